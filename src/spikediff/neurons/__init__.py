@@ -1,0 +1,53 @@
+"""Spiking neurons: pure functions of a window of currents, and thin modules around them.
+
+A module that receives a window `[T, ...]` starts from a fresh state and keeps nothing; whoever
+streams calls `step(current, state) -> (spike, state)`. There is nothing to reset.
+"""
+
+from torch import nn
+
+from spikediff.neurons.dynamics import Dynamics, NeuronState, charge, fire, reset
+from spikediff.neurons.integrate_and_fire import IF, integrate_and_fire
+from spikediff.neurons.leaky import LIF, leaky_integrate_and_fire
+from spikediff.neurons.parametric_leaky import ParametricLIF
+from spikediff.neurons.scan import scan
+from spikediff.neurons.signed import SignedIF
+from spikediff.neurons.surrogate import (
+    SURROGATES,
+    ATan,
+    Rectangular,
+    Sigmoid,
+    Surrogate,
+    Triangular,
+    make_surrogate,
+)
+
+NEURONS: dict[str, type[nn.Module]] = {
+    "if": IF,
+    "lif": LIF,
+    "plif": ParametricLIF,
+    "signed_if": SignedIF,
+}
+
+__all__ = [
+    "IF",
+    "LIF",
+    "NEURONS",
+    "SURROGATES",
+    "ATan",
+    "Dynamics",
+    "NeuronState",
+    "ParametricLIF",
+    "Rectangular",
+    "Sigmoid",
+    "SignedIF",
+    "Surrogate",
+    "Triangular",
+    "charge",
+    "fire",
+    "integrate_and_fire",
+    "leaky_integrate_and_fire",
+    "make_surrogate",
+    "reset",
+    "scan",
+]

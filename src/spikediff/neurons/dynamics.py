@@ -1,0 +1,112 @@
+r"""The three equations of an integrate-and-fire neuron, each written once.
+
+For a membrane $v$, an input current $I$ and the rest potential $v_{rest}$ (`v_reset` under a hard
+reset, 0 under a soft one):
+
+    charge   u[n] = v_rest + decay (v[n-1] - v_rest) + gain I[n]
+    fire     s[n] = H(u[n] - v_threshold)
+    reset    v[n] = (1 - s[n]) u[n] + s[n] v_reset        hard
+             v[n] = u[n] - s[n] v_threshold               soft  (v_reset is None)
+
+`decay = 1, gain = 1` is the integrate-and-fire neuron; `decay = 1 - 1/tau` the leaky one, whose
+`gain` is `1/tau` where the input decays too (`decay_input`) and 1 where it does not.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikediff.errors import UserError
+from spikediff.neurons.surrogate import ATan, Surrogate
+
+
+class NeuronState(NamedTuple):
+    """All that a neuron remembers between two spiking steps; a value, never an attribute.
+
+    Attributes:
+        v: Membrane after the reset, [...].
+        net_spikes: Signed spikes emitted so far, [...]; only a signed neuron keeps it.
+    """
+
+    v: Tensor
+    net_spikes: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """The constants of a neuron layer.
+
+    Attributes:
+        v_threshold: Firing threshold; the neuron fires at `u >= v_threshold`.
+        v_reset: Potential after a spike (hard reset); None subtracts the threshold (soft reset).
+        v_init: Membrane of a fresh neuron; None stands for the rest potential.
+        surrogate: Stand-in for the derivative of the Heaviside step.
+        detach_reset: Whether the gradient ignores the path through the reset.
+        decay_input: Whether the input is scaled by `1/tau`, as the membrane's pull to rest is.
+        v_negative: Set for a signed neuron: it emits -1 at `u <= -v_negative`, provided that it
+            has more positive than negative spikes behind it.
+    """
+
+    v_threshold: float = 1.0
+    v_reset: float | None = 0.0
+    v_init: float | None = None
+    surrogate: Surrogate = ATan()  # noqa: RUF009 -- frozen, so sharing it is safe
+    detach_reset: bool = False
+    decay_input: bool = False
+    v_negative: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse constants under which the neuron could never rest."""
+        if not self.v_threshold > 0:
+            raise UserError(f"neuron: v_threshold = {self.v_threshold} must be positive")
+        if self.v_reset is not None and self.v_reset >= self.v_threshold:
+            raise UserError(
+                f"neuron: v_reset = {self.v_reset} must lie below v_threshold = {self.v_threshold}"
+            )
+
+    @property
+    def v_rest(self) -> float:
+        """The potential that the membrane leaks towards."""
+        return 0.0 if self.v_reset is None else self.v_reset
+
+    def fresh_state(self, like: Tensor) -> NeuronState:
+        """Return the state before the first step, for a current `like` of shape [...]."""
+        v = torch.full_like(like, self.v_rest if self.v_init is None else self.v_init)
+        return NeuronState(v, None if self.v_negative is None else torch.zeros_like(like))
+
+
+Decay = float | Tensor
+
+
+def charge(v: Tensor, current: Tensor, decay: Decay, dynamics: Dynamics) -> Tensor:
+    """Return the membrane u[n] after one step of integration, before any spike."""
+    if isinstance(decay, float) and decay == 1.0 and not dynamics.decay_input:
+        return v + current  # the IF neuron, the common case, without its idle multiplications
+    leaked = dynamics.v_rest + decay * (v - dynamics.v_rest)
+    return leaked + (1.0 - decay) * current if dynamics.decay_input else leaked + current
+
+
+def fire(u: Tensor, net_spikes: Tensor | None, dynamics: Dynamics) -> Tensor:
+    """Return the spikes: 0 or 1, and for a signed neuron also -1."""
+    spikes = (u >= dynamics.v_threshold).to(u.dtype)
+    if dynamics.v_negative is None or net_spikes is None:
+        return spikes
+    return spikes - ((u <= -dynamics.v_negative) & (net_spikes > 0)).to(u.dtype)
+
+
+def reset(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> Tensor:
+    """Return the membrane v[n] that the next step starts from."""
+    if dynamics.v_reset is None:
+        return torch.sub(u, spikes, alpha=dynamics.v_threshold)
+    return torch.where(spikes != 0, dynamics.v_reset, u)
+
+
+def spike_derivative(u: Tensor, net_spikes: Tensor | None, dynamics: Dynamics) -> Tensor:
+    """Return the surrogate ds/du at the membranes u, for every threshold the neuron has."""
+    slope = dynamics.surrogate.derivative(u - dynamics.v_threshold)
+    if dynamics.v_negative is None or net_spikes is None:
+        return slope
+    negative = dynamics.surrogate.derivative(-u - dynamics.v_negative)
+    return slope + negative * (net_spikes > 0)

@@ -1,0 +1,1 @@
+"""Ways to run the scan over spiking steps; `reference` is the one that defines the answer."""

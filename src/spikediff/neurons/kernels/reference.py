@@ -1,0 +1,92 @@
+"""The scan over spiking steps in plain torch: runs everywhere, defines the right answer.
+
+Nothing here is recorded by autograd. The forward pass keeps the membranes u (one tensor of the
+current's size); the backward pass walks the same recurrence in reverse.
+"""
+
+import torch
+from torch import Tensor
+
+from spikediff.neurons.dynamics import (
+    Decay,
+    Dynamics,
+    NeuronState,
+    charge,
+    fire,
+    reset,
+    spike_derivative,
+)
+
+
+def forward(
+    current: Tensor, state: NeuronState, decay: Decay, dynamics: Dynamics, keep_membrane: bool
+) -> tuple[Tensor, NeuronState, Tensor | None]:
+    """Run the neuron over a window.
+
+    Args:
+        current: Input currents [T, ...].
+        state: State before the first step, tensors of shape [...].
+        decay: Multiplier of the membrane, a number or a 0-dim tensor.
+        dynamics: The neuron's constants.
+        keep_membrane: Whether to return the membranes, which the backward pass needs.
+
+    Returns:
+        Spikes [T, ...], the state after the last step, and u [T, ...] or None.
+    """
+    v, net_spikes = state
+    spikes = torch.empty_like(current)
+    membrane = torch.empty_like(current) if keep_membrane else None
+    for n in range(current.shape[0]):
+        u = charge(v, current[n], decay, dynamics)
+        spikes[n] = fire(u, net_spikes, dynamics)
+        v = reset(u, spikes[n], dynamics)
+        net_spikes = None if net_spikes is None else net_spikes + spikes[n]
+        if membrane is not None:
+            membrane[n] = u
+    return spikes, NeuronState(v, net_spikes), membrane
+
+
+def backward(
+    grad_spikes: Tensor,
+    grad_v: Tensor,
+    membrane: Tensor,
+    spikes: Tensor,
+    net_spikes: Tensor | None,
+    decay: Decay,
+    dynamics: Dynamics,
+) -> tuple[Tensor, Tensor]:
+    """Walk the recurrence backwards.
+
+    With $g = ds/du$ and the reset's own derivative $dv/du$:
+
+        dL/du[n]   = g[n] dL/ds[n] + dv/du[n] dL/dv[n]
+        dL/dv[n-1] = decay dL/du[n]
+
+    Args:
+        grad_spikes: dL/ds [T, ...].
+        grad_v: dL/dv of the state after the last step [...].
+        membrane: u [T, ...].
+        spikes: s [T, ...].
+        net_spikes: Net spikes before each step [T, ...], for a signed neuron.
+        decay: Multiplier of the membrane.
+        dynamics: The neuron's constants.
+
+    Returns:
+        dL/du [T, ...] and dL/dv of the state before the first step [...].
+    """
+    slope = spike_derivative(membrane, net_spikes, dynamics)
+    through_reset = _reset_derivative(membrane, spikes, slope, dynamics)
+    grad_u = slope.mul_(grad_spikes)
+    for n in range(membrane.shape[0] - 1, -1, -1):
+        grad_u[n].addcmul_(through_reset[n], grad_v)
+        grad_v = grad_u[n] * decay
+    return grad_u, grad_v
+
+
+def _reset_derivative(u: Tensor, spikes: Tensor, slope: Tensor, dynamics: Dynamics) -> Tensor:
+    """Return dv/du [T, ...]: what is left of the membrane, and the path through the spike."""
+    if dynamics.v_reset is None:
+        kept = torch.ones_like(u)
+        return kept if dynamics.detach_reset else kept.sub_(slope, alpha=dynamics.v_threshold)
+    kept = 1.0 - spikes
+    return kept if dynamics.detach_reset else kept.addcmul_(dynamics.v_reset - u, slope)

@@ -1,0 +1,114 @@
+"""A neuron over a whole spiking window, with a backward pass written by hand.
+
+One autograd node a layer instead of a tape of T times five operations.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from spikediff.errors import UserError
+from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState, reset
+from spikediff.neurons.kernels import reference
+
+
+class _Scan(torch.autograd.Function):
+    """(current, v, net_spikes, decay) -> (spikes, v, net_spikes), differentiable but for counts."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        current: Tensor,
+        v: Tensor,
+        net_spikes: Tensor | None,
+        decay: Decay,
+        dynamics: Dynamics,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        state = NeuronState(v, net_spikes)
+        spikes, last, membrane = reference.forward(current, state, decay, dynamics, True)
+        ctx.decay_is_learnt = isinstance(decay, Tensor) and decay.requires_grad
+        kept_current = current if ctx.decay_is_learnt and dynamics.decay_input else None
+        learnt = decay if isinstance(decay, Tensor) else None
+        ctx.save_for_backward(membrane, spikes, v, net_spikes, kept_current, learnt)
+        ctx.constants = (decay if learnt is None else None, dynamics)
+        if last.net_spikes is not None:
+            ctx.mark_non_differentiable(last.net_spikes)
+        return spikes, last.v, last.net_spikes
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_spikes: Tensor, grad_v: Tensor, _: Tensor | None
+    ) -> tuple[Tensor, Tensor, None, Tensor | None, None]:
+        membrane, spikes, v, net_spikes, current, learnt = ctx.saved_tensors
+        constant, dynamics = ctx.constants
+        decay = constant if learnt is None else learnt
+        if net_spikes is not None:  # [...] before the first step -> [T, ...] before each step
+            net_spikes = net_spikes + spikes.cumsum(0) - spikes
+        grad_u, grad_v0 = reference.backward(
+            grad_spikes, grad_v, membrane, spikes, net_spikes, decay, dynamics
+        )
+        grad_decay = None
+        if ctx.decay_is_learnt:
+            grad_decay = _grad_decay(grad_u, membrane, spikes, v, current, dynamics)
+        gain = 1.0 - decay if dynamics.decay_input else 1.0
+        return grad_u * gain, grad_v0, None, grad_decay, None
+
+
+def _grad_decay(
+    grad_u: Tensor,
+    membrane: Tensor,
+    spikes: Tensor,
+    v: Tensor,
+    current: Tensor | None,
+    dynamics: Dynamics,
+) -> Tensor:
+    """Return dL/d(decay) = sum dL/du[n] (v[n-1] - v_rest - I[n]), I only where it decays too."""
+    before = torch.cat([v[None], reset(membrane[:-1], spikes[:-1], dynamics)])  # v[n-1], [T, ...]
+    du_ddecay = before - dynamics.v_rest
+    if current is not None:
+        du_ddecay = du_ddecay - current
+    return (grad_u * du_ddecay).sum()
+
+
+def scan(
+    current: Tensor,
+    dynamics: Dynamics,
+    decay: Decay = 1.0,
+    state: NeuronState | None = None,
+) -> tuple[Tensor, NeuronState]:
+    """Run a neuron layer over a spiking window.
+
+    Args:
+        current: Input currents [T, ...], floating point.
+        dynamics: The neuron's constants.
+        decay: Multiplier of the membrane per step; a 0-dim tensor may carry a gradient.
+        state: State before the first step; None starts fresh.
+
+    Returns:
+        Spikes [T, ...] of the current's dtype, and the state after the last step.
+
+    Raises:
+        UserError: The current has no time axis, or is not floating point.
+
+    Example:
+        >>> spikes, state = scan(torch.tensor([0.6, 0.6, 0.6]), Dynamics())
+        >>> spikes.tolist(), round(state.v.item(), 3)
+        ([0.0, 1.0, 0.0], 0.6)
+    """
+    if current.dim() == 0 or current.shape[0] == 0 or not current.is_floating_point():
+        raise UserError(
+            f"neuron: needs floating-point currents [T, ...] with T >= 1, got shape "
+            f"{tuple(current.shape)} of {current.dtype}"
+        )
+    v, net_spikes = dynamics.fresh_state(current[0]) if state is None else state
+    learnt = isinstance(decay, Tensor) and decay.requires_grad
+    if torch.is_grad_enabled() and (current.requires_grad or v.requires_grad or learnt):
+        spikes, v, net_spikes = _Scan.apply(  # type: ignore[no-untyped-call]
+            current, v, net_spikes, decay, dynamics
+        )
+        return spikes, NeuronState(v, net_spikes)
+    spikes, last, _ = reference.forward(current, NeuronState(v, net_spikes), decay, dynamics, False)
+    return spikes, last

@@ -1,0 +1,155 @@
+r"""Surrogate gradients: what stands in for the derivative of the Heaviside step.
+
+A neuron fires $s = H(u - v_{th})$. $H'$ is zero almost everywhere, so the backward pass uses
+$g(z)$, $z = u - v_{th}$, instead. Every class here is one published $g$ with its width.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from spikediff.errors import UserError
+
+
+class Surrogate(Protocol):
+    """The contract: `derivative` maps `z = u - v_threshold` to the stand-in for dH/dz."""
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """Return g(z), same shape as z."""
+        ...
+
+
+@dataclass(frozen=True)
+class ATan:
+    r"""$g(z) = \frac{\alpha/2}{1 + (\frac{\pi}{2}\alpha z)^2}$, unit area.
+
+    Attributes:
+        alpha: Sharpness; the width at half height is `4 / (pi * alpha)`.
+
+    Example:
+        >>> ATan(alpha=2.0).derivative(torch.tensor([0.0])).item()
+        1.0
+
+    Reference: Fang et al., "Incorporating learnable membrane time constant", ICCV 2021.
+    """
+
+    alpha: float = 2.0
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """Return g(z)."""
+        slope = math.pi / 2 * self.alpha
+        return z.mul(slope).square_().add_(1.0).reciprocal_().mul_(self.alpha / 2)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    r"""$g(z) = \alpha\,\sigma(\alpha z)(1 - \sigma(\alpha z))$, unit area.
+
+    Attributes:
+        alpha: Sharpness; the width at half height is `3.53 / alpha`.
+
+    Example:
+        >>> Sigmoid(alpha=4.0).derivative(torch.tensor([0.0])).item()
+        1.0
+
+    Reference: Zenke and Ganguli, "SuperSpike", Neural Computation 2018.
+    """
+
+    alpha: float = 4.0
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """Return g(z)."""
+        s = torch.sigmoid(z * self.alpha)
+        return (s - s.square()).mul_(self.alpha)
+
+
+@dataclass(frozen=True)
+class Rectangular:
+    r"""$g(z) = \frac{1}{a}\,[\,|z| < a/2\,]$, unit area.
+
+    Attributes:
+        width: The full width a, in units of the membrane.
+
+    Example:
+        >>> Rectangular(width=0.5).derivative(torch.tensor([0.0, 0.3])).tolist()
+        [2.0, 0.0]
+
+    Reference: Wu et al., "Spatio-temporal backpropagation", Frontiers in Neuroscience 2018.
+    """
+
+    width: float = 1.0
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """Return g(z)."""
+        return (z.abs() < self.width / 2).to(z.dtype).mul_(1.0 / self.width)
+
+
+@dataclass(frozen=True)
+class Triangular:
+    r"""$g(z) = h\,\max(0, 1 - |z|/w)$.
+
+    Attributes:
+        half_width: w, the distance from the threshold at which the gradient vanishes.
+        height: h, the value at the threshold (area is `height * half_width`).
+
+    Example:
+        >>> Triangular(half_width=0.5).derivative(torch.tensor([0.0, 0.25, 1.0])).tolist()
+        [1.0, 0.5, 0.0]
+
+    Reference: Bellec et al., "Long short-term memory in networks of spiking neurons", 2018.
+    """
+
+    half_width: float = 0.5
+    height: float = 1.0
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """Return g(z)."""
+        return z.abs().mul_(-1.0 / self.half_width).add_(1.0).clamp_(min=0.0).mul_(self.height)
+
+
+SURROGATES: dict[str, type[Surrogate]] = {
+    "atan": ATan,
+    "sigmoid": Sigmoid,
+    "rectangular": Rectangular,
+    "triangular": Triangular,
+}
+
+
+def make_surrogate(spec: "str | Mapping[str, Any] | Surrogate") -> Surrogate:
+    """Build a surrogate from a name, from a mapping (as in a recipe), or pass one through.
+
+    Args:
+        spec: A key of `SURROGATES`, or `{"name": key, **widths}`, or a surrogate.
+
+    Returns:
+        The surrogate.
+
+    Raises:
+        UserError: The name or one of the widths is unknown.
+
+    Example:
+        >>> make_surrogate({"name": "rectangular", "width": 0.5})
+        Rectangular(width=0.5)
+    """
+    if isinstance(spec, str):
+        return make_surrogate({"name": spec})
+    if not isinstance(spec, Mapping):
+        return spec
+    options = dict(spec)
+    name = str(options.pop("name", None))
+    if name not in SURROGATES:
+        near = get_close_matches(name, SURROGATES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(SURROGATES)}"
+        raise UserError(f"surrogate: unknown name {name!r}; {hint}")
+    known = [field.name for field in fields(SURROGATES[name])]  # type: ignore[arg-type]
+    for key, value in options.items():
+        if key not in known:
+            raise UserError(f"surrogate {name!r}: unknown option {key!r}; it has {known}")
+        if not value > 0:
+            raise UserError(f"surrogate {name!r}: {key} = {value} must be positive")
+    return SURROGATES[name](**options)
