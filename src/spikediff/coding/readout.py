@@ -1,0 +1,38 @@
+r"""Read-outs: what is read from a window of currents [T, ...], in real numbers [...]."""
+
+from torch import Tensor
+
+
+def decayed_sum(x: Tensor, decay: float = 0.8) -> Tensor:
+    r"""Return the membrane of a leaky neuron that never fires, after the last step.
+
+    $v[T] = \sum_n \lambda^{T-1-n} x[n]$, n from 0. The weights are not normalised (they sum to
+    2.952 for T = 4 and 4.161 for T = 8), so a network does not carry over to another T unscaled.
+
+    Args:
+        x: Currents [T, ...].
+        decay: Lambda.
+
+    Returns:
+        The membrane [...].
+
+    Example:
+        >>> import torch
+        >>> round(decayed_sum(torch.ones(4)).item(), 3)
+        2.952
+
+    Reference: FSVAE (Kamata et al., AAAI 2022) calls it membrane output; SDDPM uses it too.
+    """
+    steps = x.shape[0]
+    weights = x.new_tensor([decay ** (steps - 1 - n) for n in range(steps)])
+    return (weights.view(-1, *[1] * (x.dim() - 1)) * x).sum(0)
+
+
+def mean(x: Tensor) -> Tensor:
+    """Return the average over the spiking steps [...]."""
+    return x.mean(0)
+
+
+def last(x: Tensor) -> Tensor:
+    """Return the value at the last spiking step [...]."""
+    return x[-1]

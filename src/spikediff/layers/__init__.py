@@ -1,0 +1,29 @@
+"""Spiking layers: what stands between the neurons. They know no diffusion."""
+
+from torch import nn
+
+from spikediff.layers.conv_norm import ConvNorm
+from spikediff.layers.dropout import WindowDropout
+from spikediff.layers.resampling import Downsample, Upsample, nearest_upsample
+from spikediff.layers.residual import Neuron, PlainBlock, PreSpikeBlock
+from spikediff.layers.time import fold_time, over_time, unfold_time
+from spikediff.layers.timestep_embedding import TimestepEmbedding, sinusoidal_embedding
+
+BLOCKS: dict[str, type[nn.Module]] = {"pre_spike": PreSpikeBlock, "plain": PlainBlock}
+
+__all__ = [
+    "BLOCKS",
+    "ConvNorm",
+    "Downsample",
+    "Neuron",
+    "PlainBlock",
+    "PreSpikeBlock",
+    "TimestepEmbedding",
+    "Upsample",
+    "WindowDropout",
+    "fold_time",
+    "nearest_upsample",
+    "over_time",
+    "sinusoidal_embedding",
+    "unfold_time",
+]

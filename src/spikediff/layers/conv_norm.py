@@ -1,0 +1,26 @@
+"""Convolution and batch norm: what turns spikes into the current of the next neuron."""
+
+from torch import Tensor, nn
+
+from spikediff.layers.time import over_time
+
+
+class ConvNorm(nn.Module):
+    """`BN(Conv(x))` at every spiking step; the statistics are joint over time and batch.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the current.
+        stride: Stride of the 3x3 convolution.
+
+    Shape: [T, B, C_in, H, W] -> [T, B, C_out, H / stride, W / stride].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the current [T, B, C_out, H', W']."""
+        return over_time(self.norm, over_time(self.conv, x))

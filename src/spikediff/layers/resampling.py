@@ -1,0 +1,61 @@
+"""Halving and doubling the image size of a window of currents or spikes."""
+
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from spikediff.layers.conv_norm import ConvNorm
+from spikediff.layers.residual import Neuron
+from spikediff.layers.time import fold_time, unfold_time
+
+
+def nearest_upsample(x: Tensor) -> Tensor:
+    """Return [T, B, C, H, W] as [T, B, C, 2H, 2W], every pixel repeated; spikes stay spikes."""
+    return unfold_time(interpolate(fold_time(x), scale_factor=2.0, mode="nearest"), x.shape[0])
+
+
+class Downsample(nn.Module):
+    """Halve the size: fire, convolve with stride 2, norm; or fire last (`neuron_first=False`).
+
+    Args:
+        channels: Channels in and out.
+        neuron: Makes one neuron layer.
+        neuron_first: Whether the neuron stands before the convolution (pre-spike networks).
+
+    Shape: [T, B, C, H, W] -> [T, B, C, H/2, W/2].
+    """
+
+    def __init__(self, channels: int, neuron: Neuron, neuron_first: bool = True) -> None:
+        super().__init__()
+        self.neuron = neuron()
+        self.synapse = ConvNorm(channels, channels, stride=2)
+        self.neuron_first = neuron_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the window at half the size."""
+        if self.neuron_first:
+            return self.synapse(self.neuron(x))  # type: ignore[no-any-return]
+        return self.neuron(self.synapse(x))  # type: ignore[no-any-return]
+
+
+class Upsample(nn.Module):
+    """Double the size: fire, repeat pixels, convolve, norm; or fire last (`neuron_first=False`).
+
+    Args:
+        channels: Channels in and out.
+        neuron: Makes one neuron layer.
+        neuron_first: Whether the neuron stands before the convolution (pre-spike networks).
+
+    Shape: [T, B, C, H, W] -> [T, B, C, 2H, 2W].
+    """
+
+    def __init__(self, channels: int, neuron: Neuron, neuron_first: bool = True) -> None:
+        super().__init__()
+        self.neuron = neuron()
+        self.synapse = ConvNorm(channels, channels)
+        self.neuron_first = neuron_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the window at twice the size."""
+        if self.neuron_first:
+            return self.synapse(nearest_upsample(self.neuron(x)))  # type: ignore[no-any-return]
+        return self.neuron(self.synapse(nearest_upsample(x)))  # type: ignore[no-any-return]

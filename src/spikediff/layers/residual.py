@@ -1,0 +1,126 @@
+"""The two residual blocks of the SDDPM paper: pre-spike, and the plain one of its ablation.
+
+Both have one skip per two convolutions and add the timestep between them. They differ in the place
+of the neuron, hence in what flows along the skip: real-valued currents, or spikes.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from spikediff.layers.conv_norm import ConvNorm
+from spikediff.layers.dropout import WindowDropout
+from spikediff.layers.time import over_time
+
+Neuron = Callable[[], nn.Module]
+
+
+class _TimestepBias(nn.Module):
+    """`Linear(Swish(embedding))`, to be added to a current at every spiking step and pixel."""
+
+    def __init__(self, embedding_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(embedding_channels, out_channels)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        bias: Tensor = self.linear(nn.functional.silu(embedding))  # [B, C]
+        return bias[:, :, None, None]  # [B, C, 1, 1], broadcast over T, H, W
+
+
+class _Shortcut(nn.Module):
+    """The skip: identity, or a 1x1 convolution (with bias, without norm) to change width."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        same = in_channels == out_channels
+        self.conv = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if isinstance(self.conv, nn.Identity) else over_time(self.conv, x)
+
+
+class PreSpikeBlock(nn.Module):
+    r"""SDDPM's block: fire, convolve, norm; the residual stream stays real-valued.
+
+    $S = SN(O^{l-1})$; $O = BN(Conv(S)) + e_t$; $S' = SN(O)$; $O^l = BN(Conv(S')) + skip(O^{l-1})$.
+
+    Args:
+        in_channels: Channels of the incoming stream.
+        out_channels: Channels of the outgoing stream.
+        embedding_channels: Width of the timestep embedding.
+        neuron: Makes one neuron layer.
+        dropout: Probability of dropping a spiking unit before the second convolution.
+
+    Shape: currents [T, B, C_in, H, W], embedding [B, E] -> currents [T, B, C_out, H, W].
+
+    Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_channels: int,
+        neuron: Neuron,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.neuron1 = neuron()
+        self.synapse1 = ConvNorm(in_channels, out_channels)
+        self.timestep_bias = _TimestepBias(embedding_channels, out_channels)
+        self.neuron2 = neuron()
+        self.dropout = WindowDropout(dropout)
+        self.synapse2 = ConvNorm(out_channels, out_channels)
+        self.shortcut = _Shortcut(in_channels, out_channels)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Return the outgoing currents [T, B, C_out, H, W]."""
+        h = self.synapse1(self.neuron1(x)) + self.timestep_bias(embedding)
+        h = self.synapse2(self.dropout(self.neuron2(h)))
+        out: Tensor = h + self.shortcut(x)
+        return out
+
+
+class PlainBlock(nn.Module):
+    r"""The ablation's block: convolve, norm, add the incoming spikes, fire.
+
+    $S' = SN(BN(Conv(S^{l-1})) + e_t)$; $S^l = SN(BN(Conv(S')) + skip(S^{l-1}))$.
+
+    Spikes enter and leave it. The sum adds a spike train to a current, which the paper calls
+    pathological overflow; it scores FID 48.69 on CIFAR-10 where `PreSpikeBlock` scores 19.73.
+
+    Args:
+        in_channels: Channels of the incoming spikes.
+        out_channels: Channels of the outgoing spikes.
+        embedding_channels: Width of the timestep embedding.
+        neuron: Makes one neuron layer.
+        dropout: Probability of dropping a spiking unit before the second convolution.
+
+    Shape: spikes [T, B, C_in, H, W], embedding [B, E] -> spikes [T, B, C_out, H, W].
+
+    Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024, table 4.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_channels: int,
+        neuron: Neuron,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.synapse1 = ConvNorm(in_channels, out_channels)
+        self.timestep_bias = _TimestepBias(embedding_channels, out_channels)
+        self.neuron1 = neuron()
+        self.dropout = WindowDropout(dropout)
+        self.synapse2 = ConvNorm(out_channels, out_channels)
+        self.shortcut = _Shortcut(in_channels, out_channels)
+        self.neuron2 = neuron()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Return the outgoing spikes [T, B, C_out, H, W]."""
+        h = self.neuron1(self.synapse1(x) + self.timestep_bias(embedding))
+        h = self.synapse2(self.dropout(h))
+        spikes: Tensor = self.neuron2(h + self.shortcut(x))
+        return spikes

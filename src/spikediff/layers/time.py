@@ -1,0 +1,25 @@
+"""Folding the spiking steps into the batch, for layers that know nothing of time."""
+
+from torch import Tensor, nn
+
+
+def fold_time(x: Tensor) -> Tensor:
+    """Return [T, B, ...] as [T*B, ...]."""
+    return x.flatten(0, 1)
+
+
+def unfold_time(x: Tensor, spiking_steps: int) -> Tensor:
+    """Return [T*B, ...] as [T, B, ...]; the inverse of `fold_time`.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(4, 2, 3)
+        >>> torch.equal(unfold_time(fold_time(x), 4), x)
+        True
+    """
+    return x.view(spiking_steps, -1, *x.shape[1:])
+
+
+def over_time(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a layer of images to every spiking step: [T, B, ...] -> [T, B, ...]."""
+    return unfold_time(layer(fold_time(x)), x.shape[0])

@@ -1,0 +1,264 @@
+"""The spiking U-Net of SDDPM: a denoiser whose convolutions see spikes.
+
+Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024
+(arXiv 2306.17046). What differs between the paper and the authors' code, and which of the two is
+the default here, is told in docs/systems/sddpm.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from torch import Tensor, nn
+
+from spikediff.coding import DECODERS, direct
+from spikediff.errors import UserError
+from spikediff.layers import (
+    BLOCKS,
+    ConvNorm,
+    Downsample,
+    Neuron,
+    TimestepEmbedding,
+    Upsample,
+    over_time,
+)
+from spikediff.neurons import NEURONS
+
+
+class Stem(nn.Module):
+    """Direct coding and the first neurons: image -> residual stream.
+
+    `BN(Conv(SN(BN(Conv(x)))))`. The image is the same at every spiking step, so its convolution
+    runs once and only its result is repeated.
+
+    Shape: [B, C_in, H, W] -> currents [T, B, C_out, H, W] (spikes where `fire_last`).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spiking_steps: int,
+        neuron: Neuron,
+        fire_last: bool,
+    ) -> None:
+        super().__init__()
+        self.spiking_steps = spiking_steps
+        self.encode = ConvNorm(in_channels, out_channels)
+        self.neuron = neuron()
+        self.synapse = ConvNorm(out_channels, out_channels)
+        self.last_neuron = neuron() if fire_last else nn.Identity()
+
+    def forward(self, sample: Tensor) -> Tensor:
+        """Return the first entry of the residual stream."""
+        current = direct(self.encode.conv(sample), self.spiking_steps)  # [T, B, C, H, W]
+        spikes = self.neuron(over_time(self.encode.norm, current))
+        out: Tensor = self.last_neuron(self.synapse(spikes))
+        return out
+
+
+class Head(nn.Module):
+    """The real-valued end: residual stream -> noise estimate of every spiking step.
+
+    `y = Conv(Swish(BN(x)))`, `z = Swish(BN(Conv(y))) + y`. The authors write the second
+    convolution as a Conv3d of kernel (3, 3, 1): it does not mix spiking steps.
+
+    Shape: [T, B, C, H, W] -> [T, B, C_out, H, W].
+    """
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.refine = ConvNorm(out_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return z."""
+        y = over_time(self.conv, nn.functional.silu(over_time(self.norm, x)))
+        z: Tensor = nn.functional.silu(self.refine(y)) + y
+        return z
+
+
+class SpikingUNet(ModelMixin, ConfigMixin):
+    """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default.
+
+    Args:
+        sample_size: Height and width of the images that a pipeline makes; others of a fitting
+            size may be passed to `forward`.
+        in_channels: Channels of the image.
+        out_channels: Channels of the estimate; as many as `in_channels` by default.
+        base_channels: Width of the first level.
+        channel_mult: Width of every level, in multiples of `base_channels`; its length is the
+            number of levels, and every level but the last halves the image.
+        layers_per_block: Residual blocks per level (one more on the way up).
+        spiking_steps: T, the number of spiking steps of a call.
+        neuron: Key of `spikediff.neurons.NEURONS`.
+        neuron_options: Keyword arguments of the neuron (`{"tau": 2.0, "surrogate": "sigmoid"}`).
+        block: Key of `spikediff.layers.BLOCKS`: "pre_spike" or "plain".
+        dropout: Probability of dropping a spiking unit in training.
+        readout: Key of `spikediff.coding.DECODERS`: "decayed_sum", "mean" or "last".
+        num_train_timesteps: Rows of the frozen timestep table.
+
+    Raises:
+        UserError: A name is unknown, or sizes do not fit together.
+
+    Example:
+        >>> model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 32,
+        in_channels: int = 3,
+        out_channels: int | None = None,
+        base_channels: int = 128,
+        channel_mult: Sequence[int] = (1, 2, 2, 4),
+        layers_per_block: int = 2,
+        spiking_steps: int = 4,
+        neuron: str = "if",
+        neuron_options: Mapping[str, Any] | None = None,
+        block: str = "pre_spike",
+        dropout: float = 0.0,
+        readout: str = "decayed_sum",
+        num_train_timesteps: int = 1000,
+    ) -> None:
+        super().__init__()
+        _check(sample_size, channel_mult, spiking_steps, base_channels, layers_per_block, dropout)
+        make_neuron = partial(_choose(NEURONS, "neuron", neuron), **(neuron_options or {}))
+        make_block = partial(
+            _choose(BLOCKS, "block", block),
+            embedding_channels=4 * base_channels,
+            neuron=make_neuron,
+            dropout=dropout,
+        )
+        pre_spike = block == "pre_spike"
+        self.decode = _choose(DECODERS, "readout", readout)
+
+        self.time_embedding = TimestepEmbedding(
+            base_channels, 4 * base_channels, num_train_timesteps
+        )
+        self.stem = Stem(in_channels, base_channels, spiking_steps, make_neuron, not pre_spike)
+        widths = [base_channels * m for m in channel_mult]
+        skips, width = [base_channels], base_channels
+        self.down_blocks = nn.ModuleList()
+        for level, out_width in enumerate(widths):
+            for _ in range(layers_per_block):
+                self.down_blocks.append(make_block(width, out_width))
+                skips.append(width := out_width)
+            if level < len(widths) - 1:
+                self.down_blocks.append(Downsample(width, make_neuron, pre_spike))
+                skips.append(width)
+        self.middle_blocks = nn.ModuleList([make_block(width, width) for _ in range(2)])
+        self.up_blocks = nn.ModuleList()
+        for level, out_width in reversed(list(enumerate(widths))):
+            for _ in range(layers_per_block + 1):
+                self.up_blocks.append(make_block(width + skips.pop(), out_width))
+                width = out_width
+            if level > 0:
+                self.up_blocks.append(Upsample(width, make_neuron, pre_spike))
+        self.head = Head(width, out_channels or in_channels)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Xavier-uniform weights and zero biases, as the authors have them, and a quiet head."""
+        default = [self.stem.synapse, self.head]  # left as torch draws them
+        spared = {id(m) for part in default for m in part.modules()}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear) and id(module) not in spared:
+                _xavier(module)
+        _xavier(self.head.conv, gain=1e-5)
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor | float | int, return_dict: bool = True
+    ) -> UNet2DOutput | tuple[Tensor]:
+        """Estimate the noise (or what `prediction_type` says) in a batch of images.
+
+        Args:
+            sample: Noisy images x_t [B, C, H, W].
+            timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
+            return_dict: False returns a tuple.
+
+        Returns:
+            An output whose `.sample` is the estimate [B, C_out, H, W].
+
+        Raises:
+            UserError: The channels or the size do not fit the network.
+        """
+        self._check_sample(sample)
+        timestep = torch.as_tensor(timestep, device=sample.device)
+        embedding = self.time_embedding(timestep.reshape(-1))  # [B or 1, E]
+        h = self.stem(sample)  # [T, B, C, H, W]
+        skips = [h]
+        for block in self.down_blocks:
+            h = block(h) if isinstance(block, Downsample) else block(h, embedding)
+            skips.append(h)
+        for block in self.middle_blocks:
+            h = block(h, embedding)
+        for block in self.up_blocks:
+            if isinstance(block, Upsample):
+                h = block(h)
+            else:
+                h = block(torch.cat([h, skips.pop()], dim=2), embedding)
+        estimate = self.decode(self.head(h))  # [T, B, C, H, W] -> [B, C, H, W]
+        return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+
+    def _check_sample(self, sample: Tensor) -> None:
+        channels, factor = self.config.in_channels, 2 ** (len(self.config.channel_mult) - 1)
+        if sample.dim() != 4 or sample.shape[1] != channels:
+            raise UserError(
+                f"SpikingUNet: expects images [B, {channels}, H, W], got {tuple(sample.shape)}; "
+                f"the model was made with in_channels={channels}"
+            )
+        if sample.shape[2] % factor or sample.shape[3] % factor:
+            raise UserError(
+                f"SpikingUNet: image size {tuple(sample.shape[2:])} is not divisible by {factor}; "
+                f"pad the images, or use fewer levels than channel_mult={self.config.channel_mult}"
+            )
+
+
+def _xavier(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
+    nn.init.xavier_uniform_(layer.weight, gain=gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _choose(table: Mapping[str, Any], what: str, name: str) -> Any:
+    if name not in table:
+        near = get_close_matches(name, table, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(table)}"
+        raise UserError(f"SpikingUNet: unknown {what} {name!r}; {hint}")
+    return table[name]
+
+
+def _check(
+    sample_size: int,
+    channel_mult: Sequence[int],
+    spiking_steps: int,
+    base_channels: int,
+    layers_per_block: int,
+    dropout: float,
+) -> None:
+    factor = 2 ** (len(channel_mult) - 1)
+    if not channel_mult or sample_size < 1 or sample_size % factor:
+        raise UserError(
+            f"SpikingUNet: sample_size={sample_size} must be divisible by {factor}, because "
+            f"channel_mult={tuple(channel_mult)} has {len(channel_mult)} levels"
+        )
+    if base_channels < 2 or base_channels % 2 or min(channel_mult) < 1:
+        raise UserError(
+            f"SpikingUNet: base_channels={base_channels} must be even and positive, and "
+            f"channel_mult={tuple(channel_mult)} positive"
+        )
+    if spiking_steps < 1 or layers_per_block < 1 or not 0.0 <= dropout < 1.0:
+        raise UserError(
+            f"SpikingUNet: spiking_steps={spiking_steps} and layers_per_block={layers_per_block} "
+            f"must be at least 1, and dropout={dropout} in [0, 1)"
+        )
