@@ -1,0 +1,66 @@
+"""CelebA, aligned and cropped faces."""
+
+from pathlib import Path
+
+from spikediff.data.decoding import ImageFiles
+from spikediff.data.files import candidate_folders, find_first, missing_files, read_file
+from spikediff.data.folder import list_images
+from spikediff.errors import UserError
+
+IMAGES = "img_align_celeba"
+PARTITION = "list_eval_partition.txt"
+NEEDS = f"the folder {IMAGES} of jpg files and {PARTITION}"
+PARTS = {"train": "0", "valid": "1", "test": "2"}
+CROP = 148  # the centred square that generative models on CelebA keep of 178x218
+
+
+def read_celeba(data_dir: Path | None, split: str) -> ImageFiles:
+    """Read the faces of one official split, 178x218 RGB.
+
+    Args:
+        data_dir: the folder with the files, or the one above `celeba/`.
+        split: `train` (162,770), `valid` (19,867) or `test` (19,962).
+
+    Returns:
+        The pictures, decoded when asked for; no labels.
+
+    Raises:
+        UserError: missing files, or a damaged partition list.
+    """
+    folders = candidate_folders("celeba", data_dir, NEEDS)
+    images = find_first(folders, [IMAGES])
+    partition = find_first(folders, [PARTITION, f"Eval/{PARTITION}"])
+    if images is None or partition is None:
+        raise missing_files("celeba", split, [IMAGES, PARTITION], folders, NEEDS)
+    names = _names_of(partition, split)
+    _check_present(names, images, partition)
+    return ImageFiles(tuple(images / name for name in names), None, (), str(images))
+
+
+def _names_of(partition: Path, split: str) -> list[str]:
+    """Return the file names that the list assigns to the split, in its order."""
+    names = []
+    lines = read_file(partition).decode("utf-8", "replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if fields and (len(fields) != 2 or fields[1] not in PARTS.values()):
+            raise UserError(
+                f"{partition}, line {number}: expected 'NAME.jpg 0|1|2', found {line[:40]!r}; "
+                "fetch the file again"
+            )
+        if fields and fields[1] == PARTS[split]:
+            names.append(fields[0])
+    if not names:
+        raise UserError(f"{partition}: lists no image of the {split} split; fetch the file again")
+    return names
+
+
+def _check_present(names: list[str], images: Path, partition: Path) -> None:
+    """Refuse a folder that lacks some of the listed images."""
+    present = set(list_images(images))
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise UserError(
+            f"celeba: {images} lacks {len(missing)} of the {len(names)} images that {partition} "
+            f"lists, the first is {missing[0]}; unpack the archive again"
+        )

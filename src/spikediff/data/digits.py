@@ -1,0 +1,50 @@
+"""Scikit-learn's digits: 1,797 real handwritten digits that need no download."""
+
+from pathlib import Path
+
+import numpy as np
+
+from spikediff.data.sources import PixelArray, labelled_pixels, stable_hash
+
+CLASSES = tuple("0123456789")
+MAX_INK = 16  # a pixel counts the inked dots in a block of 4x4
+
+
+def read_digits(data_dir: Path | None, split: str) -> PixelArray:
+    """Read the digits, 8x8 grey, ink white on black.
+
+    Args:
+        data_dir: not used; the images come with scikit-learn.
+        split: `train` (about four fifths of every class) or `test` (the rest).
+
+    Returns:
+        The pictures; which image is in which split never changes.
+    """
+    from sklearn.datasets import load_digits  # lazy: takes a second
+
+    bunch = load_digits()
+    grey = np.round(bunch.images * (255 / MAX_INK)).astype(np.uint8)  # [1797, 8, 8]
+    kept = split_indices(bunch.target.tolist(), split)
+    return labelled_pixels(grey[kept], bunch.target[kept], CLASSES, "scikit-learn load_digits")
+
+
+def split_indices(labels: list[int], split: str) -> list[int]:
+    """Split by class: a fifth of each, chosen by a hash of the index, is the test split.
+
+    Args:
+        labels: class of every image.
+        split: `train` or `test`.
+
+    Returns:
+        The indices of the split, ascending.
+
+    Example:
+        >>> split_indices([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], "test")
+        [4, 8]
+    """
+    test: set[int] = set()
+    for label in set(labels):
+        members = [index for index, other in enumerate(labels) if other == label]
+        shuffled = sorted(members, key=lambda index: stable_hash(f"digits {index}"))
+        test.update(shuffled[: len(members) // 5])
+    return [index for index in range(len(labels)) if (index in test) == (split == "test")]

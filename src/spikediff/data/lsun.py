@@ -1,0 +1,116 @@
+"""LSUN bedrooms.
+
+The papers do not state the resolution at which they trained on this set; 64x64 is our choice
+(centred square, then resized).
+"""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from spikediff.data.decoding import ImageFiles, decode_image
+from spikediff.data.files import brief, candidate_folders, find_first, missing_files
+from spikediff.data.folder import list_images
+from spikediff.data.sources import PictureSource
+from spikediff.errors import UserError
+
+PARTS = {"train": "bedroom_train", "test": "bedroom_val"}
+NEEDS = "bedroom_train and bedroom_val, either folders of images or bedroom_*_lmdb databases"
+
+
+def read_lsun_bedroom(data_dir: Path | None, split: str) -> PictureSource:
+    """Read the bedrooms, RGB of many sizes (the shorter side has 256 pixels).
+
+    The papers do not state the resolution at which they trained on this set.
+
+    Args:
+        data_dir: the folder with the files, or the one above `lsun-bedroom/`.
+        split: `train` (3,033,042), or `test`: the official validation part (300), the only
+            one beside it with images of known category.
+
+    Returns:
+        The pictures, decoded when asked for; no labels.
+
+    Raises:
+        UserError: missing or damaged files, or the package `lmdb` is missing.
+    """
+    folders = candidate_folders("lsun-bedroom", data_dir, NEEDS)
+    part = PARTS[split]
+    found = find_first(folders, [part, f"{part}_lmdb"])
+    if found is None:
+        raise missing_files("lsun-bedroom", split, [part, f"{part}_lmdb"], folders, NEEDS)
+    if found.name.endswith("_lmdb"):
+        return _read_lmdb(found)
+    names = list_images(found)
+    if not names:
+        raise UserError(f"lsun-bedroom: {found} holds no images; put the {part} images there")
+    return ImageFiles(tuple(found / name for name in names), None, (), str(found))
+
+
+@dataclass(frozen=True, eq=False)
+class LmdbImages:
+    """Pictures that lie, encoded, in an LMDB database.
+
+    Args:
+        path: the database's folder.
+        keys: one key per picture.
+    """
+
+    path: Path
+    keys: tuple[bytes, ...]
+    labels: None = None
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """The database, for reports."""
+        return str(self.path)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def decode(self, index: int) -> Image.Image:
+        """Return picture `index`, mode `L` or `RGB`."""
+        # Opened for each picture (a fraction of its decoding): lmdb allows an open database
+        # neither to pass a fork nor to be opened again in the forked worker.
+        with _open_lmdb(self.path) as database, database.begin(write=False) as transaction:
+            encoded = transaction.get(self.keys[index])
+        return decode_image(encoded or b"", self.where(index))
+
+    def where(self, index: int) -> str:
+        """Name picture `index` in an error message."""
+        return f"{self.path}, key {self.keys[index].decode('ascii', 'replace')}"
+
+    def select(self, indices: Sequence[int]) -> "LmdbImages":
+        """Return these pictures only, in this order."""
+        return LmdbImages(self.path, tuple(self.keys[index] for index in indices))
+
+
+def _read_lmdb(path: Path) -> LmdbImages:
+    """List the keys of a database."""
+    with _open_lmdb(path) as database, database.begin(write=False) as transaction:
+        keys = tuple(transaction.cursor().iternext(keys=True, values=False))
+    if not keys:
+        raise UserError(f"lsun-bedroom: {path} is empty; fetch the database again")
+    return LmdbImages(path, keys)
+
+
+def _open_lmdb(path: Path) -> Any:
+    """Open a database for reading, without a lock so that it may lie on a read-only disk."""
+    try:
+        lmdb = importlib.import_module("lmdb")  # lazy: optional
+    except ImportError:
+        raise UserError(
+            f"lsun-bedroom: {path} is an LMDB database and the package lmdb is missing; "
+            "run: pip install lmdb"
+        ) from None
+    try:
+        return lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
+    except lmdb.Error as error:
+        raise UserError(
+            f"lsun-bedroom: {path} cannot be opened ({brief(error)}); fetch the database again"
+        ) from None

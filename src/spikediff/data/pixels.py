@@ -1,0 +1,75 @@
+"""The range of a pixel: the one place that knows both `[0, 255]` and `[-1, 1]`."""
+
+import torch
+from torch import Tensor
+
+from spikediff.errors import UserError
+
+HALF_RANGE = 127.5  # 255 / 2: grey levels from the middle of uint8 to either end
+
+
+def to_model_range(images: Tensor) -> Tensor:
+    """Turn stored pixels into what a model sees: `x / 127.5 - 1`.
+
+    Args:
+        images: uint8, any shape, grey levels 0 to 255.
+
+    Returns:
+        float32 of the same shape, -1 (black) to 1 (white).
+
+    Raises:
+        UserError: `images` is not uint8, so its range is unknown.
+
+    Example:
+        >>> to_model_range(torch.tensor([0, 255], dtype=torch.uint8)).tolist()
+        [-1.0, 1.0]
+    """
+    if images.dtype != torch.uint8:
+        raise UserError(f"to_model_range: expected uint8 pixels, got {images.dtype}; pass 0 to 255")
+    return images.to(torch.float32) / HALF_RANGE - 1.0
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Turn a model's images into pixels to store: the inverse of `to_model_range`.
+
+    Values outside `[-1, 1]` are clamped, the rest is rounded to the nearest grey level.
+
+    Args:
+        images: floating point, any shape, -1 (black) to 1 (white); NaN becomes black.
+
+    Returns:
+        uint8 of the same shape, 0 to 255.
+
+    Raises:
+        UserError: `images` is not floating point, so its range is unknown.
+
+    Example:
+        >>> to_uint8(torch.tensor([-1.0, 0.1, 7.0])).tolist()
+        [0, 140, 255]
+    """
+    if not images.is_floating_point():
+        raise UserError(f"to_uint8: expected floating point, got {images.dtype}; pass -1 to 1")
+    # float32 first: half precision cannot tell all 256 grey levels apart after the product.
+    unit = torch.nan_to_num(images.to(torch.float32), nan=-1.0).clamp(-1.0, 1.0)
+    return ((unit + 1.0) * HALF_RANGE).round().to(torch.uint8)
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability one half.
+
+    Args:
+        images: `[B, C, H, W]`, any type.
+        generator: the only source of randomness; B numbers are drawn from it.
+
+    Returns:
+        `[B, C, H, W]`, a new tensor.
+
+    Example:
+        >>> pair = torch.arange(4).reshape(2, 1, 1, 2)
+        >>> flipped = random_flip(pair, torch.Generator().manual_seed(0))
+        >>> flipped.sum(-1).flatten().tolist()
+        [1, 5]
+    """
+    draw = torch.rand(images.shape[0], generator=generator, device=generator.device)  # [B]
+    mirrored = (draw < 0.5).to(images.device)[:, None, None, None]  # [B, 1, 1, 1]
+    return torch.where(mirrored, images.flip(-1), images)

@@ -1,0 +1,142 @@
+"""Folders of images."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikediff.data import load_images
+
+SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "PNG")
+
+
+@pytest.fixture
+def flat(tmp_path, save_picture):
+    """Forty images of six kinds in one folder, and files that are none."""
+    for n in range(40):
+        save_picture(tmp_path / f"image{n:02}.{SUFFIXES[n % 6]}")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden.png").write_text("no image")
+    return tmp_path
+
+
+def test_a_path_and_the_prefix_name_the_same_set(flat):
+    by_path, by_prefix = load_images(str(flat)), load_images(f"folder:{flat}")
+    assert torch.equal(by_path.stack(), by_prefix.stack())
+    assert by_path[0][0].shape == (3, 10, 10)
+    assert by_path[0][1] == -1
+    assert by_path.labels is None
+    assert by_path.num_classes == 0
+    assert by_path.images is None
+    assert not by_path.horizontal_flip
+
+
+def test_the_splits_part_the_folder_and_stay_when_it_grows(flat, save_picture):
+    def names(split):
+        return {path.name for path in load_images(f"folder:{flat}", split)._source.source.paths}
+
+    train, test = names("train"), names("test")
+    assert not train & test
+    assert len(train | test) == 40
+    assert 1 <= len(test) <= 10
+    save_picture(flat / "aaa.png")
+    assert train <= names("train")
+    assert test <= names("test")
+
+
+def test_first_level_subfolders_are_the_classes(tmp_path, save_picture):
+    for n in range(20):
+        save_picture(tmp_path / "cat" / "deep" / f"{n}.png", value=10)
+        save_picture(tmp_path / "ant" / f"{n}.png", value=200)
+    pets = load_images(f"folder:{tmp_path}")
+    assert pets.class_names == ("ant", "cat")
+    for image, label in pets:
+        assert image.float().mean() == (10 if label else 200)
+    held_out = load_images(f"folder:{tmp_path}", held_out=False)
+    assert torch.equal(held_out.labels, torch.tensor([label for _, label in held_out]))
+    save_picture(tmp_path / "stray.png")
+    assert load_images(f"folder:{tmp_path}").labels is None
+
+
+def test_mixed_sizes_and_colours_need_a_choice(tmp_path, save_picture, refused):
+    for n in range(30):
+        save_picture(tmp_path / f"{n:02}.png", mode="L")
+    name = f"folder:{tmp_path}"
+    assert load_images(name).channels == 1
+    save_picture(tmp_path / "zz.png", size=(30, 20), mode="RGB")
+    with_stray = next(s for s in ("train", "test") if "zz.png" in str(_paths(name, s)))
+    assert "give image_size" in refused(load_images(name, with_stray).stack)
+    assert "give channels" in refused(load_images(name, with_stray, image_size=8).stack)
+    chosen = load_images(name, with_stray, image_size=8, channels=3)
+    assert chosen.stack().shape[1:] == (3, 8, 8)
+
+
+def _paths(name, split):
+    return load_images(name, split, image_size=4, channels=3)._source.source.paths
+
+
+def test_pixels_are_exact_and_unusual_modes_are_understood(tmp_path):
+    def only(picture):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        for n in range(5):
+            picture.save(tmp_path / f"{n}.png")
+        return load_images(f"folder:{tmp_path}")[0][0]
+
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    assert np.array_equal(only(Image.fromarray(pixels)).permute(1, 2, 0).numpy(), pixels)
+    assert only(Image.new("RGBA", (6, 6), (1, 2, 3, 0)))[:, 0, 0].tolist() == [1, 2, 3]
+    assert only(Image.new("LA", (6, 6), (9, 0)))[:, 0, 0].tolist() == [9]
+    assert only(Image.new("1", (6, 6), 1))[:, 0, 0].tolist() == [255]
+    assert only(Image.new("P", (6, 6), 0)).shape == (3, 6, 6)
+    deep = Image.fromarray(np.full((6, 6), 0x8001, np.uint16))
+    assert only(deep)[:, 0, 0].tolist() == [0x80]
+
+
+def test_the_orientation_tag_is_applied(tmp_path):
+    picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    tag = Image.Exif()
+    tag[0x0112] = 3  # upside down
+    for n in range(5):
+        picture.save(tmp_path / f"{n}.png", exif=tag)
+    image, _ = load_images(f"folder:{tmp_path}")[0]
+    assert torch.equal(image[0], torch.arange(63, -1, -1).reshape(8, 8).byte())
+
+
+def test_a_lazy_set_travels_to_worker_processes(flat):
+    dataset = load_images(f"folder:{flat}", image_size=4)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy.stack(), dataset.stack())
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_an_undecodable_file_is_named(flat, content, refused):
+    path = flat / "image01.jpg"
+    path.write_bytes(path.read_bytes()[:200] if content is None else content)
+    split = next(s for s in ("train", "test") if path in _paths(f"folder:{flat}", s))
+    message = refused(load_images(f"folder:{flat}", split).stack)
+    assert f"{path}: cannot be decoded as an image" in message
+    assert "replace or remove it" in message
+
+
+def test_a_file_that_vanished_is_named(flat, refused):
+    dataset = load_images(f"folder:{flat}")
+    last = _paths(f"folder:{flat}", "train")[-1]
+    last.unlink()
+    assert f"{last}: cannot be read" in refused(dataset.stack)
+
+
+def test_folders_without_images(tmp_path, save_picture, refused):
+    assert "no such folder" in refused(load_images, f"folder:{tmp_path}/nowhere")
+    assert "no images under it" in refused(load_images, str(tmp_path))
+    save_picture(tmp_path / "only.png")
+    outcomes = [refused(load_images, str(tmp_path), "dev")]
+    for split in ("train", "test"):
+        try:
+            load_images(str(tmp_path), split)
+        except ValueError as error:
+            outcomes.append(str(error))
+    assert "unknown split 'dev'; choose from train, test" in outcomes[0]
+    assert "falls into the" in outcomes[1]
