@@ -1,34 +1,9 @@
-"""What every test shares: one thread (so that numbers repeat) and the golden files."""
-
-import json
-from pathlib import Path
+"""What every test shares: one thread, so that numbers repeat."""
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)
-
-
-class Golden:
-    """Numbers made by running the authors' code: tensors, and the JSON that explains them."""
-
-    def __init__(self, name: str) -> None:
-        self.tensors = load_file(GOLDEN / f"{name}.safetensors")
-        self.facts = json.loads((GOLDEN / f"{name}.json").read_text())
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return {k.removeprefix("state/"): v for k, v in self.tensors.items() if "state/" in k}
-
-    def __getitem__(self, key: str) -> torch.Tensor:
-        return self.tensors[key]
-
-
-@pytest.fixture(scope="session")
-def golden():
-    return Golden

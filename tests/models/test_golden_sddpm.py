@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import Golden
 
+from goldens import Golden
 from spikediff.interop import load_authors_checkpoint
 from spikediff.interop.sddpm import sddpm_key
 from spikediff.neurons import IF

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import GOLDEN, Golden
 
+from goldens import GOLDEN, Golden
 from spikediff.neurons import IF, LIF, ParametricLIF, charge
 
 CASES = json.loads((GOLDEN / "A5_neurons.json").read_text())["cases"]

@@ -97,7 +97,7 @@ def load_sddpm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -
         UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
     """
     config = infer_sddpm_config(state)
-    model = SpikingUNet(sample_size=sample_size, spiking_steps=spiking_steps, **config)
+    model: SpikingUNet = SpikingUNet(sample_size=sample_size, spiking_steps=spiking_steps, **config)
     ours = model.state_dict()
     theirs = {key: sddpm_key(key) for key in ours}
     faults = [f"missing {key}" for key in theirs.values() if key not in state]

@@ -53,8 +53,8 @@ class _Scan(torch.autograd.Function):
         grad_decay = None
         if ctx.decay_is_learnt:
             grad_decay = _grad_decay(grad_u, membrane, spikes, v, current, dynamics)
-        gain = 1.0 - decay if dynamics.decay_input else 1.0
-        return grad_u * gain, grad_v0, None, grad_decay, None
+        grad_current = grad_u * (1.0 - decay) if dynamics.decay_input else grad_u
+        return grad_current, grad_v0, None, grad_decay, None
 
 
 def _grad_decay(

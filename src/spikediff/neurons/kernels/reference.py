@@ -74,17 +74,23 @@ def backward(
     Returns:
         dL/du [T, ...] and dL/dv of the state before the first step [...].
     """
-    slope = spike_derivative(membrane, net_spikes, dynamics)
-    through_reset = _reset_derivative(membrane, spikes, slope, dynamics)
-    grad_u = slope.mul_(grad_spikes)
-    for n in range(membrane.shape[0] - 1, -1, -1):
-        grad_u[n].addcmul_(through_reset[n], grad_v)
-        grad_v = grad_u[n] * decay
+    grad_u = torch.empty_like(membrane)
+    for n in range(membrane.shape[0] - 1, -1, -1):  # a step at a time stays in the cache
+        slope = spike_derivative(
+            membrane[n], None if net_spikes is None else net_spikes[n], dynamics
+        )
+        left = _reset_derivative(membrane[n], spikes[n], slope, dynamics)
+        torch.addcmul(slope.mul_(grad_spikes[n]), left, grad_v, out=grad_u[n])
+        grad_v = grad_u[n] if _is_one(decay) else grad_u[n] * decay
     return grad_u, grad_v
 
 
+def _is_one(decay: Decay) -> bool:
+    return isinstance(decay, float) and decay == 1.0
+
+
 def _reset_derivative(u: Tensor, spikes: Tensor, slope: Tensor, dynamics: Dynamics) -> Tensor:
-    """Return dv/du [T, ...]: what is left of the membrane, and the path through the spike."""
+    """Return dv/du [...]: what is left of the membrane, and the path through the spike."""
     if dynamics.v_reset is None:
         kept = torch.ones_like(u)
         return kept if dynamics.detach_reset else kept.sub_(slope, alpha=dynamics.v_threshold)

@@ -1,0 +1,7 @@
+"""`python -m spikediff`."""
+
+import sys
+
+from spikediff.cli import main
+
+sys.exit(main())

@@ -1,0 +1,74 @@
+"""The command line: the only place where all rooms meet.
+
+A command is a module of this room with `run(arguments)`. It is imported when it is called, so that
+`spikediff --help` answers without loading torch.
+"""
+
+import importlib
+import logging
+import os
+import sys
+from difflib import get_close_matches
+
+from spikediff import __version__
+from spikediff.errors import UserError
+
+COMMANDS = {
+    "train": "train a model from a recipe",
+    "sample": "generate images with a trained model",
+    "info": "say what is installed, or what a model is",
+    "demo": "train on real digits for a few minutes and show what comes out",
+}
+
+DONE, FAILED, WRONG_USE = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: The command and its arguments; those of the process by default.
+
+    Returns:
+        0 done; 2 wrong use or bad input, told in one line; 1 interrupted or failed.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return DONE if arguments else WRONG_USE
+    if arguments[0] == "--version":
+        print(f"spikediff {__version__}")
+        return DONE
+    logging.basicConfig(format="spikediff: %(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        return _run(arguments[0], arguments[1:])
+    except UserError as error:
+        print(f"spikediff: error: {error}", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        print("spikediff: interrupted", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:  # `spikediff info | head`: whoever read us has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command not in COMMANDS:
+        near = get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command {command!r}; {hint}")
+    code: int = importlib.import_module(f"spikediff.cli.{command}").run(arguments)
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())
+    return (
+        "usage: spikediff COMMAND [OPTIONS]\n\n"
+        "Spiking diffusion models: train, sample, measure.\n\n"
+        f"commands:\n{rows}\n\n"
+        "spikediff COMMAND --help tells the options of a command. "
+        "Exit codes: 0 done, 2 wrong use or bad input, 1 anything else."
+    )

@@ -1,0 +1,60 @@
+"""Reading a command's arguments into a dataclass; a mistake becomes one line."""
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from spikediff.errors import UserError
+
+Options = TypeVar("Options")
+
+
+def parse(
+    options: type[Options], arguments: list[str], usage: str, default: Options | None = None
+) -> Options:
+    """Read arguments.
+
+    Args:
+        options: A dataclass; its fields and their docstrings are the options.
+        arguments: What the user typed.
+        usage: The command, for the help text.
+        default: Values of the options that are not given.
+
+    Returns:
+        The options.
+
+    Raises:
+        UserError: An option is unknown, or a value does not fit; one line.
+        SystemExit: Help was asked for and has been printed.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            if default is None:
+                return tyro.cli(options, args=arguments, prog=usage)
+            return tyro.cli(options, args=arguments, prog=usage, default=default)
+    except SystemExit as leaving:
+        if leaving.code in (0, None):
+            raise
+        raise UserError(f"{usage}: {_one_line(said.getvalue())}") from None
+
+
+def _one_line(said: str) -> str:
+    """Return the gist of tyro's framed message, and the options that it suggests."""
+    lines = [re.sub(r"^[│╭╰─\s]+|[│╮╯─\s]+$", "", line) for line in said.splitlines()]
+    lines = [line for line in lines[1:] if line]  # the first is the frame's title
+    text = " ".join(lines)
+    gist = re.split(r" (?:Perhaps you meant|Argument helptext|For full helptext)", text)[0]
+    near = re.search(r"Perhaps you meant: *(--[\w.-]+)", text)
+    return gist + (f"; did you mean {near[1]}?" if near else "; --help tells the options")
+
+
+def write_json(path: Path | None, content: Any) -> None:
+    """Write what a program may read, where it is asked for."""
+    if path is not None:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,80 @@
+"""`spikediff info [SOURCE]`: what is installed, or what a model is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from spikediff.cli.arguments import parse, write_json
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """Say what is installed; with a source, what the model is."""
+
+    source: Annotated[Path | None, tyro.conf.Positional] = None
+    """A pipeline's folder or a run folder."""
+    json: Path | None = None
+    """Also write it for a program to read."""
+
+
+def run(arguments: list[str]) -> int:
+    """Print the facts."""
+    options = parse(InfoOptions, arguments, "spikediff info")
+    facts = _installed() if options.source is None else _model(options.source)
+    for section, rows in facts.items():
+        print(f"{section}:")
+        width = max((len(str(key)) for key in rows), default=0)
+        for key, value in rows.items():
+            print(f"  {key:<{width}}  {value}")
+    write_json(options.json, facts)
+    return 0
+
+
+def _installed() -> dict[str, dict[str, Any]]:
+    import torch
+
+    from spikediff.cli.recipes import shipped_recipes
+    from spikediff.data import DATASETS
+    from spikediff.schedulers import SCHEDULERS
+    from spikediff.training.precision import cpu_has_bf16
+    from spikediff.training.run_folder import environment
+
+    here = environment(seed=0)
+    return {
+        "packages": here["packages"],
+        "machine": {
+            "python": here["python"],
+            "platform": here["platform"],
+            "cpus": here["cpus"],
+            "cpu_bf16": cpu_has_bf16(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        },
+        "recipes": {name: str(path) for name, path in shipped_recipes().items()},
+        "data sets": {name: row.summary for name, row in DATASETS.items()},
+        "schedulers": {name: cls for name, (cls, _) in SCHEDULERS.items()},
+    }
+
+
+def _model(source: Path) -> dict[str, dict[str, Any]]:
+    from spikediff.cli.models import load_pipeline
+    from spikediff.neurons import NEURONS
+
+    pipe = load_pipeline(source)
+    unet, kinds = pipe.unet, tuple(NEURONS.values())
+    parameters = list(unet.parameters())
+    return {
+        "model": {
+            "class": type(unet).__name__,
+            "parameters": sum(p.numel() for p in parameters),
+            "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+            "neuron_layers": sum(isinstance(m, kinds) for m in unet.modules()),
+        },
+        "configuration": {k: v for k, v in unet.config.items() if not k.startswith("_")},
+        "scheduler": {"class": type(pipe.scheduler).__name__}
+        | {
+            key: pipe.scheduler.config.get(key)
+            for key in ("prediction_type", "beta_schedule", "num_train_timesteps")
+        },
+    }

@@ -1,0 +1,114 @@
+"""`spikediff sample SOURCE`: generate images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from spikediff.cli.arguments import parse, write_json
+from spikediff.errors import UserError
+
+_GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at most so many
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Generate images: one PNG each, a grid, and a GIF of the denoising."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A pipeline's folder or a run folder."""
+    output: Path = Path("samples")
+    """Folder for the pictures."""
+    num_images: int = 64
+    """How many images."""
+    seed: int = 0
+    """Seed of the first image; the others follow, one each."""
+    batch_size: int = 64
+    """Images at a time; it does not change them."""
+    num_inference_steps: int = 50
+    """Network calls per image."""
+    scheduler: str | None = None
+    """ddpm, ddim, dpmsolver++, unipc or deis; the pipeline's own where it is not given."""
+    eta: float = 0.0
+    """Share of fresh noise in DDIM's steps."""
+    gif: bool = True
+    """Whether to write the GIF."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    json: Path | None = None
+    """Also write what was done, for a program to read."""
+
+
+def run(arguments: list[str]) -> int:
+    """Generate images as the arguments say."""
+    options = parse(SampleOptions, arguments, "spikediff sample")
+    if options.num_images < 1 or options.batch_size < 1 or options.num_inference_steps < 1:
+        raise UserError("--num-images, --batch-size and --num-inference-steps must be at least 1")
+    if options.output.exists() and not options.output.is_dir():
+        raise UserError(f"{options.output}: is no folder; choose another --output")
+
+    from spikediff.cli.models import load_pipeline
+    from spikediff.schedulers import make_scheduler
+
+    pipe = load_pipeline(options.source)
+    if options.scheduler is not None:
+        pipe.scheduler = make_scheduler(options.scheduler, pipe.scheduler.config)
+    pipe.to(_device(options.device))
+    files = write_samples(pipe, options)
+    write_json(
+        options.json,
+        {
+            "source": str(options.source),
+            "scheduler": type(pipe.scheduler).__name__,
+            "num_inference_steps": options.num_inference_steps,
+            "seeds": [options.seed, options.seed + options.num_images - 1],
+            "files": [str(path) for path in files],
+        },
+    )
+    print(
+        f"{options.num_images} images, {', '.join(p.name for p in files[-2:])} in {options.output}"
+    )
+    return 0
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
+    return name
+
+
+def write_samples(pipe: Any, options: SampleOptions) -> list[Path]:
+    """Generate and write the pictures; return their paths."""
+    from spikediff.pipelines import image_grid, save_gif, to_pil
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    frames: list[Any] = []
+
+    def keep(_pipe: Any, _i: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        frames.append(image_grid(to_pil(tensors["sample"][:_GIF_IMAGES])))
+        return {}
+
+    images, files = [], []
+    for first in range(0, options.num_images, options.batch_size):
+        count = min(options.batch_size, options.num_images - first)
+        batch = pipe(
+            seeds=range(options.seed + first, options.seed + first + count),
+            num_inference_steps=options.num_inference_steps,
+            eta=options.eta,
+            callback_on_step_end=keep if options.gif and first == 0 else None,
+        ).images
+        for i, image in enumerate(batch):
+            files.append(options.output / f"seed-{options.seed + first + i:06d}.png")
+            image.save(files[-1])
+        images += batch
+    files.append(options.output / "grid.png")
+    image_grid(images).save(files[-1])
+    if options.gif:
+        files.append(options.output / "denoising.gif")
+        save_gif(frames, files[-1])
+    return files

@@ -1,0 +1,65 @@
+"""`spikediff train RECIPE`: train a model."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from spikediff.cli.arguments import parse
+from spikediff.cli.recipes import find_recipe
+from spikediff.errors import UserError
+from spikediff.training.recipe import Recipe, load_recipe
+
+_USAGE = "spikediff train RECIPE"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a model from a recipe; any value of the recipe is an option.
+
+    Under `accelerate launch` or `torchrun` it trains on all processes.
+    """
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+    output: Path | None = None
+    """Run folder; runs/NAME where it is not given."""
+    data_dir: str | None = None
+    """Folder that holds the data sets; short for --data.data-dir."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in the folder."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Delete the run in the folder."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""
+
+
+def run(arguments: list[str]) -> int:
+    """Train; return 0 when the run is complete, 1 when a signal stopped it."""
+    asks_for_help = bool({"-h", "--help"} & set(arguments))
+    if not arguments or (arguments[0].startswith("-") and not asks_for_help):
+        raise UserError(f"{_USAGE}: give a recipe first, for example sddpm/digits")
+    named = not arguments[0].startswith("-")
+    default = TrainOptions(load_recipe(find_recipe(arguments[0])) if named else Recipe())
+    options = parse(TrainOptions, arguments[named:], _USAGE, default)
+    if options.resume and options.overwrite:
+        raise UserError("--resume and --overwrite exclude each other")
+    recipe = options.recipe
+    if options.data_dir is not None:
+        recipe = replace(recipe, data=replace(recipe.data, data_dir=options.data_dir))
+    return _train(recipe, options)
+
+
+def _train(recipe: Recipe, options: TrainOptions) -> int:
+    import torch
+
+    from spikediff.training.trainer import Trainer
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    root = options.output or Path("runs") / recipe.name
+    trainer = Trainer(recipe, root, options.resume, options.overwrite)
+    complete = trainer.train()
+    if trainer.accelerator.is_main_process and complete:
+        print(f"trained {trainer.step} steps; pipeline, samples and loss curve are in {root}")
+    return 0 if complete else 1

@@ -1,0 +1,131 @@
+"""Generating images with a spiking denoiser and any diffusers scheduler."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from spikediff.errors import UserError
+from spikediff.pipelines.pictures import to_pil
+
+StepCallback = Callable[
+    ["SpikingDiffusionPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]
+]
+
+
+class SpikingDiffusionPipeline(DiffusionPipeline):
+    """Unconditional generation: noise -> image, one network call per inference step.
+
+    Args:
+        unet: A denoiser, `unet(sample, timestep).sample`; spiking or not.
+        scheduler: A diffusers scheduler that fits the noise schedule of its training.
+
+    Example:
+        >>> from spikediff.models import SpikingUNet
+        >>> from spikediff.schedulers import make_scheduler
+        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> pipe(batch_size=2, num_inference_steps=3, seeds=[0, 1]).images[0].size
+        (8, 8)
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int | None = None,
+        num_inference_steps: int = 50,
+        seeds: Sequence[int] | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        eta: float = 0.0,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Generate images.
+
+        Args:
+            batch_size: How many; as many as there are seeds where it is not given, else 1.
+            num_inference_steps: Network calls per image.
+            seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
+            generator: The source of noise instead of seeds, as in diffusers.
+            eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
+            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
+            return_dict: False returns a tuple.
+            callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})` after
+                every step; a "sample" in what it returns replaces x_t.
+
+        Returns:
+            An output whose `.images` are the images.
+
+        Raises:
+            UserError: Seeds and batch size contradict each other, or a name is unknown.
+        """
+        generator, batch_size = _generators(batch_size, seeds, generator)
+        if output_type not in _CONVERT:
+            raise UserError(f"unknown output_type {output_type!r}; choose from {list(_CONVERT)}")
+        if num_inference_steps < 1:
+            raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        options = self._step_options(generator, eta)
+        size = self.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (batch_size, self.unet.config.in_channels, height, width)
+        sample = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
+        sample = sample * self.scheduler.init_noise_sigma
+        for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            scaled = self.scheduler.scale_model_input(sample, timestep)
+            estimate = self.unet(scaled, timestep).sample
+            sample = self.scheduler.step(estimate, timestep, sample, **options).prev_sample
+            if callback_on_step_end is not None:
+                changed = callback_on_step_end(self, i, timestep, {"sample": sample})
+                sample = (changed or {}).get("sample", sample)
+        images = _CONVERT[output_type](sample)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _step_options(self, generator: Any, eta: float) -> dict[str, Any]:
+        """Return those of our options that this scheduler's `step` knows."""
+        known = inspect.signature(self.scheduler.step).parameters
+        return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
+
+
+def _generators(
+    batch_size: int | None,
+    seeds: Sequence[int] | None,
+    generator: torch.Generator | list[torch.Generator] | None,
+) -> tuple[torch.Generator | list[torch.Generator] | None, int]:
+    """Return the source(s) of noise and the batch size."""
+    if seeds is None:
+        batch_size = 1 if batch_size is None else batch_size
+        if batch_size < 1:
+            raise UserError(f"batch_size = {batch_size} must be at least 1")
+        return generator, batch_size
+    if generator is not None:
+        raise UserError("give seeds or a generator, not both")
+    if len(seeds) != (len(seeds) if batch_size is None else batch_size) or not len(seeds):
+        raise UserError(f"{len(seeds)} seeds for batch_size = {batch_size}; give one per image")
+    # On the CPU, so that a seed means the same image on every device.
+    return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds], len(seeds)
+
+
+def _to_unit(sample: Tensor) -> Tensor:
+    return (sample / 2 + 0.5).clamp(0, 1)
+
+
+_CONVERT: dict[str, Callable[[Tensor], Any]] = {
+    "pil": to_pil,
+    "np": lambda sample: _to_unit(sample).permute(0, 2, 3, 1).cpu().numpy(),
+    "pt": _to_unit,
+}

@@ -1,0 +1,74 @@
+"""Which images step k sees, and how they reach the training loop."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from spikediff.data import ImageDataset
+from spikediff.training.seeds import derived_generator
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The order of the data: a fresh permutation every epoch, cut into batches without remainder.
+
+    Attributes:
+        num_images: Images in the data set.
+        batch_size: Images per optimizer step, over all processes.
+        seed: Seed of the run.
+    """
+
+    num_images: int
+    batch_size: int
+    seed: int
+
+    def indices(self, step: int) -> Tensor:
+        """Return the images of step `step` (from 0), int64 [batch_size]."""
+        wanted = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, places = wanted // self.num_images, wanted % self.num_images
+        chosen = [
+            _permutation(self.seed, epoch, self.num_images)[places[epochs == epoch]]
+            for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
+        ]
+        return torch.cat(chosen)
+
+    def position(self, step: int) -> dict[str, int]:
+        """Return where step `step` begins: the epoch, and the image within it."""
+        epoch, image = divmod(step * self.batch_size, self.num_images)
+        return {"epoch": epoch, "image": image}
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, num_images: int) -> Tensor:
+    return torch.randperm(num_images, generator=derived_generator(seed, "order", epoch))
+
+
+class _Parts(Sampler[list[int]]):
+    """This process's part of every batch, from `start` on, for ever."""
+
+    def __init__(self, plan: BatchPlan, start: int, rank: int, world_size: int) -> None:
+        self.plan, self.start, self.rank, self.world_size = plan, start, rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start
+        while True:
+            yield self.plan.indices(step).chunk(self.world_size)[self.rank].tolist()
+            step += 1
+
+
+def batches(
+    dataset: ImageDataset, plan: BatchPlan, start: int, rank: int, world_size: int, workers: int
+) -> Iterator[Tensor]:
+    """Yield this process's images of step `start`, `start + 1`, ...: uint8 [B / world, C, H, W]."""
+    loader = DataLoader(
+        dataset,
+        batch_sampler=_Parts(plan, start, rank, world_size),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    for images, _labels in loader:
+        yield images

@@ -1,0 +1,74 @@
+"""From a recipe to parts: data set, model, noise schedule, optimizer."""
+
+from typing import Any
+
+import torch
+
+from spikediff.data import ImageDataset, load_images
+from spikediff.errors import UserError
+from spikediff.models import SpikingUNet
+from spikediff.schedulers import make_scheduler
+from spikediff.training.recipe import DataRecipe, DiffusionRecipe, OptimizerRecipe, Recipe
+from spikediff.training.seeds import derived_seed
+
+
+def build_dataset(recipe: DataRecipe, split: str = "train") -> ImageDataset:
+    """Read the images that a recipe names."""
+    return load_images(
+        recipe.dataset,
+        split,
+        image_size=recipe.image_size,
+        channels=recipe.channels,
+        data_dir=recipe.data_dir,
+        resize_filter=recipe.resize_filter,
+    )
+
+
+def build_model(recipe: Recipe, image_size: int, channels: int) -> SpikingUNet:
+    """Make the network, with weights that the recipe's seed decides.
+
+    Args:
+        recipe: The recipe.
+        image_size: Side of the images in pixels.
+        channels: Channels of the images.
+    """
+    torch.manual_seed(derived_seed(recipe.seed, "weights"))
+    sizes = dict(vars(recipe.model))
+    model: SpikingUNet = SpikingUNet(
+        sample_size=image_size,
+        in_channels=channels,
+        num_train_timesteps=recipe.diffusion.num_train_timesteps,
+        **sizes,
+    )
+    return model
+
+
+def build_noise_schedule(recipe: DiffusionRecipe) -> Any:
+    """Return the DDPM scheduler that noises the training images."""
+    schedules = ("linear", "scaled_linear", "squaredcos_cap_v2")
+    if recipe.beta_schedule not in schedules:
+        raise UserError(
+            f"diffusion.beta_schedule = {recipe.beta_schedule!r}; choose from {schedules}"
+        )
+    # fixed_large is the variance that the SDDPM tables were made with.
+    return make_scheduler("ddpm", {**vars(recipe), "variance_type": "fixed_large"})
+
+
+def build_optimizer(recipe: OptimizerRecipe, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return Adam or AdamW over the parameters that learn."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    kind = torch.optim.Adam if recipe.name == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def build_lr_schedule(
+    recipe: OptimizerRecipe, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the warm-up and what follows it."""
+    from diffusers.optimization import get_scheduler
+
+    name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
+    schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+        name, optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=steps
+    )
+    return schedule

@@ -1,0 +1,83 @@
+"""The loss curve: a CSV that grows, and a picture of it."""
+
+import csv
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One row of the curve; averages are over the steps since the row before.
+
+    Attributes:
+        step: Optimizer steps done.
+        loss: Mean loss.
+        grad_norm: Mean norm of the gradients before clipping.
+        lr: Learning rate of the last step.
+        images_per_second: Training speed over all processes.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    images_per_second: float
+
+
+class LossCurve:
+    """The curve of a run, in `loss.csv` and `loss.png`.
+
+    Args:
+        folder: The run folder.
+        after_step: Rows beyond this step are dropped: they belong to work that a killed run lost.
+    """
+
+    def __init__(self, folder: Path, after_step: int = 0) -> None:
+        self.csv, self.png = folder / "loss.csv", folder / "loss.png"
+        self.points = [p for p in read_curve(self.csv) if p.step <= after_step]
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        with open(self.csv, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([field.name for field in fields(CurvePoint)])
+            writer.writerows(astuple(point) for point in self.points)
+
+    def append(self, point: CurvePoint) -> None:
+        """Add a row."""
+        self.points.append(point)
+        with open(self.csv, "a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(astuple(point))
+
+    def draw(self) -> Path:
+        """Draw the curve and its running mean; return the picture's path."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        steps, losses = [p.step for p in self.points], [p.loss for p in self.points]
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot(xlabel="optimizer step", ylabel="denoising loss", yscale="log")
+        axes.plot(steps, losses, color="0.75", label="loss")
+        axes.plot(steps, _running_mean(losses), color="C0", label="running mean")
+        axes.legend()
+        FigureCanvasAgg(figure).print_png(str(self.png))
+        return self.png
+
+
+def read_curve(path: Path) -> list[CurvePoint]:
+    """Return the rows of a curve's CSV; none where there is no file yet."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        CurvePoint(int(row.pop("step")), **{key: float(value) for key, value in row.items()})
+        for row in rows
+    ]
+
+
+def _running_mean(values: list[float], weight: float = 0.1) -> list[float]:
+    means: list[float] = []
+    for value in values:
+        means.append(value if not means else means[-1] + weight * (value - means[-1]))
+    return means

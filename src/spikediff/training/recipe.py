@@ -1,0 +1,264 @@
+"""A recipe: everything that decides a training run, as typed values.
+
+A recipe is read from YAML, overridden on the command line, and saved with the run. Reading one
+imports neither torch nor diffusers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from spikediff.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """Sizes of `SpikingUNet`; the image's size and channels come from the data."""
+
+    base_channels: int = 128
+    """Width of the first level."""
+    channel_mult: tuple[int, ...] = (1, 2, 2, 4)
+    """Width of every level, in multiples of base_channels."""
+    layers_per_block: int = 2
+    """Residual blocks per level."""
+    spiking_steps: int = 4
+    """T, the spiking steps of one network call."""
+    neuron: str = "if"
+    """if, lif or plif."""
+    neuron_options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the neuron, for example {tau: 2.0}."""
+    block: str = "pre_spike"
+    """pre_spike or plain."""
+    dropout: float = 0.0
+    """Probability of dropping a spiking unit."""
+    readout: str = "decayed_sum"
+    """decayed_sum, mean or last."""
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Which images, at which size."""
+
+    dataset: str = "digits"
+    """A name of the table of data sets, a folder of images, or hf:DATASET_ID."""
+    image_size: int | None = None
+    """Side in pixels; the data set's own where it is not given."""
+    channels: int | None = None
+    """1 or 3; the data set's own where it is not given."""
+    resize_filter: str = "bilinear"
+    """PIL's name of the filter."""
+    horizontal_flip: bool = False
+    """Whether half of the training images are mirrored."""
+    batch_size: int = 64
+    """Images per optimizer step, over all processes and accumulated parts together."""
+    workers: int = 0
+    """Processes that decode images; 0 decodes in the training process."""
+    data_dir: str | None = None
+    """Folder that holds the data sets."""
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe:
+    """The noise schedule and what the network estimates."""
+
+    num_train_timesteps: int = 1000
+    """Length of the diffusion clock."""
+    beta_schedule: str = "linear"
+    """linear, scaled_linear or squaredcos_cap_v2 (cosine)."""
+    beta_start: float = 1e-4
+    """First beta of the linear schedules."""
+    beta_end: float = 0.02
+    """Last beta of the linear schedules."""
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    """What the network estimates."""
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """How the weights move."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    """Adam, or AdamW with decoupled weight decay."""
+    lr: float = 2e-4
+    """Learning rate after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of Adam's first and second moments."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """What follows the warm-up; cosine and linear fall to 0 at the last step."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm; 0 leaves them."""
+    gradient_accumulation_steps: int = 1
+    """Parts into which a batch is cut to save memory."""
+
+
+@dataclass(frozen=True)
+class EMARecipe:
+    """The running average of weights and buffers that samples are drawn with."""
+
+    decay: float = 0.9999
+    """Decay per step; 0 switches the average off."""
+    warmup: bool = True
+    """Whether the decay rises as (1 + n) / (10 + n), for short runs."""
+
+
+@dataclass(frozen=True)
+class SamplingRecipe:
+    """The sample grids that are drawn during training."""
+
+    scheduler: str = "ddim"
+    """ddpm, ddim, dpmsolver++, unipc or deis."""
+    num_inference_steps: int = 50
+    """Network calls per image."""
+    num_images: int = 64
+    """Images in a grid, from the seeds 0, 1, 2, ..."""
+    every: int = 1000
+    """Steps between two grids; 0 draws only the last."""
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How long, and what is kept."""
+
+    steps: int = 10_000
+    """Optimizer steps."""
+    log_every: int = 10
+    """Steps between two rows of the loss curve."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints; one is always written at the end."""
+    keep_last: int = 2
+    """Checkpoints that are kept."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Precision of the forward pass."""
+    trackers: tuple[str, ...] = ()
+    """Trackers of accelerate that also get the curve: tensorboard, wandb, ..."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run."""
+
+    name: str = "run"
+    """Name of the run."""
+    seed: int = 0
+    """Seed of the weights, of the order of the data and of all noise."""
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    diffusion: DiffusionRecipe = field(default_factory=DiffusionRecipe)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    ema: EMARecipe = field(default_factory=EMARecipe)
+    sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from YAML.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The recipe; what the file does not name has its default.
+
+    Raises:
+        UserError: The file is absent or no YAML, a key is unknown, or a value has a wrong type.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the recipe ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a YAML file ({reason})") from error
+    return recipe_from(content or {}, str(path))
+
+
+def recipe_from(content: Any, where: str) -> Recipe:
+    """Build a recipe from nested mappings.
+
+    Args:
+        content: Mappings as YAML gives them.
+        where: Their source, for messages.
+
+    Raises:
+        UserError: A key is unknown, or a value has a wrong type.
+
+    Example:
+        >>> recipe_from({"optimizer": {"lr": "1e-3"}}, "here").optimizer.lr
+        0.001
+    """
+    recipe: Recipe = _build(Recipe, content, where, "")
+    return recipe
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write every value of the recipe as YAML; `load_recipe` reads the same recipe back."""
+    text = yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def recipe_keys(cls: Any = Recipe, prefix: str = "") -> list[str]:
+    """Return the dotted names of all values: `optimizer.lr` and so on."""
+    names = []
+    for name, kind in get_type_hints(cls).items():
+        names += recipe_keys(kind, f"{prefix}{name}.") if is_dataclass(kind) else [prefix + name]
+    return names
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with lists for tuples, which YAML has no safe word for."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _build(cls: Any, content: Any, where: str, prefix: str) -> Any:
+    if not isinstance(content, Mapping):
+        raise UserError(f"{where}: {prefix[:-1] or 'the recipe'} must hold keys, got {content!r}")
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    values = {}
+    for key, value in content.items():
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
+        if is_dataclass(hints[key]):
+            values[key] = _build(hints[key], value or {}, where, f"{prefix}{key}.")
+        else:
+            values[key] = _convert(hints[key], value, where, prefix + key)
+    return cls(**values)
+
+
+def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
+    """Return the YAML value as the type that the recipe asks for."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        inner = next(a for a in arguments if a is not type(None))
+        return None if value is None else _convert(inner, value, where, key)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise UserError(f"{where}: {key} = {value!r}; choose from {', '.join(arguments)}")
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(arguments[0], item, where, key) for item in value)
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as a string
+        except ValueError:
+            pass
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
+    raise UserError(f"{where}: {key} = {value!r} must be of type {name}")

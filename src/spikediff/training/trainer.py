@@ -1,0 +1,318 @@
+"""The training loop."""
+
+import logging
+import math
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from spikediff.data import random_flip, to_model_range
+from spikediff.errors import UserError
+from spikediff.pipelines import SpikingDiffusionPipeline, image_grid
+from spikediff.schedulers import make_scheduler
+from spikediff.training import build
+from spikediff.training.batches import BatchPlan, batches
+from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
+from spikediff.training.curve import CurvePoint, LossCurve
+from spikediff.training.ema import averaged
+from spikediff.training.loss import denoising_loss, draw_noise
+from spikediff.training.optimizer_state import flatten_optimizer, unflatten_optimizer
+from spikediff.training.precision import check_precision
+from spikediff.training.recipe import Recipe
+from spikediff.training.run_folder import RunFolder
+from spikediff.training.seeds import derived_generator, derived_seed
+from spikediff.training.stop_signal import StopSignal
+
+_log = logging.getLogger("spikediff")
+
+
+class Trainer:
+    """A run: the parts that a recipe names, and the loop over them.
+
+    Args:
+        recipe: The recipe.
+        root: The run folder.
+        resume: Go on with the run that is there.
+        overwrite: Delete the run that is there.
+        show_progress: Whether to draw a progress bar.
+
+    Raises:
+        UserError: The recipe does not fit the data, the machine or the folder.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        root: Path,
+        resume: bool = False,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> None:
+        self.recipe, self.folder = recipe, RunFolder(root)
+        check_precision(
+            recipe.training.mixed_precision, "cuda" if torch.cuda.is_available() else "cpu"
+        )
+        dataset = build.build_dataset(recipe.data)
+        model = build.build_model(recipe, dataset.image_size, dataset.channels)
+        self.noise_schedule = build.build_noise_schedule(recipe.diffusion)
+        self.accelerator = Accelerator(
+            mixed_precision=recipe.training.mixed_precision,
+            log_with=list(recipe.training.trackers) or None,
+            project_dir=str(root),
+        )
+        _check_batch(recipe, self.accelerator.num_processes)
+        if self.accelerator.is_main_process:
+            self.folder.open(recipe, resume, overwrite)
+        self.accelerator.wait_for_everyone()
+
+        self.average = averaged(model, recipe.ema).to(self.accelerator.device)
+        optimizer = build.build_optimizer(recipe.optimizer, model)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.lr_schedule = build.build_lr_schedule(
+            recipe.optimizer, optimizer, recipe.training.steps
+        )
+        self.dataset = dataset
+        self.plan = BatchPlan(len(dataset), recipe.data.batch_size, recipe.seed)
+        self.step = self._restore() if resume else 0
+        self.curve = LossCurve(root, self.step) if self.accelerator.is_main_process else None
+        self.show_progress = show_progress and self.accelerator.is_main_process
+
+    def train(self) -> bool:
+        """Train to the last step of the recipe, or until a signal asks to stop.
+
+        Returns:
+            Whether the run is complete; an interrupted one has left a checkpoint.
+
+        Raises:
+            UserError: The loss is no longer a number, or the disk is full.
+        """
+        last = self.recipe.training.steps
+        if self.recipe.training.trackers:
+            self.accelerator.init_trackers(self.recipe.name)
+        accelerator = self.accelerator
+        stream = batches(
+            self.dataset,
+            self.plan,
+            self.step,
+            accelerator.process_index,
+            accelerator.num_processes,
+            self.recipe.data.workers,
+        )
+        with (
+            StopSignal() as stop,
+            tqdm(
+                total=last,
+                initial=self.step,
+                desc="training",
+                disable=not self.show_progress,
+                mininterval=0.2 if sys.stderr.isatty() else 30.0,  # a log file wants fewer lines
+            ) as bar,
+        ):
+            meter = _Meter(self.recipe.data.batch_size)
+            while self.step < last:
+                meter.add(*self._step(next(stream)))
+                self.step += 1
+                bar.update()
+                self._report(meter, bar)
+                if self._anyone(stop.received is not None):
+                    self._checkpoint()
+                    _log.warning(
+                        "stopped by %s after step %d; go on with --resume",
+                        stop.received,
+                        self.step,
+                    )
+                    return False
+                self._keep()
+        self._finish()
+        return True
+
+    def _step(self, pixels: Tensor) -> tuple[float, float]:
+        """Make one optimizer step on this process's images [b, C, H, W]; return loss and norm."""
+        recipe, accelerator = self.recipe.optimizer, self.accelerator
+        x_0, timestep, eps = self._noised_batch(pixels)
+        # Dropout is the one draw that does not come from a generator of its own.
+        torch.manual_seed(
+            derived_seed(self.recipe.seed, "dropout", self.step, accelerator.process_index)
+        )
+        parts = recipe.gradient_accumulation_steps
+        total = torch.zeros((), device=accelerator.device)
+        for i, part in enumerate(
+            zip(x_0.chunk(parts), timestep.chunk(parts), eps.chunk(parts), strict=True)
+        ):
+            with accelerator.no_sync(self.model) if i < parts - 1 else nullcontext():
+                loss = denoising_loss(self.model, self.noise_schedule, *part) / parts
+                accelerator.backward(loss)
+            total += loss.detach()
+        total = accelerator.reduce(total, reduction="mean")
+        if not math.isfinite(total.item()):
+            raise UserError(self._not_a_number(total.item()))
+        limit = recipe.max_grad_norm or math.inf
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.lr_schedule.step()
+        self.average.update_parameters(accelerator.unwrap_model(self.model))
+        return total.item(), float(norm or 0.0)
+
+    def _noised_batch(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x_0, timesteps and noise of this process's part of the batch."""
+        accelerator, size = self.accelerator, self.recipe.data.batch_size
+        generator = derived_generator(self.recipe.seed, "noise", self.step)
+        timestep, eps = draw_noise(
+            (size, *pixels.shape[1:]), self.recipe.diffusion.num_train_timesteps, generator
+        )
+        rank, world = accelerator.process_index, accelerator.num_processes
+        if self.recipe.data.horizontal_flip:
+            flips = derived_generator(self.recipe.seed, "flip", self.step, rank)
+            pixels = random_flip(pixels, flips)
+        x_0 = to_model_range(pixels)
+        parts = (x_0, timestep.chunk(world)[rank], eps.chunk(world)[rank])
+        return tuple(part.to(accelerator.device) for part in parts)  # type: ignore[return-value]
+
+    def _not_a_number(self, loss: float) -> str:
+        kept = load_latest(self.folder.checkpoints)
+        where = f"the last good checkpoint is of step {kept.step}" if kept else "no checkpoint yet"
+        return (
+            f"the loss is {loss} at step {self.step + 1}; {where}; "
+            f"resume with a smaller optimizer.lr (now {self.recipe.optimizer.lr})"
+        )
+
+    def _report(self, meter: "_Meter", bar: tqdm) -> None:  # type: ignore[type-arg]
+        """Add a row to the curve when it is time."""
+        if self.step % self.recipe.training.log_every and self.step < self.recipe.training.steps:
+            return
+        point = meter.point(self.step, float(self.lr_schedule.get_last_lr()[0]))
+        bar.set_postfix(loss=f"{point.loss:.4f}", img_per_s=f"{point.images_per_second:.0f}")
+        if self.curve is not None:
+            self.curve.append(point)
+        if self.recipe.training.trackers:
+            self.accelerator.log({"loss": point.loss, "lr": point.lr}, step=self.step)
+
+    def _anyone(self, flag: bool) -> bool:
+        """Return whether the flag is up in any process, the same answer in all of them."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flags, reduction="sum") > 0)
+
+    def _keep(self) -> None:
+        """Write a checkpoint or a sample grid when it is time."""
+        recipe = self.recipe
+        if self.step % recipe.training.checkpoint_every == 0 and self.step < recipe.training.steps:
+            self._checkpoint()
+        if recipe.sampling.every and self.step % recipe.sampling.every == 0:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Write a grid of samples of the average, seeds 0, 1, 2, ..., and the loss curve."""
+        if not self.accelerator.is_main_process or self.curve is None:
+            return
+        pipe, recipe = self._pipeline(), self.recipe.sampling
+        (images,) = pipe(
+            seeds=range(recipe.num_images),
+            num_inference_steps=recipe.num_inference_steps,
+            return_dict=False,
+        )
+        image_grid(images).save(self.folder.samples / f"step-{self.step:08d}.png")
+        self.curve.draw()
+
+    def _pipeline(self) -> SpikingDiffusionPipeline:
+        """Return the pipeline that samples with the averaged network."""
+        scheduler = make_scheduler(self.recipe.sampling.scheduler, self.noise_schedule.config)
+        pipe = SpikingDiffusionPipeline(self.average.module.eval(), scheduler)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def _checkpoint(self) -> None:
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {
+                "image_size": self.dataset.image_size,
+                "averaged_updates": int(self.average.n_averaged),
+                "lr_schedule": {"last_epoch": self.lr_schedule.last_epoch},
+                "rng": {"seed": self.recipe.seed, "step": self.step},  # see seeds.py
+                "data_position": self.plan.position(self.step),
+                "grad_scaler": scaler.state_dict() if scaler is not None else None,
+            }
+            tensors = {
+                "model": self.accelerator.unwrap_model(self.model).state_dict(),
+                "average": self.average.module.state_dict(),
+                "optimizer": flatten_optimizer(self.optimizer.state_dict()),
+            }
+            checkpoint = Checkpoint(self.step, tensors, state)
+            save_checkpoint(self.folder.checkpoints, checkpoint, self.recipe.training.keep_last)
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self) -> int:
+        """Load the newest whole checkpoint into every part; return its step."""
+        checkpoint = load_latest(self.folder.checkpoints)
+        if checkpoint is None:
+            _log.warning("%s: no checkpoint yet, starting anew", self.folder.root)
+            return 0
+        self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint.tensors["model"])
+        self.average.module.load_state_dict(checkpoint.tensors["average"])
+        self.average.n_averaged.fill_(checkpoint.state["averaged_updates"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(unflatten_optimizer(checkpoint.tensors["optimizer"], groups))
+        if checkpoint.state["grad_scaler"] and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.state["grad_scaler"])
+        self._restore_lr(checkpoint.state["lr_schedule"]["last_epoch"])
+        return checkpoint.step
+
+    def _restore_lr(self, last_epoch: int) -> None:
+        """Set the schedule to a step; its rate is a function of the step alone."""
+        self.lr_schedule.last_epoch = last_epoch - 1
+        self.lr_schedule.step()
+
+    def _finish(self) -> None:
+        """Leave the last checkpoint, the last grid, the curve, and a pipeline to sample with."""
+        self._checkpoint()
+        self._draw()
+        if self.accelerator.is_main_process:
+            self._pipeline().save_pretrained(self.folder.pipeline)
+        self.accelerator.end_training()
+
+
+def _check_batch(recipe: Recipe, processes: int) -> None:
+    """Refuse a batch that cannot be cut into equal parts."""
+    parts = processes * recipe.optimizer.gradient_accumulation_steps
+    if recipe.data.batch_size < 1 or recipe.data.batch_size % parts:
+        raise UserError(
+            f"data.batch_size = {recipe.data.batch_size} must be a positive multiple of {parts} "
+            f"({processes} processes times optimizer.gradient_accumulation_steps)"
+        )
+
+
+class _Meter:
+    """Averages since the last row of the curve."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._clear()
+
+    def _clear(self) -> None:
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.since = time.perf_counter()
+
+    def add(self, loss: float, norm: float) -> None:
+        self.losses.append(loss)
+        self.norms.append(norm)
+
+    def point(self, step: int, lr: float) -> CurvePoint:
+        count, seconds = len(self.losses), time.perf_counter() - self.since
+        point = CurvePoint(
+            step,
+            sum(self.losses) / count,
+            sum(self.norms) / count,
+            lr,
+            count * self.batch_size / seconds,
+        )
+        self._clear()
+        return point
