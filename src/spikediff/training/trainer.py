@@ -235,7 +235,11 @@ class Trainer:
             state = {
                 "image_size": self.dataset.image_size,
                 "averaged_updates": int(self.average.n_averaged),
-                "lr_schedule": {"last_epoch": self.lr_schedule.last_epoch},
+                "lr_schedule": {
+                    key: value
+                    for key, value in self.lr_schedule.state_dict().items()
+                    if key in ("last_epoch", "_step_count", "_last_lr")
+                },
                 "rng": {"seed": self.recipe.seed, "step": self.step},  # see seeds.py
                 "data_position": self.plan.position(self.step),
                 "grad_scaler": scaler.state_dict() if scaler is not None else None,
@@ -262,13 +266,11 @@ class Trainer:
         self.optimizer.load_state_dict(unflatten_optimizer(checkpoint.tensors["optimizer"], groups))
         if checkpoint.state["grad_scaler"] and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.state["grad_scaler"])
-        self._restore_lr(checkpoint.state["lr_schedule"]["last_epoch"])
+        saved = checkpoint.state["lr_schedule"]
+        self.lr_schedule.load_state_dict({**self.lr_schedule.state_dict(), **saved})
+        for group, lr in zip(self.optimizer.param_groups, saved["_last_lr"], strict=True):
+            group["lr"] = lr
         return checkpoint.step
-
-    def _restore_lr(self, last_epoch: int) -> None:
-        """Set the schedule to a step; its rate is a function of the step alone."""
-        self.lr_schedule.last_epoch = last_epoch - 1
-        self.lr_schedule.step()
 
     def _finish(self) -> None:
         """Leave the last checkpoint, the last grid, the curve, and a pipeline to sample with."""

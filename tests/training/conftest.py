@@ -1,0 +1,30 @@
+"""A run that takes seconds."""
+
+from dataclasses import replace
+
+import pytest
+
+from spikediff.training import Recipe, recipe_from
+
+
+@pytest.fixture
+def small() -> Recipe:
+    return recipe_from(
+        {
+            "name": "small",
+            "model": {"base_channels": 8, "channel_mult": [1, 2], "layers_per_block": 1},
+            "data": {"batch_size": 8},
+            "optimizer": {"lr": 1e-3, "warmup_steps": 2, "schedule": "constant"},
+            "ema": {"decay": 0.9},
+            "sampling": {"num_inference_steps": 2, "num_images": 4, "every": 0},
+            "training": {"steps": 6, "log_every": 2, "checkpoint_every": 2, "keep_last": 2},
+        },
+        "test",
+    )
+
+
+@pytest.fixture
+def with_steps():
+    return lambda recipe, steps, **training: replace(
+        recipe, training=replace(recipe.training, steps=steps, **training)
+    )

@@ -1,0 +1,204 @@
+"""Stopping and going on: N steps, a stop, M steps equal N + M steps bit for bit."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from spikediff.errors import UserError
+from spikediff.training import save_recipe
+from spikediff.training.checkpoint import load_latest
+from spikediff.training.trainer import Trainer
+
+
+def run(recipe, folder, **options):
+    trainer = Trainer(recipe, folder, show_progress=False, **options)
+    assert trainer.train()
+    return load_latest(folder / "checkpoints")
+
+
+def assert_same(one, two):
+    assert one.step == two.step
+    assert one.state == two.state
+    for group, tensors in one.tensors.items():
+        assert tensors.keys() == two.tensors[group].keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, two.tensors[group][name]), f"{group}/{name}"
+
+
+def curve(folder):
+    """The loss curve without its last column, the speed."""
+    return [line.rsplit(",", 1)[0] for line in (folder / "loss.csv").read_text().splitlines()]
+
+
+def test_resuming_changes_nothing(small, with_steps, tmp_path):
+    whole = run(small, tmp_path / "whole")
+    run(with_steps(small, 4), tmp_path / "parts")
+    parts = run(small, tmp_path / "parts", resume=True)
+    assert_same(whole, parts)
+    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("variant", ["dropout", "accumulation", "plif", "cosine"])
+def test_resuming_changes_nothing_with(variant, small, with_steps, tmp_path):
+    from dataclasses import replace
+
+    if variant == "dropout":
+        recipe = replace(small, model=replace(small.model, dropout=0.2))
+    elif variant == "accumulation":
+        optimizer = replace(small.optimizer, gradient_accumulation_steps=2)
+        recipe = replace(small, optimizer=optimizer)
+    elif variant == "plif":
+        recipe = replace(small, model=replace(small.model, neuron="plif"))
+    else:
+        recipe = replace(small, optimizer=replace(small.optimizer, schedule="cosine"))
+    whole = run(recipe, tmp_path / "whole")
+    # Stopped by a signal after step 3, because a cosine schedule depends on the number of steps.
+    trainer = Trainer(recipe, tmp_path / "parts", show_progress=False)
+    original = trainer._step
+
+    def interrupted(pixels):
+        if trainer.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return original(pixels)
+
+    trainer._step = interrupted
+    assert trainer.train() is False
+    assert load_latest(tmp_path / "parts" / "checkpoints").step == 3
+    assert_same(whole, run(recipe, tmp_path / "parts", resume=True))
+    assert curve(tmp_path / "whole")[-1] == curve(tmp_path / "parts")[-1]
+
+
+def test_a_damaged_checkpoint_is_passed_over(small, with_steps, tmp_path, caplog):
+    whole = run(small, tmp_path / "whole")
+    run(with_steps(small, 4), tmp_path / "parts")
+    newest = tmp_path / "parts" / "checkpoints" / "step-00000004" / "model.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(data)
+    parts = run(small, tmp_path / "parts", resume=True)
+    assert "checksum differs" in caplog.text
+    assert_same(whole, parts)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "no manifest", "bad json"])
+def test_kinds_of_damage(damage, small, with_steps, tmp_path, caplog):
+    run(with_steps(small, 4), tmp_path)
+    newest = tmp_path / "checkpoints" / "step-00000004"
+    if damage == "truncate":
+        path = newest / "average.safetensors"
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "remove":
+        (newest / "optimizer.safetensors").unlink()
+    elif damage == "no manifest":
+        (newest / "manifest.json").unlink()
+    else:
+        (newest / "manifest.json").write_text("{")
+    assert load_latest(tmp_path / "checkpoints").step == 2
+    assert "falling back" in caplog.text
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000002")
+    with pytest.raises(UserError, match="every checkpoint is damaged"):
+        load_latest(tmp_path / "checkpoints")
+
+
+def test_killed_in_mid_checkpoint(small, tmp_path):
+    """SIGKILL while the second checkpoint is being written; the run goes on from the first."""
+    whole = run(small, tmp_path / "whole")
+    save_recipe(small, tmp_path / "recipe.yaml")
+    folder = tmp_path / "killed"
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from spikediff.training import load_recipe\n"
+        "from spikediff.training.trainer import Trainer\n"
+        "real, count = os.fsync, 0\n"
+        "def fsync(descriptor):\n"
+        "    global count; count += 1\n"
+        "    if count == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    real(descriptor)\n"
+        "os.fsync = fsync\n"
+        "Trainer(load_recipe(sys.argv[1]), Path(sys.argv[2]), show_progress=False).train()\n"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path / "recipe.yaml"), str(folder)]
+    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    left = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert left == [".unfinished-step-00000004", "step-00000002"]
+    assert_same(whole, run(small, folder, resume=True))
+    assert not list((folder / "checkpoints").glob(".unfinished*"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_leaves_a_checkpoint(name, small, with_steps, tmp_path):
+    save_recipe(with_steps(small, 100_000, checkpoint_every=50_000), tmp_path / "recipe.yaml")
+    folder = tmp_path / "run"
+    arguments = ["train", str(tmp_path / "recipe.yaml"), "--output", str(folder), "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spikediff", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    wait_for_steps(folder)
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"stopped by {name}" in said
+    assert "Traceback" not in said
+    checkpoint = load_latest(folder / "checkpoints")
+    assert checkpoint.step >= 2
+    json.dumps(checkpoint.state)
+
+
+def wait_for_steps(folder):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (folder / "loss.csv").exists() and len((folder / "loss.csv").read_text()) > 100:
+            return
+        time.sleep(0.1)
+    pytest.fail("the run made no step within a minute")
+
+
+def test_full_disk_keeps_the_last_checkpoint(small, tmp_path, monkeypatch):
+    trainer = Trainer(small, tmp_path, show_progress=False)
+    original, written = os.fsync, []
+
+    def full(descriptor):
+        written.append(descriptor)
+        if len(written) > 8:
+            raise OSError(28, "No space left on device")
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"no space left.*step-00000002") as caught:
+        trainer.train()
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(os, "fsync", original)
+    assert load_latest(tmp_path / "checkpoints").step == 2
+    assert not list((tmp_path / "checkpoints").glob(".unfinished*"))
+
+
+def test_loss_that_is_no_number(small, tmp_path):
+    trainer = Trainer(small, tmp_path, show_progress=False)
+    original = trainer._step
+
+    def poisoned(pixels):
+        if trainer.step == 4:
+            with torch.no_grad():
+                trainer.model.head.conv.weight.fill_(float("nan"))
+        return original(pixels)
+
+    trainer._step = poisoned
+    with pytest.raises(UserError, match=r"the loss is nan at step 5; .* checkpoint is of step 4"):
+        trainer.train()
+    kept = load_latest(tmp_path / "checkpoints")
+    assert all(t.isfinite().all() for t in kept.tensors["model"].values())
+
+
+def test_only_the_last_are_kept(small, with_steps, tmp_path):
+    run(with_steps(small, 7, checkpoint_every=2, keep_last=2), tmp_path)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-00000006", "step-00000007"]
