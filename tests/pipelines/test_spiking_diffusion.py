@@ -1,5 +1,8 @@
 """The pipeline: seeds, round trips, schedulers, callbacks."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +60,19 @@ def test_round_trip_is_bit_equal(unet, tmp_path):
     ):
         assert torch.equal(a, b), name
     assert type(again.scheduler) is type(pipe.scheduler)
+
+
+def test_loads_in_a_fresh_process(unet, tmp_path):
+    """diffusers looks a component's class up among the modules that are loaded."""
+    make(unet).save_pretrained(tmp_path)
+    program = (
+        "import sys\n"
+        "from spikediff.pipelines import SpikingDiffusionPipeline\n"
+        "print(type(SpikingDiffusionPipeline.from_pretrained(sys.argv[1]).unet).__name__)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "SpikingUNet", done.stderr
 
 
 def test_stock_pipeline_of_diffusers_takes_the_model(unet, tmp_path):

@@ -27,11 +27,14 @@ def load_pipeline(source: Path) -> Any:
 
 
 def _saved_pipeline(folder: Path) -> Any:
+    from diffusers.utils import logging
+
     from spikediff.pipelines import SpikingDiffusionPipeline
 
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     if not weights.is_file():
         raise UserError(f"{weights}: missing; weights are read from safetensors only")
+    logging.disable_progress_bar()  # "Loading pipeline components", a bar of a tenth of a second
     try:
         pipe = SpikingDiffusionPipeline.from_pretrained(folder, use_safetensors=True)
     except Exception as error:  # diffusers wraps damage in exceptions of many kinds

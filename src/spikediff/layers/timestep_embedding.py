@@ -28,10 +28,11 @@ def sinusoidal_embedding(timestep: Tensor, channels: int) -> Tensor:
 
     Reference: Vaswani et al., "Attention is all you need", 2017.
     """
-    rates = torch.exp(torch.arange(0, channels, 2) * (-math.log(10000.0) / channels))  # [C/2]
-    angles = timestep.float().cpu()[:, None] * rates  # [B, C/2]
+    places = torch.arange(0, channels, 2, device=timestep.device)
+    rates = torch.exp(places * (-math.log(10000.0) / channels))  # [C/2]
+    angles = timestep.float()[:, None] * rates  # [B, C/2]
     pairs = torch.stack([angles.sin(), angles.cos()], dim=-1)  # [B, C/2, 2]
-    return pairs.flatten(1).to(timestep.device)
+    return pairs.flatten(1)
 
 
 class TimestepEmbedding(nn.Module):

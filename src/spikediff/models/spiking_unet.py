@@ -132,7 +132,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         _check(sample_size, channel_mult, spiking_steps, base_channels, layers_per_block, dropout)
-        make_neuron = partial(_choose(NEURONS, "neuron", neuron), **(neuron_options or {}))
+        make_neuron = _neuron_maker(neuron, neuron_options or {})
         make_block = partial(
             _choose(BLOCKS, "block", block),
             embedding_channels=4 * base_channels,
@@ -236,6 +236,18 @@ def _choose(table: Mapping[str, Any], what: str, name: str) -> Any:
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(table)}"
         raise UserError(f"SpikingUNet: unknown {what} {name!r}; {hint}")
     return table[name]
+
+
+def _neuron_maker(name: str, options: Mapping[str, Any]) -> Neuron:
+    """Return what makes one neuron layer; refuse options that the neuron does not have."""
+    make: Neuron = partial(_choose(NEURONS, "neuron", name), **options)
+    try:
+        make()
+    except TypeError as error:
+        raise UserError(
+            f"SpikingUNet: neuron_options={dict(options)} do not fit neuron {name!r} ({error})"
+        ) from error
+    return make
 
 
 def _check(

@@ -11,6 +11,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+import spikediff.models  # noqa: F401 -- from_pretrained finds a component's class only if loaded
 from spikediff.errors import UserError
 from spikediff.pipelines.pictures import to_pil
 

@@ -1,0 +1,216 @@
+"""The command line as a user types it: what it prints, writes and returns."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from spikediff.cli import COMMANDS, main
+from spikediff.training import recipe_from, save_recipe
+
+
+def spikediff(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "spikediff", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A finished run of six steps, trained through the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    recipe = recipe_from(
+        {
+            "name": "tiny",
+            "model": {"base_channels": 8, "channel_mult": [1, 2], "layers_per_block": 1},
+            "data": {"batch_size": 8},
+            "sampling": {"num_inference_steps": 2, "num_images": 4, "every": 4},
+            "training": {"steps": 6, "checkpoint_every": 2},
+        },
+        "test",
+    )
+    save_recipe(recipe, folder / "tiny.yaml")
+    arguments = ["train", str(folder / "tiny.yaml"), "--output", str(folder / "run")]
+    assert main([*arguments, "--optimizer.lr", "1e-4", "--threads", "1"]) == 0
+    return folder / "run"
+
+
+def test_help_is_quick_and_loads_no_torch():
+    program = (
+        "import sys; from spikediff.cli import main; main(['-h']); print('torch' in sys.modules)"
+    )
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        times.append(time.perf_counter() - started)
+    assert done.stdout.rstrip().endswith("False")
+    for command in COMMANDS:
+        assert command in done.stdout
+    assert min(times) < 1.0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main([command, "--help"])
+    assert leaving.value.code == 0
+    assert "usage: spikediff" in capsys.readouterr().out
+
+
+def test_training_leaves_what_it_should(run_folder):
+    left = {path.name for path in run_folder.iterdir()}
+    assert left >= {"recipe.yaml", "environment.json", "loss.csv", "loss.png", "samples"}
+    assert left >= {"checkpoints", "pipeline"}
+    assert "lr: 0.0001" in (run_folder / "recipe.yaml").read_text()
+    grids = sorted(path.name for path in (run_folder / "samples").iterdir())
+    assert grids == ["step-00000004.png", "step-00000006.png"]
+
+
+def test_sample(run_folder, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--num-images", 5, "--batch-size", 2, "--num-inference-steps", 3, "--seed", 7]
+    done = spikediff(
+        "sample", run_folder, "--output", out, *arguments, "--json", tmp_path / "s.json"
+    )
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["denoising.gif", "grid.png", *[f"seed-{k:06d}.png" for k in range(7, 12)]]
+    with Image.open(out / "denoising.gif") as gif:
+        assert gif.n_frames == 3
+    assert Image.open(out / "seed-000007.png").size == (8, 8)
+    assert json.loads((tmp_path / "s.json").read_text())["seeds"] == [7, 11]
+
+    one = tmp_path / "one"
+    arguments = ["--num-images", 1, "--num-inference-steps", 3, "--seed", 9, "--no-gif"]
+    assert main(["sample", str(run_folder), "--output", str(one), *map(str, arguments)]) == 0
+    same = (one / "seed-000009.png").read_bytes() == (out / "seed-000009.png").read_bytes()
+    assert same, "seed 9 alone is seed 9 in a batch"
+    assert not (one / "denoising.gif").exists()
+
+
+@pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "dpmsolver++", "unipc", "deis"])
+def test_schedulers_by_name(scheduler, run_folder, tmp_path):
+    arguments = ["--num-images", "2", "--num-inference-steps", "3", "--scheduler", scheduler]
+    assert main(["sample", str(run_folder), "--output", str(tmp_path), *arguments]) == 0
+    assert (tmp_path / "grid.png").is_file()
+
+
+def test_a_run_that_is_not_finished_can_be_sampled(run_folder, tmp_path):
+    import shutil
+
+    shutil.copytree(run_folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "pipeline")
+    options = ["--num-images", "2", "--num-inference-steps", "3", "--no-gif"]
+    assert main(["sample", str(tmp_path / "run"), "--output", str(tmp_path / "a"), *options]) == 0
+    assert main(["sample", str(run_folder), "--output", str(tmp_path / "b"), *options]) == 0
+    grids = [(tmp_path / x / "grid.png").read_bytes() for x in "ab"]
+    assert grids[0] == grids[1]
+
+
+def test_info(run_folder, tmp_path, capsys):
+    assert main(["info", "--json", str(tmp_path / "i.json")]) == 0
+    assert "sddpm/digits" in capsys.readouterr().out
+    assert "digits" in json.loads((tmp_path / "i.json").read_text())["data sets"]
+    assert main(["info", str(run_folder)]) == 0
+    assert "neuron_layers" in capsys.readouterr().out
+
+
+def test_demo(tmp_path, capsys):
+    out, figures = tmp_path / "demo", tmp_path / "d.json"
+    assert main(["demo", "--steps", "3", "--output", str(out), "--json", str(figures)]) == 0
+    said = capsys.readouterr().out
+    for name in ("digits.png", "digits_and_nearest.png", "denoising.gif", "loss.png"):
+        assert (out / name).is_file()
+        assert name in said
+    told = json.loads(figures.read_text())
+    assert sum(told["digits_per_class"]) == 256
+    assert told["recognised_real_held_out"] > 0.85
+    assert len(told["firing_rate_by_layer"]) == told_layers(said)
+
+
+def told_layers(said):
+    return (
+        sum(
+            line.startswith("  ") and "neuron" in line and "%" in line for line in said.splitlines()
+        )
+        - 1
+    )
+
+
+BAD = [
+    (["trian"], "did you mean 'train'"),
+    ([], "usage"),
+    (["train"], "give a recipe first"),
+    (["train", "absent.yaml"], "no such recipe"),
+    (["train", "sddpm/digits", "--optimiser.lr", "1"], "did you mean --optimizer.lr"),
+    (["train", "sddpm/digits", "--optimizer.lr", "fast"], "optimizer.lr"),
+    (["train", "sddpm/digits", "--resume", "--overwrite"], "exclude each other"),
+    (["train", "sddpm/digits", "--data.dataset", "mnits", "--output", "OUT"], "did you mean"),
+    (["train", "sddpm/mnist-paper", "--output", "OUT"], "data"),
+    (
+        [
+            "train",
+            "sddpm/digits",
+            "--model.channel-mult",
+            "1",
+            "2",
+            "2",
+            "2",
+            "2",
+            "--output",
+            "OUT",
+        ],
+        "divisible",
+    ),
+    (["train", "sddpm/digits", "--training.mixed-precision", "fp16", "--output", "OUT"], "GPU"),
+    (["train", "sddpm/digits", "--resume", "--output", "OUT"], "no run to resume"),
+    (["train", "sddpm/digits", "--model.neuron", "iff", "--output", "OUT"], "did you mean 'if'"),
+    (["sample", "absent"], "no such folder"),
+    (["sample", "."], "neither a pipeline"),
+    (["sample", "RUN", "--num-images", "0"], "at least 1"),
+    (["sample", "RUN", "--scheduler", "dimm"], "did you mean 'ddim'"),
+    (["sample", "RUN", "--scheduler", "ddim", "--device", "tpu"], "device"),
+    (["train", "RUN/recipe.yaml", "--output", "RUN"], "--resume or --overwrite"),
+    (["demo", "--steps", "0"], "at least 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"), BAD, ids=lambda x: " ".join(x) if isinstance(x, list) else ""
+)
+def test_bad_input_gets_one_line_and_code_2(arguments, word, run_folder, tmp_path, capsys):
+    places = {"OUT": str(tmp_path / "out"), "RUN": str(run_folder)}
+    arguments = [places.get(a, a.replace("RUN/", f"{run_folder}/")) for a in arguments]
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if line.startswith("spikediff: error")]
+    if arguments:
+        assert len(lines) == 1
+        assert word in lines[0]
+        assert len(said.err.splitlines()) == 1, said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_pipeline_is_told(run_folder, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(run_folder / "pipeline", tmp_path / "p")
+    weights = tmp_path / "p" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert main(["sample", str(tmp_path / "p")]) == 2
+    weights.unlink()
+    (weights.parent / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04.")
+    assert main(["sample", str(tmp_path / "p")]) == 2
+    said = capsys.readouterr().err
+    assert "safetensors only" in said
+    assert "Traceback" not in said

@@ -1,0 +1,156 @@
+"""The spiking U-Net: published sizes, and every option that a recipe may choose."""
+
+import pytest
+import torch
+
+from spikediff.coding import DECODERS
+from spikediff.errors import UserError
+from spikediff.layers import BLOCKS
+from spikediff.models import SpikingUNet
+from spikediff.neurons import IF, NEURONS
+
+SMALL = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
+
+
+def count(model, trainable=False):
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+
+
+def test_published_size():
+    with torch.device("meta"):
+        model = SpikingUNet()
+    assert count(model) == 66_696_413
+    assert count(model) - count(model, trainable=True) == 128_000  # the sinusoidal table
+    assert sum(isinstance(m, IF) for m in model.modules()) == 51
+
+
+def test_published_number_of_neurons():
+    """3,416,064 neurons per 32x32 image, counted at a quarter of the width: one in four."""
+    model = SpikingUNet(base_channels=32, spiking_steps=1).eval()
+    sizes = []
+    for module in model.modules():
+        if isinstance(module, IF):
+            module.register_forward_hook(lambda _m, _i, out: sizes.append(out.numel()))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 32, 32), 0)
+    assert 4 * sum(sizes) == 3_416_064
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("readout", DECODERS)
+def test_every_option_trains(neuron, block, readout):
+    model = SpikingUNet(**SMALL, neuron=neuron, block=block, readout=readout, dropout=0.1)
+    sample = torch.randn(2, 1, 8, 8)
+    out = model(sample, torch.tensor([3, 900])).sample
+    assert out.shape == sample.shape
+    out.square().mean().backward()
+    unmoved = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
+    # With tail gain 1e-5 the estimate hardly depends on the rest, but every part is reached.
+    assert all("conv.bias" in name or "linear" in name for name in unmoved), unmoved
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "mult", "layers", "steps"),
+    [(8, 1, (1, 2, 2), 1, 1), (28, 1, (1, 2, 4), 2, 2), (16, 3, (1,), 1, 4), (32, 3, (1, 1), 3, 3)],
+)
+def test_sizes(size, channels, mult, layers, steps):
+    model = SpikingUNet(size, channels, None, 4, mult, layers, steps).eval()
+    with torch.no_grad():
+        assert model(torch.randn(2, channels, size, size), 5).sample.shape == (
+            2,
+            channels,
+            size,
+            size,
+        )
+
+
+def test_out_channels_and_images_that_are_not_square():
+    model = SpikingUNet(**SMALL, out_channels=2).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 1, 8, 12), 5).sample.shape == (1, 2, 8, 12)
+
+
+def trained_a_little():
+    """A net with running statistics and a head loud enough to show a difference."""
+    torch.manual_seed(0)
+    model = SpikingUNet(**SMALL)
+    torch.nn.init.normal_(model.head.conv.weight, std=0.1)
+    with torch.no_grad():
+        for _ in range(10):
+            model(torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
+    return model.eval()
+
+
+def test_kinds_of_timestep_agree():
+    model, sample = trained_a_little(), torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        want = model(sample, torch.tensor([250, 250, 250])).sample
+        for timestep in (250, torch.tensor(250), torch.tensor([250])):
+            torch.testing.assert_close(model(sample, timestep).sample, want)
+        torch.testing.assert_close(model(sample, 250.0).sample, want)
+        assert not torch.allclose(model(sample, 900).sample, want)
+        assert model(sample, 250, return_dict=False)[0].shape == sample.shape
+
+
+def test_images_of_a_batch_do_not_see_each_other():
+    model, sample = trained_a_little(), torch.randn(5, 1, 8, 8)
+    with torch.no_grad():
+        together = model(sample, 100).sample
+        for i in range(5):
+            assert torch.equal(model(sample[i : i + 1], 100).sample[0], together[i])
+
+
+def test_dropout_acts_in_training_alone_and_on_whole_windows():
+    from spikediff.layers import WindowDropout
+
+    dropout, x = WindowDropout(0.5), torch.ones(4, 2, 100)
+    torch.manual_seed(0)
+    out = dropout(x)
+    assert set(out.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(out[0], out[3])
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_configuration_round_trip(tmp_path):
+    model = SpikingUNet(
+        **SMALL, neuron="lif", neuron_options={"tau": 3.0, "surrogate": {"name": "rectangular"}}
+    )
+    model.save_pretrained(tmp_path)
+    again = SpikingUNet.from_pretrained(tmp_path)
+    assert again.down_blocks[0].neuron1.decay == pytest.approx(2 / 3)
+    longer = SpikingUNet.from_pretrained(tmp_path, spiking_steps=8)
+    assert longer.stem.spiking_steps == 8
+    for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"sample_size": 30, "channel_mult": (1, 2, 2)}, "divisible by 4"),
+        ({"base_channels": 7}, "even"),
+        ({"channel_mult": ()}, "channel_mult"),
+        ({"spiking_steps": 0}, "spiking_steps"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"neuron": "iff"}, "did you mean 'if'"),
+        ({"block": "sew"}, "choose from pre_spike, plain"),
+        ({"readout": "means"}, "did you mean 'mean'"),
+        ({"neuron_options": {"tau": 2.0}}, "neuron_options"),
+    ],
+)
+def test_impossible_sizes_are_told(options, word):
+    with pytest.raises(UserError, match=word):
+        SpikingUNet(**options)
+
+
+def test_images_that_do_not_fit_are_told():
+    model = SpikingUNet(**SMALL)
+    with pytest.raises(UserError, match=r"\[B, 1, H, W\]"):
+        model(torch.randn(1, 3, 8, 8), 0)
+    with pytest.raises(UserError, match="not divisible by 2"):
+        model(torch.randn(1, 1, 9, 8), 0)

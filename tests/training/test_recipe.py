@@ -1,0 +1,68 @@
+"""Recipes: what ships loads, what is written is read back, and mistakes are told."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikediff.cli.recipes import find_recipe, shipped_recipes
+from spikediff.errors import UserError
+from spikediff.models import SpikingUNet
+from spikediff.training import load_recipe, recipe_from, save_recipe
+from spikediff.training.build import build_model, build_noise_schedule
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_shipped_recipe_is_seen():
+    files = sorted((ROOT / "recipes").glob("*/*.yaml"))
+    assert len(files) >= 3
+    assert sorted(shipped_recipes().values()) == files
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipe(name, tmp_path):
+    from spikediff.data import DATASETS
+
+    recipe = load_recipe(find_recipe(name))
+    row = DATASETS[recipe.data.dataset]
+    size = recipe.data.image_size or row.native_size
+    with torch.device("meta"):
+        model = build_model(recipe, size, recipe.data.channels or row.channels)
+    assert isinstance(model, SpikingUNet)
+    build_noise_schedule(recipe.diffusion)
+    save_recipe(recipe, tmp_path / "again.yaml")
+    assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ({"optimiser": {}}, "unknown key 'optimiser'; did you mean 'optimizer'"),
+        ({"optimizer": {"learning_rate": 1}}, "unknown key 'optimizer.learning_rate'; known are"),
+        ({"training": {"step": 1}}, "did you mean 'steps'"),
+        ({"optimizer": {"lr": "fast"}}, "optimizer.lr = 'fast' must be of type float"),
+        ({"training": {"steps": 1.5}}, "training.steps = 1.5 must be of type int"),
+        ({"data": {"horizontal_flip": "yes"}}, "must be of type bool"),
+        ({"model": {"channel_mult": "1 2"}}, "model.channel_mult"),
+        ({"model": {"channel_mult": [1, "a"]}}, "model.channel_mult = 'a'"),
+        ({"optimizer": {"name": "sgd"}}, "choose from adam, adamw"),
+        ({"model": 3}, "model must hold keys"),
+        ([1], "the recipe must hold keys"),
+    ],
+)
+def test_mistakes_are_told(content, word):
+    with pytest.raises(UserError, match=word) as caught:
+        recipe_from(content, "r.yaml")
+    assert str(caught.value).startswith("r.yaml: ")
+
+
+def test_files_that_are_no_recipe(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        load_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "r.yaml").write_text("a: [1\nb: 2")
+    with pytest.raises(UserError, match="not a YAML file") as caught:
+        load_recipe(tmp_path / "r.yaml")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="did you mean 'sddpm/digits'"):
+        find_recipe("sddpm/digit")
