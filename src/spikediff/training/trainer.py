@@ -55,13 +55,13 @@ class Trainer:
         show_progress: bool = True,
     ) -> None:
         self.recipe, self.folder = recipe, RunFolder(root)
-        check_precision(
-            recipe.training.mixed_precision, "cuda" if torch.cuda.is_available() else "cpu"
-        )
+        on_cpu = not torch.accelerator.is_available()
+        check_precision(recipe.training.mixed_precision, "cpu" if on_cpu else "cuda")
         dataset = build.build_dataset(recipe.data)
         model = build.build_model(recipe, dataset.image_size, dataset.channels)
         self.noise_schedule = build.build_noise_schedule(recipe.diffusion)
         self.accelerator = Accelerator(
+            cpu=on_cpu,  # said outright, or processes without a GPU each believe to be alone
             mixed_precision=recipe.training.mixed_precision,
             log_with=list(recipe.training.trackers) or None,
             project_dir=str(root),
