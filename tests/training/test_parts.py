@@ -168,3 +168,13 @@ def test_overwrite_spares_folders_that_are_no_run(small, tmp_path):
     with pytest.raises(UserError, match="is no run folder"):
         RunFolder(tmp_path).open(small, resume=False, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "comet_ml"])
+def test_trackers_that_are_not_there_are_told(name, small, tmp_path):
+    from spikediff.training.trainer import Trainer
+
+    recipe = replace(small, training=replace(small.training, trackers=(name,)))
+    with pytest.raises(UserError, match=f"training.trackers.*{name}"):
+        Trainer(recipe, tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()

@@ -59,17 +59,17 @@ def _installed() -> dict[str, dict[str, Any]]:
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:
     from spikediff.cli.models import load_pipeline
-    from spikediff.neurons import NEURONS
+    from spikediff.neurons import NeuronLayer
 
     pipe = load_pipeline(source)
-    unet, kinds = pipe.unet, tuple(NEURONS.values())
+    unet = pipe.unet
     parameters = list(unet.parameters())
     return {
         "model": {
             "class": type(unet).__name__,
             "parameters": sum(p.numel() for p in parameters),
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
-            "neuron_layers": sum(isinstance(m, kinds) for m in unet.modules()),
+            "neuron_layers": sum(isinstance(m, NeuronLayer) for m in unet.modules()),
         },
         "configuration": {k: v for k, v in unet.config.items() if not k.startswith("_")},
         "scheduler": {"class": type(pipe.scheduler).__name__}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from spikediff.errors import UserError
-from spikediff.neurons import NEURONS
+from spikediff.neurons import NeuronLayer
 
 
 class FiringRates:
@@ -16,7 +16,7 @@ class FiringRates:
     calls that were seen.
 
     Args:
-        model: Any model with layers of `spikediff.neurons.NEURONS`.
+        model: Any model with layers of `spikediff.neurons`.
 
     Raises:
         UserError: The model has no neuron layer.
@@ -32,8 +32,7 @@ class FiringRates:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        kinds = tuple(NEURONS.values())
-        self._layers = {n: m for n, m in model.named_modules() if isinstance(m, kinds)}
+        self._layers = {n: m for n, m in model.named_modules() if isinstance(m, NeuronLayer)}
         if not self._layers:
             raise UserError(f"{type(model).__name__}: has no spiking neurons to observe")
         self._spikes = dict.fromkeys(self._layers, 0)

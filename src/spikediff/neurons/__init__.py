@@ -4,10 +4,9 @@ A module that receives a window `[T, ...]` starts from a fresh state and keeps n
 streams calls `step(current, state) -> (spike, state)`. There is nothing to reset.
 """
 
-from torch import nn
-
 from spikediff.neurons.dynamics import Dynamics, NeuronState, charge, fire, reset
 from spikediff.neurons.integrate_and_fire import IF, integrate_and_fire
+from spikediff.neurons.layer import NeuronLayer
 from spikediff.neurons.leaky import LIF, leaky_integrate_and_fire
 from spikediff.neurons.parametric_leaky import ParametricLIF
 from spikediff.neurons.scan import scan
@@ -22,7 +21,7 @@ from spikediff.neurons.surrogate import (
     make_surrogate,
 )
 
-NEURONS: dict[str, type[nn.Module]] = {
+NEURONS: dict[str, type[NeuronLayer]] = {
     "if": IF,
     "lif": LIF,
     "plif": ParametricLIF,
@@ -36,6 +35,7 @@ __all__ = [
     "SURROGATES",
     "ATan",
     "Dynamics",
+    "NeuronLayer",
     "NeuronState",
     "ParametricLIF",
     "Rectangular",

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from spikediff.neurons.dynamics import Dynamics, NeuronState
+from spikediff.neurons.dynamics import Dynamics
+from spikediff.neurons.layer import NeuronLayer
 from spikediff.neurons.scan import scan
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
 
@@ -21,7 +22,7 @@ def integrate_and_fire(current: Tensor, dynamics: Dynamics | None = None) -> Ten
     return scan(current, dynamics or Dynamics())[0]
 
 
-class IF(nn.Module):
+class IF(NeuronLayer):
     """A layer of integrate-and-fire neurons: `u[n] = v[n-1] + I[n]` (SDDPM's neuron).
 
     Args:
@@ -47,20 +48,11 @@ class IF(nn.Module):
         detach_reset: bool = False,
         v_init: float | None = None,
     ) -> None:
-        super().__init__()
-        self.dynamics = Dynamics(
-            v_threshold, v_reset, v_init, make_surrogate(surrogate), detach_reset
+        super().__init__(
+            Dynamics(v_threshold, v_reset, v_init, make_surrogate(surrogate), detach_reset)
         )
 
-    def forward(self, current: Tensor) -> Tensor:
-        """Return the spikes [T, ...] for the currents [T, ...] of one window, from rest."""
-        return scan(current, self.dynamics)[0]
-
-    def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
-        """Return the spike and the state after one step, for a current [...]; None starts fresh."""
-        spikes, state = scan(current[None], self.dynamics, state=state)
-        return spikes[0], state
-
-    def extra_repr(self) -> str:
-        """Return the constants, for `print(model)`."""
-        return repr(self.dynamics)
+    @property
+    def decay(self) -> float:
+        """No leak."""
+        return 1.0

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.neurons.dynamics import Dynamics, NeuronState
+from spikediff.neurons.dynamics import Dynamics
+from spikediff.neurons.layer import NeuronLayer
 from spikediff.neurons.scan import scan
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
 
@@ -50,7 +51,7 @@ def leaky_integrate_and_fire(
     return scan(current, dynamics or Dynamics(), decay)[0]
 
 
-class LIF(nn.Module):
+class LIF(NeuronLayer):
     """A layer of leaky neurons: `u[n] = v_rest + decay (v[n-1] - v_rest) + gain I[n]`.
 
     `decay = 1 - 1/tau`; `gain = 1/tau` with `decay_input`, else 1.
@@ -85,21 +86,13 @@ class LIF(nn.Module):
         decay_input: bool = True,
         v_init: float | None = None,
     ) -> None:
-        super().__init__()
-        self.decay = decay_of(tau, decay)
-        self.dynamics = Dynamics(
-            v_threshold, v_reset, v_init, make_surrogate(surrogate), detach_reset, decay_input
+        surrogate = make_surrogate(surrogate)
+        super().__init__(
+            Dynamics(v_threshold, v_reset, v_init, surrogate, detach_reset, decay_input)
         )
+        self._decay = decay_of(tau, decay)
 
-    def forward(self, current: Tensor) -> Tensor:
-        """Return the spikes [T, ...] for the currents [T, ...] of one window, from rest."""
-        return scan(current, self.dynamics, self.decay)[0]
-
-    def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
-        """Return the spike and the state after one step, for a current [...]; None starts fresh."""
-        spikes, state = scan(current[None], self.dynamics, self.decay, state)
-        return spikes[0], state
-
-    def extra_repr(self) -> str:
-        """Return the constants, for `print(model)`."""
-        return f"decay={self.decay}, {self.dynamics!r}"
+    @property
+    def decay(self) -> float:
+        """`1 - 1/tau`."""
+        return self._decay

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
-from spikediff.neurons.dynamics import Dynamics, NeuronState
-from spikediff.neurons.scan import scan
+from spikediff.neurons.dynamics import Dynamics
+from spikediff.neurons.layer import NeuronLayer
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
 
 
-class ParametricLIF(nn.Module):
+class ParametricLIF(NeuronLayer):
     r"""A layer of leaky neurons that share one learnt time constant, $1/\tau = \sigma(w)$.
 
     The membrane follows `LIF`; the gradient reaches w through the decay (and, with
@@ -49,28 +49,15 @@ class ParametricLIF(nn.Module):
         decay_input: bool = True,
         v_init: float | None = None,
     ) -> None:
-        super().__init__()
         if not init_tau > 1.0:
             raise UserError(f"ParametricLIF: init_tau = {init_tau} must be above 1 spiking step")
-        self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1.0)))
-        self.dynamics = Dynamics(
-            v_threshold, v_reset, v_init, make_surrogate(surrogate), detach_reset, decay_input
+        surrogate = make_surrogate(surrogate)
+        super().__init__(
+            Dynamics(v_threshold, v_reset, v_init, surrogate, detach_reset, decay_input)
         )
+        self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1.0)))
 
     @property
     def decay(self) -> Tensor:
         """The membrane multiplier `1 - sigmoid(w)`, a 0-dim tensor with a gradient."""
         return 1.0 - torch.sigmoid(self.w)
-
-    def forward(self, current: Tensor) -> Tensor:
-        """Return the spikes [T, ...] for the currents [T, ...] of one window, from rest."""
-        return scan(current, self.dynamics, self.decay)[0]
-
-    def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
-        """Return the spike and the state after one step, for a current [...]; None starts fresh."""
-        spikes, state = scan(current[None], self.dynamics, self.decay, state)
-        return spikes[0], state
-
-    def extra_repr(self) -> str:
-        """Return the constants, for `print(model)`."""
-        return f"decay={self.decay.item():.4f}, {self.dynamics!r}"

@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
-
 from spikediff.errors import UserError
-from spikediff.neurons.dynamics import Dynamics, NeuronState
-from spikediff.neurons.scan import scan
+from spikediff.neurons.dynamics import Dynamics
+from spikediff.neurons.layer import NeuronLayer
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
 
 
-class SignedIF(nn.Module):
+class SignedIF(NeuronLayer):
     """A layer of IF neurons with ternary spikes {-1, 0, 1} and a soft reset.
 
     It emits -1 at `u <= -v_negative`, but only while it has emitted more positive than negative
@@ -44,27 +42,20 @@ class SignedIF(nn.Module):
         detach_reset: bool = False,
         v_init: float | None = None,
     ) -> None:
-        super().__init__()
         if v_negative < 0:
             raise UserError(f"SignedIF: v_negative = {v_negative} must not be negative")
-        self.dynamics = Dynamics(
-            v_threshold=v_threshold,
-            v_reset=None,
-            v_init=v_threshold / 2 if v_init is None else v_init,
-            surrogate=make_surrogate(surrogate),
-            detach_reset=detach_reset,
-            v_negative=v_negative,
+        super().__init__(
+            Dynamics(
+                v_threshold=v_threshold,
+                v_reset=None,
+                v_init=v_threshold / 2 if v_init is None else v_init,
+                surrogate=make_surrogate(surrogate),
+                detach_reset=detach_reset,
+                v_negative=v_negative,
+            )
         )
 
-    def forward(self, current: Tensor) -> Tensor:
-        """Return the spikes [T, ...] for the currents [T, ...] of one window, from rest."""
-        return scan(current, self.dynamics)[0]
-
-    def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
-        """Return the spike and the state after one step, for a current [...]; None starts fresh."""
-        spikes, state = scan(current[None], self.dynamics, state=state)
-        return spikes[0], state
-
-    def extra_repr(self) -> str:
-        """Return the constants, for `print(model)`."""
-        return repr(self.dynamics)
+    @property
+    def decay(self) -> float:
+        """No leak."""
+        return 1.0

@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -60,12 +61,7 @@ class Trainer:
         dataset = build.build_dataset(recipe.data)
         model = build.build_model(recipe, dataset.image_size, dataset.channels)
         self.noise_schedule = build.build_noise_schedule(recipe.diffusion)
-        self.accelerator = Accelerator(
-            cpu=on_cpu,  # said outright, or processes without a GPU each believe to be alone
-            mixed_precision=recipe.training.mixed_precision,
-            log_with=list(recipe.training.trackers) or None,
-            project_dir=str(root),
-        )
+        self.accelerator = _make_accelerator(recipe, root, on_cpu)
         _check_batch(recipe, self.accelerator.num_processes)
         if self.accelerator.is_main_process:
             self.folder.open(recipe, resume, overwrite)
@@ -279,6 +275,25 @@ class Trainer:
         if self.accelerator.is_main_process:
             self._pipeline().save_pretrained(self.folder.pipeline)
         self.accelerator.end_training()
+
+
+def _make_accelerator(recipe: Recipe, root: Path, on_cpu: bool) -> Accelerator:
+    """Return the engine; refuse trackers that accelerate would pass over with a warning."""
+    wanted = recipe.training.trackers
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            accelerator = Accelerator(
+                cpu=on_cpu,  # said outright, or processes without a GPU each believe to be alone
+                mixed_precision=recipe.training.mixed_precision,
+                log_with=list(wanted) or None,
+                project_dir=str(root),
+            )
+    except ValueError as error:
+        raise UserError(f"training.trackers = {list(wanted)}: {error}") from error
+    for name in wanted:
+        if name not in [tracker.value for tracker in accelerator.log_with]:
+            raise UserError(f"training.trackers: {name} is not installed; pip install {name}")
+    return accelerator
 
 
 def _check_batch(recipe: Recipe, processes: int) -> None:

@@ -1,0 +1,39 @@
+"""What all neuron layers are: constants, a decay, and the scan over a window."""
+
+from torch import Tensor, nn
+
+from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
+from spikediff.neurons.scan import scan
+
+
+class NeuronLayer(nn.Module):
+    """The face of a neuron: a window at once, or a step at a time. It keeps no state.
+
+    Abstract: the neurons are its final subclasses, which say only what decays, and override nothing
+    else. An instrument finds the neurons of a model by this type.
+
+    Args:
+        dynamics: The neuron's constants.
+    """
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+
+    @property
+    def decay(self) -> Decay:
+        """Multiplier of the membrane per spiking step."""
+        raise NotImplementedError
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Return the spikes [T, ...] for the currents [T, ...] of one window, from rest."""
+        return scan(current, self.dynamics, self.decay)[0]
+
+    def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
+        """Return the spike and the state after one step, for a current [...]; None starts fresh."""
+        spikes, state = scan(current[None], self.dynamics, self.decay, state)
+        return spikes[0], state
+
+    def extra_repr(self) -> str:
+        """Return the constants, for `print(model)`."""
+        return f"decay={float(self.decay):g}, {self.dynamics!r}"
