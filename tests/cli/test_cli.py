@@ -182,6 +182,12 @@ BAD = [
     (["sample", "RUN", "--scheduler", "ddim", "--device", "tpu"], "device"),
     (["train", "RUN/recipe.yaml", "--output", "RUN"], "--resume or --overwrite"),
     (["demo", "--steps", "0"], "at least 1"),
+    (["train", "sddpm/digits", "--training.steps", "-3", "--output", "OUT"], "positive"),
+    (["train", "sddpm/digits", "--training.log-every", "0", "--output", "OUT"], "log_every"),
+    (["train", "sddpm/digits", "--optimizer.lr", "-1", "--output", "OUT"], "optimizer.lr"),
+    (["train", "sddpm/digits", "--sampling.scheduler", "dimm", "--output", "OUT"], "ddim"),
+    (["train", "sddpm/digits", "--model.neuron-options", "tau", "2", "--output", "OUT"], "tau"),
+    (["train", "sddpm/digits", "--data.channels", "2", "--output", "OUT"], "grey"),
 ]
 
 
@@ -214,3 +220,15 @@ def test_damaged_pipeline_is_told(run_folder, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "safetensors only" in said
     assert "Traceback" not in said
+
+
+def test_a_folder_that_cannot_be_written_is_told(run_folder, tmp_path, monkeypatch, capsys):
+    from PIL import Image as Pillow
+
+    def full(*_arguments, **_options):
+        raise OSError(28, "No space left on device", str(tmp_path / "grid.png"))
+
+    monkeypatch.setattr(Pillow.Image, "save", full)
+    options = ["--num-images", "1", "--num-inference-steps", "1", "--no-gif"]
+    assert main(["sample", str(run_folder), "--output", str(tmp_path), *options]) == 2
+    assert "grid.png: No space left on device" in capsys.readouterr().err

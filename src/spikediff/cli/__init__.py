@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from difflib import get_close_matches
 
 from spikediff import __version__
@@ -40,16 +41,23 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"spikediff {__version__}")
         return DONE
     logging.basicConfig(format="spikediff: %(levelname)s: %(message)s", level=logging.WARNING)
+    warnings.formatwarning = _one_line
     try:
         return _run(arguments[0], arguments[1:])
     except UserError as error:
         print(f"spikediff: error: {error}", file=sys.stderr)
         return WRONG_USE
-    except KeyboardInterrupt:
-        print("spikediff: interrupted", file=sys.stderr)
-        return FAILED
     except BrokenPipeError:  # `spikediff info | head`: whoever read us has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:  # no space, no permission, no such folder
+        if error.filename is None and error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"spikediff: error: {where}{error.strerror}", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        print("spikediff: interrupted", file=sys.stderr)
         return FAILED
 
 
@@ -60,6 +68,11 @@ def _run(command: str, arguments: list[str]) -> int:
         raise UserError(f"unknown command {command!r}; {hint}")
     code: int = importlib.import_module(f"spikediff.cli.{command}").run(arguments)
     return code
+
+
+def _one_line(message: Warning | str, *_where: object, **_more: object) -> str:
+    """Format a warning for a person: what, without the line of code that it came from."""
+    return f"spikediff: WARNING: {message}\n"
 
 
 def _help() -> str:

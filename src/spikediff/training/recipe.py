@@ -30,8 +30,8 @@ class ModelRecipe:
     """T, the spiking steps of one network call."""
     neuron: str = "if"
     """if, lif or plif."""
-    neuron_options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the neuron, for example {tau: 2.0}."""
+    neuron_options: dict[str, bool | float | str | None] = field(default_factory=dict)
+    """Keyword arguments of the neuron, for example {tau: 2.0}; a surrogate may be a mapping."""
     block: str = "pre_spike"
     """pre_spike or plain."""
     dropout: float = 0.0

@@ -1,6 +1,7 @@
 """Being told to stop: finish the step, keep a checkpoint, then leave."""
 
 import signal
+import threading
 from types import FrameType, TracebackType
 
 
@@ -16,6 +17,8 @@ class StopSignal:
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is not threading.main_thread():
+            return self  # Python lets only the main thread handle signals
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._note)
         return self

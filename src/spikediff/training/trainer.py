@@ -25,6 +25,7 @@ from spikediff.training.ema import averaged
 from spikediff.training.loss import denoising_loss, draw_noise
 from spikediff.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from spikediff.training.precision import check_precision
+from spikediff.training.ranges import check_ranges
 from spikediff.training.recipe import Recipe
 from spikediff.training.run_folder import RunFolder
 from spikediff.training.seeds import derived_generator, derived_seed
@@ -55,6 +56,7 @@ class Trainer:
         overwrite: bool = False,
         show_progress: bool = True,
     ) -> None:
+        check_ranges(recipe)
         self.recipe, self.folder = recipe, RunFolder(root)
         on_cpu = not torch.accelerator.is_available()
         check_precision(recipe.training.mixed_precision, "cpu" if on_cpu else "cuda")
@@ -206,8 +208,8 @@ class Trainer:
             self._draw()
 
     def _draw(self) -> None:
-        """Write a grid of samples of the average, seeds 0, 1, 2, ..., and the loss curve."""
-        if not self.accelerator.is_main_process or self.curve is None:
+        """Write a grid of samples of the average, seeds 0, 1, 2, ..."""
+        if not self.accelerator.is_main_process:
             return
         pipe, recipe = self._pipeline(), self.recipe.sampling
         (images,) = pipe(
@@ -216,7 +218,6 @@ class Trainer:
             return_dict=False,
         )
         image_grid(images).save(self.folder.samples / f"step-{self.step:08d}.png")
-        self.curve.draw()
 
     def _pipeline(self) -> SpikingDiffusionPipeline:
         """Return the pipeline that samples with the averaged network."""
@@ -247,6 +248,8 @@ class Trainer:
             }
             checkpoint = Checkpoint(self.step, tensors, state)
             save_checkpoint(self.folder.checkpoints, checkpoint, self.recipe.training.keep_last)
+            if self.curve is not None:
+                self.curve.draw()
         self.accelerator.wait_for_everyone()
 
     def _restore(self) -> int:

@@ -1,0 +1,73 @@
+"""The values that a recipe may have, beyond their types."""
+
+from collections.abc import Callable
+from typing import Any
+
+from spikediff.errors import UserError
+from spikediff.schedulers import SCHEDULERS
+from spikediff.training.recipe import Recipe
+
+Rule = tuple[Callable[[Any], bool], str]
+_POSITIVE: Rule = (lambda x: x > 0, "must be positive")
+_NOT_NEGATIVE: Rule = (lambda x: x >= 0, "must not be negative")
+_SHARE: Rule = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
+_BETA: Rule = (lambda x: 0 < x < 1, "must lie between 0 and 1")
+
+_RULES: dict[str, Rule] = {
+    "model.base_channels": _POSITIVE,
+    "model.layers_per_block": _POSITIVE,
+    "model.spiking_steps": _POSITIVE,
+    "model.dropout": _SHARE,
+    "data.batch_size": _POSITIVE,
+    "data.workers": _NOT_NEGATIVE,
+    "diffusion.num_train_timesteps": _POSITIVE,
+    "diffusion.beta_start": _BETA,
+    "diffusion.beta_end": _BETA,
+    "diffusion.beta_schedule": (
+        lambda x: x in ("linear", "scaled_linear", "squaredcos_cap_v2"),
+        "choose from linear, scaled_linear, squaredcos_cap_v2",
+    ),
+    "optimizer.lr": _POSITIVE,
+    "optimizer.betas": (lambda x: all(0 <= b < 1 for b in x), "must lie in [0, 1)"),
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.warmup_steps": _NOT_NEGATIVE,
+    "optimizer.max_grad_norm": _NOT_NEGATIVE,
+    "optimizer.gradient_accumulation_steps": _POSITIVE,
+    "ema.decay": _SHARE,
+    "sampling.scheduler": (lambda x: x in SCHEDULERS, f"choose from {', '.join(SCHEDULERS)}"),
+    "sampling.num_inference_steps": _POSITIVE,
+    "sampling.num_images": _POSITIVE,
+    "sampling.every": _NOT_NEGATIVE,
+    "training.steps": _POSITIVE,
+    "training.log_every": _POSITIVE,
+    "training.checkpoint_every": _POSITIVE,
+    "training.keep_last": _POSITIVE,
+}
+
+
+def check_ranges(recipe: Recipe) -> None:
+    """Refuse values that no run could use.
+
+    Args:
+        recipe: The resolved recipe.
+
+    Raises:
+        UserError: A value lies outside its range; the message names it.
+
+    Example:
+        >>> from spikediff.training import recipe_from
+        >>> check_ranges(recipe_from({"training": {"steps": -3}}, "here"))
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: training.steps = -3 must be positive
+    """
+    for name, (allowed, words) in _RULES.items():
+        part, key = name.split(".")
+        value = getattr(getattr(recipe, part), key)
+        if not allowed(value):
+            raise UserError(f"{name} = {value!r} {words}")
+    if recipe.sampling.num_inference_steps > recipe.diffusion.num_train_timesteps:
+        raise UserError(
+            f"sampling.num_inference_steps = {recipe.sampling.num_inference_steps} must not exceed "
+            f"diffusion.num_train_timesteps = {recipe.diffusion.num_train_timesteps}"
+        )
