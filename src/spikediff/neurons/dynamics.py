@@ -90,7 +90,7 @@ def charge(v: Tensor, current: Tensor, decay: Decay, dynamics: Dynamics) -> Tens
 
 def fire(u: Tensor, net_spikes: Tensor | None, dynamics: Dynamics) -> Tensor:
     """Return the spikes: 0 or 1, and for a signed neuron also -1."""
-    spikes = (u >= dynamics.v_threshold).to(u.dtype)
+    spikes = torch.ge(u, dynamics.v_threshold, out=torch.empty_like(u))  # 0.0 or 1.0 at once
     if dynamics.v_negative is None or net_spikes is None:
         return spikes
     return spikes - ((u <= -dynamics.v_negative) & (net_spikes > 0)).to(u.dtype)
@@ -100,7 +100,8 @@ def reset(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> Tensor:
     """Return the membrane v[n] that the next step starts from."""
     if dynamics.v_reset is None:
         return torch.sub(u, spikes, alpha=dynamics.v_threshold)
-    return torch.where(spikes != 0, dynamics.v_reset, u)
+    kept = torch.addcmul(u, u, spikes, value=-1.0)  # exact: spikes are 0 or 1 under a hard reset
+    return kept if dynamics.v_reset == 0.0 else kept.add_(spikes, alpha=dynamics.v_reset)
 
 
 def spike_derivative(u: Tensor, net_spikes: Tensor | None, dynamics: Dynamics) -> Tensor:
