@@ -39,7 +39,7 @@ def test_shipped_recipe(name, tmp_path):
     ("content", "word"),
     [
         ({"optimiser": {}}, "unknown key 'optimiser'; did you mean 'optimizer'"),
-        ({"optimizer": {"learning_rate": 1}}, "unknown key 'optimizer.learning_rate'; known are"),
+        ({"optimizer": {"learning_rate": 1}}, "unknown key 'optimizer.learning_rate'; choose from"),
         ({"training": {"step": 1}}, "did you mean 'steps'"),
         ({"optimizer": {"lr": "fast"}}, "optimizer.lr = 'fast' must be of type float"),
         ({"training": {"steps": 1.5}}, "training.steps = 1.5 must be of type int"),

@@ -9,10 +9,9 @@ import logging
 import os
 import sys
 import warnings
-from difflib import get_close_matches
 
 from spikediff import __version__
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 
 COMMANDS = {
     "train": "train a model from a recipe",
@@ -63,9 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
-        near = get_close_matches(command, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command {command!r}; {hint}")
+        raise UserError(f"unknown command {command!r}; {suggestion(command, COMMANDS)}")
     code: int = importlib.import_module(f"spikediff.cli.{command}").run(arguments)
     return code
 

@@ -1,9 +1,8 @@
 """Finding a recipe: a file, or the name of one that comes with the package."""
 
-from difflib import get_close_matches
 from pathlib import Path
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel carries the recipes inside the package; a checkout has them at its root.
@@ -34,6 +33,4 @@ def find_recipe(name: str) -> Path:
     short = name.removeprefix("recipes/").removesuffix(".yaml")
     if short in shipped:
         return shipped[short]
-    near = get_close_matches(short, shipped, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"shipped are {', '.join(shipped)}"
-    raise UserError(f"{name}: no such recipe; {hint}")
+    raise UserError(f"{name}: no such recipe; {suggestion(short, shipped)}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusers.models.modeling_utils import ModelMixin
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 from spikediff.interop.sddpm import load_sddpm
 from spikediff.interop.weights import find_state_dict, read_foreign_weights
 
@@ -38,7 +38,7 @@ def load_authors_checkpoint(
         UserError: The system is unknown, the file unreadable, or keys do not fit; all are listed.
     """
     if system not in SYSTEMS:
-        raise UserError(f"unknown system {system!r}; choose from {', '.join(SYSTEMS)}")
+        raise UserError(f"unknown system {system!r}; {suggestion(system, SYSTEMS)}")
     content = read_foreign_weights(path_or_state_dict)
     where = "state dict" if isinstance(path_or_state_dict, Mapping) else str(path_or_state_dict)
     state = find_state_dict(content, _PLACES, where)

@@ -6,7 +6,6 @@ the default here, is told in docs/systems/sddpm.md.
 """
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.coding import DECODERS, direct
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 from spikediff.layers import (
     BLOCKS,
     ConvNorm,
@@ -232,9 +231,7 @@ def _xavier(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
 
 def _choose(table: Mapping[str, Any], what: str, name: str) -> Any:
     if name not in table:
-        near = get_close_matches(name, table, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(table)}"
-        raise UserError(f"SpikingUNet: unknown {what} {name!r}; {hint}")
+        raise UserError(f"SpikingUNet: unknown {what} {name!r}; {suggestion(name, table)}")
     return table[name]
 
 

@@ -7,13 +7,12 @@ $g(z)$, $z = u - v_{th}$, instead. Every class here is one published $g$ with it
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 
 
 class Surrogate(Protocol):
@@ -143,9 +142,7 @@ def make_surrogate(spec: "str | Mapping[str, Any] | Surrogate") -> Surrogate:
     options = dict(spec)
     name = str(options.pop("name", None))
     if name not in SURROGATES:
-        near = get_close_matches(name, SURROGATES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(SURROGATES)}"
-        raise UserError(f"surrogate: unknown name {name!r}; {hint}")
+        raise UserError(f"surrogate: unknown name {name!r}; {suggestion(name, SURROGATES)}")
     known = [field.name for field in fields(SURROGATES[name])]  # type: ignore[arg-type]
     for key, value in options.items():
         if key not in known:

@@ -6,10 +6,9 @@ x_0 for every number of steps, which "leading" (the default of some classes) doe
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 
 _COMMON: dict[str, Any] = {"timestep_spacing": "trailing"}
 
@@ -45,9 +44,7 @@ def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
         'v_prediction'
     """
     if name not in SCHEDULERS:
-        near = get_close_matches(name, SCHEDULERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(SCHEDULERS)}"
-        raise UserError(f"unknown scheduler {name!r}; {hint}")
+        raise UserError(f"unknown scheduler {name!r}; {suggestion(name, SCHEDULERS)}")
     import diffusers  # seconds; only whoever makes a scheduler pays for it
 
     class_name, settings = SCHEDULERS[name]

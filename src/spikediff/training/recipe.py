@@ -6,14 +6,13 @@ imports neither torch nor diffusers.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 
 
 @dataclass(frozen=True)
@@ -206,14 +205,6 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def recipe_keys(cls: Any = Recipe, prefix: str = "") -> list[str]:
-    """Return the dotted names of all values: `optimizer.lr` and so on."""
-    names = []
-    for name, kind in get_type_hints(cls).items():
-        names += recipe_keys(kind, f"{prefix}{name}.") if is_dataclass(kind) else [prefix + name]
-    return names
-
-
 def _plain(value: Any) -> Any:
     """Return the value with lists for tuples, which YAML has no safe word for."""
     if isinstance(value, dict):
@@ -229,8 +220,7 @@ def _build(cls: Any, content: Any, where: str, prefix: str) -> Any:
     values = {}
     for key, value in content.items():
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            hint = suggestion(str(key), known)
             raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
         if is_dataclass(hints[key]):
             values[key] = _build(hints[key], value or {}, where, f"{prefix}{key}.")
