@@ -71,22 +71,18 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
     from spikediff.data import load_images, to_model_range
     from spikediff.energy import FiringRates
     from spikediff.evaluation import ImageJudge, nearest_images
-    from spikediff.pipelines import image_grid, save_gif, to_pil
+    from spikediff.pipelines import image_grid, record_frames, save_gif, to_pil
 
     print(f"Generating {_SEEDS} digits ...", flush=True)
     pipe = load_pipeline(folder)
     frames: list[Any] = []
-
-    def keep(_pipe: Any, _i: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        frames.append(image_grid(to_pil(tensors["sample"][:_SHOWN])))
-        return {}
 
     with FiringRates(pipe.unet) as rates:
         images = pipe(
             seeds=range(_SEEDS),
             num_inference_steps=25,
             output_type="pt",
-            callback_on_step_end=keep,
+            callback_on_step_end=record_frames(frames, _SHOWN),
         ).images
     generated = to_model_range((images * 255).round().to(torch.uint8)).cpu()  # as a PNG has it
 

@@ -84,14 +84,10 @@ def _device(name: str) -> str:
 
 def write_samples(pipe: Any, options: SampleOptions) -> list[Path]:
     """Generate and write the pictures; return their paths."""
-    from spikediff.pipelines import image_grid, save_gif, to_pil
+    from spikediff.pipelines import image_grid, record_frames, save_gif
 
     options.output.mkdir(parents=True, exist_ok=True)
     frames: list[Any] = []
-
-    def keep(_pipe: Any, _i: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        frames.append(image_grid(to_pil(tensors["sample"][:_GIF_IMAGES])))
-        return {}
 
     images, files = [], []
     for first in range(0, options.num_images, options.batch_size):
@@ -100,7 +96,9 @@ def write_samples(pipe: Any, options: SampleOptions) -> list[Path]:
             seeds=range(options.seed + first, options.seed + first + count),
             num_inference_steps=options.num_inference_steps,
             eta=options.eta,
-            callback_on_step_end=keep if options.gif and first == 0 else None,
+            callback_on_step_end=record_frames(frames, _GIF_IMAGES)
+            if options.gif and first == 0
+            else None,
         ).images
         for i, image in enumerate(batch):
             files.append(options.output / f"seed-{options.seed + first + i:06d}.png")

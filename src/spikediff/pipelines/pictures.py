@@ -1,7 +1,7 @@
 """From a model's images to pictures that a person looks at: PIL images, grids, GIFs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffusers.utils import make_image_grid
@@ -49,6 +49,21 @@ def image_grid(images: Sequence[Image.Image], columns: int | None = None) -> Ima
 def _inner(image: Image.Image) -> Image.Image:
     """Return the picture without its outermost line of pixels, where the frame goes."""
     return image.crop((1, 1, image.width - 1, image.height - 1))
+
+
+def record_frames(frames: list[Image.Image], shown: int) -> Callable[..., dict[str, Tensor]]:
+    """Return a callback of a pipeline that keeps a grid of every step, for `save_gif`.
+
+    Args:
+        frames: The list that grows by one grid a step.
+        shown: Images in a grid, at most.
+    """
+
+    def keep(_pipe: object, _i: int, _t: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        frames.append(image_grid(to_pil(tensors["sample"][:shown])))
+        return {}
+
+    return keep
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, frame_ms: int = 120) -> None:

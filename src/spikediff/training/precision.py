@@ -16,7 +16,7 @@ def check_precision(mixed_precision: str, device: str) -> None:
         device: "cpu", "cuda", ...
 
     Raises:
-        UserError: The CPU has no units for it (measured: 5 to 14 times slower than float32).
+        UserError: The CPU has no units for it and would emulate it, slower than float32.
     """
     if device != "cpu" or mixed_precision == "no":
         return
@@ -24,8 +24,8 @@ def check_precision(mixed_precision: str, device: str) -> None:
         raise UserError("training.mixed_precision: fp16 needs a GPU; use 'no' on the CPU")
     if not cpu_has_bf16():
         raise UserError(
-            "training.mixed_precision: this CPU has no bf16 units and would run 5 to 14 times "
-            "slower than in float32; use 'no'"
+            "training.mixed_precision: this CPU has no bf16 units and would emulate "
+            "them, slower than float32; use 'no'"
         )
 
 
