@@ -28,7 +28,7 @@ def unet():
 
 
 def make(unet, name="ddim"):
-    pipe = SpikingDiffusionPipeline(unet, make_scheduler(name))
+    pipe = SpikingDiffusionPipeline(unet, make_scheduler(name, {"second_moment": [0.5] * 1000}))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

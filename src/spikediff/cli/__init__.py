@@ -16,6 +16,8 @@ from spikediff.errors import UserError, suggestion
 COMMANDS = {
     "train": "train a model from a recipe",
     "sample": "generate images with a trained model",
+    "evaluate": "measure how good images are, beside the floor of real ones",
+    "energy": "count what an image costs, layer by layer and step by step",
     "info": "say what is installed, or what a model is",
     "demo": "train on real digits for a few minutes and show what comes out",
 }

@@ -6,16 +6,37 @@ from typing import Any
 from spikediff.errors import UserError
 
 
-def load_pipeline(source: Path) -> Any:
+def load_pipeline(source: Path, scheduler: str | None = None, device: str = "cpu") -> Any:
     """Load a `SpikingDiffusionPipeline`.
 
     Args:
         source: A pipeline's folder, a run folder, or a checkpoint's folder in one. Of a run that
             is not finished, the newest whole checkpoint is taken.
+        scheduler: Key of `spikediff.schedulers.SCHEDULERS`; None keeps the pipeline's own.
+        device: "cpu", "cuda", or "auto" for the better of the two that is there.
 
     Raises:
-        UserError: There is no model, or its files are damaged.
+        UserError: There is no model, or its files are damaged; no such scheduler or device.
     """
+    pipe = _find_pipeline(source)
+    if scheduler is not None:
+        from spikediff.schedulers import make_scheduler
+
+        pipe.scheduler = make_scheduler(scheduler, pipe.scheduler.config)
+    return pipe.to(_choose_device(device))
+
+
+def _choose_device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
+    return name
+
+
+def _find_pipeline(source: Path) -> Any:
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
     for folder in (source, source / "pipeline"):

@@ -49,12 +49,8 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"{options.output}: is no folder; choose another --output")
 
     from spikediff.cli.models import load_pipeline
-    from spikediff.schedulers import make_scheduler
 
-    pipe = load_pipeline(options.source)
-    if options.scheduler is not None:
-        pipe.scheduler = make_scheduler(options.scheduler, pipe.scheduler.config)
-    pipe.to(_device(options.device))
+    pipe = load_pipeline(options.source, options.scheduler, options.device)
     files = write_samples(pipe, options)
     write_json(
         options.json,
@@ -70,16 +66,6 @@ def run(arguments: list[str]) -> int:
         f"{options.num_images} images, {', '.join(p.name for p in files[-2:])} in {options.output}"
     )
     return 0
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
-    return name
 
 
 def write_samples(pipe: Any, options: SampleOptions) -> list[Path]:

@@ -1,5 +1,22 @@
 """Instruments: they observe a model that does not know of them."""
 
+from spikediff.energy.accounting import ACCOUNTINGS
+from spikediff.energy.audit import Audit, Finding, audit
+from spikediff.energy.costs import COST_TABLES, CostTable, load_costs
 from spikediff.energy.firing_rate import FiringRates
+from spikediff.energy.meter import EnergyMeter
+from spikediff.energy.report import Cell, EnergyReport
 
-__all__ = ["FiringRates"]
+__all__ = [
+    "ACCOUNTINGS",
+    "COST_TABLES",
+    "Audit",
+    "Cell",
+    "CostTable",
+    "EnergyMeter",
+    "EnergyReport",
+    "Finding",
+    "FiringRates",
+    "audit",
+    "load_costs",
+]

@@ -1,6 +1,15 @@
 """Ways of generating images, as diffusers pipelines, and the pictures that they make."""
 
+from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second_moment
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
 
-__all__ = ["SpikingDiffusionPipeline", "image_grid", "record_frames", "save_gif", "to_pil"]
+__all__ = [
+    "SpikingDiffusionPipeline",
+    "calibration_timesteps",
+    "estimate_second_moment",
+    "image_grid",
+    "record_frames",
+    "save_gif",
+    "to_pil",
+]

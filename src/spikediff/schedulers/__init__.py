@@ -1,14 +1,21 @@
-"""Noise schedules and samplers: diffusers', by name. They know no spike.
+"""Noise schedules and samplers by name: diffusers', and ours where it has none. They know no spike.
 
-`SCHEDULERS` says which diffusers class a name stands for and which of its settings differ from
-diffusers' defaults. `timestep_spacing="trailing"` starts at the noisiest timestep and ends at
-x_0 for every number of steps, which "leading" (the default of some classes) does not.
+`SCHEDULERS` says which class a name stands for and which of its settings differ from the class's
+defaults. `timestep_spacing="trailing"` starts at the noisiest timestep and ends at x_0 for every
+number of steps, which "leading" (the default of some classes) does not. Analytic-DPM keeps its
+paper's "linspace", which also visits the cleanest timestep: its last step adds no noise, so the
+jump that it makes should be small.
 """
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from spikediff.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from spikediff.schedulers.analytic_dpm import AnalyticDPMScheduler
 
 _COMMON: dict[str, Any] = {"timestep_spacing": "trailing"}
 
@@ -21,11 +28,29 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "unipc": ("UniPCMultistepScheduler", {**_COMMON, "solver_order": 2}),
     "deis": ("DEISMultistepScheduler", {**_COMMON, "solver_order": 2}),
+    "analytic-dpm": ("AnalyticDPMScheduler", {"timestep_spacing": "linspace", "clip_sample": True}),
 }
+
+# Our own classes and their modules in this room, loaded on demand: each imports diffusers.
+_OURS = {"AnalyticDPMScheduler": "analytic_dpm"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OURS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_OURS[name]}"), name)
+
+
+def _class_of(class_name: str) -> Any:
+    if class_name in _OURS:
+        return __getattr__(class_name)
+    import diffusers  # seconds; only whoever makes a scheduler pays for it
+
+    return getattr(diffusers, class_name)
 
 
 def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
-    """Make a diffusers scheduler by name.
+    """Make a scheduler by name.
 
     Args:
         name: Key of `SCHEDULERS`.
@@ -45,10 +70,20 @@ def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
     """
     if name not in SCHEDULERS:
         raise UserError(f"unknown scheduler {name!r}; {suggestion(name, SCHEDULERS)}")
-    import diffusers  # seconds; only whoever makes a scheduler pays for it
-
     class_name, settings = SCHEDULERS[name]
-    return getattr(diffusers, class_name).from_config(dict(config or {}), **settings)
+    stray = _only_ours() - _settings_of(class_name)
+    known = {key: value for key, value in (config or {}).items() if key not in stray}
+    return _class_of(class_name).from_config(known, **settings)
 
 
-__all__ = ["SCHEDULERS", "make_scheduler"]
+def _settings_of(class_name: str) -> set[str]:
+    return set(inspect.signature(_class_of(class_name).__init__).parameters)
+
+
+def _only_ours() -> set[str]:
+    """Return the settings that only our classes have: diffusers' would print them in a warning."""
+    theirs = {class_name for class_name, _ in SCHEDULERS.values()} - set(_OURS)
+    return set().union(*map(_settings_of, _OURS)) - set().union(*map(_settings_of, theirs))
+
+
+__all__ = ["SCHEDULERS", "AnalyticDPMScheduler", "make_scheduler"]

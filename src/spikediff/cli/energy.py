@@ -1,0 +1,180 @@
+"""`spikediff energy SOURCE`: what an image costs, counted from the spikes that really occur."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from spikediff.cli.arguments import parse, write_json
+from spikediff.errors import UserError
+
+
+@dataclass(frozen=True)
+class EnergyOptions:
+    """Count the operations of a generation, layer by layer and step by step, and price them."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A pipeline's folder or a run folder."""
+    num_images: int = 16
+    """How many images to generate for it."""
+    seed: int = 0
+    """Seed of the first image; the others follow, one each."""
+    num_inference_steps: int = 50
+    """Network calls per image."""
+    scheduler: str | None = None
+    """ddpm, ddim, dpmsolver++, unipc or deis; the pipeline's own where it is not given."""
+    accounting: Literal["strict", "paper"] = "strict"
+    """strict: every real-valued input multiplies; paper: rate times FLOPs, as SDDPM counts."""
+    costs: str = "45nm"
+    """Table of costs (45nm, 45nm-float16, 45nm-int8, 7nm, loihi), or a YAML file of your own."""
+    batch_norm: Literal["folded", "billed"] = "folded"
+    """Whether batch norm is part of the convolution before it, or one MAC per element."""
+    padding: bool = True
+    """Whether the MACs of real-valued inputs include the padding's zeros."""
+    by: Literal["part", "layer", "step"] = "part"
+    """Rows of the table."""
+    audit: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Name every operation that a neuromorphic chip could not run."""
+    memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Estimate the memory traffic."""
+    compare: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compare with the ordinary network of the same widths and steps."""
+    plots: Path | None = None
+    """Folder for the pictures."""
+    csv: Path | None = None
+    """One line per denoising step, layer and operation."""
+    json: Path | None = None
+    """Everything, for a program to read."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+
+
+def run(arguments: list[str]) -> int:
+    """Generate, count, price, tell."""
+    options = parse(EnergyOptions, arguments, "spikediff energy")
+    if options.num_images < 1 or options.num_inference_steps < 1:
+        raise UserError("--num-images and --num-inference-steps must be at least 1")
+    if options.audit and options.accounting != "strict":
+        raise UserError("--audit needs --accounting strict")
+
+    from spikediff.cli.models import load_pipeline
+    from spikediff.energy import load_costs
+
+    load_costs(options.costs)  # a wrong name is told before minutes of work
+    pipe = load_pipeline(options.source, options.scheduler, options.device)
+    meter = _observe(pipe, options)
+    report = _priced(meter, options)
+    twin = _priced(_observe_twin(pipe, options), options) if options.compare else None
+    figures = report.to_dict()
+    print(report.table(options.by))
+    _tell_totals(report)
+    if options.memory:
+        figures["memory_bytes_per_image"] = _tell_memory(report)
+    if options.audit:
+        from spikediff.energy import audit
+
+        verdict = audit(report)
+        figures["audit"] = verdict.to_dict()
+        print(f"\n{verdict.table()}")
+    if twin is not None:
+        figures["ordinary_network"] = _tell_twin(report, twin)
+    if options.csv is not None:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        options.csv.write_text(report.to_csv())
+    if options.plots is not None:
+        _draw(meter, report, twin, options)
+    write_json(options.json, figures)
+    return 0
+
+
+def _observe(pipe: Any, options: EnergyOptions) -> Any:
+    """Generate the images under a meter."""
+    from spikediff.energy import EnergyMeter
+
+    with EnergyMeter(pipe) as meter:
+        pipe(
+            seeds=range(options.seed, options.seed + options.num_images),
+            num_inference_steps=options.num_inference_steps,
+            output_type="pt",
+        )
+    return meter
+
+
+def _observe_twin(pipe: Any, options: EnergyOptions) -> Any:
+    """Generate under a meter with the ordinary network; its weights do not change its cost."""
+    from spikediff.models import SpikingUNet, ann_twin
+    from spikediff.pipelines import SpikingDiffusionPipeline
+
+    if not isinstance(pipe.unet, SpikingUNet):
+        raise UserError(f"--compare: {type(pipe.unet).__name__} has no ordinary twin")
+    twin = ann_twin(pipe.unet).eval().to(pipe.device)
+    return _observe(SpikingDiffusionPipeline(twin, pipe.scheduler), options)
+
+
+def _priced(meter: Any, options: EnergyOptions) -> Any:
+    return meter.report(
+        options.accounting, options.costs, batch_norm=options.batch_norm, padding=options.padding
+    )
+
+
+def _tell_totals(report: Any) -> None:
+    steps = len(report.timesteps)
+    print(
+        f"\n{report.accounting} accounting, {report.costs.name} ({report.costs.source}); "
+        f"{report.images} images, {steps} denoising steps, T = {report.spiking_steps}\n"
+        f"per image: {report.energy_per_image_pj / 1e6:,.3f} uJ; "
+        f"per denoising step: {report.energy_per_step_pj / 1e6:,.3f} uJ; "
+        f"neuron updates per image: {report.neuron_updates / report.images:,.0f}"
+    )
+    if report.neuron_energy_pj is not None:
+        per_image = report.neuron_energy_pj / report.images
+        print(f"neuron updates cost a further {per_image / 1e6:,.3f} uJ per image")
+
+
+def _tell_memory(report: Any) -> dict[str, float]:
+    """Print and return the bounds of the memory traffic per image."""
+    lower, upper = (bound / report.images for bound in report.traffic_bytes())
+    price = report.costs.sram_pj_per_byte
+    cost = "" if price is None else f", {lower * price / 1e6:,.1f} to {upper * price / 1e6:,.1f} uJ"
+    print(
+        f"memory traffic per image (estimate): {lower / 1e6:,.1f} MB (every tensor once a call) to "
+        f"{upper / 1e6:,.1f} MB (no reuse){cost}"
+    )
+    return {"every_tensor_once": lower, "no_reuse": upper}
+
+
+def _tell_twin(report: Any, twin: Any) -> dict[str, float]:
+    """Print and return the comparison with the ordinary network."""
+    ratio = report.energy_per_image_pj / twin.energy_per_image_pj
+    print(
+        f"\nordinary network of the same widths: {twin.energy_per_image_pj / 1e6:,.3f} uJ per "
+        f"image; the spiking one spends {ratio:.1%} of it"
+    )
+    return {
+        "macs": twin.macs,
+        "energy_per_image_pj": twin.energy_per_image_pj,
+        "energy_ratio": ratio,
+    }
+
+
+def _draw(meter: Any, report: Any, twin: Any, options: EnergyOptions) -> None:
+    """Write the pictures."""
+    from spikediff.energy.plots import plot_comparison, plot_firing_rates, plot_parts
+
+    assert options.plots is not None
+    plot_parts(report, options.plots / "energy_by_part.png")
+    pictures = ["energy_by_part.png"]
+    if report.neuron_updates:
+        plot_firing_rates(report, options.plots / "firing_rate.png")
+        pictures.append("firing_rate.png")
+    if twin is not None:
+        other = {"strict": "paper", "paper": "strict"}[options.accounting]
+        both = {
+            f"spiking, {options.accounting}": report,
+            f"spiking, {other}": meter.report(other, options.costs),
+            "ordinary": twin,
+        }
+        plot_comparison(both, options.plots / "comparison.png")
+        pictures.append("comparison.png")
+    print(f"\n{', '.join(pictures)} in {options.plots}")

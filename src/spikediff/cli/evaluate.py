@@ -1,0 +1,158 @@
+"""`spikediff evaluate SOURCE`: how good the images are, by a protocol, beside the floor."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from spikediff.cli.arguments import parse, write_json
+from spikediff.errors import UserError
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure a model's images, or images that are there, by a protocol.
+
+    Under `torchrun` or `accelerate launch` all processes share the work.
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A pipeline's or a run folder; a folder or an .npz of images; data:NAME/SPLIT."""
+    protocol: str = "fair"
+    """fair, fsddim, sddpm, spiking-diffusion, or a YAML file."""
+    dataset: str | None = None
+    """What to compare with; the data set of the run's recipe where it is not given."""
+    data_dir: Path | None = None
+    """Folder that holds the data sets; that of the run's recipe where it is not given."""
+    feature_weights: Path | None = None
+    """A file of weights of the feature network, or a folder of them under their published names."""
+    statistics: Path | None = None
+    """An .npz with mu and sigma of the reference, for features of mode published."""
+    features: tuple[str, ...] | None = None
+    """Only these feature networks of the protocol."""
+    num_samples: int | None = None
+    """Images a repeat; as many as the protocol says where it is not given."""
+    repeats: int = 1
+    """How often, each time with other seeds."""
+    seed: int = 0
+    """Seed of the first image; the others follow, one each. Of data: the order."""
+    num_inference_steps: int = 50
+    """Network calls per image."""
+    scheduler: str | None = None
+    """A sampler of `spikediff info`; the pipeline's own where it is not given."""
+    batch_size: int = 64
+    """Images at a time, and in a file of the work folder; it does not change them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    cache_dir: Path | None = None
+    """Keeps features of real images; $SPIKEDIFF_CACHE or ~/.cache/spikediff."""
+    work_dir: Path | None = None
+    """Keeps generated images, so that an interrupted run goes on; CACHE_DIR/work."""
+    json: Path | None = None
+    """Also write the result for a program to read."""
+
+
+def run(arguments: list[str]) -> int:
+    """Measure and print."""
+    options = parse(EvaluateOptions, arguments, "spikediff evaluate")
+    _check(options)
+
+    from accelerate import PartialState
+
+    from spikediff.evaluation.run import evaluate
+
+    processes = PartialState(cpu=options.device == "cpu")
+    if options.device == "cuda" and processes.device.type != "cuda":
+        raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
+    settings = _settings(options)
+    source = _open(options, settings.data_dir, processes.device)
+    result = evaluate(source, settings, processes)
+    if result is not None:
+        _tell(result)
+        write_json(options.json, json.loads(json.dumps(result, sort_keys=True)))
+    return 0
+
+
+def _check(options: EvaluateOptions) -> None:
+    for name in ("repeats", "batch_size", "num_inference_steps"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    if options.seed < 0:
+        raise UserError("--seed must be 0 or more")
+
+
+def _settings(options: EvaluateOptions) -> Any:
+    """Return the settings, completed from the run's recipe and the environment."""
+    from spikediff.evaluation.plan import EvaluationSettings
+    from spikediff.evaluation.protocol import load_protocol
+
+    dataset, data_dir = _dataset(options)
+    home = os.environ.get("SPIKEDIFF_CACHE", "~/.cache/spikediff")
+    cache_dir = (options.cache_dir or Path(home)).expanduser()
+    return EvaluationSettings(
+        protocol=load_protocol(options.protocol),
+        dataset=dataset,
+        cache_dir=cache_dir,
+        work_dir=(options.work_dir or cache_dir / "work").expanduser(),
+        data_dir=data_dir,
+        num_samples=options.num_samples,
+        repeats=options.repeats,
+        spool_size=options.batch_size,
+        features=options.features,
+        feature_weights=options.feature_weights,
+        statistics=options.statistics,
+    )
+
+
+def _dataset(options: EvaluateOptions) -> tuple[str, Path | None]:
+    """Return the data set and its folder: as given, else as the run was trained."""
+    recipe_file = Path(options.source) / "recipe.yaml"
+    dataset, data_dir = options.dataset, options.data_dir
+    if recipe_file.is_file():
+        from spikediff.training.recipe import load_recipe
+
+        data = load_recipe(recipe_file).data
+        dataset = dataset or data.dataset
+        data_dir = data_dir or (Path(data.data_dir) if data.data_dir else None)
+    if dataset is None:
+        raise UserError(f"{options.source}: says no data set; give --dataset, for example mnist")
+    return dataset, data_dir
+
+
+def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
+    """Return the images to be judged: those that are there, or those of a trained model."""
+    from spikediff.evaluation.sources import open_images
+
+    source = open_images(options.source, options.seed, data_dir)
+    if source is not None:
+        return source
+
+    from spikediff.cli.models import load_pipeline
+    from spikediff.evaluation.generator import pipeline_images
+
+    pipe = load_pipeline(Path(options.source), options.scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.to(device)
+    return pipeline_images(pipe, options.seed, options.num_inference_steps, options.batch_size)
+
+
+def _tell(result: dict[str, Any]) -> None:
+    """Print the numbers with what must stand beside them."""
+    counts, protocol = result["counts"], result["protocol"]
+    print(
+        f"protocol {protocol['name']}: {counts['judged']} images"
+        f"{' x ' + str(counts['repeats']) if counts['repeats'] > 1 else ''} against "
+        f"{counts['reference']} of {result['dataset']}/{result['reference']['split']}; floor: "
+        f"{counts['floor']} real images of {protocol['floor_split']}\n"
+    )
+    width = max(map(len, result["metrics"]))
+    print(f"{'metric':<{width}}  {'value':>20}  {'floor':>10}")
+    for name, value in result["metrics"].items():
+        told = f"{value['mean']:.5g}" + ("" if value["std"] is None else f" ± {value['std']:.3g}")
+        print(f"{name:<{width}}  {told:>20}  {result['floor'][name]:>10.5g}")
+    print(f"\nCaveat: {protocol['caveat']}")
+    for note in result["notes"]:
+        print(f"Note: {note}")

@@ -1,0 +1,139 @@
+r"""The two ways to turn counts into MACs and ACs.
+
+strict: a real-valued input is a multiply-accumulate wherever it enters, whatever a paper called it;
+a spike is an accumulate per target that it really reaches.
+
+paper: $E = E_{MAC}\,\mathrm{FLOP}_{conv1} + E_{AC} \sum_l r_l\,T\,\mathrm{FLOP}_l$ with $r_l$ the
+share of active inputs of layer l: only the first convolution multiplies (Cao et al., SDM, IEEE TAI
+2025, section 5, after Zhou et al., Spikformer, ICLR 2023). Where the input of a layer is
+real-valued, the formula is silent; $r_l$ is 1 there.
+"""
+
+from collections.abc import Callable, Iterator
+
+from spikediff.energy.costs import CostTable, load_costs
+from spikediff.energy.ledger import Ledger, StepLedger, SynapseEntry, once
+from spikediff.energy.report import Cell, EnergyReport
+from spikediff.errors import UserError, suggestion
+
+Accounting = Callable[[SynapseEntry, bool, int, bool], tuple[int, int]]
+
+
+def strict(entry: SynapseEntry, first: bool, spiking_steps: int, padding: bool) -> tuple[int, int]:
+    """Return (MACs, ACs): MACs of real-valued inputs, and exact synaptic operations of spikes."""
+    return entry.real_macs(spiking_steps, padding), entry.synops
+
+
+def paper(entry: SynapseEntry, first: bool, spiking_steps: int, padding: bool) -> tuple[int, int]:
+    """Return (MACs, ACs): the first convolution, and rate times FLOPs of everything else."""
+    if first:
+        return entry.real_macs(spiking_steps, padding), entry.synops
+    return 0, round(entry.rated_dense)
+
+
+def paper_ann(
+    entry: SynapseEntry, first: bool, spiking_steps: int, padding: bool
+) -> tuple[int, int]:
+    """Return (MACs, 0): the paper's figure for a network without neurons is E_MAC times FLOPs."""
+    return entry.real_macs(spiking_steps, padding) + entry.spiking_dense, 0
+
+
+ACCOUNTINGS: dict[str, Accounting] = {"strict": strict, "paper": paper}
+
+
+def make_report(
+    ledger: Ledger,
+    accounting: str,
+    costs: str | CostTable,
+    batch_norm: str = "folded",
+    padding: bool = True,
+) -> EnergyReport:
+    """Price a ledger; see `spikediff.energy.EnergyMeter.report` for the arguments."""
+    if accounting not in ACCOUNTINGS:
+        raise UserError(f"unknown accounting {accounting!r}; {suggestion(accounting, ACCOUNTINGS)}")
+    if batch_norm not in ("folded", "billed"):
+        raise UserError(f"batch_norm = {batch_norm!r}; choose from folded, billed")
+    if not ledger.steps:
+        raise UserError("nothing was observed: call the model inside the `with` block")
+    table = load_costs(costs)
+    spiking = any(step.neurons for step in ledger.steps.values())
+    count = paper_ann if accounting == "paper" and not spiking else ACCOUNTINGS[accounting]
+    first = _first_convolution(ledger)
+    cells = tuple(
+        cell
+        for index, step in enumerate(ledger.steps.values())
+        for cell in _cells(
+            index, step, ledger.spiking_steps or 1, count, first, batch_norm, padding
+        )
+    )
+    return EnergyReport(
+        accounting=accounting,
+        costs=table,
+        batch_norm=batch_norm,
+        padding=padding,
+        spiking_steps=ledger.spiking_steps,
+        images=ledger.images,
+        timesteps=tuple(step.timestep for step in ledger.steps.values()),
+        cells=cells,
+    )
+
+
+def _first_convolution(ledger: Ledger) -> tuple[str, str] | None:
+    """Return the layer and operation of the first convolution that ran."""
+    for step in ledger.steps.values():
+        for key in step.synapses:
+            if key[1].startswith("conv"):
+                return key
+    return None
+
+
+def _cells(
+    index: int,
+    step: StepLedger,
+    spiking_steps: int,
+    count: Accounting,
+    first: tuple[str, str] | None,
+    batch_norm: str,
+    padding: bool,
+) -> Iterator[Cell]:
+    """Price one denoising step, layer by layer."""
+    for (layer, operation), entry in step.synapses.items():
+        macs, acs = count(entry, (layer, operation) == first, spiking_steps, padding)
+        yield Cell(
+            step=index,
+            layer=layer,
+            operation=operation,
+            signal="+".join(sorted(entry.signals)),
+            macs=macs,
+            acs=acs,
+            dense_macs=sum(entry.real_dense.values()) + entry.spiking_dense,
+            events=entry.events,
+            sites=entry.sites,
+            weights=entry.weights,
+            outputs=entry.outputs,
+            calls=entry.calls,
+        )
+    for layer, norm in step.norms.items():
+        elements = sum(once(n, c, spiking_steps) for c, n in norm.elements.items())
+        folded = batch_norm == "folded" and norm.foldable
+        yield Cell(
+            step=index,
+            layer=layer,
+            operation=f"{norm.operation}, folded" if folded else norm.operation,
+            signal="real",
+            macs=elements if batch_norm == "billed" else 0,
+            elements=elements,
+        )
+    for layer, neuron in step.neurons.items():
+        yield Cell(
+            step=index,
+            layer=layer,
+            operation="neuron",
+            signal="real",
+            events=neuron.spikes,
+            sites=neuron.updates,
+            neuron_updates=neuron.updates,
+        )
+    for layer, kinds in step.arithmetic.items():
+        for kind, elements in kinds.items():
+            yield Cell(step=index, layer=layer, operation=kind, signal="real", elements=elements)

@@ -1,0 +1,109 @@
+"""Operations without synapses: norms, element-by-element arithmetic, and what moves data only."""
+# ruff: noqa: SIM905 -- long tables of names read better as words than as quoted strings
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+NORMS = {
+    "native_batch_norm": "batch norm",
+    "_native_batch_norm_legit": "batch norm",
+    "_native_batch_norm_legit_no_training": "batch norm",
+    "_batch_norm_with_update": "batch norm",
+    "_batch_norm_no_update": "batch norm",
+    "cudnn_batch_norm": "batch norm",
+    "native_group_norm": "group norm",
+    "native_layer_norm": "layer norm",
+    "_fused_rms_norm": "rms norm",
+}
+
+_ADDITIONS = set("add sub rsub neg abs".split())
+_SUMS = set("sum mean cumsum avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d".split())
+_PRODUCTS = set("mul div addcmul addcdiv lerp".split())
+_FUNCTIONS = set(
+    """
+    silu sigmoid tanh exp log log1p expm1 sqrt rsqrt pow square reciprocal sin cos erf gelu mish
+    softplus elu hardswish _softmax _log_softmax native_dropout upsample_bilinear2d
+    _upsample_bilinear2d_aa upsample_bicubic2d var var_mean std linalg_vector_norm norm
+    """.split()
+)
+
+# Their results hold the very values of their input: what is known of one holds for the other.
+SAME_VALUES = set(
+    """
+    view _unsafe_view reshape _reshape_alias expand clone t transpose permute alias detach slice
+    select unsqueeze squeeze _to_copy as_strided contiguous repeat
+    """.split()
+)
+
+# They choose, compare, look up or make; nothing is multiplied or added.
+_MOVES = SAME_VALUES | set(
+    """
+    copy split split_with_sizes unbind cat stack index index_select gather embedding
+    repeat_interleave flip roll constant_pad_nd reflection_pad2d replication_pad2d
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d
+    pixel_shuffle pixel_unshuffle unfold lift_fresh diagonal movedim masked_select masked_fill
+    relu clamp clamp_min clamp_max hardtanh leaky_relu threshold where max_pool2d_with_indices
+    max min amax amin aminmax maximum minimum sign round floor ceil trunc argmax argmin sort topk
+    heaviside eq ne lt le gt ge equal isnan isfinite any all nonzero count_nonzero
+    logical_not logical_and logical_or bitwise_not bitwise_and bitwise_or
+    item _local_scalar_dense empty empty_like empty_strided new_empty new_empty_strided zeros ones
+    zeros_like ones_like full full_like new_zeros new_ones new_full fill zero arange linspace
+    scalar_tensor randn rand randint randperm randn_like rand_like normal uniform bernoulli
+    multinomial scatter index_put index_fill slice_scatter select_scatter resize set
+    searchsorted one_hot triu tril
+    """.split()
+)
+
+LOOKUPS = set("embedding index index_select gather".split())
+
+# What else a parameter may do besides being the weight of a synapse or of a norm: a learned gain
+# is a multiply-accumulate per element; a learned shift is free, as a bias is.
+GAINS = set("mul div".split())
+SHIFTS = set("add sub".split())
+
+# Their results are real-valued where any of their inputs is; where all are spikes, they are spikes
+# of more or other sizes: a sum of two spike trains, a scaled one, an average.
+MIXTURES = SAME_VALUES | _ADDITIONS | _SUMS | _PRODUCTS | {"cat", "stack", "constant_pad_nd"}
+MIXTURES |= {name for name in _MOVES if name.startswith("upsample_nearest")}
+REAL_VALUED = _FUNCTIONS | set(NORMS)
+
+
+def arithmetic(name: str, arguments: Sequence[Any], out: Any) -> tuple[str, int] | None:
+    """Return what kind of element-by-element arithmetic an operation is, and how much of it.
+
+    Args:
+        name: Name of the tensor operation, without namespace or trailing underscore.
+        arguments: Its positional arguments.
+        out: Its result.
+
+    Returns:
+        ("addition" | "scaling" | "multiplication" | "function" | "other: NAME", elements), where
+        scaling multiplies by one number; or None for what only moves, compares or makes data.
+        Neither counts a rectification or a clamp: they are comparisons.
+
+    Example:
+        >>> import torch
+        >>> x = torch.ones(2, 3)
+        >>> arithmetic("mul", [x, 0.5], x), arithmetic("mul", [x, x], x), arithmetic("cat", [x], x)
+        (('scaling', 6), ('multiplication', 6), None)
+    """
+    if name in _MOVES:
+        return None
+    made = _elements(out)
+    if name in _ADDITIONS:
+        return "addition", made
+    if name in _SUMS:
+        return "addition", _elements(arguments[0])
+    if name in _PRODUCTS:
+        operands = [a.numel() if isinstance(a, Tensor) else 1 for a in arguments[:2]]
+        return ("scaling" if min(operands) == 1 else "multiplication"), made
+    return ("function" if name in _FUNCTIONS else f"other: {name}"), made
+
+
+def _elements(value: Any) -> int:
+    """Return the number of elements of an operation's operand or (first) result."""
+    if isinstance(value, list | tuple):
+        value = value[0] if value else None
+    return value.numel() if isinstance(value, Tensor) else 0

@@ -1,0 +1,291 @@
+"""The meter: it observes every tensor operation of a model, and the model does not know of it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import cache, partial
+from inspect import signature
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+
+from spikediff.energy.accounting import make_report
+from spikediff.energy.costs import CostTable
+from spikediff.energy.elementwise import GAINS, LOOKUPS, NORMS, SAME_VALUES, SHIFTS, arithmetic
+from spikediff.energy.ledger import Ledger, NeuronEntry, NormEntry, StepLedger, SynapseEntry
+from spikediff.energy.provenance import Provenance, first, tensors_of
+from spikediff.energy.report import EnergyReport
+from spikediff.energy.signals import copies
+from spikediff.energy.synapses import SYNAPSES, Count
+from spikediff.errors import UserError
+from spikediff.neurons import NeuronLayer
+
+
+class EnergyMeter:
+    """Count what a model does, while it is entered.
+
+    It sees every tensor operation, whether a layer makes it or a function, and reads from the
+    inputs which of them were spikes. Outputs stay as they are, bit for bit.
+
+    Args:
+        target: A model, or a pipeline, of which all models and the scheduler's steps are counted.
+        neurons: Further types of neuron layers, for models of other libraries: modules that take
+            and return windows [T, ...]. What happens inside them is a neuron update, whatever
+            tensor operations it takes.
+        spiking_steps: T, by which identical copies of an input are told; the leading axis of the
+            first layer of neurons where it is not given.
+
+    Raises:
+        UserError: The target holds no module; while entered, a parameter took part in an
+            operation that the meter cannot count (the message names the module).
+
+    Example:
+        >>> import torch
+        >>> from spikediff.models import SpikingUNet
+        >>> model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> with EnergyMeter(model.eval()) as meter, torch.no_grad():
+        ...     _ = model(torch.randn(1, 1, 8, 8), timestep=10)
+        >>> report = meter.report(accounting="strict", costs="45nm")
+        >>> report.energy_pj == 4.6 * report.macs + 0.9 * report.acs
+        True
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        *,
+        neurons: Iterable[type[nn.Module]] = (),
+        spiking_steps: int | None = None,
+    ) -> None:
+        self.ledger = Ledger(spiking_steps)
+        self._roots = _modules_of(target)
+        self._scheduler = getattr(target, "scheduler", None)
+        self._neurons: tuple[type[nn.Module], ...] = (NeuronLayer, *neurons)
+        self._place: list[str] = []  # the modules that are running, outermost first
+        self._provenance = Provenance(p for root in self._roots.values() for p in root.parameters())
+        self._observer = _Observer(self._see)
+        self._step: StepLedger | None = None
+        self._exit = ExitStack()
+
+    def __enter__(self) -> "EnergyMeter":
+        for prefix, root in self._roots.items():
+            hook = root.register_forward_pre_hook(self._new_step, with_kwargs=True)
+            self._exit.callback(hook.remove)
+            for name, module in root.named_modules():
+                watch = self._watch_neurons if isinstance(module, self._neurons) else self._watch
+                watch(module, ".".join(part for part in (prefix, name) if part))
+        if self._scheduler is not None:
+            self._watch_scheduler(self._scheduler)
+        self._exit.enter_context(self._observer)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit.__exit__(kind, error, trace)
+        self._place.clear()
+
+    def report(
+        self,
+        accounting: str = "strict",
+        costs: str | CostTable = "45nm",
+        *,
+        batch_norm: str = "folded",
+        padding: bool = True,
+    ) -> EnergyReport:
+        """Price what was counted so far.
+
+        Args:
+            accounting: A key of `spikediff.energy.ACCOUNTINGS`: "strict" or "paper".
+            costs: A key of `spikediff.energy.COST_TABLES`, a table, or the path of a YAML file.
+            batch_norm: "folded" into the convolution before it, or "billed", one MAC per element.
+                Only batch norm in evaluation can be folded, and only behind a convolution or a
+                linear layer; all other norms are billed when asked for, and named in the audit.
+            padding: Whether the MACs of a real-valued input include the padding's zeros, as FLOP
+                counters have it. Accumulates never do: no spike comes from the padding.
+
+        Raises:
+            UserError: A name is unknown; nothing was observed; the table lacks a price.
+        """
+        return make_report(self.ledger, accounting, costs, batch_norm, padding)
+
+    def _watch(self, module: nn.Module, name: str) -> None:
+        """Note when a module runs."""
+
+        def enter(_module: nn.Module, _inputs: object) -> None:
+            self._place.append(name)
+
+        def leave(_module: nn.Module, _inputs: object, _out: object) -> None:
+            self._place.pop()
+
+        self._on_call(module, enter, leave)
+
+    def _watch_neurons(self, module: nn.Module, name: str) -> None:
+        """Look away while neurons compute: an update is one update, whatever it is made of."""
+
+        def enter(_module: nn.Module, _inputs: object) -> None:
+            self._observer.look_away()
+
+        def leave(_module: nn.Module, _inputs: object, out: Any) -> None:
+            if isinstance(out, Tensor):  # None where the neurons raised an error
+                self._count_neurons(name, out, ours=isinstance(module, NeuronLayer))
+            self._observer.look_again()
+
+        self._on_call(module, enter, leave)
+
+    def _on_call(self, module: nn.Module, enter: Any, leave: Any) -> None:
+        self._exit.callback(module.register_forward_pre_hook(enter).remove)
+        self._exit.callback(module.register_forward_hook(leave, always_call=True).remove)
+
+    def _watch_scheduler(self, scheduler: Any) -> None:
+        """Attribute what a scheduler's step does to "scheduler", for as long as we are entered."""
+        step: Callable[..., Any] = scheduler.step
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            self._place.append("scheduler")
+            try:
+                return step(*arguments, **options)
+            finally:
+                self._place.pop()
+
+        # The signature stays visible: a pipeline asks it which options a step knows.
+        watched.__wrapped__ = step  # type: ignore[attr-defined]
+        scheduler.step = watched
+        self._exit.callback(partial(delattr, scheduler, "step"))
+
+    def _new_step(self, root: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """A model is called: with a timestep, it begins that denoising step."""
+        given = dict(zip(signature(root.forward).parameters, inputs, strict=False)) | options
+        sample = next(iter(given.values()), None)
+        self._step = self.ledger.step(_as_number(given.get("timestep")))
+        self._step.rows += len(sample) if isinstance(sample, Tensor) else 1
+        self._provenance.begin_call()
+
+    def _count_neurons(self, name: str, spikes: Tensor, ours: bool) -> None:
+        self.ledger.spiking_steps = self.ledger.spiking_steps or len(spikes)
+        entry = self._now.neurons.setdefault(name, NeuronEntry())
+        entry.updates += spikes.numel()
+        entry.spikes += self._provenance.add_spikes(spikes) if ours else int(spikes.count_nonzero())
+
+    @property
+    def _now(self) -> StepLedger:
+        return self._step if self._step is not None else self.ledger.step(None)
+
+    def _see(self, name: str, arguments: Sequence[Any], out: Any) -> None:
+        """Enter one tensor operation that ran."""
+        if not self._place:
+            return
+        known, sources = self._provenance, tensors_of(arguments)
+        known.follow(name, arguments, sources, out)
+        if name in SAME_VALUES:
+            return
+        of_weights = [known.is_weight(source) for source in sources]
+        if of_weights and all(of_weights):  # computed from weights alone: a weight again
+            known.add_weights(tensors_of([out]))
+        elif name in SYNAPSES:
+            count = SYNAPSES[name](arguments, out, known)
+            self._entry(count.operation).add(count, first(out).numel())
+            known.add_current(first(out))
+        elif name in NORMS:
+            self._count_norm(name, arguments)
+        elif any(of_weights) and name in GAINS:
+            self._count_gain(out)
+        elif any(of_weights) and name not in LOOKUPS | SHIFTS:
+            raise UserError(
+                f"{self._place[-1] or 'the model'}: a parameter takes part in {name!r}, which the "
+                "energy meter cannot count; give the operation a row in spikediff.energy"
+            )
+        else:
+            self._count_arithmetic(name, arguments, out)
+
+    def _entry(self, operation: str) -> SynapseEntry:
+        key = (self._place[-1], operation)
+        entry: SynapseEntry = self._now.synapses.setdefault(key, SynapseEntry(operation))
+        return entry
+
+    def _count_gain(self, out: Tensor) -> None:
+        """Count a learned factor: a multiply-accumulate per element."""
+        n = out.numel()
+        gain = Count("scaling by a parameter", "real", n, n, 0, n, n, copies(out))
+        self._entry(gain.operation).add(gain, n)
+
+    def _count_norm(self, name: str, arguments: Sequence[Any]) -> None:
+        x, batch_norm = arguments[0], NORMS[name] == "batch norm"
+        frozen = "no_training" in name or not (len(arguments) > 5 and arguments[5] is True)
+        foldable = batch_norm and frozen and self._provenance.is_current(x)
+        entry = self._now.norms.setdefault(self._place[-1], NormEntry(NORMS[name], foldable))
+        entry.foldable = entry.foldable and foldable
+        entry.elements[copies(x)] += x.numel()
+
+    def _count_arithmetic(self, name: str, arguments: Sequence[Any], out: Any) -> None:
+        kind = arithmetic(name, arguments, out)
+        if kind is not None and _is_floating(out):
+            counter = self._now.arithmetic.setdefault(self._place[-1], Counter())
+            counter[kind[0]] += kind[1]
+
+
+class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Show every tensor operation to a function, after it ran."""
+
+    def __init__(self, show: Callable[[str, Sequence[Any], Any], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._show = show
+        self._away: list[bool] = []  # of every time that we look away: whether we left the stack
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not self._away:
+            self._show(_name(func.overloadpacket), args, out)
+        return out
+
+    def look_away(self) -> None:
+        """See nothing until `look_again`; off the stack of modes where possible, to save time."""
+        on_top = not self._away and _get_current_dispatch_mode() is self
+        if on_top:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._away.append(on_top)
+
+    def look_again(self) -> None:
+        """See again."""
+        if self._away.pop():
+            self.__enter__()  # type: ignore[no-untyped-call]
+
+
+@cache
+def _name(operation: Any) -> str:
+    """Return "add" for "aten::add_": in place or not, the arithmetic is the same."""
+    name: str = operation.__name__
+    return name.rstrip("_")
+
+
+def _modules_of(target: Any) -> dict[str, nn.Module]:
+    """Return the models to observe, by the prefix of their layers' names."""
+    if isinstance(target, nn.Module):
+        return {"": target}
+    parts = getattr(target, "components", {})
+    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    if not modules:
+        raise UserError(
+            f"EnergyMeter: {type(target).__name__} holds no model; pass a model or a pipeline"
+        )
+    return modules if len(modules) > 1 else {"": next(iter(modules.values()))}
+
+
+def _as_number(timestep: Any) -> float | None:
+    """Return the timestep of a call; None where there is none, or a batch of different ones."""
+    if isinstance(timestep, Tensor):
+        same = bool((timestep == timestep.flatten()[0]).all())
+        return float(timestep.flatten()[0]) if same else None
+    return float(timestep) if isinstance(timestep, float | int) else None
+
+
+def _is_floating(out: Any) -> bool:
+    out = out[0] if isinstance(out, list | tuple) and out else out
+    return isinstance(out, Tensor) and out.is_floating_point()

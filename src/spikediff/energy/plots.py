@@ -1,0 +1,69 @@
+"""Pictures of a report: firing by layer and denoising step, energy by part, and a comparison."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spikediff.energy.report import EnergyReport
+from spikediff.errors import UserError
+
+_MICROJOULE = 1e6  # picojoules
+
+
+def plot_firing_rates(report: EnergyReport, path: Path) -> None:
+    """Draw the firing rate of every layer of neurons in every denoising step, as a map.
+
+    Raises:
+        UserError: The model has no neurons.
+    """
+    neurons = [cell for cell in report.cells if cell.neuron_updates]
+    if not neurons:
+        raise UserError("no layer of neurons was observed: there is no firing rate to draw")
+    layers = list(dict.fromkeys(cell.layer for cell in neurons))
+    rates = [[float("nan")] * len(report.timesteps) for _ in layers]
+    for cell in neurons:
+        rates[layers.index(cell.layer)][cell.step] = 100 * cell.rate
+    figure, axes = _figure(height=2 + 0.16 * len(layers))
+    image = axes.imshow(rates, aspect="auto", cmap="viridis", vmin=0, interpolation="nearest")
+    axes.set_yticks(range(len(layers)), layers, fontsize=6)
+    axes.set_xlabel("denoising step (noise on the left, image on the right)")
+    figure.colorbar(image, label="neurons that fire per spiking step [%]")
+    _save(figure, path)
+
+
+def plot_parts(report: EnergyReport, path: Path) -> None:
+    """Draw the energy of every part of the model per image: multiplied, and accumulated."""
+    bars = {part: (report, cell.macs, cell.acs) for part, cell in report.parts.items()}
+    _draw_bars(bars, f"{report.accounting} accounting, {report.costs.name}", path)
+
+
+def plot_comparison(reports: Mapping[str, EnergyReport], path: Path) -> None:
+    """Draw the energy per image of several reports side by side: multiplied, and accumulated."""
+    bars = {name: (report, report.macs, report.acs) for name, report in reports.items()}
+    _draw_bars(bars, ", ".join(sorted({r.costs.name for r in reports.values()})), path)
+
+
+def _draw_bars(bars: Mapping[str, tuple[EnergyReport, int, int]], title: str, path: Path) -> None:
+    """Draw the MACs and ACs of every name on top of each other, in microjoules per image."""
+    macs = [r.energy_of(macs, 0) / r.images / _MICROJOULE for r, macs, _ in bars.values()]
+    acs = [r.energy_of(0, acs) / r.images / _MICROJOULE for r, _, acs in bars.values()]
+    figure, axes = _figure()
+    axes.bar(list(bars), macs, label="multiply-accumulates", color="#b2182b")
+    axes.bar(list(bars), acs, bottom=macs, label="accumulates", color="#2166ac")
+    axes.set_ylabel("energy per image [µJ]")
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(axis="x", labelrotation=15, labelsize=8)
+    axes.legend()
+    _save(figure, path)
+
+
+def _figure(height: float = 4.0) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # not pyplot: no display, no global state
+
+    figure = Figure(figsize=(8, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

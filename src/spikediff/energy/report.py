@@ -1,0 +1,293 @@
+"""Priced counts: by layer, by denoising step, per image; as JSON, CSV and a table."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+from spikediff.energy.costs import CostTable
+from spikediff.errors import UserError
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One operation of one layer in one denoising step, over all images.
+
+    Attributes:
+        step: Index of the denoising step.
+        layer: Name of the module that ran the operation; "" for the model itself.
+        operation: "conv2d 3x3", "linear", "batch norm", "neuron", "addition", "function", ...
+        signal: Kinds of input: "real", "binary", "ternary", "integer", "silent", or several.
+        macs: Multiply-accumulates, as the accounting has them.
+        acs: Accumulates, as the accounting has them.
+        dense_macs: What a dense engine would do, at every spiking step, with the padding's zeros.
+        events: Spikes (of a neuron: that it emitted; else: that arrived).
+        sites: Elements that could have been one.
+        neuron_updates: Updates of neurons, one per neuron, spiking step and image.
+        elements: Elements of arithmetic that is counted, and named in the audit, but not billed.
+        weights: Elements of the weight.
+        outputs: Elements of the result.
+        calls: Calls.
+    """
+
+    step: int
+    layer: str
+    operation: str
+    signal: str
+    macs: int = 0
+    acs: int = 0
+    dense_macs: int = 0
+    events: int = 0
+    sites: int = 0
+    neuron_updates: int = 0
+    elements: int = 0
+    weights: int = 0
+    outputs: int = 0
+    calls: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Share of active sites: the firing rate where spikes were counted."""
+        return self.events / self.sites if self.sites else 0.0
+
+    def __add__(self, other: "Cell") -> "Cell":
+        signals = set(self.signal.split("+")) | set(other.signal.split("+"))
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
+        weights = max(self.weights, other.weights)
+        return replace(self, signal="+".join(sorted(signals)), weights=weights, **sums)
+
+
+_SUMMED = (
+    *("macs", "acs", "dense_macs", "events", "sites", "neuron_updates", "elements", "outputs"),
+    "calls",
+)
+
+
+@dataclass(frozen=True)
+class EnergyReport:
+    """What was observed, priced; totals are over all images and denoising steps observed.
+
+    Attributes:
+        accounting: "strict" or "paper".
+        costs: The prices.
+        batch_norm: "folded" or "billed".
+        padding: Whether MACs include the padding's zeros.
+        spiking_steps: T; None for a network without neurons.
+        images: Images that were made.
+        timesteps: The denoising steps in order; None stands for a call without a timestep.
+        cells: Every operation of every layer in every step.
+    """
+
+    accounting: str
+    costs: CostTable
+    batch_norm: str
+    padding: bool
+    spiking_steps: int | None
+    images: int
+    timesteps: tuple[float | None, ...]
+    cells: tuple[Cell, ...]
+
+    def __post_init__(self) -> None:
+        if self.costs.mac_pj is None and self.macs:
+            raise UserError(
+                f"cost table {self.costs.name!r} has no price for a multiply-accumulate, and "
+                f"{self.macs:,} remain; the audit names them. Give `mac_pj` of a host processor in "
+                "a table of your own, or remove the real-valued layers"
+            )
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return sum(cell.macs for cell in self.cells)
+
+    @cached_property
+    def acs(self) -> int:
+        """Accumulates: exact synaptic operations in the strict accounting."""
+        return sum(cell.acs for cell in self.cells)
+
+    @cached_property
+    def dense_macs(self) -> int:
+        """Multiply-accumulates of a dense engine that skips nothing."""
+        return sum(cell.dense_macs for cell in self.cells)
+
+    @cached_property
+    def neuron_updates(self) -> int:
+        """Updates of neurons."""
+        return sum(cell.neuron_updates for cell in self.cells)
+
+    @property
+    def energy_pj(self) -> float:
+        """Energy of the synaptic operations, in picojoules."""
+        return self.energy_of(self.macs, self.acs)
+
+    @property
+    def energy_per_image_pj(self) -> float:
+        """Energy of one image through all its denoising steps, in picojoules."""
+        return self.energy_pj / self.images
+
+    @property
+    def energy_per_step_pj(self) -> float:
+        """Energy of one image in one denoising step, on average, in picojoules."""
+        return self.energy_per_image_pj / len(self.timesteps)
+
+    @property
+    def neuron_energy_pj(self) -> float | None:
+        """Energy of the neuron updates where the table prices them; not part of `energy_pj`."""
+        price = self.costs.neuron_update_pj
+        return None if price is None else price * self.neuron_updates
+
+    @property
+    def firing_rate(self) -> float:
+        """Share of neurons that fire, over all layers, spiking steps, images and calls."""
+        return sum(c.events for c in self.cells if c.neuron_updates) / max(1, self.neuron_updates)
+
+    @cached_property
+    def layers(self) -> tuple[Cell, ...]:
+        """Every operation of every layer, over all steps, in the order of execution."""
+        return _summed(self.cells, lambda cell: (cell.layer, cell.operation))
+
+    @cached_property
+    def steps(self) -> tuple[Cell, ...]:
+        """Every denoising step, over all layers; its events and sites are those of neurons."""
+        counted = (c if c.neuron_updates else replace(c, events=0, sites=0) for c in self.cells)
+        per_step = _summed(counted, lambda cell: cell.step)
+        return tuple(replace(cell, layer="", operation="all") for cell in per_step)
+
+    @cached_property
+    def parts(self) -> dict[str, Cell]:
+        """Every part of the model, by the first name of its layers' names."""
+        billed = (cell for cell in self.cells if cell.macs or cell.acs)
+        summed = _summed(billed, lambda cell: part_of(cell.layer))
+        return {part_of(cell.layer): cell for cell in summed}
+
+    def energy_of(self, macs: float, acs: float) -> float:
+        """Return the energy of so many operations, in picojoules."""
+        return (self.costs.mac_pj or 0.0) * macs + self.costs.ac_pj * acs
+
+    def traffic_bytes(self, bytes_per_value: int = 4) -> tuple[int, int]:
+        """Estimate the memory traffic of the synaptic operations, as two bounds in bytes.
+
+        The lower bound moves every tensor once a call: weights, results, and inputs (a spike is a
+        bit). The upper one reuses nothing: a MAC reads a weight and an input, an accumulate reads a
+        weight and reads and writes a membrane.
+
+        Args:
+            bytes_per_value: Bytes of a real value.
+        """
+        synapses = [cell for cell in self.cells if cell.calls]
+        inputs = sum(
+            c.sites * bytes_per_value if "real" in c.signal else c.sites // 8 for c in synapses
+        )
+        values = sum(cell.weights * cell.calls + cell.outputs for cell in synapses)
+        upper = bytes_per_value * (2 * self.macs + 3 * self.acs)
+        return inputs + bytes_per_value * values, upper
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            "accounting": self.accounting,
+            "costs": asdict(self.costs),
+            "batch_norm": self.batch_norm,
+            "padding_counted": self.padding,
+            "spiking_steps": self.spiking_steps,
+            "images": self.images,
+            "timesteps": list(self.timesteps),
+            "macs": self.macs,
+            "acs": self.acs,
+            "dense_macs": self.dense_macs,
+            "neuron_updates": self.neuron_updates,
+            "firing_rate": self.firing_rate,
+            "energy_pj": self.energy_pj,
+            "energy_per_image_pj": self.energy_per_image_pj,
+            "energy_per_step_pj": self.energy_per_step_pj,
+            "neuron_energy_pj": self.neuron_energy_pj,
+            "steps": [self._row(cell) for cell in self.steps],
+            "layers": [self._row(cell) for cell in self.layers],
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    def to_csv(self) -> str:
+        """Return one line per denoising step, layer and operation."""
+        lines = io.StringIO()
+        rows = [self._row(cell) for cell in self.cells]
+        writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return lines.getvalue()
+
+    def _row(self, cell: Cell) -> dict[str, Any]:
+        prices = {"energy_pj": self.energy_of(cell.macs, cell.acs), "rate": cell.rate}
+        return {"timestep": self.timesteps[cell.step]} | asdict(cell) | prices
+
+    def table(self, by: str = "part") -> str:
+        """Return a table for a terminal.
+
+        Args:
+            by: "part" of the model, "layer", or denoising "step".
+
+        Raises:
+            UserError: Another word.
+        """
+        if by not in _TABLES:
+            raise UserError(f"table by {by!r}; choose from {', '.join(_TABLES)}")
+        rows = list(_TABLES[by](self))
+        return "\n".join([_HEADER, *(self._line(name, cell) for name, cell in rows), self._total()])
+
+    def _line(self, name: str, cell: Cell) -> str:
+        energy = self.energy_of(cell.macs, cell.acs)
+        share = energy / self.energy_pj if self.energy_pj else 0.0
+        rate = f"{cell.rate:6.1%}" if cell.sites else "     -"
+        return (
+            f"{name[:44]:<44} {cell.signal[:14]:<14} {rate} {_millions(cell.macs):>10} "
+            f"{_millions(cell.acs):>10} {energy / 1e6:>11.4f} {share:6.1%}"
+        )
+
+    def _total(self) -> str:
+        return (
+            f"{'total':<44} {'neurons fire':<14} {self.firing_rate:6.1%} "
+            f"{_millions(self.macs):>10} {_millions(self.acs):>10} {self.energy_pj / 1e6:>11.4f} "
+            f"{1:6.1%}"
+        )
+
+
+_HEADER = " ".join(
+    [" " * 44, f"{'input':<14}", "active", "  MACs [M]", "   ACs [M]", "energy [uJ]", " share"]
+)
+
+_TABLES: dict[str, Callable[[EnergyReport], Iterable[tuple[str, Cell]]]] = {
+    "part": lambda report: report.parts.items(),
+    "layer": lambda report: (
+        (f"{cell.layer or '(model)'} {cell.operation}", cell)
+        for cell in report.layers
+        if cell.macs or cell.acs
+    ),
+    "step": lambda report: (
+        (f"timestep {report.timesteps[cell.step]}", cell) for cell in report.steps
+    ),
+}
+
+
+def part_of(layer: str) -> str:
+    """Return the part of the model that a layer belongs to: the first name of its path."""
+    return layer.partition(".")[0] or "(model)"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.3f}"
+
+
+def _summed(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> tuple[Cell, ...]:
+    """Add up the cells of equal key, in the order of their first appearance."""
+    sums: dict[Key, Cell] = {}
+    for cell in cells:
+        name = key(cell)
+        sums[name] = sums[name] + cell if name in sums else cell
+    return tuple(sums.values())

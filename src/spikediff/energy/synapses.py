@@ -1,0 +1,157 @@
+"""Synaptic operations: which inputs meet which weights, and how many pairs that makes.
+
+`SYNAPSES` names the tensor operations that multiply and accumulate. Each row reads the arguments of
+one call and returns its `Count`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikediff.energy.fan_out import dense_pairs, fan_out
+from spikediff.energy.provenance import Provenance
+from spikediff.energy.signals import MOST_LEVELS, Signal, copies
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one call cost, over its whole batch and all spiking steps in it.
+
+    Attributes:
+        operation: What it is, such as "conv2d 3x3".
+        signal: Kind of the input; see `spikediff.energy.signals.Signal`.
+        dense_macs: Multiply-accumulates as FLOP counters state them, the padding's zeros included.
+        inner_macs: Those without the padding: every input element times the targets it reaches.
+        synops: Accumulates that the spikes caused, exactly; 0 for real values.
+        events: Spikes that arrived; for real values, every element.
+        sites: Elements of the input.
+        copies: How often a real-valued input repeats itself along the leading axis.
+        weights: Elements of the weight; 0 where both operands are data.
+    """
+
+    operation: str
+    signal: str
+    dense_macs: int
+    inner_macs: int
+    synops: int
+    events: int
+    sites: int
+    copies: int = 1
+    weights: int = 0
+
+    @property
+    def spiking(self) -> bool:
+        """Whether accumulates suffice."""
+        return self.signal != "real"
+
+
+def _through_weights(
+    operation: str, x: Tensor, signal: Signal, targets: Tensor, dense_macs: int, weights: int
+) -> Count:
+    """Count x [N, C, *S], of which an element at s reaches targets[s] elements."""
+    events, synops = x.numel(), 0
+    if signal.events is not None:
+        per_site = _sum_rows(signal.events.reshape(x.shape)).cpu()  # [*S]
+        events = round(per_site.sum().item())
+        synops = round((per_site * targets).sum().item())
+    return Count(
+        operation=operation,
+        signal=signal.kind,
+        dense_macs=dense_macs,
+        inner_macs=round(x.shape[0] * x.shape[1] * targets.sum().item()),
+        synops=synops,
+        events=events,
+        sites=x.numel(),
+        copies=1 if signal.spiking else copies(x),
+        weights=weights,
+    )
+
+
+def _sum_rows(events: Tensor) -> Tensor:
+    """Sum [N, C, *S] over N and C, exactly, as float64 [*S]."""
+    if events.shape[0] * events.shape[1] * MOST_LEVELS < 2**24:  # float32 holds such integers
+        return events.float().sum((0, 1)).double()
+    return events.sum((0, 1), dtype=torch.float64)
+
+
+def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:
+    x, weight, _bias, stride, padding, dilation, transposed, _out_padding, groups = arguments
+    if x.dim() == weight.dim() - 1:  # an image without a batch axis
+        x, out = x[None], out[None]
+    axes = weight.dim() - 2
+    spread = [tuple(v) * axes if len(v) == 1 else tuple(v) for v in (stride, padding, dilation)]
+    sizes, out_sizes, kernel = tuple(x.shape[2:]), tuple(out.shape[2:]), tuple(weight.shape[2:])
+    out_channels = weight.shape[1] if transposed else weight.shape[0] // groups  # of a group
+    pairs = dense_pairs(sizes, out_sizes, kernel, transposed)
+    return _through_weights(
+        f"conv{'_transpose' if transposed else ''}{axes}d {'x'.join(map(str, kernel))}",
+        x,
+        known.read(arguments[0]),
+        out_channels * fan_out(sizes, out_sizes, kernel, *spread, transposed),
+        x.shape[0] * x.shape[1] * out_channels * pairs,
+        weight.numel(),
+    )
+
+
+def _linear(x: Tensor, out_features: int, weights: int, known: Provenance) -> Count:
+    """Count x [..., F] against weights [F, out_features]."""
+    targets = torch.tensor(float(out_features), dtype=torch.float64)
+    rows = x.reshape(-1, x.shape[-1])  # [N, F]
+    dense = rows.numel() * out_features
+    return _through_weights("linear", rows, known.read(x), targets, dense, weights)
+
+
+def _product(a: Tensor, b: Tensor, known: Provenance) -> Count:
+    """Count a [..., R, K] @ b [..., K, M], both data: where both spike, coincidences count."""
+    left, right = known.read(a), known.read(b)
+    rows = torch.ones_like(a) if left.events is None else left.events
+    columns = torch.ones_like(b) if right.events is None else right.events
+    pairs = (rows.double().sum(-2) * columns.double().sum(-1)).sum()  # over [..., K]
+    dense = a.numel() * b.shape[-1]
+    active, signal = (columns, right) if right.spiking and not left.spiking else (rows, left)
+    return Count(
+        operation="matmul",
+        signal=signal.kind,
+        dense_macs=dense,
+        inner_macs=dense,
+        synops=round(pairs.item()) if signal.spiking else 0,
+        events=round(active.sum(dtype=torch.float64).item()),
+        sites=active.numel(),
+    )
+
+
+def _matrix_product(a: Tensor, b: Tensor, known: Provenance) -> Count:
+    """Count a @ b; the side that is a weight, if any, makes it a linear layer."""
+    if known.is_weight(b):
+        return _linear(a, b.shape[-1], b.numel(), known)
+    if known.is_weight(a):
+        return _linear(b.transpose(-2, -1), a.shape[-2], a.numel(), known)
+    return _product(a, b, known)
+
+
+def _fused_attention(arguments: Sequence[Any], _out: Any, _known: Provenance) -> Count:
+    """Count softmax(q k') v, [B, heads, L, D]; its inside is real-valued whatever comes in."""
+    query, key = arguments[0], arguments[1]
+    macs = 2 * query.numel() * key.shape[-2]
+    return Count("attention", "real", macs, macs, 0, query.numel(), query.numel())
+
+
+SYNAPSES: dict[str, Callable[[Sequence[Any], Any, Provenance], Count]] = {
+    "convolution": _convolution,
+    "linear": lambda a, _out, known: _linear(a[0], a[1].shape[0], a[1].numel(), known),
+    "mm": lambda a, _out, known: _matrix_product(a[0], a[1], known),
+    "mv": lambda a, _out, known: _matrix_product(a[0], a[1][:, None], known),
+    "addmm": lambda a, _out, known: _matrix_product(a[1], a[2], known),
+    "addmv": lambda a, _out, known: _matrix_product(a[1], a[2][:, None], known),
+    "bmm": lambda a, _out, known: _matrix_product(a[0], a[1], known),
+    "baddbmm": lambda a, _out, known: _matrix_product(a[1], a[2], known),
+    "dot": lambda a, _out, known: _matrix_product(a[0][None], a[1][:, None], known),
+    "_scaled_dot_product_flash_attention_for_cpu": _fused_attention,
+    "_scaled_dot_product_flash_attention": _fused_attention,
+    "_scaled_dot_product_efficient_attention": _fused_attention,
+    "_scaled_dot_product_cudnn_attention": _fused_attention,
+    "_scaled_dot_product_fused_attention_overrideable": _fused_attention,
+}

@@ -1,0 +1,102 @@
+"""Inception v3 as the FID uses it: 2,048 pooled features, resized as TensorFlow 1 did.
+
+The network comes from `torch-fidelity`, an extra (it brings torchvision); the weights from a file.
+
+Reference:
+    Heusel et al. 2017; Obukhov et al. 2020, torch-fidelity (`feature_extractor_weights_path`).
+"""
+
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikediff.errors import UserError
+from spikediff.evaluation.features.extractor import FeatureExtractor
+from spikediff.evaluation.features.weights import read_weights
+
+NATIVE_SIZE = 299
+LAYERS = (
+    "2048",
+    "logits_unbiased",
+)  # torch-fidelity's names; the logits are those of its own score
+INSTALL = "pip install 'spikediff[metrics]'"
+
+
+class InceptionFeatures(nn.Module):
+    """torch-fidelity's extractor as a module: uint8 [B, 3, H, W] -> ([B, 2048], [B, 1008]).
+
+    Args:
+        extractor: A `FeatureExtractorInceptionV3` that was asked for `LAYERS`.
+    """
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and logits; the extractor resizes to 299x299 itself."""
+        features, logits = self.extractor(images)
+        return features, logits
+
+
+def as_stored(images: Tensor) -> Tensor:
+    """Return the uint8 images themselves: torch-fidelity normalises on its own."""
+    return images
+
+
+def load_inception(
+    path: Path | str, image_size: int = NATIVE_SIZE, device: torch.device | str = "cpu"
+) -> FeatureExtractor:
+    """Load Inception v3 with the weights that torch-fidelity publishes.
+
+    Args:
+        path: `weights-inception-2015-12-05-6726825d.pth`, or the same tensors as safetensors.
+        image_size: Side of the images that will come; resizing to 299 is part of the network.
+        device: Where it runs.
+
+    Returns:
+        The feature network `inception`, with the probabilities of 1,008 ImageNet outputs.
+
+    Raises:
+        UserError: torch-fidelity is not installed or does not import; the file holds other weights.
+    """
+    library = _torch_fidelity()
+    state = read_weights(Path(path))
+    with tempfile.TemporaryDirectory() as folder:
+        # torch-fidelity unpickles whatever it is given: hand it only what the safe reader passed.
+        safe = Path(folder) / "inception.pth"
+        torch.save(state, safe)
+        try:
+            extractor = library.FeatureExtractorInceptionV3(
+                "inception-v3-compat", list(LAYERS), feature_extractor_weights_path=str(safe)
+            )
+        except RuntimeError as error:  # load_state_dict lists every key; the first line says enough
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: not the weights of Inception v3 ({reason})") from error
+    return FeatureExtractor(
+        InceptionFeatures(extractor),
+        name="inception",
+        image_size=image_size,
+        channels=3,
+        normalise=as_stored,
+        device=device,
+    )
+
+
+def _torch_fidelity() -> Any:
+    """Import the extractor's module."""
+    try:
+        return importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
+    except ModuleNotFoundError as error:
+        missing = error.name
+        raise UserError(f"inception: {missing} is not installed; {INSTALL}") from error
+    except (ImportError, RuntimeError) as error:  # torchvision beside another build of torch
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"inception: torch-fidelity does not import ({reason}); torch and torchvision must be "
+            f"of one release: {INSTALL}"
+        ) from error

@@ -1,0 +1,115 @@
+"""CIFAR-10 ResNets of depth 20 and 56: features and class probabilities of photographs.
+
+A small stand-in for Inception where the latter's weights cannot be had: 64 pooled features.
+Distances under it are comparable with one another, not with a FID.
+
+Reference:
+    He et al. 2016, "Deep residual learning", section 4.2, shortcuts of option A (no parameters);
+    weights: akamaster/pytorch_resnet_cifar10 (BSD-2-Clause).
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spikediff.errors import UserError
+from spikediff.evaluation.features.extractor import FeatureExtractor
+from spikediff.evaluation.features.weights import load_into, read_weights
+
+IMAGE_SIZE = 32
+WIDTHS = (16, 32, 64)
+CLASSES = 10
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet; so the weights were trained
+
+
+class CifarResNet(nn.Module):
+    """Three stages of residual blocks: images [B, 3, 32, 32] -> (features [B, 64], logits [B, 10]).
+
+    Args:
+        depth: 6 n + 2, n blocks a stage.
+    """
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks)
+        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks)
+        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks)
+        self.linear = nn.Linear(WIDTHS[2], CLASSES)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return pooled features [B, 64] and logits [B, 10] of normalised images [B, 3, H, W]."""
+        h = F.relu(self.bn1(self.conv1(images)))  # [B, 16, H, W]
+        h = self.layer3(self.layer2(self.layer1(h)))  # [B, 64, H/4, W/4]
+        features = h.mean(dim=(2, 3))
+        return features, self.linear(features)
+
+
+class _Block(nn.Module):
+    """Two convolutions beside a shortcut, which is strided and padded where the widths differ."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.stride = 1 if c_in == c_out else 2
+        self.padding = (c_out - c_in) // 2  # zero channels on either side
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride=self.stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        kept = x[:, :, :: self.stride, :: self.stride]
+        shortcut = F.pad(kept, (0, 0, 0, 0, self.padding, self.padding))  # [B, c_out, H', W']
+        return F.relu(h + shortcut)
+
+
+def _stage(c_in: int, c_out: int, blocks: int) -> nn.Sequential:
+    """Return `blocks` blocks, the first of which changes the width."""
+    return nn.Sequential(_Block(c_in, c_out), *(_Block(c_out, c_out) for _ in range(blocks - 1)))
+
+
+def to_imagenet_range(images: Tensor) -> Tensor:
+    """Return (x / 255 - mean) / std per channel, float32, for uint8 images [B, 3, H, W]."""
+    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    return (images.float() / 255 - mean) / std
+
+
+def load_resnet(
+    path: Path | str, depth: int = 20, device: torch.device | str = "cpu"
+) -> FeatureExtractor:
+    """Load a CIFAR-10 ResNet.
+
+    Args:
+        path: For example `resnet20-12fca82f.th`, or the same tensors as safetensors.
+        depth: 20 or 56 (or another 6 n + 2).
+        device: Where it runs.
+
+    Returns:
+        The feature network `resnet20` or `resnet56`, with the probabilities of 10 classes.
+
+    Raises:
+        UserError: A depth that no such network has, or a file of other weights.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise UserError(f"resnet: depth = {depth} is not 6 n + 2; choose 20 or 56")
+    module = CifarResNet(depth)
+    load_into(module, _with_counters(read_weights(Path(path)), module), Path(path))
+    return FeatureExtractor(
+        module,
+        name=f"resnet{depth}",
+        image_size=IMAGE_SIZE,
+        channels=3,
+        normalise=to_imagenet_range,
+        device=device,
+    )
+
+
+def _with_counters(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Add the batch counters that the files, older than them, lack; evaluation never reads them."""
+    counters = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
+    return counters | state

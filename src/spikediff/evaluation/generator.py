@@ -1,0 +1,85 @@
+"""A pipeline as a source of images, with a fingerprint of all that decides them."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from spikediff.evaluation.features.extractor import state_digest
+from spikediff.evaluation.shards import fingerprint_of
+from spikediff.evaluation.sources import GeneratedImages
+
+_PACKAGE = Path(__file__).parents[1]
+_ROOMS = ("coding", "data", "layers", "models", "neurons", "pipelines", "schedulers")
+
+
+def pipeline_images(
+    pipe: Any, seed: int = 0, num_inference_steps: int = 50, batch_size: int = 64
+) -> GeneratedImages:
+    """Return the images of a pipeline, one seed each.
+
+    Args:
+        pipe: A pipeline of this library, or one with its contract: `pipe(seeds=...,
+            num_inference_steps=..., output_type="pt").images` are [B, C, H, W] in [0, 1], and image
+            k depends on `seeds[k]` alone.
+        seed: Seed of image 0.
+        num_inference_steps: Network calls per image.
+        batch_size: Images at a time.
+
+    Returns:
+        The source. Its fingerprint covers weights, configurations, steps, the seed, the kind of
+        device, torch's version and this library's code: images that any of them would change are
+        made again.
+    """
+    modules = {k: v for k, v in pipe.components.items() if isinstance(v, nn.Module)}
+    weights = {f"{k}.{n}": t for k, m in modules.items() for n, t in m.state_dict().items()}
+    configurations = {
+        name: _plain(part.config)
+        for name, part in pipe.components.items()
+        if hasattr(part, "config")
+    }
+    description = {
+        "kind": "pipeline",
+        "class": type(pipe).__name__,
+        "weights_sha256": state_digest(weights),
+        "configuration_sha256": fingerprint_of(**configurations),
+        "scheduler": type(pipe.scheduler).__name__,
+        "num_inference_steps": num_inference_steps,
+        "first_seed": seed,
+        "device": pipe.device.type,
+    }
+
+    def make(seeds: Sequence[int]) -> Tensor:
+        images: Tensor = pipe(
+            seeds=seeds, num_inference_steps=num_inference_steps, output_type="pt"
+        ).images
+        return images
+
+    fingerprint = fingerprint_of(torch=version("torch"), code=_code_sha256(), **description)
+    return GeneratedImages(make, seed, batch_size, fingerprint, description)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the notes that diffusers keeps in it, paths among them."""
+    told = {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"}
+    plain: dict[str, Any] = json.loads(json.dumps(told, default=_told))
+    return plain
+
+
+def _told(value: Any) -> str:
+    """Return an array in full, for str() leaves most of a long one out."""
+    return str(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def _code_sha256() -> str:
+    """Return the SHA-256 of the code that makes images; a changed network makes other ones."""
+    digest = hashlib.sha256()
+    for room in _ROOMS:
+        for path in sorted((_PACKAGE / room).rglob("*.py")):
+            digest.update(path.relative_to(_PACKAGE).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""The Inception score: sure of every image, and of many classes over all.
+
+    IS = exp( mean_x KL( p(y|x) || p(y) ) ),  p(y) = mean_x p(y|x)
+
+It looks at generated images alone, so it says nothing of copying, and nothing at all of images
+whose classes the classifier does not know (digits under ImageNet classes).
+
+Reference:
+    Salimans et al. 2016, "Improved techniques for training GANs", section 4.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikediff.errors import UserError
+
+SUMS_TO_ONE = 1e-3  # how far a row may be off: half precision, summed over 1,000 classes
+
+
+@dataclass(frozen=True)
+class InceptionScore:
+    """An Inception score with its spread.
+
+    Attributes:
+        mean: Mean over the parts; between 1 and the number of classes.
+        std: Standard deviation over the parts, divided by their number.
+    """
+
+    mean: float
+    std: float
+
+
+def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
+    """Return the Inception score of the class probabilities of generated images.
+
+    Args:
+        probabilities: p(y|x), floating point [N, K]; rows sum to 1.
+        splits: Parts, in the order of the images, over which the score is averaged. A part needs
+            many images of every class, else the score is too low.
+
+    Returns:
+        Mean and spread over the parts.
+
+    Raises:
+        UserError: Not probabilities, or fewer images than parts.
+
+    Example:
+        >>> inception_score(torch.eye(4), splits=1)
+        InceptionScore(mean=4.0, std=0.0)
+    """
+    p = _checked(probabilities, splits)
+    scores = torch.stack([_score(part) for part in p.tensor_split(splits)])  # [splits]
+    return InceptionScore(float(scores.mean()), float(scores.std(correction=0)))
+
+
+def _score(p: Tensor) -> Tensor:
+    """Return exp of the mean divergence of p [n, K] from its mean."""
+    marginal = p.mean(dim=0)  # [K]
+    divergence = torch.xlogy(p, p) - torch.xlogy(p, marginal)  # [n, K]; 0 log 0 = 0
+    return divergence.sum(dim=1).mean().exp()
+
+
+def _checked(probabilities: Tensor, splits: int) -> Tensor:
+    """Refuse what is not a matrix of probabilities; return it in float64, each row summing to 1."""
+    if probabilities.ndim != 2 or not probabilities.is_floating_point():
+        found = f"{probabilities.dtype} {list(probabilities.shape)}"
+        raise UserError(f"inception_score: got {found}; pass probabilities [N, K]")
+    if not 1 <= splits <= len(probabilities):
+        raise UserError(
+            f"inception_score: splits = {splits} of {len(probabilities)} images; "
+            "pass 1 up to the number of images"
+        )
+    p = probabilities.detach().to("cpu", torch.float64)
+    sums = p.sum(dim=1)
+    if not bool(((sums - 1).abs() <= SUMS_TO_ONE).all() and (p >= 0).all()):  # NaN fails too
+        raise UserError(
+            "inception_score: rows are not probabilities (at least 0, sum 1); "
+            "pass softmax(logits), not logits"
+        )
+    return p / sums[:, None]

@@ -1,0 +1,120 @@
+"""Precision, recall, density and coverage: fidelity and diversity told apart by neighbours.
+
+Around every feature of a set lies a ball that reaches to its k-th nearest neighbour in that set;
+the union of the balls stands for the support of the distribution.
+
+    precision   share of generated images inside the ball of at least one real image
+    recall      share of real images inside the ball of at least one generated image
+    density     real balls around a generated image, on average, divided by k (may exceed 1)
+    coverage    share of real images whose ball holds at least one generated image
+
+Reference:
+    Kynkaanniemi et al. 2019, "Improved precision and recall metric", eq. 1 to 3;
+    Naeem et al. 2020, "Reliable fidelity and diversity metrics", eq. 3 to 5.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spikediff.errors import UserError
+from spikediff.evaluation.feature_sets import as_pair
+
+Matrix = NDArray[np.float64]
+MEMORY_MIB = 256  # of distances in memory at a time
+# Squared distances are expanded, |x|^2 - 2 x.y + |y|^2, and so exact only to this share of the
+# largest |x|^2. A tie counts as inside; rounding must not push it out.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Fidelity (precision, density) and diversity (recall, coverage).
+
+    Attributes:
+        precision: 0 to 1.
+        recall: 0 to 1.
+        density: 0 or above.
+        coverage: 0 to 1.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> PrecisionRecall:
+    """Compare the supports of real and generated features.
+
+    Args:
+        real: Features of real images [N, D], floating point.
+        fake: Features of generated images [M, D].
+        k: Neighbour that a ball reaches to, itself not counted. Kynkaanniemi et al. use 3 and
+            50,000 images, Naeem et al. 5 and 10,000.
+
+    Returns:
+        The four numbers. They depend on N, M and k: state them.
+
+    Raises:
+        UserError: NaN or infinity, differing dimensions, or k not below the size of both sets.
+
+    Example:
+        >>> import torch
+        >>> real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+        >>> precision_recall(real, real[:2], k=1)  # one mode of two
+        PrecisionRecall(precision=1.0, recall=0.5, density=2.0, coverage=0.5)
+    """
+    real, fake = as_pair(real, fake, "precision_recall")
+    if not 1 <= k < min(len(real), len(fake)):
+        raise UserError(
+            f"precision_recall: k = {k} neighbours, but the sets have {len(real)} and {len(fake)} "
+            "images; pass 1 up to the smaller number less one"
+        )
+    centre = real.mean(dim=0)  # distances do not change, and their rounding is smallest here
+    x, y = (real - centre).numpy(), (fake - centre).numpy()
+    slack = ROUNDING * max(np.square(x).sum(axis=1).max(), np.square(y).sum(axis=1).max())
+    in_real = _membership(y, x, _squared_radii(x, k) + slack)
+    in_fake = _membership(x, y, _squared_radii(y, k) + slack)
+    return PrecisionRecall(
+        precision=float((in_real.balls > 0).mean()),
+        recall=float((in_fake.balls > 0).mean()),
+        density=float(in_real.balls.sum() / (k * len(y))),
+        coverage=float(in_real.occupied.mean()),
+    )
+
+
+class _Membership(NamedTuple):
+    balls: NDArray[np.int64]  # [P], in how many balls each point lies
+    occupied: NDArray[np.bool_]  # [C], whether each ball holds a point
+
+
+def _squared_radii(points: Matrix, k: int) -> Matrix:
+    """Return the squared distance of every point [P, D] to its k-th neighbour, [P]."""
+    from sklearn import config_context
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="sqeuclidean").fit(points)
+    with config_context(working_memory=MEMORY_MIB):
+        distances, _ = search.kneighbors()  # of the fitted points, each without itself
+    radii: Matrix = distances[:, -1]
+    return radii
+
+
+def _membership(points: Matrix, centres: Matrix, squared_radii: Matrix) -> _Membership:
+    """Find which points [P, D] lie in which balls around centres [C, D], a few rows at a time."""
+    from sklearn.metrics import pairwise_distances_chunked
+
+    balls: list[NDArray[np.int64]] = []
+    occupied = np.zeros(len(centres), dtype=np.bool_)
+    chunks: Any = pairwise_distances_chunked(
+        points, centres, metric="euclidean", squared=True, working_memory=MEMORY_MIB
+    )
+    for distances in chunks:  # [rows, C]
+        inside = distances <= squared_radii
+        balls.append(inside.sum(axis=1))
+        occupied |= inside.any(axis=0)
+    return _Membership(np.concatenate(balls), occupied)

@@ -1,0 +1,196 @@
+"""Evaluation protocols as data: what is generated, compared with what, by which network.
+
+A protocol is a YAML file. Those of the papers lie beside this module in `protocols/`; a user's own
+is named by its path. Each carries a `caveat`: what is wrong with it, or what it cannot say.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from spikediff.data import RESIZE_FILTERS
+from spikediff.errors import UserError, suggestion
+
+_SHELF = Path(__file__).parent / "protocols"
+METRICS = ("frechet", "kernel", "inception_score", "neighbours")
+MODES = ("clean", "published")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One feature network and the metrics that are computed on its features.
+
+    Attributes:
+        network: A name of `spikediff.evaluation.features.FEATURES`.
+        metrics: Some of `METRICS`.
+        mode: `clean`, or `published`: batch norm as the authors ran it. It stands in the key of
+            every result, for the two are not comparable.
+        required: False leaves the network out, with a note, where its weights are not given.
+    """
+
+    network: str
+    metrics: tuple[str, ...]
+    mode: str = "clean"
+    required: bool = True
+
+    @property
+    def key(self) -> str:
+        """`network/mode`, the prefix of its results."""
+        return f"{self.network}/{self.mode}"
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """All that decides a quality number, but for the model.
+
+    Attributes:
+        name: Its name in results.
+        summary: One line.
+        caveat: What is wrong with it.
+        num_samples: Images to generate.
+        measurements: Feature networks and metrics.
+        reference_split: Split of the data set that is compared with.
+        floor_split: Split whose real images give the floor, the score of a perfect generator.
+        at_most_reference: Whether no more images are generated than the reference holds.
+        reference_images: Only so many, the first ones of the split; None takes all.
+        resize_filter: Filter that brings images to the network's side; None refuses other sizes.
+        inception_splits: Parts of the inception score.
+        kernel_subsets: Subsets of the kernel distance.
+        kernel_subset_size: Images in each.
+        neighbours: k of precision, recall, density and coverage.
+    """
+
+    name: str
+    summary: str
+    caveat: str
+    num_samples: int
+    measurements: tuple[Measurement, ...]
+    reference_split: str = "test"
+    floor_split: str = "train"
+    at_most_reference: bool = False
+    reference_images: int | None = None
+    resize_filter: str | None = "bilinear"
+    inception_splits: int = 10
+    kernel_subsets: int = 100
+    kernel_subset_size: int = 1000
+    neighbours: int = 5
+
+    def fewest_samples(self, measurements: Iterable[Measurement]) -> int:
+        """Return how many images some of the measurements need at the least.
+
+        Example:
+            >>> protocol = load_protocol("fair")
+            >>> protocol.fewest_samples(protocol.measurements)
+            10
+        """
+        metrics = {metric for part in measurements for metric in part.metrics}
+        splits = self.inception_splits if "inception_score" in metrics else 0
+        return max(2, splits, self.neighbours + 1 if "neighbours" in metrics else 0)
+
+    def content(self) -> dict[str, Any]:
+        """Return every value, as JSON knows it."""
+        return asdict(self)
+
+
+def protocol_names() -> list[str]:
+    """Return the names of the protocols that come with the package.
+
+    Example:
+        >>> protocol_names()
+        ['fair', 'fsddim', 'sddpm', 'spiking-diffusion']
+    """
+    return sorted(path.stem for path in _SHELF.glob("*.yaml"))
+
+
+def load_protocol(name: str) -> EvaluationProtocol:
+    """Read a protocol.
+
+    Args:
+        name: One of `protocol_names`, or the path of a YAML file.
+
+    Returns:
+        The protocol.
+
+    Raises:
+        UserError: There is no such protocol, or the file does not describe one.
+
+    Example:
+        >>> load_protocol("fsddim").measurements[0].key
+        'fad/published'
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _SHELF / f"{name}.yaml"
+    if path.parent == _SHELF and name not in protocol_names():
+        hint = suggestion(name, protocol_names())
+        raise UserError(f"unknown protocol {name!r}; {hint}, or give a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the protocol ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    return protocol_from(content, str(path))
+
+
+def protocol_from(content: Any, where: str) -> EvaluationProtocol:
+    """Build a protocol from what YAML gives.
+
+    Args:
+        content: Nested mappings and lists.
+        where: Their source, for messages.
+
+    Raises:
+        UserError: A key is unknown or missing, a value has a wrong type or is out of range.
+    """
+    protocol: EvaluationProtocol = _build(EvaluationProtocol, content, where)
+    counts = ("num_samples", "reference_images", "inception_splits", "kernel_subsets")
+    for key in (*counts, "kernel_subset_size", "neighbours"):
+        value = getattr(protocol, key)
+        if value is not None and value < 1:
+            raise UserError(f"{where}: {key} = {value} must be at least 1")
+    if protocol.resize_filter is not None:
+        _check_known(protocol.resize_filter, tuple(RESIZE_FILTERS), f"{where}: resize_filter")
+    if not protocol.measurements:
+        raise UserError(f"{where}: measurements is empty; name a feature network")
+    for part in protocol.measurements:
+        _check_known(part.mode, MODES, f"{where}: {part.network}: mode")
+        for metric in part.metrics:
+            _check_known(metric, METRICS, f"{where}: {part.network}: metric")
+    return protocol
+
+
+def _check_known(name: str, known: tuple[str, ...], where: str) -> None:
+    if name not in known:
+        raise UserError(f"{where} {name!r} is unknown; {suggestion(name, known)}")
+
+
+def _build(cls: Any, content: Any, where: str) -> Any:
+    """Return a dataclass whose fields are the keys of the mapping, each of its declared type."""
+    if not isinstance(content, Mapping):
+        raise UserError(f"{where}: expected keys and values, got {content!r}")
+    hints = get_type_hints(cls)
+    for key in content:
+        if key not in hints:
+            raise UserError(f"{where}: unknown key {key!r}; {suggestion(str(key), hints)}")
+    needed = [field.name for field in fields(cls) if field.default is MISSING]
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise UserError(f"{where}: keys are missing: {', '.join(missing)}")
+    return cls(**{k: _convert(hints[k], v, f"{where}: {k}") for k, v in content.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """Return the value as its field's type, or refuse it."""
+    if get_origin(kind) is UnionType:
+        return None if value is None else _convert(get_args(kind)[0], value, where)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        item = get_args(kind)[0]
+        return tuple(_convert(item, each, f"{where}[{i}]") for i, each in enumerate(value))
+    if kind is Measurement:
+        return _build(Measurement, value, where)
+    if type(value) is kind:  # not isinstance: true is no number
+        return value
+    raise UserError(f"{where} = {value!r} must be of type {getattr(kind, '__name__', kind)}")

@@ -1,0 +1,111 @@
+"""The published figures, and the two accountings on a network small enough to count by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from spikediff.energy import ACCOUNTINGS, EnergyMeter, audit
+from spikediff.errors import UserError
+from spikediff.layers import over_time
+from spikediff.models import SpikingUNet, ddpm_unet
+from spikediff.neurons import IF
+
+# MAC figures are those of the dossier of the SDDPM paper: FLOPs of one 32x32 image in one step.
+
+
+def observe(model, *inputs):
+    with EnergyMeter(model.eval()) as meter, torch.no_grad():
+        model(*inputs)
+    return meter
+
+
+@pytest.mark.parametrize(
+    ("attention", "gmac", "millijoule"), [(False, 6.333, 29.13), (True, 6.350, 29.21)]
+)
+@pytest.mark.parametrize("accounting", ACCOUNTINGS)
+def test_the_ordinary_network_of_sddpm(attention, gmac, millijoule, accounting):
+    meter = observe(ddpm_unet(attention=attention), torch.randn(1, 3, 32, 32), 500)
+    report = meter.report(accounting, "45nm")
+    assert round(report.macs / 1e9, 3) == gmac
+    assert round(report.energy_pj / 1e9, 2) == millijoule  # the paper prints 29.23
+    assert report.acs == 0
+
+
+def test_one_spiking_step_of_sddpm():
+    torch.manual_seed(0)
+    meter = observe(SpikingUNet(spiking_steps=1), torch.randn(1, 3, 32, 32), 500)
+    report = meter.report("strict")
+    assert round(report.dense_macs / 1e9, 3) == 6.484
+    assert round(report.macs / 1e9, 3) == 0.284  # shortcuts, stem, head and time embedding
+    shortcuts = sum(cell.macs for cell in report.layers if "shortcut" in cell.layer)
+    assert round(shortcuts / 1e6, 1) == 272.6
+
+
+def test_spiking_steps_repeat_all_but_the_image_and_the_time():
+    image, totals = torch.randn(1, 3, 32, 32), {}
+    for spiking_steps in (1, 4):
+        meter = observe(SpikingUNet(spiking_steps=spiking_steps), image, 500)
+        cells = meter.report("strict").layers
+        once = sum(c.dense_macs for c in cells if _runs_once(c.layer))
+        assert once == 3_538_944 + 128 * 512 + 512 * 512 + 512 * sum(_widths())
+        totals[spiking_steps] = sum(c.dense_macs for c in cells)
+    assert totals[4] - once == 4 * (totals[1] - once)
+
+
+def _runs_once(layer):
+    return "stem.encode" in layer or "time" in layer
+
+
+def _widths():
+    """Return the width of every residual block, each of which projects the time embedding."""
+    down, up = [128] * 2 + [256] * 4 + [512] * 2, [512] * 3 + [256] * 6 + [128] * 3
+    return down + [512] * 2 + up
+
+
+class Small(nn.Module):
+    """Image -> 1x1 convolution -> IF -> linear read-out, T = 2; every value chosen."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 1, bias=False)
+        self.neuron = IF()
+        self.read = nn.Linear(4, 3)
+        nn.init.constant_(self.conv.weight, 0.5)
+
+    def forward(self, image):
+        current = over_time(self.conv, image.expand(2, *image.shape))
+        return self.read(self.neuron(current).flatten(2)).sum(0)
+
+
+def test_by_hand():
+    # Currents .5 .1 1 .2 give spikes 0 0 1 0 and then 1 0 1 0: three spikes of eight.
+    image = torch.tensor([[[[1.0, 0.2], [2.0, 0.41]]]])
+    meter = observe(Small(), image)
+    strict, paper = meter.report("strict"), meter.report("paper")
+    assert (strict.macs, strict.acs) == (4, 3 * 3)  # the image once; fan-out 3
+    assert strict.energy_pj == pytest.approx(4.6 * 4 + 0.9 * 9)
+    assert (paper.macs, paper.acs) == (4, round(3 / 8 * 2 * 12))  # rate x T x FLOPs
+    assert strict.neuron_updates == 8
+    assert strict.firing_rate == 3 / 8
+
+
+def test_the_paper_hides_what_strict_bills():
+    torch.manual_seed(0)
+    model = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2))
+    meter = observe(model, torch.randn(1, 1, 8, 8), 500)
+    strict, paper = meter.report("strict"), meter.report("paper")
+    assert paper.macs == 64 * 9 * 8 < strict.macs  # the first convolution alone
+    assert [c.layer for c in paper.layers if c.macs] == ["stem.encode.conv"]
+    assert paper.acs > strict.acs
+    with pytest.raises(UserError, match="needs the strict accounting"):
+        audit(paper)
+
+
+def test_wrong_names():
+    meter = observe(Small(), torch.rand(1, 1, 2, 2))
+    with pytest.raises(UserError, match="did you mean 'strict'"):
+        meter.report("strikt")
+    with pytest.raises(UserError, match="unknown cost table '45mm'"):
+        meter.report(costs="45mm")
+    with pytest.raises(UserError, match="folded, billed"):
+        meter.report(batch_norm="merged")

@@ -1,0 +1,206 @@
+"""The classifier that is trained here: its accuracy, its bits, and what is kept of it."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from spikediff.data import Fit, ImageDataset, load_images
+from spikediff.data.sources import PixelArray
+from spikediff.errors import UserError
+from spikediff.evaluation.features import (
+    CacheDamaged,
+    TrainingSettings,
+    extract,
+    load_features,
+    load_or_train_classifier,
+    train_classifier,
+)
+from spikediff.evaluation.features.classifier import ClassifierData, shifted
+from spikediff.evaluation.features.classifier_cache import cache_key
+
+QUICK = TrainingSettings(steps=12, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images("digits", "train")
+
+
+def made_up(count=60, side=8, colour=False, labelled=True, split="train"):
+    """Bright images of class 1, dark ones of class 0."""
+    rng = np.random.default_rng(0)
+    labels = torch.arange(count) % 2
+    shape = (count, side, side, 3) if colour else (count, side, side)
+    pixels = rng.integers(0, 100, shape) + 150 * labels.numpy().reshape(-1, *[1] * (len(shape) - 1))
+    source = PixelArray(
+        pixels.astype(np.uint8), labels if labelled else None, ("dark", "bright"), ""
+    )
+    return ImageDataset("made up/ü", split, source, Fit(side, 3 if colour else 1))
+
+
+def state(trained):
+    return trained.module.state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(state(a).values(), state(b).values(), strict=True))
+
+
+def test_it_learns_digits(digits):
+    trained = train_classifier(digits)
+    assert trained.held_out_accuracy >= 0.97
+    test = load_images("digits", "test")
+    features, probabilities = extract(trained.features(), test.stack())
+    assert features.shape == (len(test), 128)
+    assert (probabilities.argmax(1) == test.labels).float().mean() >= 0.97
+    assert trained.features().held_out_accuracy == trained.held_out_accuracy
+
+
+def test_it_learns_from_the_part_that_is_not_held_out(digits):
+    data = ClassifierData.of(digits)
+    for part, held_out in ((data.train, False), (data.held_out, True)):
+        own = load_images("digits", "train", held_out=held_out)
+        assert torch.equal(part.images, own.stack())
+        assert torch.equal(part.labels, own.labels)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("side", [8, 13, 32])
+def test_any_size_and_channels(side, colour):
+    dataset = made_up(side=side, colour=colour)
+    trained = train_classifier(dataset, dataclasses.replace(QUICK, steps=40))
+    assert trained.held_out_accuracy == 1.0
+    network = trained.features()
+    assert (network.image_size, network.channels) == (side, 3 if colour else 1)
+    assert network(dataset.stack()).probabilities.shape == (60, 2)
+
+
+def test_same_seed_same_bits_and_the_global_generator_has_no_say(digits):
+    torch.manual_seed(1)
+    first = train_classifier(digits, QUICK)
+    torch.manual_seed(2)
+    state_before = torch.random.get_rng_state()
+    assert same(first, train_classifier(digits, QUICK))
+    assert torch.equal(torch.random.get_rng_state(), state_before)
+    assert not same(first, train_classifier(digits, dataclasses.replace(QUICK, seed=1)))
+
+
+def test_fewer_images_than_a_batch():
+    train_classifier(made_up(count=14), TrainingSettings(steps=3))
+
+
+def test_data_that_nothing_can_be_learnt_from_are_refused():
+    with pytest.raises(UserError, match="has no labels"):
+        train_classifier(made_up(labelled=False))
+    with pytest.raises(UserError, match="images of 7 pixels"):
+        train_classifier(made_up(side=7))
+    with pytest.raises(UserError, match="pass the split 'train'"):
+        train_classifier(load_images("digits", "test"))
+
+
+def test_shifts_move_whole_images_within_the_limit():
+    images = torch.zeros(500, 2, 7, 7)
+    images[:, :, 3, 3] = 1
+    moved = shifted(images, 2, torch.Generator().manual_seed(0))
+    assert (moved.sum((2, 3)) == 1).all()  # no copies, nothing lost
+    place = moved[:, 0].flatten(1).argmax(1)
+    assert torch.equal(place, moved[:, 1].flatten(1).argmax(1))  # channels move together
+    seen = {(int(p) // 7 - 3, int(p) % 7 - 3) for p in place}
+    assert seen == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
+
+
+def test_cache_gives_back_the_same_bits(digits, tmp_path):
+    trained = load_or_train_classifier(digits, tmp_path, QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = load_or_train_classifier(digits, tmp_path, QUICK)
+    (file,) = tmp_path.iterdir()
+    assert same(trained, again)
+    assert same(trained, train_classifier(digits, QUICK))
+    assert again.held_out_accuracy == trained.held_out_accuracy
+    assert again.features().fingerprint == trained.features().fingerprint
+    with safe_open(file, "pt") as stored:
+        assert float(stored.metadata()["held_out_accuracy"]) == trained.held_out_accuracy
+
+
+def test_a_stored_classifier_is_read_and_not_trained(digits, tmp_path, monkeypatch):
+    load_or_train_classifier(digits, tmp_path, QUICK)
+    monkeypatch.setattr("spikediff.evaluation.features.classifier_cache.train_on", None)
+    load_or_train_classifier(digits, tmp_path, QUICK)
+
+
+def cut(data):
+    return data[: len(data) // 2]
+
+
+def one_bit(data):
+    return data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]
+
+
+@pytest.mark.parametrize("damage", [cut, one_bit, lambda data: b"", lambda data: b"junk" * 100])
+def test_a_damaged_file_is_trained_again_with_a_warning(damage, digits, tmp_path):
+    trained = load_or_train_classifier(digits, tmp_path, QUICK)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.warns(CacheDamaged, match="trained again"):
+        again = load_or_train_classifier(digits, tmp_path, QUICK)
+    assert same(trained, again)
+    assert list(tmp_path.iterdir()) == [file]  # mended, and no draft left behind
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_of(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(UserError, match="give another cache_dir"):
+        load_or_train_classifier(made_up(), blocked / "cache", QUICK)
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(UserError, match="No space left on device; give another cache_dir"):
+        load_or_train_classifier(made_up(), tmp_path / "cache", QUICK)
+    assert not list((tmp_path / "cache").iterdir())  # no draft is left behind
+
+
+def test_the_key_covers_data_and_settings(digits, monkeypatch):
+    data = ClassifierData.of(digits)
+    pixels, labels = data.train.images.clone(), data.train.labels.clone()
+    pixels[0, 0, 0, 0] ^= 1
+    labels[0] = 9 - labels[0]
+    replace = dataclasses.replace
+    keys = [
+        cache_key(data, QUICK),
+        cache_key(replace(data, train=replace(data.train, images=pixels)), QUICK),
+        cache_key(replace(data, train=replace(data.train, labels=labels)), QUICK),
+        cache_key(replace(data, flip=True), QUICK),
+        cache_key(replace(data, classes=11), QUICK),
+        cache_key(data, replace(QUICK, seed=1)),
+        cache_key(data, replace(QUICK, shift=0.2)),
+    ]
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    keys.append(cache_key(data, QUICK))
+    assert len(set(keys)) == len(keys)
+    monkeypatch.undo()
+    assert cache_key(ClassifierData.of(load_images("digits", "train")), QUICK) == keys[0]
+
+
+def test_load_features_trains_and_keeps(tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingSettings.__init__, "__defaults__", (0, 12, 16, 8e-3, 0.07))
+    network = load_features("classifier", dataset=made_up(), cache_dir=tmp_path)
+    assert network.name == "classifier"
+    again = load_features("classifier", dataset=made_up(), cache_dir=tmp_path)
+    assert again.fingerprint == network.fingerprint
+    assert len(list(tmp_path.iterdir())) == 1
+    alone = load_features("classifier", dataset=made_up())
+    assert alone.fingerprint == network.fingerprint
+
+
+@pytest.mark.slow
+def test_it_learns_mnist(data_dir):
+    trained = train_classifier(load_images("mnist", "train", data_dir=data_dir))
+    assert trained.held_out_accuracy >= 0.985

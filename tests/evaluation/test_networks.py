@@ -1,0 +1,77 @@
+"""Which networks are used follows from the protocol, the data set and the weights."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from spikediff.errors import UserError
+from spikediff.evaluation.networks import choose_networks
+from spikediff.evaluation.protocol import load_protocol
+
+FAIR, FSDDIM, SDDPM = map(load_protocol, ("fair", "fsddim", "sddpm"))
+
+
+def dataset(name="mnist", labels=True):
+    return SimpleNamespace(name=name, labels=labels or None)
+
+
+def chosen(protocol, data, given=None, asked=None):
+    return {p.key: w for p, w in choose_networks(protocol, data, given, asked).weights.items()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/mnist_64.pth", "a/fashion_64.pth", "resnet20-12fca82f.th", "mine.pth"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_the_data_set_decides_which_weights_fit(folder):
+    assert chosen(FAIR, dataset()).keys() == {"classifier/clean"}
+    assert chosen(FAIR, dataset(), folder)["fad/clean"].name == "mnist_64.pth"
+    assert chosen(FAIR, dataset("fashion-mnist"), folder)["fad/clean"].name == "fashion_64.pth"
+    assert chosen(FAIR, dataset("cifar10"), folder).keys() == {"classifier/clean", "resnet20/clean"}
+    assert chosen(FAIR, dataset("digits"), folder).keys() == {"classifier/clean"}
+    assert chosen(FAIR, dataset("celeba", labels=False), folder / "mine.pth").keys() == {
+        "fad/clean"
+    }
+
+
+def test_a_file_is_its_networks_or_the_first_ones(folder):
+    assert chosen(FSDDIM, dataset(), folder / "mine.pth").keys() == {"fad/published"}
+    assert chosen(FAIR, dataset("cifar10"), folder / "resnet20-12fca82f.th").keys() == {
+        "classifier/clean",
+        "resnet20/clean",
+    }
+
+
+def test_what_is_left_out_is_noted():
+    notes = choose_networks(FAIR, dataset(), None, None).notes
+    assert len(notes) == 3
+    assert any("mnist_64.pth" in note for note in notes)
+
+
+def test_asking_for_some_takes_only_them_and_needs_them(folder):
+    assert chosen(FAIR, dataset(), folder, ("fad",)).keys() == {"fad/clean"}
+    with pytest.raises(UserError, match=r"pass --feature-weights with mnist_64\.pth"):
+        choose_networks(FAIR, dataset(), None, ("fad",))
+    with pytest.raises(UserError, match="did you mean 'classifier'"):
+        choose_networks(FAIR, dataset(), None, ("clasifier",))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "data", "given", "word"),
+    [
+        (FSDDIM, dataset(), None, "mnist_64.pth"),
+        (FSDDIM, dataset("cifar10"), "", "weights for cifar10"),
+        (SDDPM, dataset(), None, "weights-inception-2015-12-05-6726825d.pth"),
+        (SDDPM, dataset(), "a/mnist_64.pth", "is of fad"),
+        (FAIR, dataset(), "absent", "no such file or folder"),
+        (FAIR, dataset("celeba", labels=False), None, "nothing to measure with"),
+    ],
+)
+def test_what_is_needed_is_told(protocol, data, given, word, folder):
+    with pytest.raises(UserError) as error:
+        choose_networks(protocol, data, None if given is None else folder / given, None)
+    assert word in str(error.value)
