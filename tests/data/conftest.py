@@ -1,6 +1,5 @@
-"""Where the tests find real data, and how they make small files of the same layout."""
+"""How the tests make small files of the layout of real data."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,18 +8,6 @@ import pytest
 from PIL import Image
 
 from spikediff.errors import UserError
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data sets: SPIKEDIFF_DATA_DIR, else beside the repository."""
-    named = os.environ.get("SPIKEDIFF_DATA_DIR")
-    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("no real data: set SPIKEDIFF_DATA_DIR to the folder of data sets")
-    return folder
 
 
 @pytest.fixture

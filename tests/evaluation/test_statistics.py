@@ -1,8 +1,6 @@
 """Features on the disk: computed once, in the right batches, and never taken for others."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,13 +111,11 @@ def test_published_statistics_must_be_of_the_reference(extract, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not {"SPIKEDIFF_DATA", "SPIKEDIFF_FEATURE_WEIGHTS"} <= os.environ.keys(),
-    reason="needs SPIKEDIFF_DATA and SPIKEDIFF_FEATURE_WEIGHTS",
-)
-def test_the_authors_statistics_are_those_of_the_mnist_test_set(extract):
-    folder = Path(os.environ["SPIKEDIFF_FEATURE_WEIGHTS"]) / "fad_autoencoder"
-    test = RealImages(load_images("mnist", "test", data_dir=os.environ["SPIKEDIFF_DATA"]))
+def test_the_authors_statistics_are_those_of_the_mnist_test_set(
+    extract, real_data, feature_weights
+):
+    folder = feature_weights / "fad_autoencoder"
+    test = RealImages(load_images("mnist", "test", data_dir=real_data))
     own = {
         mode: extract(
             load_features("fad", weights=folder / "mnist_64.pth", mode=mode), test, count=10_000

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spikediff.evaluation.features.extractor import state_digest
 from spikediff.evaluation.shards import fingerprint_of
 from spikediff.evaluation.sources import GeneratedImages
+from spikediff.evaluation.tensor_file import state_digest
 
 _PACKAGE = Path(__file__).parents[1]
 _ROOMS = ("coding", "data", "layers", "models", "neurons", "pipelines", "schedulers")

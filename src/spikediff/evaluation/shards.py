@@ -8,26 +8,19 @@ share the work without sending tensors: they only need to see one folder.
 
 import hashlib
 import json
-import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 from accelerate import PartialState
-from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from spikediff.evaluation.features.extractor import state_digest
+from spikediff.evaluation.tensor_file import read_tensors, write_tensors
 
 Make = Callable[[int, int], dict[str, Tensor]]
 """`(first, count)` to named tensors, each with `count` rows."""
-
-_log = logging.getLogger("spikediff")
 
 
 def fingerprint_of(**parts: Any) -> str:
@@ -38,54 +31,6 @@ def fingerprint_of(**parts: Any) -> str:
         True
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file that is either there and whole or not there.
-
-    Args:
-        path: The file; its folder is made.
-        tensors: What to write.
-        metadata: Text to keep beside it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    told = {**metadata, "checksum": state_digest(whole)}
-    draft = path.with_name(f".unfinished-{path.name}")
-    with open(draft, "wb") as file:
-        file.write(safetensors.torch.save(whole, metadata=told))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
-def read_tensors(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor] | None:
-    """Read a file of `write_tensors`.
-
-    Args:
-        path: The file.
-        metadata: What the file must say of itself.
-
-    Returns:
-        The tensors; None where there is no file, or, with a warning, where it is damaged or was
-        made from something else.
-    """
-    if not path.is_file():
-        return None
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        _log.warning("%s: damaged (%s); made again", path, error)
-        return None
-    if told.get("checksum") != state_digest(tensors):
-        _log.warning("%s: its checksum differs, it is damaged; made again", path)
-        return None
-    if any(told.get(key) != value for key, value in metadata.items()):
-        _log.warning("%s: was made from something else; made again", path)
-        return None
-    return tensors
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from spikediff.data.npz import read_npz
 from spikediff.data.sources import PixelArray
 from spikediff.data.unlisted import FOLDER_PREFIX, HUB_PREFIX
 from spikediff.errors import UserError
-from spikediff.evaluation.features.extractor import state_digest
 from spikediff.evaluation.shards import Shards, fingerprint_of
+from spikediff.evaluation.tensor_file import state_digest
 
 DATA_PREFIX = "data:"
 _OWN_SAMPLES = "seed-"  # `spikediff sample` writes grid.png beside seed-000000.png, ...

@@ -13,8 +13,9 @@ from spikediff.evaluation.features.contract import FeatureNetwork
 from spikediff.evaluation.features.extractor import extract
 from spikediff.evaluation.frechet import Moments, RunningMoments, frechet_distance
 from spikediff.evaluation.preparation import Preparation
-from spikediff.evaluation.shards import Shards, fingerprint_of, read_tensors, write_tensors
+from spikediff.evaluation.shards import Shards, fingerprint_of
 from spikediff.evaluation.sources import ImageSource
+from spikediff.evaluation.tensor_file import read_tensors, write_tensors
 
 _BATCH = 64  # images a call of a network whose features do not depend on the batch
 _SHARD = 512  # images a file of its features

@@ -107,7 +107,7 @@ FLOORS = {  # (10,000 real training images, the test set padded to 32x32), by da
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode"), FLOORS)
-def test_floors(name, mode, folder, data_dir):
+def test_floors(name, mode, folder, real_data):
     """Dossier, section 5.1: 2.23 and 2.34 on MNIST; a wrong resize alone costs 86."""
     short = name.split("-")[0]
     network = load_autoencoder(folder / f"{short}_64.pth", mode)
@@ -115,13 +115,13 @@ def test_floors(name, mode, folder, data_dir):
     def moments(images):
         return Moments.of(extract(network, images).features)
 
-    test = moments(load_images(name, "test", image_size=32, data_dir=data_dir).stack())
+    test = moments(load_images(name, "test", image_size=32, data_dir=real_data).stack())
     stored = load_published_statistics(folder / f"{short}_test_64.npz", count=10_000)
     reference = stored if mode == "published" else test
     assert (frechet_distance(test, stored) < 1e-6) == (mode == "published")
     chosen = torch.from_numpy(np.random.default_rng(0).permutation(60_000)[:10_000])
-    train = load_images(name, "train", image_size=32, data_dir=data_dir).stack()[chosen]
-    padded = F.pad(load_images(name, "test", data_dir=data_dir).stack(), (2, 2, 2, 2))
+    train = load_images(name, "train", image_size=32, data_dir=real_data).stack()[chosen]
+    padded = F.pad(load_images(name, "test", data_dir=real_data).stack(), (2, 2, 2, 2))
     floor, wrong = FLOORS[name, mode]
     assert frechet_distance(moments(train), reference) == pytest.approx(floor, abs=1e-3)
     assert frechet_distance(moments(padded), reference) == pytest.approx(wrong, abs=2e-2)

@@ -12,7 +12,6 @@ from spikediff.data import Fit, ImageDataset, load_images
 from spikediff.data.sources import PixelArray
 from spikediff.errors import UserError
 from spikediff.evaluation.features import (
-    CacheDamaged,
     TrainingSettings,
     extract,
     load_features,
@@ -124,7 +123,7 @@ def test_cache_gives_back_the_same_bits(digits, tmp_path):
     assert again.held_out_accuracy == trained.held_out_accuracy
     assert again.features().fingerprint == trained.features().fingerprint
     with safe_open(file, "pt") as stored:
-        assert float(stored.metadata()["held_out_accuracy"]) == trained.held_out_accuracy
+        assert stored.get_tensor("held_out_accuracy").item() == trained.held_out_accuracy
 
 
 def test_a_stored_classifier_is_read_and_not_trained(digits, tmp_path, monkeypatch):
@@ -142,12 +141,12 @@ def one_bit(data):
 
 
 @pytest.mark.parametrize("damage", [cut, one_bit, lambda data: b"", lambda data: b"junk" * 100])
-def test_a_damaged_file_is_trained_again_with_a_warning(damage, digits, tmp_path):
+def test_a_damaged_file_is_trained_again_with_a_warning(damage, digits, tmp_path, caplog):
     trained = load_or_train_classifier(digits, tmp_path, QUICK)
     (file,) = tmp_path.iterdir()
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.warns(CacheDamaged, match="trained again"):
-        again = load_or_train_classifier(digits, tmp_path, QUICK)
+    again = load_or_train_classifier(digits, tmp_path, QUICK)
+    assert "damaged" in caplog.text
     assert same(trained, again)
     assert list(tmp_path.iterdir()) == [file]  # mended, and no draft left behind
 
@@ -201,6 +200,6 @@ def test_load_features_trains_and_keeps(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_it_learns_mnist(data_dir):
-    trained = train_classifier(load_images("mnist", "train", data_dir=data_dir))
+def test_it_learns_mnist(real_data):
+    trained = train_classifier(load_images("mnist", "train", data_dir=real_data))
     assert trained.held_out_accuracy >= 0.985

@@ -42,8 +42,8 @@ def test_depths_that_no_network_has_are_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("depth", "expected"), [(20, 0.915), (56, 0.926)])
-def test_it_recognises_photographs(depth, expected, feature_weights, data_dir):
-    test = load_images("cifar10-lossless-subset", "test", data_dir=data_dir / "cifar10")
+def test_it_recognises_photographs(depth, expected, feature_weights, real_data):
+    test = load_images("cifar10-lossless-subset", "test", data_dir=real_data / "cifar10")
     weights = feature_weights / "cifar10_resnet" / FILES[depth]
     network = load_features(f"resnet{depth}", weights=weights)
     right = network(test.stack()).probabilities.argmax(1) == test.labels

@@ -15,7 +15,7 @@ from spikediff.evaluation.features.classifier import (
     TrainingSettings,
     train_classifier,
 )
-from spikediff.evaluation.features.classifier_cache import CacheDamaged, load_or_train_classifier
+from spikediff.evaluation.features.classifier_cache import load_or_train_classifier
 from spikediff.evaluation.features.contract import (
     MODES,
     Activations,
@@ -32,7 +32,6 @@ __all__ = [
     "FEATURES",
     "MODES",
     "Activations",
-    "CacheDamaged",
     "ChannelsReplicated",
     "FeatureExtractor",
     "FeatureNetwork",

@@ -2,14 +2,10 @@
 
 import dataclasses
 import hashlib
-import os
 import re
-import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from spikediff.data import ImageDataset
@@ -21,11 +17,9 @@ from spikediff.evaluation.features.classifier import (
     TrainingSettings,
     train_on,
 )
-from spikediff.evaluation.features.extractor import state_digest
+from spikediff.evaluation.tensor_file import read_tensors, write_tensors
 
-
-class CacheDamaged(UserWarning):
-    """A stored classifier could not be used and was made again."""
+_ACCURACY = "held_out_accuracy"  # beside the weights in the file
 
 
 def load_or_train_classifier(
@@ -39,38 +33,29 @@ def load_or_train_classifier(
         settings: How it is trained.
 
     Returns:
-        The classifier. A stored one has the same bits as when it was trained.
+        The classifier. A stored one has the same bits as when it was trained; one whose file is
+        damaged is trained again, with a warning in the log.
 
     Raises:
         UserError: The data set cannot be learnt from; see `ClassifierData.of`. Or the folder
             cannot be written to.
-
-    Warns:
-        CacheDamaged: The stored file is damaged; the classifier was trained again.
     """
     settings = settings or TrainingSettings()
     data = ClassifierData.of(dataset)
     key = cache_key(data, settings)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name)[-40:].strip("-")  # may be a path
     path = Path(cache_dir).expanduser() / f"classifier-{name}-{key[:16]}.safetensors"
-    if path.is_file():
-        try:
-            return _read(path, data)
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            warnings.warn(f"{path}: {reason}; trained again", CacheDamaged, stacklevel=2)
-    _make_folder(path.parent)  # before the minutes of training, not after
-    trained = train_on(data, settings)
-    _write(path, trained, {"key": key, "dataset": dataset.name, "torch": torch.__version__})
-    return trained
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the cache folder, or say that it cannot be."""
+    stored = read_tensors(path, {"key": key})
+    if stored is not None:
+        return _restored(stored, data)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)  # before the minutes of training
+        trained = train_on(data, settings)
+        accuracy = torch.tensor(trained.held_out_accuracy, dtype=torch.float64)
+        write_tensors(path, {**trained.module.state_dict(), _ACCURACY: accuracy}, {"key": key})
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; give another cache_dir") from error
+        raise UserError(f"{path}: {error.strerror}; give another cache_dir") from error
+    return trained
 
 
 def cache_key(data: ClassifierData, settings: TrainingSettings) -> str:
@@ -87,35 +72,11 @@ def cache_key(data: ClassifierData, settings: TrainingSettings) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def _read(path: Path, data: ClassifierData) -> TrainedClassifier:
-    """Read a stored classifier; a flipped bit shows in the digest."""
-    with safe_open(path, framework="pt") as file:
-        facts = file.metadata() or {}
-        state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if state_digest(state) != facts["digest"]:
-        raise ValueError("its checksum differs, the file is damaged")
+def _restored(stored: dict[str, Tensor], data: ClassifierData) -> TrainedClassifier:
+    """Return a stored classifier."""
     channels, side = data.train.images.shape[1], data.train.images.shape[-1]
     module = SmallClassifier(channels, data.classes)
-    module.load_state_dict(state)
+    accuracy = stored.pop(_ACCURACY).item()
+    module.load_state_dict(stored)
     module.eval()
-    return TrainedClassifier(module, side, channels, float(facts["held_out_accuracy"]))
-
-
-def _write(path: Path, trained: TrainedClassifier, facts: dict[str, str]) -> None:
-    """Write a classifier under another name, then rename it: the file is there or not."""
-    state = trained.module.state_dict()
-    facts |= {
-        "digest": state_digest(state),
-        "held_out_accuracy": repr(trained.held_out_accuracy),
-    }
-    draft = path.with_name(f".{path.stem}-{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            file.write(save(state, metadata=facts))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give another cache_dir") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    return TrainedClassifier(module, side, channels, accuracy)

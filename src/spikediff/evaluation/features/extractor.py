@@ -15,6 +15,7 @@ from spikediff.evaluation.features.contract import (
     ChannelsReplicated,
     FeatureNetwork,
 )
+from spikediff.evaluation.tensor_file import state_digest
 
 Normalise = Callable[[Tensor], Tensor]
 
@@ -137,22 +138,6 @@ class FeatureExtractor:
         digest = hashlib.sha256(repr((*facts, str(self._module))).encode())
         digest.update(state_digest(self._module.state_dict()).encode())
         return digest.hexdigest()
-
-
-def state_digest(state: dict[str, Tensor]) -> str:
-    """Return SHA-256 over the names, types, shapes and bytes of tensors.
-
-    Example:
-        >>> a, b = {"w": torch.zeros(2)}, {"w": torch.zeros(2, 1)}
-        >>> state_digest(a) == state_digest(a), state_digest(a) == state_digest(b)
-        (True, False)
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(raw.numpy().data)
-    return digest.hexdigest()
 
 
 def extract(network: FeatureNetwork, images: Tensor, batch_size: int = 256) -> Activations:

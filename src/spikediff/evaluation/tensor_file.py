@@ -1,0 +1,82 @@
+"""Tensors in a file that is whole or absent, and that says what it was made from."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+_log = logging.getLogger("spikediff")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file that is either there and whole or not there.
+
+    Args:
+        path: The file; its folder is made.
+        tensors: What to write.
+        metadata: Text to keep beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    told = {**metadata, "checksum": state_digest(whole)}
+    draft = path.with_name(f".{path.name}-{os.getpid()}.unfinished")
+    try:
+        with open(draft, "wb") as file:
+            file.write(safetensors.torch.save(whole, metadata=told))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor] | None:
+    """Read a file of `write_tensors`.
+
+    Args:
+        path: The file.
+        metadata: What the file must say of itself.
+
+    Returns:
+        The tensors; None where there is no file, or, with a warning, where it is damaged or was
+        made from something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        _log.warning("%s: damaged (%s); made again", path, error)
+        return None
+    if told.get("checksum") != state_digest(tensors):
+        _log.warning("%s: its checksum differs, it is damaged; made again", path)
+        return None
+    if any(told.get(key) != value for key, value in metadata.items()):
+        _log.warning("%s: was made from something else; made again", path)
+        return None
+    return tensors
+
+
+def state_digest(state: dict[str, Tensor]) -> str:
+    """Return SHA-256 over the names, types, shapes and bytes of tensors.
+
+    Example:
+        >>> a, b = {"w": torch.zeros(2)}, {"w": torch.zeros(2, 1)}
+        >>> state_digest(a) == state_digest(a), state_digest(a) == state_digest(b)
+        (True, False)
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
