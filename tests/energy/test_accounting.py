@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from goldens import Golden
 from spikediff.energy import ACCOUNTINGS, EnergyMeter, audit
 from spikediff.errors import UserError
+from spikediff.interop import load_authors_checkpoint
 from spikediff.layers import over_time
 from spikediff.models import SpikingUNet, ddpm_unet
 from spikediff.neurons import IF
@@ -99,6 +101,15 @@ def test_the_paper_hides_what_strict_bills():
     assert paper.acs > strict.acs
     with pytest.raises(UserError, match="needs the strict accounting"):
         audit(paper)
+
+
+def test_firing_rates_are_the_authors():
+    a1 = Golden("A1_sddpm_unet")
+    model = load_authors_checkpoint(a1.state(), "sddpm", 4)
+    rates = observe(model, a1["in/x"], a1["in/t"]).report().firing_rates
+    assert list(rates.values()) == pytest.approx(
+        list(a1.facts["eval"]["1.0"]["firing_rate"].values())
+    )
 
 
 def test_wrong_names():

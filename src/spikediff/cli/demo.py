@@ -69,7 +69,7 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
 
     from spikediff.cli.models import load_pipeline
     from spikediff.data import load_images, to_model_range
-    from spikediff.energy import FiringRates
+    from spikediff.energy import EnergyMeter
     from spikediff.evaluation import ImageJudge, nearest_images
     from spikediff.pipelines import image_grid, record_frames, save_gif, to_pil
 
@@ -77,7 +77,7 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
     pipe = load_pipeline(folder)
     frames: list[Any] = []
 
-    with FiringRates(pipe.unet) as rates:
+    with EnergyMeter(pipe) as meter:
         images = pipe(
             seeds=range(_SEEDS),
             num_inference_steps=25,
@@ -86,6 +86,7 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
         ).images
     generated = to_model_range((images * 255).round().to(torch.uint8)).cpu()  # as a PNG has it
 
+    energy = meter.report()
     real = to_model_range(training.stack())
     held_out = load_images("digits", "test")
     judge = ImageJudge(real, training.labels)
@@ -108,8 +109,9 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
         "nearest_distance_real_held_out_median": round(
             nearest_images(to_model_range(held_out.stack()), real).distance.median().item(), 4
         ),
-        "firing_rate": round(rates.mean(), 4),
-        "firing_rate_by_layer": {k: round(v, 4) for k, v in rates.by_layer().items()},
+        "firing_rate": round(energy.firing_rate, 4),
+        "firing_rate_by_layer": {k: round(v, 4) for k, v in energy.firing_rates.items()},
+        "energy_per_image_uj": round(energy.energy_per_image_pj / 1e6, 2),
     }
 
 
@@ -120,7 +122,9 @@ def _tell(figures: dict[str, Any], folder: Path) -> None:
         print(f"  {layer:<32} {rate:6.1%}  {'#' * round(60 * rate)}")
     print(f"  {'all neurons':<32} {figures['firing_rate']:6.1%}")
     print(
-        f"\nSpeed: {figures['steps_per_second']} steps a second, "
+        f"\nEnergy: {figures['energy_per_image_uj']} uJ per image by the strict accounting "
+        f"(`spikediff energy {folder}` tells where it goes)\n"
+        f"Speed: {figures['steps_per_second']} steps a second, "
         f"{figures['training_seconds']:.0f} s of training\n"
         f"Recognised with confidence of at least {_CONFIDENCE} by a classifier of real digits:\n"
         f"  {figures['recognised_generated']:6.1%} of {_SEEDS} generated digits\n"

@@ -24,6 +24,8 @@ class EnergyOptions:
     """Network calls per image."""
     scheduler: str | None = None
     """ddpm, ddim, dpmsolver++, unipc or deis; the pipeline's own where it is not given."""
+    threshold: str | None = None
+    """Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."""
     accounting: Literal["strict", "paper"] = "strict"
     """strict: every real-valued input multiplies; paper: rate times FLOPs, as SDDPM counts."""
     costs: str = "45nm"
@@ -58,12 +60,14 @@ def run(arguments: list[str]) -> int:
     if options.audit and options.accounting != "strict":
         raise UserError("--audit needs --accounting strict")
 
+    from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline
     from spikediff.energy import load_costs
 
     load_costs(options.costs)  # a wrong name is told before minutes of work
     pipe = load_pipeline(options.source, options.scheduler, options.device)
-    meter = _observe(pipe, options)
+    with guided(pipe, options.threshold):
+        meter = _observe(pipe, options)
     report = _priced(meter, options)
     twin = _priced(_observe_twin(pipe, options), options) if options.compare else None
     figures = report.to_dict()
@@ -72,11 +76,7 @@ def run(arguments: list[str]) -> int:
     if options.memory:
         figures["memory_bytes_per_image"] = _tell_memory(report)
     if options.audit:
-        from spikediff.energy import audit
-
-        verdict = audit(report)
-        figures["audit"] = verdict.to_dict()
-        print(f"\n{verdict.table()}")
+        figures["audit"] = _tell_audit(report)
     if twin is not None:
         figures["ordinary_network"] = _tell_twin(report, twin)
     if options.csv is not None:
@@ -120,9 +120,10 @@ def _priced(meter: Any, options: EnergyOptions) -> Any:
 
 def _tell_totals(report: Any) -> None:
     steps = len(report.timesteps)
+    kind = "no neurons" if report.spiking_steps is None else f"T = {report.spiking_steps}"
     print(
         f"\n{report.accounting} accounting, {report.costs.name} ({report.costs.source}); "
-        f"{report.images} images, {steps} denoising steps, T = {report.spiking_steps}\n"
+        f"{report.images} images, {steps} denoising steps, {kind}\n"
         f"per image: {report.energy_per_image_pj / 1e6:,.3f} uJ; "
         f"per denoising step: {report.energy_per_step_pj / 1e6:,.3f} uJ; "
         f"neuron updates per image: {report.neuron_updates / report.images:,.0f}"
@@ -142,6 +143,15 @@ def _tell_memory(report: Any) -> dict[str, float]:
         f"{upper / 1e6:,.1f} MB (no reuse){cost}"
     )
     return {"every_tensor_once": lower, "no_reuse": upper}
+
+
+def _tell_audit(report: Any) -> dict[str, Any]:
+    """Print and return what a neuromorphic chip could not run."""
+    from spikediff.energy import audit
+
+    verdict = audit(report)
+    print(f"\n{verdict.table()}")
+    return verdict.to_dict()
 
 
 def _tell_twin(report: Any, twin: Any) -> dict[str, float]:

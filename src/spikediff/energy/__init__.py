@@ -3,7 +3,6 @@
 from spikediff.energy.accounting import ACCOUNTINGS
 from spikediff.energy.audit import Audit, Finding, audit
 from spikediff.energy.costs import COST_TABLES, CostTable, load_costs
-from spikediff.energy.firing_rate import FiringRates
 from spikediff.energy.meter import EnergyMeter
 from spikediff.energy.report import Cell, EnergyReport
 
@@ -16,7 +15,6 @@ __all__ = [
     "EnergyMeter",
     "EnergyReport",
     "Finding",
-    "FiringRates",
     "audit",
     "load_costs",
 ]

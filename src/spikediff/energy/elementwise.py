@@ -63,10 +63,13 @@ LOOKUPS = set("embedding index index_select gather".split())
 GAINS = set("mul div".split())
 SHIFTS = set("add sub".split())
 
+# Their results hold some of the values of all their inputs, and no others.
+SAME_SET_OF_VALUES = {"cat", "stack", "index_select", "flip", "roll"}
+SAME_SET_OF_VALUES |= {name for name in _MOVES if name.startswith("upsample_nearest")}
+
 # Their results are real-valued where any of their inputs is; where all are spikes, they are spikes
 # of more or other sizes: a sum of two spike trains, a scaled one, an average.
-MIXTURES = SAME_VALUES | _ADDITIONS | _SUMS | _PRODUCTS | {"cat", "stack", "constant_pad_nd"}
-MIXTURES |= {name for name in _MOVES if name.startswith("upsample_nearest")}
+MIXTURES = SAME_SET_OF_VALUES | _ADDITIONS | _SUMS | _PRODUCTS | {"constant_pad_nd"}
 REAL_VALUED = _FUNCTIONS | set(NORMS)
 
 

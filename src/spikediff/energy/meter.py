@@ -17,7 +17,6 @@ from spikediff.energy.elementwise import GAINS, LOOKUPS, NORMS, SAME_VALUES, SHI
 from spikediff.energy.ledger import Ledger, NeuronEntry, NormEntry, StepLedger, SynapseEntry
 from spikediff.energy.provenance import Provenance, first, tensors_of
 from spikediff.energy.report import EnergyReport
-from spikediff.energy.signals import copies
 from spikediff.energy.synapses import SYNAPSES, Count
 from spikediff.errors import UserError
 from spikediff.neurons import NeuronLayer
@@ -64,7 +63,8 @@ class EnergyMeter:
         self._scheduler = getattr(target, "scheduler", None)
         self._neurons: tuple[type[nn.Module], ...] = (NeuronLayer, *neurons)
         self._place: list[str] = []  # the modules that are running, outermost first
-        self._provenance = Provenance(p for root in self._roots.values() for p in root.parameters())
+        parameters = (p for root in self._roots.values() for p in root.parameters())
+        self._provenance = Provenance(parameters, spiking_steps)
         self._observer = _Observer(self._see)
         self._step: StepLedger | None = None
         self._exit = ExitStack()
@@ -167,7 +167,8 @@ class EnergyMeter:
         self._provenance.begin_call()
 
     def _count_neurons(self, name: str, spikes: Tensor, ours: bool) -> None:
-        self.ledger.spiking_steps = self.ledger.spiking_steps or len(spikes)
+        if self.ledger.spiking_steps is None:
+            self.ledger.spiking_steps = self._provenance.spiking_steps = len(spikes)
         entry = self._now.neurons.setdefault(name, NeuronEntry())
         entry.updates += spikes.numel()
         entry.spikes += self._provenance.add_spikes(spikes) if ours else int(spikes.count_nonzero())
@@ -180,14 +181,19 @@ class EnergyMeter:
         """Enter one tensor operation that ran."""
         if not self._place:
             return
-        known, sources = self._provenance, tensors_of(arguments)
-        known.follow(name, arguments, sources, out)
+        known = self._provenance
         if name in SAME_VALUES:
+            known.follow_copy(arguments[0], out)
+            return
+        sources = tensors_of(arguments)
+        if not sources:
             return
         of_weights = [known.is_weight(source) for source in sources]
-        if of_weights and all(of_weights):  # computed from weights alone: a weight again
+        if all(of_weights):  # computed from weights alone: a weight again
             known.add_weights(tensors_of([out]))
-        elif name in SYNAPSES:
+            return
+        known.follow(name, sources, out)
+        if name in SYNAPSES:
             count = SYNAPSES[name](arguments, out, known)
             self._entry(count.operation).add(count, first(out).numel())
             known.add_current(first(out))
@@ -211,7 +217,7 @@ class EnergyMeter:
     def _count_gain(self, out: Tensor) -> None:
         """Count a learned factor: a multiply-accumulate per element."""
         n = out.numel()
-        gain = Count("scaling by a parameter", "real", n, n, 0, n, n, copies(out))
+        gain = Count("scaling by a parameter", "real", n, n, 0, n, n, self._provenance.copies(out))
         self._entry(gain.operation).add(gain, n)
 
     def _count_norm(self, name: str, arguments: Sequence[Any]) -> None:
@@ -220,7 +226,7 @@ class EnergyMeter:
         foldable = batch_norm and frozen and self._provenance.is_current(x)
         entry = self._now.norms.setdefault(self._place[-1], NormEntry(NORMS[name], foldable))
         entry.foldable = entry.foldable and foldable
-        entry.elements[copies(x)] += x.numel()
+        entry.elements[self._provenance.copies(x)] += x.numel()
 
     def _count_arithmetic(self, name: str, arguments: Sequence[Any], out: Any) -> None:
         kind = arithmetic(name, arguments, out)

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from spikediff.energy.elementwise import LOOKUPS, MIXTURES, REAL_VALUED, SAME_VALUES
-from spikediff.energy.signals import Signal, read_signal
+from spikediff.energy.elementwise import LOOKUPS, MIXTURES, REAL_VALUED, SAME_SET_OF_VALUES
+from spikediff.energy.signals import Signal, copies, read_signal
 
-_SAME_SET_OF_VALUES = SAME_VALUES | {"cat", "stack", "upsample_nearest2d", "upsample_nearest1d"}
 _EXACT = 2**24  # up to so many ones float32 adds without rounding
+
+# What may be known of a tensor.
+_REAL = 1  # real values by their making, even where all are zero
+_CURRENT = 2  # the result of a synapse, which nothing has changed since
+_SPIKES = 4  # binary spikes of neurons
 
 
 class Provenance:
@@ -19,14 +23,17 @@ class Provenance:
 
     Args:
         parameters: Parameters of the observed models.
+        spiking_steps: T, where it is known from the start.
+
+    Attributes:
+        spiking_steps: T, once it is known.
     """
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
+    def __init__(self, parameters: Iterable[Tensor], spiking_steps: int | None = None) -> None:
+        self.spiking_steps = spiking_steps
         self._parameters = {id(parameter): parameter for parameter in parameters}
         self._weights: dict[int, Tensor] = {}  # those, and what the current call made of them
-        self._currents: Any = WeakIdKeyDictionary()  # results of synapses
-        self._real: Any = WeakIdKeyDictionary()  # real values by their making, even if all zero
-        self._spikes: Any = WeakIdKeyDictionary()  # binary spikes of neurons
+        self._facts: Any = WeakIdKeyDictionary()
         self.begin_call()
 
     def begin_call(self) -> None:
@@ -39,13 +46,18 @@ class Provenance:
 
     def is_current(self, tensor: Tensor) -> bool:
         """Whether a tensor holds what a synapse put out, and nothing since has changed it."""
-        return tensor in self._currents
+        return bool(self._facts.get(tensor, 0) & _CURRENT)
 
     def read(self, tensor: Tensor) -> Signal:
         """Return what a tensor carries: by its making where that is known, else by its values."""
-        if tensor in self._real:
+        known = self._facts.get(tensor, 0)
+        if known & _REAL:
             return Signal("real", None)
-        return Signal("binary", tensor) if tensor in self._spikes else read_signal(tensor)
+        return Signal("binary", tensor) if known & _SPIKES else read_signal(tensor)
+
+    def copies(self, tensor: Tensor) -> int:
+        """Return how many times the leading axis of a tensor repeats itself."""
+        return copies(tensor, self.spiking_steps)
 
     def add_weights(self, tensors: Iterable[Tensor]) -> None:
         """Note tensors that were computed from weights alone."""
@@ -53,50 +65,43 @@ class Provenance:
 
     def add_current(self, tensor: Tensor) -> None:
         """Note the result of a synapse."""
-        self._currents[tensor] = True
-        self._real[tensor] = True
+        self._facts[tensor] = _REAL | _CURRENT
 
     def add_spikes(self, spikes: Tensor) -> int:
         """Note the output of a layer of neurons, of 0, 1 and perhaps -1; return how many fired."""
         if spikes.numel() and spikes.min() >= 0:
-            self._spikes[spikes] = True
+            self._facts[spikes] = _SPIKES
         else:
             spikes = spikes.abs()
         exact = torch.float32 if spikes.numel() < _EXACT else torch.float64
         return round(spikes.sum(dtype=exact).item())
 
-    def follow(
-        self, name: str, arguments: Sequence[Any], sources: Sequence[Tensor], out: Any
-    ) -> None:
-        """Carry what is known through one operation.
+    def follow_copy(self, source: Any, out: Any) -> None:
+        """Carry everything that is known of a tensor to a view or copy of it."""
+        if id(source) in self._weights:
+            self.add_weights(tensors_of([out]))
+        elif known := self._facts.get(source, 0):
+            self._facts[first(out)] = known
+
+    def follow(self, name: str, sources: Sequence[Tensor], out: Any) -> None:
+        """Carry what is known through an operation that computes or chooses.
 
         Args:
             name: Name of the operation, without namespace.
-            arguments: Its arguments.
-            sources: The tensors among them.
+            sources: Its tensors, at least one.
             out: Its result.
         """
-        if not sources:
-            return
-        if arguments and out is arguments[0]:  # in place: what was known of it is no longer so
-            self._currents.pop(out, None)
-            self._spikes.pop(out, None)
-        if name in SAME_VALUES and self.is_weight(sources[0]):
-            self.add_weights(tensors_of([out]))
-            return
-        if name in SAME_VALUES and sources[0] in self._currents:
-            self._currents[first(out)] = True
-        if name in _SAME_SET_OF_VALUES and all(source in self._spikes for source in sources):
-            self._spikes[first(out)] = True
-        elif self._makes_real_values(name, sources):
-            self._real[first(out)] = True
-
-    def _makes_real_values(self, name: str, sources: Sequence[Tensor]) -> bool:
-        if name in LOOKUPS:
-            return self.is_weight(sources[0])
-        return name in REAL_VALUED or (
-            name in MIXTURES and any(source in self._real for source in sources)
-        )
+        facts = [self._facts.get(source, 0) for source in sources]
+        if name in SAME_SET_OF_VALUES and all(known & _SPIKES for known in facts):
+            self._facts[first(out)] = _SPIKES
+        elif (
+            name in REAL_VALUED
+            or (name in LOOKUPS and self.is_weight(sources[0]))
+            or (name in MIXTURES and any(known & _REAL for known in facts))
+        ):
+            self._facts[first(out)] = _REAL
+        elif out is sources[0]:  # in place: what was known of it is no longer so
+            self._facts.pop(out, None)
 
 
 def tensors_of(values: Sequence[Any]) -> list[Tensor]:

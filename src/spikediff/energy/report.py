@@ -146,6 +146,11 @@ class EnergyReport:
         """Share of neurons that fire, over all layers, spiking steps, images and calls."""
         return sum(c.events for c in self.cells if c.neuron_updates) / max(1, self.neuron_updates)
 
+    @property
+    def firing_rates(self) -> dict[str, float]:
+        """Firing rate of every layer of neurons, in the order of execution."""
+        return {cell.layer: cell.rate for cell in self.layers if cell.neuron_updates}
+
     @cached_property
     def layers(self) -> tuple[Cell, ...]:
         """Every operation of every layer, over all steps, in the order of execution."""
@@ -202,6 +207,7 @@ class EnergyReport:
             "dense_macs": self.dense_macs,
             "neuron_updates": self.neuron_updates,
             "firing_rate": self.firing_rate,
+            "firing_rates": self.firing_rates,
             "energy_pj": self.energy_pj,
             "energy_per_image_pj": self.energy_per_image_pj,
             "energy_per_step_pj": self.energy_per_step_pj,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spikediff.energy.fan_out import dense_pairs, fan_out
 from spikediff.energy.provenance import Provenance
-from spikediff.energy.signals import MOST_LEVELS, Signal, copies
+from spikediff.energy.signals import MOST_LEVELS
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,30 @@ class Count:
 
 
 def _through_weights(
-    operation: str, x: Tensor, signal: Signal, targets: Tensor, dense_macs: int, weights: int
+    operation: str,
+    source: Tensor,
+    shape: Sequence[int],
+    targets: Tensor,
+    dense_macs: int,
+    weights: int,
+    known: Provenance,
 ) -> Count:
-    """Count x [N, C, *S], of which an element at s reaches targets[s] elements."""
-    events, synops = x.numel(), 0
+    """Count an input of shape [N, C, *S], of which an element at s reaches targets[s] elements."""
+    signal = known.read(source)
+    events, synops = source.numel(), 0
     if signal.events is not None:
-        per_site = _sum_rows(signal.events.reshape(x.shape)).cpu()  # [*S]
+        per_site = _sum_rows(signal.events.reshape(shape)).cpu()  # [*S]
         events = round(per_site.sum().item())
         synops = round((per_site * targets).sum().item())
     return Count(
         operation=operation,
         signal=signal.kind,
         dense_macs=dense_macs,
-        inner_macs=round(x.shape[0] * x.shape[1] * targets.sum().item()),
+        inner_macs=round(shape[0] * shape[1] * targets.sum().item()),
         synops=synops,
         events=events,
-        sites=x.numel(),
-        copies=1 if signal.spiking else copies(x),
+        sites=source.numel(),
+        copies=1 if signal.spiking else known.copies(source),
         weights=weights,
     )
 
@@ -88,20 +95,20 @@ def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Co
     pairs = dense_pairs(sizes, out_sizes, kernel, transposed)
     return _through_weights(
         f"conv{'_transpose' if transposed else ''}{axes}d {'x'.join(map(str, kernel))}",
-        x,
-        known.read(arguments[0]),
+        arguments[0],
+        x.shape,
         out_channels * fan_out(sizes, out_sizes, kernel, *spread, transposed),
         x.shape[0] * x.shape[1] * out_channels * pairs,
         weight.numel(),
+        known,
     )
 
 
 def _linear(x: Tensor, out_features: int, weights: int, known: Provenance) -> Count:
     """Count x [..., F] against weights [F, out_features]."""
     targets = torch.tensor(float(out_features), dtype=torch.float64)
-    rows = x.reshape(-1, x.shape[-1])  # [N, F]
-    dense = rows.numel() * out_features
-    return _through_weights("linear", rows, known.read(x), targets, dense, weights)
+    shape = (x.numel() // x.shape[-1], x.shape[-1])  # [N, F]
+    return _through_weights("linear", x, shape, targets, x.numel() * out_features, weights, known)
 
 
 def _product(a: Tensor, b: Tensor, known: Provenance) -> Count:
