@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from spikediff.coding import DECODERS
+from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.layers import BLOCKS
+from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
 from spikediff.models import SpikingUNet
 from spikediff.neurons import IF, NEURONS
 
@@ -24,6 +26,18 @@ def test_published_size():
     assert sum(isinstance(m, IF) for m in model.modules()) == 51
 
 
+def test_published_size_with_temporal_scaling():
+    with torch.device("meta"):
+        model = SpikingUNet(temporal_scaling=True)
+    factors = scaling_factors(model)
+    assert len(factors) == 67
+    assert count(model) == 66_696_413 + 67 * 4
+    convolutions = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [n for n in convolutions if n.removesuffix(".conv") not in factors] == [
+        "head.refine.conv"
+    ]
+
+
 def test_published_number_of_neurons():
     """3,416,064 neurons per 32x32 image, counted at a quarter of the width: one in four."""
     model = SpikingUNet(base_channels=32, spiking_steps=1).eval()
@@ -39,8 +53,16 @@ def test_published_number_of_neurons():
 @pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("readout", DECODERS)
-def test_every_option_trains(neuron, block, readout):
-    model = SpikingUNet(**SMALL, neuron=neuron, block=block, readout=readout, dropout=0.1)
+@pytest.mark.parametrize("scaling", [False, True])
+def test_every_option_trains(neuron, block, readout, scaling):
+    model = SpikingUNet(
+        **SMALL,
+        neuron=neuron,
+        block=block,
+        readout=readout,
+        dropout=0.1,
+        temporal_scaling=scaling,
+    )
     sample = torch.randn(2, 1, 8, 8)
     out = model(sample, torch.tensor([3, 900])).sample
     assert out.shape == sample.shape
@@ -103,6 +125,69 @@ def test_images_of_a_batch_do_not_see_each_other():
         together = model(sample, 100).sample
         for i in range(5):
             assert torch.equal(model(sample[i : i + 1], 100).sample[0], together[i])
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("training", [False, True])
+def test_temporal_scaling_by_1_is_the_plain_network_bit_for_bit(block, training):
+    torch.manual_seed(0)
+    plain = SpikingUNet(**SMALL, block=block)
+    torch.nn.init.normal_(plain.head.conv.weight, std=0.1)
+    scaled = SpikingUNet(**SMALL, block=block, temporal_scaling=True)
+    missing, unexpected = scaled.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected
+    assert all(name.endswith("scaling.p") for name in missing)
+    sample, timestep, gradients = torch.randn(4, 1, 8, 8), torch.randint(1000, (4,)), []
+    for model in (plain.train(training), scaled.train(training)):
+        out = model(sample, timestep).sample
+        out.square().sum().backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        gradients[-1]["estimate"] = out
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
+def test_temporal_scaling_changes_what_it_says(tmp_path):
+    model = SpikingUNet(**SMALL, temporal_scaling=True)
+    model.load_state_dict(trained_a_little().state_dict(), strict=False)
+    sample = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        before = model.eval()(sample, 5).sample
+        model.head.scaling.p[3] = 2.0  # the last step alone, which has the largest weight
+        after = model(sample, 5).sample
+        assert not torch.allclose(before, after)
+        model.save_pretrained(tmp_path)
+        assert torch.equal(SpikingUNet.from_pretrained(tmp_path)(sample, 5).sample, after)
+
+
+def test_temporal_scaling_keeps_its_number_of_steps():
+    model = SpikingUNet(**SMALL, temporal_scaling=True)
+    model.stem.spiking_steps = 8
+    with pytest.raises(UserError, match="T = 4 spiking steps, got a window of 8"):
+        model(torch.randn(1, 1, 8, 8), 5)
+
+
+def test_temporal_scaling_is_billed_where_it_happens():
+    """One multiply-accumulate per element of every scaled current, in a layer of its own."""
+    model = SpikingUNet(**SMALL, temporal_scaling=True).eval()
+    elements = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.uniform_(module.bias)  # currents of 0 would be T copies, billed once
+        if isinstance(module, TemporalScaling):
+            torch.nn.init.uniform_(module.p, 0.7, 1.3)
+            module.register_forward_hook(
+                lambda _m, _i, out, name=name: elements.update({name: out.numel()})
+            )
+    with EnergyMeter(model) as meter, torch.no_grad():
+        model(torch.randn(2, 1, 8, 8), 5)
+    billed = {
+        cell.layer: cell.macs
+        for cell in meter.report("strict", "45nm").layers
+        if cell.operation == "scaling by a parameter"
+    }
+    assert len(elements) == 36  # 12 blocks, 7 shortcuts, stem, head, down and up
+    assert billed == elements
 
 
 def test_dropout_acts_in_training_alone_and_on_whole_windows():

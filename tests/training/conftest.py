@@ -7,7 +7,7 @@ import pytest
 from spikediff.training import Recipe, recipe_from
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> Recipe:
     return recipe_from(
         {
@@ -23,7 +23,7 @@ def small() -> Recipe:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def with_steps():
     return lambda recipe, steps, **training: replace(
         recipe, training=replace(recipe.training, steps=steps, **training)

@@ -1,9 +1,11 @@
 """Recipes: what ships loads, what is written is read back, and mistakes are told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
 
 from spikediff.cli.recipes import find_recipe, shipped_recipes
 from spikediff.errors import UserError
@@ -29,10 +31,31 @@ def test_shipped_recipe(name, tmp_path):
     size = recipe.data.image_size or row.native_size
     with torch.device("meta"):
         model = build_model(recipe, size, recipe.data.channels or row.channels)
-    assert isinstance(model, SpikingUNet)
+    assert isinstance(model, SpikingUNet if recipe.model.network == "spiking_unet" else UNet2DModel)
     build_noise_schedule(recipe.diffusion)
     save_recipe(recipe, tmp_path / "again.yaml")
     assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+def shipped(name):
+    return load_recipe(find_recipe(name))
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.startswith("ddpm/")])
+def test_twins_are_compared_like_with_like(name):
+    """The ordinary network's recipe is the spiking one's in all but the network."""
+    ordinary, spiking = shipped(name), shipped(f"s{name}")
+    assert ordinary.model == replace(spiking.model, network="ddpm_unet")
+    assert replace(ordinary, name=spiking.name, model=spiking.model) == spiking
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.startswith("sdm/")])
+def test_the_second_stage_fits_the_first(name):
+    second, first = shipped(name), shipped(name.replace("sdm/", "sddpm/"))
+    assert second.model == replace(first.model, temporal_scaling=True)
+    assert (second.data, second.diffusion) == (first.data, first.diffusion)
+    assert second.training.steps <= first.training.steps / 5
+    assert second.optimizer.lr < first.optimizer.lr
 
 
 @pytest.mark.parametrize(

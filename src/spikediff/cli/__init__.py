@@ -16,8 +16,11 @@ from spikediff.errors import UserError, suggestion
 COMMANDS = {
     "train": "train a model from a recipe",
     "sample": "generate images with a trained model",
+    "calibrate": "measure a model for the sampler analytic-dpm",
     "evaluate": "measure how good images are, beside the floor of real ones",
     "energy": "count what an image costs, layer by layer and step by step",
+    "guide": "search a scale of the thresholds that improves the images, on held-out data",
+    "convert": "turn an ordinary denoiser into a spiking one, and say where it loses",
     "info": "say what is installed, or what a model is",
     "demo": "train on real digits for a few minutes and show what comes out",
 }

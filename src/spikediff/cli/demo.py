@@ -86,10 +86,10 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
         ).images
     generated = to_model_range((images * 255).round().to(torch.uint8)).cpu()  # as a PNG has it
 
-    energy = meter.report()
     real = to_model_range(training.stack())
     held_out = load_images("digits", "test")
-    judge = ImageJudge(real, training.labels)
+    known = load_images("digits")  # all of them: those that training held out too
+    judge = ImageJudge(to_model_range(known.stack()), known.labels)
     of_real = judge.recognise(to_model_range(held_out.stack()), _CONFIDENCE)
     of_generated = judge.recognise(generated, _CONFIDENCE)
     shown = generated[:_SHOWN]
@@ -98,6 +98,7 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
     beside = torch.stack([shown, real[nearest.index[:_SHOWN]]], dim=1).flatten(0, 1)
     image_grid(to_pil(beside), columns=16).save(folder / "digits_and_nearest.png")
     save_gif(frames, folder / "denoising.gif")
+    energy = meter.report()
     return {
         "recognised_generated": round(of_generated.rate, 4),
         "recognised_real_held_out": round(of_real.rate, 4),

@@ -1,7 +1,6 @@
 """`spikediff evaluate SOURCE`: how good the images are, by a protocol, beside the floor."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.run_data import cache_folder, find_dataset
 from spikediff.errors import UserError
 
 
@@ -43,6 +43,8 @@ class EvaluateOptions:
     """Network calls per image."""
     scheduler: str | None = None
     """A sampler of `spikediff info`; the pipeline's own where it is not given."""
+    threshold: str | None = None
+    """Threshold guidance of a model: 0.997, or stem=0.99,up_blocks=1.01, or one a step."""
     batch_size: int = 64
     """Images at a time, and in a file of the work folder; it does not change them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -89,9 +91,8 @@ def _settings(options: EvaluateOptions) -> Any:
     from spikediff.evaluation.plan import EvaluationSettings
     from spikediff.evaluation.protocol import load_protocol
 
-    dataset, data_dir = _dataset(options)
-    home = os.environ.get("SPIKEDIFF_CACHE", "~/.cache/spikediff")
-    cache_dir = (options.cache_dir or Path(home)).expanduser()
+    dataset, data_dir = find_dataset(Path(options.source), options.dataset, options.data_dir)
+    cache_dir = cache_folder(options.cache_dir)
     return EvaluationSettings(
         protocol=load_protocol(options.protocol),
         dataset=dataset,
@@ -107,36 +108,25 @@ def _settings(options: EvaluateOptions) -> Any:
     )
 
 
-def _dataset(options: EvaluateOptions) -> tuple[str, Path | None]:
-    """Return the data set and its folder: as given, else as the run was trained."""
-    recipe_file = Path(options.source) / "recipe.yaml"
-    dataset, data_dir = options.dataset, options.data_dir
-    if recipe_file.is_file():
-        from spikediff.training.recipe import load_recipe
-
-        data = load_recipe(recipe_file).data
-        dataset = dataset or data.dataset
-        data_dir = data_dir or (Path(data.data_dir) if data.data_dir else None)
-    if dataset is None:
-        raise UserError(f"{options.source}: says no data set; give --dataset, for example mnist")
-    return dataset, data_dir
-
-
 def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
     """Return the images to be judged: those that are there, or those of a trained model."""
     from spikediff.evaluation.sources import open_images
 
     source = open_images(options.source, options.seed, data_dir)
     if source is not None:
+        if options.threshold is not None:
+            raise UserError("--threshold guides a model, but the images are there already")
         return source
 
+    from spikediff.cli.guided import guided_images
     from spikediff.cli.models import load_pipeline
-    from spikediff.evaluation.generator import pipeline_images
+    from spikediff.guidance import parse_scale
 
     pipe = load_pipeline(Path(options.source), options.scheduler)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
-    return pipeline_images(pipe, options.seed, options.num_inference_steps, options.batch_size)
+    scale = None if options.threshold is None else parse_scale(options.threshold)
+    return guided_images(pipe, scale, options.seed, options.num_inference_steps, options.batch_size)
 
 
 def _tell(result: dict[str, Any]) -> None:

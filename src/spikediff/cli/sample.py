@@ -32,6 +32,8 @@ class SampleOptions:
     """ddpm, ddim, dpmsolver++, unipc or deis; the pipeline's own where it is not given."""
     eta: float = 0.0
     """Share of fresh noise in DDIM's steps."""
+    threshold: str | None = None
+    """Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."""
     gif: bool = True
     """Whether to write the GIF."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -48,16 +50,19 @@ def run(arguments: list[str]) -> int:
     if options.output.exists() and not options.output.is_dir():
         raise UserError(f"{options.output}: is no folder; choose another --output")
 
+    from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline
 
     pipe = load_pipeline(options.source, options.scheduler, options.device)
-    files = write_samples(pipe, options)
+    with guided(pipe, options.threshold):
+        files = write_samples(pipe, options)
     write_json(
         options.json,
         {
             "source": str(options.source),
             "scheduler": type(pipe.scheduler).__name__,
             "num_inference_steps": options.num_inference_steps,
+            "threshold": options.threshold,
             "seeds": [options.seed, options.seed + options.num_images - 1],
             "files": [str(path) for path in files],
         },

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import cache
 from math import prod
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 
 def fan_out_1d(
@@ -51,16 +51,16 @@ def fan_out(
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
     transposed: bool = False,
-) -> Tensor:
+) -> NDArray[np.float64]:
     """Return the output positions that each input position reaches, float64 [*sizes].
 
     The axes are independent, so it is the outer product of the axes' own.
     """
     axes = zip(sizes, out_sizes, kernel, stride, padding, dilation, strict=True)
-    result = torch.ones((), dtype=torch.float64)
+    result = np.ones(())
     for size, out_size, taps, step, border, spread in axes:
         along = fan_out_1d(size, out_size, taps, step, border, spread, transposed)
-        result = result[..., None] * torch.tensor(along, dtype=torch.float64)
+        result = result[..., None] * np.array(along, dtype=np.float64)
     return result
 
 

@@ -200,7 +200,7 @@ class EnergyMeter:
         elif name in NORMS:
             self._count_norm(name, arguments)
         elif any(of_weights) and name in GAINS:
-            self._count_gain(out)
+            self._count_gain(out, of_current=any(map(known.is_current, sources)))
         elif any(of_weights) and name not in LOOKUPS | SHIFTS:
             raise UserError(
                 f"{self._place[-1] or 'the model'}: a parameter takes part in {name!r}, which the "
@@ -214,8 +214,10 @@ class EnergyMeter:
         entry: SynapseEntry = self._now.synapses.setdefault(key, SynapseEntry(operation))
         return entry
 
-    def _count_gain(self, out: Tensor) -> None:
+    def _count_gain(self, out: Tensor, of_current: bool) -> None:
         """Count a learned factor: a multiply-accumulate per element."""
+        if of_current:  # a factor on a current leaves a current: batch norm still folds into it
+            self._provenance.add_current(out)
         n = out.numel()
         gain = Count("scaling by a parameter", "real", n, n, 0, n, n, self._provenance.copies(out))
         self._entry(gain.operation).add(gain, n)

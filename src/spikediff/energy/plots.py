@@ -50,6 +50,7 @@ def _draw_bars(bars: Mapping[str, tuple[EnergyReport, int, int]], title: str, pa
     figure, axes = _figure()
     axes.bar(list(bars), macs, label="multiply-accumulates", color="#b2182b")
     axes.bar(list(bars), acs, bottom=macs, label="accumulates", color="#2166ac")
+    axes.set_ylim(0, 1.08 * max((m + a for m, a in zip(macs, acs, strict=True)), default=1.0))
     axes.set_ylabel("energy per image [µJ]")
     axes.set_title(title, fontsize=9)
     axes.tick_params(axis="x", labelrotation=15, labelsize=8)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spikediff.energy.fan_out import dense_pairs, fan_out
@@ -52,7 +54,7 @@ def _through_weights(
     operation: str,
     source: Tensor,
     shape: Sequence[int],
-    targets: Tensor,
+    targets: NDArray[np.float64],
     dense_macs: int,
     weights: int,
     known: Provenance,
@@ -61,14 +63,14 @@ def _through_weights(
     signal = known.read(source)
     events, synops = source.numel(), 0
     if signal.events is not None:
-        per_site = _sum_rows(signal.events.reshape(shape)).cpu()  # [*S]
-        events = round(per_site.sum().item())
-        synops = round((per_site * targets).sum().item())
+        per_site = _sum_rows(signal.events.reshape(shape))  # [*S]
+        events = round(float(per_site.sum()))
+        synops = round(float((per_site * targets).sum()))
     return Count(
         operation=operation,
         signal=signal.kind,
         dense_macs=dense_macs,
-        inner_macs=round(shape[0] * shape[1] * targets.sum().item()),
+        inner_macs=round(shape[0] * shape[1] * float(targets.sum())),
         synops=synops,
         events=events,
         sites=source.numel(),
@@ -77,11 +79,12 @@ def _through_weights(
     )
 
 
-def _sum_rows(events: Tensor) -> Tensor:
-    """Sum [N, C, *S] over N and C, exactly, as float64 [*S]."""
-    if events.shape[0] * events.shape[1] * MOST_LEVELS < 2**24:  # float32 holds such integers
-        return events.float().sum((0, 1)).double()
-    return events.sum((0, 1), dtype=torch.float64)
+def _sum_rows(events: Tensor) -> NDArray[np.float64]:
+    """Sum [N, C, *S] over N and C, exactly, as [*S]."""
+    largest = events.shape[0] * events.shape[1] * MOST_LEVELS
+    exact = torch.float32 if largest < 2**24 else torch.float64
+    sums: NDArray[np.float64] = events.sum((0, 1), dtype=exact).cpu().numpy().astype(np.float64)
+    return sums
 
 
 def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:
@@ -106,7 +109,7 @@ def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Co
 
 def _linear(x: Tensor, out_features: int, weights: int, known: Provenance) -> Count:
     """Count x [..., F] against weights [F, out_features]."""
-    targets = torch.tensor(float(out_features), dtype=torch.float64)
+    targets = np.array(float(out_features))
     shape = (x.numel() // x.shape[-1], x.shape[-1])  # [N, F]
     return _through_weights("linear", x, shape, targets, x.numel() * out_features, weights, known)
 

@@ -14,7 +14,7 @@ from spikediff.evaluation.sources import GeneratedImages
 from spikediff.evaluation.tensor_file import state_digest
 
 _PACKAGE = Path(__file__).parents[1]
-_ROOMS = ("coding", "data", "layers", "models", "neurons", "pipelines", "schedulers")
+_ROOMS = ("coding", "data", "guidance", "layers", "models", "neurons", "pipelines", "schedulers")
 
 
 def pipeline_images(

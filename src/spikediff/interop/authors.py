@@ -8,9 +8,16 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from spikediff.errors import UserError, suggestion
 from spikediff.interop.sddpm import load_sddpm
+from spikediff.interop.sdm import load_sdm
+from spikediff.interop.sdm_converted import load_sdm_converted, load_sdm_quantised
 from spikediff.interop.weights import find_state_dict, read_foreign_weights
 
-SYSTEMS: dict[str, Callable[..., ModelMixin]] = {"sddpm": load_sddpm}
+SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
+    "sddpm": load_sddpm,
+    "sdm": load_sdm,
+    "sdm-converted": load_sdm_converted,
+    "sdm-quantised": load_sdm_quantised,
+}
 _PLACES = ("net_model", "ema_model", "model", "state_dict")
 
 
@@ -28,7 +35,7 @@ def load_authors_checkpoint(
         path_or_state_dict: A file (`.pt` through `weights_only=True`, or `.safetensors`), a
             training checkpoint `{"net_model": ...}`, or the state dict itself.
         system: A key of `SYSTEMS`.
-        spiking_steps: T of the training run.
+        spiking_steps: T of the training run; of "sdm", whose weights tell it, not consulted.
         sample_size: Image size that a pipeline makes.
 
     Returns:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.interop.renaming import load_renamed
 from spikediff.models import SpikingUNet
 
 # Our name -> theirs, the first pattern that matches wins.
@@ -41,11 +42,12 @@ def sddpm_key(key: str) -> str:
     raise KeyError(key)
 
 
-def infer_sddpm_config(state: dict[str, Tensor]) -> dict[str, Any]:
+def infer_sddpm_config(state: dict[str, Tensor], system: str = "SDDPM") -> dict[str, Any]:
     """Read the sizes of an SDDPM network off its weights.
 
     Args:
         state: The authors' state dict.
+        system: What it should be, for the message.
 
     Returns:
         Keyword arguments of `SpikingUNet`.
@@ -59,7 +61,7 @@ def infer_sddpm_config(state: dict[str, Tensor]) -> dict[str, Any]:
         rows = state["time_embedding.timembedding.0.weight"].shape[0]
     except KeyError as error:
         raise UserError(
-            f"not an SDDPM state dict: key {error} is missing (it has {sorted(state)[:4]} ...)"
+            f"not an {system} state dict: key {error} is missing (it has {sorted(state)[:4]} ...)"
         ) from error
     levels: list[list[int]] = [[]]  # the widths of the residual blocks of every level
     index = 0
@@ -71,7 +73,7 @@ def infer_sddpm_config(state: dict[str, Tensor]) -> dict[str, Any]:
             levels[-1].append(block.shape[0])
         index += 1
     if not all(levels) or len({len(widths) for widths in levels}) > 1:
-        raise UserError(f"not an SDDPM state dict: residual blocks per level are {levels}")
+        raise UserError(f"not an {system} state dict: residual blocks per level are {levels}")
     return {
         "in_channels": in_channels,
         "out_channels": out_channels,
@@ -98,24 +100,11 @@ def load_sddpm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -
     """
     config = infer_sddpm_config(state)
     model: SpikingUNet = SpikingUNet(sample_size=sample_size, spiking_steps=spiking_steps, **config)
-    ours = model.state_dict()
-    theirs = {key: sddpm_key(key) for key in ours}
-    faults = [f"missing {key}" for key in theirs.values() if key not in state]
-    faults += [f"unknown {key}" for key in state if key not in theirs.values()]
-    if not faults:
-        loaded = {key: _as_ours(state[theirs[key]], theirs[key]) for key in ours}
-        faults = [
-            f"{theirs[k]} has shape {tuple(v.shape)}, not {tuple(ours[k].shape)}"
-            for k, v in loaded.items()
-            if v.shape != ours[k].shape
-        ]
-    if faults:
-        raise UserError(f"SDDPM checkpoint: {len(faults)} keys do not fit: {'; '.join(faults)}")
-    model.load_state_dict(loaded)
+    load_renamed(model, state, sddpm_key, "SDDPM checkpoint", conv3d_as_conv2d)
     model.eval()
     return model
 
 
-def _as_ours(tensor: Tensor, key: str) -> Tensor:
-    """Return the tensor; their Conv3d of kernel (3, 3, 1) as the Conv2d that it amounts to."""
+def conv3d_as_conv2d(tensor: Tensor, key: str) -> Tensor:
+    """Return the authors' tensor; their Conv3d of kernel (3, 3, 1) as the Conv2d that it is."""
     return tensor.squeeze(-1) if key == "T_output_layer.weight" else tensor

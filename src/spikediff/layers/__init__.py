@@ -6,6 +6,7 @@ from spikediff.layers.conv_norm import ConvNorm
 from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.resampling import Downsample, Upsample, nearest_upsample
 from spikediff.layers.residual import Neuron, PlainBlock, PreSpikeBlock
+from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
 from spikediff.layers.time import fold_time, over_time, unfold_time
 from spikediff.layers.timestep_embedding import TimestepEmbedding, sinusoidal_embedding
 
@@ -18,12 +19,14 @@ __all__ = [
     "Neuron",
     "PlainBlock",
     "PreSpikeBlock",
+    "TemporalScaling",
     "TimestepEmbedding",
     "Upsample",
     "WindowDropout",
     "fold_time",
     "nearest_upsample",
     "over_time",
+    "scaling_factors",
     "sinusoidal_embedding",
     "unfold_time",
 ]

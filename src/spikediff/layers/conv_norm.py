@@ -2,25 +2,34 @@
 
 from torch import Tensor, nn
 
+from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import over_time
 
 
 class ConvNorm(nn.Module):
-    """`BN(Conv(x))` at every spiking step; the statistics are joint over time and batch.
+    """`BN(p[n] Conv(x))` at every spiking step; the statistics are joint over time and batch.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the current.
         stride: Stride of the 3x3 convolution.
+        scaling: Makes what scales the current, `TemporalScaling`; p = 1 by default.
 
     Shape: [T, B, C_in, H, W] -> [T, B, C_out, H / stride, W / stride].
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, scaling: Scaling = nn.Identity
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
+        self.scaling = scaling()
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the current [T, B, C_out, H', W']."""
-        return over_time(self.norm, over_time(self.conv, x))
+        return self.normalise(over_time(self.conv, x))
+
+    def normalise(self, current: Tensor) -> Tensor:
+        """Return `BN(p[n] current)` of a convolution's result [T, B, C_out, H, W]."""
+        return over_time(self.norm, self.scaling(current))

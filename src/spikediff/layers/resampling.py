@@ -5,6 +5,7 @@ from torch.nn.functional import interpolate
 
 from spikediff.layers.conv_norm import ConvNorm
 from spikediff.layers.residual import Neuron
+from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import fold_time, unfold_time
 
 
@@ -20,14 +21,21 @@ class Downsample(nn.Module):
         channels: Channels in and out.
         neuron: Makes one neuron layer.
         neuron_first: Whether the neuron stands before the convolution (pre-spike networks).
+        scaling: Makes what scales the current of the convolution.
 
     Shape: [T, B, C, H, W] -> [T, B, C, H/2, W/2].
     """
 
-    def __init__(self, channels: int, neuron: Neuron, neuron_first: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        neuron: Neuron,
+        neuron_first: bool = True,
+        scaling: Scaling = nn.Identity,
+    ) -> None:
         super().__init__()
         self.neuron = neuron()
-        self.synapse = ConvNorm(channels, channels, stride=2)
+        self.synapse = ConvNorm(channels, channels, stride=2, scaling=scaling)
         self.neuron_first = neuron_first
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,14 +52,21 @@ class Upsample(nn.Module):
         channels: Channels in and out.
         neuron: Makes one neuron layer.
         neuron_first: Whether the neuron stands before the convolution (pre-spike networks).
+        scaling: Makes what scales the current of the convolution.
 
     Shape: [T, B, C, H, W] -> [T, B, C, 2H, 2W].
     """
 
-    def __init__(self, channels: int, neuron: Neuron, neuron_first: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        neuron: Neuron,
+        neuron_first: bool = True,
+        scaling: Scaling = nn.Identity,
+    ) -> None:
         super().__init__()
         self.neuron = neuron()
-        self.synapse = ConvNorm(channels, channels)
+        self.synapse = ConvNorm(channels, channels, scaling=scaling)
         self.neuron_first = neuron_first
 
     def forward(self, x: Tensor) -> Tensor:

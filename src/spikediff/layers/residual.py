@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spikediff.layers.conv_norm import ConvNorm
 from spikediff.layers.dropout import WindowDropout
+from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import over_time
 
 Neuron = Callable[[], nn.Module]
@@ -30,13 +31,17 @@ class _TimestepBias(nn.Module):
 class _Shortcut(nn.Module):
     """The skip: identity, or a 1x1 convolution (with bias, without norm) to change width."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, scaling: Scaling) -> None:
         super().__init__()
         same = in_channels == out_channels
         self.conv = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+        self.scaling = nn.Identity() if same else scaling()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if isinstance(self.conv, nn.Identity) else over_time(self.conv, x)
+        if isinstance(self.conv, nn.Identity):
+            return x
+        current: Tensor = self.scaling(over_time(self.conv, x))
+        return current
 
 
 class PreSpikeBlock(nn.Module):
@@ -50,6 +55,7 @@ class PreSpikeBlock(nn.Module):
         embedding_channels: Width of the timestep embedding.
         neuron: Makes one neuron layer.
         dropout: Probability of dropping a spiking unit before the second convolution.
+        scaling: Makes what scales the current of every convolution, the shortcut's too.
 
     Shape: currents [T, B, C_in, H, W], embedding [B, E] -> currents [T, B, C_out, H, W].
 
@@ -63,15 +69,16 @@ class PreSpikeBlock(nn.Module):
         embedding_channels: int,
         neuron: Neuron,
         dropout: float = 0.0,
+        scaling: Scaling = nn.Identity,
     ) -> None:
         super().__init__()
         self.neuron1 = neuron()
-        self.synapse1 = ConvNorm(in_channels, out_channels)
+        self.synapse1 = ConvNorm(in_channels, out_channels, scaling=scaling)
         self.timestep_bias = _TimestepBias(embedding_channels, out_channels)
         self.neuron2 = neuron()
         self.dropout = WindowDropout(dropout)
-        self.synapse2 = ConvNorm(out_channels, out_channels)
-        self.shortcut = _Shortcut(in_channels, out_channels)
+        self.synapse2 = ConvNorm(out_channels, out_channels, scaling=scaling)
+        self.shortcut = _Shortcut(in_channels, out_channels, scaling)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return the outgoing currents [T, B, C_out, H, W]."""
@@ -95,6 +102,7 @@ class PlainBlock(nn.Module):
         embedding_channels: Width of the timestep embedding.
         neuron: Makes one neuron layer.
         dropout: Probability of dropping a spiking unit before the second convolution.
+        scaling: Makes what scales the current of every convolution, the shortcut's too.
 
     Shape: spikes [T, B, C_in, H, W], embedding [B, E] -> spikes [T, B, C_out, H, W].
 
@@ -108,14 +116,15 @@ class PlainBlock(nn.Module):
         embedding_channels: int,
         neuron: Neuron,
         dropout: float = 0.0,
+        scaling: Scaling = nn.Identity,
     ) -> None:
         super().__init__()
-        self.synapse1 = ConvNorm(in_channels, out_channels)
+        self.synapse1 = ConvNorm(in_channels, out_channels, scaling=scaling)
         self.timestep_bias = _TimestepBias(embedding_channels, out_channels)
         self.neuron1 = neuron()
         self.dropout = WindowDropout(dropout)
-        self.synapse2 = ConvNorm(out_channels, out_channels)
-        self.shortcut = _Shortcut(in_channels, out_channels)
+        self.synapse2 = ConvNorm(out_channels, out_channels, scaling=scaling)
+        self.shortcut = _Shortcut(in_channels, out_channels, scaling)
         self.neuron2 = neuron()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

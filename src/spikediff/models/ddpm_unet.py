@@ -13,6 +13,8 @@ from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
+from spikediff.models.sizes import check_sizes
+
 
 def ddpm_unet(
     sample_size: int = 32,
@@ -34,13 +36,18 @@ def ddpm_unet(
         channel_mult: Width of every level, in multiples of `base_channels`.
         layers_per_block: Residual blocks per level (one more on the way up).
         dropout: Probability of dropout in the residual blocks.
-        attention: Whether the middle attends to itself: 67,474,691 parameters, 6.350 GMAC. The
-            paper says that its baseline has no attention, and prints the figures of one that has.
+        attention: Whether the middle attends to itself, with one head: 67,474,691 parameters,
+            6.350 GMAC. The paper says that its baseline has no attention, and prints the figures of
+            one that has.
+
+    Raises:
+        UserError: The sizes do not fit together.
 
     Example:
         >>> ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)).config.norm_num_groups
         8
     """
+    check_sizes("UNet2DModel", sample_size, base_channels, channel_mult, layers_per_block, dropout)
     widths = tuple(base_channels * m for m in channel_mult)
     return UNet2DModel(
         sample_size=sample_size,
@@ -53,6 +60,7 @@ def ddpm_unet(
         norm_num_groups=gcd(32, *widths),
         dropout=dropout,
         add_attention=attention,
+        attention_head_dim=widths[-1],
     )
 
 

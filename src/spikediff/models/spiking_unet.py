@@ -1,11 +1,12 @@
-"""The spiking U-Net of SDDPM: a denoiser whose convolutions see spikes.
+"""The spiking U-Net of SDDPM and SDM: a denoiser whose convolutions see spikes.
 
 Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024
-(arXiv 2306.17046). What differs between the paper and the authors' code, and which of the two is
-the default here, is told in docs/systems/sddpm.md.
+(arXiv 2306.17046), and, with temporal scaling, Cao et al., "Spiking diffusion models", IEEE TAI
+2025 (arXiv 2408.16467). What differs between the papers and the authors' code, and which of the two
+is the default here, is told in docs/systems/sddpm.md and docs/systems/sdm.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,14 +27,18 @@ from spikediff.layers import (
     Upsample,
     over_time,
 )
+from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
+from spikediff.models.sizes import check_sizes
 from spikediff.neurons import NEURONS
+
+MakeBlock = Callable[..., nn.Module]
 
 
 class Stem(nn.Module):
     """Direct coding and the first neurons: image -> residual stream.
 
     `BN(Conv(SN(BN(Conv(x)))))`. The image is the same at every spiking step, so its convolution
-    runs once and only its result is repeated.
+    runs once and only its result is repeated; `scaling` then scales the repeated current.
 
     Shape: [B, C_in, H, W] -> currents [T, B, C_out, H, W] (spikes where `fire_last`).
     """
@@ -45,18 +50,19 @@ class Stem(nn.Module):
         spiking_steps: int,
         neuron: Neuron,
         fire_last: bool,
+        scaling: Scaling = nn.Identity,
     ) -> None:
         super().__init__()
         self.spiking_steps = spiking_steps
-        self.encode = ConvNorm(in_channels, out_channels)
+        self.encode = ConvNorm(in_channels, out_channels, scaling=scaling)
         self.neuron = neuron()
-        self.synapse = ConvNorm(out_channels, out_channels)
+        self.synapse = ConvNorm(out_channels, out_channels, scaling=scaling)
         self.last_neuron = neuron() if fire_last else nn.Identity()
 
     def forward(self, sample: Tensor) -> Tensor:
         """Return the first entry of the residual stream."""
         current = direct(self.encode.conv(sample), self.spiking_steps)  # [T, B, C, H, W]
-        spikes = self.neuron(over_time(self.encode.norm, current))
+        spikes = self.neuron(self.encode.normalise(current))
         out: Tensor = self.last_neuron(self.synapse(spikes))
         return out
 
@@ -65,26 +71,28 @@ class Head(nn.Module):
     """The real-valued end: residual stream -> noise estimate of every spiking step.
 
     `y = Conv(Swish(BN(x)))`, `z = Swish(BN(Conv(y))) + y`. The authors write the second
-    convolution as a Conv3d of kernel (3, 3, 1): it does not mix spiking steps.
+    convolution as a Conv3d of kernel (3, 3, 1): it does not mix spiking steps. `scaling` scales y;
+    TSM leaves the second convolution alone.
 
     Shape: [T, B, C, H, W] -> [T, B, C_out, H, W].
     """
 
-    def __init__(self, channels: int, out_channels: int) -> None:
+    def __init__(self, channels: int, out_channels: int, scaling: Scaling = nn.Identity) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
         self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.scaling = scaling()
         self.refine = ConvNorm(out_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return z."""
-        y = over_time(self.conv, nn.functional.silu(over_time(self.norm, x)))
+        y = self.scaling(over_time(self.conv, nn.functional.silu(over_time(self.norm, x))))
         z: Tensor = nn.functional.silu(self.refine(y)) + y
         return z
 
 
 class SpikingUNet(ModelMixin, ConfigMixin):
-    """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default.
+    """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default; or SDM's.
 
     Args:
         sample_size: Height and width of the images that a pipeline makes; others of a fitting
@@ -102,6 +110,8 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         dropout: Probability of dropping a spiking unit in training.
         readout: Key of `spikediff.coding.DECODERS`: "decayed_sum", "mean" or "last".
         num_train_timesteps: Rows of the frozen timestep table.
+        temporal_scaling: Whether every convolution but the last has a learned factor per spiking
+            step (SDM's TSM): 268 parameters more by default. T is then fixed by the weights.
 
     Raises:
         UserError: A name is unknown, or sizes do not fit together.
@@ -128,42 +138,48 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         dropout: float = 0.0,
         readout: str = "decayed_sum",
         num_train_timesteps: int = 1000,
+        temporal_scaling: bool = False,
     ) -> None:
         super().__init__()
-        _check(sample_size, channel_mult, spiking_steps, base_channels, layers_per_block, dropout)
+        check_sizes(
+            "SpikingUNet", sample_size, base_channels, channel_mult, layers_per_block, dropout
+        )
+        if spiking_steps < 1:
+            raise UserError(f"SpikingUNet: spiking_steps={spiking_steps} must be at least 1")
         make_neuron = _neuron_maker(neuron, neuron_options or {})
+        make_scaling: Scaling = (
+            partial(TemporalScaling, spiking_steps) if temporal_scaling else nn.Identity
+        )
         make_block = partial(
             _choose(BLOCKS, "block", block),
             embedding_channels=4 * base_channels,
             neuron=make_neuron,
             dropout=dropout,
+            scaling=make_scaling,
         )
         pre_spike = block == "pre_spike"
+
+        def shrink(width: int) -> nn.Module:
+            return Downsample(width, make_neuron, pre_spike, make_scaling)
+
+        def grow(width: int) -> nn.Module:
+            return Upsample(width, make_neuron, pre_spike, make_scaling)
+
         self.decode = _choose(DECODERS, "readout", readout)
 
         self.time_embedding = TimestepEmbedding(
             base_channels, 4 * base_channels, num_train_timesteps
         )
-        self.stem = Stem(in_channels, base_channels, spiking_steps, make_neuron, not pre_spike)
+        self.stem = Stem(
+            in_channels, base_channels, spiking_steps, make_neuron, not pre_spike, make_scaling
+        )
         widths = [base_channels * m for m in channel_mult]
-        skips, width = [base_channels], base_channels
-        self.down_blocks = nn.ModuleList()
-        for level, out_width in enumerate(widths):
-            for _ in range(layers_per_block):
-                self.down_blocks.append(make_block(width, out_width))
-                skips.append(width := out_width)
-            if level < len(widths) - 1:
-                self.down_blocks.append(Downsample(width, make_neuron, pre_spike))
-                skips.append(width)
-        self.middle_blocks = nn.ModuleList([make_block(width, width) for _ in range(2)])
-        self.up_blocks = nn.ModuleList()
-        for level, out_width in reversed(list(enumerate(widths))):
-            for _ in range(layers_per_block + 1):
-                self.up_blocks.append(make_block(width + skips.pop(), out_width))
-                width = out_width
-            if level > 0:
-                self.up_blocks.append(Upsample(width, make_neuron, pre_spike))
-        self.head = Head(width, out_channels or in_channels)
+        self.down_blocks, skips = _way_down(
+            base_channels, widths, layers_per_block, make_block, shrink
+        )
+        self.middle_blocks = nn.ModuleList([make_block(widths[-1], widths[-1]) for _ in range(2)])
+        self.up_blocks = _way_up(widths, layers_per_block, skips, make_block, grow)
+        self.head = Head(widths[0], out_channels or in_channels, make_scaling)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -223,6 +239,35 @@ class SpikingUNet(ModelMixin, ConfigMixin):
             )
 
 
+def _way_down(
+    width: int, widths: list[int], layers_per_block: int, block: MakeBlock, shrink: MakeBlock
+) -> tuple[nn.ModuleList, list[int]]:
+    """Return the contracting half, and the channels of every skip that it leaves, stem's first."""
+    blocks, skips = nn.ModuleList(), [width]
+    for level, out_width in enumerate(widths):
+        for _ in range(layers_per_block):
+            blocks.append(block(width, out_width))
+            skips.append(width := out_width)
+        if level < len(widths) - 1:
+            blocks.append(shrink(width))
+            skips.append(width)
+    return blocks, skips
+
+
+def _way_up(
+    widths: list[int], layers_per_block: int, skips: list[int], block: MakeBlock, grow: MakeBlock
+) -> nn.ModuleList:
+    """Return the expanding half; every block takes the last skip that is left beside its input."""
+    blocks, width = nn.ModuleList(), widths[-1]
+    for level, out_width in reversed(list(enumerate(widths))):
+        for _ in range(layers_per_block + 1):
+            blocks.append(block(width + skips.pop(), out_width))
+            width = out_width
+        if level > 0:
+            blocks.append(grow(width))
+    return blocks
+
+
 def _xavier(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
     nn.init.xavier_uniform_(layer.weight, gain=gain)
     if layer.bias is not None:
@@ -245,29 +290,3 @@ def _neuron_maker(name: str, options: Mapping[str, Any]) -> Neuron:
             f"SpikingUNet: neuron_options={dict(options)} do not fit neuron {name!r} ({error})"
         ) from error
     return make
-
-
-def _check(
-    sample_size: int,
-    channel_mult: Sequence[int],
-    spiking_steps: int,
-    base_channels: int,
-    layers_per_block: int,
-    dropout: float,
-) -> None:
-    factor = 2 ** (len(channel_mult) - 1)
-    if not channel_mult or sample_size < 1 or sample_size % factor:
-        raise UserError(
-            f"SpikingUNet: sample_size={sample_size} must be divisible by {factor}, because "
-            f"channel_mult={tuple(channel_mult)} has {len(channel_mult)} levels"
-        )
-    if base_channels < 2 or base_channels % 2 or min(channel_mult) < 1:
-        raise UserError(
-            f"SpikingUNet: base_channels={base_channels} must be even and positive, and "
-            f"channel_mult={tuple(channel_mult)} positive"
-        )
-    if spiking_steps < 1 or layers_per_block < 1 or not 0.0 <= dropout < 1.0:
-        raise UserError(
-            f"SpikingUNet: spiking_steps={spiking_steps} and layers_per_block={layers_per_block} "
-            f"must be at least 1, and dropout={dropout} in [0, 1)"
-        )

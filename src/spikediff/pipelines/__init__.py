@@ -1,6 +1,7 @@
 """Ways of generating images, as diffusers pipelines, and the pictures that they make."""
 
 from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second_moment
+from spikediff.pipelines.calibration_file import load_calibration, save_calibration
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
 
@@ -9,7 +10,9 @@ __all__ = [
     "calibration_timesteps",
     "estimate_second_moment",
     "image_grid",
+    "load_calibration",
     "record_frames",
+    "save_calibration",
     "save_gif",
     "to_pil",
 ]

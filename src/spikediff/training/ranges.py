@@ -5,6 +5,7 @@ from typing import Any
 
 from spikediff.errors import UserError
 from spikediff.schedulers import SCHEDULERS
+from spikediff.training.networks import choose_network
 from spikediff.training.recipe import Recipe
 
 # Analytic-DPM needs a trained model to be measured before it samples.
@@ -54,7 +55,7 @@ def check_ranges(recipe: Recipe) -> None:
         recipe: The resolved recipe.
 
     Raises:
-        UserError: A value lies outside its range; the message names it.
+        UserError: A value lies outside its range, or is of another network; the message names it.
 
     Example:
         >>> from spikediff.training import recipe_from
@@ -68,6 +69,7 @@ def check_ranges(recipe: Recipe) -> None:
         value = getattr(getattr(recipe, part), key)
         if not allowed(value):
             raise UserError(f"{name} = {value!r} {words}")
+    choose_network(recipe.model)
     if recipe.sampling.num_inference_steps > recipe.diffusion.num_train_timesteps:
         raise UserError(
             f"sampling.num_inference_steps = {recipe.sampling.num_inference_steps} must not exceed "

@@ -17,8 +17,13 @@ from spikediff.errors import UserError, suggestion
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """Sizes of `SpikingUNet`; the image's size and channels come from the data."""
+    """Which network, and its sizes; the image's size and channels come from the data.
 
+    A key that the network does not have must keep its default.
+    """
+
+    network: str = "spiking_unet"
+    """spiking_unet, or ddpm_unet for the ordinary network of the same widths."""
     base_channels: int = 128
     """Width of the first level."""
     channel_mult: tuple[int, ...] = (1, 2, 2, 4)
@@ -37,6 +42,10 @@ class ModelRecipe:
     """Probability of dropping a spiking unit."""
     readout: str = "decayed_sum"
     """decayed_sum, mean or last."""
+    temporal_scaling: bool = False
+    """Whether every spiking step has a learned factor in each layer (SDM's TSM)."""
+    attention: bool = False
+    """Whether the middle of ddpm_unet attends to itself."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class DataRecipe:
     """Processes that decode images; 0 decodes in the training process."""
     data_dir: str | None = None
     """Folder that holds the data sets."""
+    hold_out: bool = False
+    """Whether a tenth of the training split is kept from training, to choose values by later."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,8 @@ class Recipe:
     """Name of the run."""
     seed: int = 0
     """Seed of the weights, of the order of the data and of all noise."""
+    init_from: str | None = None
+    """Run or pipeline folder whose (averaged) weights training starts from, to fine-tune them."""
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     diffusion: DiffusionRecipe = field(default_factory=DiffusionRecipe)

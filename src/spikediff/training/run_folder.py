@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ _PACKAGES = ("spikediff", "torch", "diffusers", "accelerate", "safetensors", "nu
 
 
 class RunFolder:
-    """Paths of a run: recipe, environment, loss curve, samples, checkpoints and the pipeline.
+    """Paths of a run: recipe, environment, samples, checkpoints, the pipeline and pictures.
 
     Args:
         root: The folder.
@@ -29,6 +30,7 @@ class RunFolder:
         self.samples = root / "samples"
         self.checkpoints = root / "checkpoints"
         self.pipeline = root / "pipeline"
+        self.temporal_scaling = root / "temporal_scaling.png"
 
     def open(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         """Make the folder and write down the recipe and the environment.
@@ -53,6 +55,25 @@ class RunFolder:
         self.samples.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, self.recipe)
         self.environment.write_text(json.dumps(environment(recipe.seed), indent=1) + "\n")
+
+    def resumed(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with what the run there started from, which need not be told again.
+
+        Args:
+            recipe: The recipe to resume with.
+
+        Raises:
+            UserError: It names another start than the run there had.
+        """
+        if not self.recipe.is_file():
+            return recipe
+        recorded = load_recipe(self.recipe).init_from
+        if recipe.init_from is not None and recipe.init_from != recorded:
+            raise UserError(
+                f"{self.root}: holds a run that started from {recorded or 'random weights'}; "
+                f"--resume takes no other --init-from"
+            )
+        return replace(recipe, init_from=recorded)
 
     def _check_resumable(self, recipe: Recipe) -> None:
         if not self.recipe.is_file():

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from spikediff.data import random_flip, to_model_range
 from spikediff.errors import UserError
+from spikediff.layers.temporal_scaling import scaling_factors
 from spikediff.pipelines import SpikingDiffusionPipeline, image_grid
 from spikediff.schedulers import make_scheduler
 from spikediff.training import build
@@ -28,8 +29,10 @@ from spikediff.training.precision import check_precision
 from spikediff.training.ranges import check_ranges
 from spikediff.training.recipe import Recipe
 from spikediff.training.run_folder import RunFolder
+from spikediff.training.scaling_plot import plot_temporal_scaling
 from spikediff.training.seeds import derived_generator, derived_seed
 from spikediff.training.stop_signal import StopSignal
+from spikediff.training.trained import start_from
 
 _log = logging.getLogger("spikediff")
 
@@ -57,17 +60,23 @@ class Trainer:
         show_progress: bool = True,
     ) -> None:
         check_ranges(recipe)
-        self.recipe, self.folder = recipe, RunFolder(root)
+        self.folder = RunFolder(root)
+        self.recipe = recipe = self.folder.resumed(recipe) if resume else recipe
         on_cpu = not torch.accelerator.is_available()
         check_precision(recipe.training.mixed_precision, "cpu" if on_cpu else "cuda")
         dataset = build.build_dataset(recipe.data)
         model = build.build_model(recipe, dataset.image_size, dataset.channels)
+        kept = load_latest(self.folder.checkpoints) if resume else None
+        if recipe.init_from is not None and kept is None:
+            start_from(Path(recipe.init_from), model, recipe)
         self.noise_schedule = build.build_noise_schedule(recipe.diffusion)
         self.accelerator = _make_accelerator(recipe, root, on_cpu)
         _check_batch(recipe, self.accelerator.num_processes)
         if self.accelerator.is_main_process:
             self.folder.open(recipe, resume, overwrite)
         self.accelerator.wait_for_everyone()
+        if resume and kept is None:
+            _log.warning("%s: no checkpoint yet, starting anew", root)
 
         self.average = averaged(model, recipe.ema).to(self.accelerator.device)
         optimizer = build.build_optimizer(recipe.optimizer, model)
@@ -77,7 +86,7 @@ class Trainer:
         )
         self.dataset = dataset
         self.plan = BatchPlan(len(dataset), recipe.data.batch_size, recipe.seed)
-        self.step = self._restore() if resume else 0
+        self.step = 0 if kept is None else self._restore(kept)
         self.curve = LossCurve(root, self.step) if self.accelerator.is_main_process else None
         self.show_progress = show_progress and self.accelerator.is_main_process
 
@@ -252,12 +261,8 @@ class Trainer:
                 self.curve.draw()
         self.accelerator.wait_for_everyone()
 
-    def _restore(self) -> int:
-        """Load the newest whole checkpoint into every part; return its step."""
-        checkpoint = load_latest(self.folder.checkpoints)
-        if checkpoint is None:
-            _log.warning("%s: no checkpoint yet, starting anew", self.folder.root)
-            return 0
+    def _restore(self, checkpoint: Checkpoint) -> int:
+        """Load a checkpoint into every part; return its step."""
         self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint.tensors["model"])
         self.average.module.load_state_dict(checkpoint.tensors["average"])
         self.average.n_averaged.fill_(checkpoint.state["averaged_updates"])
@@ -276,7 +281,10 @@ class Trainer:
         self._checkpoint()
         self._draw()
         if self.accelerator.is_main_process:
-            self._pipeline().save_pretrained(self.folder.pipeline)
+            pipe = self._pipeline()
+            pipe.save_pretrained(self.folder.pipeline)
+            if factors := scaling_factors(pipe.unet):
+                plot_temporal_scaling(factors, self.folder.temporal_scaling)
         self.accelerator.end_training()
 
 

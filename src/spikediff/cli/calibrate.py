@@ -1,0 +1,90 @@
+"""`spikediff calibrate SOURCE`: measure a model for Analytic-DPM."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.run_data import find_dataset
+from spikediff.errors import UserError
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Measure how strong a model's noise estimates are; `--scheduler analytic-dpm` needs it.
+
+    The result is kept beside the weights. It is measured on training images.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A pipeline's folder or the folder of a finished run."""
+    dataset: str | None = None
+    """Whose images; the data set of the run's recipe where it is not given."""
+    data_dir: Path | None = None
+    """Folder that holds the data sets; that of the run's recipe where it is not given."""
+    num_images: int = 256
+    """Images that the mean is taken over."""
+    num_timesteps: int = 51
+    """Timesteps that are measured; between them it is interpolated."""
+    seed: int = 0
+    """Seed of the noise, and of which images."""
+    clip_last_noise: float | None = None
+    """Largest noise of the last step, in grey levels; by default 2, or 1 for a cosine schedule."""
+    batch_size: int = 64
+    """Images at a time."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    json: Path | None = None
+    """Also write the curve, for a program to read."""
+
+
+def run(arguments: list[str]) -> int:
+    """Measure and keep."""
+    options = parse(CalibrateOptions, arguments, "spikediff calibrate")
+    if options.num_images < 1 or options.batch_size < 1:
+        raise UserError("--num-images and --batch-size must be at least 1")
+    dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
+
+    import torch
+
+    from spikediff.cli.models import load_pipeline, pipeline_folder
+    from spikediff.data import load_images, to_model_range
+    from spikediff.pipelines import calibration_timesteps, estimate_second_moment, save_calibration
+
+    folder = pipeline_folder(options.source)
+    pipe = load_pipeline(options.source, device=options.device)
+    config, unet = pipe.scheduler.config, pipe.unet.config
+    images = load_images(
+        dataset,
+        image_size=unet.sample_size,
+        channels=unet.in_channels,
+        data_dir=data_dir,
+        held_out=False,
+    )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(options.seed))
+    chosen = torch.stack([images[int(i)][0] for i in order[: options.num_images]])
+    timesteps = calibration_timesteps(config.num_train_timesteps, options.num_timesteps)
+    h = estimate_second_moment(
+        pipe.unet,
+        to_model_range(chosen),
+        pipe.scheduler.alphas_cumprod,
+        timesteps,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        prediction_type=config.prediction_type,
+        device=pipe.device,
+    )
+    cosine = config.beta_schedule == "squaredcos_cap_v2"
+    clip = options.clip_last_noise
+    settings = {
+        "second_moment": h.tolist(),
+        "second_moment_timesteps": timesteps,
+        "clip_last_noise": (1.0 if cosine else 2.0) if clip is None else clip,
+    }
+    facts = {"dataset": dataset, "images": len(chosen), "seed": options.seed}
+    path = save_calibration(folder, settings, facts)
+    write_json(options.json, settings | facts)
+    print(f"h at {len(timesteps)} timesteps over {len(chosen)} images of {dataset} in {path}")
+    return 0

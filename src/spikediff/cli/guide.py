@@ -1,0 +1,330 @@
+"""`spikediff guide SOURCE`: which scale of the thresholds improves the images, if any does."""
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.run_data import cache_folder, find_dataset, trained_on_held_out
+from spikediff.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from spikediff.evaluation.protocol import EvaluationProtocol
+    from spikediff.evaluation.statistics import FeatureSet
+    from spikediff.guidance import GuidanceCurve, GuidanceSearch
+
+_LOWER, _HIGHER = True, False
+METRICS = {
+    "frechet": ("frechet", _LOWER),
+    "kernel": ("kernel", _LOWER),
+    "inception_score": ("inception_score", _HIGHER),
+    "precision": ("neighbours", _HIGHER),
+    "recall": ("neighbours", _HIGHER),
+    "density": ("neighbours", _HIGHER),
+    "coverage": ("neighbours", _HIGHER),
+}
+"""Name -> the metric of a protocol that computes it, and whether lower is better."""
+
+
+@dataclass(frozen=True)
+class GuideOptions:
+    """Search the scale of the thresholds on the held-out tenth of the training split.
+
+    Every scale is measured on the same seeds, and a gain counts if it exceeds two standard errors
+    there and again on fresh seeds. What was measured is kept: an interrupted search goes on.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A pipeline's folder or a run folder."""
+    thresholds: str = "0.98,0.99,0.997,1,1.003,1.01,1.02"
+    """The grid, in multiples of the trained thresholds; 1 joins it."""
+    layers: str | None = None
+    """Guide only the layers that this pattern fits, for example stem or up_blocks.*."""
+    metric: str = "frechet"
+    """frechet, kernel, inception_score, precision, recall, density or coverage."""
+    features: str = "classifier"
+    """Feature network: classifier, fad, resnet20 or inception."""
+    feature_weights: Path | None = None
+    """A file of weights of the feature network, or a folder of them under their published names."""
+    dataset: str | None = None
+    """What to compare with; the data set of the run's recipe where it is not given."""
+    data_dir: Path | None = None
+    """Folder that holds the data sets; that of the run's recipe where it is not given."""
+    num_samples: int = 256
+    """Images a measurement."""
+    seeds: int = 3
+    """Ranges of seeds on which every scale is measured; as many more confirm a gain."""
+    seed: int = 0
+    """Seed of the first image; the others follow, one each."""
+    budget_seconds: float | None = None
+    """Begin no measurement after so many seconds from the start."""
+    budget_images: int | None = None
+    """Generate no more images than this."""
+    num_inference_steps: int = 50
+    """Network calls per image."""
+    scheduler: str | None = None
+    """A sampler of `spikediff info`; the pipeline's own where it is not given."""
+    batch_size: int = 64
+    """Images at a time; it does not change them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    cache_dir: Path | None = None
+    """Keeps features of real images; $SPIKEDIFF_CACHE or ~/.cache/spikediff."""
+    work_dir: Path | None = None
+    """Keeps what was measured, so that an interrupted search goes on; CACHE_DIR/work."""
+    json: Path | None = None
+    """Also write the result for a program to read."""
+    plot: Path | None = None
+    """Also draw the curve, as a PNG."""
+
+
+def run(arguments: list[str]) -> int:
+    """Search, tell, write."""
+    options = parse(GuideOptions, arguments, "spikediff guide")
+    _check(options)
+
+    from spikediff.guidance import parse_numbers, plot_curve, search_scale
+
+    scales = parse_numbers(options.thresholds)
+    budget = _budget(options, scales)
+    judge = _open_judge(options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        found = search_scale(
+            partial(_measure, judge, options),
+            scales,
+            options.seeds,
+            lower_is_better=METRICS[options.metric][1],
+            budget=budget,
+        )
+    notes = list(dict.fromkeys(str(warning.message) for warning in caught))
+    if found.curve is not None and found.curve.best in (min(scales), max(scales)):
+        notes.append(f"{found.curve.best:g} is an end of the grid; the best may lie beyond it")
+    if trained_on_held_out(options.source):
+        notes.append("the run has been trained on the held-out images too (data.hold_out: false)")
+    _tell(found, judge, options, notes)
+    if options.plot is not None and found.curve is not None:
+        plot_curve(found.curve, f"{options.features} {options.metric}", options.plot)
+    write_json(options.json, _content(found, judge, options, notes))
+    return 0
+
+
+def _check(options: GuideOptions) -> None:
+    for name in ("num_samples", "batch_size", "num_inference_steps"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    if options.seeds < 2 or options.seed < 0:
+        raise UserError("--seeds must be at least 2, for one shows no noise, and --seed 0 or more")
+    if options.metric not in METRICS:
+        raise UserError(f"--metric {options.metric!r}; {suggestion(options.metric, METRICS)}")
+
+
+def _budget(options: GuideOptions, scales: tuple[float, ...]) -> Any:
+    """Return what may be spent; refuse what cannot buy two repeats."""
+    from spikediff.guidance import Budget
+
+    if options.budget_images is None:
+        return Budget(options.budget_seconds)
+    measurements = options.budget_images // options.num_samples
+    least = 2 * len({*scales, 1.0})
+    if measurements < least:
+        raise UserError(
+            f"--budget-images {options.budget_images} buys no error bars; give "
+            f"{least * options.num_samples} or more, or fewer --thresholds or --num-samples"
+        )
+    return Budget(options.budget_seconds, measurements)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """What the images of every scale are compared with, and by what.
+
+    Attributes:
+        pipe: The pipeline.
+        protocol: Its one measurement, and how its metric is computed.
+        network: The feature network.
+        reference: Features of the held-out images.
+        processes: Where the network runs.
+        dataset: Name of the data set.
+        work_dir: Where features of generated images are kept.
+    """
+
+    pipe: Any
+    protocol: "EvaluationProtocol"
+    network: Any
+    reference: "FeatureSet"
+    processes: Any
+    dataset: str
+    work_dir: Path
+
+
+def _open_judge(options: GuideOptions) -> _Judge:
+    """Load the model, the feature network and the held-out images; check all that can be."""
+    from accelerate import PartialState
+
+    from spikediff.cli.models import load_pipeline
+    from spikediff.data import load_images
+    from spikediff.evaluation.features import load_features
+    from spikediff.evaluation.networks import choose_networks
+    from spikediff.evaluation.sources import RealImages
+    from spikediff.evaluation.statistics import extract_features
+
+    dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
+    cache_dir = cache_folder(options.cache_dir)
+    protocol = _protocol(options)
+    pipe = load_pipeline(options.source, options.scheduler, options.device)
+    pipe.set_progress_bar_config(disable=True)
+    processes = PartialState(cpu=pipe.device.type == "cpu")
+    if processes.num_processes > 1:
+        raise UserError("guide runs in one process; start it without torchrun")
+    split = partial(load_images, dataset, "train", data_dir=data_dir)
+    held_out, whole = RealImages(split(held_out=True)), split()
+    choice = choose_networks(protocol, whole, options.feature_weights, asked=(options.features,))
+    [(part, weights)] = choice.weights.items()
+    network = load_features(
+        part.network, weights=weights, dataset=whole, cache_dir=cache_dir, device=str(pipe.device)
+    )
+    reference = extract_features(
+        network,
+        held_out,
+        0,
+        len(held_out),
+        protocol.resize_filter,
+        cache_dir,
+        processes,
+        "held-out",
+    )
+    work_dir = (options.work_dir or cache_dir / "work").expanduser()
+    return _Judge(pipe, protocol, network, reference, processes, dataset, work_dir)
+
+
+def _protocol(options: GuideOptions) -> "EvaluationProtocol":
+    """Return how one metric of one feature network is computed."""
+    from spikediff.evaluation.features import FEATURES
+    from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
+
+    if options.features not in FEATURES:
+        raise UserError(
+            f"--features {options.features!r}; {suggestion(options.features, FEATURES)}"
+        )
+    protocol = EvaluationProtocol(
+        name="guide",
+        summary="the held-out tenth of the training split, to choose a guidance scale by",
+        caveat="chosen on few real images; report quality by `spikediff evaluate --threshold`",
+        num_samples=options.num_samples,
+        measurements=(Measurement(options.features, (METRICS[options.metric][0],)),),
+        reference_split="train",
+    )
+    fewest = protocol.fewest_samples(protocol.measurements)
+    if options.num_samples < fewest:
+        raise UserError(f"--num-samples {options.num_samples}: {options.metric} needs {fewest}")
+    return protocol
+
+
+def _measure(judge: _Judge, options: GuideOptions, scale: float, repeat: int) -> float:
+    """Return the metric of the images of one scale and one range of seeds."""
+    from spikediff.cli.guided import guided_images
+    from spikediff.evaluation.scores import compute_scores
+    from spikediff.evaluation.statistics import extract_features
+
+    guidance = scale if options.layers is None else {options.layers: scale}
+    source = guided_images(
+        judge.pipe, guidance, options.seed, options.num_inference_steps, options.batch_size
+    )
+    count, protocol = options.num_samples, judge.protocol
+    features = extract_features(
+        judge.network,
+        source,
+        repeat * count,
+        count,
+        protocol.resize_filter,
+        judge.work_dir,
+        judge.processes,
+        f"threshold {scale:g}",
+    )
+    [part] = protocol.measurements
+    scores = compute_scores(protocol, part, features, judge.reference, judge.reference.moments())
+    value = scores[options.metric]
+    print(f"threshold {scale:g}, seeds {_seeds(options, repeat)}: {value:.5g}", flush=True)
+    return value
+
+
+def _seeds(options: GuideOptions, repeat: int) -> str:
+    first = options.seed + repeat * options.num_samples
+    return f"{first}-{first + options.num_samples - 1}"
+
+
+def _tell(found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes: list[str]) -> None:
+    """Print the curve, what the confirmation says, and the verdict."""
+    print(
+        f"\n{options.features} {options.metric} "
+        f"({'lower' if METRICS[options.metric][1] else 'higher'} is better): {options.num_samples} "
+        f"images a measurement against {judge.reference.shards.total} held-out images of "
+        f"{judge.dataset}/train"
+    )
+    if found.curve is not None:
+        _print_curve(found.curve)
+    if found.confirmation is not None:
+        print("\non fresh seeds:")
+        _print_curve(found.confirmation)
+    print(f"\n{_verdict(found)}")
+    for note in notes:
+        print(f"Note: {note}")
+
+
+def _print_curve(curve: "GuidanceCurve") -> None:
+    print(f"{'threshold':>9}  {'mean ± std':>20}  {'gain ± standard error':>24}")
+    for row in curve.content():
+        value = f"{row['mean']:.5g} ± {row['std']:.3g}"
+        gain = f"{row['gain']:+.3g} ± {row['gain_standard_error']:.2g}"
+        print(f"{row['threshold']:>9g}  {value:>20}  {gain if row['threshold'] != 1 else '':>24}")
+
+
+def _verdict(found: "GuidanceSearch") -> str:
+    """Return the verdict as a sentence."""
+    best = "" if found.curve is None else f"{found.curve.best:g}"
+    return {
+        "confirmed gain": f"Use --threshold {best}: its gain exceeds two standard errors, on the "
+        "seeds of the search and on fresh ones.",
+        "within noise": f"Within noise: the gain of the best, {best}, is not told from chance. "
+        "Leave the thresholds as they are, or take more --seeds and --num-samples.",
+        "no gain": f"No gain: none is better than the trained thresholds; the next is {best}.",
+        "not confirmed": f"Not confirmed: {best} gains on the seeds of the search, but the budget "
+        "ended before fresh seeds could tell chance from gain.",
+        "not measured": "Not measured: the budget ended before two repeats were complete; the same "
+        "command goes on from here.",
+    }[found.verdict]
+
+
+def _content(
+    found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes: list[str]
+) -> dict[str, Any]:
+    """Return the result as JSON knows it, without times and paths."""
+    from spikediff.evaluation.sources import public_name
+
+    repeats = options.seeds * (1 if found.confirmation is None else 2)
+    return found.content() | {
+        "metric": options.metric,
+        "lower_is_better": METRICS[options.metric][1],
+        "features": {key: getattr(judge.network, key) for key in ("name", "mode", "fingerprint")},
+        "dataset": public_name(judge.dataset),
+        "reference": {
+            "split": "train, held-out tenth",
+            "images": judge.reference.shards.total,
+        },
+        "layers": options.layers,
+        "num_samples": options.num_samples,
+        "repeats": options.seeds,
+        "seeds": {
+            "first": options.seed,
+            "last": options.seed + repeats * options.num_samples - 1,
+        },
+        "num_inference_steps": options.num_inference_steps,
+        "scheduler": type(judge.pipe.scheduler).__name__,
+        "notes": notes,
+    }

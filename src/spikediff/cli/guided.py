@@ -1,0 +1,67 @@
+"""What `--threshold` does to a pipeline, the same for every command that generates."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spikediff.evaluation.sources import GeneratedImages
+    from spikediff.guidance import Scale
+
+
+def guided(pipe: Any, threshold: str | None) -> AbstractContextManager[None]:
+    """Return a `with` block in which the pipeline samples as `--threshold` says.
+
+    Args:
+        pipe: A pipeline with a `unet`.
+        threshold: What was typed; None for the model's own thresholds.
+
+    Raises:
+        UserError: It is no scale; inside the block, what `threshold_guidance` raises.
+    """
+    from spikediff.guidance import parse_scale, threshold_guidance
+
+    if threshold is None:
+        return nullcontext()
+    return threshold_guidance(pipe.unet, parse_scale(threshold))
+
+
+def guided_images(
+    pipe: Any, scale: "Scale | None", seed: int, num_inference_steps: int, batch_size: int
+) -> "GeneratedImages":
+    """Return the images of a pipeline under guidance; their fingerprint knows of it.
+
+    Args:
+        pipe: A pipeline with a `unet`.
+        scale: A number, a mapping or a sequence of numbers; None for no guidance.
+        seed: Seed of image 0.
+        num_inference_steps: Network calls per image.
+        batch_size: Images at a time.
+
+    Raises:
+        UserError: The guidance does not fit the model.
+    """
+    from spikediff.evaluation.generator import pipeline_images
+    from spikediff.evaluation.shards import fingerprint_of
+    from spikediff.guidance import threshold_guidance
+
+    source = pipeline_images(pipe, seed, num_inference_steps, batch_size)
+    if scale is None:
+        return source
+    with threshold_guidance(pipe.unet, scale):
+        pass  # a wrong layer or scale shows now, not after the reference was read
+
+    def make(seeds: "Sequence[int]") -> Tensor:
+        with threshold_guidance(pipe.unet, scale):
+            return source.make(seeds)
+
+    return replace(
+        source,
+        make=make,
+        fingerprint=fingerprint_of(images=source.fingerprint, threshold=scale),
+        description=source.description | {"threshold": scale},
+    )

@@ -1,0 +1,46 @@
+"""Finding the data of a run, and the folder where features of it are kept."""
+
+import os
+from pathlib import Path
+
+from spikediff.errors import UserError
+
+
+def find_dataset(
+    source: Path, dataset: str | None, data_dir: Path | None
+) -> tuple[str, Path | None]:
+    """Return a data set and its folder: as given, else as the run was trained.
+
+    Args:
+        source: Perhaps a run folder, with a recipe.
+        dataset: What was typed, or None.
+        data_dir: What was typed, or None.
+
+    Raises:
+        UserError: Neither says which data set.
+    """
+    recipe_file = source / "recipe.yaml"
+    if recipe_file.is_file():
+        from spikediff.training.recipe import load_recipe
+
+        data = load_recipe(recipe_file).data
+        dataset = dataset or data.dataset
+        data_dir = data_dir or (Path(data.data_dir) if data.data_dir else None)
+    if dataset is None:
+        raise UserError(f"{source}: says no data set; give --dataset, for example mnist")
+    return dataset, data_dir
+
+
+def trained_on_held_out(source: Path) -> bool:
+    """Whether a run's recipe says that it has seen the held-out tenth of the training split."""
+    recipe_file = source / "recipe.yaml"
+    if not recipe_file.is_file():
+        return False
+    from spikediff.training.recipe import load_recipe
+
+    return not load_recipe(recipe_file).data.hold_out
+
+
+def cache_folder(given: Path | None) -> Path:
+    """Return the folder for features and classifiers: given, $SPIKEDIFF_CACHE or the user's."""
+    return (given or Path(os.environ.get("SPIKEDIFF_CACHE", "~/.cache/spikediff"))).expanduser()

@@ -1,0 +1,212 @@
+r"""Threshold guidance: other thresholds while sampling, without training.
+
+A neuron's equations are homogeneous: with k times the current and k times every potential (the
+threshold, the reset, the initial membrane, the negative threshold) each membrane is k times as
+large and the spikes are the same,
+
+    spikes(k I; k v_threshold, k v_reset, k v_init, k v_negative) = spikes(I; v_threshold, ...)
+
+so guidance with scale k is the same as dividing the input current of every neuron by k. That is
+why all potentials scale and not the threshold alone: for the papers' neurons (hard or soft reset
+to 0, membrane from rest) it is the same, and for every other neuron only this keeps the law.
+
+Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024, and "SDM",
+IEEE TAI 2024, section 4.3; there k < 1 is called inhibitory and k > 1 excitatory guidance.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from math import inf
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikediff.errors import UserError
+from spikediff.guidance.layers import choose_layers
+from spikediff.guidance.schedule import Schedule, StepSchedule, timestep_of
+from spikediff.neurons import Dynamics, NeuronLayer
+
+Scale = float | Mapping[str, float] | Sequence[float] | Schedule
+"""One for all layers; by name of a layer; one a denoising step; or a function of the timestep."""
+
+_POTENTIALS = ("v_threshold", "v_reset", "v_init", "v_negative")
+
+
+def scale_potentials(dynamics: Dynamics, scale: float) -> Dynamics:
+    """Return a neuron's constants with every potential `scale` times as large.
+
+    Args:
+        dynamics: The constants.
+        scale: k, positive and finite.
+
+    Raises:
+        UserError: The scale is not positive and finite, or not a number.
+
+    Example:
+        >>> scaled = scale_potentials(Dynamics(v_threshold=2.0, v_reset=-1.0), 0.5)
+        >>> scaled.v_threshold, scaled.v_reset
+        (1.0, -0.5)
+    """
+    k = _checked(scale)
+    held = {name: getattr(dynamics, name) for name in _POTENTIALS}
+    return replace(dynamics, **{name: k * v for name, v in held.items() if v is not None})
+
+
+@contextmanager
+def threshold_guidance(
+    model: nn.Module, scale: Scale, *, layers: str | Iterable[str] | None = None
+) -> Iterator[None]:
+    """Scale the thresholds of a model's neurons inside a `with` block.
+
+    Each scale is relative to the layer's own threshold. After the block, also after an exception,
+    the model is as before. Blocks inside one another multiply. A schedule changes the model during
+    its calls only.
+
+    Args:
+        model: Any model with layers of `spikediff.neurons`.
+        scale: k, positive: below 1 neurons fire more, above 1 less. Or a mapping from patterns of
+            layers to k, where the last pattern that fits a layer counts and others keep their
+            thresholds. Or a schedule over the denoising steps: a function from the timestep to k,
+            or one k for every step of a run, in the order of sampling. Steps are told apart by
+            falling timesteps (the second argument of the model, `timestep`); a rising one begins
+            another run.
+        layers: Patterns (`fnmatch`) of the layers to scale, all by default. A pattern is compared
+            with the names of layers of neurons and of the modules that hold them: "stem",
+            "up_blocks.*", "*.neuron2".
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: The model has no neurons; a pattern fits none; a scale is not positive and
+            finite, or too near 1 for the model's precision; a run has other steps than its
+            schedule.
+
+    Example:
+        >>> from spikediff.neurons import IF
+        >>> neuron = IF()
+        >>> current = torch.tensor([0.5, 0.499, 0.5, 0.5])
+        >>> neuron(current).tolist()
+        [0.0, 0.0, 1.0, 0.0]
+        >>> with threshold_guidance(neuron, 0.997):
+        ...     neuron(current).tolist()
+        [0.0, 1.0, 0.0, 1.0]
+        >>> neuron.dynamics.v_threshold
+        1.0
+    """
+    with _guided(model, _plain(scale), layers):
+        yield
+
+
+def _guided(
+    model: nn.Module, scale: Any, layers: str | Iterable[str] | None
+) -> AbstractContextManager[None]:
+    """Return the guidance for one of the kinds of scale."""
+    if isinstance(scale, Mapping):
+        if layers is not None:
+            raise UserError("threshold_guidance: a mapping names its layers; leave `layers` out")
+        return _constant(model, _by_layer(model, scale))
+    patterns = ["*"] if layers is None else [layers] if isinstance(layers, str) else layers
+    chosen = choose_layers(model, patterns)
+    if isinstance(scale, Real):
+        return _constant(model, dict.fromkeys(chosen, float(scale)))
+    if callable(scale):
+        return _scheduled(model, chosen, scale)
+    if isinstance(scale, Iterable) and not isinstance(scale, str):
+        return _stepwise(model, chosen, StepSchedule([_checked(k) for k in scale]))
+    raise UserError(
+        f"threshold_guidance: scale = {scale!r} must be a number, a mapping from layers to "
+        "numbers, one number a step, or a function of the timestep"
+    )
+
+
+def _by_layer(model: nn.Module, scales: Mapping[str, float]) -> dict[NeuronLayer, float]:
+    """Return the scale of every layer that some pattern fits; the last pattern counts."""
+    choose_layers(model, scales)
+    return {layer: k for pattern, k in scales.items() for layer in choose_layers(model, [pattern])}
+
+
+def _plain(scale: Any) -> Any:
+    """Return the numbers of a tensor or an array; anything else as it is."""
+    return scale.tolist() if hasattr(scale, "tolist") else scale
+
+
+def _checked(scale: Any) -> float:
+    """Return a scale that is positive and finite, as a float."""
+    k = _plain(scale)
+    if not isinstance(k, Real) or not 0.0 < float(k) < inf:
+        raise UserError(f"threshold_guidance: scale = {scale} must be a positive number")
+    return float(k)
+
+
+@contextmanager
+def _constant(model: nn.Module, scales: Mapping[NeuronLayer, float]) -> Iterator[None]:
+    """Scale layers by constants, after checking that the model's precision can tell."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    for layer, scale in scales.items():
+        before, k = layer.dynamics.v_threshold, _checked(scale)
+        held = torch.tensor([before, k * before], dtype=dtype)
+        if k != 1.0 and held[0] == held[1]:
+            name = str(dtype).removeprefix("torch.")
+            raise UserError(
+                f"threshold_guidance: in {name} a threshold of {k * before:g} is the same as "
+                f"{before:g}; use the model in float32, or a scale further from 1"
+            )
+    with _scaled(scales):
+        yield
+
+
+@contextmanager
+def _scaled(scales: Mapping[NeuronLayer, float]) -> Iterator[None]:
+    """Scale layers, and put back what was there."""
+    before = {layer: layer.dynamics for layer in scales}
+    try:
+        for layer, scale in scales.items():
+            layer.dynamics = scale_potentials(layer.dynamics, scale)
+        yield
+    finally:
+        for layer, dynamics in before.items():
+            layer.dynamics = dynamics
+
+
+@contextmanager
+def _scheduled(
+    model: nn.Module, layers: Sequence[NeuronLayer], schedule: Callable[[float], float]
+) -> Iterator[None]:
+    """Scale layers during each call of the model, by the timestep of the call."""
+    calls: list[ExitStack] = []
+
+    def begin(_model: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        k = schedule(timestep_of(inputs, options))
+        calls.append(ExitStack())
+        calls[-1].enter_context(_scaled(dict.fromkeys(layers, k)))
+
+    def end(*_: object) -> None:
+        if calls:  # not where `begin` itself failed
+            calls.pop().close()
+
+    # prepend: of two schedules the one that scaled last is the first to put back.
+    hooks = [
+        model.register_forward_pre_hook(begin, with_kwargs=True),
+        model.register_forward_hook(end, prepend=True, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        while calls:  # an interrupt from the keyboard passes torch's hooks by
+            end()
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _stepwise(
+    model: nn.Module, layers: Sequence[NeuronLayer], schedule: StepSchedule
+) -> Iterator[None]:
+    """Scale layers by the number of the denoising step."""
+    with _scheduled(model, layers, schedule):
+        yield
+    schedule.finish()

@@ -1,0 +1,66 @@
+"""The temporal-wise spiking mechanism (TSM): one learned factor per layer and spiking step."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from spikediff.errors import UserError
+
+Scaling = Callable[[], nn.Module]
+
+
+class TemporalScaling(nn.Module):
+    r"""Scale the synaptic current of every spiking step by a factor of its own: $p[n] I[n]$.
+
+    It stands between a convolution (bias included) and its batch norm, whose statistics are joint
+    over the spiking steps and hence leave the ratios of the factors alone. All factors start at 1,
+    where the layer changes no bit of its input.
+
+    Args:
+        spiking_steps: T, the number of factors; fixed, because each belongs to its step.
+
+    Raises:
+        UserError: A window of another length is given.
+
+    Shape: [T, B, ...] -> [T, B, ...], of five axes.
+
+    Example:
+        >>> layer = TemporalScaling(spiking_steps=2)
+        >>> layer.p.data[1] = 3.0
+        >>> layer(torch.ones(2, 1, 1, 1, 2)).flatten().tolist()
+        [1.0, 1.0, 3.0, 3.0]
+
+    Reference: Cao et al., "Spiking diffusion models", IEEE TAI 2025 (arXiv 2408.16467), section
+    4.2 and algorithm 1.
+    """
+
+    def __init__(self, spiking_steps: int) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.ones(spiking_steps, 1, 1, 1, 1))
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Return the scaled currents, in the type that they came in."""
+        if len(current) != len(self.p):
+            raise UserError(
+                f"TemporalScaling: has factors for T = {len(self.p)} spiking steps, got a window "
+                f"of {len(current)}; keep the spiking_steps that the model was made with"
+            )
+        return (current * self.p).to(current.dtype)  # half precision is left only after the product
+
+
+def scaling_factors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the factors p [T] of every layer that has them, by the layer's name.
+
+    Args:
+        model: Any model; one without temporal scaling gives an empty mapping.
+
+    Example:
+        >>> scaling_factors(nn.ModuleDict({"synapse": TemporalScaling(2)}))
+        {'synapse': tensor([1., 1.])}
+    """
+    return {
+        name.removesuffix(".scaling"): module.p.detach().flatten()
+        for name, module in model.named_modules()
+        if isinstance(module, TemporalScaling)
+    }

@@ -1,0 +1,51 @@
+"""The sizes that a U-Net may have."""
+
+from collections.abc import Sequence
+
+from spikediff.errors import UserError
+
+
+def check_sizes(
+    network: str,
+    sample_size: int,
+    base_channels: int,
+    channel_mult: Sequence[int],
+    layers_per_block: int,
+    dropout: float,
+) -> None:
+    """Refuse sizes of which no U-Net can be made.
+
+    Args:
+        network: Name of the network, for the message.
+        sample_size: Height and width of the images in pixels.
+        base_channels: Width of the first level.
+        channel_mult: Width of every level, in multiples of `base_channels`.
+        layers_per_block: Residual blocks per level.
+        dropout: Probability of dropping a unit.
+
+    Raises:
+        UserError: The image cannot be halved between all levels, or a number is out of range.
+
+    Example:
+        >>> check_sizes("UNet", 30, 16, (1, 2, 2), 1, 0.0)
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: UNet: sample_size=30 must be divisible by 4, because \
+channel_mult=(1, 2, 2) has 3 levels
+    """
+    factor = 2 ** (len(channel_mult) - 1)
+    if not channel_mult or sample_size < 1 or sample_size % factor:
+        raise UserError(
+            f"{network}: sample_size={sample_size} must be divisible by {factor}, because "
+            f"channel_mult={tuple(channel_mult)} has {len(channel_mult)} levels"
+        )
+    if base_channels < 2 or base_channels % 2 or min(channel_mult) < 1:
+        raise UserError(
+            f"{network}: base_channels={base_channels} must be even and positive, and "
+            f"channel_mult={tuple(channel_mult)} positive"
+        )
+    if layers_per_block < 1 or not 0.0 <= dropout < 1.0:
+        raise UserError(
+            f"{network}: layers_per_block={layers_per_block} must be at least 1, and "
+            f"dropout={dropout} in [0, 1)"
+        )

@@ -1,0 +1,63 @@
+"""A calibration kept beside the weights that it was measured on."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from spikediff.errors import UserError
+
+_NAME = "calibration.json"
+_WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
+_SETTINGS = ("second_moment", "second_moment_timesteps", "clip_last_noise")
+
+
+def save_calibration(folder: Path, settings: dict[str, Any], facts: dict[str, Any]) -> Path:
+    """Write a calibration into a pipeline's folder.
+
+    Args:
+        folder: The pipeline's folder.
+        settings: Settings of `AnalyticDPMScheduler`.
+        facts: How it was measured, for a reader.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: The folder holds no pipeline.
+    """
+    content = {"weights_sha256": _hash(folder), "measured": facts, "settings": settings}
+    path = folder / _NAME
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def load_calibration(folder: Path) -> dict[str, Any]:
+    """Return the settings of `AnalyticDPMScheduler` that were measured on a pipeline's weights.
+
+    Args:
+        folder: The pipeline's folder.
+
+    Raises:
+        UserError: There is no calibration, it is damaged, or the weights have changed since.
+    """
+    path = folder / _NAME
+    advice = f"run `spikediff calibrate {folder}`"
+    if not path.is_file():
+        raise UserError(f"{folder}: analytic-dpm needs a calibration; {advice}")
+    try:
+        content = json.loads(path.read_text())
+        settings = {key: content["settings"][key] for key in _SETTINGS}
+        measured_on = content["weights_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged; {advice}") from error
+    if measured_on != _hash(folder):
+        raise UserError(f"{path}: was measured on other weights; {advice}")
+    return settings
+
+
+def _hash(folder: Path) -> str:
+    weights = folder / _WEIGHTS
+    if not weights.is_file():
+        raise UserError(f"{folder}: holds no pipeline to calibrate; give a finished run")
+    return hashlib.sha256(weights.read_bytes()).hexdigest()

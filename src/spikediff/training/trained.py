@@ -1,0 +1,109 @@
+"""What an earlier run trained: finding it, and starting another run from it."""
+
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.modeling_utils import ModelMixin
+
+from spikediff.errors import UserError
+from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.schedulers import make_scheduler
+from spikediff.training import build
+from spikediff.training.checkpoint import load_latest
+from spikediff.training.networks import choose_network
+from spikediff.training.recipe import Recipe, load_recipe
+
+_FREE = {"dropout"}  # may differ between a run and what is fine-tuned from it: it has no weights
+
+
+def load_trained(source: Path) -> SpikingDiffusionPipeline:
+    """Load the pipeline of a folder, on the CPU and in eval mode.
+
+    Args:
+        source: A pipeline's folder, or a run folder. Of a run that is not finished, the newest
+            whole checkpoint is taken; always the averaged weights.
+
+    Raises:
+        UserError: There is no model, or its files are damaged.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
+    for folder in (source, source / "pipeline"):
+        if (folder / "model_index.json").is_file():
+            return _saved_pipeline(folder)
+    if (source / "recipe.yaml").is_file():
+        return _unfinished_run(source)
+    raise UserError(f"{source}: holds neither a pipeline (model_index.json) nor a run")
+
+
+def _saved_pipeline(folder: Path) -> SpikingDiffusionPipeline:
+    from diffusers.utils import logging
+
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"{weights}: missing; weights are read from safetensors only")
+    logging.disable_progress_bar()  # "Loading pipeline components", a bar of a tenth of a second
+    try:
+        pipe: SpikingDiffusionPipeline = SpikingDiffusionPipeline.from_pretrained(
+            folder, use_safetensors=True
+        )
+    except Exception as error:  # diffusers wraps damage in exceptions of many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: cannot load the pipeline ({reason})") from error
+    return pipe
+
+
+def _unfinished_run(root: Path) -> SpikingDiffusionPipeline:
+    recipe = load_recipe(root / "recipe.yaml")
+    checkpoint = load_latest(root / "checkpoints")
+    if checkpoint is None:
+        raise UserError(f"{root}: the run has no checkpoint yet")
+    weights = checkpoint.tensors["average"]
+    channels = weights[choose_network(recipe.model).first_weight].shape[1]
+    model = build.build_model(recipe, checkpoint.state["image_size"], channels)
+    model.load_state_dict(weights)
+    schedule = build.build_noise_schedule(recipe.diffusion)
+    scheduler = make_scheduler(recipe.sampling.scheduler, schedule.config)
+    return SpikingDiffusionPipeline(model.eval(), scheduler)
+
+
+def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
+    """Copy the weights that an earlier run trained into a model, to fine-tune them.
+
+    A model with temporal scaling may start from one without: its factors keep their value, 1.
+
+    Args:
+        source: A run or pipeline folder.
+        model: The model that is to be trained; it must be the same network otherwise.
+        recipe: Its recipe; it must noise images and define the target as the earlier one did.
+
+    Raises:
+        UserError: There is no such run, or it trained something else; the message says what.
+    """
+    pipe = load_trained(source)
+    if type(pipe.unet) is not type(model):
+        ours, theirs = type(model).__name__, type(pipe.unet).__name__
+        raise UserError(f"{source}: holds a {theirs}, the recipe makes a {ours}; give a run of one")
+    _check_same(source, "network", dict(pipe.unet.config), dict(model.config))
+    _check_same(source, "diffusion", dict(pipe.scheduler.config), vars(recipe.diffusion))
+    model.load_state_dict({**model.state_dict(), **pipe.unet.state_dict()})
+
+
+def _check_same(source: Path, part: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Refuse to go on with what was trained under other settings; name all of them."""
+    differences = [
+        f"{key} is {theirs[key]} there and {value} in the recipe"
+        for key, value in ours.items()
+        if not key.startswith("_")
+        and key in theirs
+        and key not in _FREE
+        and _plain(theirs[key]) != _plain(value)
+        and not (key == "temporal_scaling" and value)  # p = 1 is the network without it
+    ]
+    if differences:
+        raise UserError(f"{source}: trained another {part}: {'; '.join(differences)}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as JSON gives it back; None and no options at all are the same."""
+    return list(value) if isinstance(value, list | tuple) else value or None

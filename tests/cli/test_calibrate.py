@@ -1,0 +1,79 @@
+"""`spikediff calibrate` and the sampler that needs it."""
+
+import json
+
+import pytest
+import torch
+
+from spikediff.cli import main
+from spikediff.models import SpikingUNet
+from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.schedulers import make_scheduler
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+    pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+    pipe.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def calibrate(model, *arguments):
+    quick = ["--num-images", "8", "--num-timesteps", "4", "--dataset", "digits"]
+    return main(["calibrate", str(model), *quick, *arguments])
+
+
+def sample(model, tmp_path):
+    arguments = ["--scheduler", "analytic-dpm", "--num-images", "2", "--num-inference-steps", "2"]
+    return main(["sample", str(model), *arguments, "--output", str(tmp_path / "out")])
+
+
+def test_measured_once_and_used(model, tmp_path):
+    assert calibrate(model, "--json", str(tmp_path / "h.json")) == 0
+    told = json.loads((tmp_path / "h.json").read_text())
+    kept = json.loads((model / "calibration.json").read_text())
+    assert told["second_moment"] == kept["settings"]["second_moment"]
+    assert len(told["second_moment"]) == len(told["second_moment_timesteps"]) == 4
+    assert told["clip_last_noise"] == 2.0  # the schedule is linear
+    assert sample(model, tmp_path) == 0
+    assert (tmp_path / "out" / "grid.png").is_file()
+
+
+def test_the_same_twice(model):
+    calibrate(model)
+    first = (model / "calibration.json").read_bytes()
+    calibrate(model)
+    assert (model / "calibration.json").read_bytes() == first
+
+
+def test_without_a_calibration_the_message_says_what_to_do(model, tmp_path, capsys):
+    assert sample(model, tmp_path) == 2
+    assert "run `spikediff calibrate" in capsys.readouterr().err
+
+
+def test_other_weights_need_another_calibration(model, tmp_path, capsys):
+    calibrate(model)
+    pipe = SpikingDiffusionPipeline.from_pretrained(model)
+    with torch.no_grad():
+        next(pipe.unet.parameters()).add_(1)
+    pipe.save_pretrained(model)
+    assert sample(model, tmp_path) == 2
+    assert "was measured on other weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"settings": 3, "weights_sha256": ""}'])
+def test_a_damaged_calibration_is_told(model, tmp_path, text, capsys):
+    (model / "calibration.json").write_text(text)
+    assert sample(model, tmp_path) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_wrong_use(model, tmp_path, capsys):
+    assert main(["calibrate", str(model)]) == 2
+    assert "says no data set" in capsys.readouterr().err
+    assert calibrate(model, "--num-images", "0") == 2
+    assert "must be at least 1" in capsys.readouterr().err
+    assert calibrate(tmp_path) == 2
+    assert "holds neither a pipeline" in capsys.readouterr().err

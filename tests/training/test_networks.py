@@ -1,0 +1,92 @@
+"""The networks that a recipe may choose, and the ordinary one in the training loop."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+
+from spikediff.errors import UserError
+from spikediff.models import SpikingUNet
+from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.training import load_recipe, recipe_from, save_recipe
+from spikediff.training.build import build_model
+from spikediff.training.checkpoint import load_latest
+from spikediff.training.networks import NETWORKS, choose_network
+from spikediff.training.ranges import check_ranges
+from spikediff.training.trained import load_trained
+from spikediff.training.trainer import Trainer
+
+
+@pytest.fixture
+def ordinary(small):
+    return replace(small, model=replace(small.model, network="ddpm_unet"))
+
+
+def test_the_recipe_chooses(small, ordinary):
+    assert isinstance(build_model(small, 8, 1), SpikingUNet)
+    model = build_model(ordinary, 8, 1)
+    assert isinstance(model, UNet2DModel)
+    assert list(model.config.block_out_channels) == [8, 16]
+    attentive = replace(ordinary, model=replace(ordinary.model, attention=True))
+    assert any("attentions" in name for name in build_model(attentive, 8, 1).state_dict())
+    scaled = replace(small, model=replace(small.model, temporal_scaling=True))
+    assert "head.scaling.p" in build_model(scaled, 8, 1).state_dict()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_first_weight_tells_the_channels(name, small):
+    recipe = replace(small, model=replace(small.model, network=name))
+    weights = build_model(recipe, 8, 3).state_dict()
+    assert weights[NETWORKS[name].first_weight].shape[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "word"),
+    [
+        ({"network": "ddpm_unt"}, "no such network; did you mean 'ddpm_unet'"),
+        (
+            {"network": "ddpm_unet", "spiking_steps": 8},
+            "model.spiking_steps = 8: ddpm_unet has none",
+        ),
+        ({"network": "ddpm_unet", "neuron": "lif"}, "model.neuron"),
+        ({"network": "ddpm_unet", "temporal_scaling": True}, "model.temporal_scaling"),
+        ({"attention": True}, "model.attention = True: spiking_unet has none; leave it out"),
+    ],
+)
+def test_what_a_network_does_not_have_is_refused_not_ignored(model, word):
+    with pytest.raises(UserError, match=word):
+        check_ranges(recipe_from({"model": model}, "here"))
+
+
+def test_recipes_written_before_there_was_a_choice(small, tmp_path):
+    save_recipe(small, tmp_path / "recipe.yaml")
+    lines = (tmp_path / "recipe.yaml").read_text().splitlines(keepends=True)
+    new = ("  network:", "  temporal_scaling:", "  attention:", "init_from:")
+    old = [line for line in lines if not line.startswith(new)]
+    assert len(old) == len(lines) - len(new)
+    (tmp_path / "recipe.yaml").write_text("".join(old))
+    assert load_recipe(tmp_path / "recipe.yaml") == small
+    assert choose_network(small.model) is NETWORKS["spiking_unet"]
+
+
+def test_the_ordinary_network_trains_resumes_and_samples(ordinary, with_steps, tmp_path):
+    ordinary = with_steps(ordinary, 3)
+    assert Trainer(ordinary, tmp_path / "whole", show_progress=False).train()
+    assert Trainer(with_steps(ordinary, 2), tmp_path / "parts", show_progress=False).train()
+    unfinished = load_trained(tmp_path / "parts")
+    assert Trainer(ordinary, tmp_path / "parts", resume=True, show_progress=False).train()
+    whole, parts = (load_latest(tmp_path / name / "checkpoints") for name in ("whole", "parts"))
+    assert whole.state == parts.state
+    for group, tensors in whole.tensors.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, parts.tensors[group][name]), f"{group}/{name}"
+    assert not torch.equal(
+        unfinished.unet.conv_in.weight, whole.tensors["average"]["conv_in.weight"]
+    )
+
+    pipe = SpikingDiffusionPipeline.from_pretrained(tmp_path / "whole" / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    images = pipe(seeds=[0, 1], num_inference_steps=2, output_type="pt").images
+    assert images.shape == (2, 1, 8, 8)
+    assert not (tmp_path / "whole" / "temporal_scaling.png").exists()
