@@ -10,7 +10,7 @@ from spikediff.errors import UserError, suggestion
 from spikediff.interop.sddpm import load_sddpm
 from spikediff.interop.sdm import load_sdm
 from spikediff.interop.sdm_converted import load_sdm_converted, load_sdm_quantised
-from spikediff.interop.weights import find_state_dict, read_foreign_weights
+from spikediff.weights import find_state_dict, read_foreign_weights
 
 SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
     "sddpm": load_sddpm,

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.interop.renaming import load_renamed
 from spikediff.models import SpikingUNet
+from spikediff.weights import load_renamed
 
 # Our name -> theirs, the first pattern that matches wins.
 _RENAME = [
@@ -100,7 +100,7 @@ def load_sddpm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -
     """
     config = infer_sddpm_config(state)
     model: SpikingUNet = SpikingUNet(sample_size=sample_size, spiking_steps=spiking_steps, **config)
-    load_renamed(model, state, sddpm_key, "SDDPM checkpoint", conv3d_as_conv2d)
+    load_renamed(model, state, "SDDPM checkpoint", sddpm_key, conv3d_as_conv2d)
     model.eval()
     return model
 

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.interop.renaming import load_renamed
 from spikediff.interop.sddpm import conv3d_as_conv2d, infer_sddpm_config, sddpm_key
 from spikediff.models import SpikingUNet
+from spikediff.weights import load_renamed
 
 
 def sdm_key(key: str) -> str:
@@ -52,6 +52,6 @@ def load_sdm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> 
     model: SpikingUNet = SpikingUNet(
         sample_size=sample_size, spiking_steps=spiking_steps, temporal_scaling=True, **config
     )
-    load_renamed(model, state, sdm_key, "SDM checkpoint", conv3d_as_conv2d)
+    load_renamed(model, state, "SDM checkpoint", sdm_key, conv3d_as_conv2d)
     model.eval()
     return model

@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.interop.renaming import load_renamed
 from spikediff.interop.sddpm import infer_sddpm_config
 from spikediff.models import ddpm_unet
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
 from spikediff.models.converted.surgery import own_config
+from spikediff.weights import load_renamed
 
 _GROUPS = 32  # of every group norm; the weights do not tell
 _WHAT = "SDM conversion checkpoint"
@@ -166,8 +166,8 @@ def _fill(model: Any, state: dict[str, Tensor], architecture: dict[str, Any]) ->
     load_renamed(
         model,
         state,
-        lambda key: sdm_converted_key(key, layers),
         _WHAT,
+        lambda key: sdm_converted_key(key, layers),
         lambda tensor, key: tensor.reshape(()) if key.endswith("act_alpha") else tensor,
     )
     model.eval()

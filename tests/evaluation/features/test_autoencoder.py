@@ -72,7 +72,7 @@ def test_sizes_are_read_off_the_weights_and_faults_named(tmp_path):
     state["encoder.1.0.bias"] = torch.zeros(5)
     save_file(state, path)
     with pytest.raises(
-        UserError, match=r"2 keys differ: no encoder.2.1.bias; .* \[5\], not \[64\]"
+        UserError, match=r"2 keys do not fit .*: missing encoder.2.1.bias; .* \(5,\), not \(64,\)"
     ):
         load_autoencoder(path)
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from spikediff.errors import UserError, suggestion
 from spikediff.evaluation.features.contract import MODES
 from spikediff.evaluation.features.extractor import FeatureExtractor
-from spikediff.evaluation.features.weights import load_into, read_weights
 from spikediff.evaluation.frechet import Moments
+from spikediff.weights import load_renamed, read_state_dict
 
 IMAGE_SIZE = 32
 WIDTHS = (32, 64, 128, 256)
@@ -88,7 +88,7 @@ def load_autoencoder(
     path = Path(path)
     published = mode == "published"
     unused = (*_DECODER, *(_running(len(WIDTHS)) if published else ()))
-    state = {k: v for k, v in read_weights(path).items() if not k.startswith(unused)}
+    state = {k: v for k, v in read_state_dict(path).items() if not k.startswith(unused)}
     try:
         channels = state["encoder.0.0.weight"].shape[1]
         latent = state["latent_layer.weight"].shape[0]
@@ -98,7 +98,7 @@ def load_autoencoder(
             "or fashion_64.pth"
         ) from error
     module = AutoencoderEncoder(channels, latent, batch_statistics=published)
-    load_into(module, state, path)
+    load_renamed(module, state, str(path))
     return FeatureExtractor(
         module,
         name="fad",

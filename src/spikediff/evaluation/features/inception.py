@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.evaluation.features.extractor import FeatureExtractor
-from spikediff.evaluation.features.weights import read_weights
+from spikediff.weights import read_state_dict
 
 NATIVE_SIZE = 299
 LAYERS = (
@@ -65,7 +65,7 @@ def load_inception(
         UserError: torch-fidelity is not installed or does not import; the file holds other weights.
     """
     library = _torch_fidelity()
-    state = read_weights(Path(path))
+    state = read_state_dict(Path(path))
     with tempfile.TemporaryDirectory() as folder:
         # torch-fidelity unpickles whatever it is given: hand it only what the safe reader passed.
         safe = Path(folder) / "inception.pth"

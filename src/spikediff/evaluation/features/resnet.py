@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from spikediff.errors import UserError
 from spikediff.evaluation.features.extractor import FeatureExtractor
-from spikediff.evaluation.features.weights import load_into, read_weights
+from spikediff.weights import load_renamed, read_state_dict
 
 IMAGE_SIZE = 32
 WIDTHS = (16, 32, 64)
@@ -98,7 +98,7 @@ def load_resnet(
     if depth < 8 or (depth - 2) % 6:
         raise UserError(f"resnet: depth = {depth} is not 6 n + 2; choose 20 or 56")
     module = CifarResNet(depth)
-    load_into(module, _with_counters(read_weights(Path(path)), module), Path(path))
+    load_renamed(module, _with_counters(read_state_dict(Path(path)), module), str(path))
     return FeatureExtractor(
         module,
         name=f"resnet{depth}",

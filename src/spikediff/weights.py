@@ -1,16 +1,18 @@
-"""Reading weights that others saved: safetensors, or a `.pt` file through the safe unpickler."""
+"""Weights that others saved: read without running any code in them, and loaded under our names."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikediff.errors import UserError
+
+_SHOWN = 8  # faults that an error lists
 
 
 def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -69,3 +71,55 @@ def find_state_dict(
     if not state:
         raise UserError(f"{where}: holds no tensors; its keys are {sorted(map(str, content))[:8]}")
     return state
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file; `read_foreign_weights` and `find_state_dict` in one.
+
+    Raises:
+        UserError: As these two.
+    """
+    return find_state_dict(read_foreign_weights(path), ("state_dict",), str(path))
+
+
+def load_renamed(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    what: str,
+    their_name: Callable[[str], str] = lambda name: name,
+    convert: Callable[[Tensor, str], Tensor] = lambda tensor, _name: tensor,
+) -> None:
+    """Copy weights of other names into a model, all of them or none.
+
+    Args:
+        model: Our model.
+        state: The others' state dict.
+        what: What the state dict is, for the message.
+        their_name: Turns the name of our parameter or buffer into theirs.
+        convert: Brings one of their tensors, given with their name, into our shape.
+
+    Raises:
+        UserError: Keys are missing or unknown, or shapes differ; the first of them are listed.
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> load_renamed(layer, {"fc.w": torch.ones(1, 1)}, "example", {"weight": "fc.w"}.get)
+        >>> layer.weight.item()
+        1.0
+    """
+    ours = model.state_dict()
+    theirs = {key: their_name(key) for key in ours}
+    faults = [f"missing {key}" for key in theirs.values() if key not in state]
+    known = set(theirs.values())
+    faults += [f"unknown {key}" for key in state if key not in known]
+    loaded = {key: convert(state[name], name) for key, name in theirs.items() if name in state}
+    faults += [
+        f"{theirs[key]} has shape {tuple(tensor.shape)}, not {tuple(ours[key].shape)}"
+        for key, tensor in loaded.items()
+        if tensor.shape != ours[key].shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
+        name = type(model).__name__
+        raise UserError(f"{what}: {len(faults)} keys do not fit a {name}: {shown}")
+    model.load_state_dict(loaded)
