@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from spikediff.errors import UserError, suggestion
+from spikediff.yaml_file import build, read_yaml
 
 
 @dataclass(frozen=True)
@@ -92,23 +90,7 @@ def load_costs(costs: str | Path | CostTable) -> CostTable:
     path = Path(costs)
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"unknown cost table {str(costs)!r}; {suggestion(str(costs), COST_TABLES)}")
-    return _read(path)
-
-
-def _read(path: Path) -> CostTable:
-    try:
-        given = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not YAML"
-        raise UserError(f"{path}: {reason}") from error
-    known = [f.name for f in fields(CostTable)]
-    if not isinstance(given, dict):
-        raise UserError(f"{path}: a cost table is a mapping with {', '.join(known)}")
-    for key in given:
-        if key not in known:
-            raise UserError(f"{path}: unknown key {key!r}; {suggestion(str(key), known)}")
-    missing = [key for key in ("mac_pj", "ac_pj", "source") if key not in given]
-    if missing:
-        raise UserError(f"{path}: {', '.join(missing)} missing (mac_pj may be null)")
-    complete: dict[str, Any] = {"name": path.stem} | given
-    return CostTable(**complete)
+    content = read_yaml(path)
+    named = {"name": path.stem} | content if isinstance(content, dict) else content
+    table: CostTable = build(CostTable, named, str(path))
+    return table

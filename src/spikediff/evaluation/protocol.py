@@ -4,16 +4,14 @@ A protocol is a YAML file. Those of the papers lie beside this module in `protoc
 is named by its path. Each carries a `caveat`: what is wrong with it, or what it cannot say.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any
 
 from spikediff.data import RESIZE_FILTERS
 from spikediff.errors import UserError, suggestion
+from spikediff.yaml_file import build, read_yaml
 
 _SHELF = Path(__file__).parent / "protocols"
 METRICS = ("frechet", "kernel", "inception_score", "neighbours")
@@ -126,13 +124,7 @@ def load_protocol(name: str) -> EvaluationProtocol:
     if path.parent == _SHELF and name not in protocol_names():
         hint = suggestion(name, protocol_names())
         raise UserError(f"unknown protocol {name!r}; {hint}, or give a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the protocol ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
-    return protocol_from(content, str(path))
+    return protocol_from(read_yaml(path), str(path))
 
 
 def protocol_from(content: Any, where: str) -> EvaluationProtocol:
@@ -145,7 +137,7 @@ def protocol_from(content: Any, where: str) -> EvaluationProtocol:
     Raises:
         UserError: A key is unknown or missing, a value has a wrong type or is out of range.
     """
-    protocol: EvaluationProtocol = _build(EvaluationProtocol, content, where)
+    protocol: EvaluationProtocol = build(EvaluationProtocol, content, where)
     counts = ("num_samples", "reference_images", "inception_splits", "kernel_subsets")
     for key in (*counts, "kernel_subset_size", "neighbours"):
         value = getattr(protocol, key)
@@ -165,32 +157,3 @@ def protocol_from(content: Any, where: str) -> EvaluationProtocol:
 def _check_known(name: str, known: tuple[str, ...], where: str) -> None:
     if name not in known:
         raise UserError(f"{where} {name!r} is unknown; {suggestion(name, known)}")
-
-
-def _build(cls: Any, content: Any, where: str) -> Any:
-    """Return a dataclass whose fields are the keys of the mapping, each of its declared type."""
-    if not isinstance(content, Mapping):
-        raise UserError(f"{where}: expected keys and values, got {content!r}")
-    hints = get_type_hints(cls)
-    for key in content:
-        if key not in hints:
-            raise UserError(f"{where}: unknown key {key!r}; {suggestion(str(key), hints)}")
-    needed = [field.name for field in fields(cls) if field.default is MISSING]
-    missing = [name for name in needed if name not in content]
-    if missing:
-        raise UserError(f"{where}: keys are missing: {', '.join(missing)}")
-    return cls(**{k: _convert(hints[k], v, f"{where}: {k}") for k, v in content.items()})
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    """Return the value as its field's type, or refuse it."""
-    if get_origin(kind) is UnionType:
-        return None if value is None else _convert(get_args(kind)[0], value, where)
-    if get_origin(kind) is tuple and isinstance(value, list):
-        item = get_args(kind)[0]
-        return tuple(_convert(item, each, f"{where}[{i}]") for i, each in enumerate(value))
-    if kind is Measurement:
-        return _build(Measurement, value, where)
-    if type(value) is kind:  # not isinstance: true is no number
-        return value
-    raise UserError(f"{where} = {value!r} must be of type {getattr(kind, '__name__', kind)}")

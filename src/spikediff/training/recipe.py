@@ -4,15 +4,13 @@ A recipe is read from YAML, overridden on the command line, and saved with the r
 imports neither torch nor diffusers.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
-from spikediff.errors import UserError, suggestion
+from spikediff.yaml_file import build, read_yaml
 
 
 @dataclass(frozen=True)
@@ -183,15 +181,7 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         UserError: The file is absent or no YAML, a key is unknown, or a value has a wrong type.
     """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the recipe ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a YAML file ({reason})") from error
-    return recipe_from(content or {}, str(path))
+    return recipe_from(read_yaml(Path(path)) or {}, str(path))
 
 
 def recipe_from(content: Any, where: str) -> Recipe:
@@ -208,7 +198,7 @@ def recipe_from(content: Any, where: str) -> Recipe:
         >>> recipe_from({"optimizer": {"lr": "1e-3"}}, "here").optimizer.lr
         0.001
     """
-    recipe: Recipe = _build(Recipe, content, where, "")
+    recipe: Recipe = build(Recipe, content, where)
     return recipe
 
 
@@ -223,45 +213,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _build(cls: Any, content: Any, where: str, prefix: str) -> Any:
-    if not isinstance(content, Mapping):
-        raise UserError(f"{where}: {prefix[:-1] or 'the recipe'} must hold keys, got {content!r}")
-    hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]
-    values = {}
-    for key, value in content.items():
-        if key not in known:
-            hint = suggestion(str(key), known)
-            raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
-        if is_dataclass(hints[key]):
-            values[key] = _build(hints[key], value or {}, where, f"{prefix}{key}.")
-        else:
-            values[key] = _convert(hints[key], value, where, prefix + key)
-    return cls(**values)
-
-
-def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
-    """Return the YAML value as the type that the recipe asks for."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is UnionType:
-        inner = next(a for a in arguments if a is not type(None))
-        return None if value is None else _convert(inner, value, where, key)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise UserError(f"{where}: {key} = {value!r}; choose from {', '.join(arguments)}")
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(arguments[0], item, where, key) for item in value)
-    if origin is dict and isinstance(value, Mapping):
-        return dict(value)
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-4 as a string
-        except ValueError:
-            pass
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
-    raise UserError(f"{where}: {key} = {value!r} must be of type {name}")
