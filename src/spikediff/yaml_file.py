@@ -51,9 +51,8 @@ def build(cls: Any, content: Any, where: str, prefix: str = "") -> Any:
         Point(x=0.001, y=0.0)
     """
     if not isinstance(content, Mapping):
-        raise UserError(
-            f"{where}: {prefix[:-1] or 'it'} must hold keys and values, not {content!r}"
-        )
+        what = prefix[:-1] or "the file"
+        raise UserError(f"{where}: {what} must hold keys and values, not {content!r}")
     hints, parts = get_type_hints(cls), fields(cls)
     known = [part.name for part in parts]
     for key in content:

@@ -89,13 +89,13 @@ def test_a_table_of_ones_own(tmp_path, meter):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mac_pj: 2\nsource: x\n", "ac_pj missing"),
-        ("mac_pj: 2\nac_pj: -1\nsource: x\n", "ac_pj = -1 must be >= 0"),
+        ("mac_pj: 2\nsource: x\n", "missing: ac_pj"),
+        ("mac_pj: 2\nac_pj: -1\nsource: x\n", "ac_pj = -1.0 must be >= 0"),
         ("mac_pj: two\nac_pj: 1\nsource: x\n", "mac_pj = 'two'"),
         ("mac_pj: 2\nac_pj: 1\nsource: ''\n", "where its numbers are from"),
         ("mac_pj: 2\nac_pj: 1\nsource: x\nmca_pj: 3\n", "did you mean 'mac_pj'"),
-        ("- 1\n", "is a mapping"),
-        ("a: [", "is not YAML"),
+        ("- 1\n", "must hold keys"),
+        ("a: [", "not a YAML file"),
     ],
 )
 def test_a_broken_table_is_refused(tmp_path, text, message):

@@ -63,8 +63,8 @@ def test_the_fewest_samples_follow_from_the_metrics():
         ({"num_samples": 0}, "at least 1"),
         ({"reference_images": 0}, "at least 1"),
         ({"measurements": []}, "measurements is empty"),
-        ({"measurements": ["fad"]}, "expected keys and values"),
-        ({"measurements": [{"network": "fad"}]}, "missing: metrics"),
+        ({"measurements": ["fad"]}, "must hold keys and values"),
+        ({"measurements": [{"network": "fad"}]}, "missing: measurements[0].metrics"),
         ({"measurements": [{"network": "fad", "metrics": ["fid"]}]}, "metric 'fid' is unknown"),
         (
             {"measurements": [{"network": "fad", "metrics": ["frechet"], "mode": "clear"}]},
@@ -94,5 +94,5 @@ def test_files_that_are_no_protocols(tmp_path):
     with pytest.raises(UserError, match="not a YAML file"):
         load_protocol(str(tmp_path / "p.yaml"))
     (tmp_path / "q.yaml").write_text("- 1\n")
-    with pytest.raises(UserError, match="expected keys and values"):
+    with pytest.raises(UserError, match="must hold keys and values"):
         load_protocol(str(tmp_path / "q.yaml"))

@@ -68,10 +68,10 @@ def test_the_second_stage_fits_the_first(name):
         ({"training": {"steps": 1.5}}, "training.steps = 1.5 must be of type int"),
         ({"data": {"horizontal_flip": "yes"}}, "must be of type bool"),
         ({"model": {"channel_mult": "1 2"}}, "model.channel_mult"),
-        ({"model": {"channel_mult": [1, "a"]}}, "model.channel_mult = 'a'"),
+        ({"model": {"channel_mult": [1, "a"]}}, r"model.channel_mult\[1\] = 'a'"),
         ({"optimizer": {"name": "sgd"}}, "choose from adam, adamw"),
         ({"model": 3}, "model must hold keys"),
-        ([1], "the recipe must hold keys"),
+        ([1], "the file must hold keys"),
     ],
 )
 def test_mistakes_are_told(content, word):

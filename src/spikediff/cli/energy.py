@@ -103,11 +103,9 @@ def _observe(pipe: Any, options: EnergyOptions) -> Any:
 
 def _observe_twin(pipe: Any, options: EnergyOptions) -> Any:
     """Generate under a meter with the ordinary network; its weights do not change its cost."""
-    from spikediff.models import SpikingUNet, ann_twin
+    from spikediff.models import ann_twin
     from spikediff.pipelines import SpikingDiffusionPipeline
 
-    if not isinstance(pipe.unet, SpikingUNet):
-        raise UserError(f"--compare: {type(pipe.unet).__name__} has no ordinary twin")
     twin = ann_twin(pipe.unet).eval().to(pipe.device)
     return _observe(SpikingDiffusionPipeline(twin, pipe.scheduler), options)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from os.path import commonprefix
 from typing import Any, TypeVar
 
 from spikediff.energy.costs import CostTable
@@ -165,10 +166,11 @@ class EnergyReport:
 
     @cached_property
     def parts(self) -> dict[str, Cell]:
-        """Every part of the model, by the first name of its layers' names."""
-        billed = (cell for cell in self.cells if cell.macs or cell.acs)
-        summed = _summed(billed, lambda cell: part_of(cell.layer))
-        return {part_of(cell.layer): cell for cell in summed}
+        """Every part of the model, by the first name that not all of its layers begin with."""
+        billed = [cell for cell in self.cells if cell.macs or cell.acs]
+        shared = len(commonprefix([cell.layer.split(".")[:-1] for cell in billed]))
+        summed = _summed(billed, lambda cell: _part(cell.layer, shared))
+        return {_part(cell.layer, shared): cell for cell in summed}
 
     def energy_of(self, macs: float, acs: float) -> float:
         """Return the energy of so many operations, in picojoules."""
@@ -281,9 +283,10 @@ _TABLES: dict[str, Callable[[EnergyReport], Iterable[tuple[str, Cell]]]] = {
 }
 
 
-def part_of(layer: str) -> str:
-    """Return the part of the model that a layer belongs to: the first name of its path."""
-    return layer.partition(".")[0] or "(model)"
+def _part(layer: str, shared: int) -> str:
+    """Return the part of the model that a layer belongs to, behind the names that all share."""
+    path = layer.split(".")
+    return path[min(shared, len(path) - 1)] or "(model)"
 
 
 def _millions(count: int) -> str:

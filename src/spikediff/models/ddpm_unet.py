@@ -9,7 +9,6 @@ denoising diffusion probabilistic models", WACV 2024, table 3 (its baseline).
 
 from collections.abc import Sequence
 from math import gcd
-from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
@@ -61,24 +60,4 @@ def ddpm_unet(
         dropout=dropout,
         add_attention=attention,
         attention_head_dim=widths[-1],
-    )
-
-
-def ann_twin(model: Any, attention: bool = False) -> UNet2DModel:
-    """Make the baseline of the same widths, depths and images as a `SpikingUNet`, untrained.
-
-    Args:
-        model: A model with the configuration of `SpikingUNet`.
-        attention: As in `ddpm_unet`.
-    """
-    config = model.config
-    return ddpm_unet(
-        config.sample_size,
-        config.in_channels,
-        config.out_channels,
-        config.base_channels,
-        config.channel_mult,
-        config.layers_per_block,
-        config.dropout,
-        attention,
     )

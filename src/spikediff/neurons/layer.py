@@ -9,8 +9,9 @@ from spikediff.neurons.scan import scan
 class NeuronLayer(nn.Module):
     """The face of a neuron: a window at once, or a step at a time. It keeps no state.
 
-    Abstract: the neurons are its final subclasses, which say only what decays, and override nothing
-    else. An instrument finds the neurons of a model by this type.
+    Abstract: the neurons are its final subclasses, which say only what decays. (The neuron of a
+    converted network also says what its threshold is, because it is learnt.) An instrument finds the
+    neurons of a model by this type.
 
     Args:
         dynamics: The neuron's constants.
