@@ -157,3 +157,12 @@ def test_free_and_negative_costs():
     assert CostTable("free", 0.0, 0.0, "2026").ac_pj == 0
     with pytest.raises(UserError, match="must be >= 0"):
         CostTable("bad", float("nan"), 1.0, "2026")
+
+
+def test_parts_lie_behind_the_names_that_all_layers_share():
+    inner = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    outer = nn.ModuleDict({"unet": inner})
+    outer.forward = lambda x: inner["b"](inner["a"](x))
+    with EnergyMeter(outer) as meter, torch.no_grad():
+        outer(torch.rand(1, 2))
+    assert list(meter.report().parts) == ["a", "b"]

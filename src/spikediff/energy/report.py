@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from spikediff.energy.costs import CostTable
@@ -168,7 +168,8 @@ class EnergyReport:
     def parts(self) -> dict[str, Cell]:
         """Every part of the model, by the first name that not all of its layers begin with."""
         billed = [cell for cell in self.cells if cell.macs or cell.acs]
-        shared = len(commonprefix([cell.layer.split(".")[:-1] for cell in billed]))
+        names = zip(*(cell.layer.split(".")[:-1] for cell in billed), strict=False)
+        shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, names))
         summed = _summed(billed, lambda cell: _part(cell.layer, shared))
         return {_part(cell.layer, shared): cell for cell in summed}
 

@@ -10,8 +10,8 @@ class NeuronLayer(nn.Module):
     """The face of a neuron: a window at once, or a step at a time. It keeps no state.
 
     Abstract: the neurons are its final subclasses, which say only what decays. (The neuron of a
-    converted network also says what its threshold is, because it is learnt.) An instrument finds the
-    neurons of a model by this type.
+    converted network also says what its threshold is, because it is learnt.) An instrument finds
+    the neurons of a model by this type.
 
     Args:
         dynamics: The neuron's constants.
