@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from spikediff.cli.arguments import parse, write_json
-from spikediff.cli.run_data import find_dataset
+from spikediff.cli.run_data import find_dataset, training_images
 from spikediff.errors import UserError
 
 
@@ -47,28 +47,17 @@ def run(arguments: list[str]) -> int:
         raise UserError("--num-images and --batch-size must be at least 1")
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
 
-    import torch
-
     from spikediff.cli.models import load_pipeline, pipeline_folder
-    from spikediff.data import load_images, to_model_range
     from spikediff.pipelines import calibration_timesteps, estimate_second_moment, save_calibration
 
     folder = pipeline_folder(options.source)
     pipe = load_pipeline(options.source, device=options.device)
-    config, unet = pipe.scheduler.config, pipe.unet.config
-    images = load_images(
-        dataset,
-        image_size=unet.sample_size,
-        channels=unet.in_channels,
-        data_dir=data_dir,
-        held_out=False,
-    )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(options.seed))
-    chosen = torch.stack([images[int(i)][0] for i in order[: options.num_images]])
+    config = pipe.scheduler.config
+    images = training_images(pipe, dataset, data_dir, options.num_images, options.seed)
     timesteps = calibration_timesteps(config.num_train_timesteps, options.num_timesteps)
     h = estimate_second_moment(
         pipe.unet,
-        to_model_range(chosen),
+        images,
         pipe.scheduler.alphas_cumprod,
         timesteps,
         seed=options.seed,
@@ -83,8 +72,8 @@ def run(arguments: list[str]) -> int:
         "second_moment_timesteps": timesteps,
         "clip_last_noise": (1.0 if cosine else 2.0) if clip is None else clip,
     }
-    facts = {"dataset": dataset, "images": len(chosen), "seed": options.seed}
+    facts = {"dataset": dataset, "images": len(images), "seed": options.seed}
     path = save_calibration(folder, settings, facts)
     write_json(options.json, settings | facts)
-    print(f"h at {len(timesteps)} timesteps over {len(chosen)} images of {dataset} in {path}")
+    print(f"h at {len(timesteps)} timesteps over {len(images)} images of {dataset} in {path}")
     return 0

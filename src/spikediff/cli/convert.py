@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from spikediff.cli.arguments import parse, write_json
-from spikediff.cli.run_data import find_dataset
+from spikediff.cli.run_data import find_dataset, training_images
 from spikediff.errors import UserError
 
 if TYPE_CHECKING:
@@ -143,19 +143,11 @@ def _check(options: ConvertOptions) -> None:
 
 def _noised_images(pipe: Any, options: ConvertOptions) -> "NoisedImages":
     """Return the inputs that the network sees in training."""
-    import torch
-
     from spikediff.conversion import NoisedImages
-    from spikediff.data import load_images, to_model_range
 
     name, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
-    size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
-    images = load_images(name, image_size=size, channels=channels, data_dir=data_dir)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(options.seed))
-    chosen = torch.stack([images[int(i)][0] for i in order[: options.num_images]])
-    return NoisedImages(
-        to_model_range(chosen).to(pipe.device), pipe.scheduler.alphas_cumprod, options.seed
-    )
+    images = training_images(pipe, name, data_dir, options.num_images, options.seed)
+    return NoisedImages(images.to(pipe.device), pipe.scheduler.alphas_cumprod, options.seed)
 
 
 def _reseeded(noised: "NoisedImages", seed: int) -> "NoisedImages":

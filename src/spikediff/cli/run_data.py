@@ -2,8 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spikediff.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def find_dataset(
@@ -29,6 +33,37 @@ def find_dataset(
     if dataset is None:
         raise UserError(f"{source}: says no data set; give --dataset, for example mnist")
     return dataset, data_dir
+
+
+def training_images(
+    pipe: Any, dataset: str, data_dir: Path | None, count: int, seed: int
+) -> "Tensor":
+    """Return training images as a pipeline's denoiser sees them, less the held-out tenth.
+
+    Args:
+        pipe: A pipeline with a `unet`.
+        dataset: Name of the data set.
+        data_dir: Folder that holds it.
+        count: How many, at most.
+        seed: Which ones.
+
+    Returns:
+        Images in [-1, 1], [N, C, H, W].
+    """
+    import torch
+
+    from spikediff.data import load_images, to_model_range
+
+    config = pipe.unet.config
+    images = load_images(
+        dataset,
+        image_size=config.sample_size,
+        channels=config.in_channels,
+        data_dir=data_dir,
+        held_out=False,
+    )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return to_model_range(torch.stack([images[int(i)][0] for i in order[:count]]))
 
 
 def trained_on_held_out(source: Path) -> bool:
