@@ -281,6 +281,22 @@ def test_steps_are_the_timesteps_of_a_generation():
     assert "step" not in vars(pipe.scheduler)  # as it was
 
 
+def test_meters_nest():
+    pipe = SpikingDiffusionPipeline(small_unet(), make_scheduler("ddim"))
+    pipe.set_progress_bar_config(disable=True)
+    with EnergyMeter(pipe) as outer:
+        with EnergyMeter(pipe) as inner:
+            pipe(seeds=[0], num_inference_steps=2, output_type="pt")
+        pipe(seeds=[0], num_inference_steps=2, output_type="pt")
+    once, twice = inner.report(), outer.report()
+    assert (twice.macs, twice.acs) == (2 * once.macs, 2 * once.acs)
+    assert twice.neuron_updates == 2 * once.neuron_updates
+    billed = {c.operation: c.elements for c in once.layers if c.layer == "scheduler"}
+    assert {c.operation: c.elements for c in twice.layers if c.layer == "scheduler"} == {
+        operation: 2 * elements for operation, elements in billed.items()
+    }
+
+
 def test_two_batches_are_more_images_of_the_same_steps():
     model = small_unet()
     x = torch.randn(3, 1, 8, 8, generator=GENERATOR)

@@ -155,8 +155,12 @@ class EnergyMeter:
 
         # The signature stays visible: a pipeline asks it which options a step knows.
         watched.__wrapped__ = step  # type: ignore[attr-defined]
+        outer = vars(scheduler).get("step")  # of another meter, which watches too
         scheduler.step = watched
-        self._exit.callback(partial(delattr, scheduler, "step"))
+        if outer is None:
+            self._exit.callback(partial(delattr, scheduler, "step"))
+        else:
+            self._exit.callback(partial(setattr, scheduler, "step", outer))
 
     def _new_step(self, root: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """A model is called: with a timestep, it begins that denoising step."""
