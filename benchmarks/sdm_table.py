@@ -31,7 +31,7 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
     pipe = load_pipeline(run, solver)
     pipe.set_progress_bar_config(disable=True)
     scale = None if threshold is None else parse_scale(threshold)
-    dataset, data_dir = find_dataset(run, None, args.data_dir)
+    dataset, data_dir = find_dataset(run, args.dataset, args.data_dir)
     cache = cache_folder(None)
     result = evaluate(
         guided_images(pipe, scale, args.seed, steps, BATCH),
@@ -72,6 +72,9 @@ def main() -> None:
     parser.add_argument("--num-samples", type=int)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=20_000)
+    parser.add_argument(
+        "--dataset", help="for pipelines, which do not say what they were trained on"
+    )
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
