@@ -23,6 +23,10 @@ from spikediff.evaluation.protocol import load_protocol
 from spikediff.evaluation.run import evaluate
 from spikediff.guidance import parse_scale
 
+_HEADER = (
+    "| model | sampler | steps | Frechet | inception score | precision, recall | energy, image |\n"
+    "|---|---|---|---|---|---|---|"
+)
 BATCH = 71  # 355 images in five batches of the same size
 
 
@@ -66,7 +70,7 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
 def main() -> None:
     """Measure what is missing; write after every row; print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", metavar="NAME=RUN[@THRESHOLD]")
+    parser.add_argument("models", nargs="*", metavar="NAME=RUN[@THRESHOLD]")
     parser.add_argument("--solvers", default="ddpm,ddim,dpmsolver++,unipc,analytic-dpm")
     parser.add_argument("--steps", default="10,20,50,100")
     parser.add_argument("--num-samples", type=int)
@@ -91,16 +95,18 @@ def main() -> None:
                 rows.append({**told, "steps": steps, **row})
                 args.output.write_text(json.dumps(rows, indent=1) + "\n")
                 print(line(rows[-1]), flush=True)
+    print("\n".join([_HEADER, *map(line, rows)]))
 
 
 def line(row: dict[str, Any]) -> str:
     """Return a row of the table."""
-    frechet = row["metrics"]["frechet"]
-    recall, precision = row["metrics"]["recall"], row["metrics"]["precision"]
+    metrics = row["metrics"]
+    frechet = f"{metrics['frechet']['mean']:.1f} ± {metrics['frechet']['std']:.1f}"
+    score = f"{metrics['inception_score']['mean']:.2f} ± {metrics['inception_score']['std']:.2f}"
+    both = f"{metrics['precision']['mean']:.2f}, {metrics['recall']['mean']:.2f}"
     return (
-        f"| {row['model']} | {row['solver']} | {row['steps']} | {frechet['mean']:.1f} ± "
-        f"{frechet['std']:.1f} | {precision['mean']:.2f}, {recall['mean']:.2f} | "
-        f"{row['energy_per_image_uj']:.0f} |"
+        f"| {row['model']} | {row['solver']} | {row['steps']} | {frechet} | {score} | "
+        f"{both} | {row['energy_per_image_uj']:.0f} µJ |"
     )
 
 
