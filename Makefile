@@ -10,22 +10,22 @@ demo: $(READY)  ## train on real digits for a few minutes and show what comes ou
 	$(BIN)/spikediff demo
 
 test: $(READY)  ## unit tests and doctests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)  ## format, style, types, and the order of imports
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 check: lint test  ## what CI runs
 
 format: $(READY)
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
