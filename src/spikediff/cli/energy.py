@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
         meter = _observe(pipe, options)
     report = _priced(meter, options)
     twin = _priced(_observe_twin(pipe, options), options) if options.compare else None
-    figures = report.to_dict()
+    figures = report.to_dict() | {"threshold": options.threshold}
     print(report.table(options.by))
     _tell_totals(report)
     if options.memory:
