@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from spikediff.coding.direct import direct
+from spikediff.coding.postsynaptic import postsynaptic_potential
 from spikediff.coding.readout import decayed_sum, last, mean
 
 ENCODERS: dict[str, Callable[[Tensor, int], Tensor]] = {"direct": direct}
@@ -14,4 +15,12 @@ DECODERS: dict[str, Callable[[Tensor], Tensor]] = {
     "last": last,
 }
 
-__all__ = ["DECODERS", "ENCODERS", "decayed_sum", "direct", "last", "mean"]
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "decayed_sum",
+    "direct",
+    "last",
+    "mean",
+    "postsynaptic_potential",
+]

@@ -2,11 +2,12 @@
 
 from torch import nn
 
-from spikediff.layers.conv_norm import ConvNorm
+from spikediff.layers.conv_norm import ConvNorm, Norm
 from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.resampling import Downsample, Upsample, nearest_upsample
 from spikediff.layers.residual import Neuron, PlainBlock, PreSpikeBlock
 from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
+from spikediff.layers.threshold_norm import ThresholdNorm
 from spikediff.layers.time import fold_time, over_time, unfold_time
 from spikediff.layers.timestep_embedding import TimestepEmbedding, sinusoidal_embedding
 
@@ -17,9 +18,11 @@ __all__ = [
     "ConvNorm",
     "Downsample",
     "Neuron",
+    "Norm",
     "PlainBlock",
     "PreSpikeBlock",
     "TemporalScaling",
+    "ThresholdNorm",
     "TimestepEmbedding",
     "Upsample",
     "WindowDropout",

@@ -1,9 +1,13 @@
-"""Convolution and batch norm: what turns spikes into the current of the next neuron."""
+"""Convolution and norm: what turns spikes into the current of the next neuron."""
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import over_time
+
+Norm = Callable[[int], nn.Module]
 
 
 class ConvNorm(nn.Module):
@@ -12,19 +16,29 @@ class ConvNorm(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the current.
-        stride: Stride of the 3x3 convolution.
+        stride: Stride of the convolution.
         scaling: Makes what scales the current, `TemporalScaling`; p = 1 by default.
+        norm: Makes the norm of a number of channels.
+        kernel_size: Odd size of the kernel; the padding keeps the image's size.
 
     Shape: [T, B, C_in, H, W] -> [T, B, C_out, H / stride, W / stride].
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int = 1, scaling: Scaling = nn.Identity
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        scaling: Scaling = nn.Identity,
+        norm: Norm = nn.BatchNorm2d,
+        kernel_size: int = 3,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2
+        )
         self.scaling = scaling()
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the current [T, B, C_out, H', W']."""

@@ -6,7 +6,7 @@ streams calls `step(current, state) -> (spike, state)`. There is nothing to rese
 
 from spikediff.neurons.dynamics import Dynamics, NeuronState, charge, fire, reset
 from spikediff.neurons.integrate_and_fire import IF, integrate_and_fire
-from spikediff.neurons.layer import NeuronLayer
+from spikediff.neurons.layer import Memory, NeuronLayer
 from spikediff.neurons.leaky import LIF, leaky_integrate_and_fire
 from spikediff.neurons.parametric_leaky import ParametricLIF
 from spikediff.neurons.scan import scan
@@ -35,6 +35,7 @@ __all__ = [
     "SURROGATES",
     "ATan",
     "Dynamics",
+    "Memory",
     "NeuronLayer",
     "NeuronState",
     "ParametricLIF",

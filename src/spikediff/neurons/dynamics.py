@@ -4,7 +4,7 @@ For a membrane $v$, an input current $I$ and the rest potential $v_{rest}$ (`v_r
 reset, 0 under a soft one):
 
     charge   u[n] = v_rest + decay (v[n-1] - v_rest) + gain I[n]
-    fire     s[n] = H(u[n] - v_threshold)
+    fire     s[n] = H(u[n] - v_threshold)                 H(0) = 1, or 0 (strict_threshold)
     reset    v[n] = (1 - s[n]) u[n] + s[n] v_reset        hard
              v[n] = u[n] - s[n] v_threshold               soft  (v_reset is None)
 
@@ -47,6 +47,7 @@ class Dynamics:
         decay_input: Whether the input is scaled by `1/tau`, as the membrane's pull to rest is.
         v_negative: Set for a signed neuron: it emits -1 at `u <= -v_negative`, provided that it
             has more positive than negative spikes behind it.
+        strict_threshold: Whether the neuron stays silent at exactly `u == v_threshold`.
     """
 
     v_threshold: float = 1.0
@@ -56,6 +57,7 @@ class Dynamics:
     detach_reset: bool = False
     decay_input: bool = False
     v_negative: float | None = None
+    strict_threshold: bool = False
 
     def __post_init__(self) -> None:
         """Refuse constants under which the neuron could never rest."""
@@ -90,7 +92,8 @@ def charge(v: Tensor, current: Tensor, decay: Decay, dynamics: Dynamics) -> Tens
 
 def fire(u: Tensor, net_spikes: Tensor | None, dynamics: Dynamics) -> Tensor:
     """Return the spikes: 0 or 1, and for a signed neuron also -1."""
-    spikes = torch.ge(u, dynamics.v_threshold, out=torch.empty_like(u))  # 0.0 or 1.0 at once
+    reaches = torch.gt if dynamics.strict_threshold else torch.ge
+    spikes = reaches(u, dynamics.v_threshold, out=torch.empty_like(u))  # 0.0 or 1.0 at once
     if dynamics.v_negative is None or net_spikes is None:
         return spikes
     return spikes - ((u <= -dynamics.v_negative) & (net_spikes > 0)).to(u.dtype)

@@ -1,9 +1,13 @@
 """What all neuron layers are: constants, a decay, and the scan over a window."""
 
+from collections.abc import MutableMapping
+
 from torch import Tensor, nn
 
 from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
 from spikediff.neurons.scan import scan
+
+Memory = MutableMapping["NeuronLayer", NeuronState]
 
 
 class NeuronLayer(nn.Module):
@@ -26,9 +30,19 @@ class NeuronLayer(nn.Module):
         """Multiplier of the membrane per spiking step."""
         raise NotImplementedError
 
-    def forward(self, current: Tensor) -> Tensor:
-        """Return the spikes [T, ...] for the currents [T, ...] of one window, from rest."""
-        return scan(current, self.dynamics, self.decay)[0]
+    def forward(self, current: Tensor, memory: Memory | None = None) -> Tensor:
+        """Return the spikes [T, ...] for the currents [T, ...] of one window.
+
+        Args:
+            current: Currents [T, ...].
+            memory: States by layer, of a network that streams: the window goes on from this layer's
+                state in it (from rest where there is none yet) and leaves the new state there.
+                Without a memory the window starts from rest, and nothing is kept.
+        """
+        if memory is None:
+            return scan(current, self.dynamics, self.decay)[0]
+        spikes, memory[self] = scan(current, self.dynamics, self.decay, memory.get(self))
+        return spikes
 
     def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
         """Return the spike and the state after one step, for a current [...]; None starts fresh."""

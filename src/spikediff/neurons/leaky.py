@@ -65,6 +65,7 @@ class LIF(NeuronLayer):
         decay: The multiplier instead of the time constant.
         decay_input: Whether the input is scaled by `1/tau` too.
         v_init: Membrane of a fresh neuron; None stands for the rest potential.
+        strict_threshold: Whether it fires at `u > v_threshold` only (FSVAE, FSDDIM).
 
     Raises:
         UserError: `tau` and `decay` are both given, or out of range.
@@ -85,10 +86,18 @@ class LIF(NeuronLayer):
         decay: float | None = None,
         decay_input: bool = True,
         v_init: float | None = None,
+        strict_threshold: bool = False,
     ) -> None:
-        surrogate = make_surrogate(surrogate)
         super().__init__(
-            Dynamics(v_threshold, v_reset, v_init, surrogate, detach_reset, decay_input)
+            Dynamics(
+                v_threshold,
+                v_reset,
+                v_init,
+                make_surrogate(surrogate),
+                detach_reset,
+                decay_input,
+                strict_threshold=strict_threshold,
+            )
         )
         self._decay = decay_of(tau, decay)
 

@@ -69,10 +69,12 @@ class Sigmoid:
 
 @dataclass(frozen=True)
 class Rectangular:
-    r"""$g(z) = \frac{1}{a}\,[\,|z| < a/2\,]$, unit area.
+    r"""$g(z) = \frac{1}{a}\,[\,|z - c| < a/2\,]$, unit area.
 
     Attributes:
         width: The full width a, in units of the membrane.
+        center: c, where the rectangle stands; 0 is the threshold. FSVAE's released code has it
+            about the membrane 0, which is c = -v_threshold.
 
     Example:
         >>> Rectangular(width=0.5).derivative(torch.tensor([0.0, 0.3])).tolist()
@@ -82,10 +84,11 @@ class Rectangular:
     """
 
     width: float = 1.0
+    center: float = 0.0
 
     def derivative(self, z: Tensor) -> Tensor:
         """Return g(z)."""
-        return (z.abs() < self.width / 2).to(z.dtype).mul_(1.0 / self.width)
+        return ((z - self.center).abs() < self.width / 2).to(z.dtype).mul_(1.0 / self.width)
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,6 @@ def make_surrogate(spec: "str | Mapping[str, Any] | Surrogate") -> Surrogate:
     for key, value in options.items():
         if key not in known:
             raise UserError(f"surrogate {name!r}: unknown option {key!r}; it has {known}")
-        if not value > 0:
+        if key != "center" and not value > 0:
             raise UserError(f"surrogate {name!r}: {key} = {value} must be positive")
     return SURROGATES[name](**options)
