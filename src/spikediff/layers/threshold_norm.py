@@ -10,13 +10,13 @@ class ThresholdNorm(nn.Module):
     $y = \alpha\,V_{th}\,\gamma\,(x - \mu) / \sqrt{\sigma^2 + \varepsilon} + \beta$, with statistics
     joint over batch, space and, because the spiking steps are folded into the batch, time.
 
-    It is no `BatchNorm2d`: tools that convert those in place (`SyncBatchNorm.convert_sync_batchnorm`,
-    as FSDDIM's trainer calls it) would drop alpha without a word.
+    It is no `BatchNorm2d`, because tools that convert those in place would drop alpha without a
+    word: `SyncBatchNorm.convert_sync_batchnorm` does so in FSDDIM's trainer.
 
     Args:
         channels: C.
-        alpha: Factor of the gain; $1/\sqrt{2}$ where two such currents meet, so that their sum keeps
-            the variance of one.
+        alpha: Factor of the gain; $1/\sqrt{2}$ where two such currents meet, so that their sum
+            keeps the variance of one.
         v_threshold: $V_{th}$ of the neuron.
         eps: Added to the variance.
         momentum: Weight of a batch in the running statistics.

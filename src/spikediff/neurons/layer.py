@@ -39,15 +39,19 @@ class NeuronLayer(nn.Module):
                 state in it (from rest where there is none yet) and leaves the new state there.
                 Without a memory the window starts from rest, and nothing is kept.
         """
-        if memory is None:
-            return scan(current, self.dynamics, self.decay)[0]
-        spikes, memory[self] = scan(current, self.dynamics, self.decay, memory.get(self))
+        spikes, state = self.run(current, None if memory is None else memory.get(self))
+        if memory is not None:
+            memory[self] = state
         return spikes
 
     def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
         """Return the spike and the state after one step, for a current [...]; None starts fresh."""
-        spikes, state = scan(current[None], self.dynamics, self.decay, state)
+        spikes, state = self.run(current[None], state)
         return spikes[0], state
+
+    def run(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
+        """Return the spikes [T, ...] and the state after them; None starts from rest."""
+        return scan(current, self.dynamics, self.decay, state)
 
     def extra_repr(self) -> str:
         """Return the constants, for `print(model)`."""

@@ -136,7 +136,7 @@ def make_surrogate(spec: "str | Mapping[str, Any] | Surrogate") -> Surrogate:
 
     Example:
         >>> make_surrogate({"name": "rectangular", "width": 0.5})
-        Rectangular(width=0.5)
+        Rectangular(width=0.5, center=0.0)
     """
     if isinstance(spec, str):
         return make_surrogate({"name": spec})

@@ -52,14 +52,9 @@ class ConvertedIF(NeuronLayer):
         """No leak."""
         return 1.0
 
-    def forward(self, current: Tensor) -> Tensor:
-        """Return the spikes [T, ...] for the currents [T, ...] of one window, from rest."""
-        return scan(current / self.clip, self._dynamics_in_clips())[0]
-
-    def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
-        """Return the spike and the state after one step; its membrane is in units of the clip."""
-        spikes, state = scan(current[None] / self.clip, self._dynamics_in_clips(), state=state)
-        return spikes[0], state
+    def run(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
+        """Return the spikes [T, ...] and the state after them, whose membrane is in clips."""
+        return scan(current / self.clip, self._dynamics_in_clips(), state=state)
 
     def _dynamics_in_clips(self) -> Dynamics:
         if self.dynamics.v_negative is None:
