@@ -123,3 +123,11 @@ def load_renamed(
         name = type(model).__name__
         raise UserError(f"{what}: {len(faults)} keys do not fit a {name}: {shown}")
     model.load_state_dict(loaded)
+
+
+def conv3d_as_conv2d(tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor; a Conv3d's weight of kernel (k, k, 1) as the Conv2d's that it is.
+
+    The published systems convolve windows whose last axis is time; no kernel mixes spiking steps.
+    """
+    return tensor.squeeze(-1) if tensor.dim() == 5 and name.endswith("weight") else tensor

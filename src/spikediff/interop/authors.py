@@ -7,6 +7,7 @@ from typing import Any
 from diffusers.models.modeling_utils import ModelMixin
 
 from spikediff.errors import UserError, suggestion
+from spikediff.interop.fsddim import load_fsddim
 from spikediff.interop.sddpm import load_sddpm
 from spikediff.interop.sdm import load_sdm
 from spikediff.interop.sdm_converted import load_sdm_converted, load_sdm_quantised
@@ -17,8 +18,9 @@ SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
     "sdm": load_sdm,
     "sdm-converted": load_sdm_converted,
     "sdm-quantised": load_sdm_quantised,
+    "fsddim": load_fsddim,
 }
-_PLACES = ("net_model", "ema_model", "model", "state_dict")
+_PLACES = ("net_model", "ema_model", "model", "model_state_dict", "state_dict")
 
 
 def load_authors_checkpoint(
@@ -26,6 +28,7 @@ def load_authors_checkpoint(
     system: str,
     spiking_steps: int = 4,
     sample_size: int = 32,
+    residual_alpha: float | None = None,
 ) -> ModelMixin:
     """Build our model from a checkpoint of the authors' code.
 
@@ -37,16 +40,23 @@ def load_authors_checkpoint(
         system: A key of `SYSTEMS`.
         spiking_steps: T of the training run; of "sdm", whose weights tell it, not consulted.
         sample_size: Image size that a pipeline makes.
+        residual_alpha: Of "fsddim" only, 1.0 by default; see `interop.fsddim.load_fsddim`.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        UserError: The system is unknown, the file unreadable, or keys do not fit; all are listed.
+        UserError: The system is unknown or has no `residual_alpha`, the file unreadable, or keys do
+            not fit; all are listed.
     """
     if system not in SYSTEMS:
         raise UserError(f"unknown system {system!r}; {suggestion(system, SYSTEMS)}")
     content = read_foreign_weights(path_or_state_dict)
     where = "state dict" if isinstance(path_or_state_dict, Mapping) else str(path_or_state_dict)
     state = find_state_dict(content, _PLACES, where)
-    return SYSTEMS[system](state, spiking_steps=spiking_steps, sample_size=sample_size)
+    options: dict[str, Any] = {"spiking_steps": spiking_steps, "sample_size": sample_size}
+    if residual_alpha is not None:
+        if system != "fsddim":
+            raise UserError(f"residual_alpha = {residual_alpha}: {system!r} has none; leave it out")
+        options["residual_alpha"] = residual_alpha
+    return SYSTEMS[system](state, **options)

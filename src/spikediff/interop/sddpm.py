@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError
 from spikediff.models import SpikingUNet
-from spikediff.weights import load_renamed
+from spikediff.weights import conv3d_as_conv2d, load_renamed
 
 # Our name -> theirs, the first pattern that matches wins.
 _RENAME = [
@@ -103,8 +103,3 @@ def load_sddpm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -
     load_renamed(model, state, "SDDPM checkpoint", sddpm_key, conv3d_as_conv2d)
     model.eval()
     return model
-
-
-def conv3d_as_conv2d(tensor: Tensor, key: str) -> Tensor:
-    """Return the authors' tensor; their Conv3d of kernel (3, 3, 1) as the Conv2d that it is."""
-    return tensor.squeeze(-1) if key == "T_output_layer.weight" else tensor

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.interop.sddpm import conv3d_as_conv2d, infer_sddpm_config, sddpm_key
+from spikediff.interop.sddpm import infer_sddpm_config, sddpm_key
 from spikediff.models import SpikingUNet
-from spikediff.weights import load_renamed
+from spikediff.weights import conv3d_as_conv2d, load_renamed
 
 
 def sdm_key(key: str) -> str:

@@ -4,12 +4,22 @@ from torch import nn
 
 from spikediff.layers.conv_norm import ConvNorm, Norm
 from spikediff.layers.dropout import WindowDropout
+from spikediff.layers.post_activation import PostActivationBlock
 from spikediff.layers.resampling import Downsample, Upsample, nearest_upsample
 from spikediff.layers.residual import Neuron, PlainBlock, PreSpikeBlock
+from spikediff.layers.synaptic_resampling import (
+    SynapticResampling,
+    average_downsample,
+    same_size,
+)
 from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
 from spikediff.layers.threshold_norm import ThresholdNorm
 from spikediff.layers.time import fold_time, over_time, unfold_time
-from spikediff.layers.timestep_embedding import TimestepEmbedding, sinusoidal_embedding
+from spikediff.layers.timestep_embedding import (
+    SpikingTimestepEmbedding,
+    TimestepEmbedding,
+    sinusoidal_embedding,
+)
 
 BLOCKS: dict[str, type[nn.Module]] = {"pre_spike": PreSpikeBlock, "plain": PlainBlock}
 
@@ -20,15 +30,20 @@ __all__ = [
     "Neuron",
     "Norm",
     "PlainBlock",
+    "PostActivationBlock",
     "PreSpikeBlock",
+    "SpikingTimestepEmbedding",
+    "SynapticResampling",
     "TemporalScaling",
     "ThresholdNorm",
     "TimestepEmbedding",
     "Upsample",
     "WindowDropout",
+    "average_downsample",
     "fold_time",
     "nearest_upsample",
     "over_time",
+    "same_size",
     "scaling_factors",
     "sinusoidal_embedding",
     "unfold_time",

@@ -1,6 +1,7 @@
 r"""The diffusion timestep, as a vector that blocks add to their currents.
 
-It knows the diffusion clock alone: the same vector serves all spiking steps.
+`TimestepEmbedding` knows the diffusion clock alone: the same vector serves all spiking steps.
+`SpikingTimestepEmbedding` answers at every spiking step, through neurons of its own.
 """
 
 import math
@@ -8,16 +9,22 @@ import math
 import torch
 from torch import Tensor, nn
 
+from spikediff.layers.residual import Neuron
+from spikediff.layers.time import over_time
+from spikediff.neurons import Memory
 
-def sinusoidal_embedding(timestep: Tensor, channels: int) -> Tensor:
+
+def sinusoidal_embedding(timestep: Tensor, channels: int, reach_slowest: bool = False) -> Tensor:
     r"""Embed timesteps in sines and cosines, interleaved.
 
     $e_{2i} = \sin(\omega_i t)$, $e_{2i+1} = \cos(\omega_i t)$,
-    $\omega_i = 10000^{-2i/C}$.
+    $\omega_i = 10000^{-i/n}$ for $0 \le i < C/2$, with $n = C/2$ or $C/2 - 1$.
 
     Args:
         timestep: Timesteps [B], integral or not.
         channels: C, even.
+        reach_slowest: Whether $n = C/2 - 1$, so that the last rate is 1/10000 itself (FSDDIM);
+            else $n = C/2$ (SDDPM, and Vaswani et al.).
 
     Returns:
         The embedding [B, C], float32.
@@ -28,8 +35,10 @@ def sinusoidal_embedding(timestep: Tensor, channels: int) -> Tensor:
 
     Reference: Vaswani et al., "Attention is all you need", 2017.
     """
-    places = torch.arange(0, channels, 2, device=timestep.device)
-    rates = torch.exp(places * (-math.log(10000.0) / channels))  # [C/2]
+    half = channels // 2
+    places = torch.arange(half, device=timestep.device)
+    intervals = max(half - 1, 1) if reach_slowest else half
+    rates = torch.exp(places * (-math.log(10000.0) / intervals))  # [C/2]
     angles = timestep.float()[:, None] * rates  # [B, C/2]
     pairs = torch.stack([angles.sin(), angles.cos()], dim=-1)  # [B, C/2, 2]
     return pairs.flatten(1)
@@ -62,3 +71,44 @@ class TimestepEmbedding(nn.Module):
         hidden = nn.functional.silu(self.linear1(embedded))
         out: Tensor = self.linear2(hidden)
         return out
+
+
+class SpikingTimestepEmbedding(nn.Module):
+    """Sinusoidal table, then `Linear - neuron - Linear`: a current at every spiking step.
+
+    Its only real-valued input is a row of the table, which is the same at every spiking step of a
+    timestep: a chip keeps the first layer's currents as biases, one row a timestep.
+
+    Args:
+        channels: Width of the table.
+        embedding_channels: Width of the result.
+        num_train_timesteps: Rows of the table, which is a buffer as in the authors' network.
+        neuron: Makes one neuron layer.
+
+    Shape: [B] -> [T, B, embedding_channels].
+
+    Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
+    """
+
+    table: Tensor
+
+    def __init__(
+        self, channels: int, embedding_channels: int, num_train_timesteps: int, neuron: Neuron
+    ) -> None:
+        super().__init__()
+        table = sinusoidal_embedding(torch.arange(num_train_timesteps), channels, True)
+        self.register_buffer("table", table)
+        self.linear1 = nn.Linear(channels, embedding_channels)
+        self.neuron = neuron()
+        self.linear2 = nn.Linear(embedding_channels, embedding_channels)
+
+    def forward(self, timestep: Tensor, spiking_steps: int, memory: Memory | None = None) -> Tensor:
+        """Return the embedding of timesteps [B], integral or not, over so many spiking steps."""
+        current = self.linear1(self.embed(timestep)).expand(spiking_steps, -1, -1)  # [T, B, E]
+        return over_time(self.linear2, self.neuron(current, memory))
+
+    def embed(self, timestep: Tensor) -> Tensor:
+        """Return the sines and cosines of timesteps [B]: [B, channels]."""
+        if not timestep.is_floating_point():
+            return self.table[timestep]
+        return sinusoidal_embedding(timestep, self.table.shape[1], True).to(self.table.dtype)

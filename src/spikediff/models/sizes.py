@@ -1,6 +1,8 @@
-"""The sizes that a U-Net may have."""
+"""The sizes that a U-Net may have, and the images that it may be shown."""
 
 from collections.abc import Sequence
+
+from torch import Tensor
 
 from spikediff.errors import UserError
 
@@ -48,4 +50,29 @@ channel_mult=(1, 2, 2) has 3 levels
         raise UserError(
             f"{network}: layers_per_block={layers_per_block} must be at least 1, and "
             f"dropout={dropout} in [0, 1)"
+        )
+
+
+def check_sample(network: str, sample: Tensor, channels: int, levels: int) -> None:
+    """Refuse images that a U-Net cannot halve between its levels, or of other channels.
+
+    Args:
+        network: Name of the network, for the message.
+        sample: Images [B, C, H, W].
+        channels: C of the network.
+        levels: Levels of the network.
+
+    Raises:
+        UserError: The channels or the size do not fit.
+    """
+    if sample.dim() != 4 or sample.shape[1] != channels:
+        raise UserError(
+            f"{network}: expects images [B, {channels}, H, W], got {tuple(sample.shape)}; "
+            f"the model was made with in_channels={channels}"
+        )
+    factor = 2 ** (levels - 1)
+    if sample.shape[2] % factor or sample.shape[3] % factor:
+        raise UserError(
+            f"{network}: image size {tuple(sample.shape[2:])} is not divisible by {factor}; "
+            f"pad the images, or make the model with fewer than {levels} levels"
         )

@@ -17,7 +17,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.coding import DECODERS, direct
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError
 from spikediff.layers import (
     BLOCKS,
     ConvNorm,
@@ -28,8 +28,8 @@ from spikediff.layers import (
     over_time,
 )
 from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
-from spikediff.models.sizes import check_sizes
-from spikediff.neurons import NEURONS
+from spikediff.models.parts import choose, make_neuron_maker
+from spikediff.models.sizes import check_sample, check_sizes
 
 MakeBlock = Callable[..., nn.Module]
 
@@ -146,12 +146,12 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         )
         if spiking_steps < 1:
             raise UserError(f"SpikingUNet: spiking_steps={spiking_steps} must be at least 1")
-        make_neuron = _neuron_maker(neuron, neuron_options or {})
+        make_neuron = make_neuron_maker("SpikingUNet", neuron, neuron_options or {})
         make_scaling: Scaling = (
             partial(TemporalScaling, spiking_steps) if temporal_scaling else nn.Identity
         )
         make_block = partial(
-            _choose(BLOCKS, "block", block),
+            choose("SpikingUNet", BLOCKS, "block", block),
             embedding_channels=4 * base_channels,
             neuron=make_neuron,
             dropout=dropout,
@@ -165,7 +165,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         def grow(width: int) -> nn.Module:
             return Upsample(width, make_neuron, pre_spike, make_scaling)
 
-        self.decode = _choose(DECODERS, "readout", readout)
+        self.decode = choose("SpikingUNet", DECODERS, "readout", readout)
 
         self.time_embedding = TimestepEmbedding(
             base_channels, 4 * base_channels, num_train_timesteps
@@ -207,7 +207,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         Raises:
             UserError: The channels or the size do not fit the network.
         """
-        self._check_sample(sample)
+        check_sample("SpikingUNet", sample, self.config.in_channels, len(self.config.channel_mult))
         timestep = torch.as_tensor(timestep, device=sample.device)
         embedding = self.time_embedding(timestep.reshape(-1))  # [B or 1, E]
         h = self.stem(sample)  # [T, B, C, H, W]
@@ -224,19 +224,6 @@ class SpikingUNet(ModelMixin, ConfigMixin):
                 h = block(torch.cat([h, skips.pop()], dim=2), embedding)
         estimate = self.decode(self.head(h))  # [T, B, C, H, W] -> [B, C, H, W]
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
-
-    def _check_sample(self, sample: Tensor) -> None:
-        channels, factor = self.config.in_channels, 2 ** (len(self.config.channel_mult) - 1)
-        if sample.dim() != 4 or sample.shape[1] != channels:
-            raise UserError(
-                f"SpikingUNet: expects images [B, {channels}, H, W], got {tuple(sample.shape)}; "
-                f"the model was made with in_channels={channels}"
-            )
-        if sample.shape[2] % factor or sample.shape[3] % factor:
-            raise UserError(
-                f"SpikingUNet: image size {tuple(sample.shape[2:])} is not divisible by {factor}; "
-                f"pad the images, or use fewer levels than channel_mult={self.config.channel_mult}"
-            )
 
 
 def _way_down(
@@ -272,21 +259,3 @@ def _xavier(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
     nn.init.xavier_uniform_(layer.weight, gain=gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-
-
-def _choose(table: Mapping[str, Any], what: str, name: str) -> Any:
-    if name not in table:
-        raise UserError(f"SpikingUNet: unknown {what} {name!r}; {suggestion(name, table)}")
-    return table[name]
-
-
-def _neuron_maker(name: str, options: Mapping[str, Any]) -> Neuron:
-    """Return what makes one neuron layer; refuse options that the neuron does not have."""
-    make: Neuron = partial(_choose(NEURONS, "neuron", name), **options)
-    try:
-        make()
-    except TypeError as error:
-        raise UserError(
-            f"SpikingUNet: neuron_options={dict(options)} do not fit neuron {name!r} ({error})"
-        ) from error
-    return make

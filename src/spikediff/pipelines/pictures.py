@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffusers.utils import make_image_grid
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from spikediff.data import to_uint8
+from spikediff.errors import UserError
 
 _READABLE = 640  # pixels: a grid is magnified by a whole number until it is about this wide
 _GAP = 48  # grey level of the lines between the images of a grid
@@ -18,6 +20,30 @@ def to_pil(sample: Tensor) -> list[Image.Image]:
     """Return images [B, C, H, W] in [-1, 1] as PIL images: "L" for one channel, else "RGB"."""
     pixels = to_uint8(sample).permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, C]
     return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
+
+
+def _to_unit(sample: Tensor) -> Tensor:
+    return (sample / 2 + 0.5).clamp(0, 1)
+
+
+# From images [B, C, H, W] in [-1, 1] to what a pipeline's caller asked for.
+OUTPUT_TYPES: dict[str, Callable[[Tensor], Any]] = {
+    "pil": to_pil,
+    "np": lambda sample: _to_unit(sample).permute(0, 2, 3, 1).cpu().numpy(),
+    "pt": _to_unit,
+}
+
+
+def check_call(output_type: str, num_inference_steps: int) -> None:
+    """Refuse a call of a pipeline that could not end well, before it computes.
+
+    Raises:
+        UserError: The output type is unknown, or there is no step to make.
+    """
+    if output_type not in OUTPUT_TYPES:
+        raise UserError(f"unknown output_type {output_type!r}; choose from {list(OUTPUT_TYPES)}")
+    if num_inference_steps < 1:
+        raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
 
 
 def image_grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

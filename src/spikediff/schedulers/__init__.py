@@ -16,6 +16,7 @@ from spikediff.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     from spikediff.schedulers.analytic_dpm import AnalyticDPMScheduler
+    from spikediff.schedulers.synaptic_current_ddim import SynapticCurrentDDIMScheduler
 
 _COMMON: dict[str, Any] = {"timestep_spacing": "trailing"}
 
@@ -28,11 +29,15 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "unipc": ("UniPCMultistepScheduler", {**_COMMON, "solver_order": 2}),
     "deis": ("DEISMultistepScheduler", {**_COMMON, "solver_order": 2}),
+    "synaptic-ddim": ("SynapticCurrentDDIMScheduler", _COMMON),
     "analytic-dpm": ("AnalyticDPMScheduler", {"timestep_spacing": "linspace", "clip_sample": True}),
 }
 
 # Our own classes and their modules in this room, loaded on demand: each imports diffusers.
-_OURS = {"AnalyticDPMScheduler": "analytic_dpm"}
+_OURS = {
+    "AnalyticDPMScheduler": "analytic_dpm",
+    "SynapticCurrentDDIMScheduler": "synaptic_current_ddim",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -86,4 +91,9 @@ def _only_ours() -> set[str]:
     return set().union(*map(_settings_of, _OURS)) - set().union(*map(_settings_of, theirs))
 
 
-__all__ = ["SCHEDULERS", "AnalyticDPMScheduler", "make_scheduler"]
+__all__ = [
+    "SCHEDULERS",
+    "AnalyticDPMScheduler",
+    "SynapticCurrentDDIMScheduler",
+    "make_scheduler",
+]

@@ -1,0 +1,153 @@
+"""FSDDIM's way of generating: synaptic currents from the first step to the last, decoded once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+import spikediff.models  # noqa: F401 -- from_pretrained finds a component's class only if loaded
+from spikediff.coding import direct, mean
+from spikediff.errors import UserError
+from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
+from spikediff.pipelines.seeding import Generators, generators_of
+
+StepCallback = Callable[["SynapticCurrentPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]]
+
+
+@dataclass
+class SynapticCurrentOutput(ImagePipelineOutput):
+    """Images, and how far apart the currents of the spiking steps drifted.
+
+    Attributes:
+        images: The images.
+        current_variance: Variance over the T spiking steps, averaged over all else: before the
+            first step, where it is 0, and after every step. It is what the consistency term of the
+            loss bounds: training shows the network equal currents only.
+    """
+
+    current_variance: list[float]
+
+
+class SynapticCurrentPipeline(DiffusionPipeline):
+    """Unconditional generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
+
+    Args:
+        unet: A `SynapticCurrentUNet`, or another model from currents to currents.
+        scheduler: One whose step is linear: `SynapticCurrentDDIMScheduler`, or a solver of
+            diffusers that neither clips nor draws noise (DPM-Solver++, UniPC, DEIS).
+
+    Raises:
+        UserError: The scheduler clips or draws noise, which currents cannot take.
+
+    Example:
+        >>> from spikediff.models import SynapticCurrentUNet
+        >>> from spikediff.schedulers import make_scheduler
+        >>> unet = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
+        >>> pipe = SynapticCurrentPipeline(unet.eval(), make_scheduler("synaptic-ddim"))
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> output = pipe(batch_size=2, num_inference_steps=3, seeds=[0, 1])
+        >>> output.images[0].size, len(output.current_variance)
+        ((8, 8), 4)
+
+    Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        _check_linear(scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int | None = None,
+        num_inference_steps: int = 50,
+        seeds: Sequence[int] | None = None,
+        generator: Generators = None,
+        eta: float = 0.0,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        stream: bool = False,
+    ) -> SynapticCurrentOutput | tuple[Any]:
+        """Generate images.
+
+        Args:
+            batch_size: How many; as many as there are seeds where it is not given, else 1.
+            num_inference_steps: Network calls per image.
+            seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
+            generator: The source of noise instead of seeds, as in diffusers.
+            eta: Only 0: currents take no fresh noise. Kept so that pipelines have one face.
+            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
+            return_dict: False returns a tuple.
+            callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t, "currents":
+                I})` after every step, x_t decoded from I; "currents" in what it returns replace I.
+            stream: Whether the network runs one spiking step after the other, as a chip would.
+
+        Returns:
+            An output with `.images` and `.current_variance`.
+
+        Raises:
+            UserError: Seeds and batch size contradict each other, or a setting is out of range.
+        """
+        generator, batch_size = generators_of(batch_size, seeds, generator)
+        check_call(output_type, num_inference_steps)
+        if eta != 0.0:
+            raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
+        _check_linear(self.scheduler)  # it may have been replaced since
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        currents = self._first_currents(batch_size, generator)
+        variances = [_variance(currents)]
+        for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            scaled = self.scheduler.scale_model_input(currents, timestep)
+            output = self._stream(scaled, timestep) if stream else self._window(scaled, timestep)
+            currents = self.scheduler.step(output, timestep, currents).prev_sample
+            variances.append(_variance(currents))
+            if callback_on_step_end is not None:
+                seen = {"sample": mean(currents), "currents": currents}
+                changed = callback_on_step_end(self, i, timestep, seen)
+                currents = (changed or {}).get("currents", currents)
+        images = OUTPUT_TYPES[output_type](mean(currents))
+        return SynapticCurrentOutput(images, variances) if return_dict else (images,)
+
+    def _first_currents(self, batch_size: int, generator: Generators) -> Tensor:
+        """Return one noise image, the same at every spiking step: [T, B, C, H, W]."""
+        config = self.unet.config
+        shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
+        noise = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
+        return direct(noise * self.scheduler.init_noise_sigma, config.spiking_steps)
+
+    def _window(self, currents: Tensor, timestep: Tensor) -> Tensor:
+        output: Tensor = self.unet(currents, timestep).sample
+        return output
+
+    def _stream(self, currents: Tensor, timestep: Tensor) -> Tensor:
+        outputs, state = [], None
+        for current in currents:  # [B, C, H, W]
+            output, state = self.unet.step(current, timestep, state)
+            outputs.append(output)
+        return torch.stack(outputs)
+
+
+def _variance(currents: Tensor) -> float:
+    return float(currents.var(0, unbiased=False).mean())
+
+
+def _check_linear(scheduler: SchedulerMixin) -> None:
+    """Refuse a scheduler whose step is not linear in the currents."""
+    config, name = scheduler.config, type(scheduler).__name__
+    if config.get("clip_sample") or config.get("thresholding"):
+        raise UserError(
+            f"{name}: clips its estimates of x_0, which synaptic currents cannot do; "
+            f"take synaptic-ddim, or a solver with clip_sample=False"
+        )
+    if name == "DDPMScheduler" or str(config.get("algorithm_type", "")).startswith("sde"):
+        raise UserError(f"{name}: draws fresh noise, which synaptic currents do not take")
