@@ -8,7 +8,7 @@ from spikediff.schedulers import SCHEDULERS, make_scheduler
 
 SPREAD = 0.25  # standard deviation of the data
 STOCHASTIC = {"ddpm", "analytic-dpm"}
-FIRST_ORDER = {"ddpm", "ddim", "analytic-dpm"}
+FIRST_ORDER = {"ddpm", "ddim", "synaptic-ddim", "analytic-dpm"}
 
 
 def exact_estimate(scheduler, x_t, t):

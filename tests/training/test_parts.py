@@ -81,8 +81,10 @@ def test_loss_is_zero_for_the_right_answer_and_the_scheduler_agrees(kind):
     x_0 = torch.rand(4, 1, 8, 8) * 2 - 1
     timestep, eps = draw_noise(tuple(x_0.shape), 1000, torch.Generator().manual_seed(0))
     target = target_of(scheduler, x_0, eps, timestep)
-    assert denoising_loss(Oracle(target), scheduler, x_0, timestep, eps) == 0
-    assert denoising_loss(Oracle(target + 1), scheduler, x_0, timestep, eps) == pytest.approx(1)
+    loss = denoising_loss(Oracle(target), scheduler, x_0, timestep, eps)
+    assert loss == {"denoising": 0}
+    loss = denoising_loss(Oracle(target + 1), scheduler, x_0, timestep, eps)
+    assert loss["denoising"] == pytest.approx(1)
     # One step to the end with the right answer gives the image back.
     scheduler.set_timesteps(1)
     t = torch.full((4,), 999)

@@ -4,6 +4,7 @@ from torch import nn
 
 from spikediff.layers.conv_norm import ConvNorm, Norm
 from spikediff.layers.dropout import WindowDropout
+from spikediff.layers.pointwise import pointwise_conv
 from spikediff.layers.post_activation import PostActivationBlock
 from spikediff.layers.resampling import Downsample, Upsample, nearest_upsample
 from spikediff.layers.residual import Neuron, PlainBlock, PreSpikeBlock
@@ -43,6 +44,7 @@ __all__ = [
     "fold_time",
     "nearest_upsample",
     "over_time",
+    "pointwise_conv",
     "same_size",
     "scaling_factors",
     "sinusoidal_embedding",

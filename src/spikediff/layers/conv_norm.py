@@ -16,10 +16,9 @@ class ConvNorm(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the current.
-        stride: Stride of the convolution.
+        stride: Stride of the 3x3 convolution.
         scaling: Makes what scales the current, `TemporalScaling`; p = 1 by default.
         norm: Makes the norm of a number of channels.
-        kernel_size: Odd size of the kernel; the padding keeps the image's size.
 
     Shape: [T, B, C_in, H, W] -> [T, B, C_out, H / stride, W / stride].
     """
@@ -31,12 +30,9 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         scaling: Scaling = nn.Identity,
         norm: Norm = nn.BatchNorm2d,
-        kernel_size: int = 3,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2
-        )
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
         self.scaling = scaling()
         self.norm = norm(out_channels)
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from spikediff.layers.conv_norm import ConvNorm, Norm
 from spikediff.layers.dropout import WindowDropout
+from spikediff.layers.pointwise import pointwise_conv
 from spikediff.layers.residual import Neuron
 from spikediff.layers.threshold_norm import ThresholdNorm
 from spikediff.layers.time import over_time
@@ -18,7 +19,7 @@ class _NormedShortcut(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
         same = in_channels == out_channels
-        self.conv = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+        self.conv = nn.Identity() if same else pointwise_conv(in_channels, out_channels)
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spikediff.layers.conv_norm import ConvNorm
 from spikediff.layers.dropout import WindowDropout
+from spikediff.layers.pointwise import pointwise_conv
 from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import over_time
 
@@ -34,7 +35,7 @@ class _Shortcut(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, scaling: Scaling) -> None:
         super().__init__()
         same = in_channels == out_channels
-        self.conv = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+        self.conv = nn.Identity() if same else pointwise_conv(in_channels, out_channels)
         self.scaling = nn.Identity() if same else scaling()
 
     def forward(self, x: Tensor) -> Tensor:

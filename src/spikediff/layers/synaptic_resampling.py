@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from spikediff.layers.pointwise import pointwise_conv
 from spikediff.layers.residual import Neuron
 from spikediff.layers.threshold_norm import ThresholdNorm
 from spikediff.layers.time import fold_time, over_time, unfold_time
@@ -50,7 +51,11 @@ class SynapticResampling(nn.Module):
     ) -> None:
         super().__init__()
         self.resize = resize
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        self.conv = (
+            pointwise_conv(in_channels, out_channels)
+            if kernel_size == 1
+            else nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        )
         fires = neuron is not None
         self.norm = ThresholdNorm(out_channels, v_threshold=v_threshold) if fires else nn.Identity()
         self.neuron = None if neuron is None else neuron()

@@ -26,6 +26,7 @@ from spikediff.layers import (
     average_downsample,
     nearest_upsample,
     over_time,
+    pointwise_conv,
     same_size,
 )
 from spikediff.models.parts import make_neuron_maker
@@ -149,7 +150,7 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         self.up_levels = _way_up(widths, layers_per_block, make_block, between, outermost)
         self.last_block = make_block(2 * base_channels, base_channels)
         seen = (2 + layers_per_block) * base_channels + layers_per_block * widths[1]
-        self.readout = nn.Conv2d(seen, out_channels or in_channels, 1)
+        self.readout = pointwise_conv(seen, out_channels or in_channels)
 
     def forward(
         self, sample: Tensor, timestep: Tensor | float | int, return_dict: bool = True

@@ -74,9 +74,14 @@ class Dynamics:
         return 0.0 if self.v_reset is None else self.v_reset
 
     def fresh_state(self, like: Tensor) -> NeuronState:
-        """Return the state before the first step, for a current `like` of shape [...]."""
-        v = torch.full_like(like, self.v_rest if self.v_init is None else self.v_init)
-        return NeuronState(v, None if self.v_negative is None else torch.zeros_like(like))
+        """Return the state before the first step, for a current `like` of shape [...].
+
+        The membrane is float32 at the least: in half precision a small current would be lost in it.
+        """
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        rest = self.v_rest if self.v_init is None else self.v_init
+        v = torch.full_like(like, rest, dtype=dtype)
+        return NeuronState(v, None if self.v_negative is None else torch.zeros_like(v))
 
 
 Decay = float | Tensor
@@ -86,6 +91,8 @@ def charge(v: Tensor, current: Tensor, decay: Decay, dynamics: Dynamics) -> Tens
     """Return the membrane u[n] after one step of integration, before any spike."""
     if isinstance(decay, float) and decay == 1.0 and not dynamics.decay_input:
         return v + current  # the IF neuron, the common case, without its idle multiplications
+    if isinstance(decay, float) and dynamics.v_rest == 0.0 and not dynamics.decay_input:
+        return torch.add(current, v, alpha=decay)  # the same without the rest potential's zeros
     leaked = dynamics.v_rest + decay * (v - dynamics.v_rest)
     return leaked + (1.0 - decay) * current if dynamics.decay_input else leaked + current
 

@@ -32,7 +32,7 @@ class _Scan(torch.autograd.Function):
         kept_current = current if ctx.decay_is_learnt and dynamics.decay_input else None
         learnt = decay if isinstance(decay, Tensor) else None
         ctx.save_for_backward(membrane, spikes, v, net_spikes, kept_current, learnt)
-        ctx.constants = (decay if learnt is None else None, dynamics)
+        ctx.constants = (decay if learnt is None else None, dynamics, current.dtype)
         if last.net_spikes is not None:
             ctx.mark_non_differentiable(last.net_spikes)
         return spikes, last.v, last.net_spikes
@@ -43,7 +43,7 @@ class _Scan(torch.autograd.Function):
         ctx: Any, grad_spikes: Tensor, grad_v: Tensor, _: Tensor | None
     ) -> tuple[Tensor, Tensor, None, Tensor | None, None]:
         membrane, spikes, v, net_spikes, current, learnt = ctx.saved_tensors
-        constant, dynamics = ctx.constants
+        constant, dynamics, dtype = ctx.constants
         decay = constant if learnt is None else learnt
         if net_spikes is not None:  # [...] before the first step -> [T, ...] before each step
             net_spikes = net_spikes + spikes.cumsum(0) - spikes
@@ -54,7 +54,7 @@ class _Scan(torch.autograd.Function):
         if ctx.decay_is_learnt:
             grad_decay = _grad_decay(grad_u, membrane, spikes, v, current, dynamics)
         grad_current = grad_u * (1.0 - decay) if dynamics.decay_input else grad_u
-        return grad_current, grad_v0, None, grad_decay, None
+        return grad_current.to(dtype), grad_v0, None, grad_decay, None
 
 
 def _grad_decay(

@@ -1,12 +1,20 @@
 """Ways of generating images, as diffusers pipelines, and the pictures that they make."""
 
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
 from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second_moment
 from spikediff.pipelines.calibration_file import load_calibration, save_calibration
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
 from spikediff.pipelines.synaptic_current import SynapticCurrentOutput, SynapticCurrentPipeline
 
+# A saved pipeline names its class; of any other one, the parts go into the first of these.
+PIPELINES: dict[str, type[DiffusionPipeline]] = {
+    pipeline.__name__: pipeline for pipeline in (SpikingDiffusionPipeline, SynapticCurrentPipeline)
+}
+
 __all__ = [
+    "PIPELINES",
     "SpikingDiffusionPipeline",
     "SynapticCurrentOutput",
     "SynapticCurrentPipeline",

@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-import spikediff.models  # noqa: F401 -- from_pretrained finds a component's class only if loaded
+import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import generators_of
 

@@ -1,5 +1,6 @@
 """FSDDIM's way of generating: synaptic currents from the first step to the last, decoded once."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-import spikediff.models  # noqa: F401 -- from_pretrained finds a component's class only if loaded
+import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.coding import direct, mean
 from spikediff.errors import UserError
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
@@ -143,7 +144,10 @@ def _variance(currents: Tensor) -> float:
 
 def _check_linear(scheduler: SchedulerMixin) -> None:
     """Refuse a scheduler whose step is not linear in the currents."""
-    config, name = scheduler.config, type(scheduler).__name__
+    name = type(scheduler).__name__
+    # A configuration also keeps settings that another scheduler had and this one does not know.
+    known = inspect.signature(type(scheduler).__init__).parameters
+    config = {key: value for key, value in scheduler.config.items() if key in known}
     if config.get("clip_sample") or config.get("thresholding"):
         raise UserError(
             f"{name}: clips its estimates of x_0, which synaptic currents cannot do; "

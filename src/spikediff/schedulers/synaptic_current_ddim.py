@@ -16,7 +16,7 @@ Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import acos, cos, sin, sqrt
+from math import atan2, cos, sin, sqrt
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -29,7 +29,13 @@ from diffusers.schedulers.scheduling_utils import (
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.schedulers.noise_schedule import fine_alphas_cumprod, fine_betas
 from spikediff.schedulers.prediction import image_and_noise
+
+
+def angle(alpha_bar: float) -> float:
+    r"""Return phi with $\cos\varphi = \sqrt{\bar\alpha}$: 0 for an image, $\pi/2$ for noise."""
+    return atan2(sqrt(1.0 - alpha_bar), sqrt(alpha_bar))
 
 
 def step_gains(
@@ -53,7 +59,7 @@ def step_gains(
         (0.0, 1.0)
     """
     if prediction_type == "v_prediction":
-        delta = acos(sqrt(alpha_bar_t)) - acos(sqrt(alpha_bar_s))
+        delta = angle(alpha_bar_t) - angle(alpha_bar_s)
         return cos(delta), -sin(delta)
     a_s, sigma_s = sqrt(alpha_bar_s), sqrt(1.0 - alpha_bar_s)
     zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
@@ -105,7 +111,6 @@ class SynapticCurrentDDIMScheduler(SchedulerMixin, ConfigMixin):
         timestep_spacing: str = "trailing",
         steps_offset: int = 0,
     ) -> None:
-        # diffusers' own table of betas, so that a trained model meets the schedule that it knows.
         self._noise_schedule = DDPMScheduler(
             num_train_timesteps=num_train_timesteps,
             beta_start=beta_start,
@@ -116,9 +121,8 @@ class SynapticCurrentDDIMScheduler(SchedulerMixin, ConfigMixin):
             timestep_spacing=timestep_spacing,
             steps_offset=steps_offset,
         )
-        # In float64: 1 - alpha_bar of the first timesteps would lose half of its digits.
-        self.betas: Tensor = self._noise_schedule.betas.double()
-        self.alphas_cumprod: Tensor = torch.cumprod(1.0 - self.betas, dim=0)
+        self.betas: Tensor = fine_betas(self.config)
+        self.alphas_cumprod: Tensor = fine_alphas_cumprod(self.config)
         self.set_timesteps(num_train_timesteps)
 
     def set_timesteps(

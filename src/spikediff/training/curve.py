@@ -1,7 +1,7 @@
 """The loss curve: a CSV that grows, and a picture of it."""
 
 import csv
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 
@@ -15,6 +15,7 @@ class CurvePoint:
         grad_norm: Mean norm of the gradients before clipping.
         lr: Learning rate of the last step.
         images_per_second: Training speed over all processes.
+        terms: Mean of every term of the loss, where it has several.
     """
 
     step: int
@@ -22,6 +23,15 @@ class CurvePoint:
     grad_norm: float
     lr: float
     images_per_second: float
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def row(self) -> dict[str, float]:
+        """Return the row of the CSV: a column for every term, behind the others."""
+        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "terms"}
+        return named | self.terms
+
+
+_COLUMNS = [f.name for f in fields(CurvePoint) if f.name != "terms"]
 
 
 class LossCurve:
@@ -39,15 +49,19 @@ class LossCurve:
 
     def _rewrite(self) -> None:
         with open(self.csv, "w", newline="", encoding="utf-8") as file:
+            columns = list(self.points[0].row()) if self.points else _COLUMNS
             writer = csv.writer(file)
-            writer.writerow([field.name for field in fields(CurvePoint)])
-            writer.writerows(astuple(point) for point in self.points)
+            writer.writerow(columns)
+            writer.writerows(point.row().values() for point in self.points)
 
     def append(self, point: CurvePoint) -> None:
         """Add a row."""
         self.points.append(point)
+        if len(self.points) == 1:
+            self._rewrite()  # the first row tells the terms, hence the columns
+            return
         with open(self.csv, "a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(astuple(point))
+            csv.writer(file).writerow(point.row().values())
 
     def draw(self) -> Path:
         """Draw the curve and its running mean; return the picture's path."""
@@ -70,10 +84,12 @@ def read_curve(path: Path) -> list[CurvePoint]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return [
-        CurvePoint(int(row.pop("step")), **{key: float(value) for key, value in row.items()})
-        for row in rows
-    ]
+    return [_point({key: float(value) for key, value in row.items()}) for row in rows]
+
+
+def _point(row: dict[str, float]) -> CurvePoint:
+    step, loss, grad_norm, lr, speed = (row.pop(name) for name in _COLUMNS)
+    return CurvePoint(int(step), loss, grad_norm, lr, speed, terms=row)
 
 
 def _running_mean(values: list[float], weight: float = 0.1) -> list[float]:

@@ -1,4 +1,7 @@
-r"""The denoising loss: noise an image, ask the network what was done, take the squared error."""
+r"""The denoising loss: noise an image, ask the network what was done, take the squared error.
+
+What a loss returns are its terms, already weighted: training makes their sum small and logs each.
+"""
 
 from typing import Any
 
@@ -23,8 +26,8 @@ def target_of(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Ten
 
 def denoising_loss(
     model: nn.Module, scheduler: Any, x_0: Tensor, timestep: Tensor, eps: Tensor
-) -> Tensor:
-    r"""Return $\|f(x_t, t) - target\|^2$, averaged over all elements.
+) -> dict[str, Tensor]:
+    r"""Return the term $\|f(x_t, t) - target\|^2$, averaged over all elements.
 
     Args:
         model: The denoiser.
@@ -34,7 +37,7 @@ def denoising_loss(
         eps: Standard normal noise [B, C, H, W].
 
     Returns:
-        The loss, 0-dim.
+        {"denoising": the loss, 0-dim}.
 
     Reference: Ho et al., "Denoising diffusion probabilistic models", 2020, equation 14; v from
     Salimans and Ho, "Progressive distillation", 2022.
@@ -42,7 +45,7 @@ def denoising_loss(
     x_t = scheduler.add_noise(x_0, eps, timestep)
     estimate = model(x_t, timestep).sample
     target = target_of(scheduler, x_0, eps, timestep)
-    return nn.functional.mse_loss(estimate.float(), target.float())
+    return {"denoising": nn.functional.mse_loss(estimate.float(), target.float())}
 
 
 def draw_noise(

@@ -7,11 +7,14 @@ from typing import Any
 from diffusers.models.modeling_utils import ModelMixin
 
 from spikediff.errors import UserError, suggestion
-from spikediff.models import SpikingUNet, ddpm_unet
+from spikediff.models import SpikingUNet, SynapticCurrentUNet, ddpm_unet
+from spikediff.pipelines import SpikingDiffusionPipeline, SynapticCurrentPipeline
 from spikediff.training.recipe import ModelRecipe, Recipe
 
 _SIZES = ("base_channels", "channel_mult", "layers_per_block", "dropout")
-_SPIKING = ("spiking_steps", "neuron", "neuron_options", "block", "readout", "temporal_scaling")
+_NEURONS = ("spiking_steps", "neuron", "neuron_options")
+_SPIKING = (*_NEURONS, "block", "readout", "temporal_scaling")
+_SYNAPTIC = (*_NEURONS, "residual_alpha", "spiking_stem", "spiking_resampling")
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,16 @@ class Network:
         first_weight: Name of its first convolution's weight [C_out, C_in, 3, 3], which tells the
             channels of the images that a checkpoint was trained on.
         has_timestep_table: Whether it must know how many training timesteps there are.
+        pipeline: Class of the pipeline that samples with it.
+        losses: The losses that can train it.
     """
 
     build: Callable[..., ModelMixin]
     settings: tuple[str, ...]
     first_weight: str
     has_timestep_table: bool
+    pipeline: Callable[..., Any] = SpikingDiffusionPipeline
+    losses: tuple[str, ...] = ("denoising",)
 
     def make(self, recipe: Recipe, image_size: int, channels: int) -> ModelMixin:
         """Make the network for images [B, channels, image_size, image_size]."""
@@ -41,6 +48,14 @@ class Network:
 
 NETWORKS: dict[str, Network] = {
     "spiking_unet": Network(SpikingUNet, _SIZES + _SPIKING, "stem.encode.conv.weight", True),
+    "synaptic_current_unet": Network(
+        SynapticCurrentUNet,
+        _SIZES + _SYNAPTIC,
+        "stem.conv.weight",
+        True,
+        SynapticCurrentPipeline,
+        ("synaptic_current", "denoising"),
+    ),
     "ddpm_unet": Network(ddpm_unet, (*_SIZES, "attention"), "conv_in.weight", False),
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 from spikediff.schedulers import SCHEDULERS
 from spikediff.training.networks import choose_network
 from spikediff.training.recipe import Recipe
@@ -21,6 +21,7 @@ _RULES: dict[str, Rule] = {
     "model.layers_per_block": _POSITIVE,
     "model.spiking_steps": _POSITIVE,
     "model.dropout": _SHARE,
+    "model.residual_alpha": _POSITIVE,
     "data.batch_size": _POSITIVE,
     "data.workers": _NOT_NEGATIVE,
     "diffusion.num_train_timesteps": _POSITIVE,
@@ -30,6 +31,8 @@ _RULES: dict[str, Rule] = {
         lambda x: x in ("linear", "scaled_linear", "squaredcos_cap_v2"),
         "choose from linear, scaled_linear, squaredcos_cap_v2",
     ),
+    "loss.consistency": _NOT_NEGATIVE,
+    "loss.spike_level": _NOT_NEGATIVE,
     "optimizer.lr": _POSITIVE,
     "optimizer.betas": (lambda x: all(0 <= b < 1 for b in x), "must lie in [0, 1)"),
     "optimizer.weight_decay": _NOT_NEGATIVE,
@@ -69,7 +72,12 @@ def check_ranges(recipe: Recipe) -> None:
         value = getattr(getattr(recipe, part), key)
         if not allowed(value):
             raise UserError(f"{name} = {value!r} {words}")
-    choose_network(recipe.model)
+    losses = choose_network(recipe.model).losses
+    if recipe.loss.name not in losses:
+        raise UserError(
+            f"loss.name = {recipe.loss.name!r}: no loss of {recipe.model.network}; "
+            f"{suggestion(recipe.loss.name, losses)}"
+        )
     if recipe.sampling.num_inference_steps > recipe.diffusion.num_train_timesteps:
         raise UserError(
             f"sampling.num_inference_steps = {recipe.sampling.num_inference_steps} must not exceed "

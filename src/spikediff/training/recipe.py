@@ -21,7 +21,7 @@ class ModelRecipe:
     """
 
     network: str = "spiking_unet"
-    """spiking_unet, or ddpm_unet for the ordinary network of the same widths."""
+    """spiking_unet, synaptic_current_unet, or ddpm_unet for the ordinary network."""
     base_channels: int = 128
     """Width of the first level."""
     channel_mult: tuple[int, ...] = (1, 2, 2, 4)
@@ -44,6 +44,12 @@ class ModelRecipe:
     """Whether every spiking step has a learned factor in each layer (SDM's TSM)."""
     attention: bool = False
     """Whether the middle of ddpm_unet attends to itself."""
+    residual_alpha: float = 1.0
+    """Gain of synaptic_current_unet's residual norms; 0.7071 is tdBN as its paper means it."""
+    spiking_stem: bool = False
+    """Whether neurons fire behind the first convolution of synaptic_current_unet."""
+    spiking_resampling: bool = False
+    """Whether neurons fire where synaptic_current_unet changes the image size."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,20 @@ class DiffusionRecipe:
 
 
 @dataclass(frozen=True)
+class LossRecipe:
+    """What training makes small."""
+
+    name: str = "denoising"
+    """denoising, or synaptic_current for a network that answers in currents."""
+    consistency: float = 1.0
+    """Weight, in synaptic_current, of the variance of the currents over the spiking steps."""
+    consistency_weights: Literal["released", "constant"] = "released"
+    """How that weight depends on t: as far as the output moves the next current, or not at all."""
+    spike_level: float = 0.0
+    """Weight, in synaptic_current, of the error of every single spiking step."""
+
+
+@dataclass(frozen=True)
 class OptimizerRecipe:
     """How the weights move."""
 
@@ -123,7 +143,7 @@ class SamplingRecipe:
     """The sample grids that are drawn during training."""
 
     scheduler: str = "ddim"
-    """ddpm, ddim, dpmsolver++, unipc or deis."""
+    """ddpm, ddim, synaptic-ddim, dpmsolver++, unipc or deis."""
     num_inference_steps: int = 50
     """Network calls per image."""
     num_images: int = 64
@@ -163,6 +183,7 @@ class Recipe:
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     diffusion: DiffusionRecipe = field(default_factory=DiffusionRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     ema: EMARecipe = field(default_factory=EMARecipe)
     sampling: SamplingRecipe = field(default_factory=SamplingRecipe)

@@ -79,7 +79,7 @@ class RunFolder:
         if not self.recipe.is_file():
             raise UserError(f"{self.root}: no run to resume (it has no recipe.yaml)")
         before = load_recipe(self.recipe)
-        for part in ("model", "diffusion"):
+        for part in ("model", "diffusion", "loss"):
             old, new = vars(getattr(before, part)), vars(getattr(recipe, part))
             for key in old:
                 if old[key] != new[key]:

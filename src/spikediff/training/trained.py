@@ -1,12 +1,14 @@
 """What an earlier run trained: finding it, and starting another run from it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from spikediff.errors import UserError
-from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.pipelines import PIPELINES, SpikingDiffusionPipeline
 from spikediff.schedulers import make_scheduler
 from spikediff.training import build
 from spikediff.training.checkpoint import load_latest
@@ -16,7 +18,7 @@ from spikediff.training.recipe import Recipe, load_recipe
 _FREE = {"dropout"}  # may differ between a run and what is fine-tuned from it: it has no weights
 
 
-def load_trained(source: Path) -> SpikingDiffusionPipeline:
+def load_trained(source: Path) -> DiffusionPipeline:
     """Load the pipeline of a folder, on the CPU and in eval mode.
 
     Args:
@@ -36,7 +38,7 @@ def load_trained(source: Path) -> SpikingDiffusionPipeline:
     raise UserError(f"{source}: holds neither a pipeline (model_index.json) nor a run")
 
 
-def _saved_pipeline(folder: Path) -> SpikingDiffusionPipeline:
+def _saved_pipeline(folder: Path) -> DiffusionPipeline:
     from diffusers.utils import logging
 
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -44,27 +46,29 @@ def _saved_pipeline(folder: Path) -> SpikingDiffusionPipeline:
         raise UserError(f"{weights}: missing; weights are read from safetensors only")
     logging.disable_progress_bar()  # "Loading pipeline components", a bar of a tenth of a second
     try:
-        pipe: SpikingDiffusionPipeline = SpikingDiffusionPipeline.from_pretrained(
-            folder, use_safetensors=True
-        )
+        name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+        make = PIPELINES.get(name, SpikingDiffusionPipeline)
+        pipe: DiffusionPipeline = make.from_pretrained(folder, use_safetensors=True)
     except Exception as error:  # diffusers wraps damage in exceptions of many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: cannot load the pipeline ({reason})") from error
     return pipe
 
 
-def _unfinished_run(root: Path) -> SpikingDiffusionPipeline:
+def _unfinished_run(root: Path) -> DiffusionPipeline:
     recipe = load_recipe(root / "recipe.yaml")
     checkpoint = load_latest(root / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{root}: the run has no checkpoint yet")
     weights = checkpoint.tensors["average"]
-    channels = weights[choose_network(recipe.model).first_weight].shape[1]
+    network = choose_network(recipe.model)
+    channels = weights[network.first_weight].shape[1]
     model = build.build_model(recipe, checkpoint.state["image_size"], channels)
     model.load_state_dict(weights)
     schedule = build.build_noise_schedule(recipe.diffusion)
     scheduler = make_scheduler(recipe.sampling.scheduler, schedule.config)
-    return SpikingDiffusionPipeline(model.eval(), scheduler)
+    pipe: DiffusionPipeline = network.pipeline(model.eval(), scheduler)
+    return pipe
 
 
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:

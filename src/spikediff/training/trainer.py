@@ -10,20 +10,23 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
 
 from spikediff.data import random_flip, to_model_range
 from spikediff.errors import UserError
 from spikediff.layers.temporal_scaling import scaling_factors
-from spikediff.pipelines import SpikingDiffusionPipeline, image_grid
+from spikediff.pipelines import image_grid
 from spikediff.schedulers import make_scheduler
 from spikediff.training import build
 from spikediff.training.batches import BatchPlan, batches
 from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from spikediff.training.curve import CurvePoint, LossCurve
 from spikediff.training.ema import averaged
-from spikediff.training.loss import denoising_loss, draw_noise
+from spikediff.training.loss import draw_noise
+from spikediff.training.networks import choose_network
+from spikediff.training.objective import build_objective
 from spikediff.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from spikediff.training.precision import check_precision
 from spikediff.training.ranges import check_ranges
@@ -70,6 +73,7 @@ class Trainer:
         if recipe.init_from is not None and kept is None:
             start_from(Path(recipe.init_from), model, recipe)
         self.noise_schedule = build.build_noise_schedule(recipe.diffusion)
+        self.objective = build_objective(recipe, self.noise_schedule)
         self.accelerator = _make_accelerator(recipe, root, on_cpu)
         _check_batch(recipe, self.accelerator.num_processes)
         if self.accelerator.is_main_process:
@@ -79,6 +83,7 @@ class Trainer:
             _log.warning("%s: no checkpoint yet, starting anew", root)
 
         self.average = averaged(model, recipe.ema).to(self.accelerator.device)
+        self._pipeline()  # a sampler that does not fit the network is told before any work
         optimizer = build.build_optimizer(recipe.optimizer, model)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.lr_schedule = build.build_lr_schedule(
@@ -139,8 +144,8 @@ class Trainer:
         self._finish()
         return True
 
-    def _step(self, pixels: Tensor) -> tuple[float, float]:
-        """Make one optimizer step on this process's images [b, C, H, W]; return loss and norm."""
+    def _step(self, pixels: Tensor) -> tuple[dict[str, float], float]:
+        """Make one optimizer step on this process's images [b, C, H, W]; return terms and norm."""
         recipe, accelerator = self.recipe.optimizer, self.accelerator
         x_0, timestep, eps = self._noised_batch(pixels)
         # Dropout is the one draw that does not come from a generator of its own.
@@ -148,24 +153,26 @@ class Trainer:
             derived_seed(self.recipe.seed, "dropout", self.step, accelerator.process_index)
         )
         parts = recipe.gradient_accumulation_steps
-        total = torch.zeros((), device=accelerator.device)
+        totals: dict[str, Tensor] = {}
         for i, part in enumerate(
             zip(x_0.chunk(parts), timestep.chunk(parts), eps.chunk(parts), strict=True)
         ):
             with accelerator.no_sync(self.model) if i < parts - 1 else nullcontext():
-                loss = denoising_loss(self.model, self.noise_schedule, *part) / parts
-                accelerator.backward(loss)
-            total += loss.detach()
-        total = accelerator.reduce(total, reduction="mean")
-        if not math.isfinite(total.item()):
-            raise UserError(self._not_a_number(total.item()))
+                terms = {k: v / parts for k, v in self.objective(self.model, *part).items()}
+                accelerator.backward(torch.stack(list(terms.values())).sum())
+            for name, term in terms.items():
+                totals[name] = totals.get(name, torch.zeros_like(term)) + term.detach()
+        means = accelerator.reduce(totals, reduction="mean")
+        values = {name: float(term) for name, term in means.items()}
+        if not math.isfinite(sum(values.values())):
+            raise UserError(self._not_a_number(sum(values.values())))
         limit = recipe.max_grad_norm or math.inf
         norm = accelerator.clip_grad_norm_(self.model.parameters(), limit)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.lr_schedule.step()
         self.average.update_parameters(accelerator.unwrap_model(self.model))
-        return total.item(), float(norm or 0.0)
+        return values, float(norm or 0.0)
 
     def _noised_batch(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return x_0, timesteps and noise of this process's part of the batch."""
@@ -228,10 +235,11 @@ class Trainer:
         )
         image_grid(images).save(self.folder.samples / f"step-{self.step:08d}.png")
 
-    def _pipeline(self) -> SpikingDiffusionPipeline:
+    def _pipeline(self) -> DiffusionPipeline:
         """Return the pipeline that samples with the averaged network."""
         scheduler = make_scheduler(self.recipe.sampling.scheduler, self.noise_schedule.config)
-        pipe = SpikingDiffusionPipeline(self.average.module.eval(), scheduler)
+        make = choose_network(self.recipe.model).pipeline
+        pipe: DiffusionPipeline = make(self.average.module.eval(), scheduler)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -325,22 +333,24 @@ class _Meter:
         self._clear()
 
     def _clear(self) -> None:
-        self.losses: list[float] = []
+        self.losses: list[dict[str, float]] = []
         self.norms: list[float] = []
         self.since = time.perf_counter()
 
-    def add(self, loss: float, norm: float) -> None:
-        self.losses.append(loss)
+    def add(self, terms: dict[str, float], norm: float) -> None:
+        self.losses.append(terms)
         self.norms.append(norm)
 
     def point(self, step: int, lr: float) -> CurvePoint:
         count, seconds = len(self.losses), time.perf_counter() - self.since
+        terms = {name: sum(loss[name] for loss in self.losses) / count for name in self.losses[0]}
         point = CurvePoint(
             step,
-            sum(self.losses) / count,
+            sum(terms.values()),
             sum(self.norms) / count,
             lr,
             count * self.batch_size / seconds,
+            terms if len(terms) > 1 else {},
         )
         self._clear()
         return point

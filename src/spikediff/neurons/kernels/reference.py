@@ -25,7 +25,7 @@ def forward(
 
     Args:
         current: Input currents [T, ...].
-        state: State before the first step, tensors of shape [...].
+        state: State before the first step, tensors of shape [...] in the membrane's precision.
         decay: Multiplier of the membrane, a number or a 0-dim tensor.
         dynamics: The neuron's constants.
         keep_membrane: Whether to return the membranes, which the backward pass needs.
@@ -35,12 +35,13 @@ def forward(
     """
     v, net_spikes = state
     spikes = torch.empty_like(current)
-    membrane = torch.empty_like(current) if keep_membrane else None
+    membrane = torch.empty_like(current, dtype=v.dtype) if keep_membrane else None
     for n in range(current.shape[0]):
         u = charge(v, current[n], decay, dynamics)
-        spikes[n] = fire(u, net_spikes, dynamics)
-        v = reset(u, spikes[n], dynamics)
-        net_spikes = None if net_spikes is None else net_spikes + spikes[n]
+        spike = fire(u, net_spikes, dynamics)
+        v = reset(u, spike, dynamics)
+        net_spikes = None if net_spikes is None else net_spikes + spike
+        spikes[n] = spike
         if membrane is not None:
             membrane[n] = u
     return spikes, NeuronState(v, net_spikes), membrane
@@ -79,7 +80,7 @@ def backward(
         slope = spike_derivative(
             membrane[n], None if net_spikes is None else net_spikes[n], dynamics
         )
-        left = _reset_derivative(membrane[n], spikes[n], slope, dynamics)
+        left = _reset_derivative(membrane[n], spikes[n].to(slope.dtype), slope, dynamics)
         torch.addcmul(slope.mul_(grad_spikes[n]), left, grad_v, out=grad_u[n])
         grad_v = grad_u[n] if _is_one(decay) else grad_u[n] * decay
     return grad_u, grad_v

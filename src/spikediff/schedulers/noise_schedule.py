@@ -1,0 +1,53 @@
+r"""The table of $\bar\alpha$, in double precision.
+
+diffusers keeps it in float32, where $1 - \bar\alpha$ of the first timesteps has lost half of its
+digits, and with it the angle of the last steps onto $x_0$.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikediff.errors import UserError
+
+_LARGEST_BETA = 0.999
+
+
+def fine_betas(config: Mapping[str, Any]) -> Tensor:
+    """Return the betas of a diffusers scheduler's configuration in float64 [num_train_timesteps].
+
+    Args:
+        config: Its `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end` and, where it
+            has them, `trained_betas`.
+
+    Raises:
+        UserError: The schedule is none of "linear", "scaled_linear" and "squaredcos_cap_v2".
+
+    Reference: the cosine schedule is that of Nichol and Dhariwal, "Improved denoising diffusion
+    probabilistic models", 2021, equation 17.
+    """
+    trained = config.get("trained_betas")
+    if trained is not None:
+        return torch.as_tensor(trained, dtype=torch.float64)
+    count, kind = config["num_train_timesteps"], config["beta_schedule"]
+    first, last = config["beta_start"], config["beta_end"]
+    if kind == "linear":
+        return torch.linspace(first, last, count, dtype=torch.float64)
+    if kind == "scaled_linear":
+        return torch.linspace(first**0.5, last**0.5, count, dtype=torch.float64).square()
+    if kind != "squaredcos_cap_v2":
+        raise UserError(f"beta_schedule = {kind!r}: has no table here; choose another")
+    level = torch.tensor([_cosine(t / count) for t in range(count + 1)], dtype=torch.float64)
+    return (1.0 - level[1:] / level[:-1]).clamp(max=_LARGEST_BETA)
+
+
+def _cosine(share: float) -> float:
+    return math.cos((share + 0.008) / 1.008 * math.pi / 2) ** 2
+
+
+def fine_alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
+    r"""Return $\bar\alpha$ of a scheduler's configuration in float64; see `fine_betas`."""
+    return torch.cumprod(1.0 - fine_betas(config), dim=0)
