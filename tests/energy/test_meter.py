@@ -8,7 +8,7 @@ from torch.nn import functional
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.layers import over_time
-from spikediff.models import SpikingUNet
+from spikediff.models import SpikingUNet, SynapticCurrentUNet
 from spikediff.neurons import IF, LIF, ParametricLIF, SignedIF
 from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.schedulers import make_scheduler
@@ -234,6 +234,38 @@ def test_other_norms_cannot_be_folded(model):
     norms = [cell.operation for cell in report.layers if "norm" in cell.operation]
     assert len(norms) == 1
     assert not norms[0].endswith("folded")
+
+
+def test_a_frozen_norm_of_spikes_is_one_accumulate_a_spike():
+    norm, x = nn.BatchNorm2d(2).eval(), spikes(3, 2, 4, 4)
+    report = count(nn.Sequential(norm), x)
+    assert (report.macs, report.acs) == (0, int(x.sum()))
+    assert count(norm.train(), x).acs == 0, "its statistics are the spikes' own"
+
+
+class TwoSynapses(nn.Module):
+    """Two synapses onto the neurons that a norm stands before."""
+
+    def __init__(self):
+        super().__init__()
+        self.near, self.far = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 1)
+        self.norm = nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        return self.norm(self.near(x) + self.far(x))
+
+
+def test_a_norm_folds_into_all_synapses_before_it():
+    report = count(TwoSynapses().eval(), spikes(2, 1, 4, 4))
+    assert "batch norm, folded" in {cell.operation for cell in report.layers}
+    assert report.macs == 0
+
+
+def test_a_window_holds_as_many_images_as_its_batch():
+    torch.manual_seed(0)
+    model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4).eval()
+    assert count(model, torch.randn(4, 3, 1, 8, 8), 5).images == 3
+    assert count(model, torch.randn(3, 1, 8, 8), 5).images == 3
 
 
 def small_unet(**options):

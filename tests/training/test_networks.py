@@ -62,7 +62,9 @@ def test_what_a_network_does_not_have_is_refused_not_ignored(model, word):
 def test_recipes_written_before_there_was_a_choice(small, tmp_path):
     save_recipe(small, tmp_path / "recipe.yaml")
     lines = (tmp_path / "recipe.yaml").read_text().splitlines(keepends=True)
-    new = ("  network:", "  temporal_scaling:", "  attention:", "init_from:")
+    new = ("  network:", "  temporal_scaling:", "  attention:", "init_from:", "  residual_alpha:")
+    new += ("  spiking_stem:", "  spiking_resampling:", "loss:", "  name: denoising")
+    new += ("  consistency:", "  consistency_weights:", "  spike_level:")
     old = [line for line in lines if not line.startswith(new)]
     assert len(old) == len(lines) - len(new)
     (tmp_path / "recipe.yaml").write_text("".join(old))

@@ -9,7 +9,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from spikediff.cli.recipes import find_recipe, shipped_recipes
 from spikediff.errors import UserError
-from spikediff.models import SpikingUNet
+from spikediff.models import SpikingUNet, SynapticCurrentUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.build import build_model, build_noise_schedule
 
@@ -31,10 +31,17 @@ def test_shipped_recipe(name, tmp_path):
     size = recipe.data.image_size or row.native_size
     with torch.device("meta"):
         model = build_model(recipe, size, recipe.data.channels or row.channels)
-    assert isinstance(model, SpikingUNet if recipe.model.network == "spiking_unet" else UNet2DModel)
+    assert isinstance(model, CLASSES[recipe.model.network])
     build_noise_schedule(recipe.diffusion)
     save_recipe(recipe, tmp_path / "again.yaml")
     assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+CLASSES = {
+    "spiking_unet": SpikingUNet,
+    "synaptic_current_unet": SynapticCurrentUNet,
+    "ddpm_unet": UNet2DModel,
+}
 
 
 def shipped(name):

@@ -23,7 +23,7 @@ class EnergyOptions:
     num_inference_steps: int = 50
     """Network calls per image."""
     scheduler: str | None = None
-    """ddpm, ddim, dpmsolver++, unipc or deis; the pipeline's own where it is not given."""
+    """A sampler of `spikediff info`; the pipeline's own where it is not given."""
     threshold: str | None = None
     """Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."""
     accounting: Literal["strict", "paper"] = "strict"

@@ -7,7 +7,7 @@ from spikediff.errors import UserError
 
 
 def load_pipeline(source: Path, scheduler: str | None = None, device: str = "cpu") -> Any:
-    """Load a `SpikingDiffusionPipeline`.
+    """Load a pipeline, of the class that its network is sampled with.
 
     Args:
         source: A pipeline's folder or a run folder. Of a run that is not finished, the newest whole

@@ -29,7 +29,7 @@ class SampleOptions:
     num_inference_steps: int = 50
     """Network calls per image."""
     scheduler: str | None = None
-    """ddpm, ddim, dpmsolver++, unipc or deis; the pipeline's own where it is not given."""
+    """A sampler of `spikediff info`; the pipeline's own where it is not given."""
     eta: float = 0.0
     """Share of fresh noise in DDIM's steps."""
     threshold: str | None = None
@@ -55,10 +55,12 @@ def run(arguments: list[str]) -> int:
 
     pipe = load_pipeline(options.source, options.scheduler, options.device)
     with guided(pipe, options.threshold):
-        files = write_samples(pipe, options)
+        files, variances = write_samples(pipe, options)
+    told = {"current_variance": variances} if variances else {}
     write_json(
         options.json,
-        {
+        told
+        | {
             "source": str(options.source),
             "scheduler": type(pipe.scheduler).__name__,
             "num_inference_steps": options.num_inference_steps,
@@ -67,37 +69,45 @@ def run(arguments: list[str]) -> int:
             "files": [str(path) for path in files],
         },
     )
+    if variances:
+        print(
+            f"variance of the synaptic currents over the spiking steps: {max(variances):.4f} at "
+            f"most, {variances[-1]:.4f} after the last step"
+        )
     print(
         f"{options.num_images} images, {', '.join(p.name for p in files[-2:])} in {options.output}"
     )
     return 0
 
 
-def write_samples(pipe: Any, options: SampleOptions) -> list[Path]:
-    """Generate and write the pictures; return their paths."""
+def write_samples(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[float]]:
+    """Generate and write the pictures; return their paths, and the currents' variance if any."""
     from spikediff.pipelines import image_grid, record_frames, save_gif
 
     options.output.mkdir(parents=True, exist_ok=True)
     frames: list[Any] = []
 
     images, files = [], []
+    variances: list[float] = []
     for first in range(0, options.num_images, options.batch_size):
         count = min(options.batch_size, options.num_images - first)
-        batch = pipe(
+        output = pipe(
             seeds=range(options.seed + first, options.seed + first + count),
             num_inference_steps=options.num_inference_steps,
             eta=options.eta,
             callback_on_step_end=record_frames(frames, _GIF_IMAGES)
             if options.gif and first == 0
             else None,
-        ).images
-        for i, image in enumerate(batch):
+        )
+        told = [count / options.num_images * v for v in getattr(output, "current_variance", [])]
+        variances = [a + b for a, b in zip(variances, told, strict=True)] if variances else told
+        for i, image in enumerate(output.images):
             files.append(options.output / f"seed-{options.seed + first + i:06d}.png")
             image.save(files[-1])
-        images += batch
+        images += output.images
     files.append(options.output / "grid.png")
     image_grid(images).save(files[-1])
     if options.gif:
         files.append(options.output / "denoising.gif")
         save_gif(frames, files[-1])
-    return files
+    return files, variances

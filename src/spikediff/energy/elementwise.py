@@ -18,7 +18,7 @@ NORMS = {
     "_fused_rms_norm": "rms norm",
 }
 
-_ADDITIONS = set("add sub rsub neg abs".split())
+ADDITIONS = set("add sub rsub neg abs".split())
 _SUMS = set("sum mean cumsum avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d".split())
 _PRODUCTS = set("mul div addcmul addcdiv lerp".split())
 _FUNCTIONS = set(
@@ -69,7 +69,7 @@ SAME_SET_OF_VALUES |= {name for name in _MOVES if name.startswith("upsample_near
 
 # Their results are real-valued where any of their inputs is; where all are spikes, they are spikes
 # of more or other sizes: a sum of two spike trains, a scaled one, an average.
-MIXTURES = SAME_SET_OF_VALUES | _ADDITIONS | _SUMS | _PRODUCTS | {"constant_pad_nd"}
+MIXTURES = SAME_SET_OF_VALUES | ADDITIONS | _SUMS | _PRODUCTS | {"constant_pad_nd"}
 REAL_VALUED = _FUNCTIONS | set(NORMS)
 
 
@@ -95,7 +95,7 @@ def arithmetic(name: str, arguments: Sequence[Any], out: Any) -> tuple[str, int]
     if name in _MOVES:
         return None
     made = _elements(out)
-    if name in _ADDITIONS:
+    if name in ADDITIONS:
         return "addition", made
     if name in _SUMS:
         return "addition", _elements(arguments[0])

@@ -17,7 +17,7 @@ from spikediff.energy.elementwise import GAINS, LOOKUPS, NORMS, SAME_VALUES, SHI
 from spikediff.energy.ledger import Ledger, NeuronEntry, NormEntry, StepLedger, SynapseEntry
 from spikediff.energy.provenance import Provenance, first, tensors_of
 from spikediff.energy.report import EnergyReport
-from spikediff.energy.synapses import SYNAPSES, Count
+from spikediff.energy.synapses import SYNAPSES, Count, one_to_one
 from spikediff.errors import UserError
 from spikediff.neurons import NeuronLayer
 
@@ -167,7 +167,7 @@ class EnergyMeter:
         given = dict(zip(signature(root.forward).parameters, inputs, strict=False)) | options
         sample = next(iter(given.values()), None)
         self._step = self.ledger.step(_as_number(given.get("timestep")))
-        self._step.rows += len(sample) if isinstance(sample, Tensor) else 1
+        self._step.rows += _images_in(sample, root)
         self._provenance.begin_call()
 
     def _count_neurons(self, name: str, spikes: Tensor, ours: bool) -> None:
@@ -198,11 +198,9 @@ class EnergyMeter:
             return
         known.follow(name, sources, out)
         if name in SYNAPSES:
-            count = SYNAPSES[name](arguments, out, known)
-            self._entry(count.operation).add(count, first(out).numel())
-            known.add_current(first(out))
+            self._count_synapse(SYNAPSES[name](arguments, out, known), first(out))
         elif name in NORMS:
-            self._count_norm(name, arguments)
+            self._count_norm(name, arguments, first(out))
         elif any(of_weights) and name in GAINS:
             self._count_gain(out, of_current=any(map(known.is_current, sources)))
         elif any(of_weights) and name not in LOOKUPS | SHIFTS:
@@ -218,6 +216,10 @@ class EnergyMeter:
         entry: SynapseEntry = self._now.synapses.setdefault(key, SynapseEntry(operation))
         return entry
 
+    def _count_synapse(self, count: Count, out: Tensor) -> None:
+        self._entry(count.operation).add(count, out.numel())
+        self._provenance.add_current(out)
+
     def _count_gain(self, out: Tensor, of_current: bool) -> None:
         """Count a learned factor: a multiply-accumulate per element."""
         if of_current:  # a factor on a current leaves a current: batch norm still folds into it
@@ -226,9 +228,13 @@ class EnergyMeter:
         gain = Count("scaling by a parameter", "real", n, n, 0, n, n, self._provenance.copies(out))
         self._entry(gain.operation).add(gain, n)
 
-    def _count_norm(self, name: str, arguments: Sequence[Any]) -> None:
+    def _count_norm(self, name: str, arguments: Sequence[Any], out: Tensor) -> None:
         x, batch_norm = arguments[0], NORMS[name] == "batch norm"
         frozen = "no_training" in name or not (len(arguments) > 5 and arguments[5] is True)
+        signal = self._provenance.read(x) if batch_norm and frozen else None
+        if signal is not None and signal.events is not None:  # a shift, and a weight per spike
+            self._count_synapse(one_to_one(x, signal), out)
+            return
         foldable = batch_norm and frozen and self._provenance.is_current(x)
         entry = self._now.norms.setdefault(self._place[-1], NormEntry(NORMS[name], foldable))
         entry.foldable = entry.foldable and foldable
@@ -296,6 +302,14 @@ def _as_number(timestep: Any) -> float | None:
         same = bool((timestep == timestep.flatten()[0]).all())
         return float(timestep.flatten()[0]) if same else None
     return float(timestep) if isinstance(timestep, float | int) else None
+
+
+def _images_in(sample: Any, root: nn.Module) -> int:
+    """Return how many images a call is given: B of [B, ...], or of a window [T, B, C, H, W]."""
+    if not isinstance(sample, Tensor):
+        return 1
+    takes_windows = sample.dim() == 5 and hasattr(getattr(root, "config", None), "spiking_steps")
+    return sample.shape[1] if takes_windows else len(sample)
 
 
 def _is_floating(out: Any) -> bool:

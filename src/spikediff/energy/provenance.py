@@ -7,14 +7,20 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from spikediff.energy.elementwise import LOOKUPS, MIXTURES, REAL_VALUED, SAME_SET_OF_VALUES
+from spikediff.energy.elementwise import (
+    ADDITIONS,
+    LOOKUPS,
+    MIXTURES,
+    REAL_VALUED,
+    SAME_SET_OF_VALUES,
+)
 from spikediff.energy.signals import Signal, copies, read_signal
 
 _EXACT = 2**24  # up to so many ones float32 adds without rounding
 
 # What may be known of a tensor.
 _REAL = 1  # real values by their making, even where all are zero
-_CURRENT = 2  # the result of a synapse, which nothing has changed since
+_CURRENT = 2  # the result of synapses, which nothing has changed since
 _SPIKES = 4  # binary spikes of neurons
 
 
@@ -92,7 +98,9 @@ class Provenance:
             out: Its result.
         """
         facts = [self._facts.get(source, 0) for source in sources]
-        if name in SAME_SET_OF_VALUES and all(known & _SPIKES for known in facts):
+        if name in ADDITIONS and len(facts) > 1 and all(known & _CURRENT for known in facts):
+            self._facts[first(out)] = _REAL | _CURRENT  # two synapses onto the same neurons
+        elif name in SAME_SET_OF_VALUES and all(known & _SPIKES for known in facts):
             self._facts[first(out)] = _SPIKES
         elif (
             name in REAL_VALUED

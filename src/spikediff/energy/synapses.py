@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikediff.energy.fan_out import dense_pairs, fan_out
 from spikediff.energy.provenance import Provenance
-from spikediff.energy.signals import MOST_LEVELS
+from spikediff.energy.signals import MOST_LEVELS, Signal
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,14 @@ def _sum_rows(events: Tensor) -> NDArray[np.float64]:
     exact = torch.float32 if largest < 2**24 else torch.float64
     sums: NDArray[np.float64] = events.sum((0, 1), dtype=exact).cpu().numpy().astype(np.float64)
     return sums
+
+
+def one_to_one(x: Tensor, signal: Signal) -> Count:
+    """Count a frozen batch norm of spikes: each reaches one target, with its channel's weight."""
+    assert signal.events is not None
+    events = round(signal.events.sum(dtype=torch.float64).item())
+    n = x.numel()
+    return Count("one-to-one", signal.kind, n, n, events, events, n, weights=x.shape[1])
 
 
 def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:

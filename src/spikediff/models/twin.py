@@ -8,14 +8,16 @@ from spikediff.errors import UserError
 from spikediff.models.converted import ConvertedUNet
 from spikediff.models.ddpm_unet import ddpm_unet
 from spikediff.models.spiking_unet import SpikingUNet
+from spikediff.models.synaptic_current_unet import SynapticCurrentUNet
 
 
 def ann_twin(model: Any, attention: bool = False) -> UNet2DModel:
     """Make an ordinary network of the same widths, depths and images, untrained.
 
     Args:
-        model: A `SpikingUNet`, or a `ConvertedUNet`, whose twin is the network that it was.
-        attention: Of a `SpikingUNet`'s twin, as in `ddpm_unet`.
+        model: A `SpikingUNet`; a `SynapticCurrentUNet`, whose levels are as wide as those of its
+            twin behind them; or a `ConvertedUNet`, whose twin is the network that it was.
+        attention: Of the first two's twin, as in `ddpm_unet`.
 
     Raises:
         UserError: The model is another.
@@ -29,7 +31,7 @@ def ann_twin(model: Any, attention: bool = False) -> UNet2DModel:
     if isinstance(model, ConvertedUNet):
         twin: UNet2DModel = UNet2DModel.from_config(config.architecture)
         return twin
-    if not isinstance(model, SpikingUNet):
+    if not isinstance(model, SpikingUNet | SynapticCurrentUNet):
         raise UserError(f"{type(model).__name__} has no ordinary twin")
     return ddpm_unet(
         config.sample_size,
