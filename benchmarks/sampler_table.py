@@ -1,16 +1,20 @@
 r"""Quality and energy of trained runs under several samplers and numbers of steps: one table.
 
-    python benchmarks/sdm_table.py SDDPM=runs/demo TSM=runs/sdm-digits TG=runs/demo@1.02 \
+    python benchmarks/sampler_table.py SDDPM=runs/demo TSM=runs/sdm-digits TG=runs/demo@1.02 \
         --solvers ddpm,ddim --steps 10,20 --output benchmarks/sdm_digits.json
 
-A model is NAME=RUN, or NAME=RUN@THRESHOLD with threshold guidance. Quality is the protocol `fair`
-(classifier features) on the data set of the run, mean and standard deviation over repeats of other
-seeds; energy is `strict`, 45 nm, counted on 16 images. Rows that the output file has already are
-kept, so that an interrupted run goes on and models can be added.
+A model is NAME=RUN, or NAME=RUN@THRESHOLD with threshold guidance. A solver is a name of
+`spikediff info`; with /decoded behind it, a network of synaptic currents is decoded after every
+step, and its currents are equal again before the next. Quality is the protocol `fair` (classifier
+features, and FAD with --feature-weights, also as FSDDIM measures it) on the data set of the run,
+mean and standard deviation over repeats of other seeds; energy is `strict`, 45 nm, counted on 16
+images. Rows that the output file has already are kept, so that an interrupted run goes on and
+models can be added.
 """
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +26,46 @@ from spikediff.evaluation.plan import EvaluationSettings
 from spikediff.evaluation.protocol import load_protocol
 from spikediff.evaluation.run import evaluate
 from spikediff.guidance import parse_scale
+from spikediff.pipelines import SpikingDiffusionPipeline
 
 _HEADER = (
-    "| model | sampler | steps | Frechet | inception score | precision, recall | energy, image |\n"
-    "|---|---|---|---|---|---|---|"
+    "| model | sampler | steps | Frechet | inception score | precision, recall | FAD | energy |\n"
+    "|---|---|---|---|---|---|---|---|"
 )
 BATCH = 71  # 355 images in five batches of the same size
+_DECODED = "/decoded"
 
 
 def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any) -> dict[str, Any]:
     """Return one row: metrics with their spread, the floor, energy and firing rate."""
-    pipe = load_pipeline(run, solver)
+    pipe = load_pipeline(run, solver.removesuffix(_DECODED))
+    if solver.endswith(_DECODED):
+        pipe = SpikingDiffusionPipeline(pipe.unet, pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
     scale = None if threshold is None else parse_scale(threshold)
     dataset, data_dir = find_dataset(run, args.dataset, args.data_dir)
     cache = cache_folder(None)
-    result = evaluate(
-        guided_images(pipe, scale, args.seed, steps, BATCH),
-        EvaluationSettings(
-            protocol=load_protocol("fair"),
-            dataset=dataset,
-            cache_dir=cache,
-            work_dir=cache / "work",
-            data_dir=data_dir,
-            num_samples=args.num_samples,
-            repeats=args.repeats,
-            spool_size=BATCH,
-            features=("classifier",),
-        ),
+    settings = EvaluationSettings(
+        protocol=load_protocol("fair"),
+        dataset=dataset,
+        cache_dir=cache,
+        work_dir=cache / "work",
+        data_dir=data_dir,
+        num_samples=args.num_samples,
+        repeats=args.repeats,
+        spool_size=BATCH,
+        features=("classifier", "fad") if args.feature_weights else ("classifier",),
+        feature_weights=args.feature_weights,
     )
+    images = guided_images(pipe, scale, args.seed, steps, BATCH)
+    result = evaluate(images, settings)
     assert result is not None  # one process
+    if args.feature_weights:
+        published = replace(settings, protocol=load_protocol("fsddim"), features=("fad",))
+        also = evaluate(images, published)
+        assert also is not None
+        for part in ("metrics", "floor"):
+            result[part] |= also[part]
     with guided(pipe, threshold), EnergyMeter(pipe) as meter:
         pipe(seeds=range(16), num_inference_steps=steps, output_type="pt")
     energy = meter.report("strict", "45nm")
@@ -80,6 +94,7 @@ def main() -> None:
         "--dataset", help="for pipelines, which do not say what they were trained on"
     )
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--feature-weights", type=Path, help="folder of FAD's autoencoders")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     rows = json.loads(args.output.read_text()) if args.output.is_file() else []
@@ -104,9 +119,14 @@ def line(row: dict[str, Any]) -> str:
     frechet = f"{metrics['frechet']['mean']:.1f} ± {metrics['frechet']['std']:.1f}"
     score = f"{metrics['inception_score']['mean']:.2f} ± {metrics['inception_score']['std']:.2f}"
     both = f"{metrics['precision']['mean']:.2f}, {metrics['recall']['mean']:.2f}"
+    fad = ", ".join(
+        f"{metrics[f'fad/{mode}/frechet']['mean']:.1f} {mode}"
+        for mode in ("clean", "published")
+        if f"fad/{mode}/frechet" in metrics
+    )
     return (
         f"| {row['model']} | {row['solver']} | {row['steps']} | {frechet} | {score} | "
-        f"{both} | {row['energy_per_image_uj']:.0f} µJ |"
+        f"{both} | {fad} | {row['energy_per_image_uj']:.0f} µJ |"
     )
 
 
