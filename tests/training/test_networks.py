@@ -10,9 +10,8 @@ from spikediff.errors import UserError
 from spikediff.models import SpikingUNet
 from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.training import load_recipe, recipe_from, save_recipe
-from spikediff.training.build import build_model
 from spikediff.training.checkpoint import load_latest
-from spikediff.training.networks import NETWORKS, choose_network
+from spikediff.training.networks import NETWORKS, build_model, choose_network
 from spikediff.training.ranges import check_ranges
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer

@@ -11,7 +11,8 @@ from spikediff.cli.recipes import find_recipe, shipped_recipes
 from spikediff.errors import UserError
 from spikediff.models import SpikingUNet, SynapticCurrentUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
-from spikediff.training.build import build_model, build_noise_schedule
+from spikediff.training.build import build_noise_schedule
+from spikediff.training.networks import build_model
 
 ROOT = Path(__file__).parents[2]
 

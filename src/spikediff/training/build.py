@@ -1,15 +1,12 @@
-"""From a recipe to parts: data set, model, noise schedule, optimizer."""
+"""From a recipe to parts: data set, noise schedule, optimizer; `networks.py` has the rest."""
 
 from typing import Any
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
 
 from spikediff.data import ImageDataset, load_images
 from spikediff.schedulers import make_scheduler
-from spikediff.training.networks import choose_network
-from spikediff.training.recipe import DataRecipe, DiffusionRecipe, OptimizerRecipe, Recipe
-from spikediff.training.seeds import derived_seed
+from spikediff.training.recipe import DataRecipe, DiffusionRecipe, OptimizerRecipe
 
 
 def build_dataset(recipe: DataRecipe, split: str = "train") -> ImageDataset:
@@ -23,22 +20,6 @@ def build_dataset(recipe: DataRecipe, split: str = "train") -> ImageDataset:
         resize_filter=recipe.resize_filter,
         held_out=False if recipe.hold_out and split == "train" else None,
     )
-
-
-def build_model(recipe: Recipe, image_size: int, channels: int) -> ModelMixin:
-    """Make the network, with weights that the recipe's seed decides.
-
-    Args:
-        recipe: The recipe.
-        image_size: Side of the images in pixels.
-        channels: Channels of the images.
-
-    Raises:
-        UserError: There is no such network, or it does not have what the recipe sets.
-    """
-    network = choose_network(recipe.model)
-    torch.manual_seed(derived_seed(recipe.seed, "weights"))
-    return network.make(recipe, image_size, channels)
 
 
 def build_noise_schedule(recipe: DiffusionRecipe) -> Any:

@@ -1,8 +1,10 @@
 """The loss curve: a CSV that grows, and a picture of it."""
 
 import csv
+import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class CurvePoint:
         grad_norm: Mean norm of the gradients before clipping.
         lr: Learning rate of the last step.
         images_per_second: Training speed over all processes.
-        terms: Mean of every term of the loss, where it has several.
+        terms: Mean of every term of the loss, where it has several, and of what is watched.
     """
 
     step: int
@@ -76,6 +78,60 @@ class LossCurve:
         axes.legend()
         FigureCanvasAgg(figure).print_png(str(self.png))
         return self.png
+
+
+class LossValues(NamedTuple):
+    """The losses of one optimizer step.
+
+    Attributes:
+        terms: Terms of the loss by name; the loss is their sum.
+        watched: Further numbers by name.
+    """
+
+    terms: dict[str, float]
+    watched: dict[str, float]
+
+
+class Averages:
+    """Means over the steps since the last row of the curve.
+
+    Args:
+        batch_size: Images of a step, for the speed.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._clear()
+
+    def _clear(self) -> None:
+        self._losses: list[LossValues] = []
+        self._norms: list[float] = []
+        self._since = time.perf_counter()
+
+    def add(self, losses: LossValues, norm: float) -> None:
+        """Enter a step."""
+        self._losses.append(losses)
+        self._norms.append(norm)
+
+    def point(self, step: int, lr: float) -> CurvePoint:
+        """Return the row of all steps since the last one, and begin anew."""
+        count, seconds = len(self._losses), time.perf_counter() - self._since
+        terms = _means([losses.terms for losses in self._losses])
+        watched = _means([losses.watched for losses in self._losses])
+        point = CurvePoint(
+            step,
+            sum(terms.values()),
+            sum(self._norms) / count,
+            lr,
+            count * self.batch_size / seconds,
+            (terms if len(terms) > 1 else {}) | watched,
+        )
+        self._clear()
+        return point
+
+
+def _means(values: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(value[name] for value in values) / len(values) for name in values[0]}
 
 
 def read_curve(path: Path) -> list[CurvePoint]:

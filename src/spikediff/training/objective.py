@@ -1,45 +1,96 @@
-"""What training makes small: the losses that a recipe may choose."""
+"""What training makes small: the contract of a loss in the common loop, and the denoising ones."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
-from spikediff.training.loss import denoising_loss
+from spikediff.data import to_model_range
+from spikediff.training.build import build_noise_schedule
+from spikediff.training.loss import denoising_loss, draw_noise
 from spikediff.training.recipe import Recipe
 from spikediff.training.synaptic_current_loss import consistency_weights, synaptic_current_loss
 
-# (model, x_0, timestep, eps) -> terms of the loss by name, already weighted
-Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Mapping[str, Tensor]]
+
+@dataclass(frozen=True)
+class Losses:
+    """What one part of a batch says.
+
+    Attributes:
+        terms: Terms of the loss by name, already weighted, 0-dim; training makes their sum small.
+        watched: Further numbers for the curve, 0-dim.
+    """
+
+    terms: Mapping[str, Tensor]
+    watched: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def _denoising(_recipe: Recipe, schedule: Any) -> Objective:
-    return lambda model, *noised: denoising_loss(model, schedule, *noised)
+class Objective(Protocol):
+    """How a network is trained; it knows neither optimizer nor processes."""
+
+    def prepare(self, items: Tensor) -> Tensor:
+        """Return items of the data set, as they are stored, as the loss sees them [B, ...]."""
+
+    def draw(
+        self, shape: tuple[int, ...], progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Draw all that is random for a whole batch, so that no process count changes it.
+
+        Args:
+            shape: Shape of the batch over all processes and parts [B, ...].
+            progress: Share of the training that is done, from 0 to 1.
+            generator: The source.
+
+        Returns:
+            Tensors whose first axis is B, which are cut along it as the items are.
+        """
+
+    def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
+        """Return the losses of a part of the batch, with what was drawn for it."""
 
 
-def _synaptic_current(recipe: Recipe, schedule: Any) -> Objective:
-    loss = recipe.loss
+@dataclass(frozen=True)
+class DenoisingObjective:
+    """Noise an image, and ask the network what was done.
+
+    Attributes:
+        loss: `loss(model, schedule, x_0, timestep, eps)` -> terms by name.
+        schedule: The scheduler that noises the images.
+    """
+
+    loss: Callable[..., Mapping[str, Tensor]]
+    schedule: Any
+
+    def prepare(self, items: Tensor) -> Tensor:
+        """Return images in [-1, 1]."""
+        return to_model_range(items)
+
+    def draw(
+        self, shape: tuple[int, ...], progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Draw timesteps [B] and noise [B, C, H, W]."""
+        return draw_noise(shape, self.schedule.config.num_train_timesteps, generator)
+
+    def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
+        """Return the terms for timesteps and noise."""
+        return Losses(self.loss(model, self.schedule, x_0, *drawn))
+
+
+def denoising_objective(recipe: Recipe) -> Objective:
+    """Return the plain denoising loss of a recipe."""
+    return DenoisingObjective(denoising_loss, build_noise_schedule(recipe.diffusion))
+
+
+def synaptic_current_objective(recipe: Recipe) -> Objective:
+    """Return synaptic current learning as a recipe weighs it."""
+    loss, schedule = recipe.loss, build_noise_schedule(recipe.diffusion)
     compute = partial(
         synaptic_current_loss,
         spiking_steps=recipe.model.spiking_steps,
         consistency=consistency_weights(schedule, loss.consistency, loss.consistency_weights),
         spike_level=loss.spike_level,
     )
-    return lambda model, *noised: compute(model, schedule, *noised)
-
-
-OBJECTIVES: dict[str, Callable[[Recipe, Any], Objective]] = {
-    "denoising": _denoising,
-    "synaptic_current": _synaptic_current,
-}
-
-
-def build_objective(recipe: Recipe, noise_schedule: Any) -> Objective:
-    """Return the loss that a recipe names; `check_ranges` has refused unknown names.
-
-    Args:
-        recipe: The recipe.
-        noise_schedule: The scheduler that noises the training images.
-    """
-    return OBJECTIVES[recipe.loss.name](recipe, noise_schedule)
+    return DenoisingObjective(compute, schedule)

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError
 from spikediff.schedulers import SCHEDULERS
-from spikediff.training.networks import choose_network
+from spikediff.training.networks import build_objective
 from spikediff.training.recipe import Recipe
 
 # Analytic-DPM needs a trained model to be measured before it samples.
@@ -72,12 +72,7 @@ def check_ranges(recipe: Recipe) -> None:
         value = getattr(getattr(recipe, part), key)
         if not allowed(value):
             raise UserError(f"{name} = {value!r} {words}")
-    losses = choose_network(recipe.model).losses
-    if recipe.loss.name not in losses:
-        raise UserError(
-            f"loss.name = {recipe.loss.name!r}: no loss of {recipe.model.network}; "
-            f"{suggestion(recipe.loss.name, losses)}"
-        )
+    build_objective(recipe)
     if recipe.sampling.num_inference_steps > recipe.diffusion.num_train_timesteps:
         raise UserError(
             f"sampling.num_inference_steps = {recipe.sampling.num_inference_steps} must not exceed "

@@ -9,10 +9,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from spikediff.errors import UserError
 from spikediff.pipelines import PIPELINES, SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
-from spikediff.training import build
 from spikediff.training.checkpoint import load_latest
-from spikediff.training.networks import choose_network
+from spikediff.training.networks import build_model, build_pipeline, choose_network
 from spikediff.training.recipe import Recipe, load_recipe
 
 _FREE = {"dropout"}  # may differ between a run and what is fine-tuned from it: it has no weights
@@ -61,14 +59,10 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
     if checkpoint is None:
         raise UserError(f"{root}: the run has no checkpoint yet")
     weights = checkpoint.tensors["average"]
-    network = choose_network(recipe.model)
-    channels = weights[network.first_weight].shape[1]
-    model = build.build_model(recipe, checkpoint.state["image_size"], channels)
+    channels = weights[choose_network(recipe.model).first_weight].shape[1]
+    model = build_model(recipe, checkpoint.state["image_size"], channels)
     model.load_state_dict(weights)
-    schedule = build.build_noise_schedule(recipe.diffusion)
-    scheduler = make_scheduler(recipe.sampling.scheduler, schedule.config)
-    pipe: DiffusionPipeline = network.pipeline(model.eval(), scheduler)
-    return pipe
+    return build_pipeline(model, recipe)
 
 
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:

@@ -3,8 +3,9 @@
 import logging
 import math
 import sys
-import time
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,19 +15,16 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
 
-from spikediff.data import random_flip, to_model_range
+from spikediff.data import random_flip
 from spikediff.errors import UserError
 from spikediff.layers.temporal_scaling import scaling_factors
 from spikediff.pipelines import image_grid
-from spikediff.schedulers import make_scheduler
 from spikediff.training import build
 from spikediff.training.batches import BatchPlan, batches
 from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
-from spikediff.training.curve import CurvePoint, LossCurve
+from spikediff.training.curve import Averages, LossCurve, LossValues
 from spikediff.training.ema import averaged
-from spikediff.training.loss import draw_noise
-from spikediff.training.networks import choose_network
-from spikediff.training.objective import build_objective
+from spikediff.training.networks import build_model, build_objective, build_pipeline
 from spikediff.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from spikediff.training.precision import check_precision
 from spikediff.training.ranges import check_ranges
@@ -68,12 +66,11 @@ class Trainer:
         on_cpu = not torch.accelerator.is_available()
         check_precision(recipe.training.mixed_precision, "cpu" if on_cpu else "cuda")
         dataset = build.build_dataset(recipe.data)
-        model = build.build_model(recipe, dataset.image_size, dataset.channels)
+        model = build_model(recipe, dataset.image_size, dataset.channels)
         kept = load_latest(self.folder.checkpoints) if resume else None
         if recipe.init_from is not None and kept is None:
             start_from(Path(recipe.init_from), model, recipe)
-        self.noise_schedule = build.build_noise_schedule(recipe.diffusion)
-        self.objective = build_objective(recipe, self.noise_schedule)
+        self.objective = build_objective(recipe)
         self.accelerator = _make_accelerator(recipe, root, on_cpu)
         _check_batch(recipe, self.accelerator.num_processes)
         if self.accelerator.is_main_process:
@@ -126,7 +123,7 @@ class Trainer:
                 mininterval=0.2 if sys.stderr.isatty() else 30.0,  # a log file wants fewer lines
             ) as bar,
         ):
-            meter = _Meter(self.recipe.data.batch_size)
+            meter = Averages(self.recipe.data.batch_size)
             while self.step < last:
                 meter.add(*self._step(next(stream)))
                 self.step += 1
@@ -144,50 +141,57 @@ class Trainer:
         self._finish()
         return True
 
-    def _step(self, pixels: Tensor) -> tuple[dict[str, float], float]:
-        """Make one optimizer step on this process's images [b, C, H, W]; return terms and norm."""
+    def _step(self, pixels: Tensor) -> tuple[LossValues, float]:
+        """Make one optimizer step on this process's images [b, C, H, W].
+
+        Returns:
+            Terms of the loss, then what is only watched, and the gradient's norm.
+        """
         recipe, accelerator = self.recipe.optimizer, self.accelerator
-        x_0, timestep, eps = self._noised_batch(pixels)
+        batch = self._batch(pixels)
         # Dropout is the one draw that does not come from a generator of its own.
         torch.manual_seed(
             derived_seed(self.recipe.seed, "dropout", self.step, accelerator.process_index)
         )
         parts = recipe.gradient_accumulation_steps
-        totals: dict[str, Tensor] = {}
-        for i, part in enumerate(
-            zip(x_0.chunk(parts), timestep.chunk(parts), eps.chunk(parts), strict=True)
-        ):
+        terms: Counter[str] = Counter()
+        watched: Counter[str] = Counter()
+        for i, part in enumerate(zip(*(tensor.chunk(parts) for tensor in batch), strict=True)):
             with accelerator.no_sync(self.model) if i < parts - 1 else nullcontext():
-                terms = {k: v / parts for k, v in self.objective(self.model, *part).items()}
-                accelerator.backward(torch.stack(list(terms.values())).sum())
-            for name, term in terms.items():
-                totals[name] = totals.get(name, torch.zeros_like(term)) + term.detach()
-        means = accelerator.reduce(totals, reduction="mean")
-        values = {name: float(term) for name, term in means.items()}
-        if not math.isfinite(sum(values.values())):
-            raise UserError(self._not_a_number(sum(values.values())))
+                losses = self.objective(self.model, *part)
+                weighted = {name: term / parts for name, term in losses.terms.items()}
+                accelerator.backward(torch.stack(list(weighted.values())).sum())
+            terms.update(self._mean_over_processes(weighted))
+            watched.update(self._mean_over_processes(losses.watched, share=1 / parts))
+        if not math.isfinite(terms.total()):
+            raise UserError(self._not_a_number(terms.total()))
         limit = recipe.max_grad_norm or math.inf
         norm = accelerator.clip_grad_norm_(self.model.parameters(), limit)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.lr_schedule.step()
         self.average.update_parameters(accelerator.unwrap_model(self.model))
-        return values, float(norm or 0.0)
+        return LossValues(dict(terms), dict(watched)), float(norm or 0.0)
 
-    def _noised_batch(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x_0, timesteps and noise of this process's part of the batch."""
+    def _mean_over_processes(
+        self, values: Mapping[str, Tensor], share: float = 1.0
+    ) -> dict[str, float]:
+        detached = {name: share * value.detach() for name, value in values.items()}
+        means = self.accelerator.reduce(detached, reduction="mean")
+        return {name: float(value) for name, value in means.items()}
+
+    def _batch(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return this process's part of the batch, and of what is drawn for it."""
         accelerator, size = self.accelerator, self.recipe.data.batch_size
         generator = derived_generator(self.recipe.seed, "noise", self.step)
-        timestep, eps = draw_noise(
-            (size, *pixels.shape[1:]), self.recipe.diffusion.num_train_timesteps, generator
-        )
+        progress = self.step / self.recipe.training.steps
+        drawn = self.objective.draw((size, *pixels.shape[1:]), progress, generator)
         rank, world = accelerator.process_index, accelerator.num_processes
         if self.recipe.data.horizontal_flip:
             flips = derived_generator(self.recipe.seed, "flip", self.step, rank)
             pixels = random_flip(pixels, flips)
-        x_0 = to_model_range(pixels)
-        parts = (x_0, timestep.chunk(world)[rank], eps.chunk(world)[rank])
-        return tuple(part.to(accelerator.device) for part in parts)  # type: ignore[return-value]
+        parts = (self.objective.prepare(pixels), *(tensor.chunk(world)[rank] for tensor in drawn))
+        return tuple(part.to(accelerator.device) for part in parts)
 
     def _not_a_number(self, loss: float) -> str:
         kept = load_latest(self.folder.checkpoints)
@@ -197,7 +201,7 @@ class Trainer:
             f"resume with a smaller optimizer.lr (now {self.recipe.optimizer.lr})"
         )
 
-    def _report(self, meter: "_Meter", bar: tqdm) -> None:  # type: ignore[type-arg]
+    def _report(self, meter: Averages, bar: tqdm) -> None:  # type: ignore[type-arg]
         """Add a row to the curve when it is time."""
         if self.step % self.recipe.training.log_every and self.step < self.recipe.training.steps:
             return
@@ -237,11 +241,7 @@ class Trainer:
 
     def _pipeline(self) -> DiffusionPipeline:
         """Return the pipeline that samples with the averaged network."""
-        scheduler = make_scheduler(self.recipe.sampling.scheduler, self.noise_schedule.config)
-        make = choose_network(self.recipe.model).pipeline
-        pipe: DiffusionPipeline = make(self.average.module.eval(), scheduler)
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
+        return build_pipeline(self.average.module, self.recipe)
 
     def _checkpoint(self) -> None:
         if self.accelerator.is_main_process:
@@ -323,34 +323,3 @@ def _check_batch(recipe: Recipe, processes: int) -> None:
             f"data.batch_size = {recipe.data.batch_size} must be a positive multiple of {parts} "
             f"({processes} processes times optimizer.gradient_accumulation_steps)"
         )
-
-
-class _Meter:
-    """Averages since the last row of the curve."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self._clear()
-
-    def _clear(self) -> None:
-        self.losses: list[dict[str, float]] = []
-        self.norms: list[float] = []
-        self.since = time.perf_counter()
-
-    def add(self, terms: dict[str, float], norm: float) -> None:
-        self.losses.append(terms)
-        self.norms.append(norm)
-
-    def point(self, step: int, lr: float) -> CurvePoint:
-        count, seconds = len(self.losses), time.perf_counter() - self.since
-        terms = {name: sum(loss[name] for loss in self.losses) / count for name in self.losses[0]}
-        point = CurvePoint(
-            step,
-            sum(terms.values()),
-            sum(self.norms) / count,
-            lr,
-            count * self.batch_size / seconds,
-            terms if len(terms) > 1 else {},
-        )
-        self._clear()
-        return point
