@@ -10,6 +10,7 @@ from spikediff.errors import UserError, suggestion
 from spikediff.interop.sddpm import load_sddpm
 from spikediff.interop.sdm import load_sdm
 from spikediff.interop.sdm_converted import load_sdm_converted, load_sdm_quantised
+from spikediff.interop.spiking_diffusion import load_image_decoder, load_vq_svae
 from spikediff.weights import find_state_dict, read_foreign_weights
 
 SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
@@ -17,6 +18,8 @@ SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
     "sdm": load_sdm,
     "sdm-converted": load_sdm_converted,
     "sdm-quantised": load_sdm_quantised,
+    "spiking-diffusion": load_vq_svae,
+    "spiking-diffusion-decoder": load_image_decoder,
 }
 _PLACES = ("net_model", "ema_model", "model", "state_dict")
 

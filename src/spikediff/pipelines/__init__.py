@@ -4,9 +4,11 @@ from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second
 from spikediff.pipelines.calibration_file import load_calibration, save_calibration
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
+from spikediff.pipelines.vq_spiking_diffusion import VQSpikingDiffusionPipeline
 
 __all__ = [
     "SpikingDiffusionPipeline",
+    "VQSpikingDiffusionPipeline",
     "calibration_timesteps",
     "estimate_second_moment",
     "image_grid",

@@ -13,8 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from spikediff.errors import UserError, suggestion
+from spikediff.schedulers.absorbing_loss import LOSS_WEIGHTS, absorbing_loss
 
 if TYPE_CHECKING:
+    from spikediff.schedulers.absorbing_state import AbsorbingStateScheduler
     from spikediff.schedulers.analytic_dpm import AnalyticDPMScheduler
 
 _COMMON: dict[str, Any] = {"timestep_spacing": "trailing"}
@@ -31,8 +33,12 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "analytic-dpm": ("AnalyticDPMScheduler", {"timestep_spacing": "linspace", "clip_sample": True}),
 }
 
-# Our own classes and their modules in this room, loaded on demand: each imports diffusers.
-_OURS = {"AnalyticDPMScheduler": "analytic_dpm"}
+# Our own classes and their modules in this room, loaded on demand: each imports diffusers. The one
+# of tokens has no row above: it cannot sample what a denoiser of images was trained for.
+_OURS = {
+    "AbsorbingStateScheduler": "absorbing_state",
+    "AnalyticDPMScheduler": "analytic_dpm",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -86,4 +92,11 @@ def _only_ours() -> set[str]:
     return set().union(*map(_settings_of, _OURS)) - set().union(*map(_settings_of, theirs))
 
 
-__all__ = ["SCHEDULERS", "AnalyticDPMScheduler", "make_scheduler"]
+__all__ = [
+    "LOSS_WEIGHTS",
+    "SCHEDULERS",
+    "AbsorbingStateScheduler",
+    "AnalyticDPMScheduler",
+    "absorbing_loss",
+    "make_scheduler",
+]

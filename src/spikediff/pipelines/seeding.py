@@ -1,0 +1,40 @@
+"""Where the randomness of a pipeline comes from: one seed per image, or a generator."""
+
+from collections.abc import Sequence
+
+import torch
+
+from spikediff.errors import UserError
+
+
+def generators_of(
+    batch_size: int | None,
+    seeds: Sequence[int] | None,
+    generator: torch.Generator | list[torch.Generator] | None,
+) -> tuple[torch.Generator | list[torch.Generator] | None, int]:
+    """Return the source or sources of noise, and the batch size.
+
+    Args:
+        batch_size: How many images; as many as there are seeds where it is not given, else 1.
+        seeds: One seed per image.
+        generator: The source of noise instead of seeds.
+
+    Raises:
+        UserError: Both sources are given, or they and the batch size contradict each other.
+
+    Example:
+        >>> generators, batch_size = generators_of(None, seeds=[3, 4], generator=None)
+        >>> batch_size, [g.initial_seed() for g in generators]
+        (2, [3, 4])
+    """
+    if seeds is None:
+        batch_size = 1 if batch_size is None else batch_size
+        if batch_size < 1:
+            raise UserError(f"batch_size = {batch_size} must be at least 1")
+        return generator, batch_size
+    if generator is not None:
+        raise UserError("give seeds or a generator, not both")
+    if len(seeds) != (len(seeds) if batch_size is None else batch_size) or not len(seeds):
+        raise UserError(f"{len(seeds)} seeds for batch_size = {batch_size}; give one per image")
+    # On the CPU, so that a seed means the same image on every device.
+    return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds], len(seeds)
