@@ -11,6 +11,7 @@ from goldens import Golden
 from spikediff.interop import load_authors_checkpoint
 from spikediff.interop.spiking_diffusion import image_decoder_key, vq_svae_key
 from spikediff.models import vq_svae_loss
+from spikediff.neurons import LIF
 from spikediff.schedulers import AbsorbingStateScheduler, absorbing_loss
 
 OUTPUT = {torch.float32: (1e-5, 1e-5), torch.float64: (1e-10, 0.0)}
@@ -216,3 +217,16 @@ def test_the_sampler_replayed_with_its_draws():
         ).prev_sample
     assert not stored
     assert torch.equal(tokens, c5["sampler/tokens"])
+
+
+def test_the_neuron(c4):
+    """The default LIF is theirs, an exact tie at the threshold and the gradient included."""
+    neuron, x = LIF(), c4["lif/x"].requires_grad_()
+    spikes = neuron(x)
+    assert torch.equal(spikes.byte(), c4["lif/spikes"])
+    spikes.backward(c4["lif/grad_out"])
+    torch.testing.assert_close(x.grad, c4["lif/grad_x"], atol=1e-6, rtol=1e-5)
+    state = None
+    for current, v in zip(c4["lif/x"].detach(), c4["lif/v_after_reset"], strict=True):
+        _, state = neuron.step(current, state)
+        torch.testing.assert_close(state.v, v, atol=1e-6, rtol=1e-5)

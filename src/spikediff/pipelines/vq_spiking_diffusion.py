@@ -55,8 +55,8 @@ class VQSpikingDiffusionPipeline(DiffusionPipeline):
         )
         if len(set(sizes)) > 1:
             raise UserError(
-                f"VQSpikingDiffusionPipeline: codebooks of {sizes[0]} (vqvae), {sizes[1]} (decoder) "
-                f"and {sizes[2]} codes (scheduler's mask_token); they must be one"
+                f"VQSpikingDiffusionPipeline: codebooks of {sizes[0]} (vqvae), {sizes[1]} (decoder)"
+                f" and {sizes[2]} codes (scheduler's mask_token); they must be one"
             )
         self.register_modules(vqvae=vqvae, decoder=decoder, scheduler=scheduler)
 
@@ -116,9 +116,9 @@ class VQSpikingDiffusionPipeline(DiffusionPipeline):
         steps = steps if num_inference_steps is None else num_inference_steps
         self.scheduler.set_timesteps(steps, device=self.device)
         # With known tokens there are fewer masks than usual at time t: as many as at a cleaner one.
-        share = (grid == self.decoder.mask_token).double().mean((1, 2))  # [B]
+        masks, positions = (grid == self.decoder.mask_token).sum((1, 2)), grid[0].numel()  # [B]
         for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            seen = (timestep * share).ceil().clamp(min=1).long()
+            seen = ((timestep * masks + positions - 1) // positions).clamp(min=1)
             logits = self.decoder(grid, seen).sample
             options = {"temperature": temperature, "top_p": top_p, "unmasking": unmasking}
             grid = self.scheduler.step(logits, timestep, grid, generator, **options).prev_sample
