@@ -197,6 +197,7 @@ def test_the_energy_meter_knows_all_of_it(options):
         ({"neuron": "lif2"}, "VQSVAE: unknown neuron"),
         ({"neuron_options": {"tao": 2.0}}, "do not fit neuron 'lif'"),
         ({"tau_syn": 0.5}, "tau_syn"),
+        ({"readout_decay": 1.5}, "readout_decay"),
         ({"input_range": (0.5, -0.5)}, "input_range"),
         ({"input_range": (0.0, 255.0)}, "input_range"),
     ],
@@ -216,3 +217,5 @@ def test_bad_inputs_are_told():
         model.decode(torch.full((1, 4, 4), 16))
     with pytest.raises(UserError, match=r"tokens \[B, h, w\]"):
         model.decode(torch.zeros(1, 4, 4))
+    with pytest.raises(UserError, match="data_variance"):
+        vq_svae_loss(model(images()), data_variance=torch.zeros(8).var())

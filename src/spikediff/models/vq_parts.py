@@ -73,7 +73,8 @@ class SpikeFeature(nn.Module):
         self.bounded = kind == "paper"
         self.tau_syn = tau_syn
         self.mixture = nn.Parameter(torch.tensor(0.0 if self.bounded else 0.5))
-        self.register_buffer("weights", decay_weights(spiking_steps, decay).float())
+        if not self.bounded:
+            self.register_buffer("weights", decay_weights(spiking_steps, decay).float())
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Return the features."""

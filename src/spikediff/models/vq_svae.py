@@ -79,6 +79,9 @@ def vq_svae_loss(
             for MNIST); the released code divides by it, the paper does not: 1.
         commitment_weight: Beta.
 
+    Raises:
+        UserError: The variance is not positive: all training images are of one grey.
+
     Example:
         >>> one = torch.tensor(1.0)
         >>> output = VQSVAEOutput(*[one] * 8)
@@ -87,6 +90,8 @@ def vq_svae_loss(
 
     Reference: Liu et al., arXiv 2308.10187, equation 9, and the released code.
     """
+    if not data_variance > 0.0:
+        raise UserError(f"VQSVAE: data_variance = {float(data_variance)} must be positive")
     quantiser = output.codebook_loss + commitment_weight * output.commitment_loss
     spikes = output.spike_loss + commitment_weight * output.spike_commitment_loss
     return output.reconstruction_loss / data_variance + quantiser + spikes
@@ -152,7 +157,12 @@ class VQSVAE(ModelMixin, ConfigMixin):
         input_range: Sequence[float] = (-0.5, 0.5),
     ) -> None:
         super().__init__()
-        _check(sample_size, in_channels, widths, spiking_steps, tau_syn, input_range)
+        _check(sample_size, in_channels, widths, spiking_steps, input_range)
+        if not tau_syn >= 1.0 or not 0.0 <= readout_decay <= 1.0:
+            raise UserError(
+                f"VQSVAE: tau_syn = {tau_syn} must be at least 1 spiking step, and readout_decay = "
+                f"{readout_decay} lie in [0, 1]"
+            )
         choose("VQSVAE", FEATURES, "feature", feature)
         choose("VQSVAE", STRAIGHT_THROUGH, "straight_through", straight_through)
         make_neuron = make_neuron_maker("VQSVAE", neuron, neuron_options or {})
@@ -270,7 +280,6 @@ def _check(
     in_channels: int,
     widths: Sequence[int],
     spiking_steps: int,
-    tau_syn: float,
     input_range: Sequence[float],
 ) -> None:
     """Refuse a configuration of which no VQSVAE can be made."""
@@ -285,8 +294,6 @@ def _check(
             f"VQSVAE: sample_size={sample_size} must be divisible by {factor}, because "
             f"widths={tuple(widths)} halve it {len(widths)} times"
         )
-    if not tau_syn >= 1.0:
-        raise UserError(f"VQSVAE: tau_syn = {tau_syn} must be at least 1 spiking step")
     low, high = input_range
     if not -1.0 <= low < high <= 1.0:
         raise UserError(f"VQSVAE: input_range={tuple(input_range)} must rise within [-1, 1]")

@@ -115,18 +115,25 @@ class VQSpikingDiffusionPipeline(DiffusionPipeline):
         steps = self.scheduler.config.num_train_timesteps
         steps = steps if num_inference_steps is None else num_inference_steps
         self.scheduler.set_timesteps(steps, device=self.device)
+        options = {"temperature": temperature, "top_p": top_p, "unmasking": unmasking}
+        grid = self._unmask(grid, {"generator": generator, **options}, callback_on_step_end)
+        images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self._decode(grid))
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _unmask(
+        self, grid: Tensor, options: dict[str, Any], callback: TokenCallback | None
+    ) -> Tensor:
+        """Return the grids [B, h, w] after all steps."""
         # With known tokens there are fewer masks than usual at time t: as many as at a cleaner one.
         masks, positions = (grid == self.decoder.mask_token).sum((1, 2)), grid[0].numel()  # [B]
         for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             seen = ((timestep * masks + positions - 1) // positions).clamp(min=1)
             logits = self.decoder(grid, seen).sample
-            options = {"temperature": temperature, "top_p": top_p, "unmasking": unmasking}
-            grid = self.scheduler.step(logits, timestep, grid, generator, **options).prev_sample
-            if callback_on_step_end is not None:
-                changed = callback_on_step_end(self, i, timestep, {"sample": grid})
+            grid = self.scheduler.step(logits, timestep, grid, **options).prev_sample
+            if callback is not None:
+                changed = callback(self, i, timestep, {"sample": grid})
                 grid = (changed or {}).get("sample", grid)
-        images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self._decode(grid))
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        return grid
 
     def _start(self, batch_size: int, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         """Return the grids [B, h, w] to begin with: nothing but masks, and what is known."""
