@@ -18,7 +18,7 @@ from spikediff.data.fitting import RESIZE_FILTERS, Fit
 from spikediff.data.handwriting import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST
 from spikediff.data.lsun import NEEDS as _LSUN_NEEDS
 from spikediff.data.lsun import read_lsun_bedroom
-from spikediff.data.pixels import random_flip, to_model_range, to_uint8
+from spikediff.data.pixels import change_range, random_flip, to_model_range, to_uint8
 from spikediff.data.sources import PictureSource, take_part
 from spikediff.data.spec import DatasetSpec, Reader
 from spikediff.data.unlisted import alike, unlisted_row
@@ -32,6 +32,7 @@ __all__ = [
     "ImageDataset",
     "PictureSource",
     "Reader",
+    "change_range",
     "load_images",
     "random_flip",
     "to_model_range",

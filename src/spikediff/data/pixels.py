@@ -1,5 +1,7 @@
 """The range of a pixel: the one place that knows both `[0, 255]` and `[-1, 1]`."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -52,6 +54,27 @@ def to_uint8(images: Tensor) -> Tensor:
     # float32 first: half precision cannot tell all 256 grey levels apart after the product.
     unit = torch.nan_to_num(images.to(torch.float32), nan=-1.0).clamp(-1.0, 1.0)
     return ((unit + 1.0) * HALF_RANGE).round().to(torch.uint8)
+
+
+def change_range(
+    images: Tensor, old: Sequence[float] = (-1.0, 1.0), new: Sequence[float] = (-1.0, 1.0)
+) -> Tensor:
+    """Map images linearly from one range to another; values outside it stay outside.
+
+    Args:
+        images: floating point, any shape.
+        old: the values that are black and white now.
+        new: those that they become.
+
+    Returns:
+        Images of the same shape.
+
+    Example:
+        >>> change_range(torch.tensor([-1.0, 0.5]), new=(-0.5, 0.5)).tolist()
+        [-0.5, 0.25]
+    """
+    scale = (new[1] - new[0]) / (old[1] - old[0])
+    return (images - old[0]) * scale + new[0]
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from spikediff.interop.fsddim import load_fsddim
 from spikediff.interop.sddpm import load_sddpm
 from spikediff.interop.sdm import load_sdm
 from spikediff.interop.sdm_converted import load_sdm_converted, load_sdm_quantised
+from spikediff.interop.spiking_diffusion import load_image_decoder, load_vq_svae
 from spikediff.weights import find_state_dict, read_foreign_weights
 
 SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
@@ -19,6 +20,13 @@ SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
     "sdm-converted": load_sdm_converted,
     "sdm-quantised": load_sdm_quantised,
     "fsddim": load_fsddim,
+    "spiking-diffusion": load_vq_svae,
+    "spiking-diffusion-decoder": load_image_decoder,
+}
+# What the released runs of a system had, where it is not T = 4 and 32 pixels.
+_RELEASED = {
+    "spiking-diffusion": {"sample_size": 28},
+    "spiking-diffusion-decoder": {"spiking_steps": 16},
 }
 _PLACES = ("net_model", "ema_model", "model", "model_state_dict", "state_dict")
 
@@ -26,8 +34,8 @@ _PLACES = ("net_model", "ema_model", "model", "model_state_dict", "state_dict")
 def load_authors_checkpoint(
     path_or_state_dict: str | Path | Mapping[str, Any],
     system: str,
-    spiking_steps: int = 4,
-    sample_size: int = 32,
+    spiking_steps: int | None = None,
+    sample_size: int | None = None,
     residual_alpha: float | None = None,
 ) -> ModelMixin:
     """Build our model from a checkpoint of the authors' code.
@@ -38,8 +46,11 @@ def load_authors_checkpoint(
         path_or_state_dict: A file (`.pt` through `weights_only=True`, or `.safetensors`), a
             training checkpoint `{"net_model": ...}`, or the state dict itself.
         system: A key of `SYSTEMS`.
-        spiking_steps: T of the training run; of "sdm", whose weights tell it, not consulted.
-        sample_size: Image size that a pipeline makes.
+        spiking_steps: T of the training run, by default that of the release: 4, or 16 of
+            "spiking-diffusion-decoder". Not consulted where the weights tell it ("sdm",
+            "spiking-diffusion").
+        sample_size: Image size that a pipeline makes, by default that of the release: 32, or 28 of
+            "spiking-diffusion".
         residual_alpha: Of "fsddim" only, 1.0 by default; see `interop.fsddim.load_fsddim`.
 
     Returns:
@@ -54,7 +65,9 @@ def load_authors_checkpoint(
     content = read_foreign_weights(path_or_state_dict)
     where = "state dict" if isinstance(path_or_state_dict, Mapping) else str(path_or_state_dict)
     state = find_state_dict(content, _PLACES, where)
-    options: dict[str, Any] = {"spiking_steps": spiking_steps, "sample_size": sample_size}
+    given = {"spiking_steps": spiking_steps, "sample_size": sample_size}
+    released = {"spiking_steps": 4, "sample_size": 32} | _RELEASED.get(system, {})
+    options: dict[str, Any] = released | {k: v for k, v in given.items() if v is not None}
     if residual_alpha is not None:
         if system != "fsddim":
             raise UserError(f"residual_alpha = {residual_alpha}: {system!r} has none; leave it out")

@@ -8,6 +8,7 @@ from spikediff.layers.pointwise import pointwise_conv
 from spikediff.layers.post_activation import PostActivationBlock
 from spikediff.layers.resampling import Downsample, Upsample, nearest_upsample
 from spikediff.layers.residual import Neuron, PlainBlock, PreSpikeBlock
+from spikediff.layers.spiking_conv import SpikingConv
 from spikediff.layers.synaptic_resampling import (
     SynapticResampling,
     average_downsample,
@@ -21,6 +22,7 @@ from spikediff.layers.timestep_embedding import (
     TimestepEmbedding,
     sinusoidal_embedding,
 )
+from spikediff.layers.vector_quantiser import Quantised, VectorQuantiser, perplexity
 
 BLOCKS: dict[str, type[nn.Module]] = {"pre_spike": PreSpikeBlock, "plain": PlainBlock}
 
@@ -33,17 +35,21 @@ __all__ = [
     "PlainBlock",
     "PostActivationBlock",
     "PreSpikeBlock",
+    "Quantised",
+    "SpikingConv",
     "SpikingTimestepEmbedding",
     "SynapticResampling",
     "TemporalScaling",
     "ThresholdNorm",
     "TimestepEmbedding",
     "Upsample",
+    "VectorQuantiser",
     "WindowDropout",
     "average_downsample",
     "fold_time",
     "nearest_upsample",
     "over_time",
+    "perplexity",
     "pointwise_conv",
     "same_size",
     "scaling_factors",

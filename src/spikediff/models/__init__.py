@@ -2,15 +2,21 @@
 
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
 from spikediff.models.ddpm_unet import ddpm_unet
+from spikediff.models.spiking_image_decoder import SpikingImageDecoder
 from spikediff.models.spiking_unet import SpikingUNet
 from spikediff.models.synaptic_current_unet import SynapticCurrentUNet
 from spikediff.models.twin import ann_twin
+from spikediff.models.vq_svae import VQSVAE, VQSVAEOutput, vq_svae_loss
 
 __all__ = [
+    "VQSVAE",
     "ConvertedUNet",
     "QuantisedUNet",
+    "SpikingImageDecoder",
     "SpikingUNet",
     "SynapticCurrentUNet",
+    "VQSVAEOutput",
     "ann_twin",
     "ddpm_unet",
+    "vq_svae_loss",
 ]

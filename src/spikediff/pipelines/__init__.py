@@ -7,10 +7,12 @@ from spikediff.pipelines.calibration_file import load_calibration, save_calibrat
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
 from spikediff.pipelines.synaptic_current import SynapticCurrentOutput, SynapticCurrentPipeline
+from spikediff.pipelines.vq_spiking_diffusion import VQSpikingDiffusionPipeline
 
 # A saved pipeline names its class; of any other one, the parts go into the first of these.
 PIPELINES: dict[str, type[DiffusionPipeline]] = {
-    pipeline.__name__: pipeline for pipeline in (SpikingDiffusionPipeline, SynapticCurrentPipeline)
+    pipeline.__name__: pipeline
+    for pipeline in (SpikingDiffusionPipeline, SynapticCurrentPipeline, VQSpikingDiffusionPipeline)
 }
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "SpikingDiffusionPipeline",
     "SynapticCurrentOutput",
     "SynapticCurrentPipeline",
+    "VQSpikingDiffusionPipeline",
     "calibration_timesteps",
     "estimate_second_moment",
     "image_grid",

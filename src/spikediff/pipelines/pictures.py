@@ -1,7 +1,7 @@
 """From a model's images to pictures that a person looks at: PIL images, grids, GIFs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,23 @@ OUTPUT_TYPES: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+def check_output_type(output_type: str, known: Collection[str] = tuple(OUTPUT_TYPES)) -> None:
+    """Refuse an output type that a pipeline does not have.
+
+    Raises:
+        UserError: It is none of the known ones.
+    """
+    if output_type not in known:
+        raise UserError(f"unknown output_type {output_type!r}; choose from {list(known)}")
+
+
 def check_call(output_type: str, num_inference_steps: int) -> None:
     """Refuse a call of a pipeline that could not end well, before it computes.
 
     Raises:
         UserError: The output type is unknown, or there is no step to make.
     """
-    if output_type not in OUTPUT_TYPES:
-        raise UserError(f"unknown output_type {output_type!r}; choose from {list(OUTPUT_TYPES)}")
+    check_output_type(output_type)
     if num_inference_steps < 1:
         raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
 

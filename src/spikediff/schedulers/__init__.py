@@ -13,8 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from spikediff.errors import UserError, suggestion
+from spikediff.schedulers.absorbing_loss import LOSS_WEIGHTS, absorbing_loss
 
 if TYPE_CHECKING:
+    from spikediff.schedulers.absorbing_state import AbsorbingStateScheduler
     from spikediff.schedulers.analytic_dpm import AnalyticDPMScheduler
     from spikediff.schedulers.synaptic_current_ddim import SynapticCurrentDDIMScheduler
 
@@ -33,8 +35,10 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "analytic-dpm": ("AnalyticDPMScheduler", {"timestep_spacing": "linspace", "clip_sample": True}),
 }
 
-# Our own classes and their modules in this room, loaded on demand: each imports diffusers.
+# Our own classes and their modules in this room, loaded on demand: each imports diffusers. The one
+# of tokens has no row above: it cannot sample what a denoiser of images was trained for.
 _OURS = {
+    "AbsorbingStateScheduler": "absorbing_state",
     "AnalyticDPMScheduler": "analytic_dpm",
     "SynapticCurrentDDIMScheduler": "synaptic_current_ddim",
 }
@@ -92,8 +96,11 @@ def _only_ours() -> set[str]:
 
 
 __all__ = [
+    "LOSS_WEIGHTS",
     "SCHEDULERS",
+    "AbsorbingStateScheduler",
     "AnalyticDPMScheduler",
     "SynapticCurrentDDIMScheduler",
+    "absorbing_loss",
     "make_scheduler",
 ]
