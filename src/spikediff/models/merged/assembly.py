@@ -1,6 +1,7 @@
 """From the original network to its populations, in float64."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,6 @@ from spikediff.models.merged.parts import (
 )
 from spikediff.models.merged.populations import Population, TimestepCurrents, TimestepDrive
 from spikediff.models.synaptic_current_unet import SynapticCurrentUNet
-from spikediff.neurons import NeuronLayer
 
 IMAGE = "image"  # the source that the image's currents are
 READOUT = "readout"
@@ -46,7 +46,7 @@ class Assembly:
             constant_current(self.seen, model.readout, norm),
         )
 
-    def _walk(self, model: SynapticCurrentUNet) -> list[Part]:
+    def _walk(self, model: Any) -> list[Part]:
         """Follow the original's forward pass; return what its read-out sees."""
         h = self.stem
         skips = [h]
@@ -97,22 +97,20 @@ class Assembly:
 
     def _fire(
         self,
-        neuron: NeuronLayer,
+        neuron: nn.Module,
         synapses: dict[str, nn.Module],
         constant: Tensor,
         drive: TimestepDrive | None = None,
     ) -> Part:
         name = self._names[neuron].replace(".", "_")
         self.populations[name] = Population(synapses, shrunk(constant), neuron, drive)
-        return Part(name, *constant.shape[:2])
+        return Part(name, channels=len(constant), size=constant.shape[-1])
 
 
 def timestep_currents(model: SynapticCurrentUNet) -> TimestepCurrents:
     """Return the table of a network's timestep currents, and what follows it."""
     embedding = model.time_embedding
-    return TimestepCurrents(
-        embedding.linear1(embedding.table), embedding.neuron, embedding.linear2
-    )
+    return TimestepCurrents(embedding.linear1(embedding.table), embedding.neuron, embedding.linear2)
 
 
 def _scaled_linear(linear: nn.Linear, norm: nn.Module) -> nn.Linear:

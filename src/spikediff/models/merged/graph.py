@@ -1,13 +1,17 @@
 """A network as a chip has it: populations of neurons, and synapses between them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from spikediff.coding import mean
 from spikediff.errors import UserError
 from spikediff.models.merged.populations import Population, TimestepCurrents
 from spikediff.neurons import Memory, NeuronLayer, NeuronState
+
+Timestep = Tensor | float | int
 
 
 class SynapticGraph(nn.Module):
@@ -38,20 +42,31 @@ class SynapticGraph(nn.Module):
         self.sample_size = sample_size
         self._last_use = _last_use(populations)
 
-    def forward(self, window: Tensor, timestep: Tensor, memory: Memory | None = None) -> Tensor:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.timestep.table.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.timestep.table.device
+
+    def forward(self, window: Tensor, timestep: Timestep, memory: Memory | None = None) -> Tensor:
         """Return the output currents [T, B, C_out, H, W] for currents [T, B, C, H, W].
 
         Args:
             window: Currents of all inputs.
-            timestep: Timesteps [B or 1], whole numbers.
+            timestep: Diffusion timestep, a whole number, one for all or one per image [B].
             memory: As in `spikediff.neurons.NeuronLayer.forward`.
 
         Raises:
             UserError: Channels or size do not fit, or the table has no such timestep.
         """
         self._check(window)
-        embedding = self.timestep(timestep, len(window), memory)  # [T, B or 1, E]
-        parts = window.split(list(self.inputs.values()), dim=2)
+        rows = torch.as_tensor(timestep, device=window.device).reshape(-1)  # [B or 1]
+        embedding = self.timestep(rows, len(window), memory)  # [T, B or 1, E]
+        parts = torch.split(window, list(self.inputs.values()), dim=2)
         sources = dict(zip(self.inputs, parts, strict=True))
         for name, population in self.populations.items():
             sources[name] = population(sources, embedding, memory)
@@ -61,7 +76,7 @@ class SynapticGraph(nn.Module):
         return torch.cat([sources[name] for name in self.outputs], dim=2)
 
     def step(
-        self, current: Tensor, timestep: Tensor, state: Mapping[str, NeuronState] | None
+        self, current: Tensor, timestep: Timestep, state: Mapping[str, NeuronState] | None
     ) -> tuple[Tensor, dict[str, NeuronState]]:
         """Run one spiking step: currents [B, C, H, W] -> [B, C_out, H, W], and the new state.
 
@@ -92,3 +107,24 @@ def _last_use(populations: Mapping[str, Population]) -> dict[str, list[str]]:
     for source, name in user.items():
         spent.setdefault(name, []).append(source)
     return spent
+
+
+class GraphOfImages(Protocol):
+    """A graph, and how images become the currents that it takes."""
+
+    graph: SynapticGraph
+
+    def first_currents(self, noise: Tensor) -> Tensor:
+        """Return currents of images [B, C, H, W], equal at all spiking steps."""
+
+    def image_currents(self, currents: Tensor) -> Tensor:
+        """Return the currents [T, B, C, H, W] of which the mean is the image."""
+
+
+def answer(network: GraphOfImages, sample: Tensor, timestep: Timestep) -> Tensor:
+    """Return the currents that a network answers a window [T, B, C, H, W], or the mean image."""
+    if sample.dim() == 5:
+        window: Tensor = network.graph(sample, timestep)
+        return window
+    window = network.graph(network.first_currents(sample), timestep)
+    return mean(network.image_currents(window))

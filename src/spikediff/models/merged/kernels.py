@@ -71,16 +71,12 @@ def _strip(
     positions = range(leftmost, leftmost + taps.stop - taps.start + prefix_taps - 1)
     sources = [position // factor for position in positions]
     # A source position that lies in the padding for every target needs no weight.
-    window = range(
-        max(sources[0], 1 - count), min(sources[-1], size // factor - 1) + 1
-    )
+    window = range(max(sources[0], 1 - count), min(sources[-1], size // factor - 1) + 1)
     folding = torch.tensor([[source == met for met in window] for source in sources])
     return Strip(range(targets[0], targets[-1] + 1, factor), taps, window, folding.double())
 
 
-def behind_same_size(
-    consumer: Tensor, prefix: Tensor, rows: Strip, columns: Strip
-) -> Tensor:
+def behind_same_size(consumer: Tensor, prefix: Tensor, rows: Strip, columns: Strip) -> Tensor:
     """Return the kernel of one region, for a prefix that keeps or doubles the image size.
 
     Args:
@@ -131,9 +127,9 @@ def scaled(kernel: Tensor, gain: Tensor) -> Tensor:
     return kernel * gain.view(-1, *[1] * (kernel.dim() - 1))
 
 
-def regions(size: Sequence[int], consumer_taps: int, prefix_taps: int, factor: int) -> list[
-    tuple[Strip, Strip]
-]:
+def regions(
+    size: Sequence[int], consumer_taps: int, prefix_taps: int, factor: int
+) -> list[tuple[Strip, Strip]]:
     """Return all pairs of strips of rows and columns; arguments as of `cut`, size [H, W]."""
     rows, columns = (cut(length, consumer_taps, prefix_taps, factor) for length in size)
     return [(row, column) for row in rows for column in columns]

@@ -8,10 +8,10 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
-from spikediff.coding import direct, mean
+from spikediff.coding import direct
 from spikediff.errors import UserError
 from spikediff.models.merged.assembly import IMAGE, READOUT, Assembly, timestep_currents
-from spikediff.models.merged.graph import SynapticGraph
+from spikediff.models.merged.graph import SynapticGraph, answer
 from spikediff.models.synaptic_current_unet import SynapticCurrentUNet
 from spikediff.neurons import NeuronState
 
@@ -36,12 +36,20 @@ class MergedSynapticUNet(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
-        return self.graph.timestep.table.dtype
+        return self.graph.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.graph.timestep.table.device
+        return self.graph.device
+
+    def first_currents(self, noise: Tensor) -> Tensor:
+        """Return noise [B, C, H, W] as currents [T, B, C, H, W], equal at all spiking steps."""
+        return direct(noise, self.config.spiking_steps)
+
+    def image_currents(self, currents: Tensor) -> Tensor:
+        """Return the currents [T, B, C, H, W] of which the mean is the image: all of them."""
+        return currents
 
     def forward(
         self, sample: Tensor, timestep: Tensor | float | int, return_dict: bool = True
@@ -60,10 +68,7 @@ class MergedSynapticUNet(nn.Module):
         Raises:
             UserError: Channels or size do not fit, or the timestep is fractional or out of range.
         """
-        is_window = sample.dim() == 5
-        currents = sample if is_window else direct(sample, self.config.spiking_steps)
-        estimate: Tensor = self.graph(currents, rows_of(timestep, sample.device))
-        estimate = estimate if is_window else mean(estimate)
+        estimate = answer(self, sample, timestep)
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
 
     def step(
@@ -85,12 +90,7 @@ class MergedSynapticUNet(nn.Module):
         Raises:
             UserError: As `forward`, or the state is another network's.
         """
-        return self.graph.step(current, rows_of(timestep, current.device), state)
-
-
-def rows_of(timestep: Tensor | float | int, device: torch.device) -> Tensor:
-    """Return timesteps as [B or 1]."""
-    return torch.as_tensor(timestep, device=device).reshape(-1)
+        return self.graph.step(current, timestep, state)
 
 
 def prepared(model: SynapticCurrentUNet) -> SynapticCurrentUNet:
@@ -101,7 +101,8 @@ def prepared(model: SynapticCurrentUNet) -> SynapticCurrentUNet:
     """
     if model.training:
         raise UserError("merging needs the norms' running statistics; call `.eval()` first")
-    return copy.deepcopy(model).cpu().double()
+    original: SynapticCurrentUNet = copy.deepcopy(model).cpu().double()
+    return original
 
 
 @torch.no_grad()

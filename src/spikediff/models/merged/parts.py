@@ -66,7 +66,7 @@ class Part:
 
 def resampled(part: Part, module: SynapticResampling) -> Part:
     """Return a part behind a resampling, of which norm and neurons are left to the consumer."""
-    factors = {average_downsample: 0.5, nearest_upsample: 2.0, same_size: 1.0}
+    factors: dict[object, float] = {average_downsample: 0.5, nearest_upsample: 2.0, same_size: 1.0}
     factor, conv = factors[module.resize], module.conv
     assert part.prefix is None
     prefix = Prefix(conv, factor=max(1, int(factor)), averages=factor < 1.0)

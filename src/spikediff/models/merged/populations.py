@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.layers.time import over_time
-from spikediff.neurons import Memory, NeuronLayer
+from spikediff.neurons import Memory
 
 
 class TimestepCurrents(nn.Module):
@@ -26,7 +26,7 @@ class TimestepCurrents(nn.Module):
 
     table: Tensor
 
-    def __init__(self, table: Tensor, neuron: NeuronLayer, synapse: nn.Linear) -> None:
+    def __init__(self, table: Tensor, neuron: nn.Module, synapse: nn.Linear) -> None:
         super().__init__()
         self.register_buffer("table", table)
         self.neuron = neuron
@@ -63,7 +63,7 @@ class TimestepDrive(nn.Module):
     Shape: [T, B, E] -> [T, B, C, 1, 1].
     """
 
-    def __init__(self, neuron: NeuronLayer, synapse: nn.Linear) -> None:
+    def __init__(self, neuron: nn.Module, synapse: nn.Linear) -> None:
         super().__init__()
         self.neuron = neuron
         self.synapse = synapse
@@ -89,7 +89,7 @@ class Population(nn.Module):
         self,
         synapses: Mapping[str, nn.Module],
         constant: Tensor,
-        neuron: NeuronLayer | None = None,
+        neuron: nn.Module | None = None,
         drive: TimestepDrive | None = None,
     ) -> None:
         super().__init__()
@@ -113,7 +113,4 @@ class Population(nn.Module):
         )  # [T, B, C, H, W]
         if self.drive is not None:
             current = current + self.drive(embedding, memory)
-        if self.neuron is None:
-            return current
-        spikes: Tensor = self.neuron(current, memory)
-        return spikes
+        return current if self.neuron is None else self.neuron(current, memory)

@@ -65,7 +65,9 @@ class RegionalSynapse(nn.Module):
             (rows.targets, columns.targets, _reach(rows), _reach(columns))
             for rows, columns in regions
         ]
-        self.size = tuple(1 + max(s.targets[-1] for s in axis) for axis in zip(*regions, strict=True))
+        self.size = tuple(
+            1 + max(s.targets[-1] for s in axis) for axis in zip(*regions, strict=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the current."""
