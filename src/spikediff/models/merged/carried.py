@@ -117,6 +117,9 @@ def carry_currents(model: SynapticCurrentUNet) -> CarriedSynapticUNet:
     where A W is one more synapse of spikes. In no step is a current the input of a synapse; what is
     left besides accumulates are the step's two scalars.
 
+    It is a matter of principle rather than of energy: an image has few channels, so that A I is
+    cheap, while A W has as many targets as the stem and accumulates for every spike that W sees.
+
     Args:
         model: A network with `spiking_stem=True`, in evaluation mode. It stays as it is.
 

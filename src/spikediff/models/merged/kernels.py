@@ -76,20 +76,35 @@ def _strip(
     return Strip(range(targets[0], targets[-1] + 1, factor), taps, window, folding.double())
 
 
-def behind_same_size(consumer: Tensor, prefix: Tensor, rows: Strip, columns: Strip) -> Tensor:
-    """Return the kernel of one region, for a prefix that keeps or doubles the image size.
+Region = tuple[Strip, Strip]  # of rows, of columns
+
+
+def regions(size: int, consumer_taps: int, prefix_taps: int, factor: int) -> list[Region]:
+    """Return all pairs of strips of a square image; arguments as of `cut`."""
+    strips = cut(size, consumer_taps, prefix_taps, factor)
+    return [(rows, columns) for rows in strips for columns in strips]
+
+
+def regional_kernels(consumer: Tensor, prefix: Tensor, regions: Sequence[Region]) -> list[Tensor]:
+    """Return a kernel per region, for a prefix that keeps or doubles the image size.
 
     Args:
         consumer: Kernel of the second convolution [O, M, a, a], float64.
         prefix: Kernel of the first [M, I, b, b], float64.
-        rows: Strip of the region's rows.
-        columns: Strip of its columns.
+        regions: Those of the image.
 
     Returns:
-        The kernel [O, I, window of rows, window of columns].
+        Kernels [O, I, window of rows, window of columns].
     """
-    fine = composite(consumer[..., rows.taps, columns.taps], prefix)  # [O, I, y, x]
-    return torch.einsum("oiyx,yu,xv->oiuv", fine, rows.folding, columns.folding)
+    fine: dict[tuple[int, ...], Tensor] = {}  # even and odd targets fold the same composite kernel
+    kernels = []
+    for rows, columns in regions:
+        taps = (rows.taps.start, rows.taps.stop, columns.taps.start, columns.taps.stop)
+        if taps not in fine:
+            fine[taps] = composite(consumer[..., rows.taps, columns.taps], prefix)  # [O, I, y, x]
+        folded = torch.einsum("oiyx,yu,xv->oiuv", fine[taps], rows.folding, columns.folding)
+        kernels.append(folded)
+    return kernels
 
 
 def behind_average(consumer: Tensor, prefix: Tensor) -> Tensor:
@@ -125,11 +140,3 @@ def composite(consumer: Tensor, prefix: Tensor) -> Tensor:
 def scaled(kernel: Tensor, gain: Tensor) -> Tensor:
     """Return a kernel [O, ...] with every output channel times its gain [O]."""
     return kernel * gain.view(-1, *[1] * (kernel.dim() - 1))
-
-
-def regions(
-    size: Sequence[int], consumer_taps: int, prefix_taps: int, factor: int
-) -> list[tuple[Strip, Strip]]:
-    """Return all pairs of strips of rows and columns; arguments as of `cut`, size [H, W]."""
-    rows, columns = (cut(length, consumer_taps, prefix_taps, factor) for length in size)
-    return [(row, column) for row in rows for column in columns]

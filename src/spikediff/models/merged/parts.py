@@ -16,8 +16,8 @@ from spikediff.layers import (
 )
 from spikediff.models.merged.kernels import (
     behind_average,
-    behind_same_size,
     composite,
+    regional_kernels,
     regions,
     scaled,
 )
@@ -145,5 +145,5 @@ def _merged(part: Part, kernel: Tensor) -> nn.Module:
     if prefix.factor == 1 and 1 in (taps, weight.shape[-1]):
         kernel = composite(kernel, weight)
         return UniformSynapse(kernel, padding=kernel.shape[-1] // 2)
-    pairs = regions((part.size, part.size), taps, weight.shape[-1], prefix.factor)
-    return RegionalSynapse([behind_same_size(kernel, weight, *pair) for pair in pairs], pairs)
+    places = regions(part.size, taps, weight.shape[-1], prefix.factor)
+    return RegionalSynapse(regional_kernels(kernel, weight, places), places)

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from spikediff.layers.time import fold_time, unfold_time
-from spikediff.models.merged.kernels import Strip
+from spikediff.models.merged.kernels import Region, Strip
 
 
 class UniformSynapse(nn.Module):
@@ -57,7 +56,7 @@ class RegionalSynapse(nn.Module):
     Shape: [T, B, I, H, W] -> [T, B, O, H', W'].
     """
 
-    def __init__(self, kernels: Sequence[Tensor], regions: Sequence[tuple[Strip, Strip]]) -> None:
+    def __init__(self, kernels: Sequence[Tensor], regions: Sequence[Region]) -> None:
         super().__init__()
         frozen = (nn.Parameter(kernel, requires_grad=False) for kernel in kernels)
         self.weights = nn.ParameterList(frozen)
@@ -65,17 +64,13 @@ class RegionalSynapse(nn.Module):
             (rows.targets, columns.targets, _reach(rows), _reach(columns))
             for rows, columns in regions
         ]
-        self.size = tuple(
-            1 + max(s.targets[-1] for s in axis) for axis in zip(*regions, strict=True)
-        )
+        self.size = 1 + max(rows.targets[-1] for rows, _columns in regions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the current."""
         source = fold_time(x)  # [T*B, I, H, W]
         channels = self.weights[0].shape[0]
-        current = torch.empty(
-            len(source), channels, *self.size, dtype=x.dtype, device=x.device
-        )  # [T*B, O, H', W']
+        current = source.new_empty(len(source), channels, self.size, self.size)  # [T*B, O, H', W']
         for kernel, (rows, columns, down, across) in zip(self.weights, self.regions, strict=True):
             current[..., _places(rows), _places(columns)] = _reached(source, kernel, down, across)
         return unfold_time(current, len(x))
