@@ -21,7 +21,7 @@ class MergedSynapticUNet(nn.Module):
 
     `merge_synapses` makes it. It takes what the original takes and answers the same, but for
     rounding: currents or images of the configured size, and whole timesteps. It is not saved; the
-    original is, and merging takes seconds.
+    original is, and merging the published one takes half a minute.
 
     Args:
         config: Configuration of the original.
