@@ -36,6 +36,8 @@ class EnergyOptions:
     """Whether the MACs of real-valued inputs include the padding's zeros."""
     by: Literal["part", "layer", "step"] = "part"
     """Rows of the table."""
+    synapses: Literal["trained", "merged", "carried"] = "trained"
+    """Of FSDDIM: merged, as a chip would hold them; carried, with no image current to multiply."""
     audit: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Name every operation that a neuromorphic chip could not run."""
     memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -65,12 +67,14 @@ def run(arguments: list[str]) -> int:
     from spikediff.energy import load_costs
 
     load_costs(options.costs)  # a wrong name is told before minutes of work
-    pipe = load_pipeline(options.source, options.scheduler, options.device)
+    pipe = _with_synapses(
+        load_pipeline(options.source, options.scheduler, options.device), options.synapses
+    )
     with guided(pipe, options.threshold):
         meter = _observe(pipe, options)
     report = _priced(meter, options)
     twin = _priced(_observe_twin(pipe, options), options) if options.compare else None
-    figures = report.to_dict() | {"threshold": options.threshold}
+    figures = report.to_dict() | {"threshold": options.threshold, "synapses": options.synapses}
     print(report.table(options.by))
     _tell_totals(report)
     if options.memory:
@@ -86,6 +90,20 @@ def run(arguments: list[str]) -> int:
         _draw(meter, report, twin, options)
     write_json(options.json, figures)
     return 0
+
+
+def _with_synapses(pipe: Any, synapses: str) -> Any:
+    """Return the pipeline with its network's linear chains as they are, merged or carried."""
+    if synapses == "trained":
+        return pipe
+
+    from spikediff.models import SynapticCurrentUNet, carry_currents, merge_synapses
+
+    unet = getattr(pipe, "unet", None)
+    if not isinstance(unet, SynapticCurrentUNet):
+        raise UserError(f"--synapses {synapses}: only a SynapticCurrentUNet (FSDDIM) has them")
+    change = merge_synapses if synapses == "merged" else carry_currents
+    return type(pipe)(change(unet), pipe.scheduler)
 
 
 def _observe(pipe: Any, options: EnergyOptions) -> Any:

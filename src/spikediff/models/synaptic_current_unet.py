@@ -171,10 +171,18 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         """
         is_window = sample.dim() == 5
         self._check(sample[0] if is_window and len(sample) else sample)
-        currents = sample if is_window else direct(sample, self.config.spiking_steps)
+        currents = sample if is_window else self.first_currents(sample)
         estimate = self._run(currents, timestep, None)
-        estimate = estimate if is_window else mean(estimate)
+        estimate = estimate if is_window else mean(self.image_currents(estimate))
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+
+    def first_currents(self, noise: Tensor) -> Tensor:
+        """Return noise [B, C, H, W] as currents [T, B, C, H, W], equal at all spiking steps."""
+        return direct(noise, self.config.spiking_steps)
+
+    def image_currents(self, currents: Tensor) -> Tensor:
+        """Return the currents [T, B, C, H, W] of which the mean is the image: all of them."""
+        return currents
 
     def step(
         self,

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
-from spikediff.coding import direct, mean
+from spikediff.coding import mean
 from spikediff.errors import UserError
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import Generators, generators_of
@@ -39,7 +38,9 @@ class SynapticCurrentPipeline(DiffusionPipeline):
     """Unconditional generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
 
     Args:
-        unet: A `SynapticCurrentUNet`, or another model from currents to currents.
+        unet: A `SynapticCurrentUNet`; one that `merge_synapses` or `carry_currents` made of it; or
+            another model from currents to currents that knows `first_currents` of noise and
+            `image_currents`, of which the mean is the image.
         scheduler: One whose step is linear: `SynapticCurrentDDIMScheduler`, or a solver of
             diffusers that neither clips nor draws noise (DPM-Solver++, UniPC, DEIS).
 
@@ -61,7 +62,7 @@ class SynapticCurrentPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet"
 
-    def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
+    def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
         super().__init__()
         _check_linear(scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
@@ -106,25 +107,32 @@ class SynapticCurrentPipeline(DiffusionPipeline):
         _check_linear(self.scheduler)  # it may have been replaced since
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         currents = self._first_currents(batch_size, generator)
-        variances = [_variance(currents)]
+        variances = [self._variance(currents)]
         for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             scaled = self.scheduler.scale_model_input(currents, timestep)
             output = self._stream(scaled, timestep) if stream else self._window(scaled, timestep)
             currents = self.scheduler.step(output, timestep, currents).prev_sample
-            variances.append(_variance(currents))
+            variances.append(self._variance(currents))
             if callback_on_step_end is not None:
-                seen = {"sample": mean(currents), "currents": currents}
+                seen = {"sample": self._image(currents), "currents": currents}
                 changed = callback_on_step_end(self, i, timestep, seen)
                 currents = (changed or {}).get("currents", currents)
-        images = OUTPUT_TYPES[output_type](mean(currents))
+        images = OUTPUT_TYPES[output_type](self._image(currents))
         return SynapticCurrentOutput(images, variances) if return_dict else (images,)
 
     def _first_currents(self, batch_size: int, generator: Generators) -> Tensor:
-        """Return one noise image, the same at every spiking step: [T, B, C, H, W]."""
+        """Return the currents of one noise image per seed, the same at every spiking step."""
         config = self.unet.config
         shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
         noise = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
-        return direct(noise * self.scheduler.init_noise_sigma, config.spiking_steps)
+        first: Tensor = self.unet.first_currents(noise * self.scheduler.init_noise_sigma)
+        return first
+
+    def _image(self, currents: Tensor) -> Tensor:
+        return mean(self.unet.image_currents(currents))
+
+    def _variance(self, currents: Tensor) -> float:
+        return float(self.unet.image_currents(currents).var(0, unbiased=False).mean())
 
     def _window(self, currents: Tensor, timestep: Tensor) -> Tensor:
         output: Tensor = self.unet(currents, timestep).sample
@@ -136,10 +144,6 @@ class SynapticCurrentPipeline(DiffusionPipeline):
             output, state = self.unet.step(current, timestep, state)
             outputs.append(output)
         return torch.stack(outputs)
-
-
-def _variance(currents: Tensor) -> float:
-    return float(currents.var(0, unbiased=False).mean())
 
 
 def _check_linear(scheduler: SchedulerMixin) -> None:
