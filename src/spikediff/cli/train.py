@@ -53,13 +53,34 @@ def run(arguments: list[str]) -> int:
 def _train(recipe: Recipe, options: TrainOptions) -> int:
     import torch
 
-    from spikediff.training.trainer import Trainer
-
     if options.threads:
         torch.set_num_threads(options.threads)
     root = options.output or Path("runs") / recipe.name
-    trainer = Trainer(recipe, root, options.resume, options.overwrite)
+    if recipe.first_stage is not None and not _train_first_stage(recipe, root, options):
+        return 1
+    return 0 if _train_one(recipe, root, options.resume, options.overwrite) else 1
+
+
+def _train_first_stage(recipe: Recipe, root: Path, options: TrainOptions) -> bool:
+    """Train the autoencoder that a recipe names, unless it is there; return whether it is."""
+    from spikediff.training.first_stage import first_stage_folder
+
+    assert recipe.first_stage is not None
+    folder = first_stage_folder(recipe, root)
+    if (folder / "pipeline").is_dir():
+        print(f"first stage: {folder}")
+        return True
+    first = load_recipe(find_recipe(recipe.first_stage))
+    first = replace(first, data=replace(first.data, data_dir=recipe.data.data_dir))
+    return _train_one(first, folder, (folder / "recipe.yaml").is_file(), False)
+
+
+def _train_one(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> bool:
+    """Train one network; return whether the run is complete."""
+    from spikediff.training.trainer import Trainer
+
+    trainer = Trainer(recipe, root, resume, overwrite)
     complete = trainer.train()
     if trainer.accelerator.is_main_process and complete:
         print(f"trained {trainer.step} steps; pipeline, samples and loss curve are in {root}")
-    return 0 if complete else 1
+    return complete

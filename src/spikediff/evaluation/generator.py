@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikediff.evaluation.shards import fingerprint_of
 from spikediff.evaluation.sources import GeneratedImages
-from spikediff.evaluation.tensor_file import state_digest
+from spikediff.tensor_file import state_digest
 
 _PACKAGE = Path(__file__).parents[1]
 _ROOMS = ("coding", "data", "guidance", "layers", "models", "neurons", "pipelines", "schedulers")

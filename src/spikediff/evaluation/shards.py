@@ -17,7 +17,7 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
-from spikediff.evaluation.tensor_file import read_tensors, write_tensors
+from spikediff.tensor_file import read_tensors, write_tensors
 
 Make = Callable[[int, int], dict[str, Tensor]]
 """`(first, count)` to named tensors, each with `count` rows."""

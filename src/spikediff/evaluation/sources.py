@@ -25,7 +25,7 @@ from spikediff.data.sources import PixelArray
 from spikediff.data.unlisted import FOLDER_PREFIX, HUB_PREFIX
 from spikediff.errors import UserError
 from spikediff.evaluation.shards import Shards, fingerprint_of
-from spikediff.evaluation.tensor_file import state_digest
+from spikediff.tensor_file import state_digest
 
 DATA_PREFIX = "data:"
 _OWN_SAMPLES = "seed-"  # `spikediff sample` writes grid.png beside seed-000000.png, ...

@@ -15,7 +15,7 @@ from spikediff.evaluation.frechet import Moments, RunningMoments, frechet_distan
 from spikediff.evaluation.preparation import Preparation
 from spikediff.evaluation.shards import Shards, fingerprint_of
 from spikediff.evaluation.sources import ImageSource
-from spikediff.evaluation.tensor_file import read_tensors, write_tensors
+from spikediff.tensor_file import read_tensors, write_tensors
 
 _BATCH = 64  # images a call of a network whose features do not depend on the batch
 _SHARD = 512  # images a file of its features

@@ -12,7 +12,7 @@ from spikediff.models.spiking_image_decoder import SpikingImageDecoder
 from spikediff.models.spiking_unet import SpikingUNet
 from spikediff.models.synaptic_current_unet import SynapticCurrentUNet
 from spikediff.models.twin import ann_twin
-from spikediff.models.vq_svae import VQSVAE, VQSVAEOutput, vq_svae_loss
+from spikediff.models.vq_svae import VQSVAE, VQSVAEOutput, vq_svae_loss, vq_svae_terms
 
 __all__ = [
     "VQSVAE",
@@ -29,4 +29,5 @@ __all__ = [
     "ddpm_unet",
     "merge_synapses",
     "vq_svae_loss",
+    "vq_svae_terms",
 ]

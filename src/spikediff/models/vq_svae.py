@@ -90,11 +90,23 @@ def vq_svae_loss(
 
     Reference: Liu et al., arXiv 2308.10187, equation 9, and the released code.
     """
+    terms = vq_svae_terms(output, data_variance, commitment_weight)
+    return torch.stack(list(terms.values())).sum()
+
+
+def vq_svae_terms(
+    output: VQSVAEOutput, data_variance: float | Tensor = 1.0, commitment_weight: float = 0.25
+) -> dict[str, Tensor]:
+    """Return the weighted terms of `vq_svae_loss`, which takes the same arguments, by name."""
     if not data_variance > 0.0:
         raise UserError(f"VQSVAE: data_variance = {float(data_variance)} must be positive")
-    quantiser = output.codebook_loss + commitment_weight * output.commitment_loss
-    spikes = output.spike_loss + commitment_weight * output.spike_commitment_loss
-    return output.reconstruction_loss / data_variance + quantiser + spikes
+    return {
+        "reconstruction": output.reconstruction_loss / data_variance,
+        "codebook": output.codebook_loss,
+        "commitment": commitment_weight * output.commitment_loss,
+        "spikes": output.spike_loss,
+        "spike_commitment": commitment_weight * output.spike_commitment_loss,
+    }
 
 
 def straight_through(value: Tensor, carrier: Tensor) -> Tensor:

@@ -67,9 +67,9 @@ class VQSpikingDiffusionPipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        unmasking: str = "ancestral",
+        temperature: float | None = None,
+        top_p: float | None = None,
+        unmasking: str | None = None,
         tokens: Tensor | None = None,
         mask: Tensor | None = None,
         output_type: str = "pil",
@@ -85,7 +85,8 @@ class VQSpikingDiffusionPipeline(DiffusionPipeline):
                 not given.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of randomness instead of seeds, as in diffusers.
-            temperature: What divides the logits; 0 takes the likeliest codes.
+            temperature: What divides the logits; 0 takes the likeliest codes. This and the next two
+                are the scheduler's own where they are not given.
             top_p: Probability of the nucleus of codes that is drawn from; 1 is all of it.
             unmasking: "ancestral", the exact process, or "confidence", the surest first.
             tokens: Known tokens, for inpainting: of every image [B, h, w], or one grid for all
@@ -117,6 +118,12 @@ class VQSpikingDiffusionPipeline(DiffusionPipeline):
         grid = self._unmask(grid, {"generator": generator, **options}, callback_on_step_end)
         images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self._decode(grid))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Return images [B, C, H, W] in [-1, 1] as they come back from their tokens."""
+        tokens = self.vqvae.encode(change_range(images, new=self.vqvae.config.input_range))
+        return self._decode(tokens)
 
     def _unmask(
         self, grid: Tensor, options: dict[str, Any], callback: TokenCallback | None

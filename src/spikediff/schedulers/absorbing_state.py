@@ -112,6 +112,9 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         mask_token: MASK; the size K of the codebook, because its tokens go from 0 to K - 1.
         confidence_noise: Of "confidence": scale of the Gumbel noise on the confidences, which
             shrinks with the time; 0 leaves no chance to the order. MaskGIT has 4.5.
+        temperature: What divides the logits where `step` is not told; 0 takes the likeliest codes.
+        top_p: Probability of the nucleus that is drawn from where `step` is not told.
+        unmasking: "ancestral" or "confidence" where `step` is not told.
 
     Raises:
         UserError: A number makes no sense.
@@ -131,6 +134,9 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         num_train_timesteps: int = 49,
         mask_token: int = 128,
         confidence_noise: float = 4.5,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        unmasking: str = "ancestral",
     ) -> None:
         if num_train_timesteps < 1 or mask_token < 1 or not confidence_noise >= 0.0:
             raise UserError(
@@ -216,9 +222,9 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         timestep: int | Tensor,
         sample: Tensor,
         generator: Generators = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        unmasking: str = "ancestral",
+        temperature: float | None = None,
+        top_p: float | None = None,
+        unmasking: str | None = None,
         draws: tuple[Tensor, Tensor] | None = None,
         return_dict: bool = True,
     ) -> AbsorbingStateSchedulerOutput | tuple[Tensor, Tensor]:
@@ -230,7 +236,8 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
                 where nothing is masked.
             sample: The grid h_t [B, h, w].
             generator: One for all, or a list with one per image, of which it then alone depends.
-            temperature: What divides the logits; 0 takes the likeliest codes.
+            temperature: What divides the logits; this and the next two are the configuration's where
+                they are not given.
             top_p: Probability of the nucleus of codes that is drawn from; 1 is all of it.
             unmasking: "ancestral" or "confidence".
             draws: The random numbers, instead of drawing them; see `draw`.
@@ -242,6 +249,9 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             UserError: An option makes no sense, or logits and grid do not fit together.
         """
+        temperature = self.config.temperature if temperature is None else temperature
+        top_p = self.config.top_p if top_p is None else top_p
+        unmasking = self.config.unmasking if unmasking is None else unmasking
         self._check(model_output, sample, temperature, top_p, unmasking)
         t = int(timestep)
         landing = max((s for s in self._visited if s < t), default=0)

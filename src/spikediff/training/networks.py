@@ -1,33 +1,40 @@
-"""The networks that a recipe may choose: spiking ones, and the ordinary ones beside them."""
+"""The networks that a recipe may choose, and what each needs in the common loop."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import Image
 
 from spikediff.errors import UserError, suggestion
 from spikediff.models import SpikingUNet, SynapticCurrentUNet, ddpm_unet
 from spikediff.pipelines import SpikingDiffusionPipeline, SynapticCurrentPipeline
-from spikediff.schedulers import make_scheduler
-from spikediff.training.build import build_noise_schedule
+from spikediff.training import tokens
+from spikediff.training.build import build_dataset
 from spikediff.training.objective import (
     Objective,
     denoising_objective,
     synaptic_current_objective,
 )
+from spikediff.training.previews import preview_samples
 from spikediff.training.recipe import ModelRecipe, Recipe
+from spikediff.training.samplers import sampled_by
 from spikediff.training.seeds import derived_seed
 
-MakeObjective = Callable[[Recipe], Objective]
-MakePipeline = Callable[[ModelMixin, Recipe], DiffusionPipeline]
+MakeModel = Callable[[Recipe, int, int, Path], ModelMixin]
+MakeObjective = Callable[[Recipe, Any], Objective]
+MakePipeline = Callable[[ModelMixin, Recipe, Path], DiffusionPipeline]
+Preview = Callable[[DiffusionPipeline, Recipe, Any], list[Image.Image]]
 
 _SIZES = ("base_channels", "channel_mult", "layers_per_block", "dropout")
 _NEURONS = ("spiking_steps", "neuron", "neuron_options")
 _SPIKING = (*_NEURONS, "block", "readout", "temporal_scaling")
 _SYNAPTIC = (*_NEURONS, "residual_alpha", "spiking_stem", "spiking_resampling")
+_DENOISING: dict[str, MakeObjective] = {"denoising": denoising_objective}
 
 
 @dataclass(frozen=True)
@@ -35,59 +42,80 @@ class Network:
     """A row of the table.
 
     Attributes:
-        build: Makes the network of the settings, and of the options that the row adds.
+        make: Makes the network: `make(recipe, image_size, channels, run_folder)`.
         settings: The keys of `ModelRecipe` that the network has.
-        first_weight: Name of its first convolution's weight [C_out, C_in, 3, 3], which tells the
-            channels of the images that a checkpoint was trained on.
-        has_timestep_table: Whether it must know how many training timesteps there are.
-        pipeline: Makes the pipeline that samples with a network of the recipe.
+        pipeline: Makes the pipeline that samples with it: `pipeline(model, recipe, run_folder)`.
         objectives: The losses that can train it, by the recipe's `loss.name`.
+        first_weight: Name of its first convolution's weight [C_out, C_in, 3, 3], which tells the
+            channels of the images that a checkpoint was trained on; None where they are always 1.
+        part: What the pipeline calls the network that is trained.
+        data: Returns the items that it is trained on: `data(recipe, run_folder)`.
+        preview: Draws the pictures of the grids in the run folder.
     """
 
-    build: Callable[..., ModelMixin]
+    make: MakeModel
     settings: tuple[str, ...]
-    first_weight: str
-    has_timestep_table: bool
     pipeline: MakePipeline
     objectives: Mapping[str, MakeObjective]
+    first_weight: str | None
+    part: str = "unet"
+    data: Callable[[Recipe, Path], Any] = lambda recipe, _root: build_dataset(recipe.data)
+    preview: Preview = preview_samples
 
-    def make(self, recipe: Recipe, image_size: int, channels: int) -> ModelMixin:
-        """Make the network for images [B, channels, image_size, image_size]."""
-        options: dict[str, Any] = {key: getattr(recipe.model, key) for key in self.settings}
-        if self.has_timestep_table:
+
+def _unet(
+    build: Callable[..., ModelMixin], settings: tuple[str, ...], has_timestep_table: bool = True
+) -> MakeModel:
+    """Return what makes a denoiser of images with its settings of the recipe."""
+
+    def make(recipe: Recipe, image_size: int, channels: int, _root: Path) -> ModelMixin:
+        options: dict[str, Any] = {key: getattr(recipe.model, key) for key in settings}
+        if has_timestep_table:
             options["num_train_timesteps"] = recipe.diffusion.num_train_timesteps
-        return self.build(sample_size=image_size, in_channels=channels, **options)
-
-
-def _sampled_by(pipeline: Callable[..., Any]) -> MakePipeline:
-    """Return what makes a pipeline of a denoiser and the sampler that the recipe names."""
-
-    def make(model: ModelMixin, recipe: Recipe) -> DiffusionPipeline:
-        schedule = build_noise_schedule(recipe.diffusion)
-        scheduler = make_scheduler(recipe.sampling.scheduler, schedule.config)
-        made: DiffusionPipeline = pipeline(model, scheduler)
-        return made
+        return build(sample_size=image_size, in_channels=channels, **options)
 
     return make
 
 
-_DENOISING: dict[str, MakeObjective] = {"denoising": denoising_objective}
-_OF_IMAGES = _sampled_by(SpikingDiffusionPipeline)
-
 NETWORKS: dict[str, Network] = {
     "spiking_unet": Network(
-        SpikingUNet, _SIZES + _SPIKING, "stem.encode.conv.weight", True, _OF_IMAGES, _DENOISING
+        _unet(SpikingUNet, _SIZES + _SPIKING),
+        _SIZES + _SPIKING,
+        sampled_by(SpikingDiffusionPipeline),
+        _DENOISING,
+        "stem.encode.conv.weight",
     ),
     "synaptic_current_unet": Network(
-        SynapticCurrentUNet,
+        _unet(SynapticCurrentUNet, _SIZES + _SYNAPTIC),
         _SIZES + _SYNAPTIC,
-        "stem.conv.weight",
-        True,
-        _sampled_by(SynapticCurrentPipeline),
+        sampled_by(SynapticCurrentPipeline),
         _DENOISING | {"synaptic_current": synaptic_current_objective},
+        "stem.conv.weight",
     ),
     "ddpm_unet": Network(
-        ddpm_unet, (*_SIZES, "attention"), "conv_in.weight", False, _OF_IMAGES, _DENOISING
+        _unet(ddpm_unet, (*_SIZES, "attention"), has_timestep_table=False),
+        (*_SIZES, "attention"),
+        sampled_by(SpikingDiffusionPipeline),
+        _DENOISING,
+        "conv_in.weight",
+    ),
+    "vq_svae": Network(
+        tokens.make_autoencoder,
+        tokens.AUTOENCODER_SETTINGS,
+        tokens.make_autoencoder_pipeline,
+        {"vq_svae": tokens.vq_objective},
+        tokens.FIRST_WEIGHT,
+        part="vae",
+        preview=tokens.preview_reconstructions,
+    ),
+    "spiking_image_decoder": Network(
+        tokens.make_decoder,
+        tokens.DECODER_SETTINGS,
+        tokens.make_decoder_pipeline,
+        {"absorbing": tokens.token_objective},
+        None,
+        part="decoder",
+        data=tokens.token_dataset,
     ),
 }
 
@@ -118,24 +146,27 @@ def choose_network(recipe: ModelRecipe) -> Network:
     return network
 
 
-def build_model(recipe: Recipe, image_size: int, channels: int) -> ModelMixin:
+def build_model(
+    recipe: Recipe, image_size: int, channels: int, root: Path = Path()
+) -> ModelMixin:
     """Make the network, with weights that the recipe's seed decides.
 
     Args:
         recipe: The recipe.
         image_size: Side of the images in pixels.
         channels: Channels of the images.
+        root: The run folder, where a second stage finds its first.
 
     Raises:
         UserError: There is no such network, or it does not have what the recipe sets.
     """
     network = choose_network(recipe.model)
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
-    return network.make(recipe, image_size, channels)
+    return network.make(recipe, image_size, channels, root)
 
 
-def build_objective(recipe: Recipe) -> Objective:
-    """Return the loss that a recipe names.
+def choose_objective(recipe: Recipe) -> MakeObjective:
+    """Return what makes the loss that a recipe names, for its data set.
 
     Args:
         recipe: The recipe.
@@ -149,19 +180,20 @@ def build_objective(recipe: Recipe) -> Objective:
             f"loss.name = {recipe.loss.name!r}: no loss of {recipe.model.network}; "
             f"{suggestion(recipe.loss.name, objectives)}"
         )
-    return objectives[recipe.loss.name](recipe)
+    return objectives[recipe.loss.name]
 
 
-def build_pipeline(model: ModelMixin, recipe: Recipe) -> DiffusionPipeline:
+def build_pipeline(model: ModelMixin, recipe: Recipe, root: Path = Path()) -> DiffusionPipeline:
     """Return the pipeline that samples with a network as the recipe says, without progress bars.
 
     Args:
         model: The network.
         recipe: The recipe that it was made by.
+        root: The run folder, where a second stage finds its first.
 
     Raises:
         UserError: The recipe's sampler does not fit the network.
     """
-    pipe = choose_network(recipe.model).pipeline(model.eval(), recipe)
+    pipe = choose_network(recipe.model).pipeline(model.eval(), recipe, root)
     pipe.set_progress_bar_config(disable=True)
     return pipe

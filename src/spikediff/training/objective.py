@@ -79,12 +79,12 @@ class DenoisingObjective:
         return Losses(self.loss(model, self.schedule, x_0, *drawn))
 
 
-def denoising_objective(recipe: Recipe) -> Objective:
+def denoising_objective(recipe: Recipe, _dataset: Any = None) -> Objective:
     """Return the plain denoising loss of a recipe."""
     return DenoisingObjective(denoising_loss, build_noise_schedule(recipe.diffusion))
 
 
-def synaptic_current_objective(recipe: Recipe) -> Objective:
+def synaptic_current_objective(recipe: Recipe, _dataset: Any = None) -> Objective:
     """Return synaptic current learning as a recipe weighs it."""
     loss, schedule = recipe.loss, build_noise_schedule(recipe.diffusion)
     compute = partial(

@@ -5,7 +5,7 @@ from typing import Any
 
 from spikediff.errors import UserError
 from spikediff.schedulers import SCHEDULERS
-from spikediff.training.networks import build_objective
+from spikediff.training.networks import choose_objective
 from spikediff.training.recipe import Recipe
 
 # Analytic-DPM needs a trained model to be measured before it samples.
@@ -43,6 +43,9 @@ _RULES: dict[str, Rule] = {
     "sampling.scheduler": (lambda x: x in _IN_TRAINING, f"choose from {', '.join(_IN_TRAINING)}"),
     "sampling.num_inference_steps": _POSITIVE,
     "sampling.num_images": _POSITIVE,
+    "sampling.temperature": _NOT_NEGATIVE,
+    "loss.commitment": _NOT_NEGATIVE,
+    "loss.scheduled_sampling": (lambda x: all(0 <= p <= 1 for p in x), "must lie in [0, 1]"),
     "sampling.every": _NOT_NEGATIVE,
     "training.steps": _POSITIVE,
     "training.log_every": _POSITIVE,
@@ -72,7 +75,7 @@ def check_ranges(recipe: Recipe) -> None:
         value = getattr(getattr(recipe, part), key)
         if not allowed(value):
             raise UserError(f"{name} = {value!r} {words}")
-    build_objective(recipe)
+    choose_objective(recipe)
     if recipe.sampling.num_inference_steps > recipe.diffusion.num_train_timesteps:
         raise UserError(
             f"sampling.num_inference_steps = {recipe.sampling.num_inference_steps} must not exceed "

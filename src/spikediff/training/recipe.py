@@ -21,7 +21,8 @@ class ModelRecipe:
     """
 
     network: str = "spiking_unet"
-    """spiking_unet, synaptic_current_unet, or ddpm_unet for the ordinary network."""
+    """spiking_unet, synaptic_current_unet, vq_svae, spiking_image_decoder, fsvae; or, ordinary
+    networks, ddpm_unet and vae."""
     base_channels: int = 128
     """Width of the first level."""
     channel_mult: tuple[int, ...] = (1, 2, 2, 4)
@@ -50,6 +51,25 @@ class ModelRecipe:
     """Whether neurons fire behind the first convolution of synaptic_current_unet."""
     spiking_resampling: bool = False
     """Whether neurons fire where synaptic_current_unet changes the image size."""
+    widths: tuple[int, ...] = ()
+    """Channels of the layers of vq_svae, spiking_image_decoder, fsvae and vae; none given stands for
+    the published ones."""
+    codebook_size: int = 128
+    """Codes of vq_svae."""
+    embedding_channels: int = 16
+    """Length of a code of vq_svae."""
+    feature: str = "released"
+    """What of its spikes vq_svae quantises: released or paper."""
+    straight_through: str = "dense"
+    """How the gradient of vq_svae steps over the quantiser: dense or spike."""
+    codebook: str = "gradient"
+    """How the codes of vq_svae are learnt: gradient or ema."""
+    token_input: str = "embedding"
+    """What spiking_image_decoder sees of a token: embedding or raw."""
+    latent_channels: int = 128
+    """Latent units of fsvae and vae."""
+    group_size: int = 20
+    """Candidates of a latent unit of fsvae a step."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +117,20 @@ class LossRecipe:
     """What training makes small."""
 
     name: str = "denoising"
-    """denoising, or synaptic_current for a network that answers in currents."""
+    """denoising; synaptic_current for a network that answers in currents; vq_svae, absorbing and
+    autoencoder for the networks of tokens and latents."""
     consistency: float = 1.0
     """Weight, in synaptic_current, of the variance of the currents over the spiking steps."""
     consistency_weights: Literal["released", "constant"] = "released"
     """How that weight depends on t: as far as the output moves the next current, or not at all."""
     spike_level: float = 0.0
     """Weight, in synaptic_current, of the error of every single spiking step."""
+    commitment: float = 0.25
+    """Weight, in vq_svae, of the terms that hold the encoder to its codes."""
+    weighting: Literal["reweighted", "elbo", "released"] = "reweighted"
+    """How absorbing weighs the time."""
+    scheduled_sampling: tuple[float, float] = (0.1, 0.3)
+    """How likely fsvae's prior goes on from its own guess, at the first step and at the last."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +177,10 @@ class SamplingRecipe:
     """Images in a grid, from the seeds 0, 1, 2, ..."""
     every: int = 1000
     """Steps between two grids; 0 draws only the last."""
+    temperature: float = 1.0
+    """What divides the logits of tokens; the pipeline keeps it."""
+    unmasking: Literal["ancestral", "confidence"] = "ancestral"
+    """The order in which tokens are unmasked; the pipeline keeps it."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +211,8 @@ class Recipe:
     """Seed of the weights, of the order of the data and of all noise."""
     init_from: str | None = None
     """Run or pipeline folder whose (averaged) weights training starts from, to fine-tune them."""
+    first_stage: str | None = None
+    """Recipe of the autoencoder that is trained first; or the folder of its run, if there is one."""
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     diffusion: DiffusionRecipe = field(default_factory=DiffusionRecipe)

@@ -39,9 +39,10 @@ def load_trained(source: Path) -> DiffusionPipeline:
 def _saved_pipeline(folder: Path) -> DiffusionPipeline:
     from diffusers.utils import logging
 
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    if not weights.is_file():
-        raise UserError(f"{weights}: missing; weights are read from safetensors only")
+    for part in sorted(path.parent for path in folder.glob("*/config.json")):
+        weights = part / "diffusion_pytorch_model.safetensors"
+        if not weights.is_file():
+            raise UserError(f"{weights}: missing; weights are read from safetensors only")
     logging.disable_progress_bar()  # "Loading pipeline components", a bar of a tenth of a second
     try:
         name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
@@ -59,10 +60,11 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
     if checkpoint is None:
         raise UserError(f"{root}: the run has no checkpoint yet")
     weights = checkpoint.tensors["average"]
-    channels = weights[choose_network(recipe.model).first_weight].shape[1]
-    model = build_model(recipe, checkpoint.state["image_size"], channels)
+    first_weight = choose_network(recipe.model).first_weight
+    channels = 1 if first_weight is None else weights[first_weight].shape[1]
+    model = build_model(recipe, checkpoint.state["image_size"], channels, root)
     model.load_state_dict(weights)
-    return build_pipeline(model, recipe)
+    return build_pipeline(model, recipe, root)
 
 
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
@@ -79,12 +81,15 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
         UserError: There is no such run, or it trained something else; the message says what.
     """
     pipe = load_trained(source)
-    if type(pipe.unet) is not type(model):
-        ours, theirs = type(model).__name__, type(pipe.unet).__name__
+    trained = pipe.components.get(choose_network(recipe.model).part)
+    if type(trained) is not type(model):
+        ours = type(model).__name__
+        theirs = " and ".join(type(part).__name__ for part in pipe.components.values())
         raise UserError(f"{source}: holds a {theirs}, the recipe makes a {ours}; give a run of one")
-    _check_same(source, "network", dict(pipe.unet.config), dict(model.config))
-    _check_same(source, "diffusion", dict(pipe.scheduler.config), vars(recipe.diffusion))
-    model.load_state_dict({**model.state_dict(), **pipe.unet.state_dict()})
+    _check_same(source, "network", dict(trained.config), dict(model.config))
+    if "scheduler" in pipe.components:
+        _check_same(source, "diffusion", dict(pipe.scheduler.config), vars(recipe.diffusion))
+    model.load_state_dict({**model.state_dict(), **trained.state_dict()})
 
 
 def _check_same(source: Path, part: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from spikediff.training.batches import BatchPlan, batches
 from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from spikediff.training.curve import Averages, LossCurve, LossValues
 from spikediff.training.ema import averaged
-from spikediff.training.networks import build_model, build_objective, build_pipeline
+from spikediff.training.networks import build_model, build_pipeline, choose_network, choose_objective
 from spikediff.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from spikediff.training.precision import check_precision
 from spikediff.training.ranges import check_ranges
@@ -65,12 +65,13 @@ class Trainer:
         self.recipe = recipe = self.folder.resumed(recipe) if resume else recipe
         on_cpu = not torch.accelerator.is_available()
         check_precision(recipe.training.mixed_precision, "cpu" if on_cpu else "cuda")
-        dataset = build.build_dataset(recipe.data)
-        model = build_model(recipe, dataset.image_size, dataset.channels)
+        self.network = choose_network(recipe.model)
+        dataset = self.network.data(recipe, root)
+        model = build_model(recipe, dataset.image_size, dataset.channels, root)
+        self.objective = choose_objective(recipe)(recipe, dataset)
         kept = load_latest(self.folder.checkpoints) if resume else None
         if recipe.init_from is not None and kept is None:
             start_from(Path(recipe.init_from), model, recipe)
-        self.objective = build_objective(recipe)
         self.accelerator = _make_accelerator(recipe, root, on_cpu)
         _check_batch(recipe, self.accelerator.num_processes)
         if self.accelerator.is_main_process:
@@ -228,20 +229,15 @@ class Trainer:
             self._draw()
 
     def _draw(self) -> None:
-        """Write a grid of samples of the average, seeds 0, 1, 2, ..."""
+        """Write a grid of what the average makes."""
         if not self.accelerator.is_main_process:
             return
-        pipe, recipe = self._pipeline(), self.recipe.sampling
-        (images,) = pipe(
-            seeds=range(recipe.num_images),
-            num_inference_steps=recipe.num_inference_steps,
-            return_dict=False,
-        )
+        images = self.network.preview(self._pipeline(), self.recipe, self.dataset)
         image_grid(images).save(self.folder.samples / f"step-{self.step:08d}.png")
 
     def _pipeline(self) -> DiffusionPipeline:
         """Return the pipeline that samples with the averaged network."""
-        return build_pipeline(self.average.module, self.recipe)
+        return build_pipeline(self.average.module, self.recipe, self.folder.root)
 
     def _checkpoint(self) -> None:
         if self.accelerator.is_main_process:
@@ -291,7 +287,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             pipe = self._pipeline()
             pipe.save_pretrained(self.folder.pipeline)
-            if factors := scaling_factors(pipe.unet):
+            if factors := scaling_factors(self.average.module):
                 plot_temporal_scaling(factors, self.folder.temporal_scaling)
         self.accelerator.end_training()
 

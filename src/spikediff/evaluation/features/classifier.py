@@ -17,7 +17,7 @@ from spikediff.data import ImageDataset, random_flip, to_model_range
 from spikediff.data.sources import PixelArray, take_part
 from spikediff.errors import UserError
 from spikediff.evaluation.features.extractor import FeatureExtractor
-from spikediff.evaluation.tensor_file import state_digest
+from spikediff.tensor_file import state_digest
 
 FEATURES_LENGTH = 128
 MIN_SIZE = 8  # pixels; two strides leave 2x2

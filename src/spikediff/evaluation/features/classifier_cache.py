@@ -17,7 +17,7 @@ from spikediff.evaluation.features.classifier import (
     TrainingSettings,
     train_on,
 )
-from spikediff.evaluation.tensor_file import read_tensors, write_tensors
+from spikediff.tensor_file import read_tensors, write_tensors
 
 _ACCURACY = "held_out_accuracy"  # beside the weights in the file
 

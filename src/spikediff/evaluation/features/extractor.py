@@ -15,7 +15,7 @@ from spikediff.evaluation.features.contract import (
     ChannelsReplicated,
     FeatureNetwork,
 )
-from spikediff.evaluation.tensor_file import state_digest
+from spikediff.tensor_file import state_digest
 
 Normalise = Callable[[Tensor], Tensor]
 

@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from spikediff.errors import UserError
+
 _log = logging.getLogger("spikediff")
 
 
@@ -48,6 +50,32 @@ def read_tensors(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor] |
         The tensors; None where there is no file, or, with a warning, where it is damaged or was
         made from something else.
     """
+    try:
+        kept = told_of(path)
+    except UserError as error:
+        _log.warning("%s; made again", error)
+        return None
+    if kept is None:
+        return None
+    tensors, told = kept
+    if any(told.get(key) != value for key, value in metadata.items()):
+        _log.warning("%s: was made from something else; made again", path)
+        return None
+    return tensors
+
+
+def told_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """Return the tensors of a file of `write_tensors`, and what it says of itself.
+
+    Args:
+        path: The file.
+
+    Returns:
+        None where there is no file.
+
+    Raises:
+        UserError: It is damaged.
+    """
     if not path.is_file():
         return None
     try:
@@ -55,15 +83,10 @@ def read_tensors(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor] |
             told = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        _log.warning("%s: damaged (%s); made again", path, error)
-        return None
+        raise UserError(f"{path}: is damaged ({error}); delete it") from error
     if told.get("checksum") != state_digest(tensors):
-        _log.warning("%s: its checksum differs, it is damaged; made again", path)
-        return None
-    if any(told.get(key) != value for key, value in metadata.items()):
-        _log.warning("%s: was made from something else; made again", path)
-        return None
-    return tensors
+        raise UserError(f"{path}: is damaged, its checksum differs; delete it")
+    return tensors, told
 
 
 def state_digest(state: dict[str, Tensor]) -> str:

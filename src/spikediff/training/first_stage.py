@@ -1,0 +1,133 @@
+"""The first of two stages: an autoencoder whose tokens the second stage learns to generate."""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from spikediff.data import ImageDataset, change_range, to_model_range
+from spikediff.errors import UserError
+from spikediff.models import VQSVAE
+from spikediff.tensor_file import state_digest, told_of, write_tensors
+from spikediff.training.build import build_dataset
+from spikediff.training.recipe import Recipe, load_recipe
+
+_TOKENS = "tokens.safetensors"
+_BATCH = 250  # images that are encoded at a time
+
+_log = logging.getLogger("spikediff")
+
+
+class TokenDataset(Dataset[tuple[Tensor, int]]):
+    """The tokens of a data set: item i is `(int16 [1, h, w], label)`.
+
+    Args:
+        tokens: Tokens of all images [N, h, w].
+        images: The data set that they were made of.
+
+        mask_token: What stands for a masked one: the size of the codebook.
+
+    Attributes:
+        image_size: h.
+        channels: 1.
+    """
+
+    def __init__(self, tokens: Tensor, images: ImageDataset, mask_token: int) -> None:
+        self.tokens = tokens[:, None]
+        self.images = images
+        self.mask_token = mask_token
+        self.image_size = tokens.shape[1]
+        self.channels = 1
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        label = -1 if self.images.labels is None else int(self.images.labels[index])
+        return self.tokens[index], label
+
+
+def first_stage_folder(recipe: Recipe, root: Path) -> Path:
+    """Return the folder of the first stage's run: the one named, or one beside the second's.
+
+    Args:
+        recipe: Recipe of the second stage.
+        root: Its run folder.
+    """
+    named = Path(recipe.first_stage) if recipe.first_stage else None
+    is_run = named is not None and (named / "recipe.yaml").is_file()
+    return named if named is not None and is_run else root.with_name(f"{root.name}-first-stage")
+
+
+def load_first_stage(recipe: Recipe, root: Path) -> VQSVAE:
+    """Return the trained autoencoder, frozen, in eval mode.
+
+    Args:
+        recipe: Recipe of the second stage.
+        root: Its run folder.
+
+    Raises:
+        UserError: There is none, or it was trained on other images than the recipe names.
+    """
+    folder = first_stage_folder(recipe, root)
+    weights = folder / "pipeline" / "vae"
+    if not weights.is_dir():
+        raise UserError(f"{folder}: holds no finished first stage; `spikediff train` makes both")
+    theirs, ours = load_recipe(folder / "recipe.yaml").data, recipe.data
+    for key in ("dataset", "image_size", "channels", "resize_filter", "hold_out"):
+        if getattr(theirs, key) != getattr(ours, key):
+            raise UserError(
+                f"{folder}: was trained with data.{key} = {getattr(theirs, key)}, the recipe has "
+                f"{getattr(ours, key)}; both stages see the same images"
+            )
+    model: VQSVAE = VQSVAE.from_pretrained(weights, use_safetensors=True)
+    return model.eval().requires_grad_(False)
+
+
+def token_dataset(recipe: Recipe, root: Path) -> TokenDataset:
+    """Return the tokens of the training images, computed once and kept with the first stage.
+
+    Args:
+        recipe: Recipe of the second stage.
+        root: Its run folder.
+
+    Raises:
+        UserError: The tokens that are kept come from another first stage or other images.
+    """
+    images = build_dataset(recipe.data)
+    vqvae = load_first_stage(recipe, root)
+    source = {
+        "first_stage": state_digest(vqvae.state_dict()),
+        "images": f"{images.name} {images.split} {len(images)}",
+    }
+    path = first_stage_folder(recipe, root) / _TOKENS
+    kept = told_of(path)
+    if kept is None:
+        _log.info("encoding %d images", len(images))
+        tokens = encode_all(vqvae, images)
+        write_tensors(path, {"tokens": tokens}, source)
+        return TokenDataset(tokens, images, vqvae.config.codebook_size)
+    tensors, facts = kept
+    for name, value in source.items():
+        if facts.get(name) != value:
+            what = name.replace("_", " ")
+            raise UserError(f"{path}: are tokens of another {what}; delete the file")
+    return TokenDataset(tensors["tokens"], images, vqvae.config.codebook_size)
+
+
+@torch.no_grad()
+def encode_all(vqvae: VQSVAE, images: ImageDataset) -> Tensor:
+    """Return the tokens of all images, int16 [N, h, w].
+
+    Args:
+        vqvae: The autoencoder, in eval mode.
+        images: The images.
+    """
+    parts = []
+    for first in range(0, len(images), _BATCH):
+        pixels = torch.stack([images[i][0] for i in range(first, min(first + _BATCH, len(images)))])
+        x = change_range(to_model_range(pixels), new=vqvae.config.input_range)
+        parts.append(vqvae.encode(x.to(vqvae.device)).to("cpu", torch.int16))
+    return torch.cat(parts)
