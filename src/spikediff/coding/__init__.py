@@ -6,6 +6,7 @@ from torch import Tensor
 
 from spikediff.coding.direct import direct
 from spikediff.coding.postsynaptic import postsynaptic_potential
+from spikediff.coding.psp_distance import psp_mmd
 from spikediff.coding.readout import decayed_sum, last, mean
 
 ENCODERS: dict[str, Callable[[Tensor, int], Tensor]] = {"direct": direct}
@@ -23,4 +24,5 @@ __all__ = [
     "last",
     "mean",
     "postsynaptic_potential",
+    "psp_mmd",
 ]

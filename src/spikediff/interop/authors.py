@@ -7,6 +7,7 @@ from typing import Any
 from diffusers.models.modeling_utils import ModelMixin
 
 from spikediff.errors import UserError, suggestion
+from spikediff.interop.fsvae import load_fsvae
 from spikediff.interop.sddpm import load_sddpm
 from spikediff.interop.sdm import load_sdm
 from spikediff.interop.sdm_converted import load_sdm_converted, load_sdm_quantised
@@ -17,6 +18,7 @@ SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
     "sdm": load_sdm,
     "sdm-converted": load_sdm_converted,
     "sdm-quantised": load_sdm_quantised,
+    "fsvae": load_fsvae,
 }
 _PLACES = ("net_model", "ema_model", "model", "state_dict")
 
@@ -35,7 +37,8 @@ def load_authors_checkpoint(
         path_or_state_dict: A file (`.pt` through `weights_only=True`, or `.safetensors`), a
             training checkpoint `{"net_model": ...}`, or the state dict itself.
         system: A key of `SYSTEMS`.
-        spiking_steps: T of the training run; of "sdm", whose weights tell it, not consulted.
+        spiking_steps: T of the training run; of "sdm" and "fsvae", whose weights tell
+            it, not consulted.
         sample_size: Image size that a pipeline makes.
 
     Returns:

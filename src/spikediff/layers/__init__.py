@@ -2,10 +2,27 @@
 
 from torch import nn
 
+from spikediff.layers.bernoulli_latent import (
+    BernoulliLatent,
+    delayed,
+    draw_choices,
+    pick,
+    roll_out,
+    roll_out_prefixes,
+)
 from spikediff.layers.conv_norm import ConvNorm, Norm
+from spikediff.layers.draws import Generators, draw_each
 from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.resampling import Downsample, Upsample, nearest_upsample
 from spikediff.layers.residual import Neuron, PlainBlock, PreSpikeBlock
+from spikediff.layers.running_statistics import running_statistics
+from spikediff.layers.scheduled_sampling import (
+    Coins,
+    draw_coins,
+    scheduled_rule,
+    scheduled_sampling_probability,
+)
+from spikediff.layers.spiking_layer import SpikingLayer
 from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
 from spikediff.layers.threshold_norm import ThresholdNorm
 from spikediff.layers.time import fold_time, over_time, unfold_time
@@ -15,21 +32,35 @@ BLOCKS: dict[str, type[nn.Module]] = {"pre_spike": PreSpikeBlock, "plain": Plain
 
 __all__ = [
     "BLOCKS",
+    "BernoulliLatent",
+    "Coins",
     "ConvNorm",
     "Downsample",
+    "Generators",
     "Neuron",
     "Norm",
     "PlainBlock",
     "PreSpikeBlock",
+    "SpikingLayer",
     "TemporalScaling",
     "ThresholdNorm",
     "TimestepEmbedding",
     "Upsample",
     "WindowDropout",
+    "delayed",
+    "draw_choices",
+    "draw_coins",
+    "draw_each",
     "fold_time",
     "nearest_upsample",
     "over_time",
+    "pick",
+    "roll_out",
+    "roll_out_prefixes",
+    "running_statistics",
     "scaling_factors",
+    "scheduled_rule",
+    "scheduled_sampling_probability",
     "sinusoidal_embedding",
     "unfold_time",
 ]

@@ -17,7 +17,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.coding import DECODERS, direct
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError
 from spikediff.layers import (
     BLOCKS,
     ConvNorm,
@@ -28,8 +28,8 @@ from spikediff.layers import (
     over_time,
 )
 from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
+from spikediff.models.parts import choose, make_neuron_maker
 from spikediff.models.sizes import check_sizes
-from spikediff.neurons import NEURONS
 
 MakeBlock = Callable[..., nn.Module]
 
@@ -146,12 +146,12 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         )
         if spiking_steps < 1:
             raise UserError(f"SpikingUNet: spiking_steps={spiking_steps} must be at least 1")
-        make_neuron = _neuron_maker(neuron, neuron_options or {})
+        make_neuron = make_neuron_maker("SpikingUNet", neuron, neuron_options or {})
         make_scaling: Scaling = (
             partial(TemporalScaling, spiking_steps) if temporal_scaling else nn.Identity
         )
         make_block = partial(
-            _choose(BLOCKS, "block", block),
+            choose("SpikingUNet", BLOCKS, "block", block),
             embedding_channels=4 * base_channels,
             neuron=make_neuron,
             dropout=dropout,
@@ -165,7 +165,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         def grow(width: int) -> nn.Module:
             return Upsample(width, make_neuron, pre_spike, make_scaling)
 
-        self.decode = _choose(DECODERS, "readout", readout)
+        self.decode = choose("SpikingUNet", DECODERS, "readout", readout)
 
         self.time_embedding = TimestepEmbedding(
             base_channels, 4 * base_channels, num_train_timesteps
@@ -272,21 +272,3 @@ def _xavier(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
     nn.init.xavier_uniform_(layer.weight, gain=gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-
-
-def _choose(table: Mapping[str, Any], what: str, name: str) -> Any:
-    if name not in table:
-        raise UserError(f"SpikingUNet: unknown {what} {name!r}; {suggestion(name, table)}")
-    return table[name]
-
-
-def _neuron_maker(name: str, options: Mapping[str, Any]) -> Neuron:
-    """Return what makes one neuron layer; refuse options that the neuron does not have."""
-    make: Neuron = partial(_choose(NEURONS, "neuron", name), **options)
-    try:
-        make()
-    except TypeError as error:
-        raise UserError(
-            f"SpikingUNet: neuron_options={dict(options)} do not fit neuron {name!r} ({error})"
-        ) from error
-    return make

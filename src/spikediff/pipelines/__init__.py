@@ -1,5 +1,6 @@
 """Ways of generating images, as diffusers pipelines, and the pictures that they make."""
 
+from spikediff.pipelines.autoencoder import VAEPipeline
 from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second_moment
 from spikediff.pipelines.calibration_file import load_calibration, save_calibration
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
@@ -7,6 +8,7 @@ from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
 
 __all__ = [
     "SpikingDiffusionPipeline",
+    "VAEPipeline",
     "calibration_timesteps",
     "estimate_second_moment",
     "image_grid",

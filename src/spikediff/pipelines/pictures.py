@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffusers.utils import make_image_grid
 from PIL import Image, ImageOps
@@ -18,6 +19,18 @@ def to_pil(sample: Tensor) -> list[Image.Image]:
     """Return images [B, C, H, W] in [-1, 1] as PIL images: "L" for one channel, else "RGB"."""
     pixels = to_uint8(sample).permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, C]
     return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
+
+
+def _to_unit(sample: Tensor) -> Tensor:
+    """Return images of [-1, 1] in [0, 1]."""
+    return (sample / 2 + 0.5).clamp(0, 1)
+
+
+OUTPUT_TYPES: dict[str, Callable[[Tensor], Any]] = {
+    "pil": to_pil,
+    "np": lambda sample: _to_unit(sample).permute(0, 2, 3, 1).cpu().numpy(),  # [B, H, W, C]
+    "pt": _to_unit,
+}
 
 
 def image_grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

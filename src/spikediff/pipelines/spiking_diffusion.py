@@ -13,7 +13,8 @@ from torch import Tensor
 
 import spikediff.models  # noqa: F401 -- from_pretrained finds a component's class only if loaded
 from spikediff.errors import UserError
-from spikediff.pipelines.pictures import to_pil
+from spikediff.pipelines.pictures import OUTPUT_TYPES
+from spikediff.pipelines.seeding import generators_of
 
 StepCallback = Callable[
     ["SpikingDiffusionPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]
@@ -74,9 +75,10 @@ class SpikingDiffusionPipeline(DiffusionPipeline):
         Raises:
             UserError: Seeds and batch size contradict each other, or a name is unknown.
         """
-        generator, batch_size = _generators(batch_size, seeds, generator)
-        if output_type not in _CONVERT:
-            raise UserError(f"unknown output_type {output_type!r}; choose from {list(_CONVERT)}")
+        generator, batch_size = generators_of(batch_size, seeds, generator)
+        if output_type not in OUTPUT_TYPES:
+            known = list(OUTPUT_TYPES)
+            raise UserError(f"unknown output_type {output_type!r}; choose from {known}")
         if num_inference_steps < 1:
             raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
@@ -93,40 +95,10 @@ class SpikingDiffusionPipeline(DiffusionPipeline):
             if callback_on_step_end is not None:
                 changed = callback_on_step_end(self, i, timestep, {"sample": sample})
                 sample = (changed or {}).get("sample", sample)
-        images = _CONVERT[output_type](sample)
+        images = OUTPUT_TYPES[output_type](sample)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _step_options(self, generator: Any, eta: float) -> dict[str, Any]:
         """Return those of our options that this scheduler's `step` knows."""
         known = inspect.signature(self.scheduler.step).parameters
         return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
-
-
-def _generators(
-    batch_size: int | None,
-    seeds: Sequence[int] | None,
-    generator: torch.Generator | list[torch.Generator] | None,
-) -> tuple[torch.Generator | list[torch.Generator] | None, int]:
-    """Return the source(s) of noise and the batch size."""
-    if seeds is None:
-        batch_size = 1 if batch_size is None else batch_size
-        if batch_size < 1:
-            raise UserError(f"batch_size = {batch_size} must be at least 1")
-        return generator, batch_size
-    if generator is not None:
-        raise UserError("give seeds or a generator, not both")
-    if len(seeds) != (len(seeds) if batch_size is None else batch_size) or not len(seeds):
-        raise UserError(f"{len(seeds)} seeds for batch_size = {batch_size}; give one per image")
-    # On the CPU, so that a seed means the same image on every device.
-    return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds], len(seeds)
-
-
-def _to_unit(sample: Tensor) -> Tensor:
-    return (sample / 2 + 0.5).clamp(0, 1)
-
-
-_CONVERT: dict[str, Callable[[Tensor], Any]] = {
-    "pil": to_pil,
-    "np": lambda sample: _to_unit(sample).permute(0, 2, 3, 1).cpu().numpy(),
-    "pt": _to_unit,
-}
