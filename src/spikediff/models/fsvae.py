@@ -37,6 +37,7 @@ from spikediff.layers import (
 from spikediff.layers.bernoulli_latent import Rule
 from spikediff.models.autoencoder import autoencoder_loss, check_autoencoder_sizes, check_images
 from spikediff.models.divergences import SPIKE_DIVERGENCES
+from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
 
 PAPER_SURROGATE = {"name": "rectangular", "width": 0.2}
@@ -194,6 +195,11 @@ class FSVAE(ModelMixin, ConfigMixin):
         self.side = side
         self.distance = distance
         self.readout = decayed_sum
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and give its weights memory of their own."""
+        return with_own_memory(super().from_pretrained(*args, **kwargs))
 
     def forward(
         self,

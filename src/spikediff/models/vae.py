@@ -19,6 +19,7 @@ from spikediff.errors import UserError
 from spikediff.layers import Generators, draw_each, running_statistics
 from spikediff.models.autoencoder import autoencoder_loss, check_autoencoder_sizes, check_images
 from spikediff.models.divergences import gaussian_kl
+from spikediff.models.own_memory import with_own_memory
 
 
 @dataclass
@@ -101,6 +102,11 @@ class VAE(ModelMixin, ConfigMixin):
         )
         self.head = nn.ConvTranspose2d(widths[0], in_channels, 3, padding=1)
         self.side = side
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and give its weights memory of their own."""
+        return with_own_memory(super().from_pretrained(*args, **kwargs))
 
     def forward(
         self,
