@@ -140,9 +140,9 @@ def test_the_prefixes_count_every_time():
 
 def test_scheduled_sampling_is_for_training_alone(model):
     with torch.no_grad():
-        plain, scheduled = (model(images(4), seeded(3), p) for p in (0.0, 1.0))
+        plain, scheduled = (model(images(4), seeded(3), scheduled_sampling=p) for p in (0.0, 1.0))
     assert torch.equal(plain.prior, scheduled.prior)
-    off, on = (make().train()(images(4), seeded(3), p) for p in (0.0, 1.0))
+    off, on = (make().train()(images(4), seeded(3), scheduled_sampling=p) for p in (0.0, 1.0))
     assert torch.equal(off.latent, on.latent)  # what is decoded is the posterior's
     assert not torch.equal(off.prior, on.prior)
 
@@ -151,6 +151,15 @@ def test_draws_can_be_made_beforehand(model):
     draws = model.draw(4, seeded(3))
     with torch.no_grad():
         assert torch.equal(model(images(4), draws=draws).sample, model(images(4), seeded(3)).sample)
+
+
+def test_half_precision_by_autocast():
+    model = make().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(images(4), seeded(0), scheduled_sampling=0.5)
+    assert out.loss.dtype == torch.float32
+    out.loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_gradients_in_eval_mode(model):
@@ -187,7 +196,7 @@ def test_round_trip(model, tmp_path):
 
 def test_one_spiking_step_is_enough():
     model = FSVAE(**SMALL | {"spiking_steps": 1}).train()
-    assert model(images(2), seeded(0), 0.5).loss.isfinite()
+    assert model(images(2), seeded(0), scheduled_sampling=0.5).loss.isfinite()
     assert model.generate(2).shape == (2, 1, 16, 16)
 
 

@@ -114,7 +114,7 @@ def test_training_step(c6, dtype):
     model = load(c6, dtype, training_draws="prefixes").train()
     probability = c6.facts["config"]["scheduled_sampling_p"]
     draws = LatentDraws(c6["train/random_index"], coins_of(c6, probability))
-    run = lambda: model(c6["train/image"].to(dtype), None, probability, draws)  # noqa: E731
+    run = lambda: model(c6["train/image"].to(dtype), None, draws, probability)  # noqa: E731
     seen, out = spikes_of(model, run)
     same_spikes(out.latent, c6["train/sampled_z"])
     same_spikes(out.posterior, c6["train/q_z"])

@@ -205,8 +205,8 @@ class FSVAE(ModelMixin, ConfigMixin):
         self,
         images: Tensor,
         generator: Generators = None,
-        scheduled_sampling: float = 0.0,
         draws: LatentDraws | None = None,
+        scheduled_sampling: float = 0.0,
         return_dict: bool = True,
     ) -> FSVAEOutput | tuple[Any, ...]:
         """Encode, draw and decode a batch of images.
@@ -214,9 +214,9 @@ class FSVAE(ModelMixin, ConfigMixin):
         Args:
             images: [B, C, H, W] in [-1, 1].
             generator: The source of the draws, or one per image.
+            draws: The draws themselves instead of a generator, from `draw`.
             scheduled_sampling: Probability that the prior, in training, goes on from its own
                 guess; see `scheduled_sampling_probability`. In eval mode it is not consulted.
-            draws: The draws themselves instead of a generator.
             return_dict: False returns a tuple.
 
         Returns:

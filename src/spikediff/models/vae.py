@@ -120,7 +120,7 @@ class VAE(ModelMixin, ConfigMixin):
         Args:
             images: [B, C, H, W] in [-1, 1].
             generator: The source of the draws, or one per image.
-            draws: The draws themselves, eps [B, latent_channels], instead of a generator.
+            draws: The draws themselves instead of a generator, from `draw`.
             return_dict: False returns a tuple.
 
         Returns:
