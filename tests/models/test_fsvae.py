@@ -194,6 +194,12 @@ def test_round_trip(model, tmp_path):
     assert again.config.divergence_weight == 1.0
 
 
+@pytest.mark.parametrize("channels", [(8,), (4, 8, 16)])
+def test_other_depths(channels):
+    model = FSVAE(**SMALL | {"channels": channels})
+    assert model(images(2), seeded(0)).sample.shape == (2, 1, 16, 16)
+
+
 def test_one_spiking_step_is_enough():
     model = FSVAE(**SMALL | {"spiking_steps": 1}).train()
     assert model(images(2), seeded(0), scheduled_sampling=0.5).loss.isfinite()
@@ -266,6 +272,8 @@ def test_bad_images_are_told(model, shape):
 def test_bad_calls_are_told(model):
     with pytest.raises(UserError, match="scheduled_sampling"):
         model(images(2), scheduled_sampling=1.5)
+    with pytest.raises(UserError, match="no coins"):
+        make().train()(images(2), draws=model.draw(2, seeded(0)), scheduled_sampling=0.5)
     with pytest.raises(UserError, match="1 generators for a batch of 2"):
         model(images(2), [seeded(0)])
     with pytest.raises(UserError, match="at least 1"):

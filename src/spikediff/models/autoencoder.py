@@ -1,6 +1,7 @@
 """What the variational autoencoders share: the sizes that they may have, and their loss."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -41,6 +42,24 @@ channels=(32, 64, 128, 256) has 4 levels
             f"latent_channels={latent_channels} must be positive"
         )
     return sample_size // factor
+
+
+def level_widths(
+    in_channels: int, channels: Sequence[int]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return the channels in and out of every convolution, on the way down and on the way up.
+
+    Args:
+        in_channels: Channels of the image.
+        channels: Width of every level.
+
+    Example:
+        >>> level_widths(1, (32, 64))
+        ([(1, 32), (32, 64)], [(64, 32), (32, 32)])
+    """
+    down = pairwise([in_channels, *channels])
+    up = pairwise([*reversed(channels), channels[0]])  # the last one makes no image yet
+    return list(down), list(up)
 
 
 def check_images(network: str, images: Tensor, in_channels: int, sample_size: int) -> None:

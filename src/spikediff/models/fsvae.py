@@ -35,7 +35,12 @@ from spikediff.layers import (
     scheduled_rule,
 )
 from spikediff.layers.bernoulli_latent import Rule
-from spikediff.models.autoencoder import autoencoder_loss, check_autoencoder_sizes, check_images
+from spikediff.models.autoencoder import (
+    autoencoder_loss,
+    check_autoencoder_sizes,
+    check_images,
+    level_widths,
+)
 from spikediff.models.divergences import SPIKE_DIVERGENCES
 from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
@@ -171,27 +176,23 @@ class FSVAE(ModelMixin, ConfigMixin):
         options = fsvae_neuron_options(neuron_options) if neuron == "lif" else neuron_options or {}
         make_neuron = make_neuron_maker("FSVAE", neuron, options)
         layer = partial(SpikingLayer, neuron=make_neuron)
-        widths = list(channels)
+        down, up = level_widths(in_channels, channels)
         self.encoder = nn.ModuleList(
-            layer(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), c_out)
-            for c_in, c_out in zip([in_channels, *widths], widths, strict=False)
+            layer(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), c_out) for c_in, c_out in down
         )
-        flat = widths[-1] * side**2
+        flat = channels[-1] * side**2
         self.to_latent = layer(nn.Linear(flat, latent_channels), latent_channels)
         latent = partial(
-            BernoulliLatent,
-            latent_channels,
-            group_size=group_size,
-            neuron=make_neuron,
+            BernoulliLatent, latent_channels, group_size=group_size, neuron=make_neuron
         )
         self.posterior = latent(latent_channels)
         self.prior = latent(0)
         self.from_latent = layer(nn.Linear(latent_channels, flat), flat)
         self.decoder = nn.ModuleList(
             layer(nn.ConvTranspose2d(c_in, c_out, 3, 2, padding=1, output_padding=1), c_out)
-            for c_in, c_out in zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True)
+            for c_in, c_out in up
         )
-        self.head = nn.ConvTranspose2d(widths[0], in_channels, 3, padding=1)
+        self.head = nn.ConvTranspose2d(channels[0], in_channels, 3, padding=1)
         self.side = side
         self.distance = distance
         self.readout = decayed_sum
@@ -330,8 +331,10 @@ class FSVAE(ModelMixin, ConfigMixin):
 
     def _follow(self, z: Tensor, probability: float, coins: Coins | None) -> Tensor:
         """Return the spikes that the prior goes on from: z, and some of its own."""
-        if not probability or coins is None:
+        if not probability:
             return z
+        if coins is None:
+            raise UserError("FSVAE: the draws hold no coins for scheduled sampling; draw them, too")
         return self._foresee(self.prior, scheduled_rule(z, probability, coins), z)
 
     @torch.no_grad()

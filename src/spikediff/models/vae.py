@@ -17,7 +17,12 @@ from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.layers import Generators, draw_each, running_statistics
-from spikediff.models.autoencoder import autoencoder_loss, check_autoencoder_sizes, check_images
+from spikediff.models.autoencoder import (
+    autoencoder_loss,
+    check_autoencoder_sizes,
+    check_images,
+    level_widths,
+)
 from spikediff.models.divergences import gaussian_kl
 from spikediff.models.own_memory import with_own_memory
 
@@ -81,12 +86,12 @@ class VAE(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         side = check_autoencoder_sizes("VAE", sample_size, in_channels, channels, latent_channels)
-        widths = list(channels)
-        flat = widths[-1] * side**2
+        down, up = level_widths(in_channels, channels)
+        flat = channels[-1] * side**2
         self.encoder = nn.Sequential(
             *(
                 _activated(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), c_out)
-                for c_in, c_out in zip([in_channels, *widths], widths, strict=False)
+                for c_in, c_out in down
             )
         )
         self.to_mean = nn.Linear(flat, latent_channels)
@@ -97,10 +102,10 @@ class VAE(ModelMixin, ConfigMixin):
                 _activated(
                     nn.ConvTranspose2d(c_in, c_out, 3, 2, padding=1, output_padding=1), c_out
                 )
-                for c_in, c_out in zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True)
+                for c_in, c_out in up
             )
         )
-        self.head = nn.ConvTranspose2d(widths[0], in_channels, 3, padding=1)
+        self.head = nn.ConvTranspose2d(channels[0], in_channels, 3, padding=1)
         self.side = side
 
     @classmethod
