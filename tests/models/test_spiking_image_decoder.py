@@ -107,7 +107,7 @@ def test_the_energy_meter_knows_all_of_it(source):
     report = meter.report()
     assert report.acs > 0
     real = {row.layer for row in report.layers if row.macs}
-    assert real == {"layers.0.conv"}, "all but the first convolution sees spikes"
+    assert real == {"layers.0.synapse"}, "all but the first convolution sees spikes"
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_the_energy_meter_knows_all_of_it(options):
     report = meter.report()
     assert report.acs > 0
     names = {row.layer for row in report.layers if row.macs or row.acs}
-    assert {"encoder.layers.0.conv", "quantiser", "spike_generator.layer.conv"} <= names
+    assert {"encoder.layers.0.synapse", "quantiser", "spike_generator.layer.synapse"} <= names
 
 
 @pytest.mark.parametrize(

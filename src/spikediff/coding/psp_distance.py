@@ -32,5 +32,6 @@ def psp_mmd(a: Tensor, b: Tensor, tau_syn: float = 2.0) -> Tensor:
     Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022; Liu et al.,
     "Spiking-Diffusion", arXiv 2308.10187, equation 9.
     """
-    # The potential is linear in the spikes, so one pass over the difference will do.
-    return postsynaptic_potential(a - b, tau_syn).square().mean()
+    # The potential is linear in the spikes, but the authors' rounding is that of two traces.
+    difference = postsynaptic_potential(a, tau_syn) - postsynaptic_potential(b, tau_syn)
+    return difference.square().mean()

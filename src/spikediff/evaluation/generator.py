@@ -42,12 +42,13 @@ def pipeline_images(
         for name, part in pipe.components.items()
         if hasattr(part, "config")
     }
+    scheduler = getattr(pipe, "scheduler", None)  # an autoencoder has none
     description = {
         "kind": "pipeline",
         "class": type(pipe).__name__,
         "weights_sha256": state_digest(weights),
         "configuration_sha256": fingerprint_of(**configurations),
-        "scheduler": type(pipe.scheduler).__name__,
+        "scheduler": None if scheduler is None else type(scheduler).__name__,
         "num_inference_steps": num_inference_steps,
         "first_seed": seed,
         "device": pipe.device.type,

@@ -8,6 +8,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from spikediff.errors import UserError, suggestion
 from spikediff.interop.fsddim import load_fsddim
+from spikediff.interop.fsvae import load_fsvae
 from spikediff.interop.sddpm import load_sddpm
 from spikediff.interop.sdm import load_sdm
 from spikediff.interop.sdm_converted import load_sdm_converted, load_sdm_quantised
@@ -22,6 +23,7 @@ SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
     "fsddim": load_fsddim,
     "spiking-diffusion": load_vq_svae,
     "spiking-diffusion-decoder": load_image_decoder,
+    "fsvae": load_fsvae,
 }
 # What the released runs of a system had, where it is not T = 4 and 32 pixels.
 _RELEASED = {
@@ -48,7 +50,7 @@ def load_authors_checkpoint(
         system: A key of `SYSTEMS`.
         spiking_steps: T of the training run, by default that of the release: 4, or 16 of
             "spiking-diffusion-decoder". Not consulted where the weights tell it ("sdm",
-            "spiking-diffusion").
+            "spiking-diffusion", "fsvae").
         sample_size: Image size that a pipeline makes, by default that of the release: 32, or 28 of
             "spiking-diffusion".
         residual_alpha: Of "fsddim" only, 1.0 by default; see `interop.fsddim.load_fsddim`.

@@ -11,7 +11,10 @@ from spikediff.errors import UserError
 from spikediff.models import VQSVAE, SpikingImageDecoder
 from spikediff.weights import load_renamed
 
-_PLACE = {"conv": 0, "norm": 1}  # of a part of our layer in their Sequential; a neuron is the third
+_PLACE = {
+    "synapse": 0,
+    "norm": 1,
+}  # of our layer's parts in their Sequential
 
 
 def vq_svae_key(key: str, depth: int = 2) -> str:
@@ -27,7 +30,7 @@ def vq_svae_key(key: str, depth: int = 2) -> str:
         >>> vq_svae_key("decoder.last.weight")
         'decoder.snn_convs.6.weight'
     """
-    layer = re.fullmatch(r"(encoder|decoder)\.layers\.(\d+)\.(conv|norm)\.(.*)", key)
+    layer = re.fullmatch(r"(encoder|decoder)\.layers\.(\d+)\.(synapse|norm)\.(.*)", key)
     if layer is not None:
         part, index, kind, rest = layer.groups()
         return f"{part}.snn_convs.{3 * int(index) + _PLACE[kind]}.{rest}"
@@ -35,7 +38,7 @@ def vq_svae_key(key: str, depth: int = 2) -> str:
         "spike_feature.mixture": "vq_layer.alpha",
         "spike_feature.weights": "vq_layer.memout.coef",
         "quantiser.codebook": "vq_layer.embeddings.weight",
-        "spike_generator.layer.conv": "vq_layer.poisson.0",
+        "spike_generator.layer.synapse": "vq_layer.poisson.0",
         "spike_generator.layer.norm": "vq_layer.poisson.1",
         "decoder.last": f"decoder.snn_convs.{3 * depth}",
         "decoder.weights": "memout.coef",
@@ -56,7 +59,7 @@ def image_decoder_key(key: str, depth: int = 5) -> str:
         >>> image_decoder_key("layers.0.norm.weight"), image_decoder_key("last.bias")
         ('conv1.1.weight', 'conv6.0.bias')
     """
-    layer = re.fullmatch(r"layers\.(\d+)\.(conv|norm)\.(.*)", key)
+    layer = re.fullmatch(r"layers\.(\d+)\.(synapse|norm)\.(.*)", key)
     if layer is not None:
         index, kind, rest = layer.groups()
         return f"conv{int(index) + 1}.{_PLACE[kind]}.{rest}"

@@ -2,13 +2,29 @@
 
 from torch import nn
 
+from spikediff.layers.bernoulli_latent import (
+    BernoulliLatent,
+    delayed,
+    draw_choices,
+    pick,
+    roll_out,
+    roll_out_prefixes,
+)
 from spikediff.layers.conv_norm import ConvNorm, Norm
+from spikediff.layers.draws import Generators, draw_each
 from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.pointwise import pointwise_conv
 from spikediff.layers.post_activation import PostActivationBlock
 from spikediff.layers.resampling import Downsample, Upsample, nearest_upsample
 from spikediff.layers.residual import Neuron, PlainBlock, PreSpikeBlock
-from spikediff.layers.spiking_conv import SpikingConv
+from spikediff.layers.running_statistics import running_statistics
+from spikediff.layers.scheduled_sampling import (
+    Coins,
+    draw_coins,
+    scheduled_rule,
+    scheduled_sampling_probability,
+)
+from spikediff.layers.spiking_layer import SpikingLayer, threshold_layer
 from spikediff.layers.synaptic_resampling import (
     SynapticResampling,
     average_downsample,
@@ -28,15 +44,18 @@ BLOCKS: dict[str, type[nn.Module]] = {"pre_spike": PreSpikeBlock, "plain": Plain
 
 __all__ = [
     "BLOCKS",
+    "BernoulliLatent",
+    "Coins",
     "ConvNorm",
     "Downsample",
+    "Generators",
     "Neuron",
     "Norm",
     "PlainBlock",
     "PostActivationBlock",
     "PreSpikeBlock",
     "Quantised",
-    "SpikingConv",
+    "SpikingLayer",
     "SpikingTimestepEmbedding",
     "SynapticResampling",
     "TemporalScaling",
@@ -46,13 +65,24 @@ __all__ = [
     "VectorQuantiser",
     "WindowDropout",
     "average_downsample",
+    "delayed",
+    "draw_choices",
+    "draw_coins",
+    "draw_each",
     "fold_time",
     "nearest_upsample",
     "over_time",
     "perplexity",
+    "pick",
     "pointwise_conv",
+    "roll_out",
+    "roll_out_prefixes",
+    "running_statistics",
     "same_size",
     "scaling_factors",
+    "scheduled_rule",
+    "scheduled_sampling_probability",
     "sinusoidal_embedding",
+    "threshold_layer",
     "unfold_time",
 ]

@@ -1,7 +1,12 @@
-"""Denoisers and decoders, as diffusers models: `model(sample, timestep).sample`."""
+"""Denoisers and decoders, as diffusers models: `model(sample, timestep).sample`.
 
+The autoencoders know no timestep: `model(images).sample`, and `model.generate(batch_size)`.
+"""
+
+from spikediff.models.autoencoder import autoencoder_loss
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
 from spikediff.models.ddpm_unet import ddpm_unet
+from spikediff.models.fsvae import FSVAE
 from spikediff.models.merged import (
     CarriedSynapticUNet,
     MergedSynapticUNet,
@@ -12,9 +17,12 @@ from spikediff.models.spiking_image_decoder import SpikingImageDecoder
 from spikediff.models.spiking_unet import SpikingUNet
 from spikediff.models.synaptic_current_unet import SynapticCurrentUNet
 from spikediff.models.twin import ann_twin
+from spikediff.models.vae import VAE
 from spikediff.models.vq_svae import VQSVAE, VQSVAEOutput, vq_svae_loss, vq_svae_terms
 
 __all__ = [
+    "FSVAE",
+    "VAE",
     "VQSVAE",
     "CarriedSynapticUNet",
     "ConvertedUNet",
@@ -25,6 +33,7 @@ __all__ = [
     "SynapticCurrentUNet",
     "VQSVAEOutput",
     "ann_twin",
+    "autoencoder_loss",
     "carry_currents",
     "ddpm_unet",
     "merge_synapses",

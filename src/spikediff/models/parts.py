@@ -1,12 +1,11 @@
 """Parts of a network that its configuration names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from spikediff.errors import UserError, suggestion
-from spikediff.layers import Neuron
-from spikediff.neurons import NEURONS
+from spikediff.neurons import NEURONS, NeuronLayer
 
 
 def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:
@@ -26,7 +25,9 @@ def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:
     return table[name]
 
 
-def make_neuron_maker(network: str, name: str, options: Mapping[str, Any]) -> Neuron:
+def make_neuron_maker(
+    network: str, name: str, options: Mapping[str, Any]
+) -> Callable[[], NeuronLayer]:
     """Return what makes one neuron layer.
 
     Args:
@@ -41,7 +42,7 @@ def make_neuron_maker(network: str, name: str, options: Mapping[str, Any]) -> Ne
         >>> make_neuron_maker("a network", "lif", {"decay": 0.8})().decay
         0.8
     """
-    make: Neuron = partial(choose(network, NEURONS, "neuron", name), **options)
+    make: Callable[[], NeuronLayer] = partial(choose(network, NEURONS, "neuron", name), **options)
     try:
         make()
     except TypeError as error:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spikediff.coding import mean
 from spikediff.errors import UserError
-from spikediff.layers import SpikingConv, over_time
+from spikediff.layers import SpikingLayer, over_time
 from spikediff.models.parts import choose, make_neuron_maker
 
 INPUTS = {
@@ -86,7 +86,7 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
         if input == "embedding":
             self.embedding = nn.Embedding(codebook_size + 1, channels)  # the last row is MASK
         self.layers = nn.ModuleList(
-            SpikingConv(nn.Conv2d(old, new, 3, padding=1), nn.BatchNorm2d(new), make_neuron())
+            SpikingLayer(nn.Conv2d(old, new, 3, padding=1), nn.BatchNorm2d(new), make_neuron())
             for old, new in zip([channels, *widths], widths, strict=False)
         )
         self.last = nn.Conv2d(widths[-1] + widths[0], codebook_size, 3, padding=1)
@@ -117,7 +117,8 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
             UserError: The input are no tokens, or a needed timestep is missing.
         """
         x = self._encode(tokens, timestep)  # [B, C, h, w]
-        spikes = early = self.layers[0](x, self.config.spiking_steps)
+        first: SpikingLayer = self.layers[0]  # type: ignore[assignment]
+        spikes = early = first.of_constant(x, self.config.spiking_steps)
         for layer in self.layers[1:]:
             spikes = layer(spikes)  # [T, B, C, h, w]
         currents = over_time(self.last, torch.cat([spikes, early], dim=2))

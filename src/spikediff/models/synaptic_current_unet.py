@@ -5,7 +5,7 @@ Reference: Watanabe, Mukuta and Harada, "Fully spiking denoising diffusion impli
 the two is the default here, is told in docs/systems/fsddim.md.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, cast
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from spikediff.coding import direct, mean
 from spikediff.errors import UserError
 from spikediff.layers import (
-    Neuron,
     PostActivationBlock,
     SpikingTimestepEmbedding,
     SynapticResampling,
@@ -125,7 +124,7 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
                 f"residual_alpha={residual_alpha} positive"
             )
         make_neuron = _neuron_maker(network, neuron, neuron_options)
-        v_threshold = _threshold_of(make_neuron())
+        v_threshold = make_neuron().dynamics.v_threshold
         make_block = partial(
             PostActivationBlock,
             embedding_channels=4 * base_channels,
@@ -255,14 +254,11 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         return over_time(self.readout, torch.cat([h, *shallow, *risen], dim=2))
 
 
-def _neuron_maker(network: str, name: str, options: Mapping[str, Any] | None) -> Neuron:
+def _neuron_maker(
+    network: str, name: str, options: Mapping[str, Any] | None
+) -> Callable[[], NeuronLayer]:
     published = PUBLISHED_NEURON if name == "lif" else {}
     return make_neuron_maker(network, name, options or published)
-
-
-def _threshold_of(neuron: nn.Module) -> float:
-    assert isinstance(neuron, NeuronLayer)
-    return neuron.dynamics.v_threshold
 
 
 def _levels(modules: nn.ModuleList) -> Iterable[_Level]:

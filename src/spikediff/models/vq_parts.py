@@ -15,7 +15,7 @@ from spikediff.coding import (
     rate_and_potential,
     weighted_sum,
 )
-from spikediff.layers import Neuron, SpikingConv, over_time
+from spikediff.layers import Neuron, SpikingLayer, over_time
 
 
 class SpikingEncoder(nn.Module):
@@ -43,7 +43,8 @@ class SpikingEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the spikes of the last layer."""
-        spikes: Tensor = self.layers[0](images, self.spiking_steps)
+        first: SpikingLayer = self.layers[0]  # type: ignore[assignment]
+        spikes = first.of_constant(images, self.spiking_steps)
         for layer in self.layers[1:]:
             spikes = layer(spikes)
         return spikes
@@ -89,13 +90,13 @@ class SpikeGenerator(nn.Module):
     def __init__(self, channels: int, spiking_steps: int, neuron: Neuron) -> None:
         super().__init__()
         self.spiking_steps = spiking_steps
-        self.layer = SpikingConv(
+        self.layer = SpikingLayer(
             nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), neuron()
         )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the spikes of a neuron layer that sees the features at every step."""
-        spikes: Tensor = self.layer(features, self.spiking_steps)
+        spikes: Tensor = self.layer.of_constant(features, self.spiking_steps)
         return spikes
 
 
@@ -135,5 +136,5 @@ def _spiking_layers(
     convs: Sequence[nn.Conv2d | nn.ConvTranspose2d], neuron: Neuron
 ) -> nn.ModuleList:
     return nn.ModuleList(
-        SpikingConv(conv, nn.BatchNorm2d(conv.out_channels), neuron()) for conv in convs
+        SpikingLayer(conv, nn.BatchNorm2d(conv.out_channels), neuron()) for conv in convs
     )

@@ -2,6 +2,7 @@
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from spikediff.pipelines.autoencoder import VAEPipeline
 from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second_moment
 from spikediff.pipelines.calibration_file import load_calibration, save_calibration
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
@@ -12,7 +13,12 @@ from spikediff.pipelines.vq_spiking_diffusion import VQSpikingDiffusionPipeline
 # A saved pipeline names its class; of any other one, the parts go into the first of these.
 PIPELINES: dict[str, type[DiffusionPipeline]] = {
     pipeline.__name__: pipeline
-    for pipeline in (SpikingDiffusionPipeline, SynapticCurrentPipeline, VQSpikingDiffusionPipeline)
+    for pipeline in (
+        SpikingDiffusionPipeline,
+        SynapticCurrentPipeline,
+        VQSpikingDiffusionPipeline,
+        VAEPipeline,
+    )
 }
 
 __all__ = [
@@ -20,6 +26,7 @@ __all__ = [
     "SpikingDiffusionPipeline",
     "SynapticCurrentOutput",
     "SynapticCurrentPipeline",
+    "VAEPipeline",
     "VQSpikingDiffusionPipeline",
     "calibration_timesteps",
     "estimate_second_moment",

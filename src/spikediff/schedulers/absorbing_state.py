@@ -236,8 +236,8 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
                 where nothing is masked.
             sample: The grid h_t [B, h, w].
             generator: One for all, or a list with one per image, of which it then alone depends.
-            temperature: What divides the logits; this and the next two are the configuration's where
-                they are not given.
+            temperature: What divides the logits; this and the next two are the configuration's
+                where they are not given.
             top_p: Probability of the nucleus of codes that is drawn from; 1 is all of it.
             unmasking: "ancestral" or "confidence".
             draws: The random numbers, instead of drawing them; see `draw`.

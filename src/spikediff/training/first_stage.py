@@ -83,7 +83,8 @@ def load_first_stage(recipe: Recipe, root: Path) -> VQSVAE:
                 f"{getattr(ours, key)}; both stages see the same images"
             )
     model: VQSVAE = VQSVAE.from_pretrained(weights, use_safetensors=True)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model
 
 
 def token_dataset(recipe: Recipe, root: Path) -> TokenDataset:

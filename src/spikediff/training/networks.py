@@ -13,7 +13,7 @@ from PIL import Image
 from spikediff.errors import UserError, suggestion
 from spikediff.models import SpikingUNet, SynapticCurrentUNet, ddpm_unet
 from spikediff.pipelines import SpikingDiffusionPipeline, SynapticCurrentPipeline
-from spikediff.training import tokens
+from spikediff.training import autoencoders, tokens
 from spikediff.training.build import build_dataset
 from spikediff.training.objective import (
     Objective,
@@ -117,6 +117,22 @@ NETWORKS: dict[str, Network] = {
         part="decoder",
         data=tokens.token_dataset,
     ),
+    "fsvae": Network(
+        make=autoencoders.make_fsvae,
+        settings=autoencoders.FSVAE_SETTINGS,
+        objectives={"autoencoder": autoencoders.fsvae_objective},
+        first_weight="encoder.0.synapse.weight",
+        pipeline=autoencoders.make_vae_pipeline,
+        part="vae",
+    ),
+    "vae": Network(
+        make=autoencoders.make_vae,
+        settings=autoencoders.VAE_SETTINGS,
+        objectives={"autoencoder": autoencoders.vae_objective},
+        first_weight="encoder.0.0.weight",
+        pipeline=autoencoders.make_vae_pipeline,
+        part="vae",
+    ),
 }
 
 
@@ -146,9 +162,7 @@ def choose_network(recipe: ModelRecipe) -> Network:
     return network
 
 
-def build_model(
-    recipe: Recipe, image_size: int, channels: int, root: Path = Path()
-) -> ModelMixin:
+def build_model(recipe: Recipe, image_size: int, channels: int, root: Path = Path()) -> ModelMixin:
     """Make the network, with weights that the recipe's seed decides.
 
     Args:

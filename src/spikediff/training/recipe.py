@@ -52,8 +52,8 @@ class ModelRecipe:
     spiking_resampling: bool = False
     """Whether neurons fire where synaptic_current_unet changes the image size."""
     widths: tuple[int, ...] = ()
-    """Channels of the layers of vq_svae, spiking_image_decoder, fsvae and vae; none given stands for
-    the published ones."""
+    """Channels of the layers of vq_svae, spiking_image_decoder, fsvae and vae; the published ones
+    where none is given."""
     codebook_size: int = 128
     """Codes of vq_svae."""
     embedding_channels: int = 16
@@ -212,7 +212,7 @@ class Recipe:
     init_from: str | None = None
     """Run or pipeline folder whose (averaged) weights training starts from, to fine-tune them."""
     first_stage: str | None = None
-    """Recipe of the autoencoder that is trained first; or the folder of its run, if there is one."""
+    """Recipe of the autoencoder that is trained first; or the folder of its run, if it is there."""
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     diffusion: DiffusionRecipe = field(default_factory=DiffusionRecipe)

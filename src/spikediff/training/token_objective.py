@@ -1,4 +1,4 @@
-"""The losses of Spiking-Diffusion in the common loop: its autoencoder, and what lies behind masks."""
+"""The losses of Spiking-Diffusion in the common loop: its autoencoder, and masked tokens."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -27,7 +27,7 @@ AUTOENCODER_SETTINGS = (
     "codebook",
 )
 DECODER_SETTINGS = ("spiking_steps", "neuron", "neuron_options", "widths", "token_input")
-FIRST_WEIGHT = "encoder.layers.0.conv.weight"
+FIRST_WEIGHT = "encoder.layers.0.synapse.weight"
 
 
 def given(recipe: Recipe, settings: tuple[str, ...]) -> dict[str, Any]:
@@ -45,9 +45,7 @@ def make_autoencoder(recipe: Recipe, image_size: int, channels: int, _root: Path
     return model
 
 
-def make_autoencoder_pipeline(
-    model: ModelMixin, _recipe: Recipe, _root: Path
-) -> DiffusionPipeline:
+def make_autoencoder_pipeline(model: ModelMixin, _recipe: Recipe, _root: Path) -> DiffusionPipeline:
     """Return the pipeline that reconstructs images with the first stage."""
     pipe: DiffusionPipeline = VAEPipeline(model)
     return pipe

@@ -24,7 +24,12 @@ from spikediff.training.batches import BatchPlan, batches
 from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from spikediff.training.curve import Averages, LossCurve, LossValues
 from spikediff.training.ema import averaged
-from spikediff.training.networks import build_model, build_pipeline, choose_network, choose_objective
+from spikediff.training.networks import (
+    build_model,
+    build_pipeline,
+    choose_network,
+    choose_objective,
+)
 from spikediff.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from spikediff.training.precision import check_precision
 from spikediff.training.ranges import check_ranges
