@@ -119,6 +119,15 @@ def test_training_reaches_every_parameter(training_draws):
     assert model.posterior.layers[0].synapse.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("probability", [0.0, 0.5])
+def test_the_prior_follows_the_posterior_as_a_constant(probability):
+    model, seen = make().train(), []
+    model.prior.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].requires_grad))
+    out = model(images(8), seeded(0), scheduled_sampling=probability)
+    assert out.latent.requires_grad
+    assert not any(seen)
+
+
 def test_a_training_step_counts_once_in_the_statistics():
     model = make().train()
     before = model.posterior.layers[0].norm.num_batches_tracked.item()
