@@ -9,10 +9,11 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from spikediff.cli.recipes import find_recipe, shipped_recipes
 from spikediff.errors import UserError
-from spikediff.models import SpikingUNet, SynapticCurrentUNet
+from spikediff.models import FSVAE, VAE, VQSVAE, SpikingUNet, SynapticCurrentUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.build import build_noise_schedule
 from spikediff.training.networks import build_model
+from spikediff.training.ranges import check_ranges
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,11 +29,17 @@ def test_shipped_recipe(name, tmp_path):
     from spikediff.data import DATASETS
 
     recipe = load_recipe(find_recipe(name))
+    check_ranges(recipe)
     row = DATASETS[recipe.data.dataset]
     size = recipe.data.image_size or row.native_size
-    with torch.device("meta"):
-        model = build_model(recipe, size, recipe.data.channels or row.channels)
-    assert isinstance(model, CLASSES[recipe.model.network])
+    if recipe.first_stage is None:  # a second stage is made for the codebook of its first
+        with torch.device("meta"):
+            model = build_model(recipe, size, recipe.data.channels or row.channels)
+        assert isinstance(model, CLASSES[recipe.model.network])
+    else:
+        first = shipped(recipe.first_stage)
+        assert first.model.network == "vq_svae"
+        assert replace(first.data, batch_size=0) == replace(recipe.data, batch_size=0)
     build_noise_schedule(recipe.diffusion)
     save_recipe(recipe, tmp_path / "again.yaml")
     assert load_recipe(tmp_path / "again.yaml") == recipe
@@ -42,6 +49,9 @@ CLASSES = {
     "spiking_unet": SpikingUNet,
     "synaptic_current_unet": SynapticCurrentUNet,
     "ddpm_unet": UNet2DModel,
+    "vq_svae": VQSVAE,
+    "fsvae": FSVAE,
+    "vae": VAE,
 }
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train a model from a recipe",
     "sample": "generate images with a trained model",
     "calibrate": "measure a model for the sampler analytic-dpm",
+    "reconstruct": "say how well an autoencoder gives images back",
     "evaluate": "measure how good images are, beside the floor of real ones",
     "energy": "count what an image costs, layer by layer and step by step",
     "guide": "search a scale of the thresholds that improves the images, on held-out data",

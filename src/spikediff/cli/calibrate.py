@@ -47,16 +47,17 @@ def run(arguments: list[str]) -> int:
         raise UserError("--num-images and --batch-size must be at least 1")
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
 
-    from spikediff.cli.models import load_pipeline, pipeline_folder
+    from spikediff.cli.models import denoiser_of, load_pipeline, pipeline_folder
     from spikediff.pipelines import calibration_timesteps, estimate_second_moment, save_calibration
 
     folder = pipeline_folder(options.source)
     pipe = load_pipeline(options.source, device=options.device)
+    unet = denoiser_of(pipe, options.source)
     config = pipe.scheduler.config
     images = training_images(pipe, dataset, data_dir, options.num_images, options.seed)
     timesteps = calibration_timesteps(config.num_train_timesteps, options.num_timesteps)
     h = estimate_second_moment(
-        pipe.unet,
+        unet,
         images,
         pipe.scheduler.alphas_cumprod,
         timesteps,

@@ -20,8 +20,8 @@ class EnergyOptions:
     """How many images to generate for it."""
     seed: int = 0
     """Seed of the first image; the others follow, one each."""
-    num_inference_steps: int = 50
-    """Network calls per image."""
+    num_inference_steps: int | None = None
+    """Network calls per image; 50, or as many as the model has, where it is not given."""
     scheduler: str | None = None
     """A sampler of `spikediff info`; the pipeline's own where it is not given."""
     threshold: str | None = None
@@ -57,7 +57,7 @@ class EnergyOptions:
 def run(arguments: list[str]) -> int:
     """Generate, count, price, tell."""
     options = parse(EnergyOptions, arguments, "spikediff energy")
-    if options.num_images < 1 or options.num_inference_steps < 1:
+    if options.num_images < 1 or (options.num_inference_steps or 1) < 1:
         raise UserError("--num-images and --num-inference-steps must be at least 1")
     if options.audit and options.accounting != "strict":
         raise UserError("--audit needs --accounting strict")
@@ -108,12 +108,13 @@ def _with_synapses(pipe: Any, synapses: str) -> Any:
 
 def _observe(pipe: Any, options: EnergyOptions) -> Any:
     """Generate the images under a meter."""
+    from spikediff.cli.models import steps_of
     from spikediff.energy import EnergyMeter
 
     with EnergyMeter(pipe) as meter:
         pipe(
             seeds=range(options.seed, options.seed + options.num_images),
-            num_inference_steps=options.num_inference_steps,
+            num_inference_steps=steps_of(pipe, options.num_inference_steps),
             output_type="pt",
         )
     return meter
@@ -121,10 +122,11 @@ def _observe(pipe: Any, options: EnergyOptions) -> Any:
 
 def _observe_twin(pipe: Any, options: EnergyOptions) -> Any:
     """Generate under a meter with the ordinary network; its weights do not change its cost."""
+    from spikediff.cli.models import denoiser_of
     from spikediff.models import ann_twin
     from spikediff.pipelines import SpikingDiffusionPipeline
 
-    twin = ann_twin(pipe.unet).eval().to(pipe.device)
+    twin = ann_twin(denoiser_of(pipe, options.source)).eval().to(pipe.device)
     return _observe(SpikingDiffusionPipeline(twin, pipe.scheduler), options)
 
 

@@ -39,8 +39,8 @@ class EvaluateOptions:
     """How often, each time with other seeds."""
     seed: int = 0
     """Seed of the first image; the others follow, one each. Of data: the order."""
-    num_inference_steps: int = 50
-    """Network calls per image."""
+    num_inference_steps: int | None = None
+    """Network calls per image; 50, or as many as the model has, where it is not given."""
     scheduler: str | None = None
     """A sampler of `spikediff info`; the pipeline's own where it is not given."""
     threshold: str | None = None
@@ -80,7 +80,8 @@ def run(arguments: list[str]) -> int:
 
 def _check(options: EvaluateOptions) -> None:
     for name in ("repeats", "batch_size", "num_inference_steps"):
-        if getattr(options, name) < 1:
+        value = getattr(options, name)
+        if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
     if options.seed < 0:
         raise UserError("--seed must be 0 or more")
@@ -119,14 +120,15 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
         return source
 
     from spikediff.cli.guided import guided_images
-    from spikediff.cli.models import load_pipeline
+    from spikediff.cli.models import load_pipeline, steps_of
     from spikediff.guidance import parse_scale
 
     pipe = load_pipeline(Path(options.source), options.scheduler)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     scale = None if options.threshold is None else parse_scale(options.threshold)
-    return guided_images(pipe, scale, options.seed, options.num_inference_steps, options.batch_size)
+    steps = steps_of(pipe, options.num_inference_steps)
+    return guided_images(pipe, scale, options.seed, steps, options.batch_size)
 
 
 def _tell(result: dict[str, Any]) -> None:

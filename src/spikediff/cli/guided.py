@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from spikediff.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,6 +29,8 @@ def guided(pipe: Any, threshold: str | None) -> AbstractContextManager[None]:
 
     if threshold is None:
         return nullcontext()
+    if "unet" not in pipe.components:
+        raise UserError(f"--threshold: a {type(pipe).__name__} has no denoiser of images to guide")
     return threshold_guidance(pipe.unet, parse_scale(threshold))
 
 

@@ -58,23 +58,25 @@ def _installed() -> dict[str, dict[str, Any]]:
 
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:
-    from spikediff.cli.models import load_pipeline
+    from spikediff.cli.models import load_pipeline, networks_of
     from spikediff.neurons import NeuronLayer
 
     pipe = load_pipeline(source)
-    unet = pipe.unet
-    parameters = list(unet.parameters())
-    return {
-        "model": {
-            "class": type(unet).__name__,
+    networks, facts = networks_of(pipe), {}
+    for name, network in networks.items():
+        suffix = f" {name}" if len(networks) > 1 else ""
+        parameters = list(network.parameters())
+        facts[f"model{suffix}"] = {
+            "class": type(network).__name__,
             "parameters": sum(p.numel() for p in parameters),
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
-            "neuron_layers": sum(isinstance(m, NeuronLayer) for m in unet.modules()),
-        },
-        "configuration": {k: v for k, v in unet.config.items() if not k.startswith("_")},
-        "scheduler": {"class": type(pipe.scheduler).__name__}
-        | {
-            key: pipe.scheduler.config.get(key)
-            for key in ("prediction_type", "beta_schedule", "num_train_timesteps")
-        },
-    }
+            "neuron_layers": sum(isinstance(m, NeuronLayer) for m in network.modules()),
+        }
+        config = {k: v for k, v in network.config.items() if not k.startswith("_")}
+        facts[f"configuration{suffix}"] = config
+    if "scheduler" in pipe.components:
+        config = pipe.scheduler.config
+        keys = ("prediction_type", "beta_schedule", "num_train_timesteps")
+        told = {key: config[key] for key in keys if key in config}
+        facts["scheduler"] = {"class": type(pipe.scheduler).__name__} | told
+    return facts

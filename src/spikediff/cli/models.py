@@ -22,11 +22,46 @@ def load_pipeline(source: Path, scheduler: str | None = None, device: str = "cpu
 
     pipe = load_trained(source)
     if scheduler is not None:
+        _check_denoiser(pipe, source)
         from spikediff.schedulers import make_scheduler
 
         measured = _calibration(source) if scheduler == "analytic-dpm" else {}
         pipe.scheduler = make_scheduler(scheduler, {**pipe.scheduler.config, **measured})
     return pipe.to(_choose_device(device))
+
+
+def denoiser_of(pipe: Any, source: Path) -> Any:
+    """Return a pipeline's denoiser of images.
+
+    Args:
+        pipe: The pipeline.
+        source: Where it came from, for the message.
+
+    Raises:
+        UserError: It generates in another way.
+    """
+    _check_denoiser(pipe, source)
+    return pipe.unet
+
+
+def networks_of(pipe: Any) -> dict[str, Any]:
+    """Return the networks of a pipeline by the names that it has for them."""
+    from torch import nn
+
+    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+
+
+def steps_of(pipe: Any, given: int | None) -> int:
+    """Return how many network calls an image takes: as given, else 50 or as many as there are."""
+    if given is not None:
+        return given
+    scheduler = pipe.components.get("scheduler")
+    return 50 if scheduler is None else min(50, int(scheduler.config.num_train_timesteps))
+
+
+def _check_denoiser(pipe: Any, source: Path) -> None:
+    if "unet" not in pipe.components:
+        raise UserError(f"{source}: a {type(pipe).__name__} has no denoiser")
 
 
 def pipeline_folder(source: Path) -> Path:

@@ -41,7 +41,7 @@ def training_images(
     """Return training images as a pipeline's denoiser sees them, less the held-out tenth.
 
     Args:
-        pipe: A pipeline with a `unet`.
+        pipe: A pipeline.
         dataset: Name of the data set.
         data_dir: Folder that holds it.
         count: How many, at most.
@@ -54,7 +54,8 @@ def training_images(
 
     from spikediff.data import load_images, to_model_range
 
-    config = pipe.unet.config
+    network = pipe.components.get("unet") or pipe.components.get("vqvae") or pipe.vae
+    config = network.config
     images = load_images(
         dataset,
         image_size=config.sample_size,

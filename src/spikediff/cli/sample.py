@@ -1,5 +1,6 @@
 """`spikediff sample SOURCE`: generate images."""
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,12 +27,18 @@ class SampleOptions:
     """Seed of the first image; the others follow, one each."""
     batch_size: int = 64
     """Images at a time; it does not change them."""
-    num_inference_steps: int = 50
-    """Network calls per image."""
+    num_inference_steps: int | None = None
+    """Network calls per image; 50, or as many as the model has, where it is not given."""
     scheduler: str | None = None
     """A sampler of `spikediff info`; the pipeline's own where it is not given."""
     eta: float = 0.0
     """Share of fresh noise in DDIM's steps."""
+    temperature: float | None = None
+    """What divides the logits of tokens (Spiking-Diffusion); the model's own where not given."""
+    top_p: float | None = None
+    """Probability of the nucleus of tokens that is drawn from (Spiking-Diffusion)."""
+    unmasking: Literal["ancestral", "confidence"] | None = None
+    """The order in which tokens are unmasked (Spiking-Diffusion)."""
     threshold: str | None = None
     """Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."""
     gif: bool = True
@@ -45,13 +52,13 @@ class SampleOptions:
 def run(arguments: list[str]) -> int:
     """Generate images as the arguments say."""
     options = parse(SampleOptions, arguments, "spikediff sample")
-    if options.num_images < 1 or options.batch_size < 1 or options.num_inference_steps < 1:
+    if min(options.num_images, options.batch_size, options.num_inference_steps or 1) < 1:
         raise UserError("--num-images, --batch-size and --num-inference-steps must be at least 1")
     if options.output.exists() and not options.output.is_dir():
         raise UserError(f"{options.output}: is no folder; choose another --output")
 
     from spikediff.cli.guided import guided
-    from spikediff.cli.models import load_pipeline
+    from spikediff.cli.models import load_pipeline, steps_of
 
     pipe = load_pipeline(options.source, options.scheduler, options.device)
     with guided(pipe, options.threshold):
@@ -62,8 +69,9 @@ def run(arguments: list[str]) -> int:
         told
         | {
             "source": str(options.source),
-            "scheduler": type(pipe.scheduler).__name__,
-            "num_inference_steps": options.num_inference_steps,
+            "pipeline": type(pipe).__name__,
+            "scheduler": type(pipe.components.get("scheduler")).__name__,
+            "num_inference_steps": steps_of(pipe, options.num_inference_steps),
             "threshold": options.threshold,
             "seeds": [options.seed, options.seed + options.num_images - 1],
             "files": [str(path) for path in files],
@@ -84,21 +92,19 @@ def write_samples(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[f
     """Generate and write the pictures; return their paths, and the currents' variance if any."""
     from spikediff.pipelines import image_grid, record_frames, save_gif
 
+    call = _options_of(pipe, options)
     options.output.mkdir(parents=True, exist_ok=True)
     frames: list[Any] = []
+    watching: dict[str, Any] = {}
+    if options.gif and "callback_on_step_end" in inspect.signature(pipe.__call__).parameters:
+        watching["callback_on_step_end"] = record_frames(frames, _GIF_IMAGES)
 
     images, files = [], []
     variances: list[float] = []
     for first in range(0, options.num_images, options.batch_size):
         count = min(options.batch_size, options.num_images - first)
-        output = pipe(
-            seeds=range(options.seed + first, options.seed + first + count),
-            num_inference_steps=options.num_inference_steps,
-            eta=options.eta,
-            callback_on_step_end=record_frames(frames, _GIF_IMAGES)
-            if options.gif and first == 0
-            else None,
-        )
+        seeds = range(options.seed + first, options.seed + first + count)
+        output = pipe(seeds=seeds, **call, **(watching if first == 0 else {}))
         told = [count / options.num_images * v for v in getattr(output, "current_variance", [])]
         variances = [a + b for a, b in zip(variances, told, strict=True)] if variances else told
         for i, image in enumerate(output.images):
@@ -107,7 +113,26 @@ def write_samples(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[f
         images += output.images
     files.append(options.output / "grid.png")
     image_grid(images).save(files[-1])
-    if options.gif:
+    if frames:
         files.append(options.output / "denoising.gif")
         save_gif(frames, files[-1])
     return files, variances
+
+
+def _options_of(pipe: Any, options: SampleOptions) -> dict[str, Any]:
+    """Return what a pipeline is told; refuse what it does not know."""
+    from spikediff.cli.models import steps_of
+
+    known = inspect.signature(pipe.__call__).parameters
+    call: dict[str, Any] = {"num_inference_steps": steps_of(pipe, options.num_inference_steps)}
+    wanted = {"eta": options.eta or None} | {
+        name: getattr(options, name) for name in ("temperature", "top_p", "unmasking")
+    }
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        if name not in known:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {value}: {type(pipe).__name__} has none; leave it out")
+        call[name] = value
+    return call

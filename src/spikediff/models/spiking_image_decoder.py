@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from spikediff.coding import mean
 from spikediff.errors import UserError
 from spikediff.layers import SpikingLayer, over_time
+from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
 
 INPUTS = {
@@ -90,6 +91,11 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
             for old, new in zip([channels, *widths], widths, strict=False)
         )
         self.last = nn.Conv2d(widths[-1] + widths[0], codebook_size, 3, padding=1)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and give its weights memory of their own."""
+        return with_own_memory(super().from_pretrained(*args, **kwargs))
 
     @property
     def mask_token(self) -> int:

@@ -28,6 +28,7 @@ from spikediff.layers import (
     over_time,
 )
 from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
+from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
 from spikediff.models.sizes import check_sample, check_sizes
 
@@ -181,6 +182,11 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         self.up_blocks = _way_up(widths, layers_per_block, skips, make_block, grow)
         self.head = Head(widths[0], out_channels or in_channels, make_scaling)
         self._initialise()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and give its weights memory of their own."""
+        return with_own_memory(super().from_pretrained(*args, **kwargs))
 
     def _initialise(self) -> None:
         """Xavier-uniform weights and zero biases, as the authors have them, and a quiet head."""

@@ -28,6 +28,7 @@ from spikediff.layers import (
     pointwise_conv,
     same_size,
 )
+from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import make_neuron_maker
 from spikediff.models.sizes import check_sample, check_sizes
 from spikediff.neurons import Memory, NeuronLayer, NeuronState
@@ -150,6 +151,11 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         self.last_block = make_block(2 * base_channels, base_channels)
         seen = (2 + layers_per_block) * base_channels + layers_per_block * widths[1]
         self.readout = pointwise_conv(seen, out_channels or in_channels)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and give its weights memory of their own."""
+        return with_own_memory(super().from_pretrained(*args, **kwargs))
 
     def forward(
         self, sample: Tensor, timestep: Tensor | float | int, return_dict: bool = True

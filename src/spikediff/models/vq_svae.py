@@ -23,6 +23,7 @@ from torch.nn.functional import mse_loss
 from spikediff.coding import decay_weights, psp_mmd
 from spikediff.errors import UserError
 from spikediff.layers import VectorQuantiser
+from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
 from spikediff.models.vq_parts import (
     FEATURES,
@@ -187,6 +188,11 @@ class VQSVAE(ModelMixin, ConfigMixin):
         )
         self.spike_generator = SpikeGenerator(channels, spiking_steps, make_neuron)
         self.decoder = SpikingDecoder(channels, inwards[::-1], in_channels, weights, make_neuron)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and give its weights memory of their own."""
+        return with_own_memory(super().from_pretrained(*args, **kwargs))
 
     @property
     def latent_size(self) -> tuple[int, int]:

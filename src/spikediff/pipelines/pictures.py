@@ -95,10 +95,17 @@ def record_frames(frames: list[Image.Image], shown: int) -> Callable[..., dict[s
     """
 
     def keep(_pipe: object, _i: int, _t: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        frames.append(image_grid(to_pil(tensors["sample"][:shown])))
+        frames.append(image_grid(to_pil(_visible(tensors["sample"][:shown]))))
         return {}
 
     return keep
+
+
+def _visible(sample: Tensor) -> Tensor:
+    """Return images as they are, and grids of tokens [B, h, w] in grey, masks white."""
+    if sample.is_floating_point():
+        return sample
+    return sample[:, None] / sample.max().clamp(min=1) * 2.0 - 1.0
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, frame_ms: int = 120) -> None:

@@ -1,0 +1,193 @@
+"""Spiking-Diffusion as one recipe of two stages: tokens that belong to their first stage."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spikediff.cli import main
+from spikediff.data import change_range, to_model_range
+from spikediff.errors import UserError
+from spikediff.models import VQSVAE, vq_svae_loss
+from spikediff.pipelines import VAEPipeline, VQSpikingDiffusionPipeline
+from spikediff.schedulers import AbsorbingStateScheduler, absorbing_loss
+from spikediff.tensor_file import told_of
+from spikediff.training import recipe_from
+from spikediff.training.checkpoint import load_latest
+from spikediff.training.curve import read_curve
+from spikediff.training.first_stage import encode_all, load_first_stage, token_dataset
+from spikediff.training.recipe import save_recipe
+from spikediff.training.token_objective import TokenObjective, VQObjective, vq_objective
+from spikediff.training.trained import load_trained
+from spikediff.training.trainer import Trainer
+
+SHORT = ["--training.log-every", "2", "--sampling.num-images", "4"]
+
+
+@pytest.fixture(scope="module")
+def first_recipe(small):
+    model = {"network": "vq_svae", "neuron": "lif", "spiking_steps": 3, "widths": [8]}
+    model |= {"codebook_size": 12, "embedding_channels": 4, "codebook": "ema"}
+    built = recipe_from({"model": model, "loss": {"name": "vq_svae"}}, "here")
+    return replace(small, model=built.model, loss=built.loss, name="first")
+
+
+@pytest.fixture(scope="module")
+def second_recipe(small):
+    model = {"network": "spiking_image_decoder", "neuron": "lif", "spiking_steps": 3}
+    model |= {"widths": [8, 8]}
+    built = recipe_from({"model": model, "loss": {"name": "absorbing"}}, "here")
+    sampling = replace(small.sampling, num_inference_steps=3, temperature=0.7)
+    return replace(small, model=built.model, loss=built.loss, sampling=sampling)
+
+
+@pytest.fixture(scope="module")
+def root(first_recipe, second_recipe, tmp_path_factory):
+    """The folder of the second stage, the first being trained beside it."""
+    root = tmp_path_factory.mktemp("runs") / "run"
+    assert Trainer(first_recipe, root.with_name("run-first-stage"), show_progress=False).train()
+    assert Trainer(second_recipe, root, show_progress=False).train()
+    return root
+
+
+def test_both_stages_leave_pipelines(root, second_recipe):
+    first = load_trained(root.with_name("run-first-stage"))
+    assert isinstance(first, VAEPipeline)
+    assert isinstance(first.vae, VQSVAE)
+    second = load_trained(root)
+    assert isinstance(second, VQSpikingDiffusionPipeline)
+    second.set_progress_bar_config(disable=True)
+    assert second.scheduler.config.temperature == 0.7
+    assert second(seeds=[0, 1], num_inference_steps=4, output_type="pt").images.shape[0] == 2
+    for a, b in zip(first.vae.parameters(), second.vqvae.parameters(), strict=True):
+        assert torch.equal(a, b), "the first stage is frozen"
+    with pytest.raises(UserError, match="second stage"):
+        first(seeds=[0])
+
+
+def test_the_curves_have_the_terms(root):
+    for folder, terms, watched in [
+        (root, {"absorbing"}, {"right"}),
+        (
+            root.with_name("run-first-stage"),
+            {"reconstruction", "codebook", "commitment", "spikes", "spike_commitment"},
+            {"mse", "perplexity"},
+        ),
+    ]:
+        point = read_curve(folder / "loss.csv")[-1]
+        shown = {k: v for k, v in point.terms.items() if k in terms}
+        assert watched <= point.terms.keys()
+        if len(terms) > 1:
+            assert sum(shown.values()) == pytest.approx(point.loss)
+
+
+def test_tokens_are_kept_and_belong_to_their_first_stage(root, second_recipe):
+    kept, facts = told_of(root.with_name("run-first-stage") / "tokens.safetensors")
+    vqvae = load_first_stage(second_recipe, root)
+    dataset = token_dataset(second_recipe, root)
+    assert torch.equal(dataset.tokens[:, 0], kept["tokens"])
+    assert torch.equal(encode_all(vqvae, dataset.images), kept["tokens"])
+    assert dataset[3][0].shape == (1, 4, 4)
+    assert facts["images"].startswith("digits train")
+
+
+def test_tokens_of_another_first_stage_are_refused(root, first_recipe, second_recipe, tmp_path):
+    other = tmp_path / "run-first-stage"
+    Trainer(replace(first_recipe, seed=5), other, show_progress=False).train()
+    (other / "tokens.safetensors").write_bytes(
+        (root.with_name("run-first-stage") / "tokens.safetensors").read_bytes()
+    )
+    with pytest.raises(UserError, match="tokens of another first stage"):
+        Trainer(second_recipe, tmp_path / "run", show_progress=False)
+
+
+def test_a_first_stage_of_other_images_is_refused(root, second_recipe, tmp_path):
+    named = str(root.with_name("run-first-stage"))
+    data = replace(second_recipe.data, hold_out=True)
+    recipe = replace(second_recipe, data=data, first_stage=named)
+    with pytest.raises(UserError, match=r"data\.hold_out = False, the recipe has True"):
+        Trainer(recipe, tmp_path / "run", show_progress=False)
+    with pytest.raises(UserError, match="no finished first stage"):
+        Trainer(second_recipe, tmp_path / "run", show_progress=False)
+
+
+def test_the_second_stage_resumes_exactly(root, second_recipe, with_steps, tmp_path):
+    named = replace(second_recipe, first_stage=str(root.with_name("run-first-stage")))
+    Trainer(with_steps(named, 2), tmp_path / "parts", show_progress=False).train()
+    Trainer(named, tmp_path / "parts", resume=True, show_progress=False).train()
+    one, two = (load_latest(run / "checkpoints") for run in (root, tmp_path / "parts"))
+    for name, tensor in one.tensors["model"].items():
+        assert torch.equal(tensor, two.tensors["model"][name]), name
+
+
+def test_objectives_are_the_losses_of_the_paper(first_recipe):
+    class Pictures:
+        name = "pictures"
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            return torch.full((1, 8, 8), 60 * i, dtype=torch.uint8), 0
+
+    objective = vq_objective(first_recipe, Pictures())
+    pixels = torch.stack([Pictures()[i][0] for i in range(4)])
+    x = change_range(to_model_range(pixels), new=(-0.5, 0.5))
+    assert isinstance(objective, VQObjective)
+    assert objective.data_variance == pytest.approx(x.var().item())
+    assert torch.equal(objective.prepare(pixels), x)
+    model = VQSVAE(8, 1, widths=(8,), codebook_size=12, embedding_channels=4, spiking_steps=3)
+    losses = objective(model.eval(), x, torch.tensor([3, 4, 5, 6]))
+    want = vq_svae_loss(model(x), objective.data_variance, 0.25)
+    assert sum(losses.terms.values()).item() == pytest.approx(want.item(), rel=1e-5)
+
+    scheduler = AbsorbingStateScheduler(4, mask_token=5)
+    tokens = TokenObjective(scheduler, "elbo")
+    h_0 = torch.randint(5, (3, 1, 2, 2), dtype=torch.int16)
+    timestep, uniforms = tokens.draw((3, 1, 2, 2), 0.0, torch.Generator().manual_seed(0))
+    assert uniforms.shape == (3, 2, 2)
+    draws = [tokens.draw((500, 1, 2, 2), 0.0, torch.Generator().manual_seed(1))[0]]
+    assert draws[0].unique().tolist() == [1, 2, 3, 4], "t = T_d is trained, 0 is not"
+
+    class Flat(torch.nn.Module):
+        def forward(self, grid, t):
+            logits = torch.zeros(len(grid), 5, 2, 2)
+            return type("Output", (), {"sample": logits})
+
+    got = tokens(Flat(), tokens.prepare(h_0), timestep, uniforms).terms["absorbing"]
+    masked = uniforms < (timestep / 4)[:, None, None]
+    want = absorbing_loss(
+        torch.zeros(3, 5, 2, 2), h_0[:, 0].long(), masked, timestep, 4, weighting="elbo"
+    )
+    assert got.item() == pytest.approx(want.item())
+
+
+def test_one_command_trains_both(first_recipe, second_recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_recipe(first_recipe, tmp_path / "first.yaml")
+    save_recipe(replace(second_recipe, first_stage="first.yaml"), tmp_path / "second.yaml")
+    train = ["train", "second.yaml", "--output", "run", *SHORT, "--training.steps", "2"]
+    assert main(train) == 0
+    assert (tmp_path / "run-first-stage" / "pipeline").is_dir()
+    assert main([*train[:2], "--output", "run", *SHORT, "--training.steps", "4", "--resume"]) == 0
+    assert "first stage: run-first-stage" in capsys.readouterr().out
+
+    sample = ["sample", "run", "--num-images", "3", "--output", "out", "--json", "told.json"]
+    assert main([*sample, "--temperature", "0.5", "--unmasking", "confidence"]) == 0
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["num_inference_steps"] == 16, "as many as there are tokens"
+    assert (tmp_path / "out" / "denoising.gif").is_file()
+    for wrong in (["--scheduler", "ddim"], ["--eta", "0.5"], ["--threshold", "0.9"]):
+        assert main([*sample, *wrong]) == 2
+    assert "has none" in capsys.readouterr().err
+
+    assert main(["reconstruct", "run", "--num-images", "5", "--json", "r.json"]) == 0
+    figures = json.loads((tmp_path / "r.json").read_text())
+    assert 0 < figures["mse"] < 1
+    assert figures["mse_of_range_2"] == pytest.approx(4 * figures["mse"])
+    assert (tmp_path / "reconstructions" / "reconstructions.png").is_file()
+    assert main(["energy", "run", "--num-images", "2", "--audit"]) == 0
+    assert main(["info", "run"]) == 0
+    assert "SpikingImageDecoder" in capsys.readouterr().out
+    assert main(["calibrate", "run"]) == 2
