@@ -88,3 +88,23 @@ def test_wrong_input_is_refused():
         mse(x, x[:, :, :5])
     with pytest.raises(TypeError, match="data_range"):
         ssim(x, x)  # no default: a wrong range changes the result and nothing tells
+
+
+def test_windows_may_hang_over_the_edge():
+    """By hand at the corner: what lies outside counts as zeros, in every moment."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 1, 1, 13, 13, generator=generator, dtype=torch.float64)
+    offsets = torch.arange(11, dtype=torch.float64) - 5
+    line = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+    total, padded = 0.0, [torch.nn.functional.pad(x[0, 0], [5] * 4) for x in (a, b)]
+    for i in range(13):
+        for j in range(13):
+            x, y = (p[i : i + 11, j : j + 11] for p in padded)
+            m_x, m_y = (window * x).sum(), (window * y).sum()
+            var = (window * x * x).sum() - m_x**2 + (window * y * y).sum() - m_y**2
+            cov = (window * x * y).sum() - m_x * m_y
+            c1, c2 = 1e-4, 9e-4
+            total += (2 * m_x * m_y + c1) * (2 * cov + c2) / ((m_x**2 + m_y**2 + c1) * (var + c2))
+    assert ssim(a, b, 1.0, overhang=True) == pytest.approx(total.item() / 169, abs=1e-12)
+    assert ssim(a, a, 1.0, overhang=True) == pytest.approx(1.0)

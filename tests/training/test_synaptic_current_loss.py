@@ -14,7 +14,7 @@ from spikediff.schedulers import SynapticCurrentDDIMScheduler, make_scheduler
 from spikediff.schedulers.prediction import image_and_noise
 from spikediff.schedulers.synaptic_current_ddim import step_gains
 from spikediff.training.loss import draw_noise, target_of
-from spikediff.training.networks import build_objective
+from spikediff.training.networks import choose_objective
 from spikediff.training.ranges import check_ranges
 from spikediff.training.recipe import recipe_from
 from spikediff.training.synaptic_current_loss import (
@@ -189,7 +189,8 @@ def test_recipes_choose_the_loss():
     recipe = recipe_from({"model": model, "loss": {"name": "synaptic_current"}}, "here")
     check_ranges(recipe)
     x_0, timestep, eps = torch.zeros(1, 1, 4, 4), torch.tensor([5]), torch.zeros(1, 1, 4, 4)
-    losses = build_objective(recipe)(Answer(torch.ones(2, 1, 1, 4, 4)), x_0, timestep, eps)
+    objective = choose_objective(recipe)(recipe, None)
+    losses = objective(Answer(torch.ones(2, 1, 1, 4, 4)), x_0, timestep, eps)
     assert list(losses.terms) == ["image_level", "consistency"]
     check_ranges(recipe_from({"model": model}, "here"))
     with pytest.raises(UserError, match="no loss of spiking_unet; choose from denoising"):

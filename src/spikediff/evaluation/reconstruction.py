@@ -34,19 +34,20 @@ def mse(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).square().mean())
 
 
-def ssim(a: Tensor, b: Tensor, data_range: float) -> float:
+def ssim(a: Tensor, b: Tensor, data_range: float, overhang: bool = False) -> float:
     """Return the mean structural similarity, over images, channels and window positions.
 
         SSIM = (2 mu_a mu_b + C1)(2 sigma_ab + C2) / ((mu_a^2 + mu_b^2 + C1)(s_a^2 + s_b^2 + C2))
 
-    with C = (K L)^2, moments under a Gaussian window of 11 pixels and sigma 1.5, and only windows
-    that lie inside the image.
+    with C = (K L)^2, moments under a Gaussian window of 11 pixels and sigma 1.5.
 
     Args:
         a: Images [B, C, H, W], any type; H and W at least 11.
         b: Images of the same shape and range.
         data_range: L, the span of the pixel values: 255 for uint8, 2 for [-1, 1], 1 for [0, 1].
             It has no default, for a wrong one changes the result and nothing tells.
+        overhang: Whether windows also stand at the edge, with zeros outside the image, as in the
+            code of Spiking-Diffusion; by default only those count that lie inside.
 
     Returns:
         1 for equal images, less for others. Formula and constants expect values from 0 upwards:
@@ -67,18 +68,22 @@ def ssim(a: Tensor, b: Tensor, data_range: float) -> float:
     if not data_range > 0:
         raise UserError(f"ssim: data_range = {data_range} must be positive; 255 for uint8")
     parts = zip(torch.split(a, IMAGES_AT_ONCE), torch.split(b, IMAGES_AT_ONCE), strict=True)
-    total = sum(float(_ssim_map(x.double(), y.double(), data_range).sum()) for x, y in parts)
-    positions = (a.shape[-2] - WINDOW + 1) * (a.shape[-1] - WINDOW + 1)
+    edge = WINDOW // 2 if overhang else 0
+    total = sum(float(_ssim_map(x.double(), y.double(), data_range, edge).sum()) for x, y in parts)
+    lost = WINDOW - 1 - 2 * edge
+    positions = (a.shape[-2] - lost) * (a.shape[-1] - lost)
     return total / (a.shape[0] * a.shape[1] * positions)
 
 
-def _ssim_map(a: Tensor, b: Tensor, data_range: float) -> Tensor:
-    """Return the similarity at every window position, [B C, 1, H - 10, W - 10]."""
+def _ssim_map(a: Tensor, b: Tensor, data_range: float, edge: int) -> Tensor:
+    """Return the similarity at every window position, [B C, 1, H - 10, W - 10], or more by edge."""
     a, b = (x.flatten(0, 1)[:, None] for x in (a, b))  # [B C, 1, H, W]: channels are images
     C1, C2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    mean_a, mean_b = _windowed(a), _windowed(b)
-    variances = _windowed(a * a) - mean_a**2 + _windowed(b * b) - mean_b**2
-    covariance = _windowed(a * b) - mean_a * mean_b
+    mean_a, mean_b, square_a, square_b, product = (
+        _windowed(F.pad(x, [edge] * 4)) for x in (a, b, a * a, b * b, a * b)
+    )
+    variances = square_a - mean_a**2 + square_b - mean_b**2
+    covariance = product - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
     structure = (2 * covariance + C2) / (variances + C2)
     return luminance * structure

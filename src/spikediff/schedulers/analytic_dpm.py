@@ -23,12 +23,13 @@ from math import isfinite, pi, sqrt
 import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler, DDPMSchedulerOutput
+from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.schedulers.noise_schedule import noise_schedule_of
 from spikediff.schedulers.prediction import image_and_noise
 
 _GREY_LEVEL = 2.0 / 255.0  # one level of 8 bits, in images that reach from -1 to 1
@@ -173,17 +174,7 @@ class AnalyticDPMScheduler(SchedulerMixin, ConfigMixin):
             )
         if not 0.0 <= eta <= 1.0:
             raise UserError(f"AnalyticDPMScheduler: eta = {eta} must lie in [0, 1]")
-        # diffusers' own table of betas, so that a trained model meets the schedule that it knows.
-        self._noise_schedule = DDPMScheduler(
-            num_train_timesteps=num_train_timesteps,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            trained_betas=trained_betas,
-            prediction_type=prediction_type,
-            timestep_spacing=timestep_spacing,
-            steps_offset=steps_offset,
-        )
+        self._noise_schedule = noise_schedule_of(self.config)
         self.betas: Tensor = self._noise_schedule.betas
         self.alphas_cumprod: Tensor = self._noise_schedule.alphas_cumprod
         self.timesteps: Tensor = self._noise_schedule.timesteps

@@ -1,7 +1,7 @@
-r"""The table of $\bar\alpha$, in double precision.
+r"""The noise schedule behind our schedulers: diffusers' own, and its table in double precision.
 
-diffusers keeps it in float32, where $1 - \bar\alpha$ of the first timesteps has lost half of its
-digits, and with it the angle of the last steps onto $x_0$.
+diffusers keeps the table of $\bar\alpha$ in float32, where $1 - \bar\alpha$ of the first timesteps
+has lost half of its digits, and with it the angle of the last steps onto $x_0$.
 """
 
 import math
@@ -9,11 +9,33 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from spikediff.errors import UserError
 
 _LARGEST_BETA = 0.999
+_SETTINGS = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "timestep_spacing",
+    "steps_offset",
+)
+
+
+def noise_schedule_of(config: Mapping[str, Any]) -> DDPMScheduler:
+    """Return diffusers' scheduler of a noise schedule, so that a model meets the one that it knows.
+
+    It spaces the timesteps and noises images; what a step does is ours.
+
+    Args:
+        config: The settings of one of our schedulers, which mean what they mean in diffusers.
+    """
+    return DDPMScheduler(**{key: config[key] for key in _SETTINGS})
 
 
 def fine_betas(config: Mapping[str, Any]) -> Tensor:

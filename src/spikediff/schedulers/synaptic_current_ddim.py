@@ -20,7 +20,6 @@ from math import atan2, cos, sin, sqrt
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import (
     KarrasDiffusionSchedulers,
     SchedulerMixin,
@@ -29,7 +28,11 @@ from diffusers.schedulers.scheduling_utils import (
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.schedulers.noise_schedule import fine_alphas_cumprod, fine_betas
+from spikediff.schedulers.noise_schedule import (
+    fine_alphas_cumprod,
+    fine_betas,
+    noise_schedule_of,
+)
 from spikediff.schedulers.prediction import image_and_noise
 
 
@@ -111,16 +114,7 @@ class SynapticCurrentDDIMScheduler(SchedulerMixin, ConfigMixin):
         timestep_spacing: str = "trailing",
         steps_offset: int = 0,
     ) -> None:
-        self._noise_schedule = DDPMScheduler(
-            num_train_timesteps=num_train_timesteps,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            trained_betas=trained_betas,
-            prediction_type=prediction_type,
-            timestep_spacing=timestep_spacing,
-            steps_offset=steps_offset,
-        )
+        self._noise_schedule = noise_schedule_of(self.config)
         self.betas: Tensor = fine_betas(self.config)
         self.alphas_cumprod: Tensor = fine_alphas_cumprod(self.config)
         self.set_timesteps(num_train_timesteps)
