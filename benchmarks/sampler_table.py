@@ -4,12 +4,12 @@ r"""Quality and energy of trained runs under several samplers and numbers of ste
         --solvers ddpm,ddim --steps 10,20 --output benchmarks/sdm_digits.json
 
 A model is NAME=RUN, or NAME=RUN@THRESHOLD with threshold guidance. A solver is a name of
-`spikediff info`; with /decoded behind it, a network of synaptic currents is decoded after every
-step, and its currents are equal again before the next. Quality is the protocol `fair` (classifier
-features, and FAD with --feature-weights, also as FSDDIM measures it) on the data set of the run,
-mean and standard deviation over repeats of other seeds; energy is `strict`, 45 nm, counted on 16
-images. Rows that the output file has already are kept, so that an interrupted run goes on and
-models can be added.
+`spikediff info`, or `own` for the one that the pipeline has; with /decoded behind it, a network of
+synaptic currents is decoded after every step, and its currents are equal again before the next.
+Quality is the protocol `fair` (classifier features, and FAD with --feature-weights, also as FSDDIM
+measures it) on the data set of the run, mean and standard deviation over repeats of other seeds;
+energy is `strict`, 45 nm, counted on 16 images. Rows that the output file has already are kept, so
+that an interrupted run goes on and models can be added.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _DECODED = "/decoded"
 
 def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any) -> dict[str, Any]:
     """Return one row: metrics with their spread, the floor, energy and firing rate."""
-    pipe = load_pipeline(run, solver.removesuffix(_DECODED))
+    pipe = load_pipeline(run, None if solver == "own" else solver.removesuffix(_DECODED))
     if solver.endswith(_DECODED):
         pipe = SpikingDiffusionPipeline(pipe.unet, pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
