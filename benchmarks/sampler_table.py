@@ -106,8 +106,8 @@ def main() -> None:
                     continue
                 run, _, threshold = where.partition("@")
                 row = measure(Path(run), threshold or None, solver, steps, args)
-                told = {"model": name, "threshold": threshold or None, "solver": solver}
-                rows.append({**told, "steps": steps, **row})
+                key = {"model": name, "threshold": threshold or None, "solver": solver}
+                rows.append({**key, "steps": steps, **row})
                 args.output.write_text(json.dumps(rows, indent=1) + "\n")
                 print(line(rows[-1]), flush=True)
     print("\n".join([_HEADER, *map(line, rows)]))
@@ -116,8 +116,7 @@ def main() -> None:
 def line(row: dict[str, Any]) -> str:
     """Return a row of the table."""
     metrics = row["metrics"]
-    frechet = f"{metrics['frechet']['mean']:.1f} ± {metrics['frechet']['std']:.1f}"
-    score = f"{metrics['inception_score']['mean']:.2f} ± {metrics['inception_score']['std']:.2f}"
+    frechet, score = told(metrics["frechet"], 1), told(metrics["inception_score"], 2)
     both = f"{metrics['precision']['mean']:.2f}, {metrics['recall']['mean']:.2f}"
     fad = ", ".join(
         f"{metrics[f'fad/{mode}/frechet']['mean']:.1f} {mode}"
@@ -128,6 +127,12 @@ def line(row: dict[str, Any]) -> str:
         f"| {row['model']} | {row['solver']} | {row['steps']} | {frechet} | {score} | "
         f"{both} | {fad} | {row['energy_per_image_uj']:.0f} µJ |"
     )
+
+
+def told(value: dict[str, Any], digits: int) -> str:
+    """Return a mean, and its deviation where there were repeats."""
+    mean, std = value["mean"], value["std"]
+    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 
 
 if __name__ == "__main__":
