@@ -1,7 +1,8 @@
 """Weights that others saved: read without running any code in them, and loaded under our names."""
 
 import pickle
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,26 @@ def load_renamed(
         name = type(model).__name__
         raise UserError(f"{what}: {len(faults)} keys do not fit a {name}: {shown}")
     model.load_state_dict(loaded)
+
+
+def rename(name: str, table: Sequence[tuple[str, str]]) -> str:
+    r"""Return a name as the first pattern of a table that matches all of it says.
+
+    Args:
+        name: Our name of a parameter or buffer.
+        table: Patterns of our names, and what they are replaced by.
+
+    Raises:
+        KeyError: No pattern matches.
+
+    Example:
+        >>> rename("stem.conv.bias", [(r"stem\.conv\.(.*)", r"conv_in.\1")])
+        'conv_in.bias'
+    """
+    for ours, theirs in table:
+        if re.fullmatch(ours, name):
+            return re.sub(ours, theirs, name)
+    raise KeyError(name)
 
 
 def conv3d_as_conv2d(tensor: Tensor, name: str) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError
 from spikediff.models import SynapticCurrentUNet
-from spikediff.weights import conv3d_as_conv2d, load_renamed
+from spikediff.weights import conv3d_as_conv2d, load_renamed, rename
 
 # Our name -> theirs, the first pattern that matches wins; levels are numbered by both alike.
 _RENAME = [
@@ -51,10 +51,7 @@ def fsddim_key(key: str, state: dict[str, Tensor], layers_per_block: int) -> str
     """
     if resampling := _RESAMPLING.fullmatch(key):
         return _resampling_key(resampling, state, layers_per_block)
-    for ours, theirs in _RENAME:
-        if re.fullmatch(ours, key):
-            key = re.sub(ours, theirs, key)
-            break
+    key = rename(key, _RENAME)
     for ours, theirs in _RENAME_IN_BLOCK:
         key = re.sub(ours, theirs, key)
     block, is_norm, rest = key.partition(".nin_shortcut.bn.")

@@ -1,13 +1,12 @@
 """The authors' SDDPM checkpoints: their key names, and the sizes read off the weights."""
 
-import re
 from typing import Any
 
 from torch import Tensor
 
 from spikediff.errors import UserError
 from spikediff.models import SpikingUNet
-from spikediff.weights import conv3d_as_conv2d, load_renamed
+from spikediff.weights import conv3d_as_conv2d, load_renamed, rename
 
 # Our name -> theirs, the first pattern that matches wins.
 _RENAME = [
@@ -36,10 +35,7 @@ def sddpm_key(key: str) -> str:
         >>> sddpm_key("down_blocks.0.synapse1.conv.weight")
         'downblocks.0.conv1.weight'
     """
-    for ours, theirs in _RENAME:
-        if re.fullmatch(ours, key):
-            return re.sub(ours, theirs, key)
-    raise KeyError(key)
+    return rename(key, _RENAME)
 
 
 def infer_sddpm_config(state: dict[str, Tensor], system: str = "SDDPM") -> dict[str, Any]:

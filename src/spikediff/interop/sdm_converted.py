@@ -14,7 +14,7 @@ from spikediff.interop.sddpm import infer_sddpm_config
 from spikediff.models import ddpm_unet
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
 from spikediff.models.converted.surgery import own_config
-from spikediff.weights import load_renamed
+from spikediff.weights import load_renamed, rename
 
 _GROUPS = 32  # of every group norm; the weights do not tell
 _WHAT = "SDM conversion checkpoint"
@@ -60,21 +60,14 @@ def sdm_converted_key(key: str, layers_per_block: int) -> str:
     key = key.removeprefix("unet.")
     place = _PLACE.fullmatch(key)
     if place is None:
-        return _renamed(key, _RENAME)
+        return rename(key, _RENAME)
     way, level, _middle, kind, index, rest = place.groups()
-    name = _renamed(rest, _RENAME_IN_BLOCK)
+    name = rename(rest, _RENAME_IN_BLOCK)
     if way is None:
         return f"middleblocks.{index}.{name}"
     blocks = layers_per_block + (way == "up")  # residual blocks of a level; a resampling follows
     number = int(level) * (blocks + 1) + (int(index) if kind == "resnets" else blocks)
     return f"{way}blocks.{number}.{name}"
-
-
-def _renamed(key: str, table: list[tuple[str, str]]) -> str:
-    for ours, theirs in table:
-        if re.fullmatch(ours, key):
-            return re.sub(ours, theirs, key)
-    raise KeyError(key)
 
 
 def load_sdm_converted(
