@@ -10,8 +10,6 @@ from spikediff.cli.arguments import parse, write_json
 from spikediff.cli.run_data import find_dataset
 from spikediff.errors import UserError
 
-_WINDOW = 11  # pixels, of the structural similarity
-
 
 @dataclass(frozen=True)
 class ReconstructOptions:
@@ -91,10 +89,11 @@ def _reconstructed(pipe: Any, real: Any, batch_size: int) -> Any:
 def _measure(real: Any, made: Any) -> dict[str, float]:
     """Return the errors, in the units of [0, 1] images, which are those of [-0.5, 0.5]."""
     from spikediff.evaluation import mse, ssim
+    from spikediff.evaluation.reconstruction import WINDOW
 
     a, b = real / 2 + 0.5, made / 2 + 0.5
     figures = {"mse": mse(a, b), "mse_of_range_2": mse(real, made)}
-    if min(a.shape[-2:]) >= _WINDOW:
+    if min(a.shape[-2:]) >= WINDOW:
         figures["ssim_loss"] = 1 - ssim(a, b, data_range=1.0)
         # The released code of Spiking-Diffusion has images centred at 0, and zeros around them.
         published = ssim(a - 0.5, b - 0.5, data_range=1.0, overhang=True)

@@ -45,7 +45,7 @@ make_vae = made_of(VAE, VAE_SETTINGS)
 
 
 def make_vae_pipeline(model: ModelMixin, _recipe: Recipe, _root: Path) -> DiffusionPipeline:
-    """Return the pipeline that draws images with an autoencoder, or reconstructs them."""
+    """Return the pipeline that reconstructs images with an autoencoder, and draws new ones."""
     pipe: DiffusionPipeline = VAEPipeline(model)
     return pipe
 

@@ -102,7 +102,7 @@ NETWORKS: dict[str, Network] = {
     "vq_svae": Network(
         tokens.make_autoencoder,
         tokens.AUTOENCODER_SETTINGS,
-        tokens.make_autoencoder_pipeline,
+        autoencoders.make_vae_pipeline,
         {"vq_svae": tokens.vq_objective},
         tokens.FIRST_WEIGHT,
         part="vae",

@@ -7,7 +7,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from spikediff.models import VQSVAE, SpikingImageDecoder
-from spikediff.pipelines import VAEPipeline, VQSpikingDiffusionPipeline
+from spikediff.pipelines import VQSpikingDiffusionPipeline
 from spikediff.schedulers import AbsorbingStateScheduler
 from spikediff.training.first_stage import load_first_stage, token_dataset
 from spikediff.training.objective import Objective
@@ -43,12 +43,6 @@ def make_autoencoder(recipe: Recipe, image_size: int, channels: int, _root: Path
     options = given(recipe, AUTOENCODER_SETTINGS)
     model: ModelMixin = VQSVAE(sample_size=image_size, in_channels=channels, **options)
     return model
-
-
-def make_autoencoder_pipeline(model: ModelMixin, _recipe: Recipe, _root: Path) -> DiffusionPipeline:
-    """Return the pipeline that reconstructs images with the first stage."""
-    pipe: DiffusionPipeline = VAEPipeline(model)
-    return pipe
 
 
 def make_decoder(recipe: Recipe, _image_size: int, _channels: int, root: Path) -> ModelMixin:
@@ -90,7 +84,6 @@ __all__ = [
     "DECODER_SETTINGS",
     "FIRST_WEIGHT",
     "make_autoencoder",
-    "make_autoencoder_pipeline",
     "make_decoder",
     "make_decoder_pipeline",
     "preview_reconstructions",
