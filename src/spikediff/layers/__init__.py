@@ -14,7 +14,7 @@ from spikediff.layers.conv_norm import ConvNorm, Norm
 from spikediff.layers.draws import Generators, draw_each
 from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.pointwise import pointwise_conv
-from spikediff.layers.post_activation import PostActivationBlock
+from spikediff.layers.post_activation import NormedShortcut, PostActivationBlock
 from spikediff.layers.resampling import Downsample, Upsample, nearest_upsample
 from spikediff.layers.residual import Neuron, PlainBlock, PreSpikeBlock
 from spikediff.layers.running_statistics import running_statistics
@@ -51,6 +51,7 @@ __all__ = [
     "Generators",
     "Neuron",
     "Norm",
+    "NormedShortcut",
     "PlainBlock",
     "PostActivationBlock",
     "PreSpikeBlock",

@@ -13,7 +13,7 @@ from spikediff.layers.time import over_time
 from spikediff.neurons import Memory
 
 
-class _NormedShortcut(nn.Module):
+class NormedShortcut(nn.Module):
     """The skip: a norm, behind a 1x1 convolution where the width changes."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
@@ -69,7 +69,7 @@ class PostActivationBlock(nn.Module):
         self.neuron1 = neuron()
         self.dropout = WindowDropout(dropout)
         self.synapse2 = ConvNorm(out_channels, out_channels, norm=residual_norm)
-        self.shortcut = _NormedShortcut(in_channels, out_channels, residual_norm)
+        self.shortcut = NormedShortcut(in_channels, out_channels, residual_norm)
         self.neuron2 = neuron()
 
     def forward(self, x: Tensor, embedding: Tensor, memory: Memory | None = None) -> Tensor:

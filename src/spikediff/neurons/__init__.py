@@ -9,7 +9,7 @@ from spikediff.neurons.integrate_and_fire import IF, integrate_and_fire
 from spikediff.neurons.layer import Memory, NeuronLayer
 from spikediff.neurons.leaky import LIF, leaky_integrate_and_fire
 from spikediff.neurons.parametric_leaky import ParametricLIF
-from spikediff.neurons.scan import scan
+from spikediff.neurons.scan import scan, window
 from spikediff.neurons.signed import SignedIF
 from spikediff.neurons.surrogate import (
     SURROGATES,
@@ -51,4 +51,5 @@ __all__ = [
     "make_surrogate",
     "reset",
     "scan",
+    "window",
 ]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spikediff.neurons.dynamics import Dynamics
 from spikediff.neurons.layer import NeuronLayer
-from spikediff.neurons.scan import scan
+from spikediff.neurons.scan import window
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
 
 
@@ -19,7 +19,7 @@ def integrate_and_fire(current: Tensor, dynamics: Dynamics | None = None) -> Ten
         >>> integrate_and_fire(torch.tensor([0.5, 0.5, 0.5, 0.5])).tolist()
         [0.0, 1.0, 0.0, 1.0]
     """
-    return scan(current, dynamics or Dynamics())[0]
+    return window(current, dynamics or Dynamics())
 
 
 class IF(NeuronLayer):

@@ -5,7 +5,7 @@ from collections.abc import MutableMapping
 from torch import Tensor, nn
 
 from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
-from spikediff.neurons.scan import scan
+from spikediff.neurons.scan import scan, window
 
 Memory = MutableMapping["NeuronLayer", NeuronState]
 
@@ -39,10 +39,14 @@ class NeuronLayer(nn.Module):
                 state in it (from rest where there is none yet) and leaves the new state there.
                 Without a memory the window starts from rest, and nothing is kept.
         """
-        spikes, state = self.run(current, None if memory is None else memory.get(self))
-        if memory is not None:
-            memory[self] = state
+        if memory is None:
+            return self.window(current)
+        spikes, memory[self] = self.run(current, memory.get(self))
         return spikes
+
+    def window(self, current: Tensor) -> Tensor:
+        """Return the spikes [T, ...] of a window that starts from rest."""
+        return window(current, self.dynamics, self.decay)
 
     def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
         """Return the spike and the state after one step, for a current [...]; None starts fresh."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from spikediff.errors import UserError
 from spikediff.neurons.dynamics import Dynamics
 from spikediff.neurons.layer import NeuronLayer
-from spikediff.neurons.scan import scan
+from spikediff.neurons.scan import window
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
 
 
@@ -48,7 +48,7 @@ def leaky_integrate_and_fire(
         >>> leaky_integrate_and_fire(torch.tensor([0.6, 0.6, 0.6])).tolist()
         [0.0, 0.0, 1.0]
     """
-    return scan(current, dynamics or Dynamics(), decay)[0]
+    return window(current, dynamics or Dynamics(), decay)
 
 
 class LIF(NeuronLayer):

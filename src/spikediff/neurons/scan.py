@@ -1,4 +1,4 @@
-"""A neuron over a whole spiking window, with a backward pass written by hand.
+"""A neuron over a whole spiking window: from rest (`window`), or from a state (`scan`).
 
 One autograd node a layer instead of a tape of T times five operations.
 """
@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikediff.errors import UserError
-from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState, reset
-from spikediff.neurons.kernels import reference
+from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
+from spikediff.neurons.kernels import kernel_for, native, reference
+from spikediff.neurons.kernels import window as operators
 
 
 class _Scan(torch.autograd.Function):
@@ -52,25 +53,9 @@ class _Scan(torch.autograd.Function):
         )
         grad_decay = None
         if ctx.decay_is_learnt:
-            grad_decay = _grad_decay(grad_u, membrane, spikes, v, current, dynamics)
-        grad_current = grad_u * (1.0 - decay) if dynamics.decay_input else grad_u
+            grad_decay = reference.grad_of_decay(grad_u, membrane, spikes, v, current, dynamics)
+        grad_current = reference.to_current(grad_u, decay, dynamics)
         return grad_current.to(dtype), grad_v0, None, grad_decay, None
-
-
-def _grad_decay(
-    grad_u: Tensor,
-    membrane: Tensor,
-    spikes: Tensor,
-    v: Tensor,
-    current: Tensor | None,
-    dynamics: Dynamics,
-) -> Tensor:
-    """Return dL/d(decay) = sum dL/du[n] (v[n-1] - v_rest - I[n]), I only where it decays too."""
-    before = torch.cat([v[None], reset(membrane[:-1], spikes[:-1], dynamics)])  # v[n-1], [T, ...]
-    du_ddecay = before - dynamics.v_rest
-    if current is not None:
-        du_ddecay = du_ddecay - current
-    return (grad_u * du_ddecay).sum()
 
 
 def scan(
@@ -98,11 +83,7 @@ def scan(
         >>> spikes.tolist(), round(state.v.item(), 3)
         ([0.0, 1.0, 0.0], 0.6)
     """
-    if current.dim() == 0 or current.shape[0] == 0 or not current.is_floating_point():
-        raise UserError(
-            f"neuron: needs floating-point currents [T, ...] with T >= 1, got shape "
-            f"{tuple(current.shape)} of {current.dtype}"
-        )
+    _check(current)
     v, net_spikes = dynamics.fresh_state(current[0]) if state is None else state
     learnt = isinstance(decay, Tensor) and decay.requires_grad
     if torch.is_grad_enabled() and (current.requires_grad or v.requires_grad or learnt):
@@ -110,5 +91,46 @@ def scan(
             current, v, net_spikes, decay, dynamics
         )
         return spikes, NeuronState(v, net_spikes)
+    if kernel_for(current, dynamics) == "native":
+        spikes, v = native.forward(current, float(decay), dynamics, v)
+        return spikes, NeuronState(v)
     spikes, last, _ = reference.forward(current, NeuronState(v, net_spikes), decay, dynamics, False)
     return spikes, last
+
+
+def window(current: Tensor, dynamics: Dynamics, decay: Decay = 1.0) -> Tensor:
+    """Return the spikes of a neuron layer that starts from rest and whose last state is not needed.
+
+    Args:
+        current: Input currents [T, ...], floating point.
+        dynamics: The neuron's constants.
+        decay: Multiplier of the membrane per step; a 0-dim tensor may carry a gradient.
+
+    Returns:
+        Spikes [T, ...] of the current's dtype.
+
+    Raises:
+        UserError: The current has no time axis, or is not floating point.
+
+    Example:
+        >>> window(torch.tensor([0.6, 0.6, 0.6]), Dynamics()).tolist()
+        [0.0, 1.0, 0.0]
+    """
+    _check(current)
+    if not operators.can_be_spelled(dynamics):
+        return scan(current, dynamics, decay)[0]
+    operator = (
+        operators.parametric_leaky_integrate_and_fire
+        if isinstance(decay, Tensor)
+        else operators.leaky_integrate_and_fire
+    )
+    spikes: Tensor = operator(current, decay, *operators.spelled(dynamics))
+    return spikes
+
+
+def _check(current: Tensor) -> None:
+    if current.dim() == 0 or current.shape[0] == 0 or not current.is_floating_point():
+        raise UserError(
+            f"neuron: needs floating-point currents [T, ...] with T >= 1, got shape "
+            f"{tuple(current.shape)} of {current.dtype}"
+        )

@@ -52,6 +52,10 @@ class ConvertedIF(NeuronLayer):
         """No leak."""
         return 1.0
 
+    def window(self, current: Tensor) -> Tensor:
+        """Return the spikes [T, ...] of a window that starts from rest."""
+        return self.run(current)[0]
+
     def run(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
         """Return the spikes [T, ...] and the state after them, whose membrane is in clips."""
         return scan(current / self.clip, self._dynamics_in_clips(), state=state)

@@ -86,6 +86,51 @@ def backward(
     return grad_u, grad_v
 
 
+def backward_of_window(
+    current: Tensor, grad_spikes: Tensor, decay: Decay, dynamics: Dynamics, with_decay: bool
+) -> tuple[Tensor, Tensor]:
+    """Return dL/dI [T, ...] and dL/d(decay), 0-dim, of a window that started from rest.
+
+    Args:
+        current: Currents of the forward pass [T, ...]; the membranes are computed again from them.
+        grad_spikes: dL/ds [T, ...].
+        decay: Multiplier of the membrane.
+        dynamics: The neuron's constants.
+        with_decay: Whether to compute the second; it is 0 where not.
+    """
+    state = dynamics.fresh_state(current[0])
+    spikes, _, membrane = forward(current, state, decay, dynamics, keep_membrane=True)
+    assert membrane is not None
+    nothing = torch.zeros_like(state.v)
+    grad_u, _ = backward(grad_spikes, nothing, membrane, spikes, None, decay, dynamics)
+    shared = current if dynamics.decay_input else None
+    grad_decay = grad_u.new_zeros(())
+    if with_decay:
+        grad_decay = grad_of_decay(grad_u, membrane, spikes, state.v, shared, dynamics)
+    return to_current(grad_u, decay, dynamics).to(current.dtype), grad_decay
+
+
+def to_current(grad_u: Tensor, decay: Decay, dynamics: Dynamics) -> Tensor:
+    """Return dL/dI for dL/du: times the gain of the input."""
+    return grad_u * (1.0 - decay) if dynamics.decay_input else grad_u
+
+
+def grad_of_decay(
+    grad_u: Tensor,
+    membrane: Tensor,
+    spikes: Tensor,
+    v: Tensor,
+    current: Tensor | None,
+    dynamics: Dynamics,
+) -> Tensor:
+    """Return dL/d(decay) = sum dL/du[n] (v[n-1] - v_rest - I[n]), I only where it decays too."""
+    before = torch.cat([v[None], reset(membrane[:-1], spikes[:-1], dynamics)])  # v[n-1], [T, ...]
+    du_ddecay = before - dynamics.v_rest
+    if current is not None:
+        du_ddecay = du_ddecay - current
+    return (grad_u * du_ddecay).sum()
+
+
 def _is_one(decay: Decay) -> bool:
     return isinstance(decay, float) and decay == 1.0
 

@@ -1,0 +1,51 @@
+"""A neuron layer whose spikes leave as bits."""
+
+import torch
+from torch import Tensor, nn
+
+from spikediff.events.packed import WORD, PackedSpikes
+from spikediff.neurons import IF, LIF, Dynamics, Memory, NeuronLayer, ParametricLIF
+from spikediff.neurons.kernels import native
+
+GROUP = 4  # spiking steps that a synapse computes together, as in spikediff.h
+
+
+class PackedNeuron(nn.Module):
+    """A neuron layer of images that fires into `PackedSpikes`.
+
+    What is no window of float32 images from rest (the neurons of a timestep embedding, a streamed
+    step) goes through the layer itself.
+
+    Args:
+        neuron: What it stands for; it is kept, and its constants are read at every call.
+
+    Shape: currents [T, B, C, H, W] -> spikes of that shape.
+    """
+
+    def __init__(self, neuron: NeuronLayer) -> None:
+        super().__init__()
+        self.neuron = neuron
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The neuron's constants."""
+        return self.neuron.dynamics
+
+    def forward(self, current: Tensor, memory: Memory | None = None) -> PackedSpikes | Tensor:
+        """Return the spikes; `memory` as in `spikediff.neurons.NeuronLayer.forward`."""
+        images = current.dim() == 5 and current.dtype == torch.float32
+        if memory is not None or not images or not native.suits(current, self.dynamics):
+            return self.neuron(current, memory)
+        steps, batch, channels, height, width = current.shape
+        last = current.detach().movedim(2, -1).contiguous()  # [T, B, H, W, C]
+        words = torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
+        active = native.forward_packed(
+            last.view(steps, -1, channels), words, float(self.neuron.decay), self.dynamics
+        )
+        all_of_them = -(-steps // GROUP) * batch * height * width * channels
+        return PackedSpikes(words, channels, active / max(all_of_them, 1))
+
+
+def can_be_packed(module: nn.Module) -> bool:
+    """Return whether `PackedNeuron` computes what the module does: an unsigned, known neuron."""
+    return type(module) in (IF, LIF, ParametricLIF)

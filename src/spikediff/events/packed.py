@@ -1,0 +1,168 @@
+"""A window of spikes as bits: what travels between the layers of an event-driven network."""
+
+from collections.abc import Callable, Mapping, Sequence
+from ctypes import c_int, c_int64
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from spikediff.native import library_of, pointer
+
+WORD = 64
+
+
+@dataclass(frozen=True)
+class PackedSpikes:
+    """Spikes [T, B, C, H, W] or [T*B, C, H, W], one bit each, channels-last.
+
+    It stands in for the dense tensor wherever a layer folds time, concatenates channels or repeats
+    pixels; a synapse reads the bits (`spike_conv2d`). Any other operation of torch unpacks it first,
+    so that a network which mixes spikes with currents still computes what it should.
+
+    Attributes:
+        words: int64 [T, B, H, W, ceil(C / 64)]; bit c % 64 of word c // 64 is channel c.
+        channels: C.
+        activity: Share of the channels that fire at all within a group of four spiking steps, from
+            0 to 1: the work of an event-driven synapse relative to a dense one.
+        folded: Whether the shape that layers see is [T*B, C, H, W].
+    """
+
+    words: Tensor
+    channels: int
+    activity: float
+    folded: bool = False
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the dense tensor."""
+        steps, batch, height, width, _ = self.words.shape
+        lead = (steps * batch,) if self.folded else (steps, batch)
+        return torch.Size((*lead, self.channels, height, width))
+
+    @property
+    def spiking_steps(self) -> int:
+        """T, folded or not."""
+        return self.words.shape[0]
+
+    def __len__(self) -> int:
+        """Return the length of the first axis."""
+        return self.shape[0]
+
+    def dim(self) -> int:
+        """Return the number of axes that layers see."""
+        return len(self.shape)
+
+    def flatten(self, start: int, end: int) -> Any:
+        """Fold time into the batch; anything else unpacks."""
+        if (start, end) == (0, 1) and not self.folded:
+            return self._like(self.words, self.channels, folded=True)
+        return self.dense().flatten(start, end)
+
+    def view(self, *shape: int) -> Any:
+        """Unfold time; anything else unpacks."""
+        unfolded = (self.spiking_steps, -1, *self.shape[1:])
+        if self.folded and tuple(shape) == unfolded:
+            return self._like(self.words, self.channels, folded=False)
+        return self.dense().view(*shape)
+
+    def dense(self) -> Tensor:
+        """Return the spikes as float32, in channels-last order."""
+        steps, batch, height, width, _ = self.words.shape
+        spikes = torch.empty(steps, batch, height, width, self.channels)
+        library_of().synapse_unpack(
+            pointer(self.words),
+            pointer(spikes),
+            c_int64(steps * batch * height * width),
+            c_int64(self.channels),
+            c_int(torch.get_num_threads()),
+        )
+        spikes = spikes.movedim(-1, 2)  # [T, B, C, H, W]
+        return spikes.flatten(0, 1) if self.folded else spikes
+
+    def upsampled(self) -> "PackedSpikes":
+        """Return the window with every pixel repeated twice along height and width."""
+        words = self.words.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        return self._like(words, self.channels, self.folded)
+
+    def _like(self, words: Tensor, channels: int, folded: bool) -> "PackedSpikes":
+        return PackedSpikes(words, channels, self.activity, folded)
+
+    def __add__(self, other: Any) -> Tensor:
+        """Return the dense sum."""
+        return self.dense() + other
+
+    def __mul__(self, other: Any) -> Tensor:
+        """Return the dense product."""
+        return self.dense() * other
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Concatenate and repeat as bits; unpack for everything else."""
+        kwargs = kwargs or {}
+        if function is torch.cat and (joined := _concatenated(*args, **kwargs)) is not None:
+            return joined
+        if function is interpolate and _repeats_twice(kwargs):
+            return args[0].upsampled()
+        return function(*_dense(args), **{key: _dense(value) for key, value in kwargs.items()})
+
+
+def pack(spikes: Tensor) -> PackedSpikes:
+    """Pack a dense window [T, B, C, H, W]: bits where it is not zero.
+
+    Example:
+        >>> spikes = (torch.rand(4, 1, 3, 2, 2) < 0.5).float()
+        >>> torch.equal(pack(spikes).dense(), spikes)
+        True
+    """
+    steps, batch, channels, height, width = spikes.shape
+    last = spikes.detach().float().movedim(2, -1).contiguous()  # [T, B, H, W, C]
+    words = torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
+    library_of().synapse_pack(
+        pointer(last),
+        pointer(words),
+        c_int64(words[..., 0].numel()),
+        c_int64(channels),
+        c_int(torch.get_num_threads()),
+    )
+    return PackedSpikes(words, channels, activity_of(spikes))
+
+
+def activity_of(spikes: Tensor) -> float:
+    """Return the share of channels that fire within a group of four steps of [T, ...]."""
+    groups = [(group != 0).any(0).float().mean() for group in spikes.split(4)]
+    return float(torch.stack(groups).mean())
+
+
+def _concatenated(tensors: Sequence[Any], dim: int = 0) -> PackedSpikes | None:
+    """Return windows joined along their channels, where whole words can be joined."""
+    windows = [x for x in tensors if isinstance(x, PackedSpikes)]
+    whole = all(x.channels % WORD == 0 for x in windows[:-1])
+    if len(windows) != len(tensors) or dim != windows[0].dim() - 3 or not whole:
+        return None
+    channels = sum(x.channels for x in windows)
+    activity = sum(x.activity * x.channels for x in windows) / channels
+    words = torch.cat([x.words for x in windows], dim=-1)
+    return PackedSpikes(words, channels, activity, windows[0].folded)
+
+
+def _repeats_twice(kwargs: Mapping[str, Any]) -> bool:
+    return kwargs.get("scale_factor") == 2.0 and kwargs.get("mode") == "nearest"
+
+
+def _dense(value: Any) -> Any:
+    if isinstance(value, PackedSpikes):
+        return value.dense()
+    if isinstance(value, list | tuple):
+        return type(value)(_dense(item) for item in value)
+    return value

@@ -1,0 +1,171 @@
+"""Event-driven convolutions: the weights of what fired are added, and the rest is left out."""
+
+import ctypes
+from ctypes import byref, c_int
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from spikediff.events.packed import PackedSpikes, pack
+from spikediff.events.taps import convolution_taps, transposed_taps
+from spikediff.native import library_of, pointer
+
+# Above this activity a dense convolution is not slower (docs/performance.md has the measurement).
+BREAK_EVEN = 0.85
+
+
+class _Geometry(ctypes.Structure):
+    """`geometry` of synapse.c, field by field."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "steps images height width channels out_height out_width out_channels "
+            "taps_y taps_x most_taps_y most_taps_x"
+        ).split()
+    ]
+
+
+def event_weights(weight: Tensor) -> Tensor:
+    """Return a kernel [O, I, h, w] as the C code reads it: [blocks, h, w, I, block], zero-padded."""
+    block = library_of().synapse_block()
+    out_channels, channels, height, width = weight.shape
+    blocks = -(-out_channels // block)
+    padded = weight.new_zeros(blocks * block, channels, height, width)
+    padded[:out_channels] = weight.detach()
+    grouped = padded.view(blocks, block, channels, height, width)
+    return grouped.permute(0, 3, 4, 2, 1).contiguous()
+
+
+def event_driven(
+    spikes: PackedSpikes, weights: Tensor, bias: Tensor | None, channels: int, rows: Tensor,
+    columns: Tensor,
+) -> Tensor:
+    """Return the currents [T*B, C_out, H', W'] that spikes cause, channels-last.
+
+    Args:
+        spikes: The window.
+        weights: As `event_weights` made them.
+        bias: [C_out].
+        channels: C_out.
+        rows: Table of the taps along the height (`spikediff.events.taps`).
+        columns: The same along the width.
+    """
+    steps, batch, height, width, _ = spikes.words.shape
+    blocks, taps_y, taps_x, _, block = weights.shape
+    padded = weights.new_zeros(blocks * block)
+    if bias is not None:
+        padded[:channels] = bias
+    out = torch.empty(steps * batch, len(rows), len(columns), channels)
+    geometry = _Geometry(
+        steps, batch, height, width, spikes.channels, len(rows), len(columns), channels,
+        taps_y, taps_x, rows.shape[1], columns.shape[1],
+    )
+    failed = library_of().synapse_forward(
+        pointer(spikes.words.contiguous()),
+        pointer(weights),
+        pointer(padded),
+        pointer(out),
+        byref(geometry),
+        pointer(rows),
+        pointer(columns),
+        c_int(torch.get_num_threads()),
+    )
+    if failed:
+        raise MemoryError("event-driven synapse: no memory for the lists of active channels")
+    return out.movedim(-1, 1)
+
+
+def spike_conv2d(
+    spikes: PackedSpikes | Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+) -> Tensor:
+    """Convolve a window of spikes event by event; a convenience that packs all that it is given.
+
+    Args:
+        spikes: Packed, or dense [T, B, C, H, W] of zeros and ones.
+        weight: Kernel [C_out, C, h, w].
+        bias: [C_out].
+        stride: Of both axes.
+        padding: Of both axes.
+
+    Returns:
+        Currents [T, B, C_out, H', W'].
+
+    Example:
+        >>> spikes = (torch.rand(4, 1, 3, 5, 5) < 0.2).float()
+        >>> weight = torch.randn(2, 3, 3, 3)
+        >>> dense = conv2d(spikes.flatten(0, 1), weight, padding=1).view(4, 1, 2, 5, 5)
+        >>> torch.allclose(spike_conv2d(spikes, weight, padding=1), dense, atol=1e-5)
+        True
+    """
+    window = spikes if isinstance(spikes, PackedSpikes) else pack(spikes)
+    _, _, height, width, _ = window.words.shape
+    rows = convolution_taps(height, weight.shape[2], stride, padding)
+    columns = convolution_taps(width, weight.shape[3], stride, padding)
+    out = event_driven(window, event_weights(weight), bias, len(weight), rows, columns)
+    return out.view(window.spiking_steps, -1, *out.shape[1:])
+
+
+class EventConv2d(nn.Module):
+    """A convolution, transposed or not, that is event-driven where spikes come as bits.
+
+    Currents, and spikes of an activity above `BREAK_EVEN`, go through the dense convolution.
+
+    Args:
+        conv: What it stands for; one group, zero padding.
+
+    Shape: [T*B, C_in, H, W] -> [T*B, C_out, H', W'], channels-last.
+    """
+
+    events: Tensor
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.transposed = isinstance(conv, nn.ConvTranspose2d)
+        self.out_channels = conv.out_channels
+        self.kernel_size = conv.kernel_size
+        self.options: dict[str, Any] = {
+            "stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation
+        }
+        if self.transposed:
+            self.options["output_padding"] = conv.output_padding
+        weight = conv.weight.detach()
+        kept = weight.contiguous(memory_format=torch.channels_last)
+        self.weight = nn.Parameter(kept, requires_grad=False)
+        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), False)
+        kernel = weight.transpose(0, 1) if self.transposed else weight  # [O, I, h, w]
+        self.register_buffer("events", event_weights(kernel.float()), persistent=False)
+
+    def forward(self, x: PackedSpikes | Tensor) -> Tensor:
+        """Return the currents."""
+        if isinstance(x, PackedSpikes):
+            if x.activity <= BREAK_EVEN:
+                rows, columns = (self._taps(axis, x.shape[axis - 2]) for axis in (0, 1))
+                return event_driven(
+                    x, self.events, self.bias, self.out_channels, rows, columns
+                )
+            x = x.dense()
+        convolve = conv_transpose2d if self.transposed else conv2d
+        return convolve(x, self.weight, self.bias, **self.options)
+
+    def _taps(self, axis: int, size: int) -> Tensor:
+        options = {key: value[axis] for key, value in self.options.items()}
+        table = transposed_taps if self.transposed else convolution_taps
+        return table(size, self.kernel_size[axis], **options)
+
+
+def can_be_event_driven(module: nn.Module) -> bool:
+    """Return whether `EventConv2d` computes what the module does."""
+    return (
+        isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+        and module.weight.dtype == torch.float32
+    )

@@ -1,0 +1,77 @@
+"""Compile the C kernels: one shared library for every kind of processor.
+
+Run by the wheel's build (`hatch_build.py`), and again by hand with `python -m
+spikediff.native.build`. It needs a C compiler and nothing else: no headers of Python or torch.
+Where it fails, the library is slower and otherwise the same.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCES = ("neuron.c", "synapse.c")
+
+# -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a
+# shared library it may switch the whole process to flushing small numbers to zero.
+FLAGS = (
+    "-std=gnu11 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off -fPIC -shared "
+    "-fvisibility=hidden"
+).split()
+
+# The key of a library, and what the compiler is told; `library.py` chooses by the running machine.
+X86 = {"baseline": "x86-64", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}
+
+
+def targets() -> dict[str, list[str]]:
+    """Return the compiler's flags by the key of the library, for this machine's architecture."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return {key: [f"-march={name}"] for key, name in X86.items()}
+    return {"baseline": []}
+
+
+def file_name(key: str) -> str:
+    """Return the name of a library's file."""
+    return f"_spikediff_{key}.so"
+
+
+def compiler() -> str | None:
+    """Return the C compiler, `$CC` or the system's; None where there is none."""
+    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def build(folder: Path) -> list[Path]:
+    """Compile the sources that lie beside this file.
+
+    Args:
+        folder: Where the libraries go.
+
+    Returns:
+        The libraries that came out; empty where there is no compiler or no source compiled.
+    """
+    made: list[Path] = []
+    command = compiler()
+    if command is None:
+        print("spikediff: no C compiler; the neurons and synapses run in plain torch")
+        return made
+    sources = [str(Path(__file__).with_name(name)) for name in SOURCES]
+    for key, flags in targets().items():
+        library = folder / file_name(key)
+        for threads in (["-fopenmp"], []):  # one thread is better than no kernel
+            whole = [command, *FLAGS, *flags, *threads, *sources, "-o", str(library), "-lm"]
+            done = subprocess.run(whole, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                made.append(library)
+                break
+        else:
+            print(f"spikediff: the {key} kernels did not compile:\n{done.stderr[-2000:]}")
+    return made
+
+
+if __name__ == "__main__":
+    compiled = build(Path(__file__).parent)
+    print("\n".join(str(path) for path in compiled))
+    sys.exit(0 if compiled else 1)

@@ -1,0 +1,200 @@
+/* Event-driven synapses: a convolution of spikes that adds the weights of what fired.
+ *
+ * Spikes come as bits over channels, [T, images, H, W, words of 64 channels]. Up to GROUP spiking
+ * steps are computed together: for every pixel, the channels that fire in any of them are listed
+ * once, each with its pattern over the steps; every tap and every block of output channels then
+ * walks that list. A row of weights is loaded once and added, times 0 or 1, to the sums of all
+ * steps, which stay in registers. The cost is that of the channels that fire at all in the group,
+ * at the full speed of multiply-add: dense work with the silent channels left out.
+ * Products with 0 and 1 are exact, so these are float32 sums over the active weights.
+ *
+ * Which input pixel a tap of an output pixel reads stands in tables: strides, dilations, padding,
+ * transposed convolutions and upsampling differ only there (spikediff/events/taps.py).
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "spikediff.h"
+
+#define CHUNK_BYTES (1 << 19) /* of lists; with the weights of a block they fit the second cache */
+
+typedef struct { /* mirrored field by field in spikediff/events/synapse.py */
+  int64_t steps, images, height, width, channels;
+  int64_t out_height, out_width, out_channels;
+  int64_t taps_y, taps_x;         /* slices of the weights along y and x */
+  int64_t most_taps_y, most_taps_x; /* rows of the tables: [out size][most][tap, input], -1 ends */
+} geometry;
+
+/* patterns[p][t]: 1 where step t fires in pattern p */
+static const float patterns[1 << GROUP][GROUP] = {
+    {0, 0, 0, 0}, {1, 0, 0, 0}, {0, 1, 0, 0}, {1, 1, 0, 0}, {0, 0, 1, 0}, {1, 0, 1, 0},
+    {0, 1, 1, 0}, {1, 1, 1, 0}, {0, 0, 0, 1}, {1, 0, 0, 1}, {0, 1, 0, 1}, {1, 1, 0, 1},
+    {0, 0, 1, 1}, {1, 0, 1, 1}, {0, 1, 1, 1}, {1, 1, 1, 1}};
+
+/* List the active channels of a pixel as channel << GROUP | pattern; return how many. */
+static INLINE int list_pixel(const uint64_t *words, int64_t step_words, int64_t per_pixel,
+                             int steps, uint32_t *entries) {
+  int n = 0;
+  for (int64_t q = 0; q < per_pixel; q++) {
+    uint64_t w[GROUP] = {0}, any = 0;
+    for (int t = 0; t < steps; t++) any |= w[t] = words[t * step_words + q];
+    while (any) {
+      int c = __builtin_ctzll(any);
+      any &= any - 1;
+      uint32_t pattern = 0;
+      for (int t = 0; t < GROUP; t++) pattern |= (uint32_t)((w[t] >> c) & 1) << t;
+      entries[n++] = (uint32_t)(64 * q + c) << GROUP | pattern;
+    }
+  }
+  return n;
+}
+
+/* The sums of one output pixel for BLOCK output channels at `steps` spiking steps. */
+static INLINE void sum_pixel(const uint32_t *entries, const int32_t *counts, const float *weights,
+                             const float *bias, const geometry *g, const int32_t *row_taps,
+                             const int32_t *column_taps, int steps, float sums[GROUP][BLOCK]) {
+  vec sum[GROUP][VECS];
+  for (int t = 0; t < steps; t++)
+    for (int k = 0; k < VECS; k++) sum[t][k] = VEC_LOAD(bias + k * VEC_LANES);
+  for (int64_t i = 0; i < g->most_taps_y && row_taps[2 * i] >= 0; i++) {
+    for (int64_t j = 0; j < g->most_taps_x && column_taps[2 * j] >= 0; j++) {
+      const int64_t pixel = row_taps[2 * i + 1] * g->width + column_taps[2 * j + 1];
+      const int64_t tap = row_taps[2 * i] * g->taps_x + column_taps[2 * j];
+      const float *rows = weights + tap * g->channels * BLOCK;
+      const uint32_t *entry = entries + pixel * g->channels, *end = entry + counts[pixel];
+      for (; entry < end; entry++) {
+        const float *row = rows + (size_t)(*entry >> GROUP) * BLOCK;
+        const float *fires = patterns[*entry & ((1 << GROUP) - 1)];
+        vec w[VECS];
+        for (int k = 0; k < VECS; k++) w[k] = VEC_LOAD(row + k * VEC_LANES);
+        for (int t = 0; t < steps; t++) {
+          const vec s = VEC_FILL(fires[t]);
+          for (int k = 0; k < VECS; k++) sum[t][k] = VEC_FMA(s, w[k], sum[t][k]);
+        }
+      }
+    }
+  }
+  for (int t = 0; t < steps; t++)
+    for (int k = 0; k < VECS; k++) VEC_STORE(sums[t] + k * VEC_LANES, sum[t][k]);
+}
+
+/* One row of an output image for one block of output channels. */
+static INLINE void sum_row(const uint32_t *entries, const int32_t *counts, const float *weights,
+                           const float *bias, float *out, const geometry *g, int64_t out_step,
+                           int64_t block, int64_t y, const int32_t *taps_y, const int32_t *taps_x,
+                           int steps) {
+  const int64_t first = block * BLOCK, left = g->out_channels - first;
+  const size_t bytes = sizeof(float) * (size_t)(left < BLOCK ? left : BLOCK);
+  weights += block * g->taps_y * g->taps_x * g->channels * BLOCK;
+  for (int64_t x = 0; x < g->out_width; x++) {
+    float sums[GROUP][BLOCK];
+    sum_pixel(entries, counts, weights, bias + first, g, taps_y + 2 * g->most_taps_y * y,
+              taps_x + 2 * g->most_taps_x * x, steps, sums);
+    float *at = out + (y * g->out_width + x) * g->out_channels + first;
+    for (int t = 0; t < steps; t++) memcpy(at + t * out_step, sums[t], bytes);
+  }
+}
+
+static void sum_row_of_steps(const uint32_t *entries, const int32_t *counts, const float *weights,
+                             const float *bias, float *out, const geometry *g, int64_t out_step,
+                             int64_t block, int64_t y, const int32_t *taps_y,
+                             const int32_t *taps_x, int steps) {
+#define STEPS(N)                                                                                  \
+  case N:                                                                                         \
+    sum_row(entries, counts, weights, bias, out, g, out_step, block, y, taps_y, taps_x, N);       \
+    break;
+  switch (steps) { STEPS(1) STEPS(2) STEPS(3) STEPS(4) }
+#undef STEPS
+}
+
+/* Some images, for one group of spiking steps: list them, then sum. */
+static void chunk_of_images(const uint64_t *words, const float *weights, const float *bias,
+                            float *out, const geometry *g, const int32_t *taps_y,
+                            const int32_t *taps_x, uint32_t *entries, int32_t *counts,
+                            int64_t images, int steps, int threads) {
+  const int64_t pixels = g->height * g->width, per_pixel = (g->channels + 63) / 64;
+  const int64_t step_words = g->images * pixels * per_pixel;
+  const int64_t out_image = g->out_height * g->out_width * g->out_channels;
+  const int64_t blocks = (g->out_channels + BLOCK - 1) / BLOCK;
+  (void)threads;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+#pragma omp for schedule(static)
+    for (int64_t p = 0; p < images * pixels; p++)
+      counts[p] = list_pixel(words + p * per_pixel, step_words, per_pixel, steps,
+                             entries + p * g->channels);
+#pragma omp for schedule(static) collapse(3)
+    for (int64_t block = 0; block < blocks; block++)
+      for (int64_t image = 0; image < images; image++)
+        for (int64_t y = 0; y < g->out_height; y++)
+          sum_row_of_steps(entries + image * pixels * g->channels, counts + image * pixels, weights,
+                           bias, out + image * out_image, g, g->images * out_image, block, y,
+                           taps_y, taps_x, steps);
+  }
+}
+
+/* Images whose lists are made at a time. */
+static int64_t images_at_a_time(const geometry *g) {
+  int64_t bytes = g->height * g->width * g->channels * (int64_t)sizeof(uint32_t);
+  int64_t n = CHUNK_BYTES / bytes;
+  return n < 1 ? 1 : n > g->images ? g->images : n;
+}
+
+/* words [T, images, H, W, words], weights [blocks, taps_y, taps_x, channels, BLOCK], bias
+ * [blocks * BLOCK] -> out [T, images, out_height, out_width, out_channels]. 0, or -1: no memory. */
+EXPORT int synapse_forward(const uint64_t *words, const float *weights, const float *bias,
+                           float *out, const geometry *g, const int32_t *taps_y,
+                           const int32_t *taps_x, int threads) {
+  const int64_t pixels = g->height * g->width, per_pixel = (g->channels + 63) / 64;
+  const int64_t out_image = g->out_height * g->out_width * g->out_channels;
+  const int64_t many = images_at_a_time(g);
+  uint32_t *entries = malloc(sizeof(uint32_t) * (size_t)(many * pixels * g->channels));
+  int32_t *counts = malloc(sizeof(int32_t) * (size_t)(many * pixels));
+  if (entries && counts) {
+    for (int64_t t = 0; t < g->steps; t += GROUP) {
+      const int steps = g->steps - t < GROUP ? (int)(g->steps - t) : GROUP;
+      for (int64_t image = 0; image < g->images; image += many) {
+        const int64_t images = g->images - image < many ? g->images - image : many;
+        chunk_of_images(words + (t * g->images + image) * pixels * per_pixel, weights, bias,
+                        out + (t * g->images + image) * out_image, g, taps_y, taps_x, entries,
+                        counts, images, steps, threads);
+      }
+    }
+  }
+  const int done = entries && counts;
+  free(entries);
+  free(counts);
+  return done ? 0 : -1;
+}
+
+/* Output channels in a block of the packed weights. */
+EXPORT int synapse_block(void) { return BLOCK; }
+
+/* Channels-last floats [pixels, channels], spikes where not zero -> bits [pixels, words]. */
+EXPORT void synapse_pack(const float *spikes, uint64_t *words, int64_t pixels, int64_t channels,
+                         int threads) {
+  const int64_t per_pixel = (channels + 63) / 64;
+  (void)threads;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  for (int64_t p = 0; p < pixels; p++) {
+    for (int64_t q = 0; q < per_pixel; q++) {
+      const float *at = spikes + p * channels + 64 * q;
+      const int64_t n = channels - 64 * q < 64 ? channels - 64 * q : 64;
+      uint64_t word = 0;
+      int64_t i = 0;
+      for (; i + 8 <= n; i += 8) word |= (uint64_t)byte_of(at + i) << i;
+      for (; i < n; i++) word |= (uint64_t)(at[i] != 0.0f) << i;
+      words[p * per_pixel + q] = word;
+    }
+  }
+}
+
+/* Bits [pixels, words] -> channels-last floats [pixels, channels]. */
+EXPORT void synapse_unpack(const uint64_t *words, float *spikes, int64_t pixels, int64_t channels,
+                           int threads) {
+  const int64_t per_pixel = (channels + 63) / 64;
+  (void)threads;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  for (int64_t p = 0; p < pixels; p++)
+    for (int64_t c = 0; c < channels; c++)
+      spikes[p * channels + c] = (float)((words[p * per_pixel + c / 64] >> (c % 64)) & 1);
+}

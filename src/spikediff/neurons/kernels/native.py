@@ -1,0 +1,162 @@
+"""The scan over spiking steps in C (`spikediff/native/neuron.c`): float32 on a CPU.
+
+Spikes are those of `reference`, bit for bit. The backward pass charges the membranes again, so that
+nothing but the currents has to be kept for it.
+"""
+
+from ctypes import byref, c_int, c_int64
+
+import torch
+from torch import Tensor
+
+from spikediff.native import NeuronOptions, library_of, native, pointer
+from spikediff.neurons.dynamics import Dynamics
+from spikediff.neurons.surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
+
+MAX_STEPS = 128  # as in spikediff.h
+HALF_TYPES = (torch.float16, torch.bfloat16)
+
+
+def suits(current: Tensor, dynamics: Dynamics) -> bool:
+    """Return whether the C kernel is there, and computes this."""
+    return (
+        current.device.type == "cpu"
+        and (current.dtype == torch.float32 or current.dtype in HALF_TYPES)
+        and dynamics.v_negative is None
+        and len(current) <= MAX_STEPS
+        and _surrogate(dynamics.surrogate) is not None
+        and native() is not None
+    )
+
+
+def forward(
+    current: Tensor, decay: float, dynamics: Dynamics, v_first: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the spikes [T, ...] and the membrane after them [...], float32.
+
+    Args:
+        current: Currents [T, ...]; half precision is computed in float32.
+        decay: Multiplier of the membrane.
+        dynamics: The neuron's constants, of an unsigned neuron.
+        v_first: Membrane before the first step [...], float32; None starts from rest.
+    """
+    x = in_step_order(current)
+    spikes, v_last = torch.empty_like(x), torch.empty_like(x[0])
+    first = None if v_first is None else torch.empty_like(v_last).copy_(v_first)
+    library_of().neuron_forward(
+        pointer(x),
+        pointer(spikes),
+        pointer(first),
+        pointer(v_last),
+        c_int64(len(x)),
+        c_int64(v_last.numel()),
+        byref(options(decay, dynamics)),
+        c_int(torch.get_num_threads()),
+    )
+    return spikes.to(current.dtype), v_last
+
+
+def backward(
+    current: Tensor, grad_spikes: Tensor, decay: float, dynamics: Dynamics, with_decay: bool
+) -> tuple[Tensor, float]:
+    """Return dL/dI [T, ...] of a window that started from rest, and dL/d(decay).
+
+    Args:
+        current: Currents of the forward pass [T, ...].
+        grad_spikes: dL/ds [T, ...].
+        decay: Multiplier of the membrane.
+        dynamics: The neuron's constants.
+        with_decay: Whether to compute the second; it is 0 where not.
+    """
+    x = in_step_order(current)
+    above = grad_spikes.detach().float()
+    if above.stride() != x.stride():
+        above = torch.empty_like(x).copy_(above)  # in the layout of the currents
+    grad = torch.empty_like(x)
+    grad_decay = library_of().neuron_backward(
+        pointer(x),
+        pointer(above),
+        pointer(grad),
+        c_int64(len(x)),
+        c_int64(x[0].numel()),
+        byref(options(decay, dynamics)),
+        c_int(with_decay),
+        c_int(torch.get_num_threads()),
+    )
+    return grad.to(current.dtype), grad_decay
+
+
+def forward_packed(
+    current: Tensor, words: Tensor, decay: float, dynamics: Dynamics
+) -> int:
+    """Write the spikes of a window from rest as bits over channels.
+
+    Args:
+        current: Currents [T, pixels, C], float32, contiguous.
+        words: Where they go: int64 [T, pixels, ceil(C / 64)], contiguous.
+        decay: Multiplier of the membrane.
+        dynamics: The neuron's constants.
+
+    Returns:
+        How many channels of a pixel fire at all, summed over pixels and groups of four steps.
+    """
+    steps, pixels, channels = current.shape
+    active: int = library_of().neuron_forward_packed(
+        pointer(current),
+        pointer(words),
+        c_int64(steps),
+        c_int64(pixels),
+        c_int64(channels),
+        byref(options(decay, dynamics)),
+        c_int(torch.get_num_threads()),
+    )
+    return active
+
+
+def options(decay: float, dynamics: Dynamics) -> NeuronOptions:
+    """Return a neuron's constants as C has them."""
+    kind, width, height, centre = _surrogate(dynamics.surrogate) or (0, 1.0, 1.0, 0.0)
+    rest = dynamics.v_rest
+    return NeuronOptions(
+        decay=decay,
+        gain=1.0 - decay if dynamics.decay_input else 1.0,
+        rest=rest,
+        threshold=dynamics.v_threshold,
+        reset=dynamics.v_reset or 0.0,
+        v_init=rest if dynamics.v_init is None else dynamics.v_init,
+        width=width,
+        height=height,
+        centre=centre,
+        soft=dynamics.v_reset is None,
+        strict=dynamics.strict_threshold,
+        detach_reset=dynamics.detach_reset,
+        decay_input=dynamics.decay_input,
+        surrogate=kind,
+    )
+
+
+def in_step_order(x: Tensor) -> Tensor:
+    """Return float32 [T, ...] whose steps lie behind one another, without holes.
+
+    Channels-last windows [T, B, C, H, W] stay as they are.
+    """
+    x = x.detach().float()
+    step = x[0]
+    channels_last = x.dim() == 5 and step.is_contiguous(memory_format=torch.channels_last)
+    one_by_one = len(x) == 1 or x.stride(0) == step.numel()
+    return x if channels_last and one_by_one else x.contiguous()
+
+
+def _surrogate(surrogate: Surrogate) -> tuple[int, float, float, float] | None:
+    """Return number, width, height and centre as C has them; None for one that it has not."""
+    match surrogate:
+        case ATan(alpha):
+            return 0, alpha, 1.0, 0.0
+        case Sigmoid(alpha):
+            return 1, alpha, 1.0, 0.0
+        case Rectangular(width, center):
+            return 2, width, 1.0 / width, center
+        case Triangular(half_width, height):
+            return 3, half_width, height, 0.0
+        case _:
+            return None
