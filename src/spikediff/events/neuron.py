@@ -43,7 +43,7 @@ class PackedNeuron(nn.Module):
             last.view(steps, -1, channels), words, float(self.neuron.decay), self.dynamics
         )
         all_of_them = -(-steps // GROUP) * batch * height * width * channels
-        return PackedSpikes(words, channels, active / max(all_of_them, 1))
+        return PackedSpikes(words, (channels,), active / max(all_of_them, 1))
 
 
 def can_be_packed(module: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_int, c_int64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,17 +23,23 @@ class PackedSpikes:
     so that a network which mixes spikes with currents still computes what it should.
 
     Attributes:
-        words: int64 [T, B, H, W, ceil(C / 64)]; bit c % 64 of word c // 64 is channel c.
-        channels: C.
+        words: int64 [T, B, H, W, words]; every segment of the channels starts a word, and bit
+            c % 64 of its word c // 64 is its channel c.
+        segments: Channels of what was concatenated; they sum to C.
         activity: Share of the channels that fire at all within a group of four spiking steps, from
             0 to 1: the work of an event-driven synapse relative to a dense one.
         folded: Whether the shape that layers see is [T*B, C, H, W].
     """
 
     words: Tensor
-    channels: int
+    segments: tuple[int, ...]
     activity: float
     folded: bool = False
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return sum(self.segments)
 
     @property
     def shape(self) -> torch.Size:
@@ -55,44 +61,64 @@ class PackedSpikes:
         """Return the number of axes that layers see."""
         return len(self.shape)
 
-    def flatten(self, start: int, end: int) -> Any:
+    def flatten(self, start: int = 0, end: int = -1) -> Any:
         """Fold time into the batch; anything else unpacks."""
         if (start, end) == (0, 1) and not self.folded:
-            return self._like(self.words, self.channels, folded=True)
+            return self._with(folded=True)
         return self.dense().flatten(start, end)
 
     def view(self, *shape: int) -> Any:
         """Unfold time; anything else unpacks."""
         unfolded = (self.spiking_steps, -1, *self.shape[1:])
         if self.folded and tuple(shape) == unfolded:
-            return self._like(self.words, self.channels, folded=False)
+            return self._with(folded=False)
         return self.dense().view(*shape)
 
     def dense(self) -> Tensor:
         """Return the spikes as float32, in channels-last order."""
-        steps, batch, height, width, _ = self.words.shape
-        spikes = torch.empty(steps, batch, height, width, self.channels)
+        slots = WORD * self.words.shape[-1]
+        spikes = torch.empty(*self.words.shape[:-1], slots)  # [T, B, H, W, slots]
         library_of().synapse_unpack(
             pointer(self.words),
             pointer(spikes),
-            c_int64(steps * batch * height * width),
-            c_int64(self.channels),
+            c_int64(self.words[..., 0].numel()),
+            c_int64(slots),
             c_int(torch.get_num_threads()),
         )
+        if slots != self.channels:
+            spikes = spikes.index_select(-1, slots_of(self.segments))
         spikes = spikes.movedim(-1, 2)  # [T, B, C, H, W]
         return spikes.flatten(0, 1) if self.folded else spikes
 
     def upsampled(self) -> "PackedSpikes":
         """Return the window with every pixel repeated twice along height and width."""
         words = self.words.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-        return self._like(words, self.channels, self.folded)
+        return self._with(words=words)
 
-    def _like(self, words: Tensor, channels: int, folded: bool) -> "PackedSpikes":
-        return PackedSpikes(words, channels, self.activity, folded)
+    def _with(self, **changes: Any) -> "PackedSpikes":
+        return replace(self, **changes)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the dense tensor has under a name that bits have no answer to."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.dense(), name)
 
     def __add__(self, other: Any) -> Tensor:
         """Return the dense sum."""
         return self.dense() + other
+
+    def __sub__(self, other: Any) -> Tensor:
+        """Return the dense difference."""
+        return self.dense() - other
+
+    def __rsub__(self, other: Any) -> Tensor:
+        """Return the dense difference."""
+        return other - self.dense()
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """Return a part of the dense tensor."""
+        return self.dense()[key]
 
     def __mul__(self, other: Any) -> Tensor:
         """Return the dense product."""
@@ -135,7 +161,7 @@ def pack(spikes: Tensor) -> PackedSpikes:
         c_int64(channels),
         c_int(torch.get_num_threads()),
     )
-    return PackedSpikes(words, channels, activity_of(spikes))
+    return PackedSpikes(words, (channels,), activity_of(spikes))
 
 
 def activity_of(spikes: Tensor) -> float:
@@ -144,16 +170,27 @@ def activity_of(spikes: Tensor) -> float:
     return float(torch.stack(groups).mean())
 
 
+def slots_of(segments: Sequence[int]) -> Tensor:
+    """Return the bit [C] at which every channel of a pixel stands, counted through its words.
+
+    Example:
+        >>> slots_of((2, 1)).tolist()
+        [0, 1, 64]
+    """
+    words = [-(-channels // WORD) for channels in segments]
+    starts = [WORD * sum(words[:i]) for i in range(len(segments))]
+    return torch.cat([start + torch.arange(n) for start, n in zip(starts, segments, strict=True)])
+
+
 def _concatenated(tensors: Sequence[Any], dim: int = 0) -> PackedSpikes | None:
-    """Return windows joined along their channels, where whole words can be joined."""
-    windows = [x for x in tensors if isinstance(x, PackedSpikes)]
-    whole = all(x.channels % WORD == 0 for x in windows[:-1])
-    if len(windows) != len(tensors) or dim != windows[0].dim() - 3 or not whole:
+    """Return windows joined along their channels; None where they are not all packed."""
+    if not all(isinstance(x, PackedSpikes) for x in tensors) or dim != tensors[0].dim() - 3:
         return None
-    channels = sum(x.channels for x in windows)
-    activity = sum(x.activity * x.channels for x in windows) / channels
-    words = torch.cat([x.words for x in windows], dim=-1)
-    return PackedSpikes(words, channels, activity, windows[0].folded)
+    channels = sum(x.channels for x in tensors)
+    activity = sum(x.activity * x.channels for x in tensors) / channels
+    words = torch.cat([x.words for x in tensors], dim=-1)
+    segments = tuple(n for x in tensors for n in x.segments)
+    return PackedSpikes(words, segments, activity, tensors[0].folded)
 
 
 def _repeats_twice(kwargs: Mapping[str, Any]) -> bool:

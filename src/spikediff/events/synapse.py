@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from spikediff.events.packed import PackedSpikes, pack
+from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.taps import convolution_taps, transposed_taps
 from spikediff.native import library_of, pointer
 
@@ -28,14 +28,19 @@ class _Geometry(ctypes.Structure):
     ]
 
 
-def event_weights(weight: Tensor) -> Tensor:
-    """Return a kernel [O, I, h, w] as the C code reads it: [blocks, h, w, I, block], zero-padded."""
+def event_weights(weight: Tensor, segments: tuple[int, ...]) -> Tensor:
+    """Return a kernel as the C code reads it: [blocks, h, w, slots, block], zero where nothing is.
+
+    Args:
+        weight: [C_out, C, h, w].
+        segments: How the channels C lie in the words of the spikes (`PackedSpikes.segments`).
+    """
     block = library_of().synapse_block()
-    out_channels, channels, height, width = weight.shape
-    blocks = -(-out_channels // block)
-    padded = weight.new_zeros(blocks * block, channels, height, width)
-    padded[:out_channels] = weight.detach()
-    grouped = padded.view(blocks, block, channels, height, width)
+    out_channels, _, height, width = weight.shape
+    blocks, slots = -(-out_channels // block), slots_of(segments)
+    padded = weight.new_zeros(blocks * block, int(slots[-1]) + 1, height, width)
+    padded[:out_channels, slots] = weight.detach()
+    grouped = padded.unflatten(0, (blocks, block))
     return grouped.permute(0, 3, 4, 2, 1).contiguous()
 
 
@@ -54,13 +59,13 @@ def event_driven(
         columns: The same along the width.
     """
     steps, batch, height, width, _ = spikes.words.shape
-    blocks, taps_y, taps_x, _, block = weights.shape
+    blocks, taps_y, taps_x, slots, block = weights.shape
     padded = weights.new_zeros(blocks * block)
     if bias is not None:
         padded[:channels] = bias
     out = torch.empty(steps * batch, len(rows), len(columns), channels)
     geometry = _Geometry(
-        steps, batch, height, width, spikes.channels, len(rows), len(columns), channels,
+        steps, batch, height, width, slots, len(rows), len(columns), channels,
         taps_y, taps_x, rows.shape[1], columns.shape[1],
     )
     failed = library_of().synapse_forward(
@@ -108,7 +113,7 @@ def spike_conv2d(
     _, _, height, width, _ = window.words.shape
     rows = convolution_taps(height, weight.shape[2], stride, padding)
     columns = convolution_taps(width, weight.shape[3], stride, padding)
-    out = event_driven(window, event_weights(weight), bias, len(weight), rows, columns)
+    out = event_driven(window, event_weights(weight, window.segments), bias, len(weight), rows, columns)
     return out.view(window.spiking_steps, -1, *out.shape[1:])
 
 
@@ -123,8 +128,6 @@ class EventConv2d(nn.Module):
     Shape: [T*B, C_in, H, W] -> [T*B, C_out, H', W'], channels-last.
     """
 
-    events: Tensor
-
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
         super().__init__()
         self.transposed = isinstance(conv, nn.ConvTranspose2d)
@@ -135,24 +138,27 @@ class EventConv2d(nn.Module):
         }
         if self.transposed:
             self.options["output_padding"] = conv.output_padding
-        weight = conv.weight.detach()
-        kept = weight.contiguous(memory_format=torch.channels_last)
-        self.weight = nn.Parameter(kept, requires_grad=False)
+        weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
+        self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), False)
-        kernel = weight.transpose(0, 1) if self.transposed else weight  # [O, I, h, w]
-        self.register_buffer("events", event_weights(kernel.float()), persistent=False)
+        self._events: dict[tuple[int, ...], Tensor] = {}  # by the segments that came
 
     def forward(self, x: PackedSpikes | Tensor) -> Tensor:
         """Return the currents."""
         if isinstance(x, PackedSpikes):
             if x.activity <= BREAK_EVEN:
                 rows, columns = (self._taps(axis, x.shape[axis - 2]) for axis in (0, 1))
-                return event_driven(
-                    x, self.events, self.bias, self.out_channels, rows, columns
-                )
+                weights = self._weights(x.segments)
+                return event_driven(x, weights, self.bias, self.out_channels, rows, columns)
             x = x.dense()
         convolve = conv_transpose2d if self.transposed else conv2d
         return convolve(x, self.weight, self.bias, **self.options)
+
+    def _weights(self, segments: tuple[int, ...]) -> Tensor:
+        if segments not in self._events:
+            kernel = self.weight.transpose(0, 1) if self.transposed else self.weight
+            self._events[segments] = event_weights(kernel, segments)
+        return self._events[segments]
 
     def _taps(self, axis: int, size: int) -> Tensor:
         options = {key: value[axis] for key, value in self.options.items()}

@@ -48,13 +48,14 @@ static INLINE int list_pixel(const uint64_t *words, int64_t step_words, int64_t 
   return n;
 }
 
-/* The sums of one output pixel for BLOCK output channels at `steps` spiking steps. */
+/* The sums of one output pixel for `vecs` vectors of output channels at `steps` spiking steps. */
 static INLINE void sum_pixel(const uint32_t *entries, const int32_t *counts, const float *weights,
                              const float *bias, const geometry *g, const int32_t *row_taps,
-                             const int32_t *column_taps, int steps, float sums[GROUP][BLOCK]) {
+                             const int32_t *column_taps, int steps, int vecs,
+                             float sums[GROUP][BLOCK]) {
   vec sum[GROUP][VECS];
   for (int t = 0; t < steps; t++)
-    for (int k = 0; k < VECS; k++) sum[t][k] = VEC_LOAD(bias + k * VEC_LANES);
+    for (int k = 0; k < vecs; k++) sum[t][k] = VEC_LOAD(bias + k * VEC_LANES);
   for (int64_t i = 0; i < g->most_taps_y && row_taps[2 * i] >= 0; i++) {
     for (int64_t j = 0; j < g->most_taps_x && column_taps[2 * j] >= 0; j++) {
       const int64_t pixel = row_taps[2 * i + 1] * g->width + column_taps[2 * j + 1];
@@ -65,30 +66,30 @@ static INLINE void sum_pixel(const uint32_t *entries, const int32_t *counts, con
         const float *row = rows + (size_t)(*entry >> GROUP) * BLOCK;
         const float *fires = patterns[*entry & ((1 << GROUP) - 1)];
         vec w[VECS];
-        for (int k = 0; k < VECS; k++) w[k] = VEC_LOAD(row + k * VEC_LANES);
+        for (int k = 0; k < vecs; k++) w[k] = VEC_LOAD(row + k * VEC_LANES);
         for (int t = 0; t < steps; t++) {
           const vec s = VEC_FILL(fires[t]);
-          for (int k = 0; k < VECS; k++) sum[t][k] = VEC_FMA(s, w[k], sum[t][k]);
+          for (int k = 0; k < vecs; k++) sum[t][k] = VEC_FMA(s, w[k], sum[t][k]);
         }
       }
     }
   }
   for (int t = 0; t < steps; t++)
-    for (int k = 0; k < VECS; k++) VEC_STORE(sums[t] + k * VEC_LANES, sum[t][k]);
+    for (int k = 0; k < vecs; k++) VEC_STORE(sums[t] + k * VEC_LANES, sum[t][k]);
 }
 
 /* One row of an output image for one block of output channels. */
 static INLINE void sum_row(const uint32_t *entries, const int32_t *counts, const float *weights,
                            const float *bias, float *out, const geometry *g, int64_t out_step,
                            int64_t block, int64_t y, const int32_t *taps_y, const int32_t *taps_x,
-                           int steps) {
+                           int steps, int vecs) {
   const int64_t first = block * BLOCK, left = g->out_channels - first;
   const size_t bytes = sizeof(float) * (size_t)(left < BLOCK ? left : BLOCK);
   weights += block * g->taps_y * g->taps_x * g->channels * BLOCK;
   for (int64_t x = 0; x < g->out_width; x++) {
     float sums[GROUP][BLOCK];
     sum_pixel(entries, counts, weights, bias + first, g, taps_y + 2 * g->most_taps_y * y,
-              taps_x + 2 * g->most_taps_x * x, steps, sums);
+              taps_x + 2 * g->most_taps_x * x, steps, vecs, sums);
     float *at = out + (y * g->out_width + x) * g->out_channels + first;
     for (int t = 0; t < steps; t++) memcpy(at + t * out_step, sums[t], bytes);
   }
@@ -98,12 +99,15 @@ static void sum_row_of_steps(const uint32_t *entries, const int32_t *counts, con
                              const float *bias, float *out, const geometry *g, int64_t out_step,
                              int64_t block, int64_t y, const int32_t *taps_y,
                              const int32_t *taps_x, int steps) {
-#define STEPS(N)                                                                                  \
-  case N:                                                                                         \
-    sum_row(entries, counts, weights, bias, out, g, out_step, block, y, taps_y, taps_x, N);       \
+  const int vecs = g->out_channels - block * BLOCK <= VEC_LANES ? 1 : 2;
+#define CASE(N, V)                                                                                \
+  case 3 * N + V:                                                                                 \
+    sum_row(entries, counts, weights, bias, out, g, out_step, block, y, taps_y, taps_x, N, V);    \
     break;
-  switch (steps) { STEPS(1) STEPS(2) STEPS(3) STEPS(4) }
-#undef STEPS
+  switch (3 * steps + vecs) { /* constants, so that the sums are registers */
+    CASE(1, 1) CASE(1, 2) CASE(2, 1) CASE(2, 2) CASE(3, 1) CASE(3, 2) CASE(4, 1) CASE(4, 2)
+  }
+#undef CASE
 }
 
 /* Some images, for one group of spiking steps: list them, then sum. */
