@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from performance.growth_plot import plot_growth
 from performance.settings import Settings
 from performance.table import Group, group_of_json, lines
 
-SECTIONS: dict[str, Callable[[Settings], list[Group]]] = {
+SECTIONS: dict[str, Callable[[Settings], Iterable[Group]]] = {
     "neuron": neuron_section.measure,
     "convolution": convolution_section.measure,
     "network": network_section.measure,  # its groups of bytes are called memory
@@ -59,10 +59,9 @@ def measure(names: Sequence[str], settings: Settings) -> list[Group]:
     """Measure sections, and print each as soon as it is there."""
     groups: list[Group] = []
     for name in names:
-        found = SECTIONS[name](settings)
-        for group in found:
+        for group in SECTIONS[name](settings):
             print("\n".join(lines(group)), flush=True)
-        groups += found
+            groups.append(group)
     return groups
 
 

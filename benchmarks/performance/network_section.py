@@ -1,6 +1,7 @@
 """The whole denoiser: forward and training step, time and memory."""
 
 import copy
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -21,25 +22,23 @@ TRAINING = (systems.NAIVE, systems.PEER, systems.REFERENCE, systems.NATIVE, syst
 SMALL = {"base_channels": 32, "channel_mult": (1, 2), "layers_per_block": 1, "sample_size": 16}
 
 
-def measure(settings: Settings) -> list[Group]:
+def measure(settings: Settings) -> Iterator[Group]:
     """Measure the network of the run that was named, and the full-size one of random weights."""
-    groups: list[Group] = []
     if settings.sddpm is not None:
         try:
             source = sources.trained(settings.sddpm, settings.batch)
-            groups += _compare(source, settings, resident.Network(settings.sddpm))
+            yield from _compare(source, settings, resident.Network(settings.sddpm))
         except Missing as reason:
             print(f"\nnetwork: -- {reason}")
     if settings.random_weights:
         config = SMALL if settings.quick else {}
         source = sources.random(settings.batch, **config)
-        groups += _compare(source, settings, resident.Network(None, config))
-    if not groups:
+        yield from _compare(source, settings, resident.Network(None, config))
+    if settings.sddpm is None and not settings.random_weights:
         print("\nnetwork: -- give --sddpm RUN for trained weights, or --random-weights")
-    return groups
 
 
-def _compare(source: Source, settings: Settings, network: resident.Network) -> list[Group]:
+def _compare(source: Source, settings: Settings, network: resident.Network) -> Iterator[Group]:
     agreement, wrong = _agreement(source)
     facts = {
         "weights": source.weights,
@@ -47,17 +46,15 @@ def _compare(source: Source, settings: Settings, network: resident.Network) -> l
         "share_of_dense_operations": source.firing["operations"],
         "agreement_float64": agreement,
     }
-    groups = []
     for training, names in ((False, FORWARD), (True, TRAINING)):
         chosen = [*names, *([systems.PEER_COMPILED] if settings.compiled else [])]
         made, missing = available(
             {n: partial(systems.build, n, source.model, training) for n in chosen if n not in wrong}
         )
         compare = _training if training else _forward
-        groups += compare(source, settings, made, missing | wrong, facts)
+        yield from compare(source, settings, made, missing | wrong, facts)
         if not settings.quick:
-            groups.append(_resident(source, network, list(made), training, facts))
-    return groups
+            yield _resident(source, network, list(made), training, facts)
 
 
 def _forward(
@@ -66,7 +63,7 @@ def _forward(
     made: dict[str, System],
     missing: dict[str, str],
     facts: dict[str, Any],
-) -> list[Group]:
+) -> Iterator[Group]:
     runs = {n: systems.forward(s, source.sample, source.timestep) for n, s in made.items()}
     want = runs[systems.REFERENCE]()
     also = {
@@ -74,12 +71,12 @@ def _forward(
         "difference_float32": {n: difference(run(), want) for n, run in runs.items()},
     }
     name, patience = f"forward, {source.title}", settings.patience(7, 120)
-    timed = times("network", name, runs, patience, missing, facts | also, warm_up=0)
+    yield times("network", name, runs, patience, missing, facts | also, warm_up=0)
     peaks = {}
     for key, system in made.items():
         system.clear()
         peaks[key] = peak_bytes(runs[key])
-    return [timed, sizes("memory", f"{name}, peak of tensors", peaks, missing, facts)]
+    yield sizes("memory", f"{name}, peak of tensors", peaks, missing, facts)
 
 
 def _training(
@@ -88,12 +85,12 @@ def _training(
     made: dict[str, System],
     missing: dict[str, str],
     facts: dict[str, Any],
-) -> list[Group]:
+) -> Iterator[Group]:
     eps = torch.randn(source.sample.shape, generator=torch.Generator().manual_seed(1))
     inputs = (source.sample, source.timestep, eps)
     steps = {n: systems.training_step(s, *inputs) for n, s in made.items()}
     name = f"training step, {source.title}"
-    timed = times("network", name, steps, settings.patience(5, 240), missing, facts)
+    yield times("network", name, steps, settings.patience(5, 240), missing, facts)
     kept, peaks = {}, {}
     for key, system in made.items():
         system.clear()
@@ -101,11 +98,8 @@ def _training(
         system.clear()
         peaks[key] = peak_bytes(steps[key])
         system.clear()
-    return [
-        timed,
-        sizes("memory", f"{name}, kept for backward", kept, missing, facts),
-        sizes("memory", f"{name}, peak of tensors", peaks, missing, facts),
-    ]
+    yield sizes("memory", f"{name}, kept for backward", kept, missing, facts)
+    yield sizes("memory", f"{name}, peak of tensors", peaks, missing, facts)
 
 
 def _resident(

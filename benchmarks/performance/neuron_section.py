@@ -1,7 +1,7 @@
 """One neuron layer: forward and backward, and inference."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -29,18 +29,16 @@ def spikes_and_gradient(system: System, current: Tensor, grad: Tensor) -> tuple[
     return spikes.detach(), x.grad
 
 
-def measure(settings: Settings) -> list[Group]:
+def measure(settings: Settings) -> Iterator[Group]:
     """Measure every neuron with every surrogate, and inference, which has none."""
     shape = QUICK_SHAPE if settings.quick else SHAPE
     generator = torch.Generator().manual_seed(0)
     current = torch.randn(shape, generator=generator)
     grad = torch.randn(shape, generator=generator)
-    groups = []
     for kind, make in NEURONS.items():
         for surrogate in SURROGATES:
             layer = make(surrogate=surrogate)
-            groups += _compare(kind, surrogate, layer, current, grad, settings)
-    return groups
+            yield from _compare(kind, surrogate, layer, current, grad, settings)
 
 
 def _compare(
@@ -50,7 +48,7 @@ def _compare(
     current: Tensor,
     grad: Tensor,
     settings: Settings,
-) -> list[Group]:
+) -> Iterator[Group]:
     names = [systems.NAIVE, systems.PEER, systems.REFERENCE, systems.NATIVE]
     if settings.compiled:
         names.insert(2, systems.PEER_COMPILED)
@@ -67,11 +65,10 @@ def _compare(
     inference = {name: systems.forward(system, current) for name, system in right.items()}
     shape, patience = list(current.shape), settings.patience(31, 30)
     both = f"{kind}, {surrogate}, forward + backward {shape}"
-    groups = [times("neuron", both, steps, patience, missing | wrong, facts)]
+    yield times("neuron", both, steps, patience, missing | wrong, facts)
     if surrogate == SURROGATES[0]:
         only = f"{kind}, inference {shape}"
-        groups.append(times("neuron", only, inference, patience, missing | wrong, facts))
-    return groups
+        yield times("neuron", only, inference, patience, missing | wrong, facts)
 
 
 def _agreement(

@@ -1,5 +1,6 @@
 """Images per second of every system, at the steps that it takes by default."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,17 +17,15 @@ from spikediff.energy import EnergyMeter
 IMAGES = 8
 
 
-def measure(settings: Settings) -> list[Group]:
+def measure(settings: Settings) -> Iterator[Group]:
     """Measure the pipelines that were named; tell which of them are not there."""
-    groups = []
     for name, folder in settings.pipelines.items():
         try:
-            groups.append(_compare(name, folder, settings))
+            yield _compare(name, folder, settings)
         except Missing as reason:
             print(f"\nsampling: {name} -- {reason}")
     if not settings.pipelines:
         print("\nsampling: -- give --pipeline NAME=RUN, as often as there are systems")
-    return groups
 
 
 def generate(pipe: Any, images: int, steps: int) -> Any:

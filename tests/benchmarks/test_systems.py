@@ -15,6 +15,7 @@ from performance import (
 )
 from performance.agreement import agreeing, check_shape, difference
 from performance.missing import Missing
+from performance.recorded_spikes import spikes_seen
 from performance.settings import Settings
 from performance.surgery import with_neurons
 from spikediff.neurons import IF, LIF, NeuronLayer, ParametricLIF
@@ -123,12 +124,21 @@ def test_random_weights_are_called_so_and_fire(source):
 
 
 def test_without_a_network_nothing_is_measured_and_it_is_said(capsys):
-    assert network_section.measure(Settings()) == []
+    assert list(network_section.measure(Settings())) == []
     assert "--random-weights" in capsys.readouterr().out
 
 
 def test_a_run_that_is_not_there_is_said(tmp_path, capsys):
-    assert network_section.measure(Settings(sddpm=tmp_path / "nowhere")) == []
+    assert list(network_section.measure(Settings(sddpm=tmp_path / "nowhere"))) == []
     said = capsys.readouterr().out
     assert "no such folder" in said
     assert str(tmp_path) not in said
+
+
+def test_recorded_spikes_are_what_the_convolutions_saw(source):
+    seen = spikes_seen(source, geometries=3)
+    assert len({one.geometry for one in seen}) == len(seen) == 3
+    for one in seen:
+        assert set(one.spikes.unique().tolist()) == {0.0, 1.0}
+        assert one.conv is source.model.get_submodule(one.layer)
+    assert not any(m._forward_pre_hooks for m in source.model.modules())
