@@ -13,18 +13,20 @@ class PowerLaw:
         factor: y at x = 1.
         exponent: The slope over logarithms.
         error: Standard error of the exponent; NaN where two points leave none.
+        last: The exponent between the last two points alone: what a fixed cost hides least of.
     """
 
     factor: float
     exponent: float
     error: float
+    last: float
 
 
 def fit_power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     """Fit a line to the logarithms by least squares.
 
     Args:
-        x: At least two different positive values.
+        x: At least two positive values, rising.
         y: What was measured there, positive.
 
     Example:
@@ -39,4 +41,4 @@ def fit_power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     start = mean_v - slope * mean_u
     left = sum((b - start - slope * a) ** 2 for a, b in zip(u, v, strict=True))
     error = math.sqrt(left / (len(u) - 2) / spread) if len(u) > 2 else math.nan
-    return PowerLaw(math.exp(start), slope, error)
+    return PowerLaw(math.exp(start), slope, error, (v[-1] - v[-2]) / (u[-1] - u[-2]))

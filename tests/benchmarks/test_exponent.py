@@ -15,6 +15,7 @@ X = [1, 2, 4, 8, 16]
 def test_a_power_law_is_found_exactly(exponent):
     law = fit_power_law(X, [3.0 * x**exponent for x in X])
     assert law.exponent == pytest.approx(exponent, abs=1e-12)
+    assert law.last == pytest.approx(exponent, abs=1e-12)
     assert law.factor == pytest.approx(3.0)
     assert law.error == pytest.approx(0.0, abs=1e-7)
 
@@ -23,6 +24,7 @@ def test_a_fixed_cost_lowers_the_exponent_and_shows_as_an_error():
     law = fit_power_law(X, [5.0 + x for x in X])
     assert 0.2 < law.exponent < 0.8
     assert law.error > 0.03
+    assert law.exponent < law.last < 1
 
 
 def test_noise_up_and_down_cancels():
