@@ -1,6 +1,7 @@
 """Whether two ways of computing give the same, before their times are compared."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +20,20 @@ def difference(got: Tensor, want: Tensor) -> float:
     """
     largest = want.abs().max().item()
     return (got - want).abs().max().item() / (largest or 1.0)
+
+
+def relative_error(got: Iterable[Tensor], want: Iterable[Tensor]) -> float:
+    """Return the length of the difference over the length of what there should be.
+
+    Example:
+        >>> relative_error([torch.tensor([3.0])], [torch.tensor([4.0])])
+        0.25
+    """
+    off, length = 0.0, 0.0
+    for a, b in zip(got, want, strict=True):
+        off += (a - b).double().square().sum().item()
+        length += b.double().square().sum().item()
+    return math.sqrt(off / (length or 1.0))
 
 
 def agreeing(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from performance import resident, sources, systems
-from performance.agreement import agreeing, difference
+from performance.agreement import agreeing, difference, relative_error
 from performance.memory import peak_bytes, retained_bytes
 from performance.missing import Missing
 from performance.settings import Settings
@@ -90,7 +90,8 @@ def _training(
     inputs = (source.sample, source.timestep, eps)
     steps = {n: systems.training_step(s, *inputs) for n, s in made.items()}
     name = f"training step, {source.title}"
-    yield times("network", name, steps, settings.patience(5, 240), missing, facts)
+    also = {"gradient_error_float32": _gradient_errors(made, steps)}
+    yield times("network", name, steps, settings.patience(5, 240), missing, facts | also, warm_up=0)
     kept, peaks = {}, {}
     for key, system in made.items():
         system.clear()
@@ -100,6 +101,20 @@ def _training(
         system.clear()
     yield sizes("memory", f"{name}, kept for backward", kept, missing, facts)
     yield sizes("memory", f"{name}, peak of tensors", peaks, missing, facts)
+
+
+def _gradient_errors(made: dict[str, System], steps: dict[str, Any]) -> dict[str, float]:
+    """Compare the gradients of one step with the reference's; told, not judged, in float32."""
+
+    def gradients(name: str) -> list[Tensor]:
+        torch.manual_seed(0)  # dropout
+        steps[name]()
+        found = [p.grad for p in made[name].network.parameters() if p.grad is not None]
+        made[name].clear()
+        return found
+
+    want = gradients(systems.REFERENCE)
+    return {name: relative_error(gradients(name), want) for name in made}
 
 
 def _resident(

@@ -65,6 +65,13 @@ def test_nothing_compared_is_no_pass():
     assert "nothing could be compared" in "\n".join(lines(verdict, {}, {}))
 
 
+def test_the_row_that_others_are_divided_by_is_no_comparison():
+    alone = Group("sampling", "case", "s", {"ours plain": Row(2.0, 2.0, 1.0, 5)})
+    verdict = compare([alone], [alone])
+    assert verdict.compared == 0
+    assert not verdict.passed
+
+
 def test_other_weights_are_not_compared():
     other = replace(group(9.0), facts={"weights": "trained, another run"})
     verdict = compare([group(0.2), group(0.2, name="b")], [other, group(0.2, name="b")])

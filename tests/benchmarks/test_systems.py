@@ -13,7 +13,7 @@ from performance import (
     spikingjelly_peer,
     systems,
 )
-from performance.agreement import agreeing, check_shape, difference
+from performance.agreement import agreeing, check_shape, difference, relative_error
 from performance.missing import Missing
 from performance.recorded_spikes import spikes_seen
 from performance.settings import Settings
@@ -142,3 +142,18 @@ def test_recorded_spikes_are_what_the_convolutions_saw(source):
         assert set(one.spikes.unique().tolist()) == {0.0, 1.0}
         assert one.conv is source.model.get_submodule(one.layer)
     assert not any(m._forward_pre_hooks for m in source.model.modules())
+
+
+def test_gradients_of_the_naive_network_are_ours(source):
+    names = (systems.REFERENCE, systems.NAIVE)
+    made = {n: systems.build(n, source.model, training=True) for n in names}
+    eps = torch.randn(source.sample.shape)
+    steps = {n: systems.training_step(s, source.sample, 500, eps) for n, s in made.items()}
+    errors = network_section._gradient_errors(made, steps)
+    assert errors[systems.REFERENCE] == 0
+    assert errors[systems.NAIVE] < 1e-3
+
+
+def test_a_relative_error_is_over_all_tensors():
+    one = [torch.tensor([3.0]), torch.tensor([4.0])]
+    assert relative_error([torch.tensor([3.0]), torch.tensor([3.0])], one) == pytest.approx(0.2)
