@@ -3,8 +3,21 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+PEERS = build/peers/.ready
+# A run with options of its own (BENCH=--quick) is not what is committed.
+TABLE = $(if $(BENCH),build/performance.json,benchmarks/performance.json)
+FIGURE = $(if $(BENCH),build/growth.png,docs/images/performance_growth.png)
 
-.PHONY: demo test slow lint check format clean
+# What `make bench` measures: trained runs, where they are. Without SDDPM=RUN, a run of the SDDPM
+# network, its weights are random, and the table says so.
+SDDPM ?=
+GROWTH ?= runs/demo
+PIPELINES ?= SDDPM=runs/demo SDM=runs/sdm-digits FSDDIM=runs/fsddim-digits \
+	Spiking-Diffusion=runs/spiking-diffusion-digits FSVAE=runs/fsvae-digits
+MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %)
+PERFORMANCE = OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m performance $(MEASURED)
+
+.PHONY: demo test slow lint check format bench bench-guard peers clean
 
 demo: $(READY)  ## train on real digits for a few minutes and show what comes out
 	$(BIN)/spikediff demo
@@ -27,6 +40,14 @@ format: $(READY)
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
+bench: $(READY) peers  ## speed and memory beside SpikingJelly; BENCH=--quick for a minute of it
+	$(PERFORMANCE) --growth $(GROWTH) --plot $(FIGURE) --output $(TABLE) $(BENCH)
+
+bench-guard: $(READY) peers  ## fail if one of our ratios is worse than in the committed table
+	$(PERFORMANCE) --compare benchmarks/performance.json $(BENCH)
+
+peers: $(PEERS)  ## SpikingJelly, apart and without what it requires
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
@@ -38,3 +59,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+$(PEERS): benchmarks/peers.txt $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target build/peers -r benchmarks/peers.txt
+	@touch $(PEERS)

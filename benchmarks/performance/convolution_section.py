@@ -1,0 +1,83 @@
+"""A convolution of spikes, dense and by events: at several rates, and as trained nets fire."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from performance import ours, sources
+from performance.agreement import check_shape, difference
+from performance.missing import Missing
+from performance.recorded_spikes import spikes_seen
+from performance.settings import Settings
+from performance.table import Group, available, times
+
+RATES = (0.02, 0.05, 0.10, 0.20, 0.30, 0.50)
+SHAPE = (64, 128, 16, 16)  # [T*B, C, H, W], 128 channels out: 4.8 GFLOP dense
+QUICK_SHAPE = (8, 64, 8, 8)
+GEOMETRIES = 4  # of a trained network: those with most of its operations
+
+
+def measure(settings: Settings) -> Iterator[Group]:
+    """Measure independent random spikes, and those of the trained run, of --sddpm or --growth."""
+    shape = QUICK_SHAPE if settings.quick else SHAPE
+    generator = torch.Generator().manual_seed(0)
+    channels = shape[1]
+    weight = torch.randn(channels, channels, 3, 3, generator=generator) / (9 * channels) ** 0.5
+    conv = nn.Conv2d(channels, channels, 3, padding=1)
+    conv.load_state_dict({"weight": weight, "bias": torch.randn(channels, generator=generator)})
+    for rate in RATES:
+        spikes = (torch.rand(shape, generator=generator) < rate).float()
+        name = f"3x3, {rate:.0%} of independent spikes {list(shape)}"
+        yield _compare(name, conv, spikes, settings, {})
+    yield from _as_trained(settings)
+
+
+def _as_trained(settings: Settings) -> Iterator[Group]:
+    run = settings.sddpm or settings.growth
+    if run is None:
+        print("\nconvolution: trained spikes -- give --sddpm RUN or --growth RUN")
+        return
+    try:
+        source = sources.trained(run, settings.batch)
+    except Missing as reason:
+        print(f"\nconvolution: trained spikes -- {reason}")
+        return
+    for seen in spikes_seen(source, GEOMETRIES):
+        stride = "" if seen.conv.stride == (1, 1) else f", stride {seen.conv.stride[0]}"
+        name = f"{seen.layer} {list(seen.spikes.shape)} -> {seen.conv.out_channels}{stride}"
+        yield _compare(name, seen.conv, seen.spikes, settings, {"weights": source.weights})
+
+
+def dense(conv: nn.Conv2d, spikes: Tensor, layout: torch.memory_format) -> Any:
+    """Return torch's convolution, input and weights laid out before."""
+    x, weight = (t.detach().contiguous(memory_format=layout) for t in (spikes, conv.weight))
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        return nn.functional.conv2d(x, weight, conv.bias, conv.stride, conv.padding)
+
+    return run
+
+
+@torch.no_grad()
+def _compare(
+    name: str, conv: nn.Conv2d, spikes: Tensor, settings: Settings, facts: dict[str, Any]
+) -> Group:
+    weight, bias, (stride, _), (padding, _) = conv.weight, conv.bias, conv.stride, conv.padding
+    makers: dict[str, Callable[[], Any]] = {
+        "dense NCHW": partial(dense, conv, spikes, torch.contiguous_format),
+        "dense channels_last": partial(dense, conv, spikes, torch.channels_last),
+        "ours event-driven": partial(ours.event_driven_conv, spikes, weight, bias, stride, padding),
+    }
+    runs, missing = available(makers)
+    want = nn.functional.conv2d(spikes.double(), weight.double(), bias.double(), stride, padding)
+    errors = {}
+    for key, run in runs.items():
+        got = run()
+        check_shape(key, got, want)
+        errors[key] = difference(got.double(), want)
+    facts = facts | {"firing_rate": spikes.ne(0).float().mean().item(), "error_float32": errors}
+    return times("convolution", name, runs, settings.patience(15, 20), missing, facts)

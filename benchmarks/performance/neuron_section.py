@@ -1,0 +1,103 @@
+"""One neuron layer: forward and backward, and inference."""
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from performance import systems
+from performance.agreement import agreeing, relative_error
+from performance.settings import Settings
+from performance.systems import System
+from performance.table import Group, available, times
+from spikediff.neurons import IF, LIF, NeuronLayer
+
+SHAPE = (4, 16, 128, 16, 16)  # 8 MiB, a layer of the SDDPM network at batch 16
+QUICK_SHAPE = (4, 2, 64, 8, 8)
+NEURONS: dict[str, Callable[..., NeuronLayer]] = {"IF": IF, "LIF": partial(LIF, tau=2.0)}
+SURROGATES = ("atan", "sigmoid")
+
+
+def spikes_and_gradient(system: System, current: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the spikes, and the gradient that reaches the current."""
+    x = current.detach().requires_grad_()
+    spikes = system(x)
+    spikes.backward(grad)
+    assert x.grad is not None
+    return spikes.detach(), x.grad
+
+
+def measure(settings: Settings) -> Iterator[Group]:
+    """Measure every neuron with every surrogate, and inference, which has none."""
+    shape = QUICK_SHAPE if settings.quick else SHAPE
+    generator = torch.Generator().manual_seed(0)
+    current = torch.randn(shape, generator=generator)
+    grad = torch.randn(shape, generator=generator)
+    for kind, make in NEURONS.items():
+        for surrogate in SURROGATES:
+            layer = make(surrogate=surrogate)
+            yield from _compare(kind, surrogate, layer, current, grad, settings)
+
+
+def _compare(
+    kind: str,
+    surrogate: str,
+    layer: NeuronLayer,
+    current: Tensor,
+    grad: Tensor,
+    settings: Settings,
+) -> Iterator[Group]:
+    names = [systems.NAIVE, systems.PEER, systems.REFERENCE, systems.NATIVE]
+    if settings.compiled:
+        names.insert(2, systems.PEER_COMPILED)
+    made, missing = available({n: partial(systems.build, n, layer, True) for n in names})
+    agreement, wrong = _agreement(made, current, grad)
+    right = {name: system for name, system in made.items() if name not in wrong}
+    facts = {
+        "firing_rate": right[systems.REFERENCE](current).mean().item(),
+        "agreement_float64": agreement,
+        **_float32_errors(right, current, grad),
+    }
+    steps = {
+        name: partial(spikes_and_gradient, system, current, grad) for name, system in right.items()
+    }
+    inference = {name: systems.forward(system, current) for name, system in right.items()}
+    shape, patience = list(current.shape), settings.patience(31, 30)
+    both = f"{kind}, {surrogate}, forward + backward {shape}"
+    yield times("neuron", both, steps, patience, missing | wrong, facts)
+    if surrogate == SURROGATES[0]:
+        only = f"{kind}, inference {shape}"
+        yield times("neuron", only, inference, patience, missing | wrong, facts)
+
+
+def _float32_errors(
+    made: dict[str, System], current: Tensor, grad: Tensor
+) -> dict[str, dict[str, float]]:
+    """Return what is told, not judged: in float32 a current at the threshold rounds either way."""
+    want = spikes_and_gradient(made[systems.REFERENCE], current, grad)
+    spikes, gradients = {}, {}
+    for name, system in made.items():
+        got = spikes_and_gradient(system, current, grad)
+        spikes[name] = got[0].ne(want[0]).float().mean().item()
+        gradients[name] = relative_error(got[1:], want[1:])
+    return {"spikes_that_differ_float32": spikes, "gradient_error_float32": gradients}
+
+
+def _agreement(
+    made: dict[str, System], current: Tensor, grad: Tensor
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Compare spikes and gradients in float64 with those of our reference."""
+    few = (slice(None), slice(0, 2))
+    wide = current[few].double(), grad[few].double()
+    doubles = {
+        name: System(copy.deepcopy(system.network).double(), system.context)
+        for name, system in made.items()
+        if name != systems.PEER_COMPILED  # would be compiled again, for minutes
+    }
+    want = spikes_and_gradient(doubles[systems.REFERENCE], *wide)
+    return agreeing(
+        {name: partial(spikes_and_gradient, system, *wide) for name, system in doubles.items()},
+        want,
+    )

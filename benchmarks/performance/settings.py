@@ -1,0 +1,41 @@
+"""What a run of the benchmark is told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from performance.table import Patience
+from performance.timing import clock_for
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Choices of the command line.
+
+    Attributes:
+        quick: Small shapes and few rounds, to see that everything runs.
+        threads: Threads of torch.
+        compiled: Whether SpikingJelly is also measured under `torch.compile`, which takes minutes.
+        sddpm: A trained run of a denoiser, for the whole network.
+        random_weights: Whether the full-size SDDPM network is measured with random weights.
+        pipelines: Runs by system, for images per second.
+        growth: A trained run for the axes of growth that keep its weights.
+        plot: Where to draw the growth.
+        batch: Images at once in the whole network.
+    """
+
+    quick: bool = False
+    threads: int = 1
+    compiled: bool = False
+    sddpm: Path | None = None
+    random_weights: bool = False
+    pipelines: dict[str, Path] = field(default_factory=dict)
+    growth: Path | None = None
+    plot: Path | None = None
+    batch: int = 1
+
+    def patience(self, rounds: int, budget: float) -> Patience:
+        """Return how long to measure: so long, or a tenth of it in a quick run."""
+        _, clock = clock_for(self.threads)
+        if self.quick:
+            return Patience(clock, max(3, rounds // 10), budget / 10)
+        return Patience(clock, rounds, budget)
