@@ -29,16 +29,16 @@ slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)  ## format, style, types, and the order of imports
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks conftest.py
+	$(BIN)/ruff check src tests benchmarks conftest.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 check: lint test  ## what CI runs
 
 format: $(READY)
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks conftest.py
+	$(BIN)/ruff check --fix src tests benchmarks conftest.py
 
 bench: $(READY) peers  ## speed and memory beside SpikingJelly; BENCH=--quick for a minute of it
 	$(PERFORMANCE) --growth $(GROWTH) --plot $(FIGURE) --output $(TABLE) $(BENCH)

@@ -94,7 +94,9 @@ def charge(v: Tensor, current: Tensor, decay: Decay, dynamics: Dynamics) -> Tens
     if isinstance(decay, float) and dynamics.v_rest == 0.0 and not dynamics.decay_input:
         return torch.add(current, v, alpha=decay)  # the same without the rest potential's zeros
     leaked = dynamics.v_rest + decay * (v - dynamics.v_rest)
-    return leaked + (1.0 - decay) * current if dynamics.decay_input else leaked + current
+    if not dynamics.decay_input:
+        return leaked + current
+    return leaked + (1.0 - decay) * current.to(v.dtype)  # in half precision it would be rounded
 
 
 def fire(u: Tensor, net_spikes: Tensor | None, dynamics: Dynamics) -> Tensor:

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from spikediff.errors import UserError
 from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
-from spikediff.neurons.kernels import kernel_for, native, reference
+from spikediff.neurons.kernels import COMPILED, kernel_for, reference
 from spikediff.neurons.kernels import window as operators
 
 
@@ -91,8 +91,9 @@ def scan(
             current, v, net_spikes, decay, dynamics
         )
         return spikes, NeuronState(v, net_spikes)
-    if kernel_for(current, dynamics) == "native":
-        spikes, v = native.forward(current, float(decay), dynamics, v)
+    kernel = COMPILED.get(kernel_for(current, dynamics))
+    if kernel is not None:
+        spikes, v = kernel.forward(current, decay, dynamics, v)
         return spikes, NeuronState(v)
     spikes, last, _ = reference.forward(current, NeuronState(v, net_spikes), decay, dynamics, False)
     return spikes, last

@@ -3,14 +3,42 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 from torch import Tensor
 
 from spikediff.errors import UserError, suggestion
-from spikediff.neurons.dynamics import Dynamics
-from spikediff.neurons.kernels import native
+from spikediff.neurons.dynamics import Decay, Dynamics
+from spikediff.neurons.kernels import native, triton_kernel
 
-KERNELS = ("reference", "native")
+
+class Kernel(Protocol):
+    """The contract of a compiled kernel: a module that computes windows of unsigned neurons."""
+
+    def suits(self, current: Tensor, dynamics: Dynamics) -> bool:
+        """Return whether the kernel is there, and computes this."""
+        ...
+
+    def forward(
+        self, current: Tensor, decay: Decay, dynamics: Dynamics, v_first: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the spikes [T, ...] and the membrane after them [...], float32."""
+        ...
+
+    def backward(
+        self,
+        current: Tensor,
+        grad_spikes: Tensor,
+        decay: Decay,
+        dynamics: Dynamics,
+        with_decay: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return dL/dI [T, ...] of a window from rest, and dL/d(decay), 0-dim."""
+        ...
+
+
+COMPILED: dict[str, Kernel] = {"native": native, "triton": triton_kernel}
+KERNELS = ("reference", *COMPILED)
 _forced: ContextVar[str | None] = ContextVar("spikediff_kernel", default=None)
 
 
@@ -19,10 +47,11 @@ def using(kernel: str) -> Iterator[None]:
     """Run the neurons by one kernel only, in this thread.
 
     Args:
-        kernel: One of `KERNELS`: "reference" is plain torch, "native" the compiled C.
+        kernel: One of `KERNELS`: "reference" is plain torch, "native" the compiled C, "triton"
+            what runs on a GPU.
 
     Raises:
-        UserError: There is no such kernel. A neuron that "native" cannot compute raises, too.
+        UserError: There is no such kernel. A neuron that it cannot compute raises, too.
 
     Example:
         >>> import torch
@@ -44,16 +73,17 @@ def kernel_for(current: Tensor, dynamics: Dynamics) -> str:
     """Return the kernel that computes these currents.
 
     Raises:
-        UserError: `using("native")` holds, and the C kernel is not there or does not suit.
+        UserError: `using` asks for a compiled kernel that is not there or does not suit.
     """
     forced = _forced.get()
     if forced == "reference":
         return forced
-    if native.suits(current, dynamics):
-        return "native"
-    if forced == "native":
+    for name, kernel in COMPILED.items():
+        if forced in (None, name) and kernel.suits(current, dynamics):
+            return name
+    if forced is not None:
         raise UserError(
-            f"native kernel: it is not built, or does not compute {current.dtype} of "
-            f"{dynamics!r} on {current.device.type}"
+            f"{forced} kernel: it is not there, or does not compute {len(current)} steps of "
+            f"{current.dtype} of {dynamics!r} on {current.device.type}"
         )
     return "reference"

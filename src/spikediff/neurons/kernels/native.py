@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from spikediff.native import NeuronOptions, library_of, native, pointer
-from spikediff.neurons.dynamics import Dynamics
+from spikediff.neurons.dynamics import Decay, Dynamics
+from spikediff.neurons.kernels.layout import in_step_order, laid_out_as
 from spikediff.neurons.surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
 
 MAX_STEPS = 128  # as in spikediff.h
@@ -30,7 +31,7 @@ def suits(current: Tensor, dynamics: Dynamics) -> bool:
 
 
 def forward(
-    current: Tensor, decay: float, dynamics: Dynamics, v_first: Tensor | None = None
+    current: Tensor, decay: Decay, dynamics: Dynamics, v_first: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the spikes [T, ...] and the membrane after them [...], float32.
 
@@ -40,7 +41,7 @@ def forward(
         dynamics: The neuron's constants, of an unsigned neuron.
         v_first: Membrane before the first step [...], float32; None starts from rest.
     """
-    x = in_step_order(current)
+    x = in_step_order(current.detach().float())
     spikes, v_last = torch.empty_like(x), torch.empty_like(x[0])
     first = None if v_first is None else torch.empty_like(v_last).copy_(v_first)
     library_of().neuron_forward(
@@ -57,9 +58,9 @@ def forward(
 
 
 def backward(
-    current: Tensor, grad_spikes: Tensor, decay: float, dynamics: Dynamics, with_decay: bool
-) -> tuple[Tensor, float]:
-    """Return dL/dI [T, ...] of a window that started from rest, and dL/d(decay).
+    current: Tensor, grad_spikes: Tensor, decay: Decay, dynamics: Dynamics, with_decay: bool
+) -> tuple[Tensor, Tensor]:
+    """Return dL/dI [T, ...] of a window that started from rest, and dL/d(decay), 0-dim.
 
     Args:
         current: Currents of the forward pass [T, ...].
@@ -68,10 +69,8 @@ def backward(
         dynamics: The neuron's constants.
         with_decay: Whether to compute the second; it is 0 where not.
     """
-    x = in_step_order(current)
-    above = grad_spikes.detach().float()
-    if above.stride() != x.stride():
-        above = torch.empty_like(x).copy_(above)  # in the layout of the currents
+    x = in_step_order(current.detach().float())
+    above = laid_out_as(grad_spikes.detach().float(), x)
     grad = torch.empty_like(x)
     grad_decay = library_of().neuron_backward(
         pointer(x),
@@ -83,12 +82,10 @@ def backward(
         c_int(with_decay),
         c_int(torch.get_num_threads()),
     )
-    return grad.to(current.dtype), grad_decay
+    return grad.to(current.dtype), torch.tensor(grad_decay, dtype=torch.float64)
 
 
-def forward_packed(
-    current: Tensor, words: Tensor, decay: float, dynamics: Dynamics
-) -> int:
+def forward_packed(current: Tensor, words: Tensor, decay: float, dynamics: Dynamics) -> int:
     """Write the spikes of a window from rest as bits over channels.
 
     Args:
@@ -113,10 +110,10 @@ def forward_packed(
     return active
 
 
-def options(decay: float, dynamics: Dynamics) -> NeuronOptions:
+def options(decay: Decay, dynamics: Dynamics) -> NeuronOptions:
     """Return a neuron's constants as C has them."""
     kind, width, height, centre = _surrogate(dynamics.surrogate) or (0, 1.0, 1.0, 0.0)
-    rest = dynamics.v_rest
+    rest, decay = dynamics.v_rest, float(decay)
     return NeuronOptions(
         decay=decay,
         gain=1.0 - decay if dynamics.decay_input else 1.0,
@@ -133,18 +130,6 @@ def options(decay: float, dynamics: Dynamics) -> NeuronOptions:
         decay_input=dynamics.decay_input,
         surrogate=kind,
     )
-
-
-def in_step_order(x: Tensor) -> Tensor:
-    """Return float32 [T, ...] whose steps lie behind one another, without holes.
-
-    Channels-last windows [T, B, C, H, W] stay as they are.
-    """
-    x = x.detach().float()
-    step = x[0]
-    channels_last = x.dim() == 5 and step.is_contiguous(memory_format=torch.channels_last)
-    one_by_one = len(x) == 1 or x.stride(0) == step.numel()
-    return x if channels_last and one_by_one else x.contiguous()
 
 
 def _surrogate(surrogate: Surrogate) -> tuple[int, float, float, float] | None:

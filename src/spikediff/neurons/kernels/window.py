@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikediff.neurons.dynamics import Dynamics
-from spikediff.neurons.kernels import choice, native, reference
+from spikediff.neurons.dynamics import Decay, Dynamics
+from spikediff.neurons.kernels import choice, reference
+from spikediff.neurons.kernels.layout import laid_out_as
 from spikediff.neurons.surrogate import SURROGATES
 
 NAMES = {surrogate: name for name, surrogate in SURROGATES.items()}
@@ -140,9 +141,10 @@ def parametric_leaky_integrate_and_fire_backward(
     return _backward(current, grad_spikes, decay, dynamics, True)
 
 
-def _forward(current: Tensor, decay: float | Tensor, dynamics: Dynamics) -> Tensor:
-    if choice.kernel_for(current, dynamics) == "native":
-        return native.forward(current, float(decay), dynamics)[0]
+def _forward(current: Tensor, decay: Decay, dynamics: Dynamics) -> Tensor:
+    kernel = choice.COMPILED.get(choice.kernel_for(current, dynamics))
+    if kernel is not None:
+        return laid_out_as(kernel.forward(current, decay, dynamics)[0], current)
     state = dynamics.fresh_state(current[0])
     return reference.forward(current, state, decay, dynamics, keep_membrane=False)[0]
 
@@ -150,15 +152,16 @@ def _forward(current: Tensor, decay: float | Tensor, dynamics: Dynamics) -> Tens
 def _backward(
     current: Tensor,
     grad_spikes: Tensor,
-    decay: float | Tensor,
+    decay: Decay,
     dynamics: Dynamics,
     with_decay: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return dL/dI [T, ...] and dL/d(decay), 0-dim; the latter is 0 where it is not asked for."""
-    if choice.kernel_for(current, dynamics) == "native":
-        grad, share = native.backward(current, grad_spikes, float(decay), dynamics, with_decay)
-        like = decay if isinstance(decay, Tensor) else current
-        return grad, like.new_tensor(share)
+    kernel = choice.COMPILED.get(choice.kernel_for(current, dynamics))
+    if kernel is not None:
+        grad, share = kernel.backward(current, grad_spikes, decay, dynamics, with_decay)
+        grad = laid_out_as(grad, current)
+        return grad, share.to(decay) if isinstance(decay, Tensor) else share
     return reference.backward_of_window(current, grad_spikes, decay, dynamics, with_decay)
 
 
