@@ -3,11 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from spikediff.events.packed import WORD, PackedSpikes
+from spikediff.events.packed import GROUP, WORD, PackedSpikes
 from spikediff.neurons import IF, LIF, Dynamics, Memory, NeuronLayer, ParametricLIF
 from spikediff.neurons.kernels import native
-
-GROUP = 4  # spiking steps that a synapse computes together, as in spikediff.h
 
 
 class PackedNeuron(nn.Module):

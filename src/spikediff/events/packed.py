@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from spikediff.native import library_of, pointer
 
 WORD = 64
+GROUP = 4  # spiking steps that a synapse computes together, as in spikediff.h
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,12 @@ class PackedSpikes:
         return function(*_dense(args), **{key: _dense(value) for key, value in kwargs.items()})
 
 
-def pack(spikes: Tensor) -> PackedSpikes:
+def pack(spikes: Tensor, only_if_binary: bool = False) -> Any:
     """Pack a dense window [T, B, C, H, W]: bits where it is not zero.
+
+    Args:
+        spikes: The window, floating point.
+        only_if_binary: Whether to return None instead where a value is neither 0 nor 1.
 
     Example:
         >>> spikes = (torch.rand(4, 1, 3, 2, 2) < 0.5).float()
@@ -154,20 +159,20 @@ def pack(spikes: Tensor) -> PackedSpikes:
     steps, batch, channels, height, width = spikes.shape
     last = spikes.detach().float().movedim(2, -1).contiguous()  # [T, B, H, W, C]
     words = torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
-    library_of().synapse_pack(
+    active = library_of().synapse_pack(
         pointer(last),
         pointer(words),
-        c_int64(words[..., 0].numel()),
+        c_int64(steps),
+        c_int64(batch * height * width),
         c_int64(channels),
+        c_int(only_if_binary),
         c_int(torch.get_num_threads()),
     )
-    return PackedSpikes(words, (channels,), activity_of(spikes))
-
-
-def activity_of(spikes: Tensor) -> float:
-    """Return the share of channels that fire within a group of four steps of [T, ...]."""
-    groups = [(group != 0).any(0).float().mean() for group in spikes.split(4)]
-    return float(torch.stack(groups).mean())
+    if active < 0:
+        return None
+    groups = -(-steps // GROUP)
+    activity = active / max(groups * batch * height * width * channels, 1)
+    return PackedSpikes(words, (channels,), activity)
 
 
 def slots_of(segments: Sequence[int]) -> Tensor:

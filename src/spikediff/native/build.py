@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCES = ("neuron.c", "synapse.c")
+SOURCES = ("neuron.c", "synapse.c", "weight_gradient.c", "weights.c", "bits.c")
 
 # -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a
 # shared library it may switch the whole process to flushing small numbers to zero.

@@ -61,6 +61,7 @@ def _load() -> tuple[str, ctypes.CDLL | None]:
             continue
         library.neuron_backward.restype = ctypes.c_double
         library.neuron_forward_packed.restype = ctypes.c_int64
+        library.synapse_pack.restype = ctypes.c_int64
         return key, library
     return "none", None
 
