@@ -21,10 +21,20 @@ class Geometry(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in (
-            "steps images height width channels out_height out_width out_channels "
-            "taps_y taps_x most_taps_y most_taps_x"
-        ).split()
+        for name in [
+            "steps",
+            "images",
+            "height",
+            "width",
+            "channels",
+            "out_height",
+            "out_width",
+            "out_channels",
+            "taps_y",
+            "taps_x",
+            "most_taps_y",
+            "most_taps_x",
+        ]
     ]
 
 
@@ -68,7 +78,11 @@ def kernel_of(blocks: Tensor, out_channels: int, segments: tuple[int, ...]) -> T
 
 
 def event_driven(
-    spikes: PackedSpikes, weights: Tensor, bias: Tensor | None, channels: int, rows: Tensor,
+    spikes: PackedSpikes,
+    weights: Tensor,
+    bias: Tensor | None,
+    channels: int,
+    rows: Tensor,
     columns: Tensor,
 ) -> Tensor:
     """Return the currents [T*B, C_out, H', W'] that spikes cause, channels-last.
@@ -88,8 +102,18 @@ def event_driven(
         padded[:channels] = bias
     out = torch.empty(steps * batch, len(rows), len(columns), channels)
     geometry = Geometry(
-        steps, batch, height, width, slots, len(rows), len(columns), channels,
-        taps_y, taps_x, rows.shape[1], columns.shape[1],
+        steps,
+        batch,
+        height,
+        width,
+        slots,
+        len(rows),
+        len(columns),
+        channels,
+        taps_y,
+        taps_x,
+        rows.shape[1],
+        columns.shape[1],
     )
     failed = library_of().synapse_forward(
         pointer(spikes.words.contiguous()),
@@ -152,7 +176,9 @@ def spike_conv2d(
     """
     window = spikes if isinstance(spikes, PackedSpikes) else pack(spikes)
     rows, columns = taps_of(window, weight, [stride] * 2, [padding] * 2, [1, 1])
-    out = event_driven(window, event_weights(weight, window.segments), bias, len(weight), rows, columns)
+    out = event_driven(
+        window, event_weights(weight, window.segments), bias, len(weight), rows, columns
+    )
     return out.view(window.spiking_steps, -1, *out.shape[1:])
 
 
@@ -173,7 +199,9 @@ class EventConv2d(nn.Module):
         self.out_channels = conv.out_channels
         self.kernel_size = conv.kernel_size
         self.options: dict[str, Any] = {
-            "stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation
+            "stride": conv.stride,
+            "padding": conv.padding,
+            "dilation": conv.dilation,
         }
         if self.transposed:
             self.options["output_padding"] = conv.output_padding

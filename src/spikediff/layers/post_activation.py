@@ -24,6 +24,7 @@ class NormedShortcut(nn.Module):
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the current [T, B, C_out, H, W] that joins."""
         return over_time(self.norm, over_time(self.conv, x))
 
 
