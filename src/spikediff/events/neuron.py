@@ -40,7 +40,7 @@ class PackedNeuron(nn.Module):
         last = current.detach().movedim(2, -1).contiguous()  # [T, B, H, W, C]
         words = torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
         active = native.forward_packed(
-            last.view(steps, -1, channels), words, float(self.neuron.decay), self.dynamics
+            last.view(steps, -1, channels), words, self.neuron.decay, self.dynamics
         )
         all_of_them = -(-steps // GROUP) * batch * height * width * channels
         return PackedSpikes(words, (channels,), active / max(all_of_them, 1))

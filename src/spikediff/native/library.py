@@ -21,7 +21,7 @@ class NeuronOptions(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_float) for name in "decay gain rest threshold reset v_init".split()),
         *((name, ctypes.c_float) for name in "width height centre".split()),
-        *((name, ctypes.c_int32) for name in "soft strict detach_reset decay_input".split()),
+        *((name, ctypes.c_int32) for name in "soft strict detach_reset decay_input fused".split()),
         ("surrogate", ctypes.c_int32),
     ]
 
