@@ -11,8 +11,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 SOURCES = ("neuron.c", "synapse.c")
+HEADER = "spikediff.h"
 
 # -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a
 # shared library it may switch the whole process to flushing small numbers to zero.
@@ -37,6 +39,11 @@ def file_name(key: str) -> str:
     return f"_spikediff_{key}.so"
 
 
+def fingerprint() -> int:
+    """Return what tells these sources from others; a library carries that of its own."""
+    return crc32(b"".join(Path(__file__).with_name(n).read_bytes() for n in (HEADER, *SOURCES)))
+
+
 def compiler() -> str | None:
     """Return the C compiler, `$CC` or the system's; None where there is none."""
     names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
@@ -58,10 +65,11 @@ def build(folder: Path) -> list[Path]:
         print("spikediff: no C compiler; the neurons and synapses run in plain torch")
         return made
     sources = [str(Path(__file__).with_name(name)) for name in SOURCES]
+    known = f"-DFINGERPRINT={fingerprint()}u"
     for key, flags in targets().items():
         library = folder / file_name(key)
         for threads in (["-fopenmp"], []):  # one thread is better than no kernel
-            whole = [command, *FLAGS, *flags, *threads, *sources, "-o", str(library), "-lm"]
+            whole = [command, *FLAGS, known, *flags, *threads, *sources, "-o", str(library), "-lm"]
             done = subprocess.run(whole, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 made.append(library)
