@@ -14,7 +14,7 @@ from spikediff.native import library_of, pointer
 WORD = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedSpikes:
     """Spikes [T, B, C, H, W] or [T*B, C, H, W], one bit each, channels-last.
 
@@ -104,28 +104,6 @@ class PackedSpikes:
             raise AttributeError(name)
         return getattr(self.dense(), name)
 
-    def __add__(self, other: Any) -> Tensor:
-        """Return the dense sum."""
-        return self.dense() + other
-
-    def __sub__(self, other: Any) -> Tensor:
-        """Return the dense difference."""
-        return self.dense() - other
-
-    def __rsub__(self, other: Any) -> Tensor:
-        """Return the dense difference."""
-        return other - self.dense()
-
-    def __getitem__(self, key: Any) -> Tensor:
-        """Return a part of the dense tensor."""
-        return self.dense()[key]
-
-    def __mul__(self, other: Any) -> Tensor:
-        """Return the dense product."""
-        return self.dense() * other
-
-    __radd__, __rmul__ = __add__, __mul__
-
     @classmethod
     def __torch_function__(
         cls,
@@ -138,9 +116,27 @@ class PackedSpikes:
         kwargs = kwargs or {}
         if function is torch.cat and (joined := _concatenated(*args, **kwargs)) is not None:
             return joined
-        if function is interpolate and _repeats_twice(kwargs):
+        if function is interpolate and args[0].folded and _repeats_twice(kwargs):
             return args[0].upsampled()
         return function(*_dense(args), **{key: _dense(value) for key, value in kwargs.items()})
+
+
+# Python looks operators up in the class and not through `__getattr__`.
+OPERATORS = (
+    "add radd sub rsub mul rmul truediv rtruediv pow neg abs matmul rmatmul getitem iter bool float "
+    "eq ne lt le gt ge"
+).split()
+
+
+def _of_dense(name: str) -> Callable[..., Any]:
+    def operator(self: PackedSpikes, *others: Any) -> Any:
+        return getattr(self.dense(), name)(*_dense(others))
+
+    return operator
+
+
+for _name in OPERATORS:
+    setattr(PackedSpikes, f"__{_name}__", _of_dense(f"__{_name}__"))
 
 
 def pack(spikes: Tensor) -> PackedSpikes:
