@@ -201,7 +201,6 @@ BAD = [
     (["train", "absent.yaml"], "no such recipe"),
     (["sample", "RUN", "--event-driven", "--device", "cuda"], "CPU only"),
     (["evaluate", "RUN", "--event-driven", "--device", "cuda"], "CPU only"),
-    (["evaluate", "data:digits/test", "--event-driven"], "images are there already"),
     (["energy", "RUN", "--event-driven"], "nrecognized"),
     (["train", "sddpm/digits", "--optimiser.lr", "1"], "did you mean --optimizer.lr"),
     (["train", "sddpm/digits", "--optimizer.lr", "fast"], "optimizer.lr"),

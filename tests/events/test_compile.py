@@ -290,15 +290,13 @@ def test_without_the_library_only_the_norms_are_folded(name, monkeypatch):
     compiled = compile_for_inference(model)
     assert not any(isinstance(m, EventConv2d | PackedNeuron) for m in compiled.modules())
     norms = [m for m in compiled.modules() if isinstance(m, nn.BatchNorm2d | ThresholdNorm)]
-    assert len(norms) < sum(
-        isinstance(m, nn.BatchNorm2d | ThresholdNorm) for m in model.modules()
-    )
+    assert len(norms) < sum(isinstance(m, nn.BatchNorm2d | ThresholdNorm) for m in model.modules())
     torch.testing.assert_close(call(compiled), call(model), rtol=1e-4, atol=1e-5)
 
 
 def test_refusals(tmp_path):
     model = make("pre-spike")
-    with pytest.raises(UserError, match="float32 on the CPU, the model is torch.float64"):
+    with pytest.raises(UserError, match=r"float32 on the CPU, the model is torch\.float64"):
         compile_for_inference(make("pre-spike").double())
     with pytest.raises(UserError, match="meta"):
         compile_for_inference(make("pre-spike").to("meta"))

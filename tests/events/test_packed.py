@@ -118,8 +118,9 @@ def test_repeated_pixels_stay_bits():
     assert up.activity == pack(spikes).activity
     folded = fold_time(spikes)
     for options in ({"scale_factor": 2.0, "mode": "bilinear"}, {"scale_factor": 3.0}):
-        assert torch.equal(interpolate(fold_time(pack(spikes)), **options),
-                           interpolate(folded, **options))
+        assert torch.equal(
+            interpolate(fold_time(pack(spikes)), **options), interpolate(folded, **options)
+        )
     volumes = interpolate(pack(spikes), scale_factor=2.0)  # of an unfolded window: other axes
     assert torch.equal(torch.as_tensor(volumes), interpolate(spikes, scale_factor=2.0))
 

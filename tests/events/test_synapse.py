@@ -45,7 +45,7 @@ def assert_convolves(conv, spikes):
 
 
 def _shape_of(conv):
-    names = "in_channels out_channels kernel_size stride padding dilation".split()
+    names = ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation"]
     names += ["output_padding"] if isinstance(conv, nn.ConvTranspose2d) else []
     return {name: getattr(conv, name) for name in names}
 
@@ -76,9 +76,7 @@ def test_any_transposed_convolution(
     axes = zip(size, stride, padding, dilation, kernel, more, strict=True)
     assume(all((s - 1) * r - 2 * p + d * (k - 1) + m + 1 > 0 for s, r, p, d, k, m in axes))
     torch.manual_seed(0)
-    conv = nn.ConvTranspose2d(
-        c_in, c_out, kernel, stride, padding, tuple(more), dilation=dilation
-    )
+    conv = nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding, tuple(more), dilation=dilation)
     assert_convolves(conv, random_spikes(steps, 2, c_in, *size))
 
 
@@ -156,7 +154,9 @@ def test_above_break_even_the_dense_path_agrees(monkeypatch):
                 event(pack(spikes).flatten(0, 1)), conv(folded), rtol=1e-5, atol=1e-5
             )
             assert len(calls) == count
-        assert torch.equal(event(folded), conv(folded.contiguous(memory_format=torch.channels_last)))
+        assert torch.equal(
+            event(folded), conv(folded.contiguous(memory_format=torch.channels_last))
+        )
     assert len(calls) == 1  # floats are convolved as ever
 
 

@@ -75,7 +75,9 @@ def test_a_library_of_an_older_source_is_passed_over(fresh, tmp_path):
 def runnable():
     """Return the keys of the libraries that lie here and whose instructions this machine has."""
     best = {"AVX512": 3, "AVX2": 2}.get(torch.backends.cpu.get_cpu_capability(), 1)
-    return [key for key in ("baseline", "avx2", "avx512")[:best] if (FOLDER / file_name(key)).exists()]
+    return [
+        key for key in ("baseline", "avx2", "avx512")[:best] if (FOLDER / file_name(key)).exists()
+    ]
 
 
 @needs_native

@@ -110,9 +110,9 @@ def test_any_constants(steps, size, decay, threshold, v_init, v_reset, seed):
 
 
 LAYOUTS = {
-    "channels last": lambda x: x.flatten(0, 1)
-    .contiguous(memory_format=torch.channels_last)
-    .unflatten(0, x.shape[:2]),
+    "channels last": lambda x: (
+        x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+    ),
     "expanded": lambda x: x[:1].expand(x.shape),
     "expanded, channels last": lambda x: (
         x[0].contiguous(memory_format=torch.channels_last)[None].expand(x.shape)

@@ -129,8 +129,9 @@ def test_reconstructions(name):
     images = torch.rand(4, 1, size, size) * 2 - 1
     want = pipe.reconstruct(images)
     assert want.std() > 0.01
-    torch.testing.assert_close(pipe.compile_for_inference().reconstruct(images), want, atol=1e-4,
-                               rtol=0)
+    torch.testing.assert_close(
+        pipe.compile_for_inference().reconstruct(images), want, atol=1e-4, rtol=0
+    )
 
 
 def test_tokens_and_inpainting():

@@ -130,9 +130,7 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
     from spikediff.cli.models import load_pipeline, steps_of
     from spikediff.guidance import parse_scale
 
-    pipe = load_pipeline(
-        Path(options.source), options.scheduler, event_driven=options.event_driven
-    )
+    pipe = load_pipeline(Path(options.source), options.scheduler, event_driven=options.event_driven)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     scale = None if options.threshold is None else parse_scale(options.threshold)

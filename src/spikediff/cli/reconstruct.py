@@ -45,9 +45,7 @@ def run(arguments: list[str]) -> int:
 
     from spikediff.cli.models import load_pipeline
 
-    pipe = load_pipeline(
-        options.source, device=options.device, event_driven=options.event_driven
-    )
+    pipe = load_pipeline(options.source, device=options.device, event_driven=options.event_driven)
     if not hasattr(pipe, "reconstruct"):
         raise UserError(f"{options.source}: a {type(pipe).__name__} has no autoencoder")
     real = _images(pipe, dataset, data_dir, options)

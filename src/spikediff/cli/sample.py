@@ -61,9 +61,7 @@ def run(arguments: list[str]) -> int:
     from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline, steps_of
 
-    pipe = load_pipeline(
-        options.source, options.scheduler, options.device, options.event_driven
-    )
+    pipe = load_pipeline(options.source, options.scheduler, options.device, options.event_driven)
     with guided(pipe, options.threshold):
         files, variances = write_samples(pipe, options)
     told = {"current_variance": variances} if variances else {}

@@ -37,8 +37,9 @@ class EnergyMeter:
             first layer of neurons where it is not given.
 
     Raises:
-        UserError: The target holds no module, or was compiled for inference; while entered, a parameter took part in an
-            operation that the meter cannot count (the message names the module).
+        UserError: The target holds no module, or was compiled for inference; while entered, a
+            parameter took part in an operation that the meter cannot count (the message names the
+            module).
 
     Example:
         >>> import torch

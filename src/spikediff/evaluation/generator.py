@@ -14,9 +14,18 @@ from spikediff.evaluation.sources import GeneratedImages
 from spikediff.tensor_file import state_digest
 
 _PACKAGE = Path(__file__).parents[1]
-_ROOMS = (
-    "coding data events guidance layers models native neurons pipelines schedulers"
-).split()
+_ROOMS = [
+    "coding",
+    "data",
+    "events",
+    "guidance",
+    "layers",
+    "models",
+    "native",
+    "neurons",
+    "pipelines",
+    "schedulers",
+]
 _SUFFIXES = (".py", ".c", ".h")
 
 

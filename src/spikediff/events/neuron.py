@@ -35,7 +35,8 @@ class PackedNeuron(nn.Module):
         """Return the spikes; `memory` as in `spikediff.neurons.NeuronLayer.forward`."""
         images = current.dim() == 5 and current.dtype == torch.float32
         if memory is not None or not images or not native.suits(current, self.dynamics):
-            return self.neuron(current, memory)
+            spikes: Tensor = self.neuron(current, memory)
+            return spikes
         steps, batch, channels, height, width = current.shape
         last = current.detach().movedim(2, -1).contiguous()  # [T, B, H, W, C]
         words = torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)

@@ -19,8 +19,8 @@ class PackedSpikes:
     """Spikes [T, B, C, H, W] or [T*B, C, H, W], one bit each, channels-last.
 
     It stands in for the dense tensor wherever a layer folds time, concatenates channels or repeats
-    pixels; a synapse reads the bits (`spike_conv2d`). Any other operation of torch unpacks it first,
-    so that a network which mixes spikes with currents still computes what it should.
+    pixels; a synapse reads the bits (`spike_conv2d`). Any other operation of torch unpacks it
+    first, so that a network which mixes spikes with currents still computes what it should.
 
     Attributes:
         words: int64 [T, B, H, W, words]; every segment of the channels starts a word, and bit
@@ -122,10 +122,31 @@ class PackedSpikes:
 
 
 # Python looks operators up in the class and not through `__getattr__`.
-OPERATORS = (
-    "add radd sub rsub mul rmul truediv rtruediv pow neg abs matmul rmatmul getitem iter bool float "
-    "eq ne lt le gt ge"
-).split()
+OPERATORS = [
+    "add",
+    "radd",
+    "sub",
+    "rsub",
+    "mul",
+    "rmul",
+    "truediv",
+    "rtruediv",
+    "pow",
+    "neg",
+    "abs",
+    "matmul",
+    "rmatmul",
+    "getitem",
+    "iter",
+    "bool",
+    "float",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+]
 
 
 def _of_dense(name: str) -> Callable[..., Any]:
@@ -162,7 +183,7 @@ def pack(spikes: Tensor) -> PackedSpikes:
 
 def activity_of(spikes: Tensor) -> float:
     """Return the share of channels that fire within a group of four steps of [T, ...]."""
-    groups = [(group != 0).any(0).float().mean() for group in spikes.split(4)]
+    groups = [(group != 0).any(0).float().mean() for group in torch.split(spikes, 4)]
     return float(torch.stack(groups).mean())
 
 

@@ -21,10 +21,20 @@ class _Geometry(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in (
-            "steps images height width channels out_height out_width out_channels "
-            "taps_y taps_x most_taps_y most_taps_x"
-        ).split()
+        for name in [
+            "steps",
+            "images",
+            "height",
+            "width",
+            "channels",
+            "out_height",
+            "out_width",
+            "out_channels",
+            "taps_y",
+            "taps_x",
+            "most_taps_y",
+            "most_taps_x",
+        ]
     ]
 
 
@@ -40,12 +50,16 @@ def event_weights(weight: Tensor, segments: tuple[int, ...]) -> Tensor:
     blocks, slots = -(-out_channels // block), slots_of(segments)
     padded = weight.new_zeros(blocks * block, int(slots[-1]) + 1, height, width)
     padded[:out_channels, slots] = weight.detach()
-    grouped = padded.unflatten(0, (blocks, block))
+    grouped = padded.view(blocks, block, *padded.shape[1:])
     return grouped.permute(0, 3, 4, 2, 1).contiguous()
 
 
 def event_driven(
-    spikes: PackedSpikes, weights: Tensor, bias: Tensor | None, channels: int, rows: Tensor,
+    spikes: PackedSpikes,
+    weights: Tensor,
+    bias: Tensor | None,
+    channels: int,
+    rows: Tensor,
     columns: Tensor,
 ) -> Tensor:
     """Return the currents [T*B, C_out, H', W'] that spikes cause, channels-last.
@@ -65,8 +79,18 @@ def event_driven(
         padded[:channels] = bias
     out = torch.empty(steps * batch, len(rows), len(columns), channels)
     geometry = _Geometry(
-        steps, batch, height, width, slots, len(rows), len(columns), channels,
-        taps_y, taps_x, rows.shape[1], columns.shape[1],
+        steps,
+        batch,
+        height,
+        width,
+        slots,
+        len(rows),
+        len(columns),
+        channels,
+        taps_y,
+        taps_x,
+        rows.shape[1],
+        columns.shape[1],
     )
     failed = library_of().synapse_forward(
         pointer(spikes.words.contiguous()),
@@ -113,7 +137,9 @@ def spike_conv2d(
     _, _, height, width, _ = window.words.shape
     rows = convolution_taps(height, weight.shape[2], stride, padding)
     columns = convolution_taps(width, weight.shape[3], stride, padding)
-    out = event_driven(window, event_weights(weight, window.segments), bias, len(weight), rows, columns)
+    out = event_driven(
+        window, event_weights(weight, window.segments), bias, len(weight), rows, columns
+    )
     return out.view(window.spiking_steps, -1, *out.shape[1:])
 
 
@@ -134,7 +160,9 @@ class EventConv2d(nn.Module):
         self.out_channels = conv.out_channels
         self.kernel_size = conv.kernel_size
         self.options: dict[str, Any] = {
-            "stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation
+            "stride": conv.stride,
+            "padding": conv.padding,
+            "dilation": conv.dilation,
         }
         if self.transposed:
             self.options["output_padding"] = conv.output_padding

@@ -22,9 +22,7 @@ def convolution_taps(
         [[[1, 0], [2, 1], [-1, -1]], [[0, 0], [1, 1], [-1, -1]]]
     """
     out = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    reads = [
-        [(k, o * stride + k * dilation - padding) for k in range(kernel)] for o in range(out)
-    ]
+    reads = [[(k, o * stride + k * dilation - padding) for k in range(kernel)] for o in range(out)]
     return _table(reads, size)
 
 

@@ -23,6 +23,7 @@ class NormedShortcut(nn.Module):
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised window."""
         return over_time(self.norm, over_time(self.conv, x))
 
 

@@ -18,10 +18,16 @@ HEADER = "spikediff.h"
 
 # -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a
 # shared library it may switch the whole process to flushing small numbers to zero.
-FLAGS = (
-    "-std=gnu11 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off -fPIC -shared "
-    "-fvisibility=hidden"
-).split()
+FLAGS = [
+    "-std=gnu11",
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+]
 
 # The key of a library, and what the compiler is told; `library.py` chooses by the running machine.
 X86 = {"baseline": "x86-64", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}

@@ -20,9 +20,15 @@ class NeuronOptions(ctypes.Structure):
     """`neuron_options` of spikediff.h, field by field."""
 
     _fields_ = [
-        *((name, ctypes.c_float) for name in "decay gain rest threshold reset v_init".split()),
-        *((name, ctypes.c_float) for name in "width height centre".split()),
-        *((name, ctypes.c_int32) for name in "soft strict detach_reset decay_input fused".split()),
+        *(
+            (name, ctypes.c_float)
+            for name in ["decay", "gain", "rest", "threshold", "reset", "v_init"]
+        ),
+        *((name, ctypes.c_float) for name in ["width", "height", "centre"]),
+        *(
+            (name, ctypes.c_int32)
+            for name in ["soft", "strict", "detach_reset", "decay_input", "fused"]
+        ),
         ("surrogate", ctypes.c_int32),
     ]
 

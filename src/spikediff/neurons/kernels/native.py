@@ -86,9 +86,7 @@ def backward(
     return grad.to(current.dtype), grad_decay
 
 
-def forward_packed(
-    current: Tensor, words: Tensor, decay: Decay, dynamics: Dynamics
-) -> int:
+def forward_packed(current: Tensor, words: Tensor, decay: Decay, dynamics: Dynamics) -> int:
     """Write the spikes of a window from rest as bits over channels.
 
     Args:
