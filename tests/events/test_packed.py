@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate, silu
 
-from spikediff.events import PackedNeuron, PackedSpikes, activity_of, pack
+from spikediff.events import PackedNeuron, PackedSpikes, pack
 from spikediff.layers.resampling import nearest_upsample
 from spikediff.layers.time import fold_time, unfold_time
 from spikediff.native import native
@@ -18,6 +18,12 @@ CHANNELS = [1, 3, 48, 63, 64, 65, 130]
 
 def random_spikes(*shape, rate=0.3, seed=0):
     return (torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) < rate).float()
+
+
+def activity_of(spikes):
+    """Return the share of the channels that fire at all in a group of four steps, by definition."""
+    groups = [(spikes[t : t + 4] != 0).any(0).double().mean() for t in range(0, len(spikes), 4)]
+    return (sum(groups) / len(groups)).item()
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
@@ -39,10 +45,10 @@ def test_activity_is_that_of_the_dense_window(channels, steps):
     fired = PackedNeuron(IF())(current)
     dense = fired.dense()
     assert torch.equal(dense, IF()(current))
-    groups = [(dense[t : t + 4] != 0).any(0).double().mean() for t in range(0, steps, 4)]
-    by_hand = (sum(groups) / len(groups)).item()
-    for told in (fired.activity, pack(dense).activity, activity_of(dense)):
-        assert told == pytest.approx(by_hand, abs=1e-6)
+    for packed in (fired, pack(dense)):
+        assert packed.activity == pytest.approx(activity_of(dense), abs=1e-6)
+        by_image = [activity_of(dense[:, k : k + 1]) for k in range(2)]
+        assert packed.activity_by_image().tolist() == pytest.approx(by_image, abs=1e-6)
 
 
 NEURONS = [

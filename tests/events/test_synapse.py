@@ -9,6 +9,7 @@ from torch.nn.functional import conv2d
 
 from spikediff.events import EventConv2d, pack, spike_conv2d, synapse
 from spikediff.events.synapse import BREAK_EVEN, can_be_event_driven
+from spikediff.layers.pointwise import pointwise_conv
 from spikediff.native import native
 
 pytestmark = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
@@ -158,6 +159,20 @@ def test_above_break_even_the_dense_path_agrees(monkeypatch):
             event(folded), conv(folded.contiguous(memory_format=torch.channels_last))
         )
     assert len(calls) == 1  # floats are convolved as ever
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(40, 24, 3, padding=1), pointwise_conv(40, 24)])
+def test_an_image_does_not_depend_on_its_batch(conv):
+    """The busy one is convolved densely, alone or beside idle ones, and those are not."""
+    rates = (0.1, 0.9, 0.3, 0.95, 0.2)
+    images = [random_spikes(6, 1, 40, 7, 7, rate=r, seed=i) for i, r in enumerate(rates)]
+    event = EventConv2d(conv)
+    together = event(pack(torch.cat(images, dim=1)).flatten(0, 1)).unflatten(0, (6, -1))
+    for k, image in enumerate(images):
+        alone = event(pack(image).flatten(0, 1))
+        assert torch.equal(alone, together[:, k]), f"rate {rates[k]}"
+    want = conv(torch.cat(images, dim=1).flatten(0, 1)).unflatten(0, (6, -1))
+    torch.testing.assert_close(together, want.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_the_function_takes_dense_and_packed_windows():

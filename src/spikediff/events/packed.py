@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from spikediff.native import library_of, pointer
 
 WORD = 64
+ONES = torch.tensor([byte.bit_count() for byte in range(256)])  # bits that are set, by byte
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,22 @@ class PackedSpikes:
         """Return the window with every pixel repeated twice along height and width."""
         words = self.words.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         return self._with(words=words)
+
+    def images(self, chosen: Tensor) -> "PackedSpikes":
+        """Return the window of some images, chosen by a mask [B]; `activity` stays that of all."""
+        return self._with(words=self.words[:, chosen])
+
+    def activity_by_image(self) -> Tensor:
+        """Return the activity of every image [B]."""
+        _, batch, height, width, _ = self.words.shape
+        counts = torch.zeros(batch, dtype=torch.int64)
+        groups = self.words.split(4)  # type: ignore[no-untyped-call]
+        for group in groups:
+            fires = group[0].clone()
+            for step in group[1:]:
+                fires |= step  # [B, H, W, words]
+            counts += ONES[fires.view(torch.uint8).int()].flatten(1).sum(1)
+        return counts / (len(groups) * height * width * self.channels)
 
     def _with(self, **changes: Any) -> "PackedSpikes":
         return replace(self, **changes)

@@ -14,7 +14,6 @@ from pathlib import Path
 from zlib import crc32
 
 SOURCES = ("neuron.c", "synapse.c")
-HEADER = "spikediff.h"
 
 # -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a
 # shared library it may switch the whole process to flushing small numbers to zero.
@@ -47,7 +46,8 @@ def file_name(key: str) -> str:
 
 def fingerprint() -> int:
     """Return what tells these sources from others; a library carries that of its own."""
-    return crc32(b"".join(Path(__file__).with_name(n).read_bytes() for n in (HEADER, *SOURCES)))
+    files = sorted(Path(__file__).parent.glob("*.[ch]"))
+    return crc32(b"".join(path.read_bytes() for path in files))
 
 
 def compiler() -> str | None:
