@@ -110,6 +110,7 @@ print(native_name())
 """
 
 
+@pytest.mark.slow
 @needs_native
 def test_on_an_older_processor_the_spikes_are_those_of_torch_there():
     env = {k: v for k, v in os.environ.items() if k != "SPIKEDIFF_NATIVE"}

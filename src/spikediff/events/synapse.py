@@ -10,6 +10,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.taps import convolution_taps, transposed_taps
+from spikediff.layers.time import unfold_time
 from spikediff.native import library_of, pointer
 
 # Above this activity a dense convolution is not slower (docs/performance.md has the measurement).
@@ -184,8 +185,7 @@ class EventConv2d(nn.Module):
         out = event_driven(x, weights, self.bias, self.out_channels, rows, columns)
         if busy.any():
             dense = self._convolve(x.images(busy).dense())
-            steps = (x.spiking_steps, -1)
-            out.unflatten(0, steps)[:, busy] = dense.unflatten(0, steps)
+            unfold_time(out, x.spiking_steps)[:, busy] = unfold_time(dense, x.spiking_steps)
         return out
 
     def _convolve(self, x: Tensor) -> Tensor:
