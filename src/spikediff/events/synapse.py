@@ -10,6 +10,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.taps import convolution_taps, transposed_taps
+from spikediff.layers.time import unfold_time
 from spikediff.native import library_of, pointer
 
 # Above this activity a dense convolution is not slower (docs/performance.md has the measurement).
@@ -185,7 +186,8 @@ def spike_conv2d(
 class EventConv2d(nn.Module):
     """A convolution, transposed or not, that is event-driven where spikes come as bits.
 
-    Currents, and spikes of an activity above `BREAK_EVEN`, go through the dense convolution.
+    Currents, and images whose spikes have an activity above `BREAK_EVEN`, go through the dense
+    convolution. It is decided by image, so that the rounding of one does not depend on its batch.
 
     Args:
         conv: What it stands for; one group, zero padding.
@@ -212,12 +214,20 @@ class EventConv2d(nn.Module):
 
     def forward(self, x: PackedSpikes | Tensor) -> Tensor:
         """Return the currents."""
-        if isinstance(x, PackedSpikes):
-            if x.activity <= BREAK_EVEN:
-                rows, columns = (self._taps(axis, x.shape[axis - 2]) for axis in (0, 1))
-                weights = self._weights(x.segments)
-                return event_driven(x, weights, self.bias, self.out_channels, rows, columns)
-            x = x.dense()
+        if not isinstance(x, PackedSpikes):
+            return self._convolve(x)
+        busy = x.activity_by_image() > BREAK_EVEN  # [B]
+        if len(busy) and busy.all():
+            return self._convolve(x.dense())
+        rows, columns = (self._taps(axis, x.shape[axis - 2]) for axis in (0, 1))
+        weights = self._weights(x.segments)
+        out = event_driven(x, weights, self.bias, self.out_channels, rows, columns)
+        if busy.any():
+            dense = self._convolve(x.images(busy).dense())
+            unfold_time(out, x.spiking_steps)[:, busy] = unfold_time(dense, x.spiking_steps)
+        return out
+
+    def _convolve(self, x: Tensor) -> Tensor:
         convolve = conv_transpose2d if self.transposed else conv2d
         return convolve(x, self.weight, self.bias, **self.options)
 

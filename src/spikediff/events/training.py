@@ -37,7 +37,7 @@ def train_event_driven(model: nn.Module, spiking_steps: int) -> None:
 
 
 class SpikeConv2d(nn.Conv2d):
-    """A `Conv2d` that computes by events where it is trained on spikes; see `train_event_driven`."""
+    """A `Conv2d` that computes by events where it is trained on spikes (`train_event_driven`)."""
 
     spiking_steps: int
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 SOURCES = ("neuron.c", "synapse.c", "weight_gradient.c", "weights.c", "bits.c")
 
@@ -43,6 +44,12 @@ def file_name(key: str) -> str:
     return f"_spikediff_{key}.so"
 
 
+def fingerprint() -> int:
+    """Return what tells these sources from others; a library carries that of its own."""
+    files = sorted(Path(__file__).parent.glob("*.[ch]"))
+    return crc32(b"".join(path.read_bytes() for path in files))
+
+
 def compiler() -> str | None:
     """Return the C compiler, `$CC` or the system's; None where there is none."""
     names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
@@ -64,10 +71,11 @@ def build(folder: Path) -> list[Path]:
         print("spikediff: no C compiler; the neurons and synapses run in plain torch")
         return made
     sources = [str(Path(__file__).with_name(name)) for name in SOURCES]
+    known = f"-DFINGERPRINT={fingerprint()}u"
     for key, flags in targets().items():
         library = folder / file_name(key)
         for threads in (["-fopenmp"], []):  # one thread is better than no kernel
-            whole = [command, *FLAGS, *flags, *threads, *sources, "-o", str(library), "-lm"]
+            whole = [command, *FLAGS, known, *flags, *threads, *sources, "-o", str(library), "-lm"]
             done = subprocess.run(whole, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 made.append(library)

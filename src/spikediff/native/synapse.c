@@ -175,6 +175,23 @@ EXPORT int64_t synapse_pack(const float *spikes, uint64_t *words, int64_t steps,
   return refused ? -1 : active;
 }
 
+/* Channels of an image that fire at all, summed over pixels and groups of GROUP steps: words [steps,
+ * images, words] -> counts [images]. */
+EXPORT void synapse_activity(const uint64_t *words, int64_t *counts, int64_t steps, int64_t images,
+                             int64_t per_image) {
+  for (int64_t image = 0; image < images; image++) {
+    counts[image] = 0;
+    for (int64_t first = 0; first < steps; first += GROUP) {
+      const int64_t end = first + GROUP < steps ? first + GROUP : steps;
+      for (int64_t i = 0; i < per_image; i++) {
+        uint64_t any = 0;
+        for (int64_t t = first; t < end; t++) any |= words[(t * images + image) * per_image + i];
+        counts[image] += __builtin_popcountll(any);
+      }
+    }
+  }
+}
+
 /* Bits [pixels, words] -> channels-last floats [pixels, channels]. */
 EXPORT void synapse_unpack(const uint64_t *words, float *spikes, int64_t pixels, int64_t channels,
                            int threads) {

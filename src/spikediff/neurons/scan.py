@@ -92,7 +92,7 @@ def scan(
         )
         return spikes, NeuronState(v, net_spikes)
     if kernel_for(current, dynamics) == "native":
-        spikes, v = native.forward(current, float(decay), dynamics, v)
+        spikes, v = native.forward(current, decay, dynamics, v)
         return spikes, NeuronState(v)
     spikes, last, _ = reference.forward(current, NeuronState(v, net_spikes), decay, dynamics, False)
     return spikes, last

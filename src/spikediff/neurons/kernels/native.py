@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spikediff.native import NeuronOptions, library_of, native, pointer
-from spikediff.neurons.dynamics import Dynamics
+from spikediff.neurons.dynamics import Decay, Dynamics
 from spikediff.neurons.surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
 
 MAX_STEPS = 128  # as in spikediff.h
@@ -30,7 +30,7 @@ def suits(current: Tensor, dynamics: Dynamics) -> bool:
 
 
 def forward(
-    current: Tensor, decay: float, dynamics: Dynamics, v_first: Tensor | None = None
+    current: Tensor, decay: Decay, dynamics: Dynamics, v_first: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the spikes [T, ...] and the membrane after them [...], float32.
 
@@ -57,7 +57,7 @@ def forward(
 
 
 def backward(
-    current: Tensor, grad_spikes: Tensor, decay: float, dynamics: Dynamics, with_decay: bool
+    current: Tensor, grad_spikes: Tensor, decay: Decay, dynamics: Dynamics, with_decay: bool
 ) -> tuple[Tensor, float]:
     """Return dL/dI [T, ...] of a window that started from rest, and dL/d(decay).
 
@@ -86,7 +86,7 @@ def backward(
     return grad.to(current.dtype), grad_decay
 
 
-def forward_packed(current: Tensor, words: Tensor, decay: float, dynamics: Dynamics) -> int:
+def forward_packed(current: Tensor, words: Tensor, decay: Decay, dynamics: Dynamics) -> int:
     """Write the spikes of a window from rest as bits over channels.
 
     Args:
@@ -111,8 +111,16 @@ def forward_packed(current: Tensor, words: Tensor, decay: float, dynamics: Dynam
     return active
 
 
-def options(decay: float, dynamics: Dynamics) -> NeuronOptions:
-    """Return a neuron's constants as C has them."""
+def options(decay: Decay, dynamics: Dynamics) -> NeuronOptions:
+    """Return a neuron's constants as C has them.
+
+    They round as the branches of `spikediff.neurons.charge` do: a decay that is a number joins the
+    sum in one rounding, a tensor in two; and without a leak there is no rest potential.
+    """
+    idle = isinstance(decay, float) and decay == 1.0 and not dynamics.decay_input
+    centred = idle or dynamics.v_rest == 0.0
+    fused = isinstance(decay, float) and centred and not dynamics.decay_input
+    decay = float(decay)
     kind, width, height, centre = _surrogate(dynamics.surrogate) or (0, 1.0, 1.0, 0.0)
     rest = dynamics.v_rest
     return NeuronOptions(
@@ -129,6 +137,7 @@ def options(decay: float, dynamics: Dynamics) -> NeuronOptions:
         strict=dynamics.strict_threshold,
         detach_reset=dynamics.detach_reset,
         decay_input=dynamics.decay_input,
+        fused=fused,
         surrogate=kind,
     )
 

@@ -142,7 +142,7 @@ def parametric_leaky_integrate_and_fire_backward(
 
 def _forward(current: Tensor, decay: float | Tensor, dynamics: Dynamics) -> Tensor:
     if choice.kernel_for(current, dynamics) == "native":
-        return native.forward(current, float(decay), dynamics)[0]
+        return in_layout_of(current, native.forward(current, decay, dynamics)[0])
     state = dynamics.fresh_state(current[0])
     return reference.forward(current, state, decay, dynamics, keep_membrane=False)[0]
 
@@ -156,10 +156,17 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     """Return dL/dI [T, ...] and dL/d(decay), 0-dim; the latter is 0 where it is not asked for."""
     if choice.kernel_for(current, dynamics) == "native":
-        grad, share = native.backward(current, grad_spikes, float(decay), dynamics, with_decay)
+        grad, share = native.backward(current, grad_spikes, decay, dynamics, with_decay)
         like = decay if isinstance(decay, Tensor) else current
-        return grad, like.new_tensor(share)
-    return reference.backward_of_window(current, grad_spikes, decay, dynamics, with_decay)
+        return in_layout_of(current, grad), like.new_tensor(share)
+    grad, shared = reference.backward_of_window(current, grad_spikes, decay, dynamics, with_decay)
+    return in_layout_of(current, grad), shared
+
+
+def in_layout_of(current: Tensor, result: Tensor) -> Tensor:
+    """Return a result with the strides that `torch.compile` was told of: those of `empty_like`."""
+    promised = torch.empty_like(current, device="meta").stride()
+    return result if result.stride() == promised else torch.empty_like(current).copy_(result)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
