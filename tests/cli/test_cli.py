@@ -1,14 +1,18 @@
 """The command line as a user types it: what it prints, writes and returns."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from spikediff.cli import COMMANDS, main
+from spikediff.native import native_name
 from spikediff.training import recipe_from, save_recipe
 
 
@@ -98,6 +102,34 @@ def test_sample(run_folder, tmp_path):
     assert not (one / "denoising.gif").exists()
 
 
+def test_sample_event_driven(run_folder, tmp_path):
+    """In a network this small nothing flips; eight bits hide the rounding of what is left."""
+    options = ["--num-images", "3", "--num-inference-steps", "3", "--no-gif"]
+    pixels, told = [], []
+    for flag in ([], ["--event-driven"]):
+        out, figures = tmp_path / f"out{len(flag)}", tmp_path / "s.json"
+        command = ["sample", str(run_folder), "--output", str(out), "--json", str(figures)]
+        assert main([*command, *options, *flag]) == 0
+        files = sorted(out.glob("seed-*.png"))
+        pixels.append(np.stack([np.array(Image.open(file)) for file in files]).astype(int))
+        told.append(json.loads(figures.read_text())["event_driven"])
+    assert told == [False, True]
+    assert pixels[0].shape == (3, 8, 8)
+    assert abs(pixels[0] - pixels[1]).max() <= 1
+
+
+def test_the_help_of_event_driven_says_why_it_is_off(capsys):
+    for command in ("sample", "evaluate", "reconstruct"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = " ".join(re.sub(r"[│\s]+", " ", capsys.readouterr().out).split())
+        assert "--event-driven" in said
+        assert "rounding differs" in said
+    with pytest.raises(SystemExit):
+        main(["energy", "--help"])
+    assert "--event-driven" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "dpmsolver++", "unipc", "deis"])
 def test_schedulers_by_name(scheduler, run_folder, tmp_path):
     arguments = ["--num-images", "2", "--num-inference-steps", "3", "--scheduler", scheduler]
@@ -120,9 +152,24 @@ def test_a_run_that_is_not_finished_can_be_sampled(run_folder, tmp_path):
 def test_info(run_folder, tmp_path, capsys):
     assert main(["info", "--json", str(tmp_path / "i.json")]) == 0
     assert "sddpm/digits" in capsys.readouterr().out
-    assert "digits" in json.loads((tmp_path / "i.json").read_text())["data sets"]
+    told = json.loads((tmp_path / "i.json").read_text())
+    assert "digits" in told["data sets"]
+    name = native_name()
+    used = "none: run python -m spikediff.native.build" if name == "none" else name
+    assert told["machine"]["neuron kernels"] == used
     assert main(["info", str(run_folder)]) == 0
     assert "neuron_layers" in capsys.readouterr().out
+
+
+def test_info_says_how_to_get_the_kernels():
+    done = subprocess.run(
+        [sys.executable, "-m", "spikediff", "info"],
+        env=os.environ | {"SPIKEDIFF_NATIVE": "none"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "none: run python -m spikediff.native.build" in done.stdout
 
 
 def test_demo(tmp_path, capsys):
@@ -152,6 +199,9 @@ BAD = [
     ([], "usage"),
     (["train"], "give a recipe first"),
     (["train", "absent.yaml"], "no such recipe"),
+    (["sample", "RUN", "--event-driven", "--device", "cuda"], "CPU only"),
+    (["evaluate", "RUN", "--event-driven", "--device", "cuda"], "CPU only"),
+    (["energy", "RUN", "--event-driven"], "nrecognized"),
     (["train", "sddpm/digits", "--optimiser.lr", "1"], "did you mean --optimizer.lr"),
     (["train", "sddpm/digits", "--optimizer.lr", "fast"], "optimizer.lr"),
     (["train", "sddpm/digits", "--resume", "--overwrite"], "exclude each other"),

@@ -16,7 +16,8 @@ from PIL import Image
 from pixel_features import PIXELS, PROTOCOL
 from spikediff.cli import main
 from spikediff.evaluation.features import FEATURES
-from spikediff.models import SpikingUNet
+from spikediff.evaluation.generator import pipeline_images
+from spikediff.models import SpikingUNet, ddpm_unet
 from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.schedulers import make_scheduler
 from spikediff.training import recipe_from, save_recipe
@@ -114,6 +115,8 @@ BAD = [
     (["MODEL", "--dataset", "mnist"], "data_dir"),
     (["MODEL", "--scheduler", "dimm"], "did you mean 'ddim'"),
     (["MODEL", "--device", "tpu"], "device"),
+    (["data:digits/train", "--dataset", "digits", "--event-driven"], "are there already"),
+    (["MODEL", "--event-driven", "--device", "cuda"], "CPU only"),
     (["MODEL", "--features", "fadd"], "has no features 'fadd'"),
     (["MODEL", "--feature-weights", "absent.pth"], "no such file"),
     (["MODEL", "--statistics", "absent.npz"], "leave --statistics out"),
@@ -133,6 +136,30 @@ def test_bad_input_gets_one_line_and_code_2(arguments, word, model, common, tmp_
     assert word in lines[0]
     assert not (tmp_path / "out.json").exists()
     assert not (tmp_path / "cache" / "work").exists()
+
+
+def test_event_driven_images_are_kept_apart(model, common, tmp_path):
+    plain = json.loads(evaluate(model, *common, *STEPS, to=tmp_path / "a.json"))
+    work = tmp_path / "cache" / "work"
+    before = set(work.rglob("*"))
+    options = [*common, *STEPS, "--event-driven"]
+    result = json.loads(evaluate(model, *options, to=tmp_path / "b.json"))
+    assert set(work.rglob("*")) > before, "made anew, not read"
+    assert result["source"]["event_driven"] is True
+    assert "event_driven" not in plain["source"]
+    for name, value in result["metrics"].items():
+        assert value["mean"] == pytest.approx(plain["metrics"][name]["mean"], rel=1e-3)
+
+
+def test_a_fingerprint_knows_of_event_driven_where_no_weight_tells():
+    """A network without a norm to fold keeps its weights."""
+    unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)).eval()
+    pipe = SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
+    before = pipeline_images(pipe)
+    after = pipeline_images(pipe.compile_for_inference())
+    weights = [source.description["weights_sha256"] for source in (before, after)]
+    assert weights[0] == weights[1]
+    assert before.fingerprint != after.fingerprint
 
 
 @pytest.mark.slow

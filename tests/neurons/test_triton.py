@@ -123,13 +123,3 @@ def test_blocks_are_powers_of_two_and_fit_into_registers(steps):
     assert block % threads == 0
     assert block & (block - 1) == 0
     assert steps * block // threads <= 64
-
-
-def test_spikes_keep_the_layout_that_the_operator_promises():
-    # [T, B, H, C] -> [T, B, C, H]: dense, but neither contiguous nor channels-last images
-    current = torch.randn(3, 2, 5, 4, generator=torch.Generator().manual_seed(0)).transpose(2, 3)
-    torch.library.opcheck(
-        torch.ops.spikediff.leaky_integrate_and_fire.default,
-        (current, 1.0, 1.0, 0.0, None, False, False, False, "atan", [2.0]),
-        test_utils="test_faketensor",
-    )

@@ -5,13 +5,22 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from spikediff.errors import UserError
 
 Options = TypeVar("Options")
+
+# An option of every command that runs a network and does not train it.
+EventDriven = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="Compile the networks for inference: spikes as bits, only what fires is computed. "
+        "Faster on a CPU; off by default, because rounding differs and with it images now and then."
+    ),
+]
 
 
 def parse(

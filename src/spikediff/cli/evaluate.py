@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import EventDriven, parse, write_json
 from spikediff.cli.run_data import cache_folder, find_dataset
 from spikediff.errors import UserError
 
@@ -49,6 +49,7 @@ class EvaluateOptions:
     """Images at a time, and in a file of the work folder; it does not change them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    event_driven: EventDriven = False
     cache_dir: Path | None = None
     """Keeps features of real images; $SPIKEDIFF_CACHE or ~/.cache/spikediff."""
     work_dir: Path | None = None
@@ -66,7 +67,7 @@ def run(arguments: list[str]) -> int:
 
     from spikediff.evaluation.run import evaluate
 
-    processes = PartialState(cpu=options.device == "cpu")
+    processes = PartialState(cpu=options.device == "cpu" or options.event_driven)
     if options.device == "cuda" and processes.device.type != "cuda":
         raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
     settings = _settings(options)
@@ -85,6 +86,10 @@ def _check(options: EvaluateOptions) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
     if options.seed < 0:
         raise UserError("--seed must be 0 or more")
+    if options.event_driven:
+        from spikediff.cli.models import check_event_driven
+
+        check_event_driven(options.device)
 
 
 def _settings(options: EvaluateOptions) -> Any:
@@ -117,13 +122,15 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
     if source is not None:
         if options.threshold is not None:
             raise UserError("--threshold guides a model, but the images are there already")
+        if options.event_driven:
+            raise UserError("--event-driven runs a model, but the images are there already")
         return source
 
     from spikediff.cli.guided import guided_images
     from spikediff.cli.models import load_pipeline, steps_of
     from spikediff.guidance import parse_scale
 
-    pipe = load_pipeline(Path(options.source), options.scheduler)
+    pipe = load_pipeline(Path(options.source), options.scheduler, event_driven=options.event_driven)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     scale = None if options.threshold is None else parse_scale(options.threshold)

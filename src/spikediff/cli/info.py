@@ -37,6 +37,7 @@ def _installed() -> dict[str, dict[str, Any]]:
 
     from spikediff.cli.recipes import shipped_recipes
     from spikediff.data import DATASETS
+    from spikediff.native import native_name
     from spikediff.schedulers import SCHEDULERS
     from spikediff.training.precision import cpu_has_bf16
     from spikediff.training.run_folder import environment
@@ -49,12 +50,18 @@ def _installed() -> dict[str, dict[str, Any]]:
             "platform": here["platform"],
             "cpus": here["cpus"],
             "cpu_bf16": cpu_has_bf16(),
+            "neuron kernels": _kernels(native_name()),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         },
         "recipes": {name: str(path) for name, path in shipped_recipes().items()},
         "data sets": {name: row.summary for name, row in DATASETS.items()},
         "schedulers": {name: cls for name, (cls, _) in SCHEDULERS.items()},
     }
+
+
+def _kernels(name: str) -> str:
+    """Return which compiled library is used, or what to do where there is none."""
+    return "none: run python -m spikediff.native.build" if name == "none" else name
 
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,9 @@ from typing import Any
 from spikediff.errors import UserError
 
 
-def load_pipeline(source: Path, scheduler: str | None = None, device: str = "cpu") -> Any:
+def load_pipeline(
+    source: Path, scheduler: str | None = None, device: str = "cpu", event_driven: bool = False
+) -> Any:
     """Load a pipeline, of the class that its network is sampled with.
 
     Args:
@@ -14,9 +16,11 @@ def load_pipeline(source: Path, scheduler: str | None = None, device: str = "cpu
             checkpoint is taken.
         scheduler: Key of `spikediff.schedulers.SCHEDULERS`; None keeps the pipeline's own.
         device: "cpu", "cuda", or "auto" for the better of the two that is there.
+        event_driven: Whether to compile the networks for inference; "auto" is the CPU then.
 
     Raises:
-        UserError: There is no model, or its files are damaged; no such scheduler or device.
+        UserError: There is no model, or its files are damaged; no such scheduler or device; an
+            event-driven network is asked for elsewhere than on the CPU.
     """
     from spikediff.training.trained import load_trained
 
@@ -27,7 +31,20 @@ def load_pipeline(source: Path, scheduler: str | None = None, device: str = "cpu
 
         measured = _calibration(source) if scheduler == "analytic-dpm" else {}
         pipe.scheduler = make_scheduler(scheduler, {**pipe.scheduler.config, **measured})
-    return pipe.to(_choose_device(device))
+    if not event_driven:
+        return pipe.to(_choose_device(device))
+    check_event_driven(device)
+    return pipe.to("cpu").compile_for_inference()
+
+
+def check_event_driven(device: str) -> None:
+    """Refuse to run event by event elsewhere than on the CPU.
+
+    Raises:
+        UserError: The device is "cuda".
+    """
+    if device == "cuda":
+        raise UserError("--event-driven: runs on the CPU only; leave out --device cuda")
 
 
 def denoiser_of(pipe: Any, source: Path) -> Any:

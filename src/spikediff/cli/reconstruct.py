@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import EventDriven, parse, write_json
 from spikediff.cli.run_data import find_dataset
 from spikediff.errors import UserError
 
@@ -31,6 +31,7 @@ class ReconstructOptions:
     """Images at a time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    event_driven: EventDriven = False
     json: Path | None = None
     """Also write the figures for a program to read."""
 
@@ -44,12 +45,13 @@ def run(arguments: list[str]) -> int:
 
     from spikediff.cli.models import load_pipeline
 
-    pipe = load_pipeline(options.source, device=options.device)
+    pipe = load_pipeline(options.source, device=options.device, event_driven=options.event_driven)
     if not hasattr(pipe, "reconstruct"):
         raise UserError(f"{options.source}: a {type(pipe).__name__} has no autoencoder")
     real = _images(pipe, dataset, data_dir, options)
     made = _reconstructed(pipe, real, options.batch_size)
     figures = {"dataset": dataset, "split": options.split, "images": len(real)}
+    figures |= {"event_driven": True} if options.event_driven else {}
     figures |= _measure(real, made)
     _draw(real, made, options.output)
     for name, value in figures.items():

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import EventDriven, parse, write_json
 from spikediff.errors import UserError
 
 _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at most so many
@@ -45,6 +45,7 @@ class SampleOptions:
     """Whether to write the GIF."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    event_driven: EventDriven = False
     json: Path | None = None
     """Also write what was done, for a program to read."""
 
@@ -60,7 +61,7 @@ def run(arguments: list[str]) -> int:
     from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline, steps_of
 
-    pipe = load_pipeline(options.source, options.scheduler, options.device)
+    pipe = load_pipeline(options.source, options.scheduler, options.device, options.event_driven)
     with guided(pipe, options.threshold):
         files, variances = write_samples(pipe, options)
     told = {"current_variance": variances} if variances else {}
@@ -73,6 +74,7 @@ def run(arguments: list[str]) -> int:
             "scheduler": type(pipe.components.get("scheduler")).__name__,
             "num_inference_steps": steps_of(pipe, options.num_inference_steps),
             "threshold": options.threshold,
+            "event_driven": options.event_driven,
             "seeds": [options.seed, options.seed + options.num_images - 1],
             "files": [str(path) for path in files],
         },

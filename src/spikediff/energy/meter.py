@@ -37,8 +37,9 @@ class EnergyMeter:
             first layer of neurons where it is not given.
 
     Raises:
-        UserError: The target holds no module; while entered, a parameter took part in an
-            operation that the meter cannot count (the message names the module).
+        UserError: The target holds no module, or was compiled for inference; while entered, a
+            parameter took part in an operation that the meter cannot count (the message names the
+            module).
 
     Example:
         >>> import torch
@@ -285,6 +286,11 @@ def _name(operation: Any) -> str:
 
 def _modules_of(target: Any) -> dict[str, nn.Module]:
     """Return the models to observe, by the prefix of their layers' names."""
+    if getattr(target, "event_driven", False):
+        raise UserError(
+            "EnergyMeter: compiled for inference, where spikes are bits and norms are folded; "
+            "measure the model that it came from"
+        )
     if isinstance(target, nn.Module):
         return {"": target}
     parts = getattr(target, "components", {})

@@ -14,7 +14,19 @@ from spikediff.evaluation.sources import GeneratedImages
 from spikediff.tensor_file import state_digest
 
 _PACKAGE = Path(__file__).parents[1]
-_ROOMS = ("coding", "data", "guidance", "layers", "models", "neurons", "pipelines", "schedulers")
+_ROOMS = [
+    "coding",
+    "data",
+    "events",
+    "guidance",
+    "layers",
+    "models",
+    "native",
+    "neurons",
+    "pipelines",
+    "schedulers",
+]
+_SUFFIXES = (".py", ".c", ".h")
 
 
 def pipeline_images(
@@ -53,6 +65,8 @@ def pipeline_images(
         "first_seed": seed,
         "device": pipe.device.type,
     }
+    if getattr(pipe, "event_driven", False):
+        description["event_driven"] = True  # its rounding differs
 
     def make(seeds: Sequence[int]) -> Tensor:
         images: Tensor = pipe(
@@ -80,7 +94,8 @@ def _code_sha256() -> str:
     """Return the SHA-256 of the code that makes images; a changed network makes other ones."""
     digest = hashlib.sha256()
     for room in _ROOMS:
-        for path in sorted((_PACKAGE / room).rglob("*.py")):
+        files = (_PACKAGE / room).rglob("*")
+        for path in sorted(file for file in files if file.suffix in _SUFFIXES):
             digest.update(path.relative_to(_PACKAGE).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

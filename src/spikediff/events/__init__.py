@@ -3,16 +3,18 @@
 from spikediff.events.compile import compile_for_inference
 from spikediff.events.folding import fold_norms
 from spikediff.events.neuron import PackedNeuron
-from spikediff.events.packed import PackedSpikes, activity_of, pack
+from spikediff.events.packed import PackedSpikes, pack
 from spikediff.events.synapse import EventConv2d, spike_conv2d
+from spikediff.events.training import SpikeConv2d, train_event_driven
 
 __all__ = [
     "EventConv2d",
     "PackedNeuron",
     "PackedSpikes",
-    "activity_of",
+    "SpikeConv2d",
     "compile_for_inference",
     "fold_norms",
     "pack",
     "spike_conv2d",
+    "train_event_driven",
 ]

@@ -49,10 +49,12 @@ def compile_for_inference(model: Model) -> Model:
             f"compile_for_inference: the event-driven form runs float32 on the CPU, the model is "
             f"{first.dtype} on {first.device.type}"
         )
-    compiled = copy.deepcopy(model).eval().requires_grad_(False)
+    compiled = copy.deepcopy(model).eval()
     fold_norms(compiled)
-    if native() is not None:
+    if native() is not None and any(map(can_be_event_driven, compiled.modules())):
         _replace(compiled)
+    compiled.requires_grad_(False)
+    compiled.event_driven = True  # type: ignore[assignment]  # the energy meter refuses it
     compiled.save_pretrained = _refuse_to_save  # type: ignore[assignment]
     return compiled
 
@@ -60,6 +62,8 @@ def compile_for_inference(model: Model) -> Model:
 def _replace(module: nn.Module) -> None:
     """Replace neurons and convolutions below a module."""
     for name, child in module.named_children():
+        if isinstance(child, PackedNeuron | EventConv2d):
+            continue  # compiled already
         if can_be_packed(child):
             setattr(module, name, PackedNeuron(child))  # type: ignore[arg-type]
         elif can_be_event_driven(child):

@@ -47,7 +47,8 @@ def _fold_pair(module: nn.Module, synapse: str, norm: str = "norm") -> Tensor | 
 
 def _affine(norm: nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm) -> tuple[Tensor, Tensor]:
     """Return what a norm in evaluation multiplies by and adds [C], float64."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     weight = norm.gain if isinstance(norm, ThresholdNorm) else norm.weight
     deviation = torch.sqrt(norm.running_var.double() + norm.eps)
     gain = weight.detach().double() / deviation

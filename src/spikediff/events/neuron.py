@@ -3,11 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from spikediff.events.packed import WORD, PackedSpikes
+from spikediff.events.packed import GROUP, WORD, PackedSpikes
 from spikediff.neurons import IF, LIF, Dynamics, Memory, NeuronLayer, ParametricLIF
 from spikediff.neurons.kernels import native
-
-GROUP = 4  # spiking steps that a synapse computes together, as in spikediff.h
 
 
 class PackedNeuron(nn.Module):
@@ -35,12 +33,13 @@ class PackedNeuron(nn.Module):
         """Return the spikes; `memory` as in `spikediff.neurons.NeuronLayer.forward`."""
         images = current.dim() == 5 and current.dtype == torch.float32
         if memory is not None or not images or not native.suits(current, self.dynamics):
-            return self.neuron(current, memory)
+            spikes: Tensor = self.neuron(current, memory)
+            return spikes
         steps, batch, channels, height, width = current.shape
         last = current.detach().movedim(2, -1).contiguous()  # [T, B, H, W, C]
         words = torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
         active = native.forward_packed(
-            last.view(steps, -1, channels), words, float(self.neuron.decay), self.dynamics
+            last.view(steps, -1, channels), words, self.neuron.decay, self.dynamics
         )
         all_of_them = -(-steps // GROUP) * batch * height * width * channels
         return PackedSpikes(words, (channels,), active / max(all_of_them, 1))

@@ -12,15 +12,16 @@ from torch.nn.functional import interpolate
 from spikediff.native import library_of, pointer
 
 WORD = 64
+GROUP = 4  # spiking steps that a synapse computes together, as in spikediff.h
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedSpikes:
     """Spikes [T, B, C, H, W] or [T*B, C, H, W], one bit each, channels-last.
 
     It stands in for the dense tensor wherever a layer folds time, concatenates channels or repeats
-    pixels; a synapse reads the bits (`spike_conv2d`). Any other operation of torch unpacks it first,
-    so that a network which mixes spikes with currents still computes what it should.
+    pixels; a synapse reads the bits (`spike_conv2d`). Any other operation of torch unpacks it
+    first, so that a network which mixes spikes with currents still computes what it should.
 
     Attributes:
         words: int64 [T, B, H, W, words]; every segment of the channels starts a word, and bit
@@ -95,6 +96,24 @@ class PackedSpikes:
         words = self.words.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         return self._with(words=words)
 
+    def images(self, chosen: Tensor) -> "PackedSpikes":
+        """Return the window of some images, chosen by a mask [B]; `activity` stays that of all."""
+        return self._with(words=self.words[:, chosen])
+
+    def activity_by_image(self) -> Tensor:
+        """Return the activity of every image [B]."""
+        steps, batch, height, width, _ = self.words.shape
+        counts = torch.empty(batch, dtype=torch.int64)
+        words = self.words.contiguous()
+        library_of().synapse_activity(
+            pointer(words),
+            pointer(counts),
+            c_int64(steps),
+            c_int64(batch),
+            c_int64(words[0, 0].numel() if batch else 0),
+        )
+        return counts / (-(-steps // GROUP) * height * width * self.channels)
+
     def _with(self, **changes: Any) -> "PackedSpikes":
         return replace(self, **changes)
 
@@ -103,28 +122,6 @@ class PackedSpikes:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.dense(), name)
-
-    def __add__(self, other: Any) -> Tensor:
-        """Return the dense sum."""
-        return self.dense() + other
-
-    def __sub__(self, other: Any) -> Tensor:
-        """Return the dense difference."""
-        return self.dense() - other
-
-    def __rsub__(self, other: Any) -> Tensor:
-        """Return the dense difference."""
-        return other - self.dense()
-
-    def __getitem__(self, key: Any) -> Tensor:
-        """Return a part of the dense tensor."""
-        return self.dense()[key]
-
-    def __mul__(self, other: Any) -> Tensor:
-        """Return the dense product."""
-        return self.dense() * other
-
-    __radd__, __rmul__ = __add__, __mul__
 
     @classmethod
     def __torch_function__(
@@ -138,13 +135,56 @@ class PackedSpikes:
         kwargs = kwargs or {}
         if function is torch.cat and (joined := _concatenated(*args, **kwargs)) is not None:
             return joined
-        if function is interpolate and _repeats_twice(kwargs):
+        if function is interpolate and args[0].folded and _repeats_twice(kwargs):
             return args[0].upsampled()
         return function(*_dense(args), **{key: _dense(value) for key, value in kwargs.items()})
 
 
-def pack(spikes: Tensor) -> PackedSpikes:
+# Python looks operators up in the class and not through `__getattr__`.
+OPERATORS = [
+    "add",
+    "radd",
+    "sub",
+    "rsub",
+    "mul",
+    "rmul",
+    "truediv",
+    "rtruediv",
+    "pow",
+    "neg",
+    "abs",
+    "matmul",
+    "rmatmul",
+    "getitem",
+    "iter",
+    "bool",
+    "float",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+]
+
+
+def _of_dense(name: str) -> Callable[..., Any]:
+    def operator(self: PackedSpikes, *others: Any) -> Any:
+        return getattr(self.dense(), name)(*_dense(others))
+
+    return operator
+
+
+for _name in OPERATORS:
+    setattr(PackedSpikes, f"__{_name}__", _of_dense(f"__{_name}__"))
+
+
+def pack(spikes: Tensor, only_if_binary: bool = False) -> Any:
     """Pack a dense window [T, B, C, H, W]: bits where it is not zero.
+
+    Args:
+        spikes: The window, floating point.
+        only_if_binary: Whether to return None instead where a value is neither 0 nor 1.
 
     Example:
         >>> spikes = (torch.rand(4, 1, 3, 2, 2) < 0.5).float()
@@ -154,20 +194,20 @@ def pack(spikes: Tensor) -> PackedSpikes:
     steps, batch, channels, height, width = spikes.shape
     last = spikes.detach().float().movedim(2, -1).contiguous()  # [T, B, H, W, C]
     words = torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
-    library_of().synapse_pack(
+    active = library_of().synapse_pack(
         pointer(last),
         pointer(words),
-        c_int64(words[..., 0].numel()),
+        c_int64(steps),
+        c_int64(batch * height * width),
         c_int64(channels),
+        c_int(only_if_binary),
         c_int(torch.get_num_threads()),
     )
-    return PackedSpikes(words, (channels,), activity_of(spikes))
-
-
-def activity_of(spikes: Tensor) -> float:
-    """Return the share of channels that fire within a group of four steps of [T, ...]."""
-    groups = [(group != 0).any(0).float().mean() for group in spikes.split(4)]
-    return float(torch.stack(groups).mean())
+    if active < 0:
+        return None
+    groups = -(-steps // GROUP)
+    activity = active / max(groups * batch * height * width * channels, 1)
+    return PackedSpikes(words, (channels,), activity)
 
 
 def slots_of(segments: Sequence[int]) -> Tensor:

@@ -1,7 +1,7 @@
 """Event-driven convolutions: the weights of what fired are added, and the rest is left out."""
 
 import ctypes
-from ctypes import byref, c_int
+from ctypes import byref, c_int, c_int64
 from typing import Any
 
 import torch
@@ -10,21 +10,32 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.taps import convolution_taps, transposed_taps
+from spikediff.layers.time import unfold_time
 from spikediff.native import library_of, pointer
 
 # Above this activity a dense convolution is not slower (docs/performance.md has the measurement).
 BREAK_EVEN = 0.85
 
 
-class _Geometry(ctypes.Structure):
+class Geometry(ctypes.Structure):
     """`geometry` of synapse.c, field by field."""
 
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in (
-            "steps images height width channels out_height out_width out_channels "
-            "taps_y taps_x most_taps_y most_taps_x"
-        ).split()
+        for name in [
+            "steps",
+            "images",
+            "height",
+            "width",
+            "channels",
+            "out_height",
+            "out_width",
+            "out_channels",
+            "taps_y",
+            "taps_x",
+            "most_taps_y",
+            "most_taps_x",
+        ]
     ]
 
 
@@ -36,16 +47,43 @@ def event_weights(weight: Tensor, segments: tuple[int, ...]) -> Tensor:
         segments: How the channels C lie in the words of the spikes (`PackedSpikes.segments`).
     """
     block = library_of().synapse_block()
-    out_channels, _, height, width = weight.shape
-    blocks, slots = -(-out_channels // block), slots_of(segments)
-    padded = weight.new_zeros(blocks * block, int(slots[-1]) + 1, height, width)
-    padded[:out_channels, slots] = weight.detach()
-    grouped = padded.unflatten(0, (blocks, block))
-    return grouped.permute(0, 3, 4, 2, 1).contiguous()
+    if len(segments) > 1:  # leave room where a segment does not fill its last word
+        slots = slots_of(segments)
+        apart = weight.new_zeros(len(weight), int(slots[-1]) + 1, *weight.shape[2:])
+        apart[:, slots] = weight.detach()
+        weight = apart
+    out_channels, slot_count, height, width = weight.shape
+    blocks = torch.empty(-(-out_channels // block), height, width, slot_count, block)
+    kernel = weight.detach().contiguous(memory_format=torch.channels_last)
+    library_of().weights_to_blocks(
+        pointer(kernel),
+        pointer(blocks),
+        *(c_int64(n) for n in (out_channels, height * width, slot_count)),
+        c_int(torch.get_num_threads()),
+    )
+    return blocks
+
+
+def kernel_of(blocks: Tensor, out_channels: int, segments: tuple[int, ...]) -> Tensor:
+    """Return what `event_weights` was given: [C_out, C, h, w], channels-last."""
+    _, height, width, slot_count, _ = blocks.shape
+    kernel = torch.empty(out_channels, height, width, slot_count)
+    library_of().weights_from_blocks(
+        pointer(blocks),
+        pointer(kernel),
+        *(c_int64(n) for n in (out_channels, height * width, slot_count)),
+        c_int(torch.get_num_threads()),
+    )
+    apart = kernel.movedim(-1, 1)  # [C_out, slots, h, w]
+    return apart if len(segments) == 1 else apart[:, slots_of(segments)]
 
 
 def event_driven(
-    spikes: PackedSpikes, weights: Tensor, bias: Tensor | None, channels: int, rows: Tensor,
+    spikes: PackedSpikes,
+    weights: Tensor,
+    bias: Tensor | None,
+    channels: int,
+    rows: Tensor,
     columns: Tensor,
 ) -> Tensor:
     """Return the currents [T*B, C_out, H', W'] that spikes cause, channels-last.
@@ -64,9 +102,19 @@ def event_driven(
     if bias is not None:
         padded[:channels] = bias
     out = torch.empty(steps * batch, len(rows), len(columns), channels)
-    geometry = _Geometry(
-        steps, batch, height, width, slots, len(rows), len(columns), channels,
-        taps_y, taps_x, rows.shape[1], columns.shape[1],
+    geometry = Geometry(
+        steps,
+        batch,
+        height,
+        width,
+        slots,
+        len(rows),
+        len(columns),
+        channels,
+        taps_y,
+        taps_x,
+        rows.shape[1],
+        columns.shape[1],
     )
     failed = library_of().synapse_forward(
         pointer(spikes.words.contiguous()),
@@ -81,6 +129,24 @@ def event_driven(
     if failed:
         raise MemoryError("event-driven synapse: no memory for the lists of active channels")
     return out.movedim(-1, 1)
+
+
+def taps_of(
+    spikes: PackedSpikes, weight: Tensor, stride: Any, padding: Any, dilation: Any
+) -> tuple[Tensor, Tensor]:
+    """Return the tables of a convolution's taps along height and width.
+
+    Args:
+        spikes: What is convolved.
+        weight: [C_out, C, h, w].
+        stride: Of both axes, and so are the others.
+        padding: Of both axes.
+        dilation: Of both axes.
+    """
+    _, _, height, width, _ = spikes.words.shape
+    rows = convolution_taps(height, weight.shape[2], stride[0], padding[0], dilation[0])
+    columns = convolution_taps(width, weight.shape[3], stride[1], padding[1], dilation[1])
+    return rows, columns
 
 
 def spike_conv2d(
@@ -110,17 +176,18 @@ def spike_conv2d(
         True
     """
     window = spikes if isinstance(spikes, PackedSpikes) else pack(spikes)
-    _, _, height, width, _ = window.words.shape
-    rows = convolution_taps(height, weight.shape[2], stride, padding)
-    columns = convolution_taps(width, weight.shape[3], stride, padding)
-    out = event_driven(window, event_weights(weight, window.segments), bias, len(weight), rows, columns)
+    rows, columns = taps_of(window, weight, [stride] * 2, [padding] * 2, [1, 1])
+    out = event_driven(
+        window, event_weights(weight, window.segments), bias, len(weight), rows, columns
+    )
     return out.view(window.spiking_steps, -1, *out.shape[1:])
 
 
 class EventConv2d(nn.Module):
     """A convolution, transposed or not, that is event-driven where spikes come as bits.
 
-    Currents, and spikes of an activity above `BREAK_EVEN`, go through the dense convolution.
+    Currents, and images whose spikes have an activity above `BREAK_EVEN`, go through the dense
+    convolution. It is decided by image, so that the rounding of one does not depend on its batch.
 
     Args:
         conv: What it stands for; one group, zero padding.
@@ -134,7 +201,9 @@ class EventConv2d(nn.Module):
         self.out_channels = conv.out_channels
         self.kernel_size = conv.kernel_size
         self.options: dict[str, Any] = {
-            "stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation
+            "stride": conv.stride,
+            "padding": conv.padding,
+            "dilation": conv.dilation,
         }
         if self.transposed:
             self.options["output_padding"] = conv.output_padding
@@ -145,12 +214,20 @@ class EventConv2d(nn.Module):
 
     def forward(self, x: PackedSpikes | Tensor) -> Tensor:
         """Return the currents."""
-        if isinstance(x, PackedSpikes):
-            if x.activity <= BREAK_EVEN:
-                rows, columns = (self._taps(axis, x.shape[axis - 2]) for axis in (0, 1))
-                weights = self._weights(x.segments)
-                return event_driven(x, weights, self.bias, self.out_channels, rows, columns)
-            x = x.dense()
+        if not isinstance(x, PackedSpikes):
+            return self._convolve(x)
+        busy = x.activity_by_image() > BREAK_EVEN  # [B]
+        if len(busy) and busy.all():
+            return self._convolve(x.dense())
+        rows, columns = (self._taps(axis, x.shape[axis - 2]) for axis in (0, 1))
+        weights = self._weights(x.segments)
+        out = event_driven(x, weights, self.bias, self.out_channels, rows, columns)
+        if busy.any():
+            dense = self._convolve(x.images(busy).dense())
+            unfold_time(out, x.spiking_steps)[:, busy] = unfold_time(dense, x.spiking_steps)
+        return out
+
+    def _convolve(self, x: Tensor) -> Tensor:
         convolve = conv_transpose2d if self.transposed else conv2d
         return convolve(x, self.weight, self.bias, **self.options)
 

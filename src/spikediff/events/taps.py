@@ -18,13 +18,11 @@ def convolution_taps(
     """Return the table of a convolution: output o reads o * stride + tap * dilation - padding.
 
     Example:
-        >>> convolution_taps(2, kernel=3, padding=1).tolist()
-        [[[1, 0], [2, 1], [-1, -1]], [[0, 0], [1, 1], [-1, -1]]]
+        >>> convolution_taps(3, kernel=3, stride=2, padding=2).tolist()
+        [[[2, 0], [-1, -1], [-1, -1]], [[0, 0], [1, 1], [2, 2]], [[0, 2], [-1, -1], [-1, -1]]]
     """
     out = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    reads = [
-        [(k, o * stride + k * dilation - padding) for k in range(kernel)] for o in range(out)
-    ]
+    reads = [[(k, o * stride + k * dilation - padding) for k in range(kernel)] for o in range(out)]
     return _table(reads, size)
 
 

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from spikediff.layers.normed_neuron import fire_normed
 from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import over_time
+from spikediff.neurons import Memory
 
 Norm = Callable[[int], nn.Module]
 
@@ -39,6 +41,24 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the current [T, B, C_out, H', W']."""
         return self.normalise(over_time(self.conv, x))
+
+    def fire(
+        self,
+        neuron: nn.Module,
+        x: Tensor,
+        bias: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """Return the spikes of the neuron [T, B, C_out, H', W'] that the current drives.
+
+        Args:
+            neuron: The neuron layer behind.
+            x: Input [T, B, C_in, H, W].
+            bias: Joins behind the norm, of a shape that broadcasts to the current.
+            memory: As in `spikediff.neurons.NeuronLayer.forward`.
+        """
+        current = self.scaling(over_time(self.conv, x))
+        return fire_normed(neuron, self.norm, current, bias, memory)
 
     def normalise(self, current: Tensor) -> Tensor:
         """Return `BN(p[n] current)` of a convolution's result [T, B, C_out, H, W]."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from spikediff.layers.conv_norm import ConvNorm, Norm
 from spikediff.layers.dropout import WindowDropout
+from spikediff.layers.normed_neuron import fire_normed
 from spikediff.layers.pointwise import pointwise_conv
 from spikediff.layers.residual import Neuron
 from spikediff.layers.threshold_norm import ThresholdNorm
@@ -23,6 +24,7 @@ class NormedShortcut(nn.Module):
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the current [T, B, C_out, H, W] that joins."""
         return over_time(self.norm, over_time(self.conv, x))
 
 
@@ -77,7 +79,7 @@ class PostActivationBlock(nn.Module):
         timestep_spikes = self.timestep_neuron(embedding, memory)  # [T, B, E]
         bias = over_time(self.timestep_synapse, timestep_spikes)[..., None, None]
         current = over_time(self.synapse1.conv, x) + bias  # [T, B, C, H, W]
-        h = self.neuron1(self.synapse1.normalise(current), memory)
+        h = fire_normed(self.neuron1, self.synapse1.norm, current, memory=memory)
         current = self.synapse2(self.dropout(h)) + self.shortcut(x)
         spikes: Tensor = self.neuron2(current, memory)
         return spikes

@@ -42,7 +42,7 @@ class Downsample(nn.Module):
         """Return the window at half the size."""
         if self.neuron_first:
             return self.synapse(self.neuron(x))  # type: ignore[no-any-return]
-        return self.neuron(self.synapse(x))  # type: ignore[no-any-return]
+        return self.synapse.fire(self.neuron, x)
 
 
 class Upsample(nn.Module):
@@ -73,4 +73,4 @@ class Upsample(nn.Module):
         """Return the window at twice the size."""
         if self.neuron_first:
             return self.synapse(nearest_upsample(self.neuron(x)))  # type: ignore[no-any-return]
-        return self.neuron(self.synapse(nearest_upsample(x)))  # type: ignore[no-any-return]
+        return self.synapse.fire(self.neuron, nearest_upsample(x))

@@ -83,8 +83,8 @@ class PreSpikeBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return the outgoing currents [T, B, C_out, H, W]."""
-        h = self.synapse1(self.neuron1(x)) + self.timestep_bias(embedding)
-        h = self.synapse2(self.dropout(self.neuron2(h)))
+        h = self.synapse1.fire(self.neuron2, self.neuron1(x), self.timestep_bias(embedding))
+        h = self.synapse2(self.dropout(h))
         out: Tensor = h + self.shortcut(x)
         return out
 
@@ -130,7 +130,7 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return the outgoing spikes [T, B, C_out, H, W]."""
-        h = self.neuron1(self.synapse1(x) + self.timestep_bias(embedding))
+        h = self.synapse1.fire(self.neuron1, x, self.timestep_bias(embedding))
         h = self.synapse2(self.dropout(h))
         spikes: Tensor = self.neuron2(h + self.shortcut(x))
         return spikes

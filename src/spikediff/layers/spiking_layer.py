@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from spikediff.layers.normed_neuron import fire_normed
 from spikediff.layers.threshold_norm import ThresholdNorm
 from spikediff.layers.time import over_time
 from spikediff.neurons import Memory, NeuronLayer
@@ -58,8 +59,7 @@ class SpikingLayer(nn.Module):
 
     def fire(self, current: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the spikes that the synapse's currents [T, B, ...] cause."""
-        spikes: Tensor = self.neuron(over_time(self.norm, current), memory)
-        return spikes
+        return fire_normed(self.neuron, self.norm, current, memory=memory)
 
 
 def threshold_layer(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from spikediff.layers.normed_neuron import fire_normed
 from spikediff.layers.pointwise import pointwise_conv
 from spikediff.layers.residual import Neuron
 from spikediff.layers.threshold_norm import ThresholdNorm
@@ -62,8 +63,7 @@ class SynapticResampling(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the resized window of currents, or of spikes where there are neurons."""
-        current = over_time(self.norm, over_time(self.conv, self.resize(x)))
+        current = over_time(self.conv, self.resize(x))
         if self.neuron is None:
             return current
-        spikes: Tensor = self.neuron(current, memory)
-        return spikes
+        return fire_normed(self.neuron, self.norm, current, memory=memory)

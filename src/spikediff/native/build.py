@@ -11,15 +11,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
-SOURCES = ("neuron.c", "synapse.c")
+SOURCES = ("neuron.c", "synapse.c", "weight_gradient.c", "weights.c", "bits.c")
 
 # -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a
 # shared library it may switch the whole process to flushing small numbers to zero.
-FLAGS = (
-    "-std=gnu11 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off -fPIC -shared "
-    "-fvisibility=hidden"
-).split()
+FLAGS = [
+    "-std=gnu11",
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+]
 
 # The key of a library, and what the compiler is told; `library.py` chooses by the running machine.
 X86 = {"baseline": "x86-64", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}
@@ -35,6 +42,12 @@ def targets() -> dict[str, list[str]]:
 def file_name(key: str) -> str:
     """Return the name of a library's file."""
     return f"_spikediff_{key}.so"
+
+
+def fingerprint() -> int:
+    """Return what tells these sources from others; a library carries that of its own."""
+    files = sorted(Path(__file__).parent.glob("*.[ch]"))
+    return crc32(b"".join(path.read_bytes() for path in files))
 
 
 def compiler() -> str | None:
@@ -58,10 +71,11 @@ def build(folder: Path) -> list[Path]:
         print("spikediff: no C compiler; the neurons and synapses run in plain torch")
         return made
     sources = [str(Path(__file__).with_name(name)) for name in SOURCES]
+    known = f"-DFINGERPRINT={fingerprint()}u"
     for key, flags in targets().items():
         library = folder / file_name(key)
         for threads in (["-fopenmp"], []):  # one thread is better than no kernel
-            whole = [command, *FLAGS, *flags, *threads, *sources, "-o", str(library), "-lm"]
+            whole = [command, *FLAGS, known, *flags, *threads, *sources, "-o", str(library), "-lm"]
             done = subprocess.run(whole, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 made.append(library)

@@ -3,13 +3,14 @@
 import ctypes
 import os
 import platform
+import warnings
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from spikediff.errors import UserError
-from spikediff.native.build import file_name
+from spikediff.native.build import file_name, fingerprint
 
 VARIABLE = "SPIKEDIFF_NATIVE"
 CAPABILITIES = {"AVX512": ("avx512", "avx2", "baseline"), "AVX2": ("avx2", "baseline")}
@@ -19,9 +20,15 @@ class NeuronOptions(ctypes.Structure):
     """`neuron_options` of spikediff.h, field by field."""
 
     _fields_ = [
-        *((name, ctypes.c_float) for name in "decay gain rest threshold reset v_init".split()),
-        *((name, ctypes.c_float) for name in "width height centre".split()),
-        *((name, ctypes.c_int32) for name in "soft strict detach_reset decay_input".split()),
+        *(
+            (name, ctypes.c_float)
+            for name in ["decay", "gain", "rest", "threshold", "reset", "v_init"]
+        ),
+        *((name, ctypes.c_float) for name in ["width", "height", "centre"]),
+        *(
+            (name, ctypes.c_int32)
+            for name in ["soft", "strict", "detach_reset", "decay_input", "fused"]
+        ),
         ("surrogate", ctypes.c_int32),
     ]
 
@@ -59,10 +66,28 @@ def _load() -> tuple[str, ctypes.CDLL | None]:
             library = ctypes.CDLL(str(path))
         except OSError:  # built for another system
             continue
+        if not _is_of_these_sources(library):
+            warnings.warn(
+                f"{path.name}: compiled from other sources, and not used; run "
+                f"`python -m spikediff.native.build`",
+                stacklevel=2,
+            )
+            continue
         library.neuron_backward.restype = ctypes.c_double
         library.neuron_forward_packed.restype = ctypes.c_int64
+        library.synapse_pack.restype = ctypes.c_int64
         return key, library
     return "none", None
+
+
+def _is_of_these_sources(library: ctypes.CDLL) -> bool:
+    """Return whether the arguments are those that we give."""
+    try:
+        theirs = library.spikediff_fingerprint
+    except AttributeError:
+        return False
+    theirs.restype = ctypes.c_uint32
+    return bool(theirs() == fingerprint())
 
 
 def library_of() -> ctypes.CDLL:

@@ -16,6 +16,9 @@
 
 #define LANES 64
 
+/* What tells these sources from others (build.py); the loader refuses a library of older ones. */
+EXPORT uint32_t spikediff_fingerprint(void) { return FINGERPRINT; }
+
 typedef struct {
   float decay, gain, rest; /* u = rest + decay (v - rest) + gain I */
   float threshold, fire_at; /* fires at u >= fire_at, the next float above a strict threshold */
@@ -34,7 +37,8 @@ static constants prepare(const neuron_options *o) {
   return k;
 }
 
-/* `fused` is the charge without a rest potential, which torch does in one rounding. */
+/* `fused` is the charge without a rest potential by a decay that is a number: torch does it in one
+ * rounding. By a learnt decay it takes two. */
 static INLINE float charge(float v, float current, constants k, int fused) {
   if (fused) return FMA(k.decay, v, current);
   float leaked = k.rest + k.decay * (v - k.rest);
@@ -112,7 +116,7 @@ static INLINE void forward_range(const float *current, float *spikes, const floa
 
 EXPORT void neuron_forward(const float *current, float *spikes, const float *v_first, float *v_last,
                            int64_t steps, int64_t size, const neuron_options *o, int threads) {
-  const int fused = o->rest == 0.0f && !o->decay_input;
+  const int fused = o->fused;
   (void)threads;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && size > 4 * CHUNK)
   for (int64_t first = 0; first < size; first += CHUNK) {
@@ -158,7 +162,7 @@ static INLINE int64_t pixel_words(const float *current, uint64_t *words, int64_t
 EXPORT int64_t neuron_forward_packed(const float *current, uint64_t *words, int64_t steps,
                                      int64_t pixels, int64_t channels, const neuron_options *o,
                                      int threads) {
-  const int fused = o->rest == 0.0f && !o->decay_input;
+  const int fused = o->fused;
   const constants k = prepare(o);
   int64_t active = 0;
   (void)threads;
@@ -183,27 +187,26 @@ static INLINE void recharge(const float *restrict current, float *restrict membr
 
 /* dL/du[n] = g ds[n] + dv[n]/du[n] dL/dv[n];  dL/dv[n-1] = decay dL/du[n] */
 static INLINE void retreat(const float *restrict membrane, const float *restrict grad_spikes,
-                           float *restrict grad_current, float *restrict grad_v, int n, constants k,
-                           int surrogate) {
+                           float *restrict grad_current, float *restrict grad_u,
+                           float *restrict grad_v, int n, constants k, int surrogate) {
   for (int i = 0; i < n; i++) {
     float u = membrane[i], slope = slope_of(u - k.threshold, k, surrogate);
     float s = u >= k.fire_at ? 1.0f : 0.0f;
     float jump = k.shift + (k.keep - 1.0f) * u;
     float left = 1.0f - s * (1.0f - k.keep) + k.reset_path * jump * slope;
-    float grad_u = slope * grad_spikes[i] + left * grad_v[i];
-    grad_current[i] = k.gain * grad_u;
-    grad_v[i] = k.decay * grad_u;
+    grad_u[i] = slope * grad_spikes[i] + left * grad_v[i];
+    grad_current[i] = k.gain * grad_u[i];
+    grad_v[i] = k.decay * grad_u[i];
   }
 }
 
 /* Sum of dL/du[n] (v[n-1] - rest - I[n]) over a block, I only where the input decays too. */
-static INLINE double decay_share(const float *grad_current,
-                                 const float *current, const float *v_before, int n, constants k,
-                                 float input_share) {
+static INLINE double decay_share(const float *grad_u, const float *current, const float *v_before,
+                                 int n, constants k, float input_share) {
   double sum = 0.0;
   for (int i = 0; i < n; i++) {
     float du = v_before[i] - k.rest - input_share * current[i];
-    sum += (double)(grad_current[i] / k.gain) * du;
+    sum += (double)grad_u[i] * du;
   }
   return sum;
 }
@@ -212,7 +215,7 @@ static INLINE double backward_block(const float *current, const float *grad_spik
                                     float *grad_current, float *scratch, int64_t steps,
                                     int64_t size, ptrdiff_t i0, int n, const neuron_options *o,
                                     constants k, int fused, int surrogate, int with_decay) {
-  float v[LANES], grad_v[LANES], before[LANES];
+  float v[LANES], grad_u[LANES], grad_v[LANES], before[LANES];
   double sum = 0.0;
   for (int i = 0; i < n; i++) v[i] = o->v_init, grad_v[i] = 0.0f;
   for (int64_t t = 0; t < steps; t++)
@@ -220,13 +223,13 @@ static INLINE double backward_block(const float *current, const float *grad_spik
   for (int64_t t = steps - 1; t >= 0; t--) {
     const float *u = scratch + t * LANES;
     const ptrdiff_t at = t * size + i0;
-    retreat(u, grad_spikes + at, grad_current + at, grad_v, n, k, surrogate);
+    retreat(u, grad_spikes + at, grad_current + at, grad_u, grad_v, n, k, surrogate);
     if (!with_decay) continue;
     for (int i = 0; i < n; i++) {
       float last = t > 0 ? u[i - LANES] : 0.0f;
       before[i] = t > 0 ? after_reset(last, last >= k.fire_at ? 1.0f : 0.0f, k) : o->v_init;
     }
-    sum += decay_share(grad_current + at, current + at, before, n, k, (float)o->decay_input);
+    sum += decay_share(grad_u, current + at, before, n, k, (float)o->decay_input);
   }
   return sum;
 }
@@ -258,7 +261,7 @@ static INLINE double backward_range(const float *current, const float *grad_spik
 static double backward_chunk(const float *current, const float *grad_spikes, float *grad_current,
                              float *scratch, int64_t steps, int64_t size, ptrdiff_t first,
                              ptrdiff_t end, const neuron_options *o, int with_decay) {
-  const int fused = o->rest == 0.0f && !o->decay_input;
+  const int fused = o->fused;
   CASE(1, ATAN) CASE(1, SIGMOID) CASE(1, RECTANGULAR) CASE(1, TRIANGULAR)
   CASE(0, ATAN) CASE(0, SIGMOID) CASE(0, RECTANGULAR) CASE(0, TRIANGULAR)
   return NAN;

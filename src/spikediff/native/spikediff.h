@@ -28,7 +28,7 @@ enum { ATAN, SIGMOID, RECTANGULAR, TRIANGULAR };
 
 typedef struct { /* mirrored field by field in library.py */
   float decay, gain, rest, threshold, reset, v_init, width, height, centre;
-  int32_t soft, strict, detach_reset, decay_input, surrogate;
+  int32_t soft, strict, detach_reset, decay_input, fused, surrogate;
 } neuron_options;
 
 /* Bit i of the result: whether x[i], of 8 values, is not zero. */

@@ -14,39 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include "spikediff.h"
-
-#define CHUNK_BYTES (1 << 19) /* of lists; with the weights of a block they fit the second cache */
-
-typedef struct { /* mirrored field by field in spikediff/events/synapse.py */
-  int64_t steps, images, height, width, channels;
-  int64_t out_height, out_width, out_channels;
-  int64_t taps_y, taps_x;         /* slices of the weights along y and x */
-  int64_t most_taps_y, most_taps_x; /* rows of the tables: [out size][most][tap, input], -1 ends */
-} geometry;
+#include "synapse.h"
 
 /* patterns[p][t]: 1 where step t fires in pattern p */
 static const float patterns[1 << GROUP][GROUP] = {
     {0, 0, 0, 0}, {1, 0, 0, 0}, {0, 1, 0, 0}, {1, 1, 0, 0}, {0, 0, 1, 0}, {1, 0, 1, 0},
     {0, 1, 1, 0}, {1, 1, 1, 0}, {0, 0, 0, 1}, {1, 0, 0, 1}, {0, 1, 0, 1}, {1, 1, 0, 1},
     {0, 0, 1, 1}, {1, 0, 1, 1}, {0, 1, 1, 1}, {1, 1, 1, 1}};
-
-/* List the active channels of a pixel as channel << GROUP | pattern; return how many. */
-static INLINE int list_pixel(const uint64_t *words, int64_t step_words, int64_t per_pixel,
-                             int steps, uint32_t *entries) {
-  int n = 0;
-  for (int64_t q = 0; q < per_pixel; q++) {
-    uint64_t w[GROUP] = {0}, any = 0;
-    for (int t = 0; t < steps; t++) any |= w[t] = words[t * step_words + q];
-    while (any) {
-      int c = __builtin_ctzll(any);
-      any &= any - 1;
-      uint32_t pattern = 0;
-      for (int t = 0; t < GROUP; t++) pattern |= (uint32_t)((w[t] >> c) & 1) << t;
-      entries[n++] = (uint32_t)(64 * q + c) << GROUP | pattern;
-    }
-  }
-  return n;
-}
 
 /* The sums of one output pixel for `vecs` vectors of output channels at `steps` spiking steps. */
 static INLINE void sum_pixel(const uint32_t *entries, const int32_t *counts, const float *weights,
@@ -115,17 +89,13 @@ static void chunk_of_images(const uint64_t *words, const float *weights, const f
                             float *out, const geometry *g, const int32_t *taps_y,
                             const int32_t *taps_x, uint32_t *entries, int32_t *counts,
                             int64_t images, int steps, int threads) {
-  const int64_t pixels = g->height * g->width, per_pixel = (g->channels + 63) / 64;
-  const int64_t step_words = g->images * pixels * per_pixel;
+  const int64_t pixels = g->height * g->width;
   const int64_t out_image = g->out_height * g->out_width * g->out_channels;
   const int64_t blocks = (g->out_channels + BLOCK - 1) / BLOCK;
   (void)threads;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-#pragma omp for schedule(static)
-    for (int64_t p = 0; p < images * pixels; p++)
-      counts[p] = list_pixel(words + p * per_pixel, step_words, per_pixel, steps,
-                             entries + p * g->channels);
+    list_images(words, g, images, steps, entries, counts);
 #pragma omp for schedule(static) collapse(3)
     for (int64_t block = 0; block < blocks; block++)
       for (int64_t image = 0; image < images; image++)
@@ -134,13 +104,6 @@ static void chunk_of_images(const uint64_t *words, const float *weights, const f
                            bias, out + image * out_image, g, g->images * out_image, block, y,
                            taps_y, taps_x, steps);
   }
-}
-
-/* Images whose lists are made at a time. */
-static int64_t images_at_a_time(const geometry *g) {
-  int64_t bytes = g->height * g->width * g->channels * (int64_t)sizeof(uint32_t);
-  int64_t n = CHUNK_BYTES / bytes;
-  return n < 1 ? 1 : n > g->images ? g->images : n;
 }
 
 /* words [T, images, H, W, words], weights [blocks, taps_y, taps_x, channels, BLOCK], bias
@@ -173,21 +136,58 @@ EXPORT int synapse_forward(const uint64_t *words, const float *weights, const fl
 /* Output channels in a block of the packed weights. */
 EXPORT int synapse_block(void) { return BLOCK; }
 
-/* Channels-last floats [pixels, channels], spikes where not zero -> bits [pixels, words]. */
-EXPORT void synapse_pack(const float *spikes, uint64_t *words, int64_t pixels, int64_t channels,
-                         int threads) {
+/* One word of spikes; *strange counts the values that are neither 0 nor 1. */
+static INLINE uint64_t word_of(const float *at, int64_t n, int *strange) {
+  uint64_t word = 0;
+  int64_t i = 0;
+  for (int64_t k = 0; k < n; k++) *strange += at[k] != 0.0f && at[k] != 1.0f;
+  for (; i + 8 <= n; i += 8) word |= (uint64_t)byte_of(at + i) << i;
+  for (; i < n; i++) word |= (uint64_t)(at[i] != 0.0f) << i;
+  return word;
+}
+
+/* Channels-last floats [steps, pixels, channels], spikes where not zero -> bits [steps, pixels,
+ * words]. Returns the channels that fire at all, summed over pixels and groups of GROUP steps; or -1
+ * where only zeros and ones are wanted and there is another value. */
+EXPORT int64_t synapse_pack(const float *spikes, uint64_t *words, int64_t steps, int64_t pixels,
+                            int64_t channels, int only_binary, int threads) {
   const int64_t per_pixel = (channels + 63) / 64;
+  int64_t active = 0;
+  int refused = 0;
   (void)threads;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+#pragma omp parallel for schedule(static) reduction(+ : active, refused) num_threads(threads) \
+    if (threads > 1)
   for (int64_t p = 0; p < pixels; p++) {
-    for (int64_t q = 0; q < per_pixel; q++) {
-      const float *at = spikes + p * channels + 64 * q;
+    for (int64_t q = 0; q < per_pixel && !refused; q++) {
       const int64_t n = channels - 64 * q < 64 ? channels - 64 * q : 64;
-      uint64_t word = 0;
-      int64_t i = 0;
-      for (; i + 8 <= n; i += 8) word |= (uint64_t)byte_of(at + i) << i;
-      for (; i < n; i++) word |= (uint64_t)(at[i] != 0.0f) << i;
-      words[p * per_pixel + q] = word;
+      uint64_t any = 0;
+      int strange = 0;
+      for (int64_t t = 0; t < steps; t++) {
+        const int64_t pixel = t * pixels + p;
+        uint64_t word = word_of(spikes + pixel * channels + 64 * q, n, &strange);
+        words[pixel * per_pixel + q] = word;
+        any = (t % GROUP ? any : 0) | word;
+        if (t % GROUP == GROUP - 1 || t == steps - 1) active += __builtin_popcountll(any);
+      }
+      if (only_binary && strange) refused = 1;
+    }
+  }
+  return refused ? -1 : active;
+}
+
+/* Channels of an image that fire at all, summed over pixels and groups of GROUP steps: words [steps,
+ * images, words] -> counts [images]. */
+EXPORT void synapse_activity(const uint64_t *words, int64_t *counts, int64_t steps, int64_t images,
+                             int64_t per_image) {
+  for (int64_t image = 0; image < images; image++) {
+    counts[image] = 0;
+    for (int64_t first = 0; first < steps; first += GROUP) {
+      const int64_t end = first + GROUP < steps ? first + GROUP : steps;
+      for (int64_t i = 0; i < per_image; i++) {
+        uint64_t any = 0;
+        for (int64_t t = first; t < end; t++) any |= words[(t * images + image) * per_image + i];
+        counts[image] += __builtin_popcountll(any);
+      }
     }
   }
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import MutableMapping
 
+import torch
 from torch import Tensor, nn
 
 from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
@@ -59,4 +60,5 @@ class NeuronLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the constants, for `print(model)`."""
-        return f"decay={float(self.decay):g}, {self.dynamics!r}"
+        decay = torch.as_tensor(self.decay).item()
+        return f"decay={decay:g}, {self.dynamics!r}"

@@ -5,6 +5,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from spikediff.pipelines.autoencoder import VAEPipeline
 from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second_moment
 from spikediff.pipelines.calibration_file import load_calibration, save_calibration
+from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
 from spikediff.pipelines.synaptic_current import SynapticCurrentOutput, SynapticCurrentPipeline
@@ -23,6 +24,7 @@ PIPELINES: dict[str, type[DiffusionPipeline]] = {
 
 __all__ = [
     "PIPELINES",
+    "CompiledInference",
     "SpikingDiffusionPipeline",
     "SynapticCurrentOutput",
     "SynapticCurrentPipeline",

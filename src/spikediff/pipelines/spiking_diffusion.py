@@ -12,6 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
+from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import generators_of
 
@@ -20,7 +21,7 @@ StepCallback = Callable[
 ]
 
 
-class SpikingDiffusionPipeline(DiffusionPipeline):
+class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
     """Unconditional generation: noise -> image, one network call per inference step.
 
     Args:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.coding import mean
 from spikediff.errors import UserError
+from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import Generators, generators_of
 
@@ -34,7 +35,7 @@ class SynapticCurrentOutput(ImagePipelineOutput):
     current_variance: list[float]
 
 
-class SynapticCurrentPipeline(DiffusionPipeline):
+class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
     """Unconditional generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor
 from spikediff.data import change_range
 from spikediff.errors import UserError
 from spikediff.models import VQSVAE, SpikingImageDecoder
+from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
 from spikediff.pipelines.seeding import generators_of
 from spikediff.schedulers import AbsorbingStateScheduler
@@ -19,7 +20,7 @@ TokenCallback = Callable[
 ]
 
 
-class VQSpikingDiffusionPipeline(DiffusionPipeline):
+class VQSpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
     """Unconditional generation and inpainting: masks -> tokens -> images.
 
     Args:

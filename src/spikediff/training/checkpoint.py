@@ -113,7 +113,9 @@ def _write(draft: Path, checkpoint: Checkpoint) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     contents = {
-        f"{group}.safetensors": safetensors.torch.save(tensors)
+        f"{group}.safetensors": safetensors.torch.save(
+            {name: x.contiguous() for name, x in tensors.items()}
+        )
         for group, tensors in checkpoint.tensors.items()
     }
     state = {"step": checkpoint.step, **checkpoint.state}

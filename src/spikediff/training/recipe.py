@@ -197,6 +197,14 @@ class TrainingRecipe:
     """Checkpoints that are kept."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Precision of the forward pass."""
+    compress_activations: bool = True
+    """Keep spikes as bits between forward and backward pass, on a CPU; no value changes."""
+    event_driven: bool = False
+    """On a CPU in float32, let convolutions add the weights of what fired; rounding changes."""
+    gradient_checkpointing: bool = False
+    """Compute residual blocks again in the backward pass instead of keeping what is in them."""
+    keep_large_tensors: bool = False
+    """Let the process keep freed memory, which spares page faults above 32 MiB a tensor (glibc)."""
     trackers: tuple[str, ...] = ()
     """Trackers of accelerate that also get the curve: tensorboard, wandb, ..."""
 

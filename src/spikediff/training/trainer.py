@@ -22,6 +22,7 @@ from spikediff.pipelines import image_grid
 from spikediff.training import build
 from spikediff.training.batches import BatchPlan, batches
 from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
+from spikediff.training.computation import keeping_activations, prepare_computation
 from spikediff.training.curve import Averages, LossCurve, LossValues
 from spikediff.training.ema import averaged
 from spikediff.training.networks import (
@@ -88,6 +89,7 @@ class Trainer:
         self.average = averaged(model, recipe.ema).to(self.accelerator.device)
         self._pipeline()  # a sampler that does not fit the network is told before any work
         optimizer = build.build_optimizer(recipe.optimizer, model)
+        prepare_computation(model, recipe.training, self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.lr_schedule = build.build_lr_schedule(
             recipe.optimizer, optimizer, recipe.training.steps
@@ -164,7 +166,8 @@ class Trainer:
         watched: Counter[str] = Counter()
         for i, part in enumerate(zip(*(tensor.chunk(parts) for tensor in batch), strict=True)):
             with accelerator.no_sync(self.model) if i < parts - 1 else nullcontext():
-                losses = self.objective(self.model, *part)
+                with keeping_activations(self.recipe.training):
+                    losses = self.objective(self.model, *part)
                 weighted = {name: term / parts for name, term in losses.terms.items()}
                 accelerator.backward(torch.stack(list(weighted.values())).sum())
             terms.update(self._mean_over_processes(weighted))

@@ -85,7 +85,7 @@ def backward(
     return grad.to(current.dtype), torch.tensor(grad_decay, dtype=torch.float64)
 
 
-def forward_packed(current: Tensor, words: Tensor, decay: float, dynamics: Dynamics) -> int:
+def forward_packed(current: Tensor, words: Tensor, decay: Decay, dynamics: Dynamics) -> int:
     """Write the spikes of a window from rest as bits over channels.
 
     Args:
@@ -111,9 +111,17 @@ def forward_packed(current: Tensor, words: Tensor, decay: float, dynamics: Dynam
 
 
 def options(decay: Decay, dynamics: Dynamics) -> NeuronOptions:
-    """Return a neuron's constants as C has them."""
+    """Return a neuron's constants as C has them.
+
+    They round as the branches of `spikediff.neurons.charge` do: a decay that is a number joins the
+    sum in one rounding, a tensor in two; and without a leak there is no rest potential.
+    """
+    idle = isinstance(decay, float) and decay == 1.0 and not dynamics.decay_input
+    centred = idle or dynamics.v_rest == 0.0
+    fused = isinstance(decay, float) and centred and not dynamics.decay_input
+    decay = float(decay)
     kind, width, height, centre = _surrogate(dynamics.surrogate) or (0, 1.0, 1.0, 0.0)
-    rest, decay = dynamics.v_rest, float(decay)
+    rest = dynamics.v_rest
     return NeuronOptions(
         decay=decay,
         gain=1.0 - decay if dynamics.decay_input else 1.0,
@@ -128,6 +136,7 @@ def options(decay: Decay, dynamics: Dynamics) -> NeuronOptions:
         strict=dynamics.strict_threshold,
         detach_reset=dynamics.detach_reset,
         decay_input=dynamics.decay_input,
+        fused=fused,
         surrogate=kind,
     )
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from spikediff.neurons.dynamics import Decay, Dynamics
 from spikediff.neurons.kernels import choice, reference
-from spikediff.neurons.kernels.layout import laid_out_as
 from spikediff.neurons.surrogate import SURROGATES
 
 NAMES = {surrogate: name for name, surrogate in SURROGATES.items()}
@@ -144,7 +143,7 @@ def parametric_leaky_integrate_and_fire_backward(
 def _forward(current: Tensor, decay: Decay, dynamics: Dynamics) -> Tensor:
     kernel = choice.COMPILED.get(choice.kernel_for(current, dynamics))
     if kernel is not None:
-        return laid_out_as(kernel.forward(current, decay, dynamics)[0], current)
+        return in_layout_of(current, kernel.forward(current, decay, dynamics)[0])
     state = dynamics.fresh_state(current[0])
     return reference.forward(current, state, decay, dynamics, keep_membrane=False)[0]
 
@@ -160,9 +159,18 @@ def _backward(
     kernel = choice.COMPILED.get(choice.kernel_for(current, dynamics))
     if kernel is not None:
         grad, share = kernel.backward(current, grad_spikes, decay, dynamics, with_decay)
-        grad = laid_out_as(grad, current)
-        return grad, share.to(decay) if isinstance(decay, Tensor) else share
-    return reference.backward_of_window(current, grad_spikes, decay, dynamics, with_decay)
+        share = share.to(decay) if isinstance(decay, Tensor) else share
+    else:
+        grad, share = reference.backward_of_window(
+            current, grad_spikes, decay, dynamics, with_decay
+        )
+    return in_layout_of(current, grad), share
+
+
+def in_layout_of(current: Tensor, result: Tensor) -> Tensor:
+    """Return a result with the strides that `torch.compile` was told of: those of `empty_like`."""
+    promised = torch.empty_like(current, device="meta").stride()
+    return result if result.stride() == promised else torch.empty_like(current).copy_(result)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

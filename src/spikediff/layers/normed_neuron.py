@@ -1,0 +1,116 @@
+"""Norm and neuron as one node of autograd, which keeps one tensor where two nodes keep two."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from spikediff.layers.threshold_norm import ThresholdNorm
+from spikediff.layers.time import over_time
+from spikediff.neurons import IF, LIF, Memory, NeuronLayer
+from spikediff.neurons.kernels import window as operators
+
+
+def fire_normed(
+    neuron: nn.Module,
+    norm: nn.Module,
+    current: Tensor,
+    bias: Tensor | None = None,
+    memory: Memory | None = None,
+) -> Tensor:
+    r"""Return the spikes $SN(\mathrm{BN}(x) + b)$ of a window.
+
+    In training on a CPU, only x is kept for the backward pass: what enters the neuron is computed
+    again from it there. Values and gradients are those of the two layers called one after the
+    other, bit for bit.
+
+    Args:
+        neuron: The neuron layer.
+        norm: Its norm; the statistics are joint over time and batch.
+        current: x [T, B, C, H, W].
+        bias: b, of a shape that broadcasts to x; None for none.
+        memory: States by layer, where the window goes on from an earlier one.
+    """
+    if memory is None and _can_be_one_node(neuron, norm, current):
+        return _one_node(cast(NeuronLayer, neuron), norm, current, bias)
+    normed = over_time(norm, current)
+    spikes: Tensor = neuron(normed if bias is None else normed + bias, memory)
+    return spikes
+
+
+def _can_be_one_node(neuron: nn.Module, norm: nn.Module, current: Tensor) -> bool:
+    return (
+        type(neuron) in (IF, LIF)
+        and operators.can_be_spelled(neuron.dynamics)
+        and type(norm) in (nn.BatchNorm2d, ThresholdNorm)
+        and norm.training
+        and norm.running_mean is not None
+        and norm.momentum is not None
+        and torch.is_grad_enabled()
+        and current.device.type == "cpu"
+        and current.dim() == 5
+        and not torch.compiler.is_compiling()
+        and not _is_observed(neuron)
+        and not _is_observed(norm)
+    )
+
+
+def _is_observed(module: nn.Module) -> bool:
+    """Return whether an instrument waits for the module's call."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def _one_node(neuron: NeuronLayer, norm: Any, current: Tensor, bias: Tensor | None) -> Tensor:
+    norm.num_batches_tracked.add_(1)
+    gain = norm.gain if isinstance(norm, ThresholdNorm) else norm.weight
+    statistics = (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
+    constants = (neuron.decay, *operators.spelled(neuron.dynamics))
+    spikes: Tensor = _NormedNeuron.apply(  # type: ignore[no-untyped-call]
+        current, gain, norm.bias, bias, statistics, constants
+    )
+    return spikes
+
+
+class _NormedNeuron(torch.autograd.Function):
+    """(current, gain, offset, bias) -> spikes; keeps the current and the batch's statistics."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        current: Tensor,
+        gain: Tensor,
+        offset: Tensor,
+        bias: Tensor | None,
+        statistics: tuple[Any, ...],
+        constants: tuple[Any, ...],
+    ) -> Tensor:
+        running_mean, running_var, momentum, eps = statistics
+        images = current.flatten(0, 1)  # [T*B, C, H, W]
+        normed, mean, inverse = torch.native_batch_norm(
+            images, gain, offset, running_mean, running_var, True, momentum, eps
+        )
+        ctx.save_for_backward(current, gain, offset, bias, mean, inverse)
+        ctx.constants, ctx.eps = constants, eps
+        return operators.leaky_integrate_and_fire(_plus(normed, bias, current), *constants)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
+        current, gain, offset, bias, mean, inverse = ctx.saved_tensors
+        images = current.flatten(0, 1)
+        normed = torch.native_batch_norm(images, gain, offset, None, None, True, 0.0, ctx.eps)[0]
+        entered = _plus(normed, bias, current)
+        grad = operators.leaky_integrate_and_fire_backward(entered, grad_spikes, *ctx.constants)
+        grad_bias = None if bias is None else grad.sum_to_size(bias.shape)
+        grad_images, grad_gain, grad_offset = torch.ops.aten.native_batch_norm_backward(
+            grad.flatten(0, 1), images, gain, None, None, mean, inverse, True, ctx.eps, [True] * 3
+        )
+        grad_current = grad_images.unflatten(0, current.shape[:2])
+        return grad_current, grad_gain, grad_offset, grad_bias, None, None
+
+
+def _plus(normed: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
+    """Return what enters the neuron, [T, B, C, H, W]."""
+    window = normed.unflatten(0, like.shape[:2])
+    return window if bias is None else window + bias

@@ -1,0 +1,50 @@
+/* What the forward pass of a synapse and the gradient of its weights share: lists of what fires. */
+#ifndef SYNAPSE_H
+#define SYNAPSE_H
+#include "spikediff.h"
+
+#define CHUNK_BYTES (1 << 19) /* of lists; with the weights of a block they fit the second cache */
+
+typedef struct { /* mirrored field by field in spikediff/events/synapse.py */
+  int64_t steps, images, height, width, channels;
+  int64_t out_height, out_width, out_channels;
+  int64_t taps_y, taps_x;         /* slices of the weights along y and x */
+  int64_t most_taps_y, most_taps_x; /* rows of the tables: [out size][most][tap, input], -1 ends */
+} geometry;
+
+/* List the active channels of a pixel as channel << GROUP | pattern; return how many. */
+static INLINE int list_pixel(const uint64_t *words, int64_t step_words, int64_t per_pixel,
+                             int steps, uint32_t *entries) {
+  int n = 0;
+  for (int64_t q = 0; q < per_pixel; q++) {
+    uint64_t w[GROUP] = {0}, any = 0;
+    for (int t = 0; t < steps; t++) any |= w[t] = words[t * step_words + q];
+    while (any) {
+      int c = __builtin_ctzll(any);
+      any &= any - 1;
+      uint32_t pattern = 0;
+      for (int t = 0; t < GROUP; t++) pattern |= (uint32_t)((w[t] >> c) & 1) << t;
+      entries[n++] = (uint32_t)(64 * q + c) << GROUP | pattern;
+    }
+  }
+  return n;
+}
+
+/* List every pixel of some images, within a parallel region: entries [images, pixels, channels]. */
+static INLINE void list_images(const uint64_t *words, const geometry *g, int64_t images, int steps,
+                               uint32_t *entries, int32_t *counts) {
+  const int64_t pixels = g->height * g->width, per_pixel = (g->channels + 63) / 64;
+  const int64_t step_words = g->images * pixels * per_pixel;
+#pragma omp for schedule(static)
+  for (int64_t p = 0; p < images * pixels; p++)
+    counts[p] = list_pixel(words + p * per_pixel, step_words, per_pixel, steps,
+                           entries + p * g->channels);
+}
+
+/* Images whose lists are made at a time. */
+static INLINE int64_t images_at_a_time(const geometry *g) {
+  int64_t bytes = g->height * g->width * g->channels * (int64_t)sizeof(uint32_t);
+  int64_t n = CHUNK_BYTES / bytes;
+  return n < 1 ? 1 : n > g->images ? g->images : n;
+}
+#endif

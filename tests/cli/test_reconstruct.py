@@ -1,0 +1,48 @@
+"""`spikediff reconstruct` as a user types it."""
+
+import json
+
+import pytest
+import torch
+
+from spikediff.cli import main
+from spikediff.models import VQSVAE
+from spikediff.pipelines import VAEPipeline
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory):
+    """A pipeline's folder, of random weights whose reconstructions are not all alike."""
+    torch.manual_seed(0)
+    model = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 3.0)
+    with torch.no_grad():
+        for _ in range(20):
+            model.train()(torch.rand(32, 1, 8, 8) - 0.5)
+    folder = tmp_path_factory.mktemp("autoencoder")
+    VAEPipeline(model.eval()).save_pretrained(folder)
+    return folder
+
+
+def reconstruct(source, folder, *flags):
+    options = ["--dataset", "digits", "--num-images", "20", "--json", str(folder / "r.json")]
+    assert main(["reconstruct", str(source), "--output", str(folder), *options, *flags]) == 0
+    return json.loads((folder / "r.json").read_text())
+
+
+def test_event_driven_reconstructions_are_as_good(autoencoder, tmp_path):
+    plain = reconstruct(autoencoder, tmp_path)
+    event_driven = reconstruct(autoencoder, tmp_path, "--event-driven")
+    assert event_driven.pop("event_driven") is True
+    assert event_driven.keys() == plain.keys()
+    assert plain["mse"] > 0
+    for name in ("mse", "mse_of_range_2"):
+        assert event_driven[name] == pytest.approx(plain[name], rel=1e-4)
+
+
+def test_event_driven_is_for_the_cpu(autoencoder, tmp_path, capsys):
+    options = ["--dataset", "digits", "--event-driven", "--device", "cuda"]
+    assert main(["reconstruct", str(autoencoder), "--output", str(tmp_path), *options]) == 2
+    assert "CPU only" in capsys.readouterr().err
