@@ -31,7 +31,7 @@ def test_every_way_of_ours_computes(name):
 
 @needs_native
 def test_the_network_runs_in_its_kernel():
-    system = systems.build(systems.NATIVE, SpikingUNet(**TINY), training=False)
+    system = systems.build(systems.NATIVE, SpikingUNet(**TINY).double(), training=False)
     with pytest.raises(UserError, match="float64"):  # the C kernel has none
         system(torch.randn(1, 1, 8, 8).double(), 3)
 

@@ -35,7 +35,8 @@ def fire_normed(
     if memory is None and _can_be_one_node(neuron, norm, current):
         return _one_node(cast(NeuronLayer, neuron), norm, current, bias)
     normed = over_time(norm, current)
-    spikes: Tensor = neuron(normed if bias is None else normed + bias, memory)
+    entered = normed if bias is None else normed + bias
+    spikes: Tensor = neuron(entered) if memory is None else neuron(entered, memory)
     return spikes
 
 
