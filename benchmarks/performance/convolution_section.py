@@ -16,6 +16,7 @@ from performance.table import Group, available, times
 
 RATES = (0.02, 0.05, 0.10, 0.20, 0.30, 0.50)
 SHAPE = (64, 128, 16, 16)  # [T*B, C, H, W], 128 channels out: 4.8 GFLOP dense
+STEPS = 4  # T
 QUICK_SHAPE = (8, 64, 8, 8)
 GEOMETRIES = 4  # of a trained network: those with most of its operations
 
@@ -66,11 +67,11 @@ def dense(conv: nn.Conv2d, spikes: Tensor, layout: torch.memory_format) -> Any:
 def _compare(
     name: str, conv: nn.Conv2d, spikes: Tensor, settings: Settings, facts: dict[str, Any]
 ) -> Group:
-    weight, bias, (stride, _), (padding, _) = conv.weight, conv.bias, conv.stride, conv.padding
+    weight, bias, stride, padding = conv.weight, conv.bias, conv.stride, conv.padding
     makers: dict[str, Callable[[], Any]] = {
         "dense NCHW": partial(dense, conv, spikes, torch.contiguous_format),
         "dense channels_last": partial(dense, conv, spikes, torch.channels_last),
-        "ours event-driven": partial(ours.event_driven_conv, spikes, weight, bias, stride, padding),
+        "ours event-driven": partial(ours.event_driven_conv, spikes, conv, STEPS),
     }
     runs, missing = available(makers)
     want = nn.functional.conv2d(spikes.double(), weight.double(), bias.double(), stride, padding)
@@ -79,5 +80,10 @@ def _compare(
         got = run()
         check_shape(key, got, want)
         errors[key] = difference(got.double(), want)
-    facts = facts | {"firing_rate": spikes.ne(0).float().mean().item(), "error_float32": errors}
+    window = spikes.unflatten(0, (STEPS, -1)).ne(0)
+    facts = facts | {
+        "firing_rate": window.float().mean().item(),
+        "fires_in_window": window.any(0).float().mean().item(),
+        "error_float32": errors,
+    }
     return times("convolution", name, runs, settings.patience(15, 20), missing, facts)

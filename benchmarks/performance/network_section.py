@@ -18,7 +18,14 @@ from performance.systems import System
 from performance.table import Group, available, sizes, times
 
 FORWARD = (systems.NAIVE, systems.PEER, systems.REFERENCE, systems.NATIVE, systems.COMPILED)
-TRAINING = (systems.NAIVE, systems.PEER, systems.REFERENCE, systems.NATIVE, systems.LOW_MEMORY)
+TRAINING = (
+    systems.NAIVE,
+    systems.PEER,
+    systems.REFERENCE,
+    systems.NATIVE,
+    systems.LOW_MEMORY,
+    systems.BY_EVENTS,
+)
 SMALL = {"base_channels": 32, "channel_mult": (1, 2), "layers_per_block": 1, "sample_size": 16}
 
 

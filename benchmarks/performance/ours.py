@@ -1,11 +1,11 @@
-"""The fast paths of spikediff: the only file here that knows whether they exist.
+"""The fast paths of spikediff, as rows of the table.
 
-Each function raises `Missing` where its path is not there, and the table says so.
+Each function raises `Missing` where the compiled kernels are not there, and the table says so.
 """
 
 import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -13,20 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from performance.missing import Missing
-from spikediff.cli.models import networks_of
 from spikediff.errors import UserError
+from spikediff.events import EventConv2d, compile_for_inference, pack
+from spikediff.native import native
+from spikediff.neurons.kernels import using
+from spikediff.training.computation import prepare_computation
+from spikediff.training.memory import compressed_activations
+from spikediff.training.recipe import TrainingRecipe
 
 Context = Callable[[], AbstractContextManager[Any]]
 
 
 def kernel(name: str) -> Context:
     """Return what makes the context in which neurons run by the kernel "reference" or "native"."""
-    try:
-        from spikediff.neurons.kernels import using
-    except ImportError:
-        if name == "reference":  # the only one that there is
-            return nullcontext
-        raise Missing("no spikediff.neurons.kernels.using") from None
+    if name == "native":
+        _need_kernels()
     try:
         with using(name):
             return partial(using, name)
@@ -36,50 +37,48 @@ def kernel(name: str) -> Context:
 
 def low_memory() -> Context:
     """Return what makes the context of a forward pass that saves spikes as bits."""
-    try:
-        from spikediff.training.memory import compressed_activations
-    except ImportError:
-        raise Missing("no spikediff.training.memory.compressed_activations") from None
+    _need_kernels()
     return compressed_activations
+
+
+def trained_by_events(model: nn.Module) -> nn.Module:
+    """Return the network, set up to be trained by events, in channels-last order."""
+    _need_kernels()
+    prepare_computation(model, TrainingRecipe(event_driven=True), torch.device("cpu"))
+    return model
 
 
 def compiled(model: nn.Module) -> nn.Module:
     """Return the event-driven copy of a network, for inference."""
-    try:
-        from spikediff.events import compile_for_inference
-    except ImportError:
-        raise Missing("no spikediff.events.compile_for_inference") from None
-    try:
-        return compile_for_inference(model)
-    except UserError as error:
-        raise Missing(str(error)) from error
+    _need_kernels()
+    return compile_for_inference(model)
 
 
 def compiled_pipeline(pipe: Any) -> Any:
-    """Return a pipeline of the same scheduler whose networks are compiled."""
-    parts = dict(pipe.components)
-    for name, network in networks_of(pipe).items():
-        fast = compiled(network)
-        for attribute in ("config", "dtype"):  # what pipelines ask a network for
-            if not hasattr(fast, attribute):
-                setattr(fast, attribute, copy.copy(getattr(network, attribute)))
-        parts[name] = fast
-    made = type(pipe)(**parts)
+    """Return a copy of a pipeline whose networks are event-driven."""
+    _need_kernels()
+    made = copy.deepcopy(pipe).compile_for_inference()
     made.set_progress_bar_config(disable=True)
     return made
 
 
-def event_driven_conv(
-    spikes: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int
-) -> Callable[[], Any]:
-    """Return the convolution of these spikes by events, ready to run; dense spikes go in."""
-    try:
-        from spikediff.events import spike_conv2d
-    except ImportError:
-        raise Missing("no spikediff.events.spike_conv2d") from None
+def event_driven_conv(spikes: Tensor, conv: nn.Conv2d, spiking_steps: int) -> Callable[[], Any]:
+    """Return the convolution of these spikes [T*B, C, H, W] by events, ready to run.
+
+    They come as bits, as the neurons of an event-driven network leave them.
+    """
+    _need_kernels()
+    layer = EventConv2d(conv)
+    packed = pack(spikes.unflatten(0, (spiking_steps, -1))).flatten(0, 1)
+    layer(packed)  # lays the weights out
 
     @torch.no_grad()
     def run() -> Any:
-        return spike_conv2d(spikes, weight, bias, stride, padding)
+        return layer(packed)
 
     return run
+
+
+def _need_kernels() -> None:
+    if native() is None:
+        raise Missing("the C kernels are not built")

@@ -15,7 +15,7 @@ from performance.surgery import ResetFirst
 NAIVE, PEER, PEER_COMPILED = "naive", "SpikingJelly", "SpikingJelly compiled"
 OURS = "ours"  # what the names of our rows begin with; the guard watches these
 REFERENCE, NATIVE = "ours reference", "ours native"
-COMPILED, LOW_MEMORY = "ours compiled", "ours low memory"
+COMPILED, LOW_MEMORY, BY_EVENTS = "ours compiled", "ours low memory", "ours by events"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def build(name: str, model: nn.Module, training: bool) -> System:
             return System(ours.compiled(model))
         case "ours low memory":
             return System(model, ours.low_memory())
+        case "ours by events":
+            return System(ours.trained_by_events(model), ours.low_memory())
     raise ValueError(f"no such way to run a network: {name}")
 
 

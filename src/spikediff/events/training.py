@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.synapse import Geometry, event_driven, event_weights, kernel_of, taps_of
+from spikediff.layers import unfold_time
 from spikediff.native import library_of, native, pointer
 
 # Above this activity (PackedSpikes.activity) the dense convolution is taken.
@@ -66,8 +67,10 @@ class SpikeConv2d(nn.Conv2d):
         )
         if usual:
             return None
-        window = x.detach().unflatten(0, (self.spiking_steps, -1))
-        return pack(window, only_if_binary=True)
+        spikes: PackedSpikes | None = pack(
+            unfold_time(x.detach(), self.spiking_steps), only_if_binary=True
+        )
+        return spikes
 
 
 class _SpikeConvolution(torch.autograd.Function):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikediff.layers.threshold_norm import ThresholdNorm
-from spikediff.layers.time import over_time
+from spikediff.layers.time import over_time, unfold_time
 from spikediff.neurons import IF, LIF, Memory, NeuronLayer
 from spikediff.neurons.kernels import window as operators
 
@@ -35,13 +35,14 @@ def fire_normed(
     if memory is None and _can_be_one_node(neuron, norm, current):
         return _one_node(cast(NeuronLayer, neuron), norm, current, bias)
     normed = over_time(norm, current)
-    spikes: Tensor = neuron(normed if bias is None else normed + bias, memory)
+    entered = normed if bias is None else normed + bias
+    spikes: Tensor = neuron(entered) if memory is None else neuron(entered, memory)
     return spikes
 
 
 def _can_be_one_node(neuron: nn.Module, norm: nn.Module, current: Tensor) -> bool:
     return (
-        type(neuron) in (IF, LIF)
+        isinstance(neuron, IF | LIF)
         and operators.can_be_spelled(neuron.dynamics)
         and type(norm) in (nn.BatchNorm2d, ThresholdNorm)
         and norm.training
@@ -92,7 +93,9 @@ class _NormedNeuron(torch.autograd.Function):
         )
         ctx.save_for_backward(current, gain, offset, bias, mean, inverse)
         ctx.constants, ctx.eps = constants, eps
-        return operators.leaky_integrate_and_fire(_plus(normed, bias, current), *constants)
+        entered = _plus(normed, bias, current)
+        spikes: Tensor = operators.leaky_integrate_and_fire(entered, *constants)
+        return spikes
 
     @staticmethod
     @once_differentiable
@@ -106,11 +109,11 @@ class _NormedNeuron(torch.autograd.Function):
         grad_images, grad_gain, grad_offset = torch.ops.aten.native_batch_norm_backward(
             grad.flatten(0, 1), images, gain, None, None, mean, inverse, True, ctx.eps, [True] * 3
         )
-        grad_current = grad_images.unflatten(0, current.shape[:2])
+        grad_current = unfold_time(grad_images, len(current))
         return grad_current, grad_gain, grad_offset, grad_bias, None, None
 
 
 def _plus(normed: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
     """Return what enters the neuron, [T, B, C, H, W]."""
-    window = normed.unflatten(0, like.shape[:2])
+    window = unfold_time(normed, len(like))
     return window if bias is None else window + bias

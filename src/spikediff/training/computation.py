@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
     """
     if recipe.event_driven and device.type == "cpu" and recipe.mixed_precision == "no":
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        train_event_driven(model, model.config.spiking_steps)
+        train_event_driven(model, cast(Any, model).config.spiking_steps)
     if recipe.keep_large_tensors and not keep_large_tensors():
         _log.warning("training.keep_large_tensors: this system's C library has no such switch")
     if recipe.gradient_checkpointing:
@@ -55,9 +55,7 @@ def checkpoint_blocks(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, RESIDUAL_BLOCKS):
-            module.forward = partial(  # type: ignore[method-assign]
-                _computed_again, module, module.forward
-            )
+            module.forward = partial(_computed_again, module, module.forward)
 
 
 def _computed_again(module: nn.Module, forward: Callable[..., Tensor], *args: Any) -> Tensor:
