@@ -1,6 +1,7 @@
 """Event-driven convolutions: the weights of what fired are added, and the rest is left out."""
 
 import ctypes
+import math
 from ctypes import byref, c_int, c_int64
 from typing import Any
 
@@ -14,6 +15,7 @@ from spikediff.layers.time import unfold_time
 from spikediff.native import library_of, pointer
 
 # Above this activity a dense convolution is not slower (docs/performance.md has the measurement).
+MAX_TAPS = 1024  # of a kernel, as in spikediff.h
 BREAK_EVEN = 0.85
 
 
@@ -65,7 +67,7 @@ def event_weights(weight: Tensor, segments: tuple[int, ...]) -> Tensor:
 
 
 def kernel_of(blocks: Tensor, out_channels: int, segments: tuple[int, ...]) -> Tensor:
-    """Return what `event_weights` was given: [C_out, C, h, w], channels-last."""
+    """Return the kernel [C_out, C, h, w], channels-last, whose gradient came in blocks."""
     _, height, width, slot_count, _ = blocks.shape
     kernel = torch.empty(out_channels, height, width, slot_count)
     library_of().weights_from_blocks(
@@ -250,5 +252,6 @@ def can_be_event_driven(module: nn.Module) -> bool:
         and module.groups == 1
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
+        and math.prod(module.kernel_size) <= MAX_TAPS
         and module.weight.dtype == torch.float32
     )

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikediff.events.packed import PackedSpikes, pack, slots_of
-from spikediff.events.synapse import Geometry, event_driven, event_weights, kernel_of, taps_of
+from spikediff.events.synapse import (
+    Geometry,
+    can_be_event_driven,
+    event_driven,
+    event_weights,
+    kernel_of,
+    taps_of,
+)
 from spikediff.layers import unfold_time
 from spikediff.native import library_of, native, pointer
 
@@ -32,7 +39,7 @@ def train_event_driven(model: nn.Module, spiking_steps: int) -> None:
     if native() is None:
         return
     for module in model.modules():
-        if type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros":
+        if type(module) is nn.Conv2d and can_be_event_driven(module):
             module.__class__ = SpikeConv2d
             module.spiking_steps = spiking_steps  # type: ignore[assignment]
 
@@ -123,7 +130,7 @@ def weight_gradient(
     steps, batch, height, width, _ = spikes.words.shape
     rows, columns = taps_of(spikes, weight, stride, padding, dilation)
     out_channels, _, taps_y, taps_x = weight.shape
-    block = library_of().synapse_block()
+    block = library_of().gradient_block()
     blocks, slot_count = -(-out_channels // block), int(slots_of(spikes.segments)[-1]) + 1
     last = grad.detach().movedim(1, -1).contiguous()  # [T*B, H', W', C_out]
     packed = grad.new_zeros(blocks, taps_y, taps_x, slot_count, block)

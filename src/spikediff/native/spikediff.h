@@ -3,11 +3,15 @@
 #define SPIKEDIFF_H
 #include <math.h>
 #include <stdint.h>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
 #define GROUP 4       /* spiking steps that a synapse computes together */
+#define MAX_TAPS 1024 /* of a kernel */
 #define MAX_STEPS 128 /* of a window in the backward pass, whose membranes lie on the stack */
 
 #if defined(_WIN32)
@@ -67,6 +71,15 @@ typedef float loose_vec __attribute__((vector_size(16), aligned(4)));
 #define VEC_FILL(x) ((vec){x, x, x, x})
 #define VEC_FMA(a, b, c) ((a) * (b) + (c))
 #endif
-#define VECS 2
-#define BLOCK (VECS * VEC_LANES) /* output channels that a pass sums, all steps in registers */
+#define VECS 4
+#define BLOCK (VECS * VEC_LANES)      /* output channels that a forward pass sums in registers */
+#define HALF_BLOCK (2 * VEC_LANES)    /* and of which a backward pass keeps rows in the cache */
+
+static INLINE int thread_number(void) {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
 #endif

@@ -1,12 +1,13 @@
 /* Event-driven synapses: a convolution of spikes that adds the weights of what fired.
  *
  * Spikes come as bits over channels, [T, images, H, W, words of 64 channels]. Up to GROUP spiking
- * steps are computed together: for every pixel, the channels that fire in any of them are listed
- * once, each with its pattern over the steps; every tap and every block of output channels then
- * walks that list. A row of weights is loaded once and added, times 0 or 1, to the sums of all
- * steps, which stay in registers. The cost is that of the channels that fire at all in the group,
- * at the full speed of multiply-add: dense work with the silent channels left out.
- * Products with 0 and 1 are exact, so these are float32 sums over the active weights.
+ * steps are computed together. For every input pixel, the channels that fire in any of them are
+ * listed once, sorted by their pattern over the steps. An output pixel gathers the lists of all its
+ * taps, pattern by pattern; then, for each block of output channels, the weights of a pattern are
+ * summed in registers, and the sum is added to the steps of the pattern. So a row of weights is read
+ * and added once, however many of the steps its channel fires in: the cost is that of the channels
+ * that fire at all, an addition each where a dense convolution has a multiply-add per step.
+ * The result is a float32 sum over the active weights.
  *
  * Which input pixel a tap of an output pixel reads stands in tables: strides, dilations, padding,
  * transposed convolutions and upsampling differ only there (spikediff/events/taps.py).
@@ -16,94 +17,172 @@
 #include "spikediff.h"
 #include "synapse.h"
 
-/* patterns[p][t]: 1 where step t fires in pattern p */
-static const float patterns[1 << GROUP][GROUP] = {
-    {0, 0, 0, 0}, {1, 0, 0, 0}, {0, 1, 0, 0}, {1, 1, 0, 0}, {0, 0, 1, 0}, {1, 0, 1, 0},
-    {0, 1, 1, 0}, {1, 1, 1, 0}, {0, 0, 0, 1}, {1, 0, 0, 1}, {0, 1, 0, 1}, {1, 1, 0, 1},
-    {0, 0, 1, 1}, {1, 0, 1, 1}, {0, 1, 1, 1}, {1, 1, 1, 1}};
+#define COPIED 16 /* entries that are copied at a time; more than there are does no harm */
 
-/* The sums of one output pixel for `vecs` vectors of output channels at `steps` spiking steps. */
-static INLINE void sum_pixel(const uint32_t *entries, const int32_t *counts, const float *weights,
-                             const float *bias, const geometry *g, const int32_t *row_taps,
-                             const int32_t *column_taps, int steps, int vecs,
-                             float sums[GROUP][BLOCK]) {
-  vec sum[GROUP][VECS];
-  for (int t = 0; t < steps; t++)
-    for (int k = 0; k < vecs; k++) sum[t][k] = VEC_LOAD(bias + k * VEC_LANES);
-  for (int64_t i = 0; i < g->most_taps_y && row_taps[2 * i] >= 0; i++) {
-    for (int64_t j = 0; j < g->most_taps_x && column_taps[2 * j] >= 0; j++) {
+/* The lists of a tile of output pixels: rows of weights [pixel][most], starts [pixel][STARTS]. */
+typedef struct {
+  uint32_t *rows;
+  int32_t *starts;
+  int64_t most;
+} gathered;
+
+/* Gather what an output pixel sees: tap * channels + channel, pattern by pattern. */
+static INLINE void gather_pixel(const uint32_t *entries, const int32_t *starts, const geometry *g,
+                                const int32_t *row_taps, const int32_t *column_taps, int steps,
+                                uint32_t *rows, int32_t *own) {
+  uint32_t offsets[MAX_TAPS];
+  const uint32_t *lists[MAX_TAPS];
+  const int32_t *bounds[MAX_TAPS];
+  int taps = 0;
+  for (int64_t i = 0; i < g->most_taps_y && row_taps[2 * i] >= 0; i++)
+    for (int64_t j = 0; j < g->most_taps_x && column_taps[2 * j] >= 0; j++, taps++) {
       const int64_t pixel = row_taps[2 * i + 1] * g->width + column_taps[2 * j + 1];
-      const int64_t tap = row_taps[2 * i] * g->taps_x + column_taps[2 * j];
-      const float *rows = weights + tap * g->channels * BLOCK;
-      const uint32_t *entry = entries + pixel * g->channels, *end = entry + counts[pixel];
-      for (; entry < end; entry++) {
-        const float *row = rows + (size_t)(*entry >> GROUP) * BLOCK;
-        const float *fires = patterns[*entry & ((1 << GROUP) - 1)];
-        vec w[VECS];
-        for (int k = 0; k < vecs; k++) w[k] = VEC_LOAD(row + k * VEC_LANES);
-        for (int t = 0; t < steps; t++) {
-          const vec s = VEC_FILL(fires[t]);
-          for (int k = 0; k < vecs; k++) sum[t][k] = VEC_FMA(s, w[k], sum[t][k]);
-        }
-      }
+      offsets[taps] = (uint32_t)((row_taps[2 * i] * g->taps_x + column_taps[2 * j]) * g->channels);
+      lists[taps] = entries + pixel * g->channels;
+      bounds[taps] = starts + pixel * STARTS;
+    }
+  int32_t n = 0;
+  for (int p = 1; p < 1 << steps; p++) {
+    own[p] = n;
+    for (int tap = 0; tap < taps; tap++) {
+      const int32_t first = bounds[tap][p], many = bounds[tap][p + 1] - first;
+      const uint32_t *from = lists[tap] + first;
+      for (int32_t done = 0; done < many; done += COPIED)
+        for (int i = 0; i < COPIED; i++)
+          rows[n + done + i] = (from[done + i] >> GROUP) + offsets[tap];
+      n += many;
     }
   }
-  for (int t = 0; t < steps; t++)
-    for (int k = 0; k < vecs; k++) VEC_STORE(sums[t] + k * VEC_LANES, sum[t][k]);
+  own[1 << steps] = n;
 }
 
-/* One row of an output image for one block of output channels. */
-static INLINE void sum_row(const uint32_t *entries, const int32_t *counts, const float *weights,
-                           const float *bias, float *out, const geometry *g, int64_t out_step,
-                           int64_t block, int64_t y, const int32_t *taps_y, const int32_t *taps_x,
-                           int steps, int vecs) {
+/* The sums of one output pixel for `vecs` vectors of output channels at `steps` spiking steps. */
+static INLINE void sum_pixel(const uint32_t *rows, const int32_t *starts, const float *weights,
+                             const float *bias, int steps, int vecs, float sums[GROUP][BLOCK]) {
+  for (int t = 0; t < steps; t++) memcpy(sums[t], bias, sizeof(sums[t]));
+  for (int p = 1; p < 1 << steps; p++) {
+    const uint32_t *row = rows + starts[p], *end = rows + starts[p + 1];
+    if (row == end) continue;
+    vec sum[VECS];
+    for (int k = 0; k < vecs; k++) sum[k] = VEC_FILL(0.0f);
+    for (; row < end; row++)
+      for (int k = 0; k < vecs; k++)
+        sum[k] += VEC_LOAD(weights + (size_t)*row * BLOCK + k * VEC_LANES);
+    for (int t = 0; t < steps; t++)
+      if (p >> t & 1)
+        for (int k = 0; k < vecs; k++) {
+          float *at = sums[t] + k * VEC_LANES;
+          VEC_STORE(at, VEC_LOAD(at) + sum[k]);
+        }
+  }
+}
+
+/* One block of output channels of a tile of `pixels` output pixels. */
+static INLINE void sum_tile(const gathered *tile, int64_t pixels, const float *weights,
+                            const float *bias, float *out, const geometry *g, int64_t block,
+                            int steps, int vecs) {
+  const int64_t out_step = g->images * g->out_height * g->out_width * g->out_channels;
   const int64_t first = block * BLOCK, left = g->out_channels - first;
   const size_t bytes = sizeof(float) * (size_t)(left < BLOCK ? left : BLOCK);
   weights += block * g->taps_y * g->taps_x * g->channels * BLOCK;
-  for (int64_t x = 0; x < g->out_width; x++) {
+  for (int64_t pixel = 0; pixel < pixels; pixel++) {
     float sums[GROUP][BLOCK];
-    sum_pixel(entries, counts, weights, bias + first, g, taps_y + 2 * g->most_taps_y * y,
-              taps_x + 2 * g->most_taps_x * x, steps, vecs, sums);
-    float *at = out + (y * g->out_width + x) * g->out_channels + first;
+    sum_pixel(tile->rows + pixel * tile->most, tile->starts + pixel * STARTS, weights, bias + first,
+              steps, vecs, sums);
+    float *at = out + pixel * g->out_channels + first;
     for (int t = 0; t < steps; t++) memcpy(at + t * out_step, sums[t], bytes);
   }
 }
 
-static void sum_row_of_steps(const uint32_t *entries, const int32_t *counts, const float *weights,
-                             const float *bias, float *out, const geometry *g, int64_t out_step,
-                             int64_t block, int64_t y, const int32_t *taps_y,
-                             const int32_t *taps_x, int steps) {
-  const int vecs = g->out_channels - block * BLOCK <= VEC_LANES ? 1 : 2;
+static void sum_tile_of_steps(const gathered *tile, int64_t pixels, const float *weights,
+                              const float *bias, float *out, const geometry *g, int64_t block,
+                              int steps) {
+  const int64_t left = g->out_channels - block * BLOCK;
+  const int vecs = left >= BLOCK ? VECS : (int)((left + VEC_LANES - 1) / VEC_LANES);
 #define CASE(N, V)                                                                                \
-  case 3 * N + V:                                                                                 \
-    sum_row(entries, counts, weights, bias, out, g, out_step, block, y, taps_y, taps_x, N, V);    \
+  case VECS * N + V:                                                                              \
+    sum_tile(tile, pixels, weights, bias, out, g, block, N, V);                                   \
     break;
-  switch (3 * steps + vecs) { /* constants, so that the sums are registers */
-    CASE(1, 1) CASE(1, 2) CASE(2, 1) CASE(2, 2) CASE(3, 1) CASE(3, 2) CASE(4, 1) CASE(4, 2)
-  }
+#define CASES(N) CASE(N, 1) CASE(N, 2) CASE(N, 3) CASE(N, 4)
+  switch (VECS * steps + vecs) { CASES(1) CASES(2) CASES(3) CASES(4) } /* so sums are registers */
+#undef CASES
 #undef CASE
 }
+
+/* Rows of output that make a tile: their lists are to fit the second cache beside the weights. */
+static int64_t rows_of_tile(const geometry *g, int64_t most) {
+  int64_t rows = CHUNK_BYTES / (g->out_width * most * (int64_t)sizeof(uint32_t));
+  return rows < 1 ? 1 : rows > g->out_height ? g->out_height : rows;
+}
+
+/* Gather, then sum, some rows of one output image. */
+static void tile_of_image(const uint32_t *entries, const int32_t *starts, const float *weights,
+                          const float *bias, float *out, const geometry *g, const int32_t *taps_y,
+                          const int32_t *taps_x, gathered *tile, int64_t y0, int64_t y1,
+                          int64_t first_block, int64_t last_block, int steps) {
+  for (int64_t y = y0; y < y1; y++)
+    for (int64_t x = 0; x < g->out_width; x++) {
+      const int64_t at = (y - y0) * g->out_width + x;
+      gather_pixel(entries, starts, g, taps_y + 2 * g->most_taps_y * y,
+                   taps_x + 2 * g->most_taps_x * x, steps, tile->rows + at * tile->most,
+                   tile->starts + at * STARTS);
+    }
+  out += y0 * g->out_width * g->out_channels;
+  for (int64_t block = first_block; block < last_block; block++)
+    sum_tile_of_steps(tile, (y1 - y0) * g->out_width, weights, bias, out, g, block, steps);
+}
+
+/* Memory of one thread: a gathered tile, and room for a pixel's unsorted list. */
+typedef struct {
+  gathered tile;
+  uint32_t *unsorted;
+} workspace;
 
 /* Some images, for one group of spiking steps: list them, then sum. */
 static void chunk_of_images(const uint64_t *words, const float *weights, const float *bias,
                             float *out, const geometry *g, const int32_t *taps_y,
-                            const int32_t *taps_x, uint32_t *entries, int32_t *counts,
-                            int64_t images, int steps, int threads) {
+                            const int32_t *taps_x, uint32_t *entries, int32_t *starts,
+                            workspace *spaces, int64_t images, int steps, int threads) {
   const int64_t pixels = g->height * g->width;
   const int64_t out_image = g->out_height * g->out_width * g->out_channels;
   const int64_t blocks = (g->out_channels + BLOCK - 1) / BLOCK;
-  (void)threads;
+  const int64_t rows = rows_of_tile(g, spaces[0].tile.most);
+  const int64_t tiles = (g->out_height + rows - 1) / rows;
+  /* where there are fewer tiles than threads, threads share a tile's blocks */
+  int64_t parts = (threads + images * tiles - 1) / (images * tiles);
+  parts = parts > blocks ? blocks : parts;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    list_images(words, g, images, steps, entries, counts);
-#pragma omp for schedule(static) collapse(3)
-    for (int64_t block = 0; block < blocks; block++)
-      for (int64_t image = 0; image < images; image++)
-        for (int64_t y = 0; y < g->out_height; y++)
-          sum_row_of_steps(entries + image * pixels * g->channels, counts + image * pixels, weights,
-                           bias, out + image * out_image, g, g->images * out_image, block, y,
-                           taps_y, taps_x, steps);
+    workspace *own = spaces + thread_number();
+    list_images(words, g, images, steps, entries, own->unsorted, starts);
+#pragma omp for schedule(dynamic) collapse(3)
+    for (int64_t image = 0; image < images; image++)
+      for (int64_t tile = 0; tile < tiles; tile++)
+        for (int64_t part = 0; part < parts; part++) {
+          const int64_t y0 = tile * rows, y1 = y0 + rows < g->out_height ? y0 + rows : g->out_height;
+          tile_of_image(entries + image * pixels * g->channels, starts + image * pixels * STARTS,
+                        weights, bias, out + image * out_image, g, taps_y, taps_x, &own->tile, y0,
+                        y1, blocks * part / parts, blocks * (part + 1) / parts, steps);
+        }
   }
+}
+
+/* Take all memory at once; NULL where there is none. */
+static workspace *workspaces(const geometry *g, int threads) {
+  const int64_t most = g->most_taps_y * g->most_taps_x * g->channels + COPIED;
+  const int64_t pixels = rows_of_tile(g, most) * g->out_width;
+  const size_t rows = sizeof(uint32_t) * (size_t)(pixels * most);
+  const size_t starts = sizeof(int32_t) * (size_t)(pixels * STARTS);
+  const size_t unsorted = sizeof(uint32_t) * (size_t)g->channels;
+  char *memory = malloc((size_t)threads * (sizeof(workspace) + rows + starts + unsorted));
+  if (!memory) return NULL;
+  workspace *spaces = (workspace *)memory;
+  char *at = memory + (size_t)threads * sizeof(workspace);
+  for (int i = 0; i < threads; i++, at += rows + starts + unsorted) {
+    spaces[i].tile = (gathered){(uint32_t *)at, (int32_t *)(at + rows), most};
+    spaces[i].unsorted = (uint32_t *)(at + rows + starts);
+  }
+  return spaces;
 }
 
 /* words [T, images, H, W, words], weights [blocks, taps_y, taps_x, channels, BLOCK], bias
@@ -114,27 +193,30 @@ EXPORT int synapse_forward(const uint64_t *words, const float *weights, const fl
   const int64_t pixels = g->height * g->width, per_pixel = (g->channels + 63) / 64;
   const int64_t out_image = g->out_height * g->out_width * g->out_channels;
   const int64_t many = images_at_a_time(g);
-  uint32_t *entries = malloc(sizeof(uint32_t) * (size_t)(many * pixels * g->channels));
-  int32_t *counts = malloc(sizeof(int32_t) * (size_t)(many * pixels));
-  if (entries && counts) {
-    for (int64_t t = 0; t < g->steps; t += GROUP) {
-      const int steps = g->steps - t < GROUP ? (int)(g->steps - t) : GROUP;
-      for (int64_t image = 0; image < g->images; image += many) {
-        const int64_t images = g->images - image < many ? g->images - image : many;
-        chunk_of_images(words + (t * g->images + image) * pixels * per_pixel, weights, bias,
-                        out + (t * g->images + image) * out_image, g, taps_y, taps_x, entries,
-                        counts, images, steps, threads);
-      }
+  uint32_t *entries = malloc(sizeof(uint32_t) * (size_t)(many * pixels * g->channels + COPIED));
+  int32_t *starts = malloc(sizeof(int32_t) * (size_t)(many * pixels * STARTS));
+  workspace *spaces = workspaces(g, threads);
+  const int done = entries && starts && spaces;
+  for (int64_t t = 0; done && t < g->steps; t += GROUP) {
+    const int steps = g->steps - t < GROUP ? (int)(g->steps - t) : GROUP;
+    for (int64_t image = 0; image < g->images; image += many) {
+      const int64_t images = g->images - image < many ? g->images - image : many;
+      const int64_t at = t * g->images + image;
+      chunk_of_images(words + at * pixels * per_pixel, weights, bias, out + at * out_image, g,
+                      taps_y, taps_x, entries, starts, spaces, images, steps, threads);
     }
   }
-  const int done = entries && counts;
   free(entries);
-  free(counts);
+  free(starts);
+  free(spaces);
   return done ? 0 : -1;
 }
 
 /* Output channels in a block of the packed weights. */
 EXPORT int synapse_block(void) { return BLOCK; }
+
+/* And of the gradient of the weights. */
+EXPORT int gradient_block(void) { return HALF_BLOCK; }
 
 /* One word of spikes; *strange counts the values that are neither 0 nor 1. */
 static INLINE uint64_t word_of(const float *at, int64_t n, int *strange) {

@@ -4,6 +4,8 @@
 #include "spikediff.h"
 
 #define CHUNK_BYTES (1 << 19) /* of lists; with the weights of a block they fit the second cache */
+#define PATTERNS (1 << GROUP) /* of a channel's spikes over the steps of a group */
+#define STARTS (PATTERNS + 1) /* per pixel: where the entries of every pattern start, and the end */
 
 typedef struct { /* mirrored field by field in spikediff/events/synapse.py */
   int64_t steps, images, height, width, channels;
@@ -12,10 +14,10 @@ typedef struct { /* mirrored field by field in spikediff/events/synapse.py */
   int64_t most_taps_y, most_taps_x; /* rows of the tables: [out size][most][tap, input], -1 ends */
 } geometry;
 
-/* List the active channels of a pixel as channel << GROUP | pattern; return how many. */
-static INLINE int list_pixel(const uint64_t *words, int64_t step_words, int64_t per_pixel,
-                             int steps, uint32_t *entries) {
-  int n = 0;
+/* List the active channels of a pixel as channel << GROUP | pattern, sorted by their pattern. */
+static INLINE void list_pixel(const uint64_t *words, int64_t step_words, int64_t per_pixel,
+                              int steps, uint32_t *entries, uint32_t *unsorted, int32_t *starts) {
+  int32_t many[PATTERNS] = {0}, n = 0;
   for (int64_t q = 0; q < per_pixel; q++) {
     uint64_t w[GROUP] = {0}, any = 0;
     for (int t = 0; t < steps; t++) any |= w[t] = words[t * step_words + q];
@@ -24,21 +26,29 @@ static INLINE int list_pixel(const uint64_t *words, int64_t step_words, int64_t 
       any &= any - 1;
       uint32_t pattern = 0;
       for (int t = 0; t < GROUP; t++) pattern |= (uint32_t)((w[t] >> c) & 1) << t;
-      entries[n++] = (uint32_t)(64 * q + c) << GROUP | pattern;
+      unsorted[n++] = (uint32_t)(64 * q + c) << GROUP | pattern;
+      many[pattern]++;
     }
   }
-  return n;
+  int32_t next[PATTERNS];
+  starts[0] = 0;
+  for (int p = 0; p < PATTERNS; p++) {
+    next[p] = starts[p];
+    starts[p + 1] = starts[p] + many[p];
+  }
+  for (int32_t i = 0; i < n; i++) entries[next[unsorted[i] & (PATTERNS - 1)]++] = unsorted[i];
 }
 
-/* List every pixel of some images, within a parallel region: entries [images, pixels, channels]. */
+/* List every pixel of some images, within a parallel region: entries [images, pixels, channels],
+ * starts [images, pixels, STARTS]; `unsorted` [channels] is the thread's own. */
 static INLINE void list_images(const uint64_t *words, const geometry *g, int64_t images, int steps,
-                               uint32_t *entries, int32_t *counts) {
+                               uint32_t *entries, uint32_t *unsorted, int32_t *starts) {
   const int64_t pixels = g->height * g->width, per_pixel = (g->channels + 63) / 64;
   const int64_t step_words = g->images * pixels * per_pixel;
 #pragma omp for schedule(static)
   for (int64_t p = 0; p < images * pixels; p++)
-    counts[p] = list_pixel(words + p * per_pixel, step_words, per_pixel, steps,
-                           entries + p * g->channels);
+    list_pixel(words + p * per_pixel, step_words, per_pixel, steps, entries + p * g->channels,
+               unsorted, starts + p * STARTS);
 }
 
 /* Images whose lists are made at a time. */
