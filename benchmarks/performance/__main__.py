@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from performance import (
+    ceilings_section,
     convolution_section,
     growth_section,
     guard,
@@ -24,6 +25,7 @@ from performance.settings import Settings
 from performance.table import Group, group_of_json, lines
 
 SECTIONS: dict[str, Callable[[Settings], Iterable[Group]]] = {
+    "ceilings": ceilings_section.measure,
     "neuron": neuron_section.measure,
     "convolution": convolution_section.measure,
     "network": network_section.measure,  # its groups of bytes are called memory

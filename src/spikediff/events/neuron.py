@@ -7,12 +7,15 @@ from spikediff.events.packed import GROUP, WORD, PackedSpikes
 from spikediff.neurons import IF, LIF, Dynamics, Memory, NeuronLayer, ParametricLIF
 from spikediff.neurons.kernels import native
 
+# Below it, gathering the lists costs more than their synapses save (docs/performance.md).
+FEWEST_CHANNELS = 48
+
 
 class PackedNeuron(nn.Module):
     """A neuron layer of images that fires into `PackedSpikes`.
 
     What is no window of float32 images from rest (the neurons of a timestep embedding, a streamed
-    step) goes through the layer itself.
+    step), or has few channels, goes through the layer itself.
 
     Args:
         neuron: What it stands for; it is kept, and its constants are read at every call.
@@ -32,6 +35,7 @@ class PackedNeuron(nn.Module):
     def forward(self, current: Tensor, memory: Memory | None = None) -> PackedSpikes | Tensor:
         """Return the spikes; `memory` as in `spikediff.neurons.NeuronLayer.forward`."""
         images = current.dim() == 5 and current.dtype == torch.float32
+        images = images and current.shape[2] >= FEWEST_CHANNELS
         if memory is not None or not images or not native.suits(current, self.dynamics):
             spikes: Tensor = self.neuron(current, memory)
             return spikes

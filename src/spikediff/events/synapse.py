@@ -14,9 +14,11 @@ from spikediff.events.taps import convolution_taps, transposed_taps
 from spikediff.layers.time import unfold_time
 from spikediff.native import library_of, pointer
 
-# Above this activity a dense convolution is not slower (docs/performance.md has the measurement).
 MAX_TAPS = 1024  # of a kernel, as in spikediff.h
-BREAK_EVEN = 0.85
+
+# Activity above which a dense convolution is not slower, by the spiking steps that are computed
+# together (docs/performance.md has the measurement); from three on it never is.
+BREAK_EVEN = {1: 0.45, 2: 0.8}
 
 
 class Geometry(ctypes.Structure):
@@ -188,7 +190,7 @@ def spike_conv2d(
 class EventConv2d(nn.Module):
     """A convolution, transposed or not, that is event-driven where spikes come as bits.
 
-    Currents, and images whose spikes have an activity above `BREAK_EVEN`, go through the dense
+    Currents, and images whose spikes have an activity above break-even, go through the dense
     convolution. It is decided by image, so that the rounding of one does not depend on its batch.
 
     Args:
@@ -218,7 +220,7 @@ class EventConv2d(nn.Module):
         """Return the currents."""
         if not isinstance(x, PackedSpikes):
             return self._convolve(x)
-        busy = x.activity_by_image() > BREAK_EVEN  # [B]
+        busy = _busy_images(x)  # [B]
         if len(busy) and busy.all():
             return self._convolve(x.dense())
         rows, columns = (self._taps(axis, x.shape[axis - 2]) for axis in (0, 1))
@@ -243,6 +245,19 @@ class EventConv2d(nn.Module):
         options = {key: value[axis] for key, value in self.options.items()}
         table = transposed_taps if self.transposed else convolution_taps
         return table(size, self.kernel_size[axis], **options)
+
+
+def break_even(spiking_steps: int) -> float:
+    """Return the activity above which a dense convolution is not slower; 1 where it never is."""
+    return BREAK_EVEN.get(spiking_steps, 1.0)
+
+
+def _busy_images(x: PackedSpikes) -> Tensor:
+    """Return which images [B] are convolved densely."""
+    most = break_even(x.spiking_steps)
+    if most >= 1.0:
+        return torch.zeros(x.words.shape[1], dtype=torch.bool)
+    return x.activity_by_image() > most
 
 
 def can_be_event_driven(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.synapse import (
     Geometry,
+    break_even,
     can_be_event_driven,
     event_driven,
     event_weights,
@@ -19,8 +20,6 @@ from spikediff.events.synapse import (
 from spikediff.layers import unfold_time
 from spikediff.native import library_of, native, pointer
 
-# Above this activity (PackedSpikes.activity) the dense convolution is taken.
-BREAK_EVEN = 0.75
 FEWEST_CHANNELS = 32  # below, packing costs more than it saves
 
 
@@ -52,7 +51,7 @@ class SpikeConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return the currents [T*B, C_out, H', W'] for x [T*B, C, H, W]."""
         spikes = self._packed(x)
-        if spikes is None or spikes.activity > BREAK_EVEN:
+        if spikes is None or spikes.activity > break_even(self.spiking_steps):
             return super().forward(x)
         options = (self.stride, self.padding, self.dilation)
         current: Tensor = _SpikeConvolution.apply(  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from spikediff.layers.threshold_norm import ThresholdNorm
 from spikediff.layers.time import over_time, unfold_time
 from spikediff.neurons import IF, LIF, Memory, NeuronLayer
+from spikediff.neurons.kernels import choice
 from spikediff.neurons.kernels import window as operators
 
 
@@ -92,7 +93,7 @@ class _NormedNeuron(torch.autograd.Function):
             images, gain, offset, running_mean, running_var, True, momentum, eps
         )
         ctx.save_for_backward(current, gain, offset, bias, mean, inverse)
-        ctx.constants, ctx.eps = constants, eps
+        ctx.constants, ctx.eps, ctx.forced = constants, eps, choice.forced()
         entered = _plus(normed, bias, current)
         spikes: Tensor = operators.leaky_integrate_and_fire(entered, *constants)
         return spikes
@@ -104,7 +105,8 @@ class _NormedNeuron(torch.autograd.Function):
         images = current.flatten(0, 1)
         normed = torch.native_batch_norm(images, gain, offset, None, None, True, 0.0, ctx.eps)[0]
         entered = _plus(normed, bias, current)
-        grad = operators.leaky_integrate_and_fire_backward(entered, grad_spikes, *ctx.constants)
+        with choice.as_before(ctx.forced):
+            grad = operators.leaky_integrate_and_fire_backward(entered, grad_spikes, *ctx.constants)
         grad_bias = None if bias is None else grad.sum_to_size(bias.shape)
         grad_images, grad_gain, grad_offset = torch.ops.aten.native_batch_norm_backward(
             grad.flatten(0, 1), images, gain, None, None, mean, inverse, True, ctx.eps, [True] * 3

@@ -93,8 +93,9 @@ def scan(
         return spikes, NeuronState(v, net_spikes)
     kernel = COMPILED.get(kernel_for(current, dynamics))
     if kernel is not None:
-        spikes, v = kernel.forward(current, decay, dynamics, v)
-        return spikes, NeuronState(v)
+        spikes, v_last = kernel.forward(current, decay, dynamics, v)
+        assert v_last is not None
+        return spikes, NeuronState(v_last)
     spikes, last, _ = reference.forward(current, NeuronState(v, net_spikes), decay, dynamics, False)
     return spikes, last
 

@@ -20,9 +20,14 @@ class Kernel(Protocol):
         ...
 
     def forward(
-        self, current: Tensor, decay: Decay, dynamics: Dynamics, v_first: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the spikes [T, ...] and the membrane after them [...], float32."""
+        self,
+        current: Tensor,
+        decay: Decay,
+        dynamics: Dynamics,
+        v_first: Tensor | None = None,
+        keep_last: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the spikes [T, ...] and the membrane after them [...], float32; None unkept."""
         ...
 
     def backward(
@@ -62,6 +67,21 @@ def using(kernel: str) -> Iterator[None]:
     """
     if kernel not in KERNELS:
         raise UserError(f"kernel {kernel!r}: unknown; {suggestion(kernel, KERNELS)}")
+    token = _forced.set(kernel)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def forced() -> str | None:
+    """Return the kernel that `using` asks for; None where it is not in force."""
+    return _forced.get()
+
+
+@contextmanager
+def as_before(kernel: str | None) -> Iterator[None]:
+    """Choose as when `forced` returned this: a backward pass runs as its forward pass did."""
     token = _forced.set(kernel)
     try:
         yield

@@ -31,8 +31,12 @@ def suits(current: Tensor, dynamics: Dynamics) -> bool:
 
 
 def forward(
-    current: Tensor, decay: Decay, dynamics: Dynamics, v_first: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+    current: Tensor,
+    decay: Decay,
+    dynamics: Dynamics,
+    v_first: Tensor | None = None,
+    keep_last: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Return the spikes [T, ...] and the membrane after them [...], float32.
 
     Args:
@@ -40,17 +44,18 @@ def forward(
         decay: Multiplier of the membrane.
         dynamics: The neuron's constants, of an unsigned neuron.
         v_first: Membrane before the first step [...], float32; None starts from rest.
+        keep_last: Whether the second is wanted; it is None where not.
     """
     x = in_step_order(current.detach().float())
-    spikes, v_last = torch.empty_like(x), torch.empty_like(x[0])
-    first = None if v_first is None else torch.empty_like(v_last).copy_(v_first)
+    spikes, v_last = torch.empty_like(x), torch.empty_like(x[0]) if keep_last else None
+    first = None if v_first is None else torch.empty_like(x[0]).copy_(v_first)
     library_of().neuron_forward(
         pointer(x),
         pointer(spikes),
         pointer(first),
         pointer(v_last),
         c_int64(len(x)),
-        c_int64(v_last.numel()),
+        c_int64(x[0].numel()),
         byref(options(decay, dynamics)),
         c_int(torch.get_num_threads()),
     )

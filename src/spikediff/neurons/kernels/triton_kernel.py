@@ -41,8 +41,12 @@ def suits(current: Tensor, dynamics: Dynamics) -> bool:
 
 
 def forward(
-    current: Tensor, decay: Decay, dynamics: Dynamics, v_first: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+    current: Tensor,
+    decay: Decay,
+    dynamics: Dynamics,
+    v_first: Tensor | None = None,
+    keep_last: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Return the spikes [T, ...] and the membrane after them [...], float32.
 
     Args:
@@ -50,6 +54,7 @@ def forward(
         decay: Multiplier of the membrane; a tensor stays on its device.
         dynamics: The neuron's constants, of an unsigned neuron.
         v_first: Membrane before the first step [...], float32; None starts from rest.
+        keep_last: Whether the second is wanted; it is None where not.
     """
     x = in_step_order(current.detach())
     spikes, v_last = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
@@ -66,7 +71,7 @@ def forward(
             FROM_REST=first is None,
             BLOCK=block,
         )
-    return spikes, v_last
+    return spikes, v_last if keep_last else None
 
 
 def backward(

@@ -143,7 +143,8 @@ def parametric_leaky_integrate_and_fire_backward(
 def _forward(current: Tensor, decay: Decay, dynamics: Dynamics) -> Tensor:
     kernel = choice.COMPILED.get(choice.kernel_for(current, dynamics))
     if kernel is not None:
-        return in_layout_of(current, kernel.forward(current, decay, dynamics)[0])
+        spikes, _ = kernel.forward(current, decay, dynamics, keep_last=False)
+        return in_layout_of(current, spikes)
     state = dynamics.fresh_state(current[0])
     return reference.forward(current, state, decay, dynamics, keep_membrane=False)[0]
 
@@ -178,9 +179,15 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     tensors = (current, decay) if isinstance(decay, Tensor) else (current,)
     ctx.save_for_backward(*tensors)
     ctx.decay = None if isinstance(decay, Tensor) else decay
+    ctx.forced = choice.forced()
 
 
 def _differentiate(ctx: Any, grad_spikes: Tensor) -> tuple[Any, ...]:
+    with choice.as_before(ctx.forced):
+        return _gradients(ctx, grad_spikes)
+
+
+def _gradients(ctx: Any, grad_spikes: Tensor) -> tuple[Any, ...]:
     rest = [None] * len(ctx.constants)
     if ctx.decay is None:
         current, decay = ctx.saved_tensors
