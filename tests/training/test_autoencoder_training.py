@@ -12,6 +12,7 @@ from spikediff.training.autoencoders import AutoencoderObjective
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.curve import read_curve
 from spikediff.training.networks import build_model, choose_objective
+from spikediff.training.precision import cpu_has_bf16
 from spikediff.training.recipe import save_recipe
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
@@ -50,6 +51,14 @@ def test_trains_resumes_samples_and_reconstructs(recipe, with_steps, tmp_path, c
     assert main(["reconstruct", run, "--num-images", "4", *out]) == 0
     assert main(["energy", run, "--num-images", "2"]) == 0
     capsys.readouterr()
+
+
+@pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bf16")
+def test_trains_in_mixed_precision(recipe, with_steps, tmp_path):
+    recipe = with_steps(recipe, 2)
+    mixed = replace(recipe, training=replace(recipe.training, mixed_precision="bf16"))
+    assert Trainer(mixed, tmp_path / "run", show_progress=False).train()
+    assert read_curve(tmp_path / "run" / "loss.csv")[-1].loss > 0
 
 
 def test_the_draws_do_not_depend_on_the_parts(recipe):

@@ -17,6 +17,7 @@ from spikediff.training import recipe_from
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.curve import read_curve
 from spikediff.training.first_stage import encode_all, load_first_stage, token_dataset
+from spikediff.training.precision import cpu_has_bf16
 from spikediff.training.recipe import save_recipe
 from spikediff.training.token_objective import TokenObjective, VQObjective, vq_objective
 from spikediff.training.trained import load_trained
@@ -49,6 +50,13 @@ def root(first_recipe, second_recipe, tmp_path_factory):
     assert Trainer(first_recipe, root.with_name("run-first-stage"), show_progress=False).train()
     assert Trainer(second_recipe, root, show_progress=False).train()
     return root
+
+
+@pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bf16")
+def test_the_first_stage_trains_in_mixed_precision(first_recipe, tmp_path):
+    training = replace(first_recipe.training, mixed_precision="bf16")
+    mixed = replace(first_recipe, training=training)
+    assert Trainer(mixed, tmp_path / "run", show_progress=False).train()
 
 
 def test_both_stages_leave_pipelines(root, second_recipe):

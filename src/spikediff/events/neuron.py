@@ -8,7 +8,7 @@ from spikediff.neurons import IF, LIF, Dynamics, Memory, NeuronLayer, Parametric
 from spikediff.neurons.kernels import native
 
 # Below it, gathering the lists costs more than their synapses save (docs/performance.md).
-FEWEST_CHANNELS = 48
+FEWEST_CHANNELS = 32
 
 
 class PackedNeuron(nn.Module):

@@ -79,10 +79,10 @@ class AutoencoderObjective:
         seeds, probability = drawn
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         told = {"scheduled_sampling": float(probability[0])} if self.scheduled_sampling else {}
-        output = model(x_0, generators, **told)
-        rest = output.loss - output.reconstruction
-        terms = {"reconstruction": output.reconstruction, "divergence": rest}
-        return Losses(terms, {"unweighted_divergence": output.divergence})
+        # A tuple, because mixed precision casts outputs, and cannot rebuild one of several fields.
+        _, loss, reconstruction, divergence, *_ = model(x_0, generators, return_dict=False, **told)
+        terms = {"reconstruction": reconstruction, "divergence": loss - reconstruction}
+        return Losses(terms, {"unweighted_divergence": divergence})
 
 
 def fsvae_objective(recipe: Recipe, _dataset: Any = None) -> Objective:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spikediff.data import change_range, to_model_range
 from spikediff.errors import UserError
-from spikediff.models import vq_svae_terms
+from spikediff.models import VQSVAEOutput, vq_svae_terms
 from spikediff.schedulers import AbsorbingStateScheduler, absorbing_loss
 from spikediff.training.objective import Losses, Objective
 from spikediff.training.recipe import Recipe
@@ -43,7 +43,8 @@ class VQObjective:
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
         """Return the terms, and as watched the squared error and the perplexity."""
         generator = torch.Generator(x_0.device).manual_seed(int(drawn[0][0]))
-        output = model(x_0, generator)
+        # Mixed precision casts outputs, and cannot rebuild one of several fields.
+        output = VQSVAEOutput(*model(x_0, generator, return_dict=False))
         terms = vq_svae_terms(output, self.data_variance, self.commitment)
         watched = {"mse": output.reconstruction_loss, "perplexity": output.perplexity}
         return Losses(terms, watched)
