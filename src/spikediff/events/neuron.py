@@ -7,8 +7,9 @@ from spikediff.events.packed import GROUP, WORD, PackedSpikes
 from spikediff.neurons import IF, LIF, Dynamics, Memory, NeuronLayer, ParametricLIF
 from spikediff.neurons.kernels import native
 
-# Below it, gathering the lists costs more than their synapses save (docs/performance.md).
-FEWEST_CHANNELS = 32
+# With fewer channels on more pixels, gathering lists costs more than their synapses save; on few
+# pixels dense convolutions are slow, too (docs/performance.md).
+FEWEST_CHANNELS, FEW_PIXELS = 48, 64
 
 
 class PackedNeuron(nn.Module):
@@ -35,7 +36,7 @@ class PackedNeuron(nn.Module):
     def forward(self, current: Tensor, memory: Memory | None = None) -> PackedSpikes | Tensor:
         """Return the spikes; `memory` as in `spikediff.neurons.NeuronLayer.forward`."""
         images = current.dim() == 5 and current.dtype == torch.float32
-        images = images and current.shape[2] >= FEWEST_CHANNELS
+        images = images and _pays(*current.shape[2:])
         if memory is not None or not images or not native.suits(current, self.dynamics):
             spikes: Tensor = self.neuron(current, memory)
             return spikes
@@ -47,6 +48,10 @@ class PackedNeuron(nn.Module):
         )
         all_of_them = -(-steps // GROUP) * batch * height * width * channels
         return PackedSpikes(words, (channels,), active / max(all_of_them, 1))
+
+
+def _pays(channels: int, height: int, width: int) -> bool:
+    return channels >= FEWEST_CHANNELS or height * width <= FEW_PIXELS
 
 
 def can_be_packed(module: nn.Module) -> bool:

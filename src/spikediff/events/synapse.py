@@ -18,7 +18,7 @@ MAX_TAPS = 1024  # of a kernel, as in spikediff.h
 
 # Activity above which a dense convolution is not slower, by the spiking steps that are computed
 # together (docs/performance.md has the measurement); from three on it never is.
-BREAK_EVEN = {1: 0.45, 2: 0.8}
+BREAK_EVEN = {1: 0.4, 2: 0.8}
 
 
 class Geometry(ctypes.Structure):
