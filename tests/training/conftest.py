@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from spikediff.training import Recipe, recipe_from
 
@@ -28,3 +29,11 @@ def with_steps():
     return lambda recipe, steps, **training: replace(
         recipe, training=replace(recipe.training, steps=steps, **training)
     )
+
+
+@pytest.fixture
+def fresh_accelerator():
+    """Let a test choose its precision: accelerate keeps the first one of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

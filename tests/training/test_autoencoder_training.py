@@ -53,6 +53,7 @@ def test_trains_resumes_samples_and_reconstructs(recipe, with_steps, tmp_path, c
     capsys.readouterr()
 
 
+@pytest.mark.usefixtures("fresh_accelerator")
 @pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bf16")
 def test_trains_in_mixed_precision(recipe, with_steps, tmp_path):
     recipe = with_steps(recipe, 2)

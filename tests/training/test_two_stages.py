@@ -52,6 +52,7 @@ def root(first_recipe, second_recipe, tmp_path_factory):
     return root
 
 
+@pytest.mark.usefixtures("fresh_accelerator")
 @pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bf16")
 def test_the_first_stage_trains_in_mixed_precision(first_recipe, tmp_path):
     training = replace(first_recipe.training, mixed_precision="bf16")

@@ -151,17 +151,20 @@ class VectorQuantiser(nn.Module):
     def _start(self, rows: Tensor, generator: torch.Generator | None) -> None:
         """Place the codes by k-means, each as heavy as the rows that it stands for."""
         rows = rows.to(self.codebook)
-        codes = k_means(rows, len(self.codebook), generator)
-        labels = squared_distances(rows, codes).argmin(1)
+        with torch.autocast(rows.device.type, enabled=False):
+            codes = k_means(rows, len(self.codebook), generator)
+            labels = squared_distances(rows, codes).argmin(1)
+            counts, _ = gather_rows(rows, labels, len(codes))
         self.codebook.copy_(codes)
-        self.code_counts.copy_(gather_rows(rows, labels, len(codes))[0])
+        self.code_counts.copy_(counts)
         self.code_sums.copy_(codes * self.code_counts[:, None])
 
     @torch.no_grad()
     def _follow(self, rows: Tensor, tokens: Tensor, generator: torch.Generator | None) -> None:
         """Move every code that was chosen to the average of what chose it; restart dead ones."""
         rows = rows.to(self.codebook)
-        counts, sums = gather_rows(rows, tokens, len(self.codebook))
+        with torch.autocast(rows.device.type, enabled=False):  # sums of a batch in full precision
+            counts, sums = gather_rows(rows, tokens, len(self.codebook))
         self.code_counts.lerp_(counts, 1.0 - self.decay)
         self.code_sums.lerp_(sums, 1.0 - self.decay)
         # Without new features N and m shrink alike: the code stays, and nothing divides by 0.
