@@ -2,6 +2,10 @@
 
 from importlib.util import find_spec
 
+from spikediff.native import native
+
 collect_ignore = []
 if find_spec("triton") is None:
     collect_ignore += ["src/spikediff/neurons/kernels/triton_programs.py"]
+if native() is None:  # their examples need the compiled kernels
+    collect_ignore += ["src/spikediff/events/packed.py", "src/spikediff/events/synapse.py"]
