@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spikediff.events import SpikeConv2d
-from spikediff.models import SpikingUNet, SynapticCurrentUNet
+from spikediff.models import VAE, SpikingUNet, SynapticCurrentUNet
 from spikediff.native import keep_large_tensors, native
 from spikediff.training.computation import prepare_computation
 from spikediff.training.recipe import TrainingRecipe
@@ -81,6 +81,12 @@ def test_half_precision_and_gpus_keep_their_dense_convolutions():
         model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
         prepare_computation(model, recipe, device)
         assert not any(isinstance(m, SpikeConv2d) for m in model.modules())
+
+
+def test_an_ordinary_network_has_no_events():
+    model = VAE(sample_size=8, in_channels=1, channels=(4, 8), latent_channels=4)
+    prepare_computation(model, TrainingRecipe(event_driven=True), CPU)
+    assert not any(isinstance(m, SpikeConv2d) for m in model.modules())
 
 
 def test_keeping_large_tensors_says_whether_it_did():

@@ -1,6 +1,6 @@
 """Fold the norms of a network in evaluation into the convolutions before them.
 
-It changes the rounding of a current, and with it a few spikes in a hundred thousand.
+It changes the rounding of a current, and with it fewer than one spike in ten thousand.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,9 @@ def fold_norms(model: nn.Module) -> None:
                 fold(module)
 
 
-def _fold_pair(module: nn.Module, synapse: str, norm: str = "norm") -> Tensor | None:
+def _fold_pair(module: nn.Module, synapse: str) -> Tensor | None:
     """Fold one norm into one synapse; return the gain [C], or None where there is nothing to do."""
-    linear, after = getattr(module, synapse), getattr(module, norm)
+    linear, after = getattr(module, synapse), module.norm
     if not isinstance(linear, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         return None
     if not isinstance(after, nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm):
@@ -41,7 +41,7 @@ def _fold_pair(module: nn.Module, synapse: str, norm: str = "norm") -> Tensor | 
     weight = linear.weight.detach().double() * gain.view(shape)
     linear.weight = nn.Parameter(weight.to(linear.weight.dtype))
     linear.bias = nn.Parameter((gain * bias + offset).to(linear.weight.dtype))
-    setattr(module, norm, nn.Identity())
+    module.norm = nn.Identity()
     return gain
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from spikediff.events.packed import GROUP, WORD, PackedSpikes
+from spikediff.events.packed import PackedSpikes, empty_words, window_of
 from spikediff.neurons import IF, LIF, Dynamics, Memory, NeuronLayer, ParametricLIF
 from spikediff.neurons.kernels import native
 
@@ -40,14 +40,10 @@ class PackedNeuron(nn.Module):
         if memory is not None or not images or not native.suits(current, self.dynamics):
             spikes: Tensor = self.neuron(current, memory)
             return spikes
-        steps, batch, channels, height, width = current.shape
         last = current.detach().movedim(2, -1).contiguous()  # [T, B, H, W, C]
-        words = torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
-        active = native.forward_packed(
-            last.view(steps, -1, channels), words, self.neuron.decay, self.dynamics
-        )
-        all_of_them = -(-steps // GROUP) * batch * height * width * channels
-        return PackedSpikes(words, (channels,), active / max(all_of_them, 1))
+        words, pixels = empty_words(*current.shape), last.flatten(1, 3)  # [T, B*H*W, C]
+        active = native.forward_packed(pixels, words, self.neuron.decay, self.dynamics)
+        return window_of(words, current.shape[2], active)
 
 
 def _pays(channels: int, height: int, width: int) -> bool:

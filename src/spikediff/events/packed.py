@@ -193,7 +193,7 @@ def pack(spikes: Tensor, only_if_binary: bool = False) -> Any:
     """
     steps, batch, channels, height, width = spikes.shape
     last = spikes.detach().float().movedim(2, -1).contiguous()  # [T, B, H, W, C]
-    words = torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
+    words = empty_words(steps, batch, channels, height, width)
     active = library_of().synapse_pack(
         pointer(last),
         pointer(words),
@@ -205,9 +205,25 @@ def pack(spikes: Tensor, only_if_binary: bool = False) -> Any:
     )
     if active < 0:
         return None
-    groups = -(-steps // GROUP)
-    activity = active / max(groups * batch * height * width * channels, 1)
-    return PackedSpikes(words, (channels,), activity)
+    return window_of(words, channels, active)
+
+
+def empty_words(steps: int, batch: int, channels: int, height: int, width: int) -> Tensor:
+    """Return room for the bits of a window [T, B, C, H, W]."""
+    return torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
+
+
+def window_of(words: Tensor, channels: int, active: int) -> PackedSpikes:
+    """Return the window of these words.
+
+    Args:
+        words: int64 [T, B, H, W, ceil(C / 64)].
+        channels: C.
+        active: Channels that fire at all, summed over pixels and groups of four steps.
+    """
+    steps, batch, height, width, _ = words.shape
+    all_of_them = -(-steps // GROUP) * batch * height * width * channels
+    return PackedSpikes(words, (channels,), active / max(all_of_them, 1))
 
 
 def slots_of(segments: Sequence[int]) -> Tensor:

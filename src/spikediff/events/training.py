@@ -20,7 +20,7 @@ from spikediff.events.synapse import (
 from spikediff.layers import unfold_time
 from spikediff.native import library_of, native, pointer
 
-FEWEST_CHANNELS = 32  # below, packing costs more than it saves
+FEWEST_CHANNELS = 32  # narrower layers are left to the dense convolution
 
 
 def train_event_driven(model: nn.Module, spiking_steps: int) -> None:

@@ -30,9 +30,11 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
         recipe: How to train it.
         device: Where.
     """
-    if recipe.event_driven and device.type == "cpu" and recipe.mixed_precision == "no":
+    steps = cast(Any, model).config.get("spiking_steps")  # an ordinary network has none
+    in_float32 = device.type == "cpu" and recipe.mixed_precision == "no"
+    if recipe.event_driven and in_float32 and steps:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        train_event_driven(model, cast(Any, model).config.spiking_steps)
+        train_event_driven(model, steps)
     if recipe.keep_large_tensors and not keep_large_tensors():
         _log.warning("training.keep_large_tensors: this system's C library has no such switch")
     if recipe.gradient_checkpointing:
