@@ -89,7 +89,8 @@ def embed_classes(embedding: ClassEmbedding | None, labels: Tensor | None) -> Te
                 "with model.num_classes"
             )
         return 0.0
-    return embedding(labels)
+    classes: Tensor = embedding(labels)
+    return classes
 
 
 def linear_by_image(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -110,4 +111,4 @@ def linear_by_image(linear: nn.Linear, x: Tensor) -> Tensor:
     if alone or torch.is_grad_enabled() or torch.compiler.is_compiling():
         out: Tensor = linear(x)
         return out
-    return torch.cat([linear(image) for image in x.split(1, dim=-2)], dim=-2)
+    return torch.cat([linear(image) for image in torch.split(x, 1, dim=-2)], dim=-2)

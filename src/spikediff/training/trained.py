@@ -13,7 +13,8 @@ from spikediff.training.checkpoint import load_latest
 from spikediff.training.networks import build_model, build_pipeline, choose_network
 from spikediff.training.recipe import Recipe, load_recipe
 
-_FREE = {"dropout"}  # may differ between a run and what is fine-tuned from it: it has no weights
+# May differ between a run and what is fine-tuned from it: they have no weights.
+_FREE = {"dropout", "spiking_steps"}
 
 
 def load_trained(source: Path) -> DiffusionPipeline:
