@@ -13,8 +13,7 @@ from spikediff.training.checkpoint import load_latest
 from spikediff.training.networks import build_model, build_pipeline, choose_network
 from spikediff.training.recipe import Recipe, load_recipe
 
-# May differ between a run and what is fine-tuned from it: they have no weights.
-_FREE = {"dropout", "spiking_steps"}
+_FREE = {"dropout"}  # may differ between a run and what is fine-tuned from it: it has no weights
 
 
 def load_trained(source: Path) -> DiffusionPipeline:
@@ -71,7 +70,8 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
     """Copy the weights that an earlier run trained into a model, to fine-tune them.
 
-    A model with temporal scaling may start from one without: its factors keep their value, 1.
+    A model with temporal scaling may start from one without: its factors keep their value, 1. One
+    without may run more or fewer spiking steps than what it starts from: T has no weights then.
 
     Args:
         source: A run or pipeline folder.
@@ -87,7 +87,10 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
         ours = type(model).__name__
         theirs = " and ".join(type(part).__name__ for part in pipe.components.values())
         raise UserError(f"{source}: holds a {theirs}, the recipe makes a {ours}; give a run of one")
-    _check_same(source, "network", dict(trained.config), dict(model.config))
+    old, new = dict(trained.config), dict(model.config)
+    if not old.get("temporal_scaling", True) and not new["temporal_scaling"]:
+        old["spiking_steps"] = new["spiking_steps"]
+    _check_same(source, "network", old, new)
     if "scheduler" in pipe.components:
         _check_same(source, "diffusion", dict(pipe.scheduler.config), vars(recipe.diffusion))
     model.load_state_dict({**model.state_dict(), **trained.state_dict()})
