@@ -155,9 +155,7 @@ def test_another_network_is_refused_and_what_differs_is_named(
 
 
 def test_a_plain_network_may_go_on_with_other_spiking_steps(small, first_stage, tmp_path):
-    longer = replace(
-        small, init_from=str(first_stage), model=replace(small.model, spiking_steps=6)
-    )
+    longer = replace(small, init_from=str(first_stage), model=replace(small.model, spiking_steps=6))
     trainer = Trainer(longer, tmp_path / "longer", show_progress=False)
     ours, theirs = trainer.model.state_dict(), load_trained(first_stage).unet.state_dict()
     assert trainer.model.config.spiking_steps == 6
