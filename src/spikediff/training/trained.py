@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -47,7 +48,11 @@ def _saved_pipeline(folder: Path) -> DiffusionPipeline:
     try:
         name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
         make = PIPELINES.get(name, SpikingDiffusionPipeline)
-        pipe: DiffusionPipeline = make.from_pretrained(folder, use_safetensors=True)
+        pipe: DiffusionPipeline = make.from_pretrained(
+            folder,
+            use_safetensors=True,
+            torch_dtype=torch.float32,  # as networks compute
+        )
     except Exception as error:  # diffusers wraps damage in exceptions of many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: cannot load the pipeline ({reason})") from error
@@ -61,7 +66,8 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
         raise UserError(f"{root}: the run has no checkpoint yet")
     weights = checkpoint.tensors["average"]
     first_weight = choose_network(recipe.model).first_weight
-    channels = 1 if first_weight is None else weights[first_weight].shape[1]
+    seen = 1 if first_weight is None else weights[first_weight].shape[1]
+    channels = seen // recipe.model.patch_size**2
     model = build_model(recipe, checkpoint.state["image_size"], channels, root)
     model.load_state_dict(weights)
     return build_pipeline(model, recipe, root)
