@@ -60,7 +60,7 @@ def test_resuming_changes_nothing(with_classes, with_steps, tmp_path):
 
 def test_the_data_set_must_have_the_classes(with_classes, small, tmp_path):
     recipe = replace(with_classes, model=replace(with_classes.model, num_classes=7))
-    with pytest.raises(UserError, match=r"model.num_classes = 7: the data set digits has 10"):
+    with pytest.raises(UserError, match=r"model\.num_classes = 7: the data set digits has 10"):
         Trainer(recipe, tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run").exists()
     check_classes(small, None)  # a network without classes asks nothing
@@ -69,5 +69,5 @@ def test_the_data_set_must_have_the_classes(with_classes, small, tmp_path):
 def test_a_network_without_classes_cannot_be_told_of_any(small, tmp_path):
     vae = replace(small.model, network="vae", base_channels=128, channel_mult=(1, 2, 2, 4))
     recipe = replace(small, model=replace(vae, layers_per_block=2, num_classes=10))
-    with pytest.raises(UserError, match="model.num_classes = 10: vae has none"):
+    with pytest.raises(UserError, match=r"model\.num_classes = 10: vae has none"):
         Trainer(recipe, tmp_path / "run", show_progress=False)

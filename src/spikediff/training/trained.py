@@ -48,15 +48,12 @@ def _saved_pipeline(folder: Path) -> DiffusionPipeline:
     try:
         name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
         make = PIPELINES.get(name, SpikingDiffusionPipeline)
-        pipe: DiffusionPipeline = make.from_pretrained(
-            folder,
-            use_safetensors=True,
-            torch_dtype=torch.float32,  # as networks compute
-        )
+        pipe: DiffusionPipeline = make.from_pretrained(folder, use_safetensors=True)
     except Exception as error:  # diffusers wraps damage in exceptions of many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: cannot load the pipeline ({reason})") from error
-    return pipe
+    single: DiffusionPipeline = pipe.to(torch.float32)  # half precision is for the disk
+    return single
 
 
 def _unfinished_run(root: Path) -> DiffusionPipeline:
