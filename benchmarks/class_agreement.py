@@ -1,6 +1,6 @@
 """Does a model make the class that it is asked for? One row per guidance scale.
 
-    python benchmarks/class_agreement.py RUN --data-dir DIR --guidance-scales 1 2 \
+    python benchmarks/class_agreement.py mnist --data-dir DIR --guidance-scales 1 2 \
         --num-samples 200 --seed 0 --json FILE
 
 Image k has seed SEED + k and class (SEED + k) modulo K. The judge is the small classifier of
@@ -20,6 +20,7 @@ from spikediff.cli.run_data import cache_folder, find_dataset
 from spikediff.data import load_images
 from spikediff.evaluation import class_agreement, load_features
 from spikediff.pipelines import classes_in_turn
+from spikediff.pretrained import find_source
 
 BATCH = 50
 
@@ -53,7 +54,7 @@ def measure(pipe: Any, judge: Any, scale: float, args: Any) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path)
+    parser.add_argument("source", type=Path, help="a run, or a model that ships: digits, mnist")
     parser.add_argument("--dataset")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--guidance-scales", type=float, nargs="+", default=[1.0])
@@ -63,8 +64,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    judge = judge_of(args.source, args)
-    pipe = load_pipeline(args.source, args.scheduler, event_driven=True)
+    source = find_source(args.source)
+    judge = judge_of(source, args)
+    pipe = load_pipeline(source, args.scheduler, event_driven=True)
     pipe.set_progress_bar_config(disable=True)
     rows = [measure(pipe, judge, scale, args) for scale in args.guidance_scales]
     print(f"judge: right on {judge.held_out_accuracy:.2%} of held-out real images\n")

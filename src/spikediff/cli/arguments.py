@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from spikediff.errors import UserError
-from spikediff.pretrained import PRETRAINED, pretrained_folder
+from spikediff.pretrained import PRETRAINED, find_source
 
 Options = TypeVar("Options")
 
@@ -58,9 +58,9 @@ def parse(
 def _with_shipped(options: Options) -> Options:
     """Return the options with the folder of a model that ships with the package for its name."""
     source = getattr(options, "source", None)
-    if source is None or str(source) not in PRETRAINED or Path(source).exists():
+    if source is None or str(source) not in PRETRAINED:
         return options
-    folder = type(source)(pretrained_folder(str(source)))
+    folder = type(source)(find_source(Path(source)))  # a path, or the text of one
     return replace(options, source=folder)  # type: ignore[type-var]
 
 

@@ -32,3 +32,13 @@ def pretrained_folder(name: str) -> Path:
     if name not in PRETRAINED:
         raise UserError(f"no model {name!r} ships with spikediff; {suggestion(name, PRETRAINED)}")
     return Path(__file__).parent / name
+
+
+def find_source(source: Path) -> Path:
+    """Return the folder of a model that ships with the package for its name, else what was given.
+
+    Args:
+        source: A path, or a key of `PRETRAINED`; what is there in the working folder goes first.
+    """
+    ships = str(source) in PRETRAINED and not source.exists()
+    return pretrained_folder(str(source)) if ships else source

@@ -48,12 +48,15 @@ def _saved_pipeline(folder: Path) -> DiffusionPipeline:
     try:
         name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
         make = PIPELINES.get(name, SpikingDiffusionPipeline)
-        pipe: DiffusionPipeline = make.from_pretrained(folder, use_safetensors=True)
+        pipe: DiffusionPipeline = make.from_pretrained(
+            folder,
+            use_safetensors=True,
+            dtype=torch.float32,  # half precision is for the disk
+        )
     except Exception as error:  # diffusers wraps damage in exceptions of many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: cannot load the pipeline ({reason})") from error
-    single: DiffusionPipeline = pipe.to(torch.float32)  # half precision is for the disk
-    return single
+    return pipe
 
 
 def _unfinished_run(root: Path) -> DiffusionPipeline:
