@@ -77,6 +77,7 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
         "counts": result["counts"],
         "seeds": result["seeds"],
         "energy_per_image_uj": energy.energy_per_image_pj / 1e6,
+        "energy_paper_uj": meter.report("paper", "45nm").energy_per_image_pj / 1e6,
         "firing_rate": energy.firing_rate if energy.neuron_updates else None,
     }
 
