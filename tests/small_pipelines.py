@@ -1,5 +1,8 @@
 """Every pipeline, small and untrained, with neurons that fire and not all of them."""
 
+from copy import deepcopy
+from functools import cache
+
 import torch
 
 from autoencoders import warm
@@ -79,8 +82,14 @@ MAKERS = {
 }
 
 
-def make(name):
+@cache
+def made(name):
     torch.manual_seed(0)
     pipe = MAKERS[name]()
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def make(name):
+    """Return a pipeline of one's own; all of one name are alike."""
+    return deepcopy(made(name))

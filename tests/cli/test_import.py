@@ -70,6 +70,18 @@ def answer(model, system):
         return model(*inputs).sample
 
 
+def check_diffusion(pipe, system):
+    """The scheduler is that of the authors' training."""
+    name, settings = SCHEDULERS.get(system, (None, {}))
+    if name is None:
+        assert "scheduler" not in pipe.components
+        return
+    assert type(pipe.scheduler).__name__ == name
+    assert {key: pipe.scheduler.config[key] for key in settings} == settings
+    if name != "AbsorbingStateScheduler":
+        assert pipe.scheduler.config.num_train_timesteps == 1000
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_from_a_checkpoint_to_images(system, tmp_path, capsys):
     out, samples = tmp_path / "pipeline", tmp_path / "samples"
@@ -85,6 +97,7 @@ def test_from_a_checkpoint_to_images(system, tmp_path, capsys):
         answer(pipe.components[parts.get(system, "unet")], system), answer(want, system)
     )
 
+    check_diffusion(pipe, system)
     sample = ["sample", str(out), "--num-images", "2", "--num-inference-steps", "2"]
     sample += ["--output", str(samples), "--no-gif"]
     generates = system != "spiking-diffusion"
@@ -101,17 +114,6 @@ def test_from_a_checkpoint_to_images(system, tmp_path, capsys):
     assert facts["origin"] == json.loads((out / "origin.json").read_text())
     assert facts["origin"]["checkpoint"]["file"] == "weights.pt"
     assert facts["origin"]["options"] == options
-
-
-@pytest.mark.parametrize("system", SCHEDULERS)
-def test_the_diffusion_is_that_of_the_authors_training(system, tmp_path):
-    assert main(["import", *checkpoint(system, tmp_path), "--output", str(tmp_path / "p")]) == 0
-    scheduler = load_trained(tmp_path / "p").scheduler
-    name, settings = SCHEDULERS[system]
-    assert type(scheduler).__name__ == name
-    assert {key: scheduler.config[key] for key in settings} == settings
-    if name != "AbsorbingStateScheduler":
-        assert scheduler.config.num_train_timesteps == 1000
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -173,19 +175,25 @@ def test_what_cannot_work_is_told_in_a_line(tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def refusal(path):
+    """What is said of a file, None where it can be read."""
+    try:
+        read_foreign_weights(path)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_damaged_checkpoint_never_ends_in_a_traceback(tmp_path):
     """Bits that flip in a pickle end in exceptions of every kind inside torch."""
     path, state = tmp_path / "w.pt", {"net_model": {"w": torch.zeros(2)}}
     for zipped in (True, False):
         torch.save(state, path, _use_new_zipfile_serialization=zipped)
-        whole = path.read_bytes()
-        refused = 0
-        for place in range(0, min(len(whole), 300), 3):
+        whole, said = path.read_bytes(), []
+        for place in range(0, min(len(whole), 240), 5):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-            try:
-                read_foreign_weights(path)
-            except UserError as error:
-                assert "\n" not in str(error)
-                refused += 1
-        assert refused > 40
+            said.append(refusal(path))
+        refusals = [line for line in said if line is not None]
+        assert len(refusals) > 20
+        assert not any("\n" in line for line in refusals)

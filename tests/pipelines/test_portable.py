@@ -128,7 +128,8 @@ def test_half_precision_in_our_own_classes(saved):
 def test_a_folder_of_an_earlier_version_still_loads(saved, tmp_path):
     """It names modules, and has no files of code."""
     folders, images = saved
-    for name, folder in folders.items():
+    for name in ("denoiser", "tokens"):
+        folder = folders[name]
         copy = shutil.copytree(folder, tmp_path / folder.name)
         for code in copy.rglob("*.py"):
             code.unlink()

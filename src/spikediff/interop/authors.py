@@ -52,8 +52,8 @@ def load_authors_checkpoint(
             training checkpoint `{"net_model": ...}`, or the state dict itself.
         system: A key of `SYSTEMS`.
         spiking_steps: T of the training run, by default that of the release: 4, 16 of
-            "spiking-diffusion-decoder", 3 (of 2 bits) of "sdm-converted". Not consulted where the weights tell it ("sdm",
-            "spiking-diffusion", "fsvae").
+            "spiking-diffusion-decoder", 3 (for 2 bits) of "sdm-converted". Not consulted where the
+            weights tell it ("sdm", "spiking-diffusion", "fsvae").
         sample_size: Image size that a pipeline makes, by default that of the release: 32, or 28 of
             "spiking-diffusion".
         residual_alpha: Of "fsddim" only, 1.0 by default; see `interop.fsddim.load_fsddim`.

@@ -1,4 +1,4 @@
-"""The authors' checkpoints as pipelines: the network, and the diffusion that it was trained with."""
+"""The authors' checkpoints as pipelines: a network and the diffusion that it was trained with."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -34,7 +34,7 @@ class PortablePipeline:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     VAEPipeline(VAE(8, 1, channels=(4, 8), latent_channels=6)).save_pretrained(folder)
         ...     print((Path(folder) / "pipeline.py").read_text())
-        # Lets diffusers find a class of spikediff (pip install spikediff).
+        # Lets diffusers find a class of the package spikediff.
         from spikediff.pipelines import VAEPipeline
         <BLANKLINE>
         __all__ = ["VAEPipeline"]
@@ -95,7 +95,7 @@ def make_portable(folder: Path) -> None:
 
 def _write_import(path: Path, room: str, class_name: str) -> None:
     path.write_text(
-        "# Lets diffusers find a class of spikediff (pip install spikediff).\n"
+        "# Lets diffusers find a class of the package spikediff.\n"
         f"from spikediff.{room} import {class_name}\n\n"
         f'__all__ = ["{class_name}"]\n',
         encoding="utf-8",
