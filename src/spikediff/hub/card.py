@@ -238,9 +238,9 @@ def _use(facts: ModelFacts) -> str:
     shows = f" It knows images of {' and '.join(datasets)}" if datasets else " It knows its images"
     return (
         "Made for research on spiking and neuromorphic image generation: comparing systems, "
-        f"solvers and energy accountings.{shows} and nothing else. Nobody has checked it for copies "
-        "of training images, for bias, or for use in a product, unless this card says so. Numbers "
-        "compare with others of the same protocol only."
+        f"solvers and energy accountings.{shows} and nothing else. Nobody has checked it for "
+        "copies of training images, for bias, or for use in a product, unless this card says so. "
+        "Numbers compare with others of the same protocol only."
     )
 
 
