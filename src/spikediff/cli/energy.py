@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
     from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline
     from spikediff.energy import load_costs
-    from spikediff.pipelines.identity import weights_sha256
+    from spikediff.pipelines.identity import scheduler_name, weights_sha256
 
     load_costs(options.costs)  # a wrong name is told before minutes of work
     trained = load_pipeline(options.source, options.scheduler, options.device)
@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> int:
         "threshold": options.threshold,
         "synapses": options.synapses,
         "weights_sha256": weights_sha256(trained),
-        "scheduler": type(pipe.components.get("scheduler")).__name__,
+        "scheduler": scheduler_name(pipe),
     }
     print(report.table(options.by))
     _tell_totals(report)

@@ -44,6 +44,7 @@ def run(arguments: list[str]) -> int:
     check_new_folder(options.output)
 
     from spikediff.interop import load_authors_pipeline
+    from spikediff.pipelines.identity import scheduler_name
 
     pipe = load_authors_pipeline(
         options.checkpoint,
@@ -63,7 +64,7 @@ def run(arguments: list[str]) -> int:
             "origin": origin,
             "pipeline": type(pipe).__name__,
             "networks": networks,
-            "scheduler": type(pipe.components.get("scheduler")).__name__,
+            "scheduler": scheduler_name(pipe),
             "output": str(options.output),
         },
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from spikediff.evaluation.shards import fingerprint_of
 from spikediff.evaluation.sources import GeneratedImages
 from spikediff.pipelines import classes_in_turn
-from spikediff.pipelines.identity import weights_sha256
+from spikediff.pipelines.identity import scheduler_name, weights_sha256
 
 _PACKAGE = Path(__file__).parents[1]
 _ROOMS = [
@@ -58,13 +58,12 @@ def pipeline_images(
         for name, part in pipe.components.items()
         if hasattr(part, "config")
     }
-    scheduler = getattr(pipe, "scheduler", None)  # an autoencoder has none
     description = {
         "kind": "pipeline",
         "class": type(pipe).__name__,
         "weights_sha256": weights_sha256(pipe),
         "configuration_sha256": fingerprint_of(**configurations),
-        "scheduler": None if scheduler is None else type(scheduler).__name__,
+        "scheduler": scheduler_name(pipe),  # an autoencoder has none
         "num_inference_steps": num_inference_steps,
         "first_seed": seed,
         "device": pipe.device.type,

@@ -13,7 +13,7 @@ from typing import Any
 
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
-from spikediff.pipelines.identity import weights_sha256
+from spikediff.pipelines.identity import scheduler_name, weights_sha256
 
 _log = logging.getLogger("spikediff")
 
@@ -130,7 +130,7 @@ def measure_energy(
         pipe(seeds=range(images), num_inference_steps=num_inference_steps, output_type="pt")
     told = {
         "weights_sha256": weights_sha256(pipe),
-        "scheduler": type(pipe.components.get("scheduler")).__name__,
+        "scheduler": scheduler_name(pipe),
     }
     return tuple(
         meter.report(accounting, "45nm").to_dict() | told for accounting in ("strict", "paper")

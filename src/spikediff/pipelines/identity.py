@@ -1,4 +1,4 @@
-"""Telling weights apart: the name of what a result was measured on."""
+"""What a result was measured on: the name of the weights, and of the sampler."""
 
 from typing import Any
 
@@ -26,3 +26,9 @@ def weights_sha256(pipe: Any) -> str:
     return state_digest(
         {f"{k}.{n}": tensor for k, m in networks.items() for n, tensor in m.state_dict().items()}
     )
+
+
+def scheduler_name(pipe: Any) -> str | None:
+    """Return the class of a pipeline's scheduler; None where it has none."""
+    scheduler = pipe.components.get("scheduler")
+    return None if scheduler is None else type(scheduler).__name__
