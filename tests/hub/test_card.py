@@ -15,9 +15,12 @@ from spikediff.evaluation.features import FEATURES
 from spikediff.hub import collect_results, gather_facts, model_card
 from spikediff.hub.facts import shareable
 from spikediff.hub.papers import paper_of
+from spikediff.hub.pictures import choose_picture
 from spikediff.hub.results import Results
 from spikediff.models import SpikingUNet, ddpm_unet
+from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.pipelines.identity import weights_sha256
+from spikediff.schedulers import make_scheduler
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.trained import load_trained
 
@@ -213,6 +216,16 @@ def test_every_system_cites_its_paper(name, arxiv, tmp_path):
     assert arxiv in sections(card)["Citation"]
     spiking = "spiking-neural-network" in yaml.safe_load(card.content.split("---\n")[1])["tags"]
     assert spiking == (name != "vae")
+
+
+def test_classes_can_be_asked_for(tmp_path):
+    unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), num_classes=3)
+    pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+    facts = gather_facts(pipe, tmp_path, "x", Results())
+    assert "class_labels=0).images    # one of the classes 0 to 2" in model_card(facts, "me/x").text
+    pipe.set_progress_bar_config(disable=True)
+    picture = choose_picture(facts, tmp_path, pipe, num_inference_steps=1, count=2)
+    assert picture.caption == "Images of the seeds 0 to 1, of the classes in turn, not selected"
 
 
 def test_temporal_scaling_is_sdms():

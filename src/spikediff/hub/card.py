@@ -53,6 +53,9 @@ def _loading(facts: ModelFacts, repository: str) -> str:
         if facts.generates
         else "pipe.reconstruct(images)                # images [B, C, H, W] in [-1, 1]"
     )
+    if classes := max((network.classes for network in facts.networks), default=0):
+        use += "\npipe(seeds=range(16), class_labels=0).images"
+        use += f"    # one of the classes 0 to {classes - 1}"
     return f"""## How to load it
 
 ```python
@@ -171,6 +174,10 @@ def _told_evaluation(result: dict[str, Any]) -> str:
     ]
     if source.get("scheduler"):
         told.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
+    if source.get("guidance_scale") is not None:
+        told.append(f"guidance scale {source['guidance_scale']}")
+    if source.get("class_labels") is not None:
+        told.append(f"class labels {source['class_labels']}")
     if source.get("threshold") is not None:
         told.append(f"threshold guidance {source['threshold']}")
     if "weights_sha256" not in source:

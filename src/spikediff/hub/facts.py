@@ -13,6 +13,7 @@ from spikediff.evaluation.sources import public_name
 from spikediff.hub.papers import Paper, paper_of
 from spikediff.hub.results import Results, read_json
 from spikediff.neurons import NeuronLayer
+from spikediff.pipelines.conditioning import number_of_classes
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.curve import read_curve
 from spikediff.training.first_stage import first_stage_folder
@@ -55,6 +56,7 @@ class NetworkFacts:
         spiking_steps: T; None for an ordinary network.
         neuron_layers: Layers of neurons.
         image: Channels and side of its images, where it has such.
+        classes: Classes that it can be asked for; 0 of a network that knows none.
     """
 
     part: str
@@ -63,6 +65,7 @@ class NetworkFacts:
     spiking_steps: int | None
     neuron_layers: int
     image: tuple[int, int] | None
+    classes: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def _network(part: str, network: nn.Module) -> NetworkFacts:
         spiking_steps=config.get("spiking_steps"),
         neuron_layers=sum(isinstance(module, NeuronLayer) for module in network.modules()),
         image=None if None in image else image,  # type: ignore[arg-type]
+        classes=number_of_classes(network),
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from spikediff.hub.facts import ModelFacts, Stage
-from spikediff.pipelines import image_grid
+from spikediff.hub.facts import ModelFacts
+from spikediff.pipelines import classes_in_turn, image_grid
 
 _BATCH = 16  # images at a time; it does not change them
 
@@ -42,22 +42,29 @@ def choose_picture(
     """
     if not facts.generates:
         return None
-    if facts.stages and (drawn := _drawn_by_run(facts.stages[-1], source)) is not None:
+    if facts.stages and (drawn := _drawn_by_run(facts, source)) is not None:
         return drawn
     images: list[Image.Image] = []
     for first in range(0, count, _BATCH):
         seeds = range(first, min(first + _BATCH, count))
-        images += pipe(seeds=seeds, num_inference_steps=num_inference_steps).images
-    return Picture(image_grid(images), f"Images of the seeds 0 to {count - 1}, not selected")
+        told = classes_in_turn(pipe, seeds)
+        images += pipe(seeds=seeds, num_inference_steps=num_inference_steps, **told).images
+    return Picture(image_grid(images), f"{_images_of(facts, count)}, not selected")
 
 
-def _drawn_by_run(stage: Stage, source: Path) -> Picture | None:
+def _images_of(facts: ModelFacts, count: int) -> str:
+    in_turn = ", of the classes in turn" if any(part.classes for part in facts.networks) else ""
+    return f"Images of the seeds 0 to {count - 1}{in_turn}"
+
+
+def _drawn_by_run(facts: ModelFacts, source: Path) -> Picture | None:
+    stage = facts.stages[-1]
     path = source / "samples" / f"step-{stage.steps or 0:08d}.png"
     if stage.steps is None or not path.is_file():
         return None
     sampling = stage.recipe.sampling
     return Picture(
         Image.open(path).copy(),
-        f"Images of the seeds 0 to {sampling.num_images - 1}, not selected, drawn at the end of "
-        f"the training in {sampling.num_inference_steps} steps",
+        f"{_images_of(facts, sampling.num_images)}, not selected, drawn at the end of the "
+        f"training in {sampling.num_inference_steps} steps",
     )
