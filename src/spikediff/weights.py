@@ -1,13 +1,11 @@
 """Weights that others saved: read without running any code in them, and loaded under our names."""
 
-import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -33,12 +31,13 @@ def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str,
     path = Path(source)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    path.open("rb").close()  # no permission is told as such
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # what is wrong in a pickle shows in exceptions of every kind
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UserError(
             f"{path}: cannot be read as weights ({reason}); give a safetensors file, or a file of "
             f"torch.save that holds tensors alone"

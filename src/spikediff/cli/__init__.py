@@ -5,6 +5,7 @@ A command is a module of this room with `run(arguments)`. It is imported when it
 """
 
 import importlib
+import keyword
 import logging
 import os
 import sys
@@ -22,6 +23,8 @@ COMMANDS = {
     "energy": "count what an image costs, layer by layer and step by step",
     "guide": "search a scale of the thresholds that improves the images, on held-out data",
     "convert": "turn an ordinary denoiser into a spiking one, and say where it loses",
+    "import": "turn a checkpoint of the papers' authors into a pipeline",
+    "push": "put a model on the Hugging Face Hub, with a card made from its run",
     "info": "say what is installed, or what a model is",
     "demo": "train on real digits for a few minutes and show what comes out",
 }
@@ -69,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}; {suggestion(command, COMMANDS)}")
-    code: int = importlib.import_module(f"spikediff.cli.{command}").run(arguments)
+    module = f"{command}_" if keyword.iskeyword(command) else command  # `import` names no module
+    code: int = importlib.import_module(f"spikediff.cli.{module}").run(arguments)
     return code
 
 

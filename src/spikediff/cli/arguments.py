@@ -74,6 +74,16 @@ def _one_line(said: str) -> str:
     return gist + (f"; did you mean {near[1]}?" if near else "; --help tells the options")
 
 
+def check_new_folder(folder: Path) -> None:
+    """Refuse to write into what is there already.
+
+    Raises:
+        UserError: The folder is not empty, or it is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and is not empty; choose another --output")
+
+
 def write_json(path: Path | None, content: Any) -> None:
     """Write what a program may read, where it is asked for."""
     if path is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import check_new_folder, parse, write_json
 from spikediff.cli.run_data import find_dataset, training_images
 from spikediff.errors import UserError
 
@@ -136,9 +136,7 @@ def _check(options: ConvertOptions) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
     if options.spiking_steps is not None and options.spiking_steps < 1:
         raise UserError("--spiking-steps must be at least 1")
-    output = options.output
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: exists and is not empty; choose another --output")
+    check_new_folder(options.output)
 
 
 def _noised_images(pipe: Any, options: ConvertOptions) -> "NoisedImages":

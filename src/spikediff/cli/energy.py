@@ -65,16 +65,21 @@ def run(arguments: list[str]) -> int:
     from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline
     from spikediff.energy import load_costs
+    from spikediff.pipelines.identity import scheduler_name, weights_sha256
 
     load_costs(options.costs)  # a wrong name is told before minutes of work
-    pipe = _with_synapses(
-        load_pipeline(options.source, options.scheduler, options.device), options.synapses
-    )
+    trained = load_pipeline(options.source, options.scheduler, options.device)
+    pipe = _with_synapses(trained, options.synapses)
     with guided(pipe, options.threshold):
         meter = _observe(pipe, options)
     report = _priced(meter, options)
     twin = _priced(_observe_twin(pipe, options), options) if options.compare else None
-    figures = report.to_dict() | {"threshold": options.threshold, "synapses": options.synapses}
+    figures = report.to_dict() | {
+        "threshold": options.threshold,
+        "synapses": options.synapses,
+        "weights_sha256": weights_sha256(trained),
+        "scheduler": scheduler_name(pipe),
+    }
     print(report.table(options.by))
     _tell_totals(report)
     if options.memory:

@@ -46,6 +46,7 @@ DATASETS: dict[str, DatasetSpec] = {
         native_size=8,
         needs="",
         read=read_digits,
+        licence="CC BY 4.0 (UCI Machine Learning Repository)",
     ),
     "mnist": DatasetSpec(
         summary="70,000 handwritten digits, 28x28 grey",
@@ -53,6 +54,8 @@ DATASETS: dict[str, DatasetSpec] = {
         native_size=28,
         needs=MNIST.needs,
         read=MNIST,
+        licence="CC BY-SA 3.0",
+        hub_id="ylecun/mnist",
     ),
     "fashion-mnist": DatasetSpec(
         summary="70,000 pieces of clothing in 10 classes, 28x28 grey",
@@ -61,6 +64,8 @@ DATASETS: dict[str, DatasetSpec] = {
         needs=FASHION_MNIST.needs,
         read=FASHION_MNIST,
         horizontal_flip=False,  # the papers train on it without flips
+        licence="MIT",
+        hub_id="zalando-datasets/fashion_mnist",
     ),
     "kmnist": DatasetSpec(
         summary="70,000 cursive Japanese characters in 10 classes, 28x28 grey",
@@ -68,6 +73,7 @@ DATASETS: dict[str, DatasetSpec] = {
         native_size=28,
         needs=KMNIST.needs,
         read=KMNIST,
+        licence="CC BY-SA 4.0",
     ),
     "emnist-letters": DatasetSpec(
         summary="145,600 handwritten letters in 26 classes, 28x28 grey, upright",
@@ -83,6 +89,7 @@ DATASETS: dict[str, DatasetSpec] = {
         needs=_CIFAR_NEEDS,
         read=read_cifar10,
         horizontal_flip=True,
+        hub_id="uoft-cs/cifar10",
     ),
     "cifar10-lossless-subset": DatasetSpec(
         summary="the first 4,000 training and 1,000 test images of CIFAR-10, 32x32 RGB",
@@ -101,6 +108,7 @@ DATASETS: dict[str, DatasetSpec] = {
         splits=("train", "valid", "test"),
         crop=_CELEBA_CROP,
         horizontal_flip=True,
+        licence="non-commercial research only",
     ),
     "lsun-bedroom": DatasetSpec(
         summary="3,033,342 bedrooms, RGB; the centred square resized to 64x64",

@@ -25,6 +25,8 @@ class DatasetSpec:
             the largest one.
         horizontal_flip: whether a mirrored image is as good as the image, so that training may
             flip at random (a mirrored letter is no letter).
+        licence: its licence, as its publishers name it; None where none is known here.
+        hub_id: the data set's name on the Hugging Face Hub; None where there is no official one.
     """
 
     summary: str
@@ -35,3 +37,5 @@ class DatasetSpec:
     splits: tuple[str, ...] = ("train", "test")
     crop: int | None = None
     horizontal_flip: bool = False
+    licence: str | None = None
+    hub_id: str | None = None

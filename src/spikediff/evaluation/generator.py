@@ -7,12 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikediff.evaluation.shards import fingerprint_of
 from spikediff.evaluation.sources import GeneratedImages
 from spikediff.pipelines import classes_in_turn
-from spikediff.tensor_file import state_digest
+from spikediff.pipelines.identity import scheduler_name, weights_sha256
 
 _PACKAGE = Path(__file__).parents[1]
 _ROOMS = [
@@ -53,20 +53,17 @@ def pipeline_images(
         device, torch's version and this library's code: images that any of them would change are
         made again.
     """
-    modules = {k: v for k, v in pipe.components.items() if isinstance(v, nn.Module)}
-    weights = {f"{k}.{n}": t for k, m in modules.items() for n, t in m.state_dict().items()}
     configurations = {
         name: _plain(part.config)
         for name, part in pipe.components.items()
         if hasattr(part, "config")
     }
-    scheduler = getattr(pipe, "scheduler", None)  # an autoencoder has none
     description = {
         "kind": "pipeline",
         "class": type(pipe).__name__,
-        "weights_sha256": state_digest(weights),
+        "weights_sha256": weights_sha256(pipe),
         "configuration_sha256": fingerprint_of(**configurations),
-        "scheduler": None if scheduler is None else type(scheduler).__name__,
+        "scheduler": scheduler_name(pipe),  # an autoencoder has none
         "num_inference_steps": num_inference_steps,
         "first_seed": seed,
         "device": pipe.device.type,

@@ -1,5 +1,7 @@
-"""Other people's formats: the authors' checkpoints, and (later) NIR and diffusers U-Nets."""
+"""Other people's formats: the authors' checkpoints, as models and as whole pipelines."""
 
 from spikediff.interop.authors import SYSTEMS, load_authors_checkpoint
+from spikediff.interop.pipelines import load_authors_pipeline
+from spikediff.interop.recognition import likely_system
 
-__all__ = ["SYSTEMS", "load_authors_checkpoint"]
+__all__ = ["SYSTEMS", "likely_system", "load_authors_checkpoint", "load_authors_pipeline"]

@@ -9,6 +9,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from spikediff.errors import UserError, suggestion
 from spikediff.interop.fsddim import load_fsddim
 from spikediff.interop.fsvae import load_fsvae
+from spikediff.interop.recognition import wrong_system_hint
 from spikediff.interop.sddpm import load_sddpm
 from spikediff.interop.sdm import load_sdm
 from spikediff.interop.sdm_converted import load_sdm_converted, load_sdm_quantised
@@ -27,6 +28,8 @@ SYSTEMS: dict[str, Callable[..., ModelMixin]] = {
 }
 # What the released runs of a system had, where it is not T = 4 and 32 pixels.
 _RELEASED = {
+    "sdm-converted": {"spiking_steps": 3},
+    "sdm-quantised": {"spiking_steps": 3},
     "spiking-diffusion": {"sample_size": 28},
     "spiking-diffusion-decoder": {"spiking_steps": 16},
 }
@@ -48,9 +51,9 @@ def load_authors_checkpoint(
         path_or_state_dict: A file (`.pt` through `weights_only=True`, or `.safetensors`), a
             training checkpoint `{"net_model": ...}`, or the state dict itself.
         system: A key of `SYSTEMS`.
-        spiking_steps: T of the training run, by default that of the release: 4, or 16 of
-            "spiking-diffusion-decoder". Not consulted where the weights tell it ("sdm",
-            "spiking-diffusion", "fsvae").
+        spiking_steps: T of the training run, by default that of the release: 4, 16 of
+            "spiking-diffusion-decoder", 3 (for 2 bits) of "sdm-converted". Not consulted where the
+            weights tell it ("sdm", "spiking-diffusion", "fsvae").
         sample_size: Image size that a pipeline makes, by default that of the release: 32, or 28 of
             "spiking-diffusion".
         residual_alpha: Of "fsddim" only, 1.0 by default; see `interop.fsddim.load_fsddim`.
@@ -60,7 +63,7 @@ def load_authors_checkpoint(
 
     Raises:
         UserError: The system is unknown or has no `residual_alpha`, the file unreadable, or keys do
-            not fit; all are listed.
+            not fit; all are listed, and the system that they look like.
     """
     if system not in SYSTEMS:
         raise UserError(f"unknown system {system!r}; {suggestion(system, SYSTEMS)}")
@@ -74,4 +77,10 @@ def load_authors_checkpoint(
         if system != "fsddim":
             raise UserError(f"residual_alpha = {residual_alpha}: {system!r} has none; leave it out")
         options["residual_alpha"] = residual_alpha
-    return SYSTEMS[system](state, **options)
+    try:
+        return SYSTEMS[system](state, **options)
+    except UserError as error:
+        hint = wrong_system_hint(state, system)
+        if not hint:
+            raise
+        raise UserError(f"{error}{hint}") from error

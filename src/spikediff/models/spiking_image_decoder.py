@@ -101,7 +101,7 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs))
+        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
 
     @property
     def mask_token(self) -> int:

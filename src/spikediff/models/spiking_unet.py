@@ -199,7 +199,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs))
+        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
 
     def _initialise(self) -> None:
         """Xavier-uniform weights and zero biases, as the authors have them, and a quiet head."""

@@ -192,7 +192,7 @@ class VQSVAE(ModelMixin, ConfigMixin):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs))
+        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
 
     @property
     def latent_size(self) -> tuple[int, int]:

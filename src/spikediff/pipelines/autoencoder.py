@@ -8,15 +8,15 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from torch import Tensor
 
-import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.data import change_range
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
+from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
 
 
-class VAEPipeline(CompiledInference, DiffusionPipeline):
+class VAEPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
     """Unconditional generation: the prior draws a latent, the decoder makes an image of it.
 
     Args:

@@ -1,6 +1,25 @@
 """Classes that a saved pipeline may name: diffusers finds a component only if it is loaded."""
 
-from spikediff import models
-from spikediff.schedulers import absorbing_state, analytic_dpm, synaptic_current_ddim
+import inspect
+from typing import Any
 
-__all__ = ["absorbing_state", "analytic_dpm", "models", "synaptic_current_ddim"]
+from diffusers.models.modeling_utils import ModelMixin
+
+from spikediff import models
+from spikediff.schedulers import (
+    AbsorbingStateScheduler,
+    AnalyticDPMScheduler,
+    SynapticCurrentDDIMScheduler,
+)
+
+COMPONENTS: dict[str, type[Any]] = {
+    part.__name__: part
+    for part in (
+        *(getattr(models, name) for name in models.__all__),
+        AbsorbingStateScheduler,
+        AnalyticDPMScheduler,
+        SynapticCurrentDDIMScheduler,
+    )
+    if inspect.isclass(part) and (issubclass(part, ModelMixin) or hasattr(part, "set_timesteps"))
+}
+"""By name, the networks and schedulers of this library that a pipeline may be saved with."""

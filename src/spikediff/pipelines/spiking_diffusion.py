@@ -11,7 +11,6 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import (
     Classifier,
@@ -23,6 +22,7 @@ from spikediff.pipelines.conditioning import (
     size_of_labels,
 )
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
+from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
 
 StepCallback = Callable[
@@ -30,7 +30,7 @@ StepCallback = Callable[
 ]
 
 
-class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
+class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
     """Generation: noise -> image, one network call per inference step; of a class, if it knows any.
 
     Args:

@@ -11,12 +11,12 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.coding import mean
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
+from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators, generators_of
 
 StepCallback = Callable[["SynapticCurrentPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]]
@@ -36,7 +36,7 @@ class SynapticCurrentOutput(ImagePipelineOutput):
     current_variance: list[float]
 
 
-class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
+class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
     """Generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
 
     Args:

@@ -13,6 +13,7 @@ from spikediff.models import VQSVAE, SpikingImageDecoder
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import ClassLabels, Denoiser, conditioned, size_of_labels
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
+from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
 from spikediff.schedulers import AbsorbingStateScheduler
 
@@ -21,7 +22,7 @@ TokenCallback = Callable[
 ]
 
 
-class VQSpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
+class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
     """Generation and inpainting: masks -> tokens -> images.
 
     Args:

@@ -10,6 +10,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from spikediff.errors import UserError
 from spikediff.pipelines import PIPELINES, SpikingDiffusionPipeline
+from spikediff.pipelines.portable import INDEX, pipeline_class
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.networks import build_model, build_pipeline, choose_network
 from spikediff.training.recipe import Recipe, load_recipe
@@ -30,11 +31,11 @@ def load_trained(source: Path) -> DiffusionPipeline:
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
     for folder in (source, source / "pipeline"):
-        if (folder / "model_index.json").is_file():
+        if (folder / INDEX).is_file():
             return _saved_pipeline(folder)
     if (source / "recipe.yaml").is_file():
         return _unfinished_run(source)
-    raise UserError(f"{source}: holds neither a pipeline (model_index.json) nor a run")
+    raise UserError(f"{source}: holds neither a pipeline ({INDEX}) nor a run")
 
 
 def _saved_pipeline(folder: Path) -> DiffusionPipeline:
@@ -46,8 +47,8 @@ def _saved_pipeline(folder: Path) -> DiffusionPipeline:
             raise UserError(f"{weights}: missing; weights are read from safetensors only")
     logging.disable_progress_bar()  # "Loading pipeline components", a bar of a tenth of a second
     try:
-        name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
-        make = PIPELINES.get(name, SpikingDiffusionPipeline)
+        name = pipeline_class(json.loads((folder / INDEX).read_text(encoding="utf-8")))
+        make = PIPELINES.get(name or "", SpikingDiffusionPipeline)
         pipe: DiffusionPipeline = make.from_pretrained(
             folder,
             use_safetensors=True,

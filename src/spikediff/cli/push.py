@@ -1,0 +1,147 @@
+"""`spikediff push RUN USER/NAME`: a model's repository on the Hugging Face Hub."""
+
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from spikediff.cli.arguments import check_new_folder, parse, write_json
+from spikediff.errors import UserError
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """Write a model's repository, with a card made from its run, and upload it.
+
+    The token is that of `hf auth login`, or $HF_TOKEN. What nobody measured stands in the card as
+    not measured.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A run folder or a pipeline's folder."""
+    repository: Annotated[str, tyro.conf.Positional]
+    """USER/NAME on the Hub."""
+    private: bool = False
+    """Whether a repository that is made is private."""
+    dry_run: bool = False
+    """Only write the folder."""
+    output: Path | None = None
+    """Where to write it; it must not exist. Needed with --dry-run."""
+    license: str | None = None
+    """Licence of the weights, by the Hub's word for it: apache-2.0, cc-by-4.0, ...; not stated
+    where it is not given."""
+    evaluation: tuple[Path, ...] = ()
+    """Files of `spikediff evaluate --json`; those in the run folder where none is given."""
+    energy: tuple[Path, ...] = ()
+    """Files of `spikediff energy --json`; those in the run folder where none is given."""
+    measure: bool = False
+    """Measure energy and firing rates now, on 16 images."""
+    num_inference_steps: int | None = None
+    """Network calls per image where images are made; 50, or as many as the model has, where it is
+    not given."""
+    json: Path | None = None
+    """Also write what was done, for a program to read."""
+
+
+def run(arguments: list[str]) -> int:
+    """Gather, write, upload."""
+    options = parse(PushOptions, arguments, "spikediff push")
+    _check(options)
+
+    from spikediff.cli.models import load_pipeline
+    from spikediff.hub import upload_repository
+
+    pipe = load_pipeline(options.source)
+    pipe.set_progress_bar_config(disable=True)
+    with _folder(options) as written:
+        folder = Path(written)
+        facts, files = _write(pipe, folder, options)
+        for path in files:
+            print(f"{(folder / path).stat().st_size:>12,}  {path}")
+        _tell_gaps(facts)
+        address = None
+        if not options.dry_run:
+            address = upload_repository(folder, options.repository, options.private)
+    print(address or f"nothing uploaded; the repository is in {options.output}")
+    write_json(
+        options.json,
+        {
+            "repository": options.repository,
+            "address": address,
+            "files": [str(path) for path in files],
+            "not_measured": _gaps(facts),
+        },
+    )
+    return 0
+
+
+def _check(options: PushOptions) -> None:
+    from spikediff.hub.upload import check_repository_name
+
+    check_repository_name(options.repository)
+    if options.dry_run and options.output is None:
+        raise UserError("--dry-run: say where to write the repository, with --output")
+    if options.measure and options.energy:
+        raise UserError("--measure and --energy: the one measures, the other brings; choose one")
+    if (options.num_inference_steps or 1) < 1:
+        raise UserError("--num-inference-steps must be at least 1")
+    if options.output is not None:
+        check_new_folder(options.output)
+
+
+def _folder(options: PushOptions) -> AbstractContextManager[str]:
+    if options.output is not None:
+        return nullcontext(str(options.output))
+    return tempfile.TemporaryDirectory(prefix="spikediff-")
+
+
+def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Path]]:
+    """Gather what is known and write the repository; return the facts and the files."""
+    from spikediff.cli.models import steps_of
+    from spikediff.hub import collect_results, gather_facts, write_repository
+    from spikediff.pipelines.identity import weights_sha256
+
+    steps = steps_of(pipe, options.num_inference_steps)
+    results = collect_results(
+        options.source, weights_sha256(pipe), options.evaluation, options.energy
+    )
+    if options.measure:
+        results = _measured(pipe, results, steps)
+    name = options.repository.partition("/")[2]
+    facts = gather_facts(pipe, options.source, name, results, options.license)
+    files = write_repository(folder, pipe, facts, options.source, options.repository, steps)
+    return facts, files
+
+
+def _measured(pipe: Any, results: Any, steps: int) -> Any:
+    from dataclasses import replace
+
+    from spikediff.hub import measure_energy
+    from spikediff.hub.facts import can_generate
+
+    if not can_generate(pipe):
+        raise UserError(f"--measure: a {type(pipe).__name__} of this network generates no images")
+    return replace(results, energies=measure_energy(pipe, steps))
+
+
+def _gaps(facts: Any) -> list[str]:
+    """Return what the card says to be missing."""
+    measured = {
+        "quality": facts.results.evaluations,
+        "energy": facts.results.energies,
+        "licence": facts.licence,
+    }
+    return [name for name, value in measured.items() if not value]
+
+
+def _tell_gaps(facts: Any) -> None:
+    how = {
+        "quality": "quality: not measured (spikediff evaluate --json, --evaluation)",
+        "energy": "energy: not measured (--measure, or spikediff energy --json, --energy)",
+        "licence": "licence of the weights: not stated (--license)",
+    }
+    for gap in _gaps(facts):
+        print(f"the card says {how[gap]}")

@@ -1,0 +1,140 @@
+"""A saved pipeline that plain diffusers loads too, for whoever does not import this library.
+
+diffusers finds a class of another library only through a file of code beside the weights, which it
+runs where `trust_remote_code=True` allows it. So a saved folder has `pipeline.py`, and in the
+folder of every part of this library a file of one import; nothing else in a folder is code, and
+`model_index.json` names the files. Our own pipelines know their parts and run none of them.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from huggingface_hub import snapshot_download
+
+from spikediff.pipelines.components import COMPONENTS
+
+INDEX = "model_index.json"
+_ROOM = "spikediff."
+_PIPELINE_FILE = "pipeline"
+_DOWNLOADED = ("*.json", "*.safetensors")  # in any folder; no code
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
+
+class PortablePipeline:
+    """Saves with the files that plain diffusers needs, and loads without running them.
+
+    It stands before `DiffusionPipeline` in the bases.
+
+    Example:
+        >>> import tempfile
+        >>> from spikediff.models import VAE
+        >>> from spikediff.pipelines import VAEPipeline
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     VAEPipeline(VAE(8, 1, channels=(4, 8), latent_channels=6)).save_pretrained(folder)
+        ...     print((Path(folder) / "pipeline.py").read_text())
+        # Lets diffusers find a class of the package spikediff.
+        from spikediff.pipelines import VAEPipeline
+        <BLANKLINE>
+        __all__ = ["VAEPipeline"]
+        <BLANKLINE>
+    """
+
+    def save_config(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Write `model_index.json`, and the files of code that it then names."""
+        super().save_config(save_directory, *args, **kwargs)  # type: ignore[misc]
+        if type(self).__module__.startswith(_ROOM):  # nobody else can import a user's own class
+            make_portable(Path(save_directory))
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Read a configuration; parts of this library bear the names of their modules again."""
+        loaded = super().load_config(*args, **kwargs)  # type: ignore[misc]
+        if isinstance(loaded, tuple):
+            return (own_classes(loaded[0]), *loaded[1:])
+        return own_classes(loaded)
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
+        """Download a repository's weights and configurations, and no code.
+
+        Args:
+            pretrained_model_name: USER/NAME on the Hugging Face Hub.
+            kwargs: Those of `DiffusionPipeline.download` that say from where and how.
+
+        Returns:
+            The folder.
+        """
+        options = {key: kwargs[key] for key in _HUB_OPTIONS if kwargs.get(key) is not None}
+        return cast(
+            str,
+            snapshot_download(pretrained_model_name, allow_patterns=list(_DOWNLOADED), **options),
+        )
+
+
+def make_portable(folder: Path) -> None:
+    """Write the files of code that let plain diffusers load a saved pipeline.
+
+    Args:
+        folder: The pipeline's folder, with its `model_index.json`.
+    """
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    name = index["_class_name"]
+    if isinstance(name, str):
+        _write_import(folder / f"{_PIPELINE_FILE}.py", "pipelines", name)
+        index["_class_name"] = [_PIPELINE_FILE, name]
+    for part, (module, class_name) in _own_parts(index).items():
+        file = module.replace(".", "_")
+        room = COMPONENTS[class_name].__module__.split(".")[1]
+        _write_import(folder / part / f"{file}.py", room, class_name)
+        index[part] = [file, class_name]
+    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+    (folder / INDEX).write_text(text, encoding="utf-8")
+
+
+def _write_import(path: Path, room: str, class_name: str) -> None:
+    path.write_text(
+        "# Lets diffusers find a class of the package spikediff.\n"
+        f"from spikediff.{room} import {class_name}\n\n"
+        f'__all__ = ["{class_name}"]\n',
+        encoding="utf-8",
+    )
+
+
+def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `model_index.json` in which the parts of this library name its modules.
+
+    Args:
+        index: Its content, from this or an earlier version of the library.
+
+    Example:
+        >>> index = {"_class_name": ["pipeline", "VAEPipeline"], "vae": ["spikediff_vae", "VAE"]}
+        >>> own_classes(index)
+        {'_class_name': 'VAEPipeline', 'vae': ['spikediff.models.vae', 'VAE']}
+    """
+    modules = {
+        part: [COMPONENTS[class_name].__module__, class_name]
+        for part, (_, class_name) in _own_parts(index).items()
+    }
+    known = {**index, **modules}
+    return {**known, "_class_name": pipeline_class(known)} if "_class_name" in known else known
+
+
+def _own_parts(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the parts of this library: the module or file that is named, and the class."""
+    return {
+        part: (entry[0], entry[1])
+        for part, entry in index.items()
+        if not part.startswith("_")
+        and isinstance(entry, list | tuple)
+        and len(entry) == 2
+        and str(entry[0]).startswith(_ROOM.rstrip("."))
+        and entry[1] in COMPONENTS
+    }
+
+
+def pipeline_class(index: Mapping[str, Any]) -> str | None:
+    """Return the name of the pipeline's class out of a `model_index.json`."""
+    name = index.get("_class_name")
+    return name[-1] if isinstance(name, list | tuple) else name

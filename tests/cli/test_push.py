@@ -1,0 +1,83 @@
+"""`spikediff push --dry-run`: the folder that would be uploaded."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from small_pipelines import make
+from spikediff.cli import main
+from spikediff.models import VQSVAE
+from spikediff.pipelines import VAEPipeline
+from spikediff.pipelines.identity import weights_sha256
+from spikediff.training.trained import load_trained
+
+
+@pytest.fixture
+def source(tmp_path):
+    make("denoiser").save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_dry_run_leaves_a_folder_that_works(source, tmp_path, capsys):
+    out, told = tmp_path / "out", tmp_path / "told.json"
+    (source / "origin.json").write_text(
+        json.dumps({"system": "sddpm", "checkpoint": {"file": "w.pt", "sha256": "ab12"}})
+    )
+    arguments = ["--dry-run", "--output", str(out), "--num-inference-steps", "2", "--measure"]
+    assert main(["push", str(source), "me/x", *arguments, "--json", str(told)]) == 0
+    said = capsys.readouterr().out
+    assert "quality: not measured" in said
+    assert "licence of the weights: not stated" in said
+    assert "nothing uploaded" in said
+    facts = json.loads(told.read_text())
+    assert facts["address"] is None
+    assert facts["not_measured"] == ["quality", "licence"]
+    assert all((out / name).is_file() for name in facts["files"])
+    assert {"README.md", "samples.png", "energy.json", "energy-2.json", "origin.json"} < set(
+        facts["files"]
+    )
+    strict, paper = (
+        json.loads((out / name).read_text()) for name in ("energy.json", "energy-2.json")
+    )
+    assert (strict["accounting"], paper["accounting"]) == ("strict", "paper")
+    assert strict["weights_sha256"] == weights_sha256(load_trained(source))
+    assert 0.0 < strict["firing_rate"] < 1.0
+    card = (out / "README.md").read_text()
+    assert "imported with `spikediff import --system sddpm` from `w.pt` (SHA-256 ab12)" in card
+    assert "Images of the seeds 0 to 63, not selected" in card
+    assert Image.open(out / "samples.png").size[0] > 600
+    assert type(load_trained(out)).__name__ == "SpikingDiffusionPipeline"
+
+
+def test_an_autoencoder_that_only_reconstructs_has_no_picture(tmp_path, capsys):
+    vqvae = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4)
+    VAEPipeline(vqvae.eval()).save_pretrained(tmp_path / "model")
+    out = tmp_path / "out"
+    arguments = ["push", str(tmp_path / "model"), "me/x", "--dry-run"]
+    assert main([*arguments, "--output", str(out)]) == 0
+    assert not (out / "samples.png").exists()
+    card = (out / "README.md").read_text()
+    assert "pipe.reconstruct(images)" in card
+    assert "pipeline_tag" not in card
+    capsys.readouterr()
+    assert main([*arguments, "--output", str(tmp_path / "other"), "--measure"]) == 2
+    assert "generates no images" in capsys.readouterr().err
+
+
+def test_what_cannot_work_is_told_in_a_line(source, tmp_path, capsys):
+    out = ["--output", str(tmp_path / "out")]
+    cases = [
+        ([str(source), "x", "--dry-run", *out], "give USER/NAME"),
+        ([str(source), "me/x", "--dry-run"], "with --output"),
+        ([str(source), "me/x", "--dry-run", "--output", str(source)], "choose another --output"),
+        ([str(tmp_path / "no"), "me/x", "--dry-run", *out], "no such folder"),
+        ([str(source), "me/x", "--dry-run", *out, "--evaluation", "no.json"], "no such file"),
+        ([str(source), "me/x", "--dry-run", *out, "--measure", "--energy", "a"], "choose one"),
+    ]
+    for arguments, said in cases:
+        assert main(["push", *arguments]) == 2, said
+        error = capsys.readouterr().err.strip()
+        assert said in error
+        assert "\n" not in error
+    assert not (tmp_path / "out").exists()
