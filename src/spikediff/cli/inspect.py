@@ -98,16 +98,16 @@ def _settings(pipe: Any, options: InspectOptions) -> dict[str, Any]:
     from spikediff.cli.models import networks_of, steps_of
 
     networks = networks_of(pipe)
-    steps = {getattr(network.config, "spiking_steps", None) for network in networks.values()}
+    windows = [str(network.config.get("spiking_steps", "")) for network in networks.values()]
     scheduler = pipe.components.get("scheduler")
     last = options.seed + options.num_images - 1
     settings: dict[str, Any] = {
         "pipeline": type(pipe).__name__,
         "networks": ", ".join(type(network).__name__ for network in networks.values()),
-        "spiking steps T": ", ".join(str(T) for T in sorted(steps - {None})),
+        "spiking steps T": ", ".join(dict.fromkeys(filter(None, windows))),
         "images": options.num_images,
         "seeds": f"{options.seed} to {last}",
-        "layers": options.layers,
+        "layers": "all" if options.layers == "*" else options.layers,
         "chosen neurons a layer": options.neurons_per_layer,
     }
     if scheduler is not None:

@@ -64,9 +64,7 @@ def spread(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def mark_steps(
-    axes: Any, labels: Sequence[str], centres: Sequence[float], most: int = 9
-) -> None:
+def mark_steps(axes: Any, labels: Sequence[str], centres: Sequence[float], most: int = 9) -> None:
     """Label the denoising steps of a time axis, as many as have room.
 
     Args:

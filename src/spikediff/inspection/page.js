@@ -34,9 +34,22 @@
     const pencil = canvas.getContext("2d");
     pencil.imageSmoothingEnabled = false;
     const x = (i % across) * (width + gap), y = Math.floor(i / across) * (height + gap);
-    pencil.drawImage(
-      layer.querySelector(".strip img"), x, y, width, height, 0, 0, canvas.width, canvas.height
-    );
+    const strip = layer.querySelector(".strip img");
+    pencil.drawImage(strip, x, y, width, height, 0, 0, canvas.width, canvas.height);
+    const shown = strip.width / strip.naturalWidth, mark = layer.querySelector(".mark").style;
+    mark.left = `${x * shown}px`;
+    mark.top = `${y * shown}px`;
+    mark.width = `${width * shown}px`;
+    mark.height = `${height * shown}px`;
+  }
+
+  function pick(event) {
+    const { map, steps } = facts(chosen()), strip = event.target;
+    const shown = strip.width / strip.naturalWidth;
+    const column = Math.floor(event.offsetX / shown / (map.width + map.gap));
+    const row = Math.floor(event.offsetY / shown / (map.height + map.gap));
+    step.value = Math.min(steps.length - 1, row * map.across + column);
+    drawStep();
   }
 
   function show(number) {
@@ -60,6 +73,7 @@
   controls.hidden = false;
   choice.addEventListener("change", () => show(choice.selectedIndex));
   step.addEventListener("input", drawStep);
+  document.querySelectorAll(".strip img").forEach((strip) => strip.addEventListener("click", pick));
   window.addEventListener("hashchange", follow);
   window.addEventListener("load", drawStep);
   show(0);

@@ -1,4 +1,4 @@
-"""One page of HTML with everything in it: no file beside it, no network, readable without script."""
+"""One page of HTML with everything in it: no file beside it, no network, also without script."""
 
 import base64
 import io
@@ -16,6 +16,7 @@ from spikediff.inspection.plots import colours_of, largest_of
 from spikediff.inspection.record import LayerRecord, SpikeRecord
 
 _ACROSS, _GAP, _MOST = 25, 1, 50  # maps in a row of a strip, pixels between two, maps in a strip
+_TIMES = "\u00d7"
 _MAP = 32  # pixels, about, that a map of the strip is shown in
 # The page may show what it holds and nothing else: a browser refuses to fetch anything.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -100,7 +101,7 @@ def _table(record: SpikeRecord, numbered: Iterable[tuple[int, LayerRecord]]) -> 
     rows = (
         f'<tr data-layer="{number}"><td><a href="#layer-{number}">{escape(layer.name)}</a></td>'
         f'<td class="words">{escape(layer.neuron)}</td>'
-        f"<td>{'×'.join(map(str, layer.shape))}</td><td>{layer.neurons:,}</td>"
+        f"<td>{_shape(layer)}</td><td>{layer.neurons:,}</td>"
         f"<td>{layer.rate:.1%}</td><td>{_line(layer.rates(len(record.timesteps)))}</td>"
         f"<td>{layer.dead:.1%}</td><td>{layer.saturated:.1%}</td></tr>"
         for number, layer in numbered
@@ -109,6 +110,10 @@ def _table(record: SpikeRecord, numbered: Iterable[tuple[int, LayerRecord]]) -> 
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _shape(layer: LayerRecord) -> str:
+    return _TIMES.join(map(str, layer.shape))
 
 
 def _line(rates: Sequence[float]) -> str:
@@ -148,18 +153,19 @@ def _layer(number: int, layer: LayerRecord, record: SpikeRecord, picture: bytes)
     ran = sorted(layer.steps)
     shown = [ran[i] for i in spread(len(ran), _MOST)]
     rates = layer.rates(len(record.timesteps))
-    told = {
+    told: dict[str, object] = {
         "steps": [_step_name(record, step) for step in shown],
         "rates": [round(rates[step], 5) for step in shown],
     }
     strip = ""
     if len(layer.shape) == 3:
         _, height, width = layer.shape
-        told["map"] = {"width": width, "height": height, "across": _ACROSS, "gap": _GAP}  # type: ignore[assignment]
+        told["map"] = {"width": width, "height": height, "across": _ACROSS, "gap": _GAP}
         strip = _strip(layer, shown)
+    shape = f"{_shape(layer)} = " if len(layer.shape) > 1 else ""
     text = (
-        f"{layer.neuron}; {'×'.join(map(str, layer.shape))} = {layer.neurons:,} neurons, each seen "
-        f"at {layer.observed:,} spiking steps; fires {layer.rate:.1%}, dead {layer.dead:.1%}, "
+        f"{layer.neuron}; {shape}{layer.neurons:,} neurons, each seen at {layer.observed:,} "
+        f"spiking steps; fires {layer.rate:.1%}, dead {layer.dead:.1%}, "
         f"saturated {layer.saturated:.1%}"
     )
     return (
@@ -187,12 +193,13 @@ def _strip(layer: LayerRecord, steps: Sequence[int]) -> str:
         assert rates is not None
         canvas[top : top + height, left : left + width] = colours_of(rates, scale)
     packed = io.BytesIO()
-    picture = Image.fromarray(canvas)
+    picture = Image.fromarray(canvas[:-_GAP, :-_GAP])
     picture.quantize(256, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
     shown = max(1, round(_MAP / width)) * picture.width
     return (
-        f'<div class="maps"><div class="strip"><img width="{shown}" '
+        f'<div class="maps"><div class="strip"><div class="frames"><img width="{shown}" '
         f'alt="firing rate by place, one map a denoising step" src="{_inline(packed.getvalue())}">'
+        '<span class="mark"></span></div>'
         f'<p class="facts">by place, one map a denoising step, left to right: 0 '
         f'<span class="scale"></span> {scale:.1%}</p></div></div>'
     )

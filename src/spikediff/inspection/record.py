@@ -106,7 +106,7 @@ class LayerRecord:
         counts = self.steps[step]
         counts.channels += channels
         counts.windows += windows
-        if counts.places is not None:
+        if counts.places is not None and places is not None:
             counts.places += places
 
     @property

@@ -65,7 +65,8 @@ class SpikeRecorder:
                 f"{', '.join(type(m).__name__ for m in self._models.values())}: has no spiking "
                 "neurons; there is nothing to look at"
             )
-        self._neurons = choose_by_name(found, patterns, "SpikeRecorder")
+        chosen = choose_by_name(found, patterns, "SpikeRecorder")
+        self._neurons = {name or _WHOLE: layer for name, layer in chosen.items()}
         self._choice = (neurons_per_layer, seed)
         self._timestep: float | None = None  # of the call that is running
         self._exit = ExitStack()
@@ -75,7 +76,7 @@ class SpikeRecorder:
         for model in self._models.values():
             self._on_call(model, self._begin, self._end)
         for name, layer in self._neurons.items():
-            watch = _Watch(self, name or _WHOLE)
+            watch = _Watch(self, name)
             self._on_call(layer, watch.before, watch.after)
         return self.record
 
@@ -88,7 +89,7 @@ class SpikeRecorder:
         self._exit.__exit__(kind, error, trace)
         self._timestep = None
         ran = {layer.name for layer in self.record.layers.values()}
-        self.record.not_called = [n for n in self._neurons if (n or _WHOLE) not in ran]
+        self.record.not_called = [name for name in self._neurons if name not in ran]
 
     def _on_call(
         self, module: nn.Module, before: Callable[..., None], after: Callable[..., None]
@@ -154,7 +155,7 @@ class SpikeRecorder:
     def _choose(self, name: str, neurons: int) -> Tensor:
         """Return the chosen neurons of a layer, by seed and name, in their order [K]."""
         count, seed = self._choice
-        source = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+        source = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         return torch.randperm(neurons, generator=source)[:count].sort().values
 
 
@@ -202,7 +203,8 @@ def _look(
     """Compute the membranes of the chosen neurons of the first image."""
     where = units.to(current.device)
     chosen = _folded(current)[:, 0].flatten(1)[:, where]  # [T, K]
-    state = layer.dynamics.fresh_state(chosen[0])
+    dynamics = layer.membrane_dynamics
+    state = dynamics.fresh_state(chosen[0])
     if before is not None:
         counted = before.net_spikes
         state = NeuronState(
@@ -213,9 +215,9 @@ def _look(
         spikes=_folded(spikes)[:, 0].flatten(1)[:, where].to("cpu", torch.int8),
         u=u.cpu(),
         v=torch.cat([state.v[None], v]).cpu(),
-        v_threshold=layer.dynamics.v_threshold,
-        v_negative=layer.dynamics.v_negative,
-        strict=layer.dynamics.strict_threshold,
+        v_threshold=dynamics.v_threshold,
+        v_negative=dynamics.v_negative,
+        strict=dynamics.strict_threshold,
     )
 
 

@@ -31,6 +31,11 @@ class NeuronLayer(nn.Module):
         """Multiplier of the membrane per spiking step."""
         raise NotImplementedError
 
+    @property
+    def membrane_dynamics(self) -> Dynamics:
+        """The constants in the units of the membrane; a neuron that scales it says which."""
+        return self.dynamics
+
     def forward(self, current: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the spikes [T, ...] for the currents [T, ...] of one window.
 
@@ -58,9 +63,7 @@ class NeuronLayer(nn.Module):
         """Return the spikes [T, ...] and the state after them; None starts from rest."""
         return scan(current, self.dynamics, self.decay, state)
 
-    def membranes(
-        self, current: Tensor, state: NeuronState | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def membranes(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, Tensor]:
         """Return u [T, ...], which is compared with the threshold, and v [T, ...] after the reset.
 
         Args:
