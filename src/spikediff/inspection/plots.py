@@ -90,26 +90,36 @@ def plot_rate_maps(record: SpikeRecord) -> bytes | None:
     columns = [None, *steps] if len(steps) > 1 else [None]
     scales = [largest_of(layer) for layer in layers]
     rows = [_row(layer, columns, scale) for layer, scale in zip(layers, scales, strict=True)]
-    mosaic = np.concatenate(rows)
-    height, width = mosaic.shape[:2]
-    figure = new_figure(3.6 + width / 55, 0.75 + height / 55)
-    left, top = 2.6 / figure.get_figwidth(), 1 - 0.4 / figure.get_figheight()
-    box = (left, 0.05 / figure.get_figheight(), width / 55 / figure.get_figwidth(), 0)
-    axes = figure.add_axes((*box[:3], top - box[1]))
-    axes.imshow(mosaic, interpolation="nearest", aspect="auto")
-    pitch = _CELL + _GAP
-    axes.set_yticks([pitch * i + _CELL / 2 for i in range(len(layers))])
-    axes.set_yticklabels([layer.name for layer in layers], fontsize=7)
-    axes.set_xticks([pitch * i + _CELL / 2 for i in range(len(columns))])
-    axes.set_xticklabels(
-        ["all steps", *(_timed(record, c) for c in columns if c is not None)], fontsize=7
-    )
-    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    for row, scale in enumerate(scales):
-        label = f"0 to {100 * scale:.3g} %"
-        axes.text(width + 3, pitch * row + _CELL / 2, label, va="center", fontsize=7)
-    axes.spines[:].set_visible(False)
+    longest = max(len(layer.name) for layer in layers)
+    figure, axes = _mosaic_axes(np.concatenate(rows), left=0.3 + 0.057 * longest)
+    middles = [(_CELL + _GAP) * i + _CELL / 2 for i in range(max(len(layers), len(columns)))]
+    axes.set_yticks(middles[: len(layers)], [layer.name for layer in layers], fontsize=7)
+    names = ["all steps" if c is None else _timed(record, c) for c in columns]
+    axes.set_xticks(middles[: len(columns)], names, fontsize=7)
+    for middle, scale in zip(middles, scales, strict=False):
+        axes.text(
+            1.01,
+            middle,
+            f"0 to {100 * scale:.3g} %",
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=7,
+        )
     return to_png(figure)
+
+
+def _mosaic_axes(mosaic: NDArray[np.uint8], left: float) -> tuple[Any, Any]:
+    """Return a figure with a mosaic [H, W, 3] in it, and room for names on its left, in inches."""
+    height, width = (pixels / 55 for pixels in mosaic.shape[:2])
+    right, top, bottom = 1.0, 0.4, 0.1
+    figure = new_figure(left + width + right, bottom + height + top)
+    whole = figure.get_size_inches()
+    box = (left / whole[0], bottom / whole[1], width / whole[0], height / whole[1])
+    axes = figure.add_axes(box)
+    axes.imshow(mosaic, interpolation="nearest", aspect="auto")
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
 
 
 def largest_of(layer: LayerRecord) -> float:
