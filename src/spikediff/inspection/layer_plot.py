@@ -63,11 +63,10 @@ def _draw_rates(figure: Any, cell: Any, layer: LayerRecord, record: SpikeRecord)
 
 
 def _draw_channels(figure: Any, axes: Any, layer: LayerRecord, record: SpikeRecord) -> None:
-    columns = len(record.timesteps)
-    rates = 100 * layer.channel_rates(columns)
-    axes.set_facecolor("0.88")
+    ran = sorted(layer.steps)
+    rates = 100 * layer.channel_rates(len(record.timesteps))[:, ran]
     image = axes.imshow(rates, aspect="auto", cmap=RATES, vmin=0, interpolation="auto")
-    mark_steps(axes, record.labels, range(columns), most=5)
+    mark_steps(axes, [record.labels[step] for step in ran], range(len(ran)), most=5)
     _label(axes, "by channel and denoising step", "timestep", "channel")
     _scale_of(figure, image, axes)
 
