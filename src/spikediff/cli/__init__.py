@@ -21,6 +21,7 @@ COMMANDS = {
     "reconstruct": "say how well an autoencoder gives images back",
     "evaluate": "measure how good images are, beside the floor of real ones",
     "energy": "count what an image costs, layer by layer and step by step",
+    "inspect": "show the spikes: rasters, membranes, firing rates, dead and saturated neurons",
     "guide": "search a scale of the thresholds that improves the images, on held-out data",
     "convert": "turn an ordinary denoiser into a spiking one, and say where it loses",
     "import": "turn a checkpoint of the papers' authors into a pipeline",

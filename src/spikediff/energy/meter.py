@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
-from inspect import signature
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +19,7 @@ from spikediff.energy.report import EnergyReport
 from spikediff.energy.synapses import SYNAPSES, Count, one_to_one
 from spikediff.errors import UserError
 from spikediff.neurons import NeuronLayer
+from spikediff.observed import arguments_of, as_timestep, modules_of
 
 
 class EnergyMeter:
@@ -60,7 +60,7 @@ class EnergyMeter:
         spiking_steps: int | None = None,
     ) -> None:
         self.ledger = Ledger(spiking_steps)
-        self._roots = _modules_of(target)
+        self._roots = modules_of(target, "EnergyMeter")
         self._scheduler = getattr(target, "scheduler", None)
         self._neurons: tuple[type[nn.Module], ...] = (NeuronLayer, *neurons)
         self._place: list[str] = []  # the modules that are running, outermost first
@@ -165,9 +165,9 @@ class EnergyMeter:
 
     def _new_step(self, root: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """A model is called: with a timestep, it begins that denoising step."""
-        given = dict(zip(signature(root.forward).parameters, inputs, strict=False)) | options
+        given = arguments_of(root, inputs, options)
         sample = next(iter(given.values()), None)
-        self._step = self.ledger.step(_as_number(given.get("timestep")))
+        self._step = self.ledger.step(as_timestep(given.get("timestep")))
         self._step.rows += _images_in(sample, root)
         self._provenance.begin_call()
 
@@ -282,32 +282,6 @@ def _name(operation: Any) -> str:
     """Return "add" for "aten::add_": in place or not, the arithmetic is the same."""
     name: str = operation.__name__
     return name.rstrip("_")
-
-
-def _modules_of(target: Any) -> dict[str, nn.Module]:
-    """Return the models to observe, by the prefix of their layers' names."""
-    if getattr(target, "event_driven", False):
-        raise UserError(
-            "EnergyMeter: compiled for inference, where spikes are bits and norms are folded; "
-            "measure the model that it came from"
-        )
-    if isinstance(target, nn.Module):
-        return {"": target}
-    parts = getattr(target, "components", {})
-    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-    if not modules:
-        raise UserError(
-            f"EnergyMeter: {type(target).__name__} holds no model; pass a model or a pipeline"
-        )
-    return modules if len(modules) > 1 else {"": next(iter(modules.values()))}
-
-
-def _as_number(timestep: Any) -> float | None:
-    """Return the timestep of a call; None where there is none, or a batch of different ones."""
-    if isinstance(timestep, Tensor):
-        same = bool((timestep == timestep.flatten()[0]).all())
-        return float(timestep.flatten()[0]) if same else None
-    return float(timestep) if isinstance(timestep, float | int) else None
 
 
 def _images_in(sample: Any, root: nn.Module) -> int:

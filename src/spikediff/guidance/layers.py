@@ -1,12 +1,12 @@
 """Naming layers of neurons by patterns."""
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 
 from torch import nn
 
 from spikediff.errors import UserError
 from spikediff.neurons import NeuronLayer
+from spikediff.observed import choose_by_name, neurons_of
 
 
 def find_layers(model: nn.Module) -> dict[str, NeuronLayer]:
@@ -20,7 +20,7 @@ def find_layers(model: nn.Module) -> dict[str, NeuronLayer]:
         >>> list(find_layers(nn.Sequential(nn.Linear(2, 2), IF())))
         ['1']
     """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, NeuronLayer)}
+    layers = neurons_of({"": model})
     if not layers:
         raise UserError(
             f"{type(model).__name__}: has no spiking neurons; threshold guidance needs some"
@@ -50,16 +50,4 @@ def choose_layers(model: nn.Module, patterns: Iterable[str]) -> list[NeuronLayer
     layers, patterns = find_layers(model), list(patterns)
     if not patterns:
         raise UserError("threshold_guidance: no layer is named; give a pattern, or nothing for all")
-    for pattern in patterns:
-        if not any(_fits(name, pattern) for name in layers):
-            raise UserError(
-                f"threshold_guidance: no layer of neurons is named {pattern!r}; "
-                f"there are {', '.join(layers)}"
-            )
-    return [m for name, m in layers.items() if any(_fits(name, p) for p in patterns)]
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Return whether a pattern fits the layer or a module around it."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[: i + 1]), pattern) for i in range(len(parts)))
+    return list(choose_by_name(layers, patterns, "threshold_guidance").values())

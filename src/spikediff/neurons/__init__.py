@@ -9,7 +9,7 @@ from spikediff.neurons.integrate_and_fire import IF, integrate_and_fire
 from spikediff.neurons.layer import Memory, NeuronLayer
 from spikediff.neurons.leaky import LIF, leaky_integrate_and_fire
 from spikediff.neurons.parametric_leaky import ParametricLIF
-from spikediff.neurons.scan import scan, window
+from spikediff.neurons.scan import membranes, scan, window
 from spikediff.neurons.signed import SignedIF
 from spikediff.neurons.surrogate import (
     SURROGATES,
@@ -49,6 +49,7 @@ __all__ = [
     "integrate_and_fire",
     "leaky_integrate_and_fire",
     "make_surrogate",
+    "membranes",
     "reset",
     "scan",
     "window",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
-from spikediff.neurons.scan import scan, window
+from spikediff.neurons.scan import membranes, scan, window
 
 Memory = MutableMapping["NeuronLayer", NeuronState]
 
@@ -30,6 +30,11 @@ class NeuronLayer(nn.Module):
     def decay(self) -> Decay:
         """Multiplier of the membrane per spiking step."""
         raise NotImplementedError
+
+    @property
+    def membrane_dynamics(self) -> Dynamics:
+        """The constants in the units of the membrane; a neuron that scales it says which."""
+        return self.dynamics
 
     def forward(self, current: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the spikes [T, ...] for the currents [T, ...] of one window.
@@ -57,6 +62,15 @@ class NeuronLayer(nn.Module):
     def run(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
         """Return the spikes [T, ...] and the state after them; None starts from rest."""
         return scan(current, self.dynamics, self.decay, state)
+
+    def membranes(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, Tensor]:
+        """Return u [T, ...], which is compared with the threshold, and v [T, ...] after the reset.
+
+        Args:
+            current: Currents [T, ...].
+            state: State before the window; None starts from rest.
+        """
+        return membranes(current, self.dynamics, self.decay, state)
 
     def extra_repr(self) -> str:
         """Return the constants, for `print(model)`."""

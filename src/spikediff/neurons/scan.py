@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikediff.errors import UserError
-from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
+from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState, reset
 from spikediff.neurons.kernels import COMPILED, kernel_for, reference
 from spikediff.neurons.kernels import window as operators
 
@@ -128,6 +128,40 @@ def window(current: Tensor, dynamics: Dynamics, decay: Decay = 1.0) -> Tensor:
     )
     spikes: Tensor = operator(current, decay, *operators.spelled(dynamics))
     return spikes
+
+
+@torch.no_grad()
+def membranes(
+    current: Tensor,
+    dynamics: Dynamics,
+    decay: Decay = 1.0,
+    state: NeuronState | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the membranes of a window, for whoever wants to look at them.
+
+    Args:
+        current: Input currents [T, ...], floating point.
+        dynamics: The neuron's constants.
+        decay: Multiplier of the membrane per step.
+        state: State before the first step; None starts fresh.
+
+    Returns:
+        u [T, ...], which is compared with the threshold, and v [T, ...] after the reset. No
+        gradient passes through them.
+
+    Raises:
+        UserError: The current has no time axis, or is not floating point.
+
+    Example:
+        >>> u, v = membranes(torch.tensor([0.5, 0.75, 0.5]), Dynamics())
+        >>> u.tolist(), v.tolist()
+        ([0.5, 1.25, 0.5], [0.5, 0.0, 0.5])
+    """
+    _check(current)
+    start = dynamics.fresh_state(current[0]) if state is None else state
+    spikes, _, u = reference.forward(current, start, decay, dynamics, keep_membrane=True)
+    assert u is not None
+    return u, reset(u, spikes.to(u.dtype), dynamics)
 
 
 def _check(current: Tensor) -> None:

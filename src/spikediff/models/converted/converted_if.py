@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.models.converted.quantised_relu import AUTHORS_CLIP
-from spikediff.neurons import Dynamics, NeuronLayer, NeuronState, scan
+from spikediff.neurons import Dynamics, NeuronLayer, NeuronState, membranes, scan
 
 V_NEGATIVE = 1e-3  # how far below zero the membrane takes a spike back, in units of the current
 
@@ -58,9 +58,15 @@ class ConvertedIF(NeuronLayer):
 
     def run(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
         """Return the spikes [T, ...] and the state after them, whose membrane is in clips."""
-        return scan(current / self.clip, self._dynamics_in_clips(), state=state)
+        return scan(current / self.clip, self.membrane_dynamics, state=state)
 
-    def _dynamics_in_clips(self) -> Dynamics:
+    def membranes(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, Tensor]:
+        """Return the membranes before and after the reset [T, ...], in clips."""
+        return membranes(current / self.clip, self.membrane_dynamics, state=state)
+
+    @property
+    def membrane_dynamics(self) -> Dynamics:
+        """The constants in clips, as the membrane is."""
         if self.dynamics.v_negative is None:
             return self.dynamics
         return replace(self.dynamics, v_negative=self.dynamics.v_negative / self.clip.item())

@@ -1,0 +1,167 @@
+"""Pictures of all layers at once: firing rates, rate maps, and neurons that say nothing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from spikediff.inspection.figures import (
+    BARS,
+    DEAD,
+    RATES,
+    SATURATED,
+    mark_steps,
+    new_figure,
+    spread,
+    to_png,
+)
+from spikediff.inspection.record import LayerRecord, SpikeRecord
+
+_CELL, _GAP = 32, 3  # pixels of a map in the mosaic, and between two
+_SHOWN_STEPS = 7
+_RATE = "firing rate [% of the neurons per spiking step]"
+_TIMESTEP = "timestep of the denoising step (noise on the left, image on the right)"
+
+
+def plot_firing_rates(record: SpikeRecord) -> bytes:
+    """Draw the firing rate of every layer in every denoising step: as a map, or bars of one step.
+
+    Raises:
+        UserError: No layer ran.
+    """
+    layers, columns = record.seen, len(record.timesteps)
+    rates = 100 * np.array([layer.rates(columns) for layer in layers])
+    figure, axes = _by_layer(layers)
+    if columns == 1:
+        bars = axes.barh(range(len(layers)), rates[:, 0], color=BARS)
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=7)
+        axes.margins(x=0.1)
+        axes.set_xlabel(_RATE, fontsize=8)
+        return to_png(figure)
+    axes.set_facecolor("0.88")  # where a layer did not run
+    image = axes.imshow(rates, aspect="auto", cmap=RATES, vmin=0, interpolation="nearest")
+    mark_steps(axes, record.labels, range(columns))
+    axes.set_xlabel(_TIMESTEP, fontsize=8)
+    bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30)
+    bar.set_label("firing rate [%]", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return to_png(figure)
+
+
+def plot_dead_and_saturated(record: SpikeRecord) -> bytes:
+    """Draw the share of neurons that never fired, and of those that always did, by layer.
+
+    Raises:
+        UserError: No layer ran.
+    """
+    layers = record.seen
+    dead = 100 * np.array([layer.dead for layer in layers])
+    saturated = 100 * np.array([layer.saturated for layer in layers])
+    rows = range(len(layers))
+    figure, axes = _by_layer(layers)
+    axes.barh(rows, dead, color=DEAD, label="dead: never fired")
+    axes.barh(rows, saturated, left=dead, color=SATURATED, label="saturated: always fired")
+    for row, (never, always) in enumerate(zip(dead, saturated, strict=True)):
+        if never + always > 0:
+            axes.text(never + always, row, f" {never:.1f} | {always:.1f}", va="center", fontsize=7)
+    axes.set_xlim(0, max(5.0, 1.2 * float((dead + saturated).max())))
+    axes.set_xlabel("share of the layer's neurons [%], written dead | saturated", fontsize=8)
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    return to_png(figure)
+
+
+def plot_rate_maps(record: SpikeRecord) -> bytes | None:
+    """Draw where every layer fires, over all steps and in some of them; each row has its own scale.
+
+    Returns:
+        The picture; None where no layer has places.
+
+    Raises:
+        UserError: No layer ran.
+    """
+    layers = [layer for layer in record.seen if len(layer.shape) == 3]
+    if not layers:
+        return None
+    steps = spread(len(record.timesteps), _SHOWN_STEPS)
+    columns = [None, *steps] if len(steps) > 1 else [None]
+    scales = [largest_of(layer) for layer in layers]
+    rows = [_row(layer, columns, scale) for layer, scale in zip(layers, scales, strict=True)]
+    longest = max(len(layer.name) for layer in layers)
+    figure, axes = _mosaic_axes(np.concatenate(rows), left=0.3 + 0.057 * longest)
+    middles = [(_CELL + _GAP) * i + _CELL / 2 for i in range(max(len(layers), len(columns)))]
+    axes.set_yticks(middles[: len(layers)], [layer.name for layer in layers], fontsize=7)
+    names = ["all steps" if c is None else _timed(record, c) for c in columns]
+    axes.set_xticks(middles[: len(columns)], names, fontsize=7)
+    for middle, scale in zip(middles, scales, strict=False):
+        axes.text(
+            1.01,
+            middle,
+            f"0 to {100 * scale:.3g} %",
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=7,
+        )
+    return to_png(figure)
+
+
+def _mosaic_axes(mosaic: NDArray[np.uint8], left: float) -> tuple[Any, Any]:
+    """Return a figure with a mosaic [H, W, 3] in it, and room for names on its left, in inches."""
+    height, width = (pixels / 55 for pixels in mosaic.shape[:2])
+    right, top, bottom = 1.0, 0.4, 0.1
+    figure = new_figure(left + width + right, bottom + height + top)
+    whole = figure.get_size_inches()
+    box = (left / whole[0], bottom / whole[1], width / whole[0], height / whole[1])
+    axes = figure.add_axes(box)
+    axes.imshow(mosaic, interpolation="nearest", aspect="auto")
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def largest_of(layer: LayerRecord) -> float:
+    """Return the largest rate at a place in a denoising step: the end of the layer's colours."""
+    maps = [layer.map_of(step) for step in layer.steps]
+    return max((float(m.max()) for m in maps if m is not None), default=0.0)
+
+
+def colours_of(rates: Tensor, scale: float) -> NDArray[np.uint8]:
+    """Return a map of rates in colours [H, W, 3], dark for 0 and bright for `scale`."""
+    from matplotlib import colormaps
+
+    table = (255 * colormaps[RATES](np.linspace(0, 1, 256))[:, :3]).round().astype(np.uint8)
+    levels = (255 * rates / (scale or 1.0)).round().clamp(0, 255).to(torch.uint8).numpy()
+    picture: NDArray[np.uint8] = table[levels]
+    return picture
+
+
+def _timed(record: SpikeRecord, column: int) -> str:
+    timestep = record.timesteps[column]
+    return "once" if timestep is None else f"t = {timestep:g}"
+
+
+def _row(layer: LayerRecord, columns: Sequence[int | None], scale: float) -> NDArray[np.uint8]:
+    """Return a row of the mosaic [CELL + GAP, W, 3]."""
+    row = np.full((_CELL + _GAP, (_CELL + _GAP) * len(columns) - _GAP, 3), 255, np.uint8)
+    for i, column in enumerate(columns):
+        if column is None or column in layer.steps:
+            rates = layer.map_of(column)
+            assert rates is not None
+            cell = F.interpolate(rates[None, None].float(), size=(_CELL, _CELL), mode="nearest")
+            left = (_CELL + _GAP) * i
+            row[:_CELL, left : left + _CELL] = colours_of(cell[0, 0], scale)
+    return row
+
+
+def _by_layer(layers: Sequence[LayerRecord]) -> tuple[Any, Any]:
+    """Return a figure with one row a layer, the first on top."""
+    figure = new_figure(9, 1.2 + 0.17 * max(6, len(layers)))
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    axes.set_yticks(range(len(layers)), [layer.name for layer in layers], fontsize=7)
+    axes.set_ylim(len(layers) - 0.5, -0.5)
+    axes.tick_params(axis="x", labelsize=7)
+    return figure, axes

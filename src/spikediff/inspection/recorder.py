@@ -1,0 +1,245 @@
+"""The recorder: it watches the neurons of a model, and the model does not know of it."""
+
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikediff.errors import UserError
+from spikediff.inspection.record import LayerRecord, SpikeRecord, Window
+from spikediff.neurons import NeuronLayer, NeuronState
+from spikediff.observed import arguments_of, as_timestep, choose_by_name, modules_of, neurons_of
+
+_WHOLE = "(model)"  # name of a layer of neurons that is all there is
+
+
+class SpikeRecorder:
+    """Record how the neurons of a model fire, while it is entered.
+
+    Counts add up and nothing else is kept: what it holds grows with the network and with the
+    denoising steps, not with the images. Of a few chosen neurons of the first image it keeps spikes
+    and membranes, the latter computed by the neuron's own equations. Outputs stay as they are, bit
+    for bit.
+
+    A denoising step is told by the `timestep` of a model's call; a second batch adds to the steps
+    of the first. What runs outside of such a call is one column of its own.
+
+    Args:
+        target: A model, or a pipeline, of which all models are watched.
+        layers: Patterns of the layers to watch, as `spikediff.observed.choose_by_name` has them.
+        neurons_per_layer: K, how many neurons of a layer are chosen.
+        seed: Of the choice.
+
+    Raises:
+        UserError: The target holds no neurons, or was compiled for inference; a pattern fits no
+            layer; K is below 1.
+
+    Example:
+        >>> from spikediff.neurons import IF
+        >>> model = nn.Sequential(nn.Identity(), IF())
+        >>> with SpikeRecorder(model) as record:
+        ...     _ = model(torch.tensor([0.5, 2.0]).expand(4, 1, 2))  # [T, B, C]
+        >>> record.layers["1"].rate, record.layers["1"].saturated
+        (0.75, 0.5)
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        *,
+        layers: str | Iterable[str] = "*",
+        neurons_per_layer: int = 40,
+        seed: int = 0,
+    ) -> None:
+        if neurons_per_layer < 1:
+            raise UserError(f"SpikeRecorder: neurons_per_layer = {neurons_per_layer} is below 1")
+        self._models = modules_of(target, "SpikeRecorder")
+        patterns = [layers] if isinstance(layers, str) else layers
+        found = neurons_of(self._models)
+        if not found:
+            raise UserError(
+                f"{', '.join(type(m).__name__ for m in self._models.values())}: has no spiking "
+                "neurons; there is nothing to look at"
+            )
+        chosen = choose_by_name(found, patterns, "SpikeRecorder")
+        self._neurons = {name or _WHOLE: layer for name, layer in chosen.items()}
+        self._choice = (neurons_per_layer, seed)
+        self._timestep: float | None = None  # of the call that is running
+        self._exit = ExitStack()
+        self.record = SpikeRecord()
+
+    def __enter__(self) -> SpikeRecord:
+        for model in self._models.values():
+            self._on_call(model, self._begin, self._end)
+        for name, layer in self._neurons.items():
+            watch = _Watch(self, name)
+            self._on_call(layer, watch.before, watch.after)
+        return self.record
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit.__exit__(kind, error, trace)
+        self._timestep = None
+        ran = {layer.name for layer in self.record.layers.values()}
+        self.record.not_called = [name for name in self._neurons if name not in ran]
+
+    def _on_call(
+        self, module: nn.Module, before: Callable[..., None], after: Callable[..., None]
+    ) -> None:
+        # prepend: an energy meter that looks away while neurons compute does not see us either.
+        hooks = [
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True, always_call=True, prepend=True),
+        ]
+        for hook in hooks:
+            self._exit.callback(hook.remove)
+
+    def _begin(self, model: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """A model is called: with a timestep, that is a denoising step."""
+        self._timestep = as_timestep(arguments_of(model, inputs, options).get("timestep"))
+
+    def _end(self, *_: object) -> None:
+        self._timestep = None
+
+    def see(
+        self,
+        name: str,
+        layer: NeuronLayer,
+        current: Tensor,
+        spikes: Tensor,
+        before: NeuronState | None,
+    ) -> tuple[LayerRecord, int, Window]:
+        """Count a layer's spikes, and look at the membranes of its chosen neurons.
+
+        Args:
+            name: The layer's.
+            layer: The layer.
+            current: What entered [T, ...].
+            spikes: What left, of the same shape.
+            before: The state that the window went on from; None for rest.
+
+        Returns:
+            The layer's record, the number of the denoising step, and what the chosen neurons of
+            the first image did.
+        """
+        record = self._layer(name, layer, _folded(spikes))
+        step = self.record.column(self._timestep)
+        record.add(step, _folded(spikes))
+        return record, step, _look(layer, record.units, current, spikes, before)
+
+    def _layer(self, name: str, layer: NeuronLayer, spikes: Tensor) -> LayerRecord:
+        """Return the record of a layer; one that is called with another shape has two."""
+        shape = tuple(spikes.shape[2:])
+        known = self.record.layers.get(name)
+        if known is not None and known.shape != shape:
+            return self._layer(f"{name} [{', '.join(map(str, shape))}]", layer, spikes)
+        if known is None:
+            known = LayerRecord(
+                name=name,
+                neuron=describe(layer),
+                shape=shape,
+                units=self._choose(name, spikes[0, 0].numel()),
+                fired=torch.zeros(shape, dtype=torch.int64),
+            )
+            self.record.layers[name] = known
+        return known
+
+    def _choose(self, name: str, neurons: int) -> Tensor:
+        """Return the chosen neurons of a layer, by seed and name, in their order [K]."""
+        count, seed = self._choice
+        source = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        return torch.randperm(neurons, generator=source)[:count].sort().values
+
+
+class _Watch:
+    """What the recorder does at one layer."""
+
+    def __init__(self, recorder: SpikeRecorder, name: str) -> None:
+        self._recorder = recorder
+        self._name = name
+        self._before: NeuronState | None = None
+        self._open: tuple[LayerRecord, int] | None = None  # where the last kept window may go on
+
+    def before(self, layer: NeuronLayer, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Note the state that the window goes on from, before the layer changes it."""
+        memory = arguments_of(layer, inputs, options).get("memory")
+        self._before = None if memory is None else memory.get(layer)
+
+    @torch.no_grad()
+    def after(
+        self, layer: NeuronLayer, inputs: tuple[Any, ...], options: dict[str, Any], out: Any
+    ) -> None:
+        """Record the window; of a denoising step, the first whole one is kept."""
+        if not isinstance(out, Tensor):  # None where the neurons raised an error
+            return
+        current = arguments_of(layer, inputs, options)["current"]
+        record, step, window = self._recorder.see(
+            self._name, layer, current.detach(), out.detach(), self._before
+        )
+        if step not in record.windows:
+            record.windows[step] = window
+            self._open = record, step
+        elif self._before is not None and self._open == (record, step):
+            record.windows[step] = record.windows[step].followed_by(window)
+        else:
+            self._open = None
+
+
+def _look(
+    layer: NeuronLayer,
+    units: Tensor,
+    current: Tensor,
+    spikes: Tensor,
+    before: NeuronState | None,
+) -> Window:
+    """Compute the membranes of the chosen neurons of the first image."""
+    where = units.to(current.device)
+    chosen = _folded(current)[:, 0].flatten(1)[:, where]  # [T, K]
+    dynamics = layer.membrane_dynamics
+    state = dynamics.fresh_state(chosen[0])
+    if before is not None:
+        counted = before.net_spikes
+        state = NeuronState(
+            _of_first(before.v, where), None if counted is None else _of_first(counted, where)
+        )
+    u, v = layer.membranes(chosen, state)
+    return Window(
+        spikes=_folded(spikes)[:, 0].flatten(1)[:, where].to("cpu", torch.int8),
+        u=u.cpu(),
+        v=torch.cat([state.v[None], v]).cpu(),
+        v_threshold=dynamics.v_threshold,
+        v_negative=dynamics.v_negative,
+        strict=dynamics.strict_threshold,
+    )
+
+
+def _of_first(state: Tensor, units: Tensor) -> Tensor:
+    """Return the chosen neurons of the first image, of a state [B, ...]."""
+    return _folded(state[None])[0, 0].flatten()[units]
+
+
+def _folded(window: Tensor) -> Tensor:
+    """Return a window as [T, B, ...]; a plain [T] or [T, C] has one image."""
+    return window if window.dim() > 2 else window.reshape(len(window), 1, -1)
+
+
+def describe(layer: NeuronLayer) -> str:
+    """Return what a layer of neurons is, in words.
+
+    Example:
+        >>> from spikediff.neurons import LIF
+        >>> describe(LIF(tau=2.0, v_reset=None))
+        'LIF, decay 0.5, threshold 1, soft reset'
+    """
+    dynamics, decay = layer.dynamics, torch.as_tensor(layer.decay).item()
+    leak = "no leak" if decay == 1 else f"decay {decay:.3g}"
+    kind = "soft" if dynamics.v_reset is None else "hard"
+    return f"{type(layer).__name__}, {leak}, threshold {dynamics.v_threshold:g}, {kind} reset"
