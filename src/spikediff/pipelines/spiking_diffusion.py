@@ -1,24 +1,20 @@
 """Generating images with a spiking denoiser and any diffusers scheduler."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.denoising import denoise, first_noise, step_options
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import generators_of
-
-StepCallback = Callable[
-    ["SpikingDiffusionPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]
-]
+from spikediff.pipelines.spaces import ImageSpace, StepCallback, telling
 
 
 class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
@@ -51,6 +47,7 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         num_inference_steps: int = 50,
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
         eta: float = 0.0,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -63,6 +60,7 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
             num_inference_steps: Network calls per image.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
+            latents: The noise to start from [B, C, H, W], standard normal, instead of drawing it.
             eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
@@ -73,28 +71,21 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
             An output whose `.images` are the images.
 
         Raises:
-            UserError: Seeds and batch size contradict each other, or a name is unknown.
+            UserError: Seeds, latents and batch size contradict each other, or a name is unknown.
         """
+        if latents is not None and batch_size is None and seeds is None:
+            batch_size = len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        options = self._step_options(generator, eta)
-        size = self.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        shape = (batch_size, self.unet.config.in_channels, height, width)
-        sample = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
-        sample = sample * self.scheduler.init_noise_sigma
-        for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            scaled = self.scheduler.scale_model_input(sample, timestep)
-            estimate = self.unet(scaled, timestep).sample
-            sample = self.scheduler.step(estimate, timestep, sample, **options).prev_sample
-            if callback_on_step_end is not None:
-                changed = callback_on_step_end(self, i, timestep, {"sample": sample})
-                sample = (changed or {}).get("sample", sample)
+        noise = first_noise(self.unet, batch_size, generator, self.device, latents)
+        sample = denoise(
+            self.unet,
+            self.scheduler,
+            noise * self.scheduler.init_noise_sigma,
+            self.progress_bar(self.scheduler.timesteps),
+            step_options(self.scheduler, generator, eta),
+            telling(self, callback_on_step_end, ImageSpace()),
+        )
         images = OUTPUT_TYPES[output_type](sample)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-    def _step_options(self, generator: Any, eta: float) -> dict[str, Any]:
-        """Return those of our options that this scheduler's `step` knows."""
-        known = inspect.signature(self.scheduler.step).parameters
-        return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}

@@ -1,24 +1,23 @@
 """FSDDIM's way of generating: synaptic currents from the first step to the last, decoded once."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
-from spikediff.coding import mean
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.denoising import denoise, first_noise
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import Generators, generators_of
-
-StepCallback = Callable[["SynapticCurrentPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]]
+from spikediff.pipelines.spaces import CurrentSpace, StepCallback, telling
 
 
 @dataclass
@@ -65,7 +64,7 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
 
     def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
         super().__init__()
-        _check_linear(scheduler)
+        check_linear(scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
     @torch.no_grad()
@@ -75,6 +74,7 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
         num_inference_steps: int = 50,
         seeds: Sequence[int] | None = None,
         generator: Generators = None,
+        latents: Tensor | None = None,
         eta: float = 0.0,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -88,6 +88,7 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
             num_inference_steps: Network calls per image.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
+            latents: The noise to start from [B, C, H, W], standard normal, instead of drawing it.
             eta: Only 0: currents take no fresh noise. Kept so that pipelines have one face.
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
@@ -99,56 +100,55 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
             An output with `.images` and `.current_variance`.
 
         Raises:
-            UserError: Seeds and batch size contradict each other, or a setting is out of range.
+            UserError: Seeds, latents and batch size contradict each other, or a setting is out of
+                range.
         """
+        if latents is not None and batch_size is None and seeds is None:
+            batch_size = len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
         if eta != 0.0:
             raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
-        _check_linear(self.scheduler)  # it may have been replaced since
+        check_linear(self.scheduler)  # it may have been replaced since
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        currents = self._first_currents(batch_size, generator)
+        space = CurrentSpace(self.unet)
+        noise = first_noise(self.unet, batch_size, generator, self.device, latents)
+        currents = space.encode(noise * self.scheduler.init_noise_sigma)
         variances = [self._variance(currents)]
-        for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            scaled = self.scheduler.scale_model_input(currents, timestep)
-            output = self._stream(scaled, timestep) if stream else self._window(scaled, timestep)
-            currents = self.scheduler.step(output, timestep, currents).prev_sample
+        tell = telling(self, callback_on_step_end, space)
+
+        def observe(i: int, timestep: Tensor, currents: Tensor) -> Tensor:
             variances.append(self._variance(currents))
-            if callback_on_step_end is not None:
-                seen = {"sample": self._image(currents), "currents": currents}
-                changed = callback_on_step_end(self, i, timestep, seen)
-                currents = (changed or {}).get("currents", currents)
-        images = OUTPUT_TYPES[output_type](self._image(currents))
+            return tell(i, timestep, currents)
+
+        currents = denoise(
+            self._stream if stream else self.unet,
+            self.scheduler,
+            currents,
+            self.progress_bar(self.scheduler.timesteps),
+            {},
+            observe,
+        )
+        images = OUTPUT_TYPES[output_type](space.decode(currents))
         return SynapticCurrentOutput(images, variances) if return_dict else (images,)
-
-    def _first_currents(self, batch_size: int, generator: Generators) -> Tensor:
-        """Return the currents of one noise image per seed, the same at every spiking step."""
-        config = self.unet.config
-        shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
-        noise = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
-        first: Tensor = self.unet.first_currents(noise * self.scheduler.init_noise_sigma)
-        return first
-
-    def _image(self, currents: Tensor) -> Tensor:
-        return mean(self.unet.image_currents(currents))
 
     def _variance(self, currents: Tensor) -> float:
         return float(self.unet.image_currents(currents).var(0, unbiased=False).mean())
 
-    def _window(self, currents: Tensor, timestep: Tensor) -> Tensor:
-        output: Tensor = self.unet(currents, timestep).sample
-        return output
-
-    def _stream(self, currents: Tensor, timestep: Tensor) -> Tensor:
+    def _stream(self, currents: Tensor, timestep: Tensor) -> UNet2DOutput:
         outputs, state = [], None
         for current in currents:  # [B, C, H, W]
             output, state = self.unet.step(current, timestep, state)
             outputs.append(output)
-        return torch.stack(outputs)
+        return UNet2DOutput(sample=torch.stack(outputs))
 
 
-def _check_linear(scheduler: SchedulerMixin) -> None:
-    """Refuse a scheduler whose step is not linear in the currents."""
+def check_linear(scheduler: SchedulerMixin) -> None:
+    """Refuse a scheduler whose step is not linear in the currents.
+
+    Raises:
+        UserError: It clips its estimates or draws noise.
+    """
     name = type(scheduler).__name__
     # A configuration also keeps settings that another scheduler had and this one does not know.
     known = inspect.signature(type(scheduler).__init__).parameters
