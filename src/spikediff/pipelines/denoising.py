@@ -11,8 +11,8 @@ from torch import Tensor
 from spikediff.errors import UserError
 from spikediff.pipelines.seeding import Generators
 
-# `denoiser(sample, timestep).sample`: a network, or whatever wraps one.
-Denoiser = Callable[[Tensor, Any], Any]
+# The estimate `denoiser(sample, timestep)`: of a network, or of whatever wraps one.
+Denoiser = Callable[[Tensor, Any], Tensor]
 # Told of every step, `(i, timestep, sample)`; what it returns is what the next step leaves from.
 AfterStep = Callable[[int, Any, Tensor], Tensor]
 
@@ -28,7 +28,7 @@ def denoise(
     """Return what a sample is after all timesteps, one call of the denoiser each.
 
     Args:
-        denoiser: Called as `denoiser(sample, timestep).sample`.
+        denoiser: Called as `denoiser(sample, timestep)`; see `estimates_of`.
         scheduler: Any of diffusers' or ours, with its timesteps set.
         sample: x_t at the first timestep: images, or currents, of any shape.
         timesteps: Those to leave, one after the other; a progress bar around them may be one.
@@ -41,11 +41,21 @@ def denoise(
     """
     for i, timestep in enumerate(timesteps):
         scaled = scheduler.scale_model_input(sample, timestep)
-        estimate = denoiser(scaled, timestep).sample
+        estimate = denoiser(scaled, timestep)
         sample = scheduler.step(estimate, timestep, sample, **options).prev_sample
         if after_step is not None:
             sample = after_step(i, timestep, sample)
     return sample
+
+
+def estimates_of(unet: Any) -> Denoiser:
+    """Return a network as a function from sample and timestep to its estimate."""
+
+    def estimate(sample: Tensor, timestep: Any) -> Tensor:
+        answer: Tensor = unet(sample, timestep).sample
+        return answer
+
+    return estimate
 
 
 def step_options(scheduler: Any, generator: Generators = None, eta: float = 0.0) -> dict[str, Any]:

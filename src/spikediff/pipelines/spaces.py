@@ -6,10 +6,12 @@ hence decode(step(encode(x))) = step(x), and noise that is added to an image may
 added to its currents.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from spikediff.coding import mean
@@ -97,6 +99,38 @@ class CurrentSpace:
 def space_of(unet: Any) -> Space:
     """Return the space in which a network denoises."""
     return CurrentSpace(unet) if hasattr(unet, "first_currents") else ImageSpace()
+
+
+def check_linear(scheduler: SchedulerMixin) -> None:
+    """Refuse a scheduler whose step is not linear in the currents.
+
+    Raises:
+        UserError: It clips its estimates or draws noise.
+    """
+    name = type(scheduler).__name__
+    # A configuration also keeps settings that another scheduler had and this one does not know.
+    known = inspect.signature(type(scheduler).__init__).parameters
+    config = {key: value for key, value in scheduler.config.items() if key in known}
+    if config.get("clip_sample") or config.get("thresholding"):
+        raise UserError(
+            f"{name}: clips its estimates of x_0, which synaptic currents cannot do; "
+            f"take synaptic-ddim, or a solver with clip_sample=False"
+        )
+    if name == "DDPMScheduler" or str(config.get("algorithm_type", "")).startswith("sde"):
+        raise UserError(f"{name}: draws fresh noise, which synaptic currents do not take")
+
+
+def check_scheduler(unet: Any, scheduler: SchedulerMixin, eta: float = 0.0) -> None:
+    """Refuse a scheduler that does not go with the space of a network.
+
+    Raises:
+        UserError: The network denoises currents, and the scheduler clips or draws noise.
+    """
+    if isinstance(space_of(unet), ImageSpace):
+        return
+    check_linear(scheduler)
+    if eta != 0.0:
+        raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
 
 
 def telling(pipe: Any, callback: StepCallback | None, space: Space) -> AfterStep:

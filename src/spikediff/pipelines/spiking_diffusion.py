@@ -11,7 +11,7 @@ from torch import Tensor
 
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.pipelines.compiled import CompiledInference
-from spikediff.pipelines.denoising import denoise, first_noise, step_options
+from spikediff.pipelines.denoising import denoise, estimates_of, first_noise, step_options
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import generators_of
 from spikediff.pipelines.spaces import ImageSpace, StepCallback, telling
@@ -80,7 +80,7 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         noise = first_noise(self.unet, batch_size, generator, self.device, latents)
         sample = denoise(
-            self.unet,
+            estimates_of(self.unet),
             self.scheduler,
             noise * self.scheduler.init_noise_sigma,
             self.progress_bar(self.scheduler.timesteps),

@@ -1,12 +1,10 @@
 """FSDDIM's way of generating: synaptic currents from the first step to the last, decoded once."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DOutput
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
@@ -14,10 +12,10 @@ from torch import Tensor, nn
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
-from spikediff.pipelines.denoising import denoise, first_noise
+from spikediff.pipelines.denoising import denoise, estimates_of, first_noise
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import Generators, generators_of
-from spikediff.pipelines.spaces import CurrentSpace, StepCallback, telling
+from spikediff.pipelines.spaces import CurrentSpace, StepCallback, check_linear, telling
 
 
 @dataclass
@@ -122,7 +120,7 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
             return tell(i, timestep, currents)
 
         currents = denoise(
-            self._stream if stream else self.unet,
+            self._stream if stream else estimates_of(self.unet),
             self.scheduler,
             currents,
             self.progress_bar(self.scheduler.timesteps),
@@ -135,28 +133,9 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
     def _variance(self, currents: Tensor) -> float:
         return float(self.unet.image_currents(currents).var(0, unbiased=False).mean())
 
-    def _stream(self, currents: Tensor, timestep: Tensor) -> UNet2DOutput:
+    def _stream(self, currents: Tensor, timestep: Tensor) -> Tensor:
         outputs, state = [], None
         for current in currents:  # [B, C, H, W]
             output, state = self.unet.step(current, timestep, state)
             outputs.append(output)
-        return UNet2DOutput(sample=torch.stack(outputs))
-
-
-def check_linear(scheduler: SchedulerMixin) -> None:
-    """Refuse a scheduler whose step is not linear in the currents.
-
-    Raises:
-        UserError: It clips its estimates or draws noise.
-    """
-    name = type(scheduler).__name__
-    # A configuration also keeps settings that another scheduler had and this one does not know.
-    known = inspect.signature(type(scheduler).__init__).parameters
-    config = {key: value for key, value in scheduler.config.items() if key in known}
-    if config.get("clip_sample") or config.get("thresholding"):
-        raise UserError(
-            f"{name}: clips its estimates of x_0, which synaptic currents cannot do; "
-            f"take synaptic-ddim, or a solver with clip_sample=False"
-        )
-    if name == "DDPMScheduler" or str(config.get("algorithm_type", "")).startswith("sde"):
-        raise UserError(f"{name}: draws fresh noise, which synaptic currents do not take")
+        return torch.stack(outputs)

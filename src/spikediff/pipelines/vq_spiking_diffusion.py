@@ -117,14 +117,18 @@ class VQSpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         self.scheduler.set_timesteps(steps, device=self.device)
         options = {"temperature": temperature, "top_p": top_p, "unmasking": unmasking}
         grid = self._unmask(grid, {"generator": generator, **options}, callback_on_step_end)
-        images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self._decode(grid))
+        images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self.decode(grid))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the tokens [B, h, w] of images [B, C, H, W] in [-1, 1]."""
+        return self.vqvae.encode(change_range(images, new=self.vqvae.config.input_range))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         """Return images [B, C, H, W] in [-1, 1] as they come back from their tokens."""
-        tokens = self.vqvae.encode(change_range(images, new=self.vqvae.config.input_range))
-        return self._decode(tokens)
+        return self.decode(self.encode(images))
 
     def _unmask(
         self, grid: Tensor, options: dict[str, Any], callback: TokenCallback | None
@@ -162,6 +166,7 @@ class VQSpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         grid = tokens.to(self.device).long().expand(shape)
         return grid if mask is None else grid.masked_fill(mask.to(self.device).bool(), nothing)
 
-    def _decode(self, tokens: Tensor) -> Tensor:
-        """Return the images of tokens, in [-1, 1]."""
+    @torch.no_grad()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return the images of tokens [B, h, w], in [-1, 1]."""
         return change_range(self.vqvae.decode(tokens), old=self.vqvae.config.input_range)

@@ -1,0 +1,58 @@
+"""An editing pipeline made of the parts of another pipeline, which goes on as it was."""
+
+import inspect
+from typing import Any, Self
+
+from spikediff.errors import UserError
+from spikediff.pipelines.seeding import Generators, generators_of
+
+
+class TakesParts:
+    """A pipeline that `from_pipe` makes; it stands before `DiffusionPipeline` in the bases.
+
+    Example:
+        >>> from spikediff.models import SpikingUNet
+        >>> from spikediff.pipelines import SpikingDiffusionPipeline, SpikingInpaintPipeline
+        >>> from spikediff.schedulers import make_scheduler
+        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+        >>> SpikingInpaintPipeline.from_pipe(pipe).unet is unet
+        True
+    """
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **parts: Any) -> Self:
+        """Return a pipeline of the parts of another one, shared and not copied.
+
+        Args:
+            pipeline: Any whose components have the names of this one's.
+            parts: Components to take instead of the other pipeline's.
+
+        Raises:
+            UserError: The other pipeline generates in another way.
+        """
+        wanted = set(inspect.signature(cls.__init__).parameters) - {"self"}
+        found = {**pipeline.components, **parts}
+        if missing := sorted(wanted - set(found)):
+            raise UserError(
+                f"{cls.__name__}: a {type(pipeline).__name__} has no {' and no '.join(missing)}"
+            )
+        return cls(**{name: found[name] for name in wanted})
+
+
+def count_images(
+    images: int, batch_size: int | None, seeds: Any, generator: Generators
+) -> tuple[Generators, int]:
+    """Return the source(s) of noise and the number of images to make.
+
+    Args:
+        images: How many were handed in; as many are made where neither of the next two tells.
+        batch_size: How many to make.
+        seeds: One seed per image.
+        generator: A source of noise instead of seeds.
+
+    Raises:
+        UserError: Seeds, generator and batch size contradict each other.
+    """
+    batch_size = images if batch_size is None and seeds is None else batch_size
+    return generators_of(batch_size, seeds, generator)
