@@ -7,6 +7,7 @@ from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler
 from PIL import Image
 
 from spikediff.errors import UserError
+from spikediff.models import VAE, SynapticCurrentUNet, carry_currents
 from spikediff.pipelines import (
     SpikingDiffusionPipeline,
     SpikingInpaintPipeline,
@@ -14,7 +15,6 @@ from spikediff.pipelines import (
     VAEPipeline,
 )
 from spikediff.pipelines.editing.inpaint import resampling_walk
-from spikediff.models import VAE, SynapticCurrentUNet, carry_currents
 from spikediff.schedulers import SCHEDULERS, make_scheduler
 
 STEPS = {"num_inference_steps": 4}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
-from spikediff.pipelines.denoising import Denoiser, denoise, estimates_of, image_shape
+from spikediff.pipelines.denoising import Denoiser, denoise, estimates_of, first_noise, image_shape
 from spikediff.pipelines.editing.parts import TakesParts
 from spikediff.pipelines.editing.pictures_in import Picture, read_images
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
@@ -27,7 +27,7 @@ class InversionOutput(BaseOutput):
     """What images come from.
 
     Attributes:
-        latents: The noise [B, C, H, W]; of a network of currents, the currents [T, B, C, H, W].
+        latents: The noise [B, C, H, W].
     """
 
     latents: Tensor
@@ -75,7 +75,8 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
 
     Whatever scheduler the parts have, its noise schedule and `prediction_type` are kept and the
     steps are DDIM's without noise and without clipping, for nothing else can be walked back.
-    The error of what comes back falls as the steps become shorter.
+    The error of what comes back falls as the steps become shorter. Currents are decoded at the end,
+    and go back as equal ones, as a network of currents starts.
 
     Args:
         unet: A denoiser of images, spiking or not, or of currents.
@@ -143,7 +144,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         space = space_of(self.unet)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         rising = self.scheduler.timesteps.flip(0)
-        latents = invert(
+        sample = invert(
             estimates_of(self.unet),
             self.scheduler,
             space.encode(given.to(self.device, self.unet.dtype) * 2 - 1),
@@ -151,6 +152,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
             num_iterations,
             telling(self, callback_on_step_end, space),
         )
+        latents = space.decode(sample)
         return InversionOutput(latents=latents) if return_dict else (latents,)
 
     @torch.no_grad()
@@ -165,7 +167,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         """Make images of noise: what `invert` found, or any other.
 
         Args:
-            latents: Noise [B, C, H, W]; of a network of currents also [T, B, C, H, W].
+            latents: Noise [B, C, H, W].
             num_inference_steps: Steps from noise to image.
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
@@ -179,27 +181,15 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         """
         check_call(output_type, num_inference_steps)
         space = space_of(self.unet)
+        noise = first_noise(self.unet, len(latents), None, self.device, latents)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         sample = denoise(
             estimates_of(self.unet),
             self.scheduler,
-            self._sample(latents.to(self.device, self.unet.dtype)),
+            space.encode(noise),
             self.progress_bar(self.scheduler.timesteps),
             {},
             telling(self, callback_on_step_end, space),
         )
         images = OUTPUT_TYPES[output_type](space.decode(sample))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-    def _sample(self, latents: Tensor) -> Tensor:
-        """Return noise, or currents of noise, as what the network denoises."""
-        shape, space = image_shape(self.unet), space_of(self.unet)
-        if latents.dim() == 4 and tuple(latents.shape[1:]) == shape:
-            return space.encode(latents)
-        of_one = space.encode(torch.zeros(1, *shape)).shape
-        if latents.dim() == 5 and len(of_one) == 5 and latents.shape[2:] == of_one[2:]:
-            return latents
-        raise UserError(
-            f"latents of shape {tuple(latents.shape)}; give noise {('B', *shape)}, or what invert "
-            f"returned"
-        )
