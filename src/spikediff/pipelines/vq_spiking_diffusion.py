@@ -123,7 +123,8 @@ class VQSpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Return the tokens [B, h, w] of images [B, C, H, W] in [-1, 1]."""
-        return self.vqvae.encode(change_range(images, new=self.vqvae.config.input_range))
+        tokens: Tensor = self.vqvae.encode(change_range(images, new=self.vqvae.config.input_range))
+        return tokens
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:

@@ -110,7 +110,11 @@ def interpolate_seeds(
     generator, count = generators_of(None, seeds, None)
     noise = first_noise(pipe.unet, count, generator, pipe.device)
     way = interpolate_noise(noise, num_images)
-    return [image for part in way.split(batch_size) for image in pipe(latents=part, **call).images]
+    return [
+        image
+        for part in torch.split(way, batch_size)
+        for image in pipe(latents=part, **call).images
+    ]
 
 
 def check_interpolates(pipe: Any, eta: float = 0.0) -> None:

@@ -39,7 +39,7 @@ def read_images(image: Picture | Sequence[Picture], shape: tuple[int, int, int])
         >>> read_images(Image.new("L", (8, 8), 255), (1, 8, 8)).shape
         torch.Size([1, 1, 8, 8])
     """
-    parts = image if isinstance(image, list | tuple) else [image]
+    parts: Sequence[Any] = image if isinstance(image, list | tuple) else [image]
     if not parts:
         raise UserError("image: an empty list; give at least one")
     channels, height, width = shape
@@ -113,7 +113,7 @@ def read_mask(mask: Picture | Sequence[Picture], shape: tuple[int, int, int]) ->
         >>> read_mask(torch.eye(2), (1, 2, 2)).flatten().tolist()
         [True, False, False, True]
     """
-    parts = mask if isinstance(mask, list | tuple) else [mask]
+    parts: Sequence[Any] = mask if isinstance(mask, list | tuple) else [mask]
     if not parts:
         raise UserError("mask: an empty list; give at least one")
     _, height, width = shape
@@ -154,7 +154,7 @@ def _binary(mask: Tensor) -> Tensor:
         if not bool(((mask >= 0) & (mask <= 1)).all()):
             raise UserError(f"mask: values from {low:g} to {high:g}; floats must lie in [0, 1]")
         return mask >= 0.5
-    values = set(mask.unique().tolist())
+    values = set(torch.unique(mask).tolist())
     if not (values <= {0, 1} or values <= {0, 255}):
         other = sorted(values - {0, 255 if high > 1 else 1})[0]
         raise UserError(f"mask: holds {other}; whole numbers must be 0 and 1, or 0 and 255")

@@ -144,18 +144,11 @@ class VQSpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         made = given.to(self.device, self.vqvae.dtype) * 2 - 1
         if bool(mask.any()):
             generates = _generator_of(self)
-            made = generates.decode(
-                generates(
-                    tokens=generates.encode(made.masked_fill(mask, BLACK)),
-                    mask=token_mask(mask, self.vqvae.latent_size, token_margin),
-                    num_inference_steps=num_inference_steps,
-                    batch_size=batch_size,
-                    generator=generator,
-                    output_type="tokens",
-                    callback_on_step_end=_told_of(self, callback_on_step_end),
-                    **call,
-                ).images
-            )
+            tokens = generates.encode(made.masked_fill(mask, BLACK))
+            told = {"generator": generator, "num_inference_steps": num_inference_steps, **call}
+            hidden = token_mask(mask, self.vqvae.latent_size, token_margin)
+            tokens = _drawn(self, generates, tokens, hidden, callback_on_step_end, told)
+            made = generates.decode(tokens)
         images = pasted(output_type, made, given, mask)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -227,16 +220,9 @@ class VQSpikingImg2ImgPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         uniforms, _ = self.scheduler.draw(
             (batch_size, 1, *tokens.shape[1:]), generator, self.device
         )
-        tokens = generates(
-            tokens=tokens,
-            mask=uniforms < strength,
-            num_inference_steps=steps,
-            batch_size=batch_size,
-            generator=generator,
-            output_type="tokens",
-            callback_on_step_end=_told_of(self, callback_on_step_end),
-            **call,
-        ).images
+        told = {"generator": generator, "num_inference_steps": steps, **call}
+        hidden = uniforms < strength
+        tokens = _drawn(self, generates, tokens, hidden, callback_on_step_end, told)
         images = OUTPUT_TYPES[output_type](generates.decode(tokens))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -248,8 +234,27 @@ def _generator_of(pipe: Any) -> VQSpikingDiffusionPipeline:
     return generates
 
 
-def _told_of(pipe: Any, callback: StepCallback | None) -> StepCallback | None:
-    """Return a callback that is told of the pipeline that was called."""
-    if callback is None:
-        return None
-    return lambda _, i, timestep, tensors: callback(pipe, i, timestep, tensors)
+def _drawn(
+    pipe: Any,
+    generates: VQSpikingDiffusionPipeline,
+    tokens: Tensor,
+    mask: Tensor,
+    callback: StepCallback | None,
+    call: dict[str, Any],
+) -> Tensor:
+    """Return tokens [B, h, w], those behind the mask drawn anew; a callback is told of `pipe`."""
+
+    def tell(_: Any, i: int, timestep: Any, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {} if callback is None else dict(callback(pipe, i, timestep, seen) or {})
+
+    (drawn,) = generates(
+        tokens=tokens,
+        mask=mask,
+        batch_size=len(tokens),
+        output_type="tokens",
+        return_dict=False,
+        callback_on_step_end=tell,
+        **call,
+    )
+    result: Tensor = drawn
+    return result
