@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
         "noise_std": float(noise.std()),
     }
     for name, value in figures.items():
-        print(f"{name:<28} {value if not isinstance(value, float) else round(value, 6)}")
+        print(f"{name:<28} {value:.4g}")
     print(f"reconstruction.png and noise.safetensors in {options.output}")
     told = {"source": str(options.source), "pipeline": type(pipe).__name__}
     write_json(options.json, {**told, **figures, "files": files})
