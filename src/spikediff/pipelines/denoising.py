@@ -48,11 +48,14 @@ def denoise(
     return sample
 
 
-def estimates_of(unet: Any) -> Denoiser:
-    """Return a network as a function from sample and timestep to its estimate."""
+def estimates_of(unet: Any) -> Callable[..., Tensor]:
+    """Return a network as a function from sample and timestep to its estimate.
 
-    def estimate(sample: Tensor, timestep: Any) -> Tensor:
-        answer: Tensor = unet(sample, timestep).sample
+    What else a network is to be told, it is told by keyword.
+    """
+
+    def estimate(sample: Tensor, timestep: Any, **more: Tensor) -> Tensor:
+        answer: Tensor = unet(sample, timestep, **more).sample
         return answer
 
     return estimate

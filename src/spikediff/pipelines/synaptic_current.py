@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
-from spikediff.pipelines.denoising import denoise, estimates_of, first_noise
+from spikediff.pipelines.denoising import AfterStep, denoise, estimates_of, first_noise
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import Generators, generators_of
 from spikediff.pipelines.spaces import CurrentSpace, StepCallback, check_linear, telling
@@ -113,22 +113,25 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
         noise = first_noise(self.unet, batch_size, generator, self.device, latents)
         currents = space.encode(noise * self.scheduler.init_noise_sigma)
         variances = [self._variance(currents)]
-        tell = telling(self, callback_on_step_end, space)
-
-        def observe(i: int, timestep: Tensor, currents: Tensor) -> Tensor:
-            variances.append(self._variance(currents))
-            return tell(i, timestep, currents)
-
         currents = denoise(
             self._stream if stream else estimates_of(self.unet),
             self.scheduler,
             currents,
             self.progress_bar(self.scheduler.timesteps),
             {},
-            observe,
+            self._observing(variances, telling(self, callback_on_step_end, space)),
         )
         images = OUTPUT_TYPES[output_type](space.decode(currents))
         return SynapticCurrentOutput(images, variances) if return_dict else (images,)
+
+    def _observing(self, variances: list[float], tell: AfterStep) -> AfterStep:
+        """Return what notes the variance of the currents after a step, before it tells of it."""
+
+        def observe(i: int, timestep: Tensor, currents: Tensor) -> Tensor:
+            variances.append(self._variance(currents))
+            return tell(i, timestep, currents)
+
+        return observe
 
     def _variance(self, currents: Tensor) -> float:
         return float(self.unet.image_currents(currents).var(0, unbiased=False).mean())

@@ -189,11 +189,10 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
 
         Args:
             image: One image for all, or one per seed; see `read_images`.
-            mask_image: White where pixels are made anew; one for all, or one per seed; see
-                `read_mask`.
+            mask_image: White where pixels are made anew; one for all or per seed; see `read_mask`.
             num_inference_steps: Steps from noise to image.
-            strength: Share of the steps that are made, in (0, 1]; below 1 they start from what
-                stands behind the mask, noised.
+            strength: Share of the steps that are made, in (0, 1]; below 1 they start from what is
+                behind the mask, noised.
             batch_size: How many; as many as there are seeds or images where it is not given.
             seeds: One seed per image: image k depends on `seeds[k]` and on its input alone.
             generator: The source of noise instead of seeds, as in diffusers.
@@ -202,16 +201,14 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
-            callback_on_step_end: As of `SpikingDiffusionPipeline`, or of `SynapticCurrentPipeline`
-                where the network denoises currents. It sees the sample after the known pixels have
-                been put in.
+            callback_on_step_end: As of `SpikingDiffusionPipeline`, or, in currents, of
+                `SynapticCurrentPipeline`; it sees the sample with the known pixels put in.
 
         Returns:
             An output whose `.images` are the images.
 
         Raises:
-            UserError: Image, mask, seeds and batch size do not fit, a setting is out of range, or
-                the scheduler cannot go back.
+            UserError: Inputs do not fit, a setting is out of range, or the scheduler cannot go back.
         """
         check_call(output_type, num_inference_steps)
         check_scheduler(self.unet, self.scheduler, eta)
@@ -229,9 +226,8 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             walk = resampling_walk(len(timesteps), num_resamples, jump_length)
             check_walk(self.scheduler, walk)
             noise = first_noise(self.unet, batch_size, generator, self.device)
-            space = space_of(self.unet)
             pixels = _KnownPixels(
-                self.scheduler, space, made, mask, noise, timesteps, walk, generator
+                self.scheduler, space_of(self.unet), made, mask, noise, timesteps, walk, generator
             )
             made = self._paint(pixels, strength, eta, callback_on_step_end)
         images = pasted(output_type, made, given, mask)
