@@ -21,14 +21,8 @@ from spikediff.pipelines.denoising import (
     image_shape,
     step_options,
 )
-from spikediff.pipelines.editing.parts import TakesParts, count_images
-from spikediff.pipelines.editing.pictures_in import (
-    Picture,
-    one_per_image,
-    pasted,
-    read_images,
-    read_mask,
-)
+from spikediff.pipelines.editing.parts import TakesParts, masked_images
+from spikediff.pipelines.editing.pictures_in import Picture, pasted
 from spikediff.pipelines.editing.strength import timesteps_of_strength
 from spikediff.pipelines.pictures import check_call
 from spikediff.pipelines.seeding import Generators
@@ -208,16 +202,14 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             An output whose `.images` are the images.
 
         Raises:
-            UserError: Inputs do not fit, a setting is out of range, or the scheduler cannot go back.
+            UserError: Inputs do not fit, a setting is out of range, or the scheduler cannot jump.
         """
         check_call(output_type, num_inference_steps)
         check_scheduler(self.unet, self.scheduler, eta)
-        shape = image_shape(self.unet)
-        given, masks = read_images(image, shape), read_mask(mask_image, shape)
-        count = max(len(given), len(masks))
-        generator, batch_size = count_images(count, batch_size, seeds, generator)
-        given = one_per_image("image", given, batch_size)
-        mask = one_per_image("mask", masks, batch_size).to(self.device)
+        given, mask, generator = masked_images(
+            image, mask_image, image_shape(self.unet), batch_size, seeds, generator
+        )
+        mask = mask.to(self.device)
         made = given.to(self.device, self.unet.dtype) * 2 - 1
         if bool(mask.any()):
             timesteps = timesteps_of_strength(
@@ -225,7 +217,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             )
             walk = resampling_walk(len(timesteps), num_resamples, jump_length)
             check_walk(self.scheduler, walk)
-            noise = first_noise(self.unet, batch_size, generator, self.device)
+            noise = first_noise(self.unet, len(made), generator, self.device)
             pixels = _KnownPixels(
                 self.scheduler, space_of(self.unet), made, mask, noise, timesteps, walk, generator
             )

@@ -3,7 +3,10 @@
 import inspect
 from typing import Any, Self
 
+from torch import Tensor
+
 from spikediff.errors import UserError
+from spikediff.pipelines.editing.pictures_in import one_per_image, read_images, read_mask
 from spikediff.pipelines.seeding import Generators, generators_of
 
 
@@ -56,3 +59,31 @@ def count_images(
     """
     batch_size = images if batch_size is None and seeds is None else batch_size
     return generators_of(batch_size, seeds, generator)
+
+
+def masked_images(
+    image: Any,
+    mask_image: Any,
+    shape: tuple[int, int, int],
+    batch_size: int | None,
+    seeds: Any,
+    generator: Generators,
+) -> tuple[Tensor, Tensor, Generators]:
+    """Return images [B, C, H, W] in [0, 1], their masks [B, 1, H, W], and the source(s) of noise.
+
+    Args:
+        image: One image for all, or one per seed; see `read_images`.
+        mask_image: One mask for all, or one per seed; see `read_mask`.
+        shape: Channels, height and width of the model's images.
+        batch_size: As of `count_images`, like the next two.
+        seeds: One seed per image.
+        generator: A source of noise instead of seeds.
+
+    Raises:
+        UserError: They do not fit together.
+    """
+    images, masks = read_images(image, shape), read_mask(mask_image, shape)
+    count = max(len(images), len(masks))
+    generator, batch_size = count_images(count, batch_size, seeds, generator)
+    given = one_per_image("image", images, batch_size)
+    return given, one_per_image("mask", masks, batch_size), generator

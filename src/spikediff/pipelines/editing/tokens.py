@@ -12,14 +12,8 @@ from spikediff.errors import UserError
 from spikediff.models import VQSVAE, SpikingImageDecoder
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.denoising import image_shape
-from spikediff.pipelines.editing.parts import TakesParts, count_images
-from spikediff.pipelines.editing.pictures_in import (
-    Picture,
-    one_per_image,
-    pasted,
-    read_images,
-    read_mask,
-)
+from spikediff.pipelines.editing.parts import TakesParts, count_images, masked_images
+from spikediff.pipelines.editing.pictures_in import Picture, one_per_image, pasted, read_images
 from spikediff.pipelines.editing.strength import steps_of_strength
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
 from spikediff.pipelines.seeding import Generators
@@ -135,12 +129,10 @@ class VQSpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline)
             UserError: Image, mask, seeds and batch size do not fit, or a setting is out of range.
         """
         check_output_type(output_type)
-        shape = image_shape(self.vqvae)
-        given, masks = read_images(image, shape), read_mask(mask_image, shape)
-        count = max(len(given), len(masks))
-        generator, batch_size = count_images(count, batch_size, seeds, generator)
-        given = one_per_image("image", given, batch_size)
-        mask = one_per_image("mask", masks, batch_size).to(self.device)
+        given, mask, generator = masked_images(
+            image, mask_image, image_shape(self.vqvae), batch_size, seeds, generator
+        )
+        mask = mask.to(self.device)
         made = given.to(self.device, self.vqvae.dtype) * 2 - 1
         if bool(mask.any()):
             generates = _generator_of(self)
