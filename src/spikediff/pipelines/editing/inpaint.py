@@ -185,8 +185,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             image: One image for all, or one per seed; see `read_images`.
             mask_image: White where pixels are made anew; one for all or per seed; see `read_mask`.
             num_inference_steps: Steps from noise to image.
-            strength: Share of the steps that are made, in (0, 1]; below 1 they start from what is
-                behind the mask, noised.
+            strength: Share of the steps that are made; below 1 from what is behind the mask.
             batch_size: How many; as many as there are seeds or images where it is not given.
             seeds: One seed per image: image k depends on `seeds[k]` and on its input alone.
             generator: The source of noise instead of seeds, as in diffusers.
@@ -195,8 +194,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
-            callback_on_step_end: As of `SpikingDiffusionPipeline`, or, in currents, of
-                `SynapticCurrentPipeline`; it sees the sample with the known pixels put in.
+            callback_on_step_end: As of the pipeline that generates; it sees known pixels put in.
 
         Returns:
             An output whose `.images` are the images.
