@@ -53,7 +53,28 @@ channel_mult=(1, 2, 2) has 3 levels
         )
 
 
-def check_sample(network: str, sample: Tensor, channels: int, levels: int) -> None:
+def patches_of(network: str, sample_size: int, patch_size: int) -> int:
+    """Return how many patches an image has along a side.
+
+    Args:
+        network: Name of the network, for the message.
+        sample_size: Height and width of the images in pixels.
+        patch_size: Height and width of a patch in pixels.
+
+    Raises:
+        UserError: The image cannot be cut into such patches.
+    """
+    if patch_size < 1 or sample_size % patch_size:
+        raise UserError(
+            f"{network}: patch_size={patch_size} must be positive and divide "
+            f"sample_size={sample_size}"
+        )
+    return sample_size // patch_size
+
+
+def check_sample(
+    network: str, sample: Tensor, channels: int, levels: int, patch_size: int = 1
+) -> None:
     """Refuse images that a U-Net cannot halve between its levels, or of other channels.
 
     Args:
@@ -61,6 +82,7 @@ def check_sample(network: str, sample: Tensor, channels: int, levels: int) -> No
         sample: Images [B, C, H, W].
         channels: C of the network.
         levels: Levels of the network.
+        patch_size: Height and width in pixels of what the network sees as one.
 
     Raises:
         UserError: The channels or the size do not fit.
@@ -70,7 +92,7 @@ def check_sample(network: str, sample: Tensor, channels: int, levels: int) -> No
             f"{network}: expects images [B, {channels}, H, W], got {tuple(sample.shape)}; "
             f"the model was made with in_channels={channels}"
         )
-    factor = 2 ** (levels - 1)
+    factor = patch_size * 2 ** (levels - 1)
     if sample.shape[2] % factor or sample.shape[3] % factor:
         raise UserError(
             f"{network}: image size {tuple(sample.shape[2:])} is not divisible by {factor}; "

@@ -6,6 +6,7 @@ from spikediff.pipelines.autoencoder import VAEPipeline
 from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second_moment
 from spikediff.pipelines.calibration_file import load_calibration, save_calibration
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import classes_in_turn
 from spikediff.pipelines.editing import (
     InversionOutput,
     SpikingImg2ImgPipeline,
@@ -48,6 +49,7 @@ __all__ = [
     "VQSpikingImg2ImgPipeline",
     "VQSpikingInpaintPipeline",
     "calibration_timesteps",
+    "classes_in_turn",
     "estimate_second_moment",
     "image_grid",
     "interpolate_noise",

@@ -23,7 +23,13 @@ StepCallback = Callable[[Any, int, Any, dict[str, Tensor]], Mapping[str, Tensor]
 
 
 class Space(Protocol):
-    """How images [B, C, H, W] become what a network denoises, and back."""
+    """How images [B, C, H, W] become what a network denoises, and back.
+
+    Attributes:
+        batch_axis: The axis of a sample that counts images.
+    """
+
+    batch_axis: int
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the samples of images, or of noise."""
@@ -40,6 +46,8 @@ class Space(Protocol):
 
 class ImageSpace:
     """The samples are the images."""
+
+    batch_axis = 0
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the images."""
@@ -64,6 +72,8 @@ class CurrentSpace:
     Args:
         unet: A network with `first_currents` and `image_currents`.
     """
+
+    batch_axis = 1
 
     def __init__(self, unet: Any) -> None:
         self._unet = unet

@@ -11,14 +11,28 @@ from torch import Tensor
 
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.pipelines.compiled import CompiledInference
-from spikediff.pipelines.denoising import denoise, estimates_of, first_noise, step_options
+from spikediff.pipelines.conditioning import (
+    Classifier,
+    ClassLabels,
+    classifier_guided,
+    conditioned,
+    number_of_classes,
+    size_of_labels,
+)
+from spikediff.pipelines.denoising import (
+    Denoiser,
+    denoise,
+    estimates_of,
+    first_noise,
+    step_options,
+)
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import generators_of
 from spikediff.pipelines.spaces import ImageSpace, StepCallback, telling
 
 
 class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
-    """Unconditional generation: noise -> image, one network call per inference step.
+    """Generation: noise -> image, one network call per inference step; of a class, if it knows any.
 
     Args:
         unet: A denoiser, `unet(sample, timestep).sample`; spiking or not.
@@ -52,11 +66,15 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
+        classifier: Classifier | None = None,
+        classifier_scale: float = 1.0,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images.
 
         Args:
-            batch_size: How many; as many as there are seeds where it is not given, else 1.
+            batch_size: How many; where not given, as many as seeds, latents or labels, else 1.
             num_inference_steps: Network calls per image.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
@@ -66,21 +84,28 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
             return_dict: False returns a tuple.
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})` after
                 every step; a "sample" in what it returns replaces x_t.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
+            classifier: A classifier of noisy images, `classifier(x_t, t)` -> logits [B, K], whose
+                gradient guides the network instead (SDDPM, equation 8).
+            classifier_scale: How strongly it does.
 
         Returns:
             An output whose `.images` are the images.
 
         Raises:
-            UserError: Seeds, latents and batch size contradict each other, or a name is unknown.
+            UserError: Seeds, latents, labels and batch size contradict each other, the network
+                knows no such class, or a name is unknown.
         """
-        if latents is not None and batch_size is None and seeds is None:
-            batch_size = len(latents)
+        if batch_size is None and seeds is None:
+            batch_size = size_of_labels(class_labels) if latents is None else len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         noise = first_noise(self.unet, batch_size, generator, self.device, latents)
         sample = denoise(
-            estimates_of(self.unet),
+            self._denoiser(class_labels, guidance_scale, classifier, classifier_scale, batch_size),
             self.scheduler,
             noise * self.scheduler.init_noise_sigma,
             self.progress_bar(self.scheduler.timesteps),
@@ -89,3 +114,22 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         )
         images = OUTPUT_TYPES[output_type](sample)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _denoiser(
+        self,
+        class_labels: ClassLabels,
+        guidance_scale: float | None,
+        classifier: Classifier | None,
+        classifier_scale: float,
+        batch_size: int,
+    ) -> Denoiser:
+        """Return the network as the denoiser of the classes that are asked for."""
+        known = class_labels if classifier is None or number_of_classes(self.unet) else None
+        denoiser = conditioned(
+            estimates_of(self.unet), self.unet, known, guidance_scale, batch_size
+        )
+        if classifier is None:
+            return denoiser
+        return classifier_guided(
+            denoiser, self.scheduler, classifier, class_labels, classifier_scale, batch_size
+        )

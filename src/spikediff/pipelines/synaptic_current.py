@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
 from spikediff.pipelines.denoising import AfterStep, denoise, estimates_of, first_noise
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import Generators, generators_of
@@ -33,7 +34,7 @@ class SynapticCurrentOutput(ImagePipelineOutput):
 
 
 class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
-    """Unconditional generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
+    """Generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
 
     Args:
         unet: A `SynapticCurrentUNet`; one that `merge_synapses` or `carry_currents` made of it; or
@@ -78,11 +79,13 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
         stream: bool = False,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
     ) -> SynapticCurrentOutput | tuple[Any]:
         """Generate images.
 
         Args:
-            batch_size: How many; as many as there are seeds where it is not given, else 1.
+            batch_size: How many; where not given, as many as seeds, latents or labels, else 1.
             num_inference_steps: Network calls per image.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
@@ -93,16 +96,19 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t, "currents":
                 I})` after every step, x_t decoded from I; "currents" in what it returns replace I.
             stream: Whether the network runs one spiking step after the other, as a chip would.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
 
         Returns:
             An output with `.images` and `.current_variance`.
 
         Raises:
-            UserError: Seeds, latents and batch size contradict each other, or a setting is out of
-                range.
+            UserError: Seeds, latents, labels and batch size contradict each other, the network
+                knows no such class, or a setting is out of range.
         """
-        if latents is not None and batch_size is None and seeds is None:
-            batch_size = len(latents)
+        if batch_size is None and seeds is None:
+            batch_size = size_of_labels(class_labels) if latents is None else len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
         if eta != 0.0:
@@ -113,8 +119,11 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
         noise = first_noise(self.unet, batch_size, generator, self.device, latents)
         currents = space.encode(noise * self.scheduler.init_noise_sigma)
         variances = [self._variance(currents)]
+        call = self._stream if stream else estimates_of(self.unet)
         currents = denoise(
-            self._stream if stream else estimates_of(self.unet),
+            conditioned(
+                call, self.unet, class_labels, guidance_scale, batch_size, space.batch_axis
+            ),
             self.scheduler,
             currents,
             self.progress_bar(self.scheduler.timesteps),
@@ -136,9 +145,9 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
     def _variance(self, currents: Tensor) -> float:
         return float(self.unet.image_currents(currents).var(0, unbiased=False).mean())
 
-    def _stream(self, currents: Tensor, timestep: Tensor) -> Tensor:
+    def _stream(self, currents: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
         outputs, state = [], None
         for current in currents:  # [B, C, H, W]
-            output, state = self.unet.step(current, timestep, state)
+            output, state = self.unet.step(current, timestep, state, **labels)
             outputs.append(output)
         return torch.stack(outputs)

@@ -10,6 +10,7 @@ from torch import nn
 
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import ClassLabels, conditioned
 from spikediff.pipelines.denoising import (
     denoise,
     estimates_of,
@@ -74,6 +75,8 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate variations.
 
@@ -89,6 +92,9 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             return_dict: False returns a tuple.
             callback_on_step_end: As of `SpikingDiffusionPipeline`, or of `SynapticCurrentPipeline`
                 where the network denoises currents.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
 
         Returns:
             An output whose `.images` are the images.
@@ -108,7 +114,14 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, DiffusionPipeline):
         x_t = self.scheduler.add_noise(known, noise, timesteps[:1].expand(batch_size))
         space = space_of(self.unet)
         sample = denoise(
-            estimates_of(self.unet),
+            conditioned(
+                estimates_of(self.unet),
+                self.unet,
+                class_labels,
+                guidance_scale,
+                batch_size,
+                space.batch_axis,
+            ),
             self.scheduler,
             space.encode(x_t),
             self.progress_bar(timesteps),

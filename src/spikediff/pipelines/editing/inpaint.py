@@ -14,7 +14,9 @@ from torch import Tensor, nn
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import ClassLabels, conditioned
 from spikediff.pipelines.denoising import (
+    Denoiser,
     denoise,
     estimates_of,
     first_noise,
@@ -178,6 +180,8 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate what is masked.
 
@@ -195,6 +199,9 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
             callback_on_step_end: As of the pipeline that generates; it sees known pixels put in.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
 
         Returns:
             An output whose `.images` are the images.
@@ -219,12 +226,25 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             pixels = _KnownPixels(
                 self.scheduler, space_of(self.unet), made, mask, noise, timesteps, walk, generator
             )
-            made = self._paint(pixels, strength, eta, callback_on_step_end)
+            denoiser = conditioned(
+                estimates_of(self.unet),
+                self.unet,
+                class_labels,
+                guidance_scale,
+                len(made),
+                pixels.space.batch_axis,
+            )
+            made = self._paint(denoiser, pixels, strength, eta, callback_on_step_end)
         images = pasted(output_type, made, given, mask)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _paint(
-        self, pixels: _KnownPixels, strength: float, eta: float, callback: StepCallback | None
+        self,
+        denoiser: Denoiser,
+        pixels: _KnownPixels,
+        strength: float,
+        eta: float,
+        callback: StepCallback | None,
     ) -> Tensor:
         """Return the images [B, C, H, W] after all steps."""
         tell = telling(self, callback, pixels.space)
@@ -233,7 +253,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             return pixels.jump(i, tell(i, timestep, pixels.put(sample, pixels.walk[i] + 1)))
 
         sample = denoise(
-            estimates_of(self.unet),
+            denoiser,
             self.scheduler,
             pixels.put(self._start(pixels, strength), 0),
             self.progress_bar(pixels.timesteps[pixels.walk]),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import ClassLabels, conditioned
 from spikediff.pipelines.denoising import Denoiser, denoise, estimates_of, first_noise, image_shape
 from spikediff.pipelines.editing.parts import TakesParts
 from spikediff.pipelines.editing.pictures_in import Picture, read_images
@@ -120,6 +121,8 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         num_iterations: int = 1,
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
     ) -> InversionOutput | tuple[Tensor]:
         """Find the noise of images.
 
@@ -131,6 +134,9 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
             return_dict: False returns a tuple.
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})`, with
                 "currents" where the network denoises currents; what it returns may replace them.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
 
         Returns:
             An output with `.latents`.
@@ -145,7 +151,14 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         rising = self.scheduler.timesteps.flip(0)
         sample = invert(
-            estimates_of(self.unet),
+            conditioned(
+                estimates_of(self.unet),
+                self.unet,
+                class_labels,
+                guidance_scale,
+                len(given),
+                space.batch_axis,
+            ),
             self.scheduler,
             space.encode(given.to(self.device, self.unet.dtype) * 2 - 1),
             self.progress_bar(rising),
@@ -163,6 +176,8 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Make images of noise: what `invert` found, or any other.
 
@@ -172,6 +187,9 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
             callback_on_step_end: As of `invert`.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
 
         Returns:
             An output whose `.images` are the images.
@@ -184,7 +202,14 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         noise = first_noise(self.unet, len(latents), None, self.device, latents)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         sample = denoise(
-            estimates_of(self.unet),
+            conditioned(
+                estimates_of(self.unet),
+                self.unet,
+                class_labels,
+                guidance_scale,
+                len(noise),
+                space.batch_axis,
+            ),
             self.scheduler,
             space.encode(noise),
             self.progress_bar(self.scheduler.timesteps),

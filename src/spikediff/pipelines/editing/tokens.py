@@ -120,7 +120,7 @@ class VQSpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline)
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
             callback_on_step_end: As of `VQSpikingDiffusionPipeline`.
-            call: What else `VQSpikingDiffusionPipeline` takes: `temperature`, `top_p`, `unmasking`.
+            call: What else `VQSpikingDiffusionPipeline` takes: `temperature`, `class_labels`, ...
 
         Returns:
             An output whose `.images` are the images.
@@ -192,7 +192,7 @@ class VQSpikingImg2ImgPipeline(TakesParts, CompiledInference, DiffusionPipeline)
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
             callback_on_step_end: As of `VQSpikingDiffusionPipeline`.
-            call: What else `VQSpikingDiffusionPipeline` takes: `temperature`, `top_p`, `unmasking`.
+            call: What else `VQSpikingDiffusionPipeline` takes: `temperature`, `class_labels`, ...
 
         Returns:
             An output whose `.images` are the images.
