@@ -8,7 +8,7 @@ from spikediff.errors import UserError
 from spikediff.pipelines import SpikingImg2ImgPipeline
 from spikediff.schedulers import SCHEDULERS, make_scheduler
 
-STEPS = {"num_inference_steps": 4, "output_type": "pt"}
+STEPS = {"num_inference_steps": 2, "output_type": "pt"}
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_a_variation_depends_on_its_seed_and_its_input_alone(pipe, pixels):
 
 
 def test_strength_says_which_steps_are_made(pipe, pixels):
-    for strength, want in ((1.0, [999, 749, 499, 249]), (0.5, [499, 249]), (0.29, [249])):
+    for strength, want in ((1.0, [999, 499]), (0.5, [499])):
         seen = []
         pipe(
             pixels,
@@ -63,9 +63,8 @@ def test_the_share_of_the_image_that_is_left(quiet, strength):
     draw = torch.Generator().manual_seed(0)
     x_0 = (std * torch.randn(1, 1, 64, 64, dtype=torch.float64, generator=draw)).clamp(-1, 1)
     got = pipe(x_0 / 2 + 0.5, strength, 100, seeds=[1], output_type="pt").images * 2 - 1
-    abar = float(
-        scheduler.alphas_cumprod[int(pipe.scheduler.timesteps[round(100 - 100 * strength)])]
-    )
+    first = int(pipe.scheduler.timesteps[round(100 - 100 * strength)])
+    abar = float(scheduler.alphas_cumprod[first])
     want = (abar**0.5) * std / (abar * std**2 + 1 - abar) ** 0.5
     correlation = torch.corrcoef(torch.stack([x_0.flatten(), got.flatten()]))[0, 1]
     assert float(correlation) == pytest.approx(want, abs=0.04)  # 4096 pixels: 0.016

@@ -17,7 +17,7 @@ from spikediff.pipelines import (
 from spikediff.pipelines.editing.inpaint import resampling_walk
 from spikediff.schedulers import SCHEDULERS, make_scheduler
 
-STEPS = {"num_inference_steps": 4}
+STEPS = {"num_inference_steps": 2}
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_what_is_known_has_influence(pipe, pixels, mask):
 
 def test_an_image_depends_on_its_seed_and_its_input_alone(pipe, pixels, mask):
     masks = torch.stack([mask, ~mask, mask.flip(0)])[:, None]
-    options = {"output_type": "pt", "num_resamples": 2, "jump_length": 2, **STEPS}
+    options = {"output_type": "pt", "num_resamples": 2, **STEPS}
     together = pipe(pixels, masks, seeds=[7, 8, 9], **options).images
     for k in (2, 0):
         alone = pipe(pixels[k], masks[k], seeds=[7 + k], **options).images
@@ -122,7 +122,7 @@ def test_schedulers_whose_noise_grows(unet, quiet, pixels, mask, kind):
     def look(_pipe, _i, _t, tensors):
         spread.append(float((tensors["sample"] - (pixels / 127.5 - 1))[..., ~mask].std()))
 
-    options = {"seeds": range(3), "strength": 0.5, "num_inference_steps": 6}
+    options = {"seeds": range(3), "strength": 0.5, "num_inference_steps": 4}
     pipe(pixels, mask, callback_on_step_end=look, **options)
     sigmas = pipe.scheduler.sigmas[-len(spread) :]
     assert spread == pytest.approx(sigmas.tolist(), rel=0.2)
@@ -136,7 +136,8 @@ def test_the_callback_sees_known_pixels_as_noisy_as_the_sample(parts, pipe, pixe
     def look(_pipe, i, timestep, tensors):
         seen.append((i, int(timestep), {k: v.clone() for k, v in tensors.items()}))
 
-    pipe(pixels, mask, seeds=[0, 1, 2], callback_on_step_end=look, **STEPS)
+    options = {"seeds": [0, 1, 2], "num_inference_steps": 4}
+    pipe(pixels, mask, callback_on_step_end=look, **options)
     assert [(i, t) for i, t, _ in seen] == [(0, 999), (1, 749), (2, 499), (3, 249)]
     known = (pixels / 127.5 - 1)[..., ~mask]
     for (_, _, tensors), t in zip(seen, (749, 499, 249), strict=False):
@@ -154,7 +155,8 @@ def test_resampling_makes_a_network_call_each(unet, quiet, pixels, mask):
     pipe = quiet(SpikingInpaintPipeline, {"unet": unet, "scheduler": make_scheduler("ddim")})
     times = []
     hook = unet.register_forward_pre_hook(lambda _m, inputs: times.append(int(inputs[1])))
-    pipe(pixels, mask, seeds=[0, 1, 2], num_resamples=2, jump_length=2, **STEPS)
+    options = {"seeds": [0, 1, 2], "num_inference_steps": 4}
+    pipe(pixels, mask, num_resamples=2, jump_length=2, **options)
     hook.remove()
     assert times == [999, 749, 499, 249, 499, 249]
 

@@ -71,7 +71,7 @@ def test_the_way_leads_through_every_end():
 
 def test_the_ends_are_the_seeds_own_images(parts, unet, quiet):
     kind = SpikingDiffusionPipeline if parts["unet"] is unet else SynapticCurrentPipeline
-    pipe, options = quiet(kind, parts), {"num_inference_steps": 3, "output_type": "pt"}
+    pipe, options = quiet(kind, parts), {"num_inference_steps": 2, "output_type": "pt"}
     own = pipe(seeds=[3, 7], **options).images
     got = interpolate_seeds(pipe, [3, 7], num_images=4, batch_size=3, **options)
     assert len(got) == 4

@@ -76,16 +76,16 @@ def pipe(parts, quiet):
 
 
 def test_the_way_there_and_back(pipe, pixels):
-    latents = pipe.invert(pixels, num_inference_steps=8, num_iterations=2).latents
+    latents = pipe.invert(pixels, num_inference_steps=5, num_iterations=2).latents
     assert latents.shape == pixels.shape
-    back = pipe(latents, num_inference_steps=8, output_type="pt").images
-    other = pipe(latents.flip(0), num_inference_steps=8, output_type="pt").images
-    assert rms(back - pixels / 255) < 0.3 * rms(other - pixels / 255)
+    back = pipe(latents, num_inference_steps=5, output_type="pt").images
+    other = pipe(latents.flip(0), num_inference_steps=5, output_type="pt").images
+    assert rms(back - pixels / 255) < 0.5 * rms(other - pixels / 255)
 
 
 def test_an_image_is_inverted_by_itself(pipe, pixels):
-    together = pipe.invert(pixels, num_inference_steps=3).latents
-    alone = pipe.invert(pixels[1], num_inference_steps=3, return_dict=False)[0]
+    together = pipe.invert(pixels, num_inference_steps=2).latents
+    alone = pipe.invert(pixels[1], num_inference_steps=2, return_dict=False)[0]
     assert torch.equal(alone[0], together[1])
 
 
