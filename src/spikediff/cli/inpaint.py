@@ -13,6 +13,7 @@ from spikediff.cli.pictures import (
     Sampling,
     SamplingOptions,
     check_picture,
+    conditions_of,
     edited,
     load_editor,
     open_file,
@@ -138,4 +139,5 @@ def _more(options: InpaintOptions, pipe: Any) -> dict[str, Any]:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag}: {type(pipe).__name__} has none; leave it out")
     given = {name: getattr(options, name) for name in (*_OF_IMAGES, *_OF_TOKENS)}
-    return {name: value for name, value in given.items() if value is not None}
+    told = {name: value for name, value in given.items() if value is not None}
+    return told | conditions_of(options.sampling)

@@ -7,7 +7,13 @@ from typing import Annotated
 import tyro
 
 from spikediff.cli.arguments import parse, write_json
-from spikediff.cli.pictures import Sampling, SamplingOptions, check_sampling, write_pictures
+from spikediff.cli.pictures import (
+    Sampling,
+    SamplingOptions,
+    check_sampling,
+    conditions_of,
+    write_pictures,
+)
 from spikediff.errors import UserError
 
 
@@ -41,9 +47,8 @@ def run(arguments: list[str]) -> int:
     sampling = options.sampling
     pipe = load_pipeline(options.source, sampling.scheduler, sampling.device, sampling.event_driven)
     steps = steps_of(pipe, sampling.num_inference_steps)
-    images = interpolate_seeds(
-        pipe, options.seeds, options.num_images, sampling.batch_size, num_inference_steps=steps
-    )
+    call = {"num_inference_steps": steps, **conditions_of(sampling)}
+    images = interpolate_seeds(pipe, options.seeds, options.num_images, sampling.batch_size, **call)
     named = {f"image-{k:03d}": image for k, image in enumerate(images)}
     files = write_pictures(options.output, named, images)
     print(f"{len(images)} images, {Path(files[-1]).name} in {options.output}")
@@ -53,7 +58,7 @@ def run(arguments: list[str]) -> int:
             "source": str(options.source),
             "pipeline": type(pipe).__name__,
             "scheduler": type(pipe.scheduler).__name__,
-            "num_inference_steps": steps,
+            **call,
             "seeds": list(options.seeds),
             "files": files,
         },

@@ -13,6 +13,7 @@ from spikediff.cli.pictures import (
     Sampling,
     SamplingOptions,
     check_picture,
+    conditions_of,
     load_editor,
     open_picture,
     write_pictures,
@@ -48,8 +49,9 @@ def run(arguments: list[str]) -> int:
     pipe = load_editor(options.source, options.sampling, {"unet": "SpikingInversionPipeline"})
     picture = open_picture(options.source, options.picture, pipe)
     steps = steps_of(pipe, options.sampling.num_inference_steps)
-    noise = pipe.invert(picture, steps, options.num_iterations).latents
-    (again,) = pipe(noise, num_inference_steps=steps).images
+    asked = conditions_of(options.sampling)
+    noise = pipe.invert(picture, steps, options.num_iterations, **asked).latents
+    (again,) = pipe(noise, num_inference_steps=steps, **asked).images
     named = {"image": picture, "reconstruction": again}
     files = write_pictures(options.output, named, [picture, again])
     files.append(_save(noise, options.output))
@@ -63,7 +65,7 @@ def run(arguments: list[str]) -> int:
     for name, value in figures.items():
         print(f"{name:<28} {value:.4g}")
     print(f"reconstruction.png and noise.safetensors in {options.output}")
-    told = {"source": str(options.source), "pipeline": type(pipe).__name__}
+    told = {"source": str(options.source), "pipeline": type(pipe).__name__, **asked}
     write_json(options.json, {**told, **figures, "files": files})
     return 0
 

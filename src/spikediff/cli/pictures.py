@@ -40,6 +40,10 @@ class Sampling:
     """Steps from noise to image; 50, or as many as the model has, where it is not given."""
     scheduler: str | None = None
     """A sampler of `spikediff info`; the pipeline's own where it is not given."""
+    class_label: int | None = None
+    """The class to ask for, of a model that knows classes."""
+    guidance_scale: float | None = None
+    """How far towards the class (classifier-free guidance); 1 is the network's own answer."""
     batch_size: int = 64
     """Images at a time; it does not change them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -75,6 +79,12 @@ def check_sampling(sampling: Sampling, output: Path, num_images: int = 1) -> Non
         raise UserError("--num-images, --batch-size and --num-inference-steps must be at least 1")
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is no folder; choose another --output")
+
+
+def conditions_of(sampling: Sampling) -> dict[str, Any]:
+    """Return what a pipeline is told of classes; nothing where nothing was asked for."""
+    asked = {"class_labels": sampling.class_label, "guidance_scale": sampling.guidance_scale}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def load_editor(source: Path, sampling: Sampling, editors: dict[str, str]) -> Any:

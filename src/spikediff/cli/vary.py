@@ -13,6 +13,7 @@ from spikediff.cli.pictures import (
     Sampling,
     SamplingOptions,
     check_picture,
+    conditions_of,
     edited,
     load_editor,
     open_picture,
@@ -54,7 +55,8 @@ def run(arguments: list[str]) -> int:
     steps = steps_of(pipe, options.sampling.num_inference_steps)
     seeds = range(options.seed, options.seed + options.num_images)
     call = {"image": picture, "strength": options.strength, "num_inference_steps": steps}
-    images = edited(pipe, seeds, options.sampling.batch_size, **call)
+    asked = conditions_of(options.sampling)
+    images = edited(pipe, seeds, options.sampling.batch_size, **call, **asked)
     named = {f"seed-{seed:06d}": image for seed, image in zip(seeds, images, strict=True)}
     files = write_pictures(options.output, {**named, "image": picture}, [picture, *images])
     print(f"{len(images)} images, {Path(files[-1]).name} in {options.output}")
@@ -66,6 +68,7 @@ def run(arguments: list[str]) -> int:
             "scheduler": type(pipe.scheduler).__name__,
             "num_inference_steps": steps,
             "strength": options.strength,
+            **asked,
             "seeds": [seeds[0], seeds[-1]],
             "files": files,
         },

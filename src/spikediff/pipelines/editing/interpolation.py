@@ -88,7 +88,7 @@ def interpolate_seeds(
         seeds: Two or more.
         num_images: How many images, both ends among them.
         batch_size: Images at a time; it does not change them.
-        call: Whatever the pipeline is to be told besides.
+        call: Whatever the pipeline is to be told besides, the same for all images.
 
     Returns:
         The images, one after the other, as the pipeline's `output_type` has them.
