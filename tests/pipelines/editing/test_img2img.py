@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers.configuration_utils import FrozenDict
 
 from mixture import GAUSSIAN
 from spikediff.errors import UserError
@@ -41,7 +42,7 @@ class _Exact(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = type("Config", (), {"sample_size": 64, "in_channels": 1})
+        self.config = FrozenDict(sample_size=64, in_channels=1)
         self.dtype, self.device = torch.float64, torch.device("cpu")
         self.abar = make_scheduler("synaptic-ddim").alphas_cumprod
 
