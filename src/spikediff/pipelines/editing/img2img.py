@@ -10,15 +10,14 @@ from torch import nn
 
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.pipelines.compiled import CompiledInference
-from spikediff.pipelines.conditioning import ClassLabels, conditioned
+from spikediff.pipelines.conditioning import ClassLabels
 from spikediff.pipelines.denoising import (
     denoise,
-    estimates_of,
     first_noise,
     image_shape,
     step_options,
 )
-from spikediff.pipelines.editing.parts import TakesParts, count_images
+from spikediff.pipelines.editing.parts import TakesParts, count_images, denoiser_of
 from spikediff.pipelines.editing.pictures_in import Picture, one_per_image, read_images
 from spikediff.pipelines.editing.strength import timesteps_of_strength
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
@@ -93,8 +92,7 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             callback_on_step_end: As of `SpikingDiffusionPipeline`, or of `SynapticCurrentPipeline`
                 where the network denoises currents.
             class_labels: The class of all images, or one for each; None for no class.
-            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
-                own answer, as is None.
+            guidance_scale: How far towards the class; see `conditioned`.
 
         Returns:
             An output whose `.images` are the images.
@@ -114,14 +112,7 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, DiffusionPipeline):
         x_t = self.scheduler.add_noise(known, noise, timesteps[:1].expand(batch_size))
         space = space_of(self.unet)
         sample = denoise(
-            conditioned(
-                estimates_of(self.unet),
-                self.unet,
-                class_labels,
-                guidance_scale,
-                batch_size,
-                space.batch_axis,
-            ),
+            denoiser_of(self.unet, class_labels, guidance_scale, batch_size),
             self.scheduler,
             space.encode(x_t),
             self.progress_bar(timesteps),

@@ -14,16 +14,15 @@ from torch import Tensor, nn
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
-from spikediff.pipelines.conditioning import ClassLabels, conditioned
+from spikediff.pipelines.conditioning import ClassLabels
 from spikediff.pipelines.denoising import (
     Denoiser,
     denoise,
-    estimates_of,
     first_noise,
     image_shape,
     step_options,
 )
-from spikediff.pipelines.editing.parts import TakesParts, masked_images
+from spikediff.pipelines.editing.parts import TakesParts, denoiser_of, masked_images
 from spikediff.pipelines.editing.pictures_in import Picture, pasted
 from spikediff.pipelines.editing.strength import timesteps_of_strength
 from spikediff.pipelines.pictures import check_call
@@ -200,8 +199,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             return_dict: False returns a tuple.
             callback_on_step_end: As of the pipeline that generates; it sees known pixels put in.
             class_labels: The class of all images, or one for each; None for no class.
-            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
-                own answer, as is None.
+            guidance_scale: How far towards the class; see `conditioned`.
 
         Returns:
             An output whose `.images` are the images.
@@ -226,14 +224,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, DiffusionPipeline):
             pixels = _KnownPixels(
                 self.scheduler, space_of(self.unet), made, mask, noise, timesteps, walk, generator
             )
-            denoiser = conditioned(
-                estimates_of(self.unet),
-                self.unet,
-                class_labels,
-                guidance_scale,
-                len(made),
-                pixels.space.batch_axis,
-            )
+            denoiser = denoiser_of(self.unet, class_labels, guidance_scale, len(made))
             made = self._paint(denoiser, pixels, strength, eta, callback_on_step_end)
         images = pasted(output_type, made, given, mask)
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
-from spikediff.pipelines.conditioning import ClassLabels, conditioned
-from spikediff.pipelines.denoising import Denoiser, denoise, estimates_of, first_noise, image_shape
-from spikediff.pipelines.editing.parts import TakesParts
+from spikediff.pipelines.conditioning import ClassLabels
+from spikediff.pipelines.denoising import Denoiser, denoise, first_noise, image_shape
+from spikediff.pipelines.editing.parts import TakesParts, denoiser_of
 from spikediff.pipelines.editing.pictures_in import Picture, read_images
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.spaces import StepCallback, space_of, telling
@@ -135,8 +135,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})`, with
                 "currents" where the network denoises currents; what it returns may replace them.
             class_labels: The class of all images, or one for each; None for no class.
-            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
-                own answer, as is None.
+            guidance_scale: How far towards the class; see `conditioned`.
 
         Returns:
             An output with `.latents`.
@@ -151,14 +150,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         rising = self.scheduler.timesteps.flip(0)
         sample = invert(
-            conditioned(
-                estimates_of(self.unet),
-                self.unet,
-                class_labels,
-                guidance_scale,
-                len(given),
-                space.batch_axis,
-            ),
+            denoiser_of(self.unet, class_labels, guidance_scale, len(given)),
             self.scheduler,
             space.encode(given.to(self.device, self.unet.dtype) * 2 - 1),
             self.progress_bar(rising),
@@ -188,8 +180,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
             return_dict: False returns a tuple.
             callback_on_step_end: As of `invert`.
             class_labels: The class of all images, or one for each; None for no class.
-            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
-                own answer, as is None.
+            guidance_scale: How far towards the class; see `conditioned`.
 
         Returns:
             An output whose `.images` are the images.
@@ -202,14 +193,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, DiffusionPipeline)
         noise = first_noise(self.unet, len(latents), None, self.device, latents)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         sample = denoise(
-            conditioned(
-                estimates_of(self.unet),
-                self.unet,
-                class_labels,
-                guidance_scale,
-                len(noise),
-                space.batch_axis,
-            ),
+            denoiser_of(self.unet, class_labels, guidance_scale, len(noise)),
             self.scheduler,
             space.encode(noise),
             self.progress_bar(self.scheduler.timesteps),

@@ -6,8 +6,11 @@ from typing import Any, Self
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.pipelines.conditioning import ClassLabels, conditioned
+from spikediff.pipelines.denoising import Denoiser, estimates_of
 from spikediff.pipelines.editing.pictures_in import one_per_image, read_images, read_mask
 from spikediff.pipelines.seeding import Generators, generators_of
+from spikediff.pipelines.spaces import space_of
 
 
 class TakesParts:
@@ -59,6 +62,26 @@ def count_images(
     """
     batch_size = images if batch_size is None and seeds is None else batch_size
     return generators_of(batch_size, seeds, generator)
+
+
+def denoiser_of(
+    unet: Any, class_labels: ClassLabels, guidance_scale: float | None, batch_size: int
+) -> Denoiser:
+    """Return a network as the denoiser of what is asked for, in the space of its own.
+
+    Args:
+        unet: A network of images or of currents.
+        class_labels: As of `conditioned`, like the next two.
+        guidance_scale: How far towards the class.
+        batch_size: How many images there are.
+
+    Raises:
+        UserError: The network knows no classes, or not these.
+    """
+    axis = space_of(unet).batch_axis
+    return conditioned(
+        estimates_of(unet), unet, class_labels, guidance_scale, batch_size, batch_axis=axis
+    )
 
 
 def masked_images(
