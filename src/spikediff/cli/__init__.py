@@ -17,6 +17,10 @@ from spikediff.errors import UserError, suggestion
 COMMANDS = {
     "train": "train a model from a recipe",
     "sample": "generate images with a trained model",
+    "inpaint": "make a part of a picture anew and keep the rest bit for bit",
+    "vary": "make variations of a picture",
+    "interpolate": "generate the images between those of two seeds",
+    "invert": "find the noise that a picture comes from",
     "calibrate": "measure a model for the sampler analytic-dpm",
     "reconstruct": "say how well an autoencoder gives images back",
     "evaluate": "measure how good images are, beside the floor of real ones",

@@ -7,6 +7,17 @@ from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second
 from spikediff.pipelines.calibration_file import load_calibration, save_calibration
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import classes_in_turn
+from spikediff.pipelines.editing import (
+    InversionOutput,
+    SpikingImg2ImgPipeline,
+    SpikingInpaintPipeline,
+    SpikingInversionPipeline,
+    VQSpikingImg2ImgPipeline,
+    VQSpikingInpaintPipeline,
+    interpolate_noise,
+    interpolate_seeds,
+    slerp,
+)
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
 from spikediff.pipelines.synaptic_current import SynapticCurrentOutput, SynapticCurrentPipeline
@@ -26,18 +37,27 @@ PIPELINES: dict[str, type[DiffusionPipeline]] = {
 __all__ = [
     "PIPELINES",
     "CompiledInference",
+    "InversionOutput",
     "SpikingDiffusionPipeline",
+    "SpikingImg2ImgPipeline",
+    "SpikingInpaintPipeline",
+    "SpikingInversionPipeline",
     "SynapticCurrentOutput",
     "SynapticCurrentPipeline",
     "VAEPipeline",
     "VQSpikingDiffusionPipeline",
+    "VQSpikingImg2ImgPipeline",
+    "VQSpikingInpaintPipeline",
     "calibration_timesteps",
     "classes_in_turn",
     "estimate_second_moment",
     "image_grid",
+    "interpolate_noise",
+    "interpolate_seeds",
     "load_calibration",
     "record_frames",
     "save_calibration",
     "save_gif",
+    "slerp",
     "to_pil",
 ]

@@ -12,8 +12,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
+from spikediff.pipelines.denoising import Denoiser
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
 Network = Callable[..., Tensor]
 Classifier = Callable[[Tensor, Tensor], Tensor]
 ClassLabels = int | Sequence[int] | Tensor | None

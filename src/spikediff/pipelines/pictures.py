@@ -18,8 +18,13 @@ _GAP = 48  # grey level of the lines between the images of a grid
 
 def to_pil(sample: Tensor) -> list[Image.Image]:
     """Return images [B, C, H, W] in [-1, 1] as PIL images: "L" for one channel, else "RGB"."""
-    pixels = to_uint8(sample).permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, C]
-    return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
+    return pixels_to_pil(to_uint8(sample))
+
+
+def pixels_to_pil(pixels: Tensor) -> list[Image.Image]:
+    """Return uint8 images [B, C, H, W] as PIL images: "L" for one channel, else "RGB"."""
+    arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, C]
+    return [Image.fromarray(a[:, :, 0] if a.shape[2] == 1 else a) for a in arrays]
 
 
 def _to_unit(sample: Tensor) -> Tensor:

@@ -1,33 +1,34 @@
 """Generating images with a spiking denoiser and any diffusers scheduler."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import (
     Classifier,
     ClassLabels,
-    Denoiser,
     classifier_guided,
     conditioned,
     number_of_classes,
     size_of_labels,
 )
+from spikediff.pipelines.denoising import (
+    Denoiser,
+    denoise,
+    estimates_of,
+    first_noise,
+    step_options,
+)
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
-
-StepCallback = Callable[
-    ["SpikingDiffusionPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]
-]
+from spikediff.pipelines.spaces import ImageSpace, StepCallback, telling
 
 
 class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
@@ -60,6 +61,7 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
         num_inference_steps: int = 50,
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
         eta: float = 0.0,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -72,10 +74,11 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
         """Generate images.
 
         Args:
-            batch_size: How many; where it is not given, as many as seeds or labels, else 1.
+            batch_size: How many; where not given, as many as seeds, latents or labels, else 1.
             num_inference_steps: Network calls per image.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
+            latents: The noise to start from [B, C, H, W], standard normal, instead of drawing it.
             eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
@@ -92,30 +95,23 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
             An output whose `.images` are the images.
 
         Raises:
-            UserError: Seeds, labels and batch size contradict each other, the network knows no such
-                class, or a name is unknown.
+            UserError: Seeds, latents, labels and batch size contradict each other, the network
+                knows no such class, or a name is unknown.
         """
         if batch_size is None and seeds is None:
-            batch_size = size_of_labels(class_labels)
+            batch_size = size_of_labels(class_labels) if latents is None else len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        options = self._step_options(generator, eta)
-        size = self.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        shape = (batch_size, self.unet.config.in_channels, height, width)
-        sample = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
-        sample = sample * self.scheduler.init_noise_sigma
-        denoiser = self._denoiser(
-            class_labels, guidance_scale, classifier, classifier_scale, batch_size
+        noise = first_noise(self.unet, batch_size, generator, self.device, latents)
+        sample = denoise(
+            self._denoiser(class_labels, guidance_scale, classifier, classifier_scale, batch_size),
+            self.scheduler,
+            noise * self.scheduler.init_noise_sigma,
+            self.progress_bar(self.scheduler.timesteps),
+            step_options(self.scheduler, generator, eta),
+            telling(self, callback_on_step_end, ImageSpace()),
         )
-        for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            scaled = self.scheduler.scale_model_input(sample, timestep)
-            estimate = denoiser(scaled, timestep)
-            sample = self.scheduler.step(estimate, timestep, sample, **options).prev_sample
-            if callback_on_step_end is not None:
-                changed = callback_on_step_end(self, i, timestep, {"sample": sample})
-                sample = (changed or {}).get("sample", sample)
         images = OUTPUT_TYPES[output_type](sample)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -128,20 +124,12 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
         batch_size: int,
     ) -> Denoiser:
         """Return the network as the denoiser of the classes that are asked for."""
-
-        def call(sample: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
-            estimate: Tensor = self.unet(sample, timestep, **labels).sample
-            return estimate
-
         known = class_labels if classifier is None or number_of_classes(self.unet) else None
-        denoiser = conditioned(call, self.unet, known, guidance_scale, batch_size)
+        denoiser = conditioned(
+            estimates_of(self.unet), self.unet, known, guidance_scale, batch_size
+        )
         if classifier is None:
             return denoiser
         return classifier_guided(
             denoiser, self.scheduler, classifier, class_labels, classifier_scale, batch_size
         )
-
-    def _step_options(self, generator: Any, eta: float) -> dict[str, Any]:
-        """Return those of our options that this scheduler's `step` knows."""
-        known = inspect.signature(self.scheduler.step).parameters
-        return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}

@@ -1,25 +1,22 @@
 """FSDDIM's way of generating: synaptic currents from the first step to the last, decoded once."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from spikediff.coding import mean
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
+from spikediff.pipelines.denoising import AfterStep, denoise, estimates_of, first_noise
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators, generators_of
-
-StepCallback = Callable[["SynapticCurrentPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]]
+from spikediff.pipelines.spaces import CurrentSpace, StepCallback, check_linear, telling
 
 
 @dataclass
@@ -66,7 +63,7 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
 
     def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
         super().__init__()
-        _check_linear(scheduler)
+        check_linear(scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
     @torch.no_grad()
@@ -76,6 +73,7 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
         num_inference_steps: int = 50,
         seeds: Sequence[int] | None = None,
         generator: Generators = None,
+        latents: Tensor | None = None,
         eta: float = 0.0,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -87,10 +85,11 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
         """Generate images.
 
         Args:
-            batch_size: How many; where it is not given, as many as seeds or labels, else 1.
+            batch_size: How many; where not given, as many as seeds, latents or labels, else 1.
             num_inference_steps: Network calls per image.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
+            latents: The noise to start from [B, C, H, W], standard normal, instead of drawing it.
             eta: Only 0: currents take no fresh noise. Kept so that pipelines have one face.
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
@@ -105,53 +104,46 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
             An output with `.images` and `.current_variance`.
 
         Raises:
-            UserError: Seeds, labels and batch size contradict each other, the network knows no such
-                class, or a setting is out of range.
+            UserError: Seeds, latents, labels and batch size contradict each other, the network
+                knows no such class, or a setting is out of range.
         """
         if batch_size is None and seeds is None:
-            batch_size = size_of_labels(class_labels)
+            batch_size = size_of_labels(class_labels) if latents is None else len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
         if eta != 0.0:
             raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
-        _check_linear(self.scheduler)  # it may have been replaced since
+        check_linear(self.scheduler)  # it may have been replaced since
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        currents = self._first_currents(batch_size, generator)
+        space = CurrentSpace(self.unet)
+        noise = first_noise(self.unet, batch_size, generator, self.device, latents)
+        currents = space.encode(noise * self.scheduler.init_noise_sigma)
         variances = [self._variance(currents)]
-        call = self._stream if stream else self._window
-        network = conditioned(
-            call, self.unet, class_labels, guidance_scale, batch_size, batch_axis=1
+        call = self._stream if stream else estimates_of(self.unet)
+        currents = denoise(
+            conditioned(
+                call, self.unet, class_labels, guidance_scale, batch_size, space.batch_axis
+            ),
+            self.scheduler,
+            currents,
+            self.progress_bar(self.scheduler.timesteps),
+            {},
+            self._observing(variances, telling(self, callback_on_step_end, space)),
         )
-        for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            scaled = self.scheduler.scale_model_input(currents, timestep)
-            currents = self.scheduler.step(
-                network(scaled, timestep), timestep, currents
-            ).prev_sample
-            variances.append(self._variance(currents))
-            if callback_on_step_end is not None:
-                seen = {"sample": self._image(currents), "currents": currents}
-                changed = callback_on_step_end(self, i, timestep, seen)
-                currents = (changed or {}).get("currents", currents)
-        images = OUTPUT_TYPES[output_type](self._image(currents))
+        images = OUTPUT_TYPES[output_type](space.decode(currents))
         return SynapticCurrentOutput(images, variances) if return_dict else (images,)
 
-    def _first_currents(self, batch_size: int, generator: Generators) -> Tensor:
-        """Return the currents of one noise image per seed, the same at every spiking step."""
-        config = self.unet.config
-        shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
-        noise = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
-        first: Tensor = self.unet.first_currents(noise * self.scheduler.init_noise_sigma)
-        return first
+    def _observing(self, variances: list[float], tell: AfterStep) -> AfterStep:
+        """Return what notes the variance of the currents after a step, before it tells of it."""
 
-    def _image(self, currents: Tensor) -> Tensor:
-        return mean(self.unet.image_currents(currents))
+        def observe(i: int, timestep: Tensor, currents: Tensor) -> Tensor:
+            variances.append(self._variance(currents))
+            return tell(i, timestep, currents)
+
+        return observe
 
     def _variance(self, currents: Tensor) -> float:
         return float(self.unet.image_currents(currents).var(0, unbiased=False).mean())
-
-    def _window(self, currents: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
-        output: Tensor = self.unet(currents, timestep, **labels).sample
-        return output
 
     def _stream(self, currents: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
         outputs, state = [], None
@@ -159,18 +151,3 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
             output, state = self.unet.step(current, timestep, state, **labels)
             outputs.append(output)
         return torch.stack(outputs)
-
-
-def _check_linear(scheduler: SchedulerMixin) -> None:
-    """Refuse a scheduler whose step is not linear in the currents."""
-    name = type(scheduler).__name__
-    # A configuration also keeps settings that another scheduler had and this one does not know.
-    known = inspect.signature(type(scheduler).__init__).parameters
-    config = {key: value for key, value in scheduler.config.items() if key in known}
-    if config.get("clip_sample") or config.get("thresholding"):
-        raise UserError(
-            f"{name}: clips its estimates of x_0, which synaptic currents cannot do; "
-            f"take synaptic-ddim, or a solver with clip_sample=False"
-        )
-    if name == "DDPMScheduler" or str(config.get("algorithm_type", "")).startswith("sde"):
-        raise UserError(f"{name}: draws fresh noise, which synaptic currents do not take")

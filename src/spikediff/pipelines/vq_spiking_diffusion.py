@@ -11,7 +11,8 @@ from spikediff.data import change_range
 from spikediff.errors import UserError
 from spikediff.models import VQSVAE, SpikingImageDecoder
 from spikediff.pipelines.compiled import CompiledInference
-from spikediff.pipelines.conditioning import ClassLabels, Denoiser, conditioned, size_of_labels
+from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
+from spikediff.pipelines.denoising import Denoiser
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
@@ -128,14 +129,19 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
         denoiser = conditioned(self._logits, self.decoder, class_labels, guidance_scale, batch_size)
         told = {"generator": generator, **options}
         grid = self._unmask(denoiser, grid, told, callback_on_step_end)
-        images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self._decode(grid))
+        images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self.decode(grid))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the tokens [B, h, w] of images [B, C, H, W] in [-1, 1]."""
+        tokens: Tensor = self.vqvae.encode(change_range(images, new=self.vqvae.config.input_range))
+        return tokens
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         """Return images [B, C, H, W] in [-1, 1] as they come back from their tokens."""
-        tokens = self.vqvae.encode(change_range(images, new=self.vqvae.config.input_range))
-        return self._decode(tokens)
+        return self.decode(self.encode(images))
 
     def _logits(self, grid: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
         logits: Tensor = self.decoder(grid, timestep, **labels).sample
@@ -181,6 +187,7 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
         grid = tokens.to(self.device).long().expand(shape)
         return grid if mask is None else grid.masked_fill(mask.to(self.device).bool(), nothing)
 
-    def _decode(self, tokens: Tensor) -> Tensor:
-        """Return the images of tokens, in [-1, 1]."""
+    @torch.no_grad()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return the images of tokens [B, h, w], in [-1, 1]."""
         return change_range(self.vqvae.decode(tokens), old=self.vqvae.config.input_range)

@@ -1,0 +1,111 @@
+"""The loop that all pipelines of denoisers share: show, estimate, step, look."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from spikediff.errors import UserError
+from spikediff.pipelines.seeding import Generators
+
+# The estimate `denoiser(sample, timestep)`: of a network, or of whatever wraps one.
+Denoiser = Callable[[Tensor, Any], Tensor]
+# Told of every step, `(i, timestep, sample)`; what it returns is what the next step leaves from.
+AfterStep = Callable[[int, Any, Tensor], Tensor]
+
+
+def denoise(
+    denoiser: Denoiser,
+    scheduler: Any,
+    sample: Tensor,
+    timesteps: Iterable[Tensor],
+    options: Mapping[str, Any],
+    after_step: AfterStep | None = None,
+) -> Tensor:
+    """Return what a sample is after all timesteps, one call of the denoiser each.
+
+    Args:
+        denoiser: Called as `denoiser(sample, timestep)`; see `estimates_of`.
+        scheduler: Any of diffusers' or ours, with its timesteps set.
+        sample: x_t at the first timestep: images, or currents, of any shape.
+        timesteps: Those to leave, one after the other; a progress bar around them may be one.
+        options: Of the scheduler's step; see `step_options`.
+        after_step: Called as `after_step(i, timestep, sample)` after every step; it returns what
+            goes on, the sample or what is to be put in its place.
+
+    Returns:
+        The sample, of the same shape.
+    """
+    for i, timestep in enumerate(timesteps):
+        scaled = scheduler.scale_model_input(sample, timestep)
+        estimate = denoiser(scaled, timestep)
+        sample = scheduler.step(estimate, timestep, sample, **options).prev_sample
+        if after_step is not None:
+            sample = after_step(i, timestep, sample)
+    return sample
+
+
+def estimates_of(unet: Any) -> Callable[..., Tensor]:
+    """Return a network as a function from sample and timestep to its estimate.
+
+    What else a network is to be told, it is told by keyword.
+    """
+
+    def estimate(sample: Tensor, timestep: Any, **more: Tensor) -> Tensor:
+        answer: Tensor = unet(sample, timestep, **more).sample
+        return answer
+
+    return estimate
+
+
+def step_options(scheduler: Any, generator: Generators = None, eta: float = 0.0) -> dict[str, Any]:
+    """Return those of the options that this scheduler's `step` knows."""
+    known = inspect.signature(scheduler.step).parameters
+    return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
+
+
+def image_shape(unet: Any) -> tuple[int, int, int]:
+    """Return channels, height and width of the images of a network."""
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return unet.config.in_channels, height, width
+
+
+def first_noise(
+    unet: Any, batch_size: int, generator: Generators, device: Any, latents: Tensor | None = None
+) -> Tensor:
+    """Return the standard normal noise [B, C, H, W] that a network's images start from.
+
+    Args:
+        unet: The network.
+        batch_size: How many images.
+        generator: One source per image or one for all; this is the first that is drawn from it.
+        device: Where the noise shall lie.
+        latents: The noise itself instead.
+
+    Raises:
+        UserError: `latents` has another shape.
+    """
+    shape = (batch_size, *image_shape(unet))
+    if latents is None:
+        drawn: Tensor = randn_tensor(shape, generator=generator, device=device, dtype=unet.dtype)
+        return drawn
+    if tuple(latents.shape) != shape:
+        raise UserError(f"latents of shape {tuple(latents.shape)}; this call takes noise {shape}")
+    return latents.to(device, unet.dtype)
+
+
+def draws_noise(scheduler: Any, eta: float = 0.0) -> bool:
+    """Whether a scheduler's steps draw fresh noise: told by what one of them does to a generator.
+
+    Its timesteps have to be set again afterwards.
+    """
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    scheduler.set_timesteps(4)
+    nothing, options = torch.zeros(1, 1, 1, 1), step_options(scheduler, generator, eta)
+    scheduler.step(nothing, scheduler.timesteps[0], nothing, **options)
+    return not torch.equal(before, generator.get_state())

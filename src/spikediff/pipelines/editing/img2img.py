@@ -1,0 +1,123 @@
+r"""Variations of an image: noised part of the way, and denoised again (SDEdit)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import nn
+
+from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import ClassLabels
+from spikediff.pipelines.denoising import (
+    denoise,
+    first_noise,
+    image_shape,
+    step_options,
+)
+from spikediff.pipelines.editing.parts import TakesParts, count_images, denoiser_of
+from spikediff.pipelines.editing.pictures_in import Picture, one_per_image, read_images
+from spikediff.pipelines.editing.strength import timesteps_of_strength
+from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
+from spikediff.pipelines.portable import PortablePipeline
+from spikediff.pipelines.seeding import Generators
+from spikediff.pipelines.spaces import StepCallback, check_scheduler, space_of, telling
+
+
+class SpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, DiffusionPipeline):
+    r"""Variations of an image: $x_t$ of it at a share `strength` of the way, and down again.
+
+    $x_t = a_t x_0 + \sigma_t \epsilon$, with $\epsilon$ of the seed, is denoised by the steps that
+    are left. A small strength changes details, a large one leaves little but the composition.
+    FSDDIM's network gets $x_t$ as equal currents and stays in currents to the last step.
+
+    Args:
+        unet: A denoiser of images, spiking or not, or of currents.
+        scheduler: A diffusers scheduler that fits the noise schedule of its training.
+
+    Raises:
+        UserError: The network denoises currents, and the scheduler clips or draws noise.
+
+    Example:
+        >>> import numpy as np
+        >>> from spikediff.models import SpikingUNet
+        >>> from spikediff.schedulers import make_scheduler
+        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> pipe = SpikingImg2ImgPipeline(unet.eval(), make_scheduler("ddim"))
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> image = np.zeros((8, 8, 1), dtype=np.uint8)
+        >>> len(pipe(image, strength=0.5, num_inference_steps=4, seeds=[0, 1]).images)
+        2
+
+    Reference: Meng et al., "SDEdit: guided image synthesis and editing with stochastic differential
+    equations", ICLR 2022.
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        check_scheduler(unet, scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Picture | Sequence[Picture],
+        strength: float = 0.5,
+        num_inference_steps: int = 50,
+        batch_size: int | None = None,
+        seeds: Sequence[int] | None = None,
+        generator: Generators = None,
+        eta: float = 0.0,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Generate variations.
+
+        Args:
+            image: One image for all, or one per seed; see `read_images`.
+            strength: Share of the steps that are made, in (0, 1].
+            num_inference_steps: Steps from noise to image; `strength` times as many are made.
+            batch_size: How many; as many as there are seeds or images where it is not given.
+            seeds: One seed per image: image k depends on `seeds[k]` and on its input alone.
+            generator: The source of noise instead of seeds, as in diffusers.
+            eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
+            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
+            return_dict: False returns a tuple.
+            callback_on_step_end: As of `SpikingDiffusionPipeline`, or of `SynapticCurrentPipeline`
+                where the network denoises currents.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class; see `conditioned`.
+
+        Returns:
+            An output whose `.images` are the images.
+
+        Raises:
+            UserError: Image, seeds and batch size do not fit, or a setting is out of range.
+        """
+        check_call(output_type, num_inference_steps)
+        check_scheduler(self.unet, self.scheduler, eta)
+        given = read_images(image, image_shape(self.unet))
+        generator, batch_size = count_images(len(given), batch_size, seeds, generator)
+        known = one_per_image("image", given, batch_size).to(self.device, self.unet.dtype) * 2 - 1
+        timesteps = timesteps_of_strength(
+            self.scheduler, num_inference_steps, strength, self.device
+        )
+        noise = first_noise(self.unet, batch_size, generator, self.device)
+        x_t = self.scheduler.add_noise(known, noise, timesteps[:1].expand(batch_size))
+        space = space_of(self.unet)
+        sample = denoise(
+            denoiser_of(self.unet, class_labels, guidance_scale, batch_size),
+            self.scheduler,
+            space.encode(x_t),
+            self.progress_bar(timesteps),
+            step_options(self.scheduler, generator, eta),
+            telling(self, callback_on_step_end, space),
+        )
+        images = OUTPUT_TYPES[output_type](space.decode(sample))
+        return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -1,0 +1,204 @@
+r"""DDIM inversion: the noise that an image comes from, and the image again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor, nn
+
+from spikediff.errors import UserError
+from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import ClassLabels
+from spikediff.pipelines.denoising import Denoiser, denoise, first_noise, image_shape
+from spikediff.pipelines.editing.parts import TakesParts, denoiser_of
+from spikediff.pipelines.editing.pictures_in import Picture, read_images
+from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
+from spikediff.pipelines.portable import PortablePipeline
+from spikediff.pipelines.spaces import StepCallback, space_of, telling
+from spikediff.schedulers import SynapticCurrentDDIMScheduler, make_scheduler
+from spikediff.schedulers.ddim_inversion import ddim_inversion_step
+
+
+@dataclass
+class InversionOutput(BaseOutput):
+    """What images come from.
+
+    Attributes:
+        latents: The noise [B, C, H, W].
+    """
+
+    latents: Tensor
+
+
+def invert(
+    denoiser: Denoiser,
+    scheduler: SynapticCurrentDDIMScheduler,
+    sample: Tensor,
+    timesteps: Sequence[Tensor],
+    num_iterations: int = 1,
+    after_step: Any = None,
+) -> Tensor:
+    """Return the noise of which deterministic DDIM makes a sample.
+
+    Args:
+        denoiser: Called as `denoiser(sample, timestep)`, `num_iterations` times a step.
+        scheduler: Says what the denoiser estimates, and the noise of a timestep.
+        sample: x_0, images or currents, of any shape.
+        timesteps: Those to reach, rising.
+        num_iterations: Of the fixed point in every step; see `schedulers.ddim_inversion`.
+        after_step: Called as `after_step(i, timestep, sample)` after every step; it returns what
+            goes on.
+
+    Returns:
+        x_t at the last timestep.
+    """
+    prediction_type, alpha_bar_s = scheduler.config.prediction_type, 1.0
+    for i, timestep in enumerate(timesteps):
+        alpha_bar_t = float(scheduler.alphas_cumprod[int(timestep)])
+        guess = sample
+        for _ in range(num_iterations):
+            output = denoiser(guess, timestep)
+            guess = ddim_inversion_step(
+                output, guess, sample, alpha_bar_s, alpha_bar_t, prediction_type
+            )
+        sample, alpha_bar_s = guess, alpha_bar_t
+        if after_step is not None:
+            sample = after_step(i, timestep, sample)
+    return sample
+
+
+class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, DiffusionPipeline):
+    r"""The noise that an image comes from, by deterministic DDIM backwards; and the way there.
+
+    Whatever scheduler the parts have, its noise schedule and `prediction_type` are kept and the
+    steps are DDIM's without noise and without clipping, for nothing else can be walked back.
+    The error of what comes back falls as the steps become shorter. Currents are decoded at the end,
+    and go back as equal ones, as a network of currents starts.
+
+    Args:
+        unet: A denoiser of images, spiking or not, or of currents.
+        scheduler: Any whose noise schedule is that of the network's training.
+
+    Raises:
+        UserError: The scheduler's noise schedule is none that DDIM knows.
+
+    Example:
+        >>> import numpy as np
+        >>> from spikediff.models import SpikingUNet
+        >>> from spikediff.schedulers import make_scheduler
+        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> pipe = SpikingInversionPipeline(unet.eval(), make_scheduler("ddim"))
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> noise = pipe.invert(np.zeros((8, 8, 1), dtype=np.uint8), num_inference_steps=4).latents
+        >>> noise.shape, pipe(noise, num_inference_steps=4).images[0].size
+        (torch.Size([1, 1, 8, 8]), (8, 8))
+
+    Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, section 4.3.
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        if scheduler.config.get("rescale_betas_zero_snr"):
+            raise UserError(
+                "SpikingInversionPipeline: rescale_betas_zero_snr leaves no image at the last "
+                "timestep, from which none can be found again"
+            )
+        self.register_modules(
+            unet=unet, scheduler=make_scheduler("synaptic-ddim", scheduler.config)
+        )
+
+    @torch.no_grad()
+    def invert(
+        self,
+        image: Picture | Sequence[Picture],
+        num_inference_steps: int = 50,
+        num_iterations: int = 1,
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
+    ) -> InversionOutput | tuple[Tensor]:
+        """Find the noise of images.
+
+        Args:
+            image: One image or several; see `read_images`.
+            num_inference_steps: Steps from image to noise. Go back in as many.
+            num_iterations: Network calls a step: 1 is DDIM inversion, more come nearer to its exact
+                inverse.
+            return_dict: False returns a tuple.
+            callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})`, with
+                "currents" where the network denoises currents; what it returns may replace them.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class; see `conditioned`.
+
+        Returns:
+            An output with `.latents`.
+
+        Raises:
+            UserError: An image does not fit, or a number is out of range.
+        """
+        if num_iterations < 1:
+            raise UserError(f"num_iterations = {num_iterations} must be at least 1")
+        given = read_images(image, image_shape(self.unet))
+        space = space_of(self.unet)
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        rising = self.scheduler.timesteps.flip(0)
+        sample = invert(
+            denoiser_of(self.unet, class_labels, guidance_scale, len(given)),
+            self.scheduler,
+            space.encode(given.to(self.device, self.unet.dtype) * 2 - 1),
+            self.progress_bar(rising),
+            num_iterations,
+            telling(self, callback_on_step_end, space),
+        )
+        latents = space.decode(sample)
+        return InversionOutput(latents=latents) if return_dict else (latents,)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        latents: Tensor,
+        num_inference_steps: int = 50,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Make images of noise: what `invert` found, or any other.
+
+        Args:
+            latents: Noise [B, C, H, W].
+            num_inference_steps: Steps from noise to image.
+            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
+            return_dict: False returns a tuple.
+            callback_on_step_end: As of `invert`.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class; see `conditioned`.
+
+        Returns:
+            An output whose `.images` are the images.
+
+        Raises:
+            UserError: The noise does not fit, or a setting is out of range.
+        """
+        check_call(output_type, num_inference_steps)
+        space = space_of(self.unet)
+        noise = first_noise(self.unet, len(latents), None, self.device, latents)
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        sample = denoise(
+            denoiser_of(self.unet, class_labels, guidance_scale, len(noise)),
+            self.scheduler,
+            space.encode(noise),
+            self.progress_bar(self.scheduler.timesteps),
+            {},
+            telling(self, callback_on_step_end, space),
+        )
+        images = OUTPUT_TYPES[output_type](space.decode(sample))
+        return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -1,0 +1,153 @@
+"""The commands of editing as a user types them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from spikediff.cli import main
+from spikediff.models import VAE, VQSVAE, SpikingImageDecoder, SpikingUNet
+from spikediff.pipelines import (
+    SpikingDiffusionPipeline,
+    VAEPipeline,
+    VQSpikingDiffusionPipeline,
+)
+from spikediff.schedulers import AbsorbingStateScheduler, make_scheduler
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory):
+    """Folders of untrained models of 8 x 8 images."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("editing")
+    unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2)).eval()
+    torch.nn.init.normal_(unet.head.conv.weight, std=0.1)
+    vqvae = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4).eval()
+    decoder = SpikingImageDecoder(16, (8, 8), spiking_steps=4).eval()
+    scheduler = AbsorbingStateScheduler(num_train_timesteps=16, mask_token=16)
+    for module in (*vqvae.modules(), *decoder.modules()):
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 3.0)  # so that neurons fire
+    made = {
+        "images": SpikingDiffusionPipeline(unet, make_scheduler("ddim")),
+        "tokens": VQSpikingDiffusionPipeline(vqvae, decoder, scheduler),
+        "vae": VAEPipeline(VAE(8, 1, channels=(4, 8), latent_channels=6).eval()),
+    }
+    for name, pipe in made.items():
+        pipe.save_pretrained(folder / name)
+    return folder
+
+
+def call(command, source, tmp_path, *flags, steps=3):
+    options = ["--output", tmp_path / "out", "--json", tmp_path / "told.json", *flags]
+    if steps is not None:
+        options += ["--num-inference-steps", steps]
+    return main([command, str(source), *map(str, options)])
+
+
+DIGIT = ("--dataset", "digits", "--data-index", 5)
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+@pytest.mark.parametrize("kind", ["images", "tokens"])
+def test_inpaint_keeps_the_known_pixels(pipelines, tmp_path, kind):
+    """Of a PNG that goes in and the PNGs that come out."""
+    grey = np.random.default_rng(0).integers(256, size=(8, 8), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "in.png")
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:7, 3:] = 200
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    flags = ["--image", tmp_path / "in.png", "--mask", tmp_path / "mask.png", "--num-images", 3]
+    assert call("inpaint", pipelines / kind, tmp_path, *flags, "--batch-size", 2) == 0
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["masked_pixels"] == 25
+    assert told["seeds"] == [0, 2]
+    made = [pixels(tmp_path / "out" / f"seed-{k:06d}.png") for k in range(3)]
+    for image in made:
+        assert np.array_equal(image[mask == 0], grey[mask == 0])
+    assert not np.array_equal(made[0], made[1])
+    assert np.array_equal(pixels(tmp_path / "out" / "image.png"), grey)
+
+
+def test_inpaint_an_image_of_the_data_set(pipelines, tmp_path):
+    box = ("--mask-box", 0, 4, 8, 8, "--num-images", 1, "--num-resamples", 2)
+    assert call("inpaint", pipelines / "images", tmp_path, *DIGIT, *box) == 0
+    given, made = (pixels(tmp_path / "out" / f"{n}.png") for n in ("image", "seed-000000"))
+    assert np.array_equal(given[:4], made[:4])
+    assert given.max() > 200
+
+
+@pytest.mark.parametrize("kind", ["images", "tokens"])
+def test_vary(pipelines, tmp_path, kind):
+    flags = ("--num-images", 3, "--strength", 0.7, "--seed", 4)
+    assert call("vary", pipelines / kind, tmp_path, *DIGIT, *flags) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"image.png", "grid.png", *(f"seed-{k:06d}.png" for k in (4, 5, 6))}
+    assert json.loads((tmp_path / "told.json").read_text())["strength"] == 0.7
+
+
+def test_interpolate_starts_and_ends_with_the_seeds_own_images(pipelines, tmp_path):
+    source = pipelines / "images"
+    assert call("interpolate", source, tmp_path, "--seeds", 3, 7, "--num-images", 4) == 0
+    flags = ["--seed", "3", "--num-images", "5", "--num-inference-steps", "3", "--no-gif"]
+    assert main(["sample", str(source), "--output", str(tmp_path / "own"), *flags]) == 0
+    for name, own in (("image-000", "seed-000003"), ("image-003", "seed-000007")):
+        got = (tmp_path / "out" / f"{name}.png").read_bytes()
+        assert got == (tmp_path / "own" / f"{own}.png").read_bytes()
+
+
+def test_invert(pipelines, tmp_path, capsys):
+    assert call("invert", pipelines / "images", tmp_path, *DIGIT) == 0
+    told = json.loads((tmp_path / "told.json").read_text())
+    a, b = (pixels(tmp_path / "out" / f"{n}.png") / 255 for n in ("image", "reconstruction"))
+    assert told["mse"] == pytest.approx(((a - b) ** 2).mean())
+    assert f" {told['mse']:.4g}\n" in capsys.readouterr().out
+    noise = load_file(tmp_path / "out" / "noise.safetensors")["latents"]
+    assert noise.shape == (1, 1, 8, 8)
+    assert float(noise.std()) == pytest.approx(told["noise_std"])
+
+
+BOX = (*DIGIT, "--mask-box", 0, 0, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "flags", "word"),
+    [
+        ("inpaint", "images", DIGIT, "--mask FILE or --mask-box"),
+        ("inpaint", "images", ("--mask-box", 0, 0, 4, 4), "--image FILE or --data-index"),
+        ("inpaint", "images", (*DIGIT, "--mask-box", 0, 0, 9, 4), "no box in a picture of 8x8"),
+        ("inpaint", "images", (*BOX, "--token-margin", 1), "--token-margin"),
+        ("inpaint", "tokens", (*BOX, "--num-resamples", 2), "--num-resamples"),
+        ("inpaint", "vae", BOX, "no diffusion that could do this"),
+        ("inpaint", "images", (*BOX, "--num-images", 0), "at least 1"),
+        ("vary", "images", (*DIGIT, "--strength", 0), "strength"),
+        ("vary", "images", ("--data-index", 5000, "--dataset", "digits"), "images 0 to 354"),
+        ("vary", "images", ("--image", "no.png"), "no such file"),
+        ("vary", "images", ("--image", __file__), "holds no picture"),
+        ("interpolate", "tokens", (), "starts from no noise"),
+        ("interpolate", "images", ("--scheduler", "ddpm"), "draws fresh noise"),
+        ("interpolate", "images", ("--seeds", 1), "two or more"),
+        ("invert", "tokens", DIGIT, "take a run of SDDPM"),
+        ("invert", "images", (*DIGIT, "--scheduler", "ddim"), "leave it out"),
+    ],
+)
+def test_wrong_use_is_one_line(pipelines, tmp_path, capsys, command, kind, flags, word):
+    assert call(command, pipelines / kind, tmp_path, *flags) == 2
+    said = capsys.readouterr().err
+    assert word in said
+    assert said.count("spikediff: error:") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_that_marks_nothing_is_told(pipelines, tmp_path, capsys):
+    Image.new("L", (8, 8), 127).save(tmp_path / "mask.png")
+    flags = (*DIGIT, "--mask", tmp_path / "mask.png")
+    assert call("inpaint", pipelines / "images", tmp_path, *flags) == 2
+    assert "marks nothing" in capsys.readouterr().err
