@@ -1,4 +1,4 @@
-"""Ways of generating images, as diffusers pipelines, and the pictures that they make."""
+"""Ways of generating images and signals, as diffusers pipelines, and pictures of them."""
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -7,6 +7,7 @@ from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second
 from spikediff.pipelines.calibration_file import load_calibration, save_calibration
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
+from spikediff.pipelines.signals import plot_signals
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
 from spikediff.pipelines.synaptic_current import SynapticCurrentOutput, SynapticCurrentPipeline
 from spikediff.pipelines.vq_spiking_diffusion import VQSpikingDiffusionPipeline
@@ -34,6 +35,7 @@ __all__ = [
     "estimate_second_moment",
     "image_grid",
     "load_calibration",
+    "plot_signals",
     "record_frames",
     "save_calibration",
     "save_gif",

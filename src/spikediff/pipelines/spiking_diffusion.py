@@ -1,4 +1,4 @@
-"""Generating images with a spiking denoiser and any diffusers scheduler."""
+"""Generating images or signals with a spiking denoiser and any diffusers scheduler."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see 
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import generators_of
+from spikediff.pipelines.signals import signal_output
 
 StepCallback = Callable[
     ["SpikingDiffusionPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]
@@ -22,11 +23,13 @@ StepCallback = Callable[
 
 
 class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
-    """Unconditional generation: noise -> image, one network call per inference step.
+    """Unconditional generation: noise -> image or signal, one network call per inference step.
 
     Args:
         unet: A denoiser, `unet(sample, timestep).sample`; spiking or not.
         scheduler: A diffusers scheduler that fits the noise schedule of its training.
+        signal_range: Values that a network of signals sees as -1 and 1, in the unit of the signal;
+            None where it is to answer in its own range. Images have none.
 
     Example:
         >>> from spikediff.models import SpikingUNet
@@ -40,9 +43,20 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
 
     model_cpu_offload_seq = "unet"
 
-    def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
+    def __init__(
+        self,
+        unet: ModelMixin,
+        scheduler: SchedulerMixin,
+        signal_range: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(signal_range=signal_range)
+
+    @property
+    def makes_signals(self) -> bool:
+        """Whether what it generates are signals [B, C, L]."""
+        return getattr(self.unet.config, "dimensions", 2) == 1
 
     @torch.no_grad()
     def __call__(
@@ -56,7 +70,7 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Generate images.
+        """Generate images, or signals.
 
         Args:
             batch_size: How many; as many as there are seeds where it is not given, else 1.
@@ -64,24 +78,25 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
             eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
-            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
+            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1]. Of
+                signals: "np" or "pt", [B, C, L] in the unit of `signal_range`, not clamped.
             return_dict: False returns a tuple.
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})` after
                 every step; a "sample" in what it returns replaces x_t.
 
         Returns:
-            An output whose `.images` are the images.
+            An output whose `.images` are the images or signals.
 
         Raises:
-            UserError: Seeds and batch size contradict each other, or a name is unknown.
+            UserError: Seeds and batch size contradict each other, a name is unknown, or signals are
+                asked for as pictures.
         """
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
+        finish = self._output(output_type)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         options = self._step_options(generator, eta)
-        size = self.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        shape = (batch_size, self.unet.config.in_channels, height, width)
+        shape = (batch_size, self.unet.config.in_channels, *self._sizes())
         sample = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
         sample = sample * self.scheduler.init_noise_sigma
         for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
@@ -91,8 +106,21 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
             if callback_on_step_end is not None:
                 changed = callback_on_step_end(self, i, timestep, {"sample": sample})
                 sample = (changed or {}).get("sample", sample)
-        images = OUTPUT_TYPES[output_type](sample)
+        images = finish(sample)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _sizes(self) -> Sequence[int]:
+        """Return H and W, or L."""
+        size: int | Sequence[int] = self.unet.config.sample_size
+        if not isinstance(size, int):
+            return size
+        return (size,) if self.makes_signals else (size, size)
+
+    def _output(self, output_type: str) -> Callable[[Tensor], Any]:
+        """Return what turns the last sample into what the caller asked for."""
+        if self.makes_signals:
+            return signal_output(output_type, self.config.signal_range)
+        return OUTPUT_TYPES[output_type]
 
     def _step_options(self, generator: Any, eta: float) -> dict[str, Any]:
         """Return those of our options that this scheduler's `step` knows."""
