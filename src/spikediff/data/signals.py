@@ -19,7 +19,7 @@ from spikediff.data.files import brief
 from spikediff.errors import UserError, suggestion
 
 SPLITS = ("train", "test")
-DEFAULT_LENGTH = 256
+DEFAULT_LENGTH = 128
 _PARTS = 10
 _TEST_PARTS = (3, 8)  # of ten: the fourth and the ninth tenth of the time
 
@@ -202,7 +202,7 @@ def load_signals(
     Args:
         name: a key of `SIGNALS`, or the path of a `.npy` file: real numbers `[S]` or `[C, S]`.
         split: `train` or `test`.
-        length: samples of a window; None keeps the data set's own, 256 for a file.
+        length: samples of a window; None keeps the data set's own, 128 for a file.
         data_dir: folder where the file may also lie.
 
     Returns:
@@ -215,7 +215,7 @@ def load_signals(
     Example:
         >>> windows = load_signals("membrane", "test")
         >>> len(windows), windows[0][0].shape
-        (1490, torch.Size([1, 256]))
+        (1746, torch.Size([1, 128]))
     """
     if split not in SPLITS:
         raise UserError(f"{name}: unknown split {split!r}; choose from {', '.join(SPLITS)}")
