@@ -82,6 +82,8 @@ def test_images_stay_what_they_were():
     pipe = make(unet)
     assert not pipe.makes_signals
     assert draw(pipe, [0], "pil", steps=1)[0].size == (8, 8)
+    with pytest.raises(UserError, match="the network makes images"):
+        make(unet, (-1.0, 1.0))
 
 
 def test_a_plot_shows_every_signal():

@@ -12,6 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
+from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import generators_of
@@ -30,6 +31,9 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         scheduler: A diffusers scheduler that fits the noise schedule of its training.
         signal_range: Values that a network of signals sees as -1 and 1, in the unit of the signal;
             None where it is to answer in its own range. Images have none.
+
+    Raises:
+        UserError: There is a signal range, and the network makes images.
 
     Example:
         >>> from spikediff.models import SpikingUNet
@@ -52,6 +56,8 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
         self.register_to_config(signal_range=signal_range)
+        if signal_range is not None and not self.makes_signals:
+            raise UserError(f"signal_range = {tuple(signal_range)}: the network makes images")
 
     @property
     def makes_signals(self) -> bool:
