@@ -24,9 +24,7 @@ def unet():
 
 
 def make(unet, signal_range=None):
-    pipe = SpikingDiffusionPipeline(
-        unet, make_scheduler("ddim", {"clip_sample": False}), signal_range
-    )
+    pipe = SpikingDiffusionPipeline(unet, make_scheduler("ddim"), signal_range)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

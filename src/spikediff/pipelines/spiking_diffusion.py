@@ -100,6 +100,9 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
         finish = self._output(output_type)
+        if self.makes_signals and self.scheduler.config.get("clip_sample"):
+            # A signal may leave its range, where DDPM and DDIM would cut their guess of x_0 off.
+            self.scheduler.register_to_config(clip_sample=False)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         options = self._step_options(generator, eta)
         shape = (batch_size, self.unet.config.in_channels, *self._sizes())

@@ -12,11 +12,11 @@ from PIL import Image
 from spikediff.data import SignalDataset, change_range, load_signals
 from spikediff.errors import UserError
 from spikediff.pipelines import SpikingDiffusionPipeline, plot_signals
-from spikediff.schedulers import make_scheduler
 from spikediff.training.build import build_noise_schedule
 from spikediff.training.loss import denoising_loss
 from spikediff.training.objective import DenoisingObjective, Objective
 from spikediff.training.recipe import DataRecipe, Recipe
+from spikediff.training.samplers import sampled_by
 
 _OF_IMAGES = ("channels", "resize_filter", "horizontal_flip", "hold_out")
 
@@ -52,12 +52,10 @@ def signal_objective(recipe: Recipe, _dataset: Any = None) -> Objective:
     return DenoisingObjective(denoising_loss, build_noise_schedule(recipe.diffusion), to_range)
 
 
-def make_signal_pipeline(model: ModelMixin, recipe: Recipe, _root: Path) -> DiffusionPipeline:
+def make_signal_pipeline(model: ModelMixin, recipe: Recipe, root: Path) -> DiffusionPipeline:
     """Return the pipeline that samples signals, in the unit of the recording."""
-    # A recording may leave the range that its recipe names; some samplers would cut it off there.
-    schedule = {**build_noise_schedule(recipe.diffusion).config, "clip_sample": False}
-    scheduler = make_scheduler(recipe.sampling.scheduler, schedule)
-    return SpikingDiffusionPipeline(model, scheduler, recipe.data.signal_range)
+    make = partial(SpikingDiffusionPipeline, signal_range=recipe.data.signal_range)
+    return sampled_by(make)(model, recipe, root)
 
 
 def preview_signals(pipe: Any, recipe: Recipe, dataset: Any) -> list[Image.Image]:
