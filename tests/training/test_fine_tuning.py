@@ -154,6 +154,14 @@ def test_another_network_is_refused_and_what_differs_is_named(
     assert not (tmp_path / "sdm").exists()
 
 
+def test_a_plain_network_may_go_on_with_other_spiking_steps(small, first_stage, tmp_path):
+    longer = replace(small, init_from=str(first_stage), model=replace(small.model, spiking_steps=6))
+    trainer = Trainer(longer, tmp_path / "longer", show_progress=False)
+    ours, theirs = trainer.model.state_dict(), load_trained(first_stage).unet.state_dict()
+    assert trainer.model.config.spiking_steps == 6
+    assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
+
+
 def test_a_scaled_network_is_not_cut_down_to_a_plain_one(small, scaled_run, tmp_path):
     plain = replace(small, init_from=str(scaled_run))
     with pytest.raises(UserError, match="temporal_scaling is True there and False"):

@@ -4,12 +4,14 @@ import contextlib
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from spikediff.errors import UserError
+from spikediff.pretrained import PRETRAINED, find_source
 
 Options = TypeVar("Options")
 
@@ -45,12 +47,21 @@ def parse(
     try:
         with contextlib.redirect_stderr(said):
             if default is None:
-                return tyro.cli(options, args=arguments, prog=usage)
+                return _with_shipped(tyro.cli(options, args=arguments, prog=usage))
             return tyro.cli(options, args=arguments, prog=usage, default=default)
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
         raise UserError(f"{usage}: {_one_line(said.getvalue())}") from None
+
+
+def _with_shipped(options: Options) -> Options:
+    """Return the options with the folder of a model that ships with the package for its name."""
+    source = getattr(options, "source", None)
+    if source is None or str(source) not in PRETRAINED:
+        return options
+    folder = type(source)(find_source(Path(source)))  # a path, or the text of one
+    return replace(options, source=folder)  # type: ignore[type-var]
 
 
 def _one_line(said: str) -> str:

@@ -45,6 +45,8 @@ class EvaluateOptions:
     """A sampler of `spikediff info`; the pipeline's own where it is not given."""
     threshold: str | None = None
     """Threshold guidance of a model: 0.997, or stem=0.99,up_blocks=1.01, or one a step."""
+    guidance_scale: float | None = None
+    """How far a model is pulled towards its classes, each in turn; 1 where it is not given."""
     batch_size: int = 64
     """Images at a time, and in a file of the work folder; it does not change them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -124,6 +126,8 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
             raise UserError("--threshold guides a model, but the images are there already")
         if options.event_driven:
             raise UserError("--event-driven runs a model, but the images are there already")
+        if options.guidance_scale is not None:
+            raise UserError("--guidance-scale guides a model, but the images are there already")
         return source
 
     from spikediff.cli.guided import guided_images
@@ -135,7 +139,9 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
     pipe.to(device)
     scale = None if options.threshold is None else parse_scale(options.threshold)
     steps = steps_of(pipe, options.num_inference_steps)
-    return guided_images(pipe, scale, options.seed, steps, options.batch_size)
+    return guided_images(
+        pipe, scale, options.seed, steps, options.batch_size, options.guidance_scale
+    )
 
 
 def _tell(result: dict[str, Any]) -> None:

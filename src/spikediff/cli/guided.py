@@ -35,7 +35,12 @@ def guided(pipe: Any, threshold: str | None) -> AbstractContextManager[None]:
 
 
 def guided_images(
-    pipe: Any, scale: "Scale | None", seed: int, num_inference_steps: int, batch_size: int
+    pipe: Any,
+    scale: "Scale | None",
+    seed: int,
+    num_inference_steps: int,
+    batch_size: int,
+    guidance_scale: float | None = None,
 ) -> "GeneratedImages":
     """Return the images of a pipeline under guidance; their fingerprint knows of it.
 
@@ -45,6 +50,7 @@ def guided_images(
         seed: Seed of image 0.
         num_inference_steps: Network calls per image.
         batch_size: Images at a time.
+        guidance_scale: Of classifier-free guidance; None for none.
 
     Raises:
         UserError: The guidance does not fit the model.
@@ -53,7 +59,7 @@ def guided_images(
     from spikediff.evaluation.shards import fingerprint_of
     from spikediff.guidance import threshold_guidance
 
-    source = pipeline_images(pipe, seed, num_inference_steps, batch_size)
+    source = pipeline_images(pipe, seed, num_inference_steps, batch_size, guidance_scale)
     if scale is None:
         return source
     with threshold_guidance(pipe.unet, scale):

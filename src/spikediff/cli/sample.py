@@ -1,6 +1,7 @@
 """`spikediff sample SOURCE`: generate images."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,6 +45,11 @@ class SampleOptions:
     """The order in which tokens are unmasked (Spiking-Diffusion)."""
     threshold: str | None = None
     """Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."""
+    class_labels: tuple[int, ...] = ()
+    """Classes to ask for, one after the other; all in turn where a model knows some and none is
+    given."""
+    guidance_scale: float | None = None
+    """How far towards the class (classifier-free guidance); 1 is the network's own answer."""
     gif: bool = True
     """Whether to write the GIF."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -79,6 +85,8 @@ def run(arguments: list[str]) -> int:
             "scheduler": type(pipe.components.get("scheduler")).__name__,
             "num_inference_steps": steps_of(pipe, options.num_inference_steps),
             "threshold": options.threshold,
+            "class_labels": list(options.class_labels),
+            "guidance_scale": options.guidance_scale,
             "event_driven": options.event_driven,
             "seeds": [options.seed, options.seed + options.num_images - 1],
             "files": [str(path) for path in files],
@@ -110,7 +118,8 @@ def write_samples(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[f
     for first in range(0, options.num_images, options.batch_size):
         count = min(options.batch_size, options.num_images - first)
         seeds = range(options.seed + first, options.seed + first + count)
-        output = pipe(seeds=seeds, **call, **(watching if first == 0 else {}))
+        classes = _classes(pipe, options, seeds)
+        output = pipe(seeds=seeds, **call, **classes, **(watching if first == 0 else {}))
         told = [count / options.num_images * v for v in getattr(output, "current_variance", [])]
         variances = [a + b for a, b in zip(variances, told, strict=True)] if variances else told
         for i, image in enumerate(output.images):
@@ -137,7 +146,7 @@ def write_signals(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[f
     seeds = range(options.seed, options.seed + options.num_images)
     signals = torch.cat(
         [
-            pipe(seeds=part, output_type="pt", **call).images.cpu()
+            pipe(seeds=part, output_type="pt", **call, **_classes(pipe, options, part)).images.cpu()
             for part in _batches(seeds, options.batch_size)
         ]
     )  # [N, C, L]
@@ -151,15 +160,26 @@ def _batches(seeds: range, size: int) -> list[range]:
     return [seeds[first : first + size] for first in range(0, len(seeds), size)]
 
 
+def _classes(pipe: Any, options: SampleOptions, seeds: Sequence[int]) -> dict[str, Any]:
+    """Return the labels of seeds: those that were asked for, over and over, or all in turn."""
+    from spikediff.pipelines import classes_in_turn
+
+    wanted = options.class_labels
+    if not wanted:
+        return classes_in_turn(pipe, seeds)
+    if "class_labels" not in inspect.signature(pipe.__call__).parameters:
+        raise UserError(f"--class-labels: {type(pipe).__name__} has none; leave it out")
+    return {"class_labels": [wanted[(seed - options.seed) % len(wanted)] for seed in seeds]}
+
+
 def _options_of(pipe: Any, options: SampleOptions) -> dict[str, Any]:
     """Return what a pipeline is told; refuse what it does not know."""
     from spikediff.cli.models import steps_of
 
     known = inspect.signature(pipe.__call__).parameters
     call: dict[str, Any] = {"num_inference_steps": steps_of(pipe, options.num_inference_steps)}
-    wanted = {"eta": options.eta or None} | {
-        name: getattr(options, name) for name in ("temperature", "top_p", "unmasking")
-    }
+    names = ("temperature", "top_p", "unmasking", "guidance_scale")
+    wanted = {"eta": options.eta or None} | {name: getattr(options, name) for name in names}
     for name, value in wanted.items():
         if value is None:
             continue

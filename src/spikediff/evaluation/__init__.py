@@ -7,6 +7,7 @@ Distances compare sets of features; a feature network turns images into features
     frechet_distance(real, fake)
 """
 
+from spikediff.evaluation.class_agreement import ClassAgreement, class_agreement
 from spikediff.evaluation.features import (
     FEATURES,
     Activations,
@@ -26,6 +27,7 @@ from spikediff.evaluation.reconstruction import mse, ssim
 __all__ = [
     "FEATURES",
     "Activations",
+    "ClassAgreement",
     "FeatureNetwork",
     "ImageJudge",
     "InceptionScore",
@@ -36,6 +38,7 @@ __all__ = [
     "Recognised",
     "RunningMoments",
     "TooFewSamples",
+    "class_agreement",
     "extract",
     "frechet_distance",
     "inception_score",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spikediff.evaluation.shards import fingerprint_of
 from spikediff.evaluation.sources import GeneratedImages
+from spikediff.pipelines import classes_in_turn
 from spikediff.tensor_file import state_digest
 
 _PACKAGE = Path(__file__).parents[1]
@@ -30,9 +31,13 @@ _SUFFIXES = (".py", ".c", ".h")
 
 
 def pipeline_images(
-    pipe: Any, seed: int = 0, num_inference_steps: int = 50, batch_size: int = 64
+    pipe: Any,
+    seed: int = 0,
+    num_inference_steps: int = 50,
+    batch_size: int = 64,
+    guidance_scale: float | None = None,
 ) -> GeneratedImages:
-    """Return the images of a pipeline, one seed each.
+    """Return the images of a pipeline, one seed each, of its classes in turn if it knows any.
 
     Args:
         pipe: A pipeline of this library, or one with its contract: `pipe(seeds=...,
@@ -41,6 +46,7 @@ def pipeline_images(
         seed: Seed of image 0.
         num_inference_steps: Network calls per image.
         batch_size: Images at a time.
+        guidance_scale: Of classifier-free guidance; None for none.
 
     Returns:
         The source. Its fingerprint covers weights, configurations, steps, the seed, the kind of
@@ -68,9 +74,17 @@ def pipeline_images(
     if getattr(pipe, "event_driven", False):
         description["event_driven"] = True  # its rounding differs
 
+    if classes_in_turn(pipe, [seed]):
+        description["class_labels"] = "in turn"
+    if guidance_scale is not None:
+        description["guidance_scale"] = guidance_scale
+
     def make(seeds: Sequence[int]) -> Tensor:
+        told = classes_in_turn(pipe, seeds)
+        if guidance_scale is not None:
+            told["guidance_scale"] = guidance_scale
         images: Tensor = pipe(
-            seeds=seeds, num_inference_steps=num_inference_steps, output_type="pt"
+            seeds=seeds, num_inference_steps=num_inference_steps, output_type="pt", **told
         ).images
         return images
 

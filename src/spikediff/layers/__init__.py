@@ -10,6 +10,12 @@ from spikediff.layers.bernoulli_latent import (
     roll_out,
     roll_out_prefixes,
 )
+from spikediff.layers.class_embedding import (
+    ClassEmbedding,
+    class_embedding,
+    embed_classes,
+    linear_by_image,
+)
 from spikediff.layers.conv_norm import ConvNorm, Norm
 from spikediff.layers.draws import Generators, draw_each
 from spikediff.layers.dropout import WindowDropout
@@ -45,6 +51,7 @@ BLOCKS: dict[str, type[nn.Module]] = {"pre_spike": PreSpikeBlock, "plain": Plain
 __all__ = [
     "BLOCKS",
     "BernoulliLatent",
+    "ClassEmbedding",
     "Coins",
     "ConvNorm",
     "Downsample",
@@ -66,11 +73,14 @@ __all__ = [
     "VectorQuantiser",
     "WindowDropout",
     "average_downsample",
+    "class_embedding",
     "delayed",
     "draw_choices",
     "draw_coins",
     "draw_each",
+    "embed_classes",
     "fold_time",
+    "linear_by_image",
     "nearest_upsample",
     "over_time",
     "perplexity",

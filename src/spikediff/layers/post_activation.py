@@ -4,6 +4,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from spikediff.layers.class_embedding import linear_by_image
 from spikediff.layers.conv_norm import ConvNorm, Norm
 from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.normed_neuron import fire_normed
@@ -77,7 +78,7 @@ class PostActivationBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the outgoing spikes; `memory` as in `spikediff.neurons.NeuronLayer.forward`."""
         timestep_spikes = self.timestep_neuron(embedding, memory)  # [T, B, E]
-        bias = over_time(self.timestep_synapse, timestep_spikes)[..., None, None]
+        bias = linear_by_image(self.timestep_synapse, timestep_spikes)[..., None, None]
         current = over_time(self.synapse1.conv, x) + bias  # [T, B, C, H, W]
         h = fire_normed(self.neuron1, self.synapse1.norm, current, memory=memory)
         current = self.synapse2(self.dropout(h)) + self.shortcut(x)

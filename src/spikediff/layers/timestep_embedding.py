@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from spikediff.layers.class_embedding import linear_by_image
 from spikediff.layers.residual import Neuron
-from spikediff.layers.time import over_time
 from spikediff.neurons import Memory
 
 
@@ -77,7 +77,8 @@ class SpikingTimestepEmbedding(nn.Module):
     """Sinusoidal table, then `Linear - neuron - Linear`: a current at every spiking step.
 
     Its only real-valued input is a row of the table, which is the same at every spiking step of a
-    timestep: a chip keeps the first layer's currents as biases, one row a timestep.
+    timestep: a chip keeps the first layer's currents as biases, one row a timestep. A class joins
+    those currents as a vector of its own.
 
     Args:
         channels: Width of the table.
@@ -102,10 +103,24 @@ class SpikingTimestepEmbedding(nn.Module):
         self.neuron = neuron()
         self.linear2 = nn.Linear(embedding_channels, embedding_channels)
 
-    def forward(self, timestep: Tensor, spiking_steps: int, memory: Memory | None = None) -> Tensor:
-        """Return the embedding of timesteps [B], integral or not, over so many spiking steps."""
-        current = self.linear1(self.embed(timestep)).expand(spiking_steps, -1, -1)  # [T, B, E]
-        return over_time(self.linear2, self.neuron(current, memory))
+    def forward(
+        self,
+        timestep: Tensor,
+        spiking_steps: int,
+        memory: Memory | None = None,
+        classes: Tensor | float = 0.0,
+    ) -> Tensor:
+        """Return the embedding of timesteps [B], integral or not, over so many spiking steps.
+
+        Args:
+            timestep: Timesteps [B] or [1].
+            spiking_steps: T.
+            memory: As in `spikediff.neurons.NeuronLayer.forward`.
+            classes: Current of the classes [B or 1, embedding_channels], if there are any.
+        """
+        current = self.linear1(self.embed(timestep)) + classes  # [B, E]
+        spikes = self.neuron(current.expand(spiking_steps, -1, -1), memory)  # [T, B, E]
+        return linear_by_image(self.linear2, spikes)
 
     def embed(self, timestep: Tensor) -> Tensor:
         """Return the sines and cosines of timesteps [B]: [B, channels]."""

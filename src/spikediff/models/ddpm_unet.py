@@ -24,6 +24,7 @@ def ddpm_unet(
     layers_per_block: int = 2,
     dropout: float = 0.0,
     attention: bool = False,
+    num_classes: int = 0,
 ) -> UNet2DModel:
     """Make the baseline: 66,423,043 parameters and 6.333 GMAC a step by default.
 
@@ -38,6 +39,8 @@ def ddpm_unet(
         attention: Whether the middle attends to itself, with one head: 67,474,691 parameters,
             6.350 GMAC. The paper says that its baseline has no attention, and prints the figures of
             one that has.
+        num_classes: K classes that an image may be asked to be of; the last of the network's K + 1
+            stands for no class. 0 for a network without.
 
     Raises:
         UserError: The sizes do not fit together.
@@ -60,4 +63,5 @@ def ddpm_unet(
         dropout=dropout,
         add_attention=attention,
         attention_head_dim=widths[-1],
+        num_class_embeds=num_classes + 1 if num_classes else None,
     )

@@ -53,8 +53,32 @@ channel_mult=(1, 2, 2) has 3 levels
         )
 
 
+def patches_of(network: str, sample_size: int, patch_size: int) -> int:
+    """Return how many patches an image has along a side.
+
+    Args:
+        network: Name of the network, for the message.
+        sample_size: Height and width of the images in pixels.
+        patch_size: Height and width of a patch in pixels.
+
+    Raises:
+        UserError: The image cannot be cut into such patches.
+    """
+    if patch_size < 1 or sample_size % patch_size:
+        raise UserError(
+            f"{network}: patch_size={patch_size} must be positive and divide "
+            f"sample_size={sample_size}"
+        )
+    return sample_size // patch_size
+
+
 def check_sample(
-    network: str, sample: Tensor, channels: int, levels: int, dimensions: int = 2
+    network: str,
+    sample: Tensor,
+    channels: int,
+    levels: int,
+    patch_size: int = 1,
+    dimensions: int = 2,
 ) -> None:
     """Refuse images or signals that a U-Net cannot halve between its levels, or of other channels.
 
@@ -63,6 +87,7 @@ def check_sample(
         sample: Images [B, C, H, W], or signals [B, C, L].
         channels: C of the network.
         levels: Levels of the network.
+        patch_size: Height and width in pixels of what the network sees as one.
         dimensions: 2 of images, 1 of signals.
 
     Raises:
@@ -74,7 +99,7 @@ def check_sample(
             f"{network}: expects {what} [B, {channels}, {axes}], got {tuple(sample.shape)}; "
             f"the model was made with in_channels={channels}{_other(dimensions)}"
         )
-    factor = 2 ** (levels - 1)
+    factor = patch_size * 2 ** (levels - 1)
     if any(length % factor for length in sample.shape[2:]):
         raise UserError(
             f"{network}: {size} {tuple(sample.shape[2:])} is not divisible by {factor}; "
@@ -86,14 +111,18 @@ def check_sample(
 _WORDS = {1: ("signals", "L", "signal length"), 2: ("images", "H, W", "image size")}
 
 
-def check_dimensions(network: str, dimensions: int) -> None:
-    """Refuse a number of axes for which there are no layers.
+def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None:
+    """Refuse a number of axes for which there are no layers, or patches of signals.
 
     Raises:
-        UserError: It is neither 1 nor 2.
+        UserError: It is neither 1 nor 2, or signals shall be cut into patches.
     """
     if dimensions not in _WORDS:
         raise UserError(f"{network}: dimensions={dimensions}; 2 for images, 1 for signals")
+    if dimensions == 1 and patch_size > 1:
+        raise UserError(
+            f"{network}: patch_size={patch_size}; signals have no patches, leave it out"
+        )
 
 
 def _other(dimensions: int) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spikediff.coding import mean
 from spikediff.errors import UserError
-from spikediff.layers import SpikingLayer, over_time
+from spikediff.layers import SpikingLayer, class_embedding, embed_classes, over_time
 from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
 
@@ -54,6 +54,8 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
         input: "embedding", or "raw". The number of a token means nothing: neighbours in the
             codebook's order are no neighbours in the image. "raw" is kept for the authors' weights.
         embedding_channels: Length of a token's vector; `widths[0]` where it is not given.
+        num_classes: K classes that an image may be asked to be of; 0 for a network without. A
+            class is a vector that joins those of the tokens.
 
     Raises:
         UserError: A name is unknown, or a size is not positive.
@@ -74,6 +76,7 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
         neuron_options: Mapping[str, Any] | None = None,
         input: str = "embedding",
         embedding_channels: int | None = None,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         choose("SpikingImageDecoder", INPUTS, "input", input)
@@ -86,6 +89,9 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
         make_neuron = make_neuron_maker("SpikingImageDecoder", neuron, neuron_options or {})
         if input == "embedding":
             self.embedding = nn.Embedding(codebook_size + 1, channels)  # the last row is MASK
+        if num_classes and input == "raw":
+            raise UserError('SpikingImageDecoder: num_classes needs input="embedding"')
+        self.class_embedding = class_embedding(num_classes, channels)
         self.layers = nn.ModuleList(
             SpikingLayer(nn.Conv2d(old, new, 3, padding=1), nn.BatchNorm2d(new), make_neuron())
             for old, new in zip([channels, *widths], widths, strict=False)
@@ -106,6 +112,7 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
         self,
         tokens: Tensor,
         timestep: Tensor | float | int | None = None,
+        class_labels: Tensor | None = None,
         return_dict: bool = True,
     ) -> SpikingImageDecoderOutput | tuple[Tensor]:
         """Estimate the tokens of a batch of grids.
@@ -114,6 +121,7 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
             tokens: Whole numbers from 0 to K, which is MASK [B, h, w]; a grid of any size.
             timestep: Time t of the diffusion, one for all or one per grid [B]. Only `input="raw"`
                 looks at it: how many masks there are says as much.
+            class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
             return_dict: False returns a tuple.
 
         Returns:
@@ -123,6 +131,9 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
             UserError: The input are no tokens, or a needed timestep is missing.
         """
         x = self._encode(tokens, timestep)  # [B, C, h, w]
+        classes = embed_classes(self.class_embedding, class_labels)
+        if isinstance(classes, Tensor):
+            x = x + classes[:, :, None, None]
         first: SpikingLayer = self.layers[0]  # type: ignore[assignment]
         spikes = early = first.of_constant(x, self.config.spiking_steps)
         for layer in self.layers[1:]:

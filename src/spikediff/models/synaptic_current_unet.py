@@ -23,6 +23,8 @@ from spikediff.layers import (
     SpikingTimestepEmbedding,
     SynapticResampling,
     average_downsample,
+    class_embedding,
+    embed_classes,
     nearest_upsample,
     over_time,
     pointwise_conv,
@@ -86,6 +88,7 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         spiking_resampling: Whether neurons fire where the image size changes. Without them, as
             published, two convolutions stand there with nothing between them.
         num_train_timesteps: Rows of the frozen timestep table.
+        num_classes: K classes that an image may be asked to be of; 0 for a network without.
 
     Raises:
         UserError: A name is unknown, or sizes do not fit together.
@@ -115,6 +118,7 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         spiking_stem: bool = False,
         spiking_resampling: bool = False,
         num_train_timesteps: int = 1000,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         network = "SynapticCurrentUNet"
@@ -142,6 +146,7 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         self.time_embedding = SpikingTimestepEmbedding(
             base_channels, 4 * base_channels, num_train_timesteps, make_neuron
         )
+        self.class_embedding = class_embedding(num_classes, 4 * base_channels)
         self.stem = SynapticResampling(
             in_channels, base_channels, same_size, 3, **(fires if spiking_stem else {})
         )
@@ -158,13 +163,18 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         return with_own_memory(super().from_pretrained(*args, **kwargs))
 
     def forward(
-        self, sample: Tensor, timestep: Tensor | float | int, return_dict: bool = True
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        class_labels: Tensor | None = None,
+        return_dict: bool = True,
     ) -> UNet2DOutput | tuple[Tensor]:
         """Estimate what `prediction_type` says, in currents or in images.
 
         Args:
             sample: Currents [T, B, C, H, W] of any T, or images x_t [B, C, H, W].
             timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
+            class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
             return_dict: False returns a tuple.
 
         Returns:
@@ -172,12 +182,12 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
             [T, B, C_out, H, W], or their mean over T for images.
 
         Raises:
-            UserError: The channels or the size do not fit the network.
+            UserError: The channels or the size do not fit the network, or it has no such class.
         """
         is_window = sample.dim() == 5
         self._check(sample[0] if is_window and len(sample) else sample)
         currents = sample if is_window else self.first_currents(sample)
-        estimate = self._run(currents, timestep, None)
+        estimate = self._run(currents, timestep, class_labels, None)
         estimate = estimate if is_window else mean(self.image_currents(estimate))
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
 
@@ -194,6 +204,7 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         current: Tensor,
         timestep: Tensor | float | int,
         state: Mapping[str, NeuronState] | None = None,
+        class_labels: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, NeuronState]]:
         """Run one spiking step, as a chip would: the outputs of T steps are those of the window.
 
@@ -201,6 +212,7 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
             current: Current of this spiking step [B, C, H, W].
             timestep: Diffusion timestep, the same in all steps of a window.
             state: State after the step before; None starts a window.
+            class_labels: As in `forward`, the same in all steps of a window.
 
         Returns:
             The output current of this step [B, C_out, H, W], and the state after it: membranes by
@@ -228,7 +240,7 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         if state is not None and state.keys() != layers.keys():
             raise UserError("SynapticCurrentUNet.step: the state is that of another network")
         memory = {layers[name]: value for name, value in (state or {}).items()}
-        output = self._run(current[None], timestep, memory)
+        output = self._run(current[None], timestep, class_labels, memory)
         return output[0], {name: memory[layer] for name, layer in layers.items()}
 
     def _check(self, sample: Tensor) -> None:
@@ -236,10 +248,13 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
             type(self).__name__, sample, self.config.in_channels, len(self.config.channel_mult)
         )
 
-    def _run(self, currents: Tensor, timestep: Any, memory: Memory | None) -> Tensor:
+    def _run(
+        self, currents: Tensor, timestep: Any, class_labels: Tensor | None, memory: Memory | None
+    ) -> Tensor:
         """Return the output currents [T, B, C_out, H, W] for currents [T, B, C, H, W]."""
         timestep = torch.as_tensor(timestep, device=currents.device).reshape(-1)  # [B or 1]
-        embedding = self.time_embedding(timestep, len(currents), memory)  # [T, B or 1, E]
+        classes = embed_classes(self.class_embedding, class_labels)
+        embedding = self.time_embedding(timestep, len(currents), memory, classes)  # [T, B or 1, E]
         h = self.stem(currents, memory)
         skips = [h]
         for level in _levels(self.down_levels):

@@ -6,6 +6,7 @@ from spikediff.pipelines.autoencoder import VAEPipeline
 from spikediff.pipelines.calibrate import calibration_timesteps, estimate_second_moment
 from spikediff.pipelines.calibration_file import load_calibration, save_calibration
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import classes_in_turn
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
 from spikediff.pipelines.signals import plot_signals
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
@@ -32,6 +33,7 @@ __all__ = [
     "VAEPipeline",
     "VQSpikingDiffusionPipeline",
     "calibration_timesteps",
+    "classes_in_turn",
     "estimate_second_moment",
     "image_grid",
     "load_calibration",

@@ -14,6 +14,15 @@ from torch import Tensor
 import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see there
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import (
+    Classifier,
+    ClassLabels,
+    Denoiser,
+    classifier_guided,
+    conditioned,
+    number_of_classes,
+    size_of_labels,
+)
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import generators_of
 from spikediff.pipelines.signals import signal_output
@@ -24,7 +33,7 @@ StepCallback = Callable[
 
 
 class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
-    """Unconditional generation: noise -> image or signal, one network call per inference step.
+    """Generation: noise -> image or signal, a network call per inference step; of a class, if any.
 
     Args:
         unet: A denoiser, `unet(sample, timestep).sample`; spiking or not.
@@ -75,11 +84,15 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
+        classifier: Classifier | None = None,
+        classifier_scale: float = 1.0,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images, or signals.
 
         Args:
-            batch_size: How many; as many as there are seeds where it is not given, else 1.
+            batch_size: How many; where it is not given, as many as seeds or labels, else 1.
             num_inference_steps: Network calls per image.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
@@ -89,14 +102,22 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
             return_dict: False returns a tuple.
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})` after
                 every step; a "sample" in what it returns replaces x_t.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
+            classifier: A classifier of noisy images, `classifier(x_t, t)` -> logits [B, K], whose
+                gradient guides the network instead (SDDPM, equation 8).
+            classifier_scale: How strongly it does.
 
         Returns:
             An output whose `.images` are the images or signals.
 
         Raises:
-            UserError: Seeds and batch size contradict each other, a name is unknown, or signals are
-                asked for as pictures.
+            UserError: Seeds, labels and batch size contradict each other, the network knows no such
+                class, a name is unknown, or signals are asked for as pictures.
         """
+        if batch_size is None and seeds is None:
+            batch_size = size_of_labels(class_labels)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
         finish = self._output(output_type)
@@ -108,9 +129,12 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         shape = (batch_size, self.unet.config.in_channels, *self._sizes())
         sample = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
         sample = sample * self.scheduler.init_noise_sigma
+        denoiser = self._denoiser(
+            class_labels, guidance_scale, classifier, classifier_scale, batch_size
+        )
         for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             scaled = self.scheduler.scale_model_input(sample, timestep)
-            estimate = self.unet(scaled, timestep).sample
+            estimate = denoiser(scaled, timestep)
             sample = self.scheduler.step(estimate, timestep, sample, **options).prev_sample
             if callback_on_step_end is not None:
                 changed = callback_on_step_end(self, i, timestep, {"sample": sample})
@@ -130,6 +154,28 @@ class SpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         if self.makes_signals:
             return signal_output(output_type, self.config.signal_range)
         return OUTPUT_TYPES[output_type]
+
+    def _denoiser(
+        self,
+        class_labels: ClassLabels,
+        guidance_scale: float | None,
+        classifier: Classifier | None,
+        classifier_scale: float,
+        batch_size: int,
+    ) -> Denoiser:
+        """Return the network as the denoiser of the classes that are asked for."""
+
+        def call(sample: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
+            estimate: Tensor = self.unet(sample, timestep, **labels).sample
+            return estimate
+
+        known = class_labels if classifier is None or number_of_classes(self.unet) else None
+        denoiser = conditioned(call, self.unet, known, guidance_scale, batch_size)
+        if classifier is None:
+            return denoiser
+        return classifier_guided(
+            denoiser, self.scheduler, classifier, class_labels, classifier_scale, batch_size
+        )
 
     def _step_options(self, generator: Any, eta: float) -> dict[str, Any]:
         """Return those of our options that this scheduler's `step` knows."""

@@ -15,6 +15,7 @@ import spikediff.pipelines.components  # noqa: F401 -- for from_pretrained, see 
 from spikediff.coding import mean
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.seeding import Generators, generators_of
 
@@ -36,7 +37,7 @@ class SynapticCurrentOutput(ImagePipelineOutput):
 
 
 class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
-    """Unconditional generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
+    """Generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
 
     Args:
         unet: A `SynapticCurrentUNet`; one that `merge_synapses` or `carry_currents` made of it; or
@@ -80,11 +81,13 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
         stream: bool = False,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
     ) -> SynapticCurrentOutput | tuple[Any]:
         """Generate images.
 
         Args:
-            batch_size: How many; as many as there are seeds where it is not given, else 1.
+            batch_size: How many; where it is not given, as many as seeds or labels, else 1.
             num_inference_steps: Network calls per image.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
@@ -94,13 +97,19 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t, "currents":
                 I})` after every step, x_t decoded from I; "currents" in what it returns replace I.
             stream: Whether the network runs one spiking step after the other, as a chip would.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
 
         Returns:
             An output with `.images` and `.current_variance`.
 
         Raises:
-            UserError: Seeds and batch size contradict each other, or a setting is out of range.
+            UserError: Seeds, labels and batch size contradict each other, the network knows no such
+                class, or a setting is out of range.
         """
+        if batch_size is None and seeds is None:
+            batch_size = size_of_labels(class_labels)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
         if eta != 0.0:
@@ -109,10 +118,15 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         currents = self._first_currents(batch_size, generator)
         variances = [self._variance(currents)]
+        call = self._stream if stream else self._window
+        network = conditioned(
+            call, self.unet, class_labels, guidance_scale, batch_size, batch_axis=1
+        )
         for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             scaled = self.scheduler.scale_model_input(currents, timestep)
-            output = self._stream(scaled, timestep) if stream else self._window(scaled, timestep)
-            currents = self.scheduler.step(output, timestep, currents).prev_sample
+            currents = self.scheduler.step(
+                network(scaled, timestep), timestep, currents
+            ).prev_sample
             variances.append(self._variance(currents))
             if callback_on_step_end is not None:
                 seen = {"sample": self._image(currents), "currents": currents}
@@ -135,14 +149,14 @@ class SynapticCurrentPipeline(CompiledInference, DiffusionPipeline):
     def _variance(self, currents: Tensor) -> float:
         return float(self.unet.image_currents(currents).var(0, unbiased=False).mean())
 
-    def _window(self, currents: Tensor, timestep: Tensor) -> Tensor:
-        output: Tensor = self.unet(currents, timestep).sample
+    def _window(self, currents: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
+        output: Tensor = self.unet(currents, timestep, **labels).sample
         return output
 
-    def _stream(self, currents: Tensor, timestep: Tensor) -> Tensor:
+    def _stream(self, currents: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
         outputs, state = [], None
         for current in currents:  # [B, C, H, W]
-            output, state = self.unet.step(current, timestep, state)
+            output, state = self.unet.step(current, timestep, state, **labels)
             outputs.append(output)
         return torch.stack(outputs)
 

@@ -11,6 +11,7 @@ from spikediff.data import change_range
 from spikediff.errors import UserError
 from spikediff.models import VQSVAE, SpikingImageDecoder
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.conditioning import ClassLabels, Denoiser, conditioned, size_of_labels
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
 from spikediff.pipelines.seeding import generators_of
 from spikediff.schedulers import AbsorbingStateScheduler
@@ -21,7 +22,7 @@ TokenCallback = Callable[
 
 
 class VQSpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
-    """Unconditional generation and inpainting: masks -> tokens -> images.
+    """Generation and inpainting: masks -> tokens -> images.
 
     Args:
         vqvae: The first stage, tokens to images.
@@ -76,12 +77,14 @@ class VQSpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: TokenCallback | None = None,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images, or fill the masked parts of given ones.
 
         Args:
-            batch_size: How many; as many as there are seeds or grids of tokens where it is not
-                given, else 1.
+            batch_size: How many; as many as there are seeds, labels or grids of tokens where it is
+                not given, else 1.
             num_inference_steps: Network calls per image; all timesteps of the training where it is
                 not given.
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
@@ -99,24 +102,31 @@ class VQSpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
             return_dict: False returns a tuple.
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": grid})` after
                 every step; a "sample" in what it returns replaces the grid.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
 
         Returns:
             An output whose `.images` are the images.
 
         Raises:
-            UserError: Seeds, tokens and batch size contradict each other, an option makes no sense,
-                or a name is unknown.
+            UserError: Seeds, labels, tokens and batch size contradict each other, an option makes
+                no sense, the network knows no such class, or a name is unknown.
         """
         check_output_type(output_type, (*OUTPUT_TYPES, "tokens"))
         if batch_size is None and seeds is None and tokens is not None and tokens.dim() == 3:
             batch_size = len(tokens)
+        if batch_size is None and seeds is None:
+            batch_size = size_of_labels(class_labels)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         grid = self._start(batch_size, tokens, mask)
         steps = self.scheduler.config.num_train_timesteps
         steps = steps if num_inference_steps is None else num_inference_steps
         self.scheduler.set_timesteps(steps, device=self.device)
         options = {"temperature": temperature, "top_p": top_p, "unmasking": unmasking}
-        grid = self._unmask(grid, {"generator": generator, **options}, callback_on_step_end)
+        denoiser = conditioned(self._logits, self.decoder, class_labels, guidance_scale, batch_size)
+        told = {"generator": generator, **options}
+        grid = self._unmask(denoiser, grid, told, callback_on_step_end)
         images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self._decode(grid))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -126,15 +136,23 @@ class VQSpikingDiffusionPipeline(CompiledInference, DiffusionPipeline):
         tokens = self.vqvae.encode(change_range(images, new=self.vqvae.config.input_range))
         return self._decode(tokens)
 
+    def _logits(self, grid: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(grid, timestep, **labels).sample
+        return logits
+
     def _unmask(
-        self, grid: Tensor, options: dict[str, Any], callback: TokenCallback | None
+        self,
+        denoiser: Denoiser,
+        grid: Tensor,
+        options: dict[str, Any],
+        callback: TokenCallback | None,
     ) -> Tensor:
         """Return the grids [B, h, w] after all steps."""
         # With known tokens there are fewer masks than usual at time t: as many as at a cleaner one.
         masks, positions = (grid == self.decoder.mask_token).sum((1, 2)), grid[0].numel()  # [B]
         for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             seen = ((timestep * masks + positions - 1) // positions).clamp(min=1)
-            logits = self.decoder(grid, seen).sample
+            logits = denoiser(grid, seen)
             grid = self.scheduler.step(logits, timestep, grid, **options).prev_sample
             if callback is not None:
                 changed = callback(self, i, timestep, {"sample": grid})

@@ -62,13 +62,15 @@ class _Parts(Sampler[list[int]]):
 
 def batches(
     dataset: ImageDataset, plan: BatchPlan, start: int, rank: int, world_size: int, workers: int
-) -> Iterator[Tensor]:
-    """Yield this process's images of step `start`, `start + 1`, ...: uint8 [B / world, C, H, W]."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield this process's items of step `start`, `start + 1`, ..., and their labels.
+
+    Images are uint8 [B / world, C, H, W], labels int64 [B / world], -1 where there are none.
+    """
     loader = DataLoader(
         dataset,
         batch_sampler=_Parts(plan, start, rank, world_size),
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    for images, _labels in loader:
-        yield images
+    yield from loader

@@ -26,12 +26,13 @@ class TokenDataset(Dataset[tuple[Tensor, int]]):
     Args:
         tokens: Tokens of all images [N, h, w].
         images: The data set that they were made of.
-
         mask_token: What stands for a masked one: the size of the codebook.
 
     Attributes:
+        name: Name of the data set.
         image_size: h.
         channels: 1.
+        num_classes: Classes of the images; 0 without classes.
     """
 
     def __init__(self, tokens: Tensor, images: ImageDataset, mask_token: int) -> None:
@@ -40,6 +41,8 @@ class TokenDataset(Dataset[tuple[Tensor, int]]):
         self.mask_token = mask_token
         self.image_size = tokens.shape[1]
         self.channels = 1
+        self.name = images.name
+        self.num_classes = images.num_classes
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -33,8 +33,9 @@ Preview = Callable[[DiffusionPipeline, Recipe, Any], list[Image.Image]]
 
 _SIZES = ("base_channels", "channel_mult", "layers_per_block", "dropout")
 _NEURONS = ("spiking_steps", "neuron", "neuron_options")
-_SPIKING = (*_NEURONS, "block", "readout", "temporal_scaling")
-_SYNAPTIC = (*_NEURONS, "residual_alpha", "spiking_stem", "spiking_resampling")
+_SPIKING = (*_NEURONS, "block", "readout", "temporal_scaling", "num_classes", "patch_size")
+_SYNAPTIC = (*_NEURONS, "residual_alpha", "spiking_stem", "spiking_resampling", "num_classes")
+_ORDINARY = ("attention", "num_classes")
 _DENOISING: dict[str, MakeObjective] = {"denoising": denoising_objective}
 
 
@@ -103,8 +104,8 @@ NETWORKS: dict[str, Network] = {
         "stem.conv.weight",
     ),
     "ddpm_unet": Network(
-        _unet(ddpm_unet, (*_SIZES, "attention"), has_timestep_table=False),
-        (*_SIZES, "attention"),
+        _unet(ddpm_unet, (*_SIZES, *_ORDINARY), has_timestep_table=False),
+        (*_SIZES, *_ORDINARY),
         sampled_by(SpikingDiffusionPipeline),
         _DENOISING,
         "conv_in.weight",

@@ -6,20 +6,22 @@ import torch
 from PIL import Image
 
 from spikediff.data import to_model_range
-from spikediff.pipelines import to_pil
+from spikediff.pipelines import classes_in_turn, to_pil
 from spikediff.training.recipe import Recipe
 
 
 def preview_samples(pipe: Any, recipe: Recipe, _dataset: Any) -> list[Image.Image]:
-    """Return samples of the seeds 0, 1, 2, ...
+    """Return samples of the seeds 0, 1, 2, ..., of the classes in turn where there are any.
 
     Args:
         pipe: The pipeline.
         recipe: The recipe; it says how many, and in how many steps.
     """
-    sampling = recipe.sampling
+    sampling, seeds = recipe.sampling, range(recipe.sampling.num_images)
     images: list[Image.Image] = pipe(
-        seeds=range(sampling.num_images), num_inference_steps=sampling.num_inference_steps
+        seeds=seeds,
+        num_inference_steps=sampling.num_inference_steps,
+        **classes_in_turn(pipe, seeds),
     ).images
     return images
 

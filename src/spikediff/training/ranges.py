@@ -22,6 +22,8 @@ _RULES: dict[str, Rule] = {
     "model.spiking_steps": _POSITIVE,
     "model.dropout": _SHARE,
     "model.residual_alpha": _POSITIVE,
+    "model.num_classes": _NOT_NEGATIVE,
+    "model.patch_size": _POSITIVE,
     "data.batch_size": _POSITIVE,
     "data.workers": _NOT_NEGATIVE,
     "data.signal_range": (
@@ -35,6 +37,7 @@ _RULES: dict[str, Rule] = {
         lambda x: x in ("linear", "scaled_linear", "squaredcos_cap_v2"),
         "choose from linear, scaled_linear, squaredcos_cap_v2",
     ),
+    "loss.label_dropout": _SHARE,
     "loss.consistency": _NOT_NEGATIVE,
     "loss.spike_level": _NOT_NEGATIVE,
     "optimizer.lr": _POSITIVE,

@@ -43,6 +43,10 @@ class ModelRecipe:
     """decayed_sum, mean or last."""
     temporal_scaling: bool = False
     """Whether every spiking step has a learned factor in each layer (SDM's TSM)."""
+    num_classes: int = 0
+    """Classes that the network can be asked for, as many as the data set has; 0 for none."""
+    patch_size: int = 1
+    """Side of the patches that spiking_unet sees as one pixel; 2 spares most of the work."""
     attention: bool = False
     """Whether the middle of ddpm_unet attends to itself."""
     residual_alpha: float = 1.0
@@ -122,6 +126,8 @@ class LossRecipe:
     name: str = "denoising"
     """denoising; synaptic_current for a network that answers in currents; vq_svae, absorbing and
     autoencoder for the networks of tokens and latents."""
+    label_dropout: float = 0.1
+    """How often a network with classes is shown none, for classifier-free guidance."""
     consistency: float = 1.0
     """Weight, in synaptic_current, of the variance of the currents over the spiking steps."""
     consistency_weights: Literal["released", "constant"] = "released"

@@ -26,7 +26,14 @@ AUTOENCODER_SETTINGS = (
     "straight_through",
     "codebook",
 )
-DECODER_SETTINGS = ("spiking_steps", "neuron", "neuron_options", "widths", "token_input")
+DECODER_SETTINGS = (
+    "spiking_steps",
+    "neuron",
+    "neuron_options",
+    "widths",
+    "token_input",
+    "num_classes",
+)
 FIRST_WEIGHT = "encoder.layers.0.synapse.weight"
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -47,7 +48,11 @@ def _saved_pipeline(folder: Path) -> DiffusionPipeline:
     try:
         name = json.loads((folder / "model_index.json").read_text()).get("_class_name")
         make = PIPELINES.get(name, SpikingDiffusionPipeline)
-        pipe: DiffusionPipeline = make.from_pretrained(folder, use_safetensors=True)
+        pipe: DiffusionPipeline = make.from_pretrained(
+            folder,
+            use_safetensors=True,
+            dtype=torch.float32,  # half precision is for the disk
+        )
     except Exception as error:  # diffusers wraps damage in exceptions of many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: cannot load the pipeline ({reason})") from error
@@ -61,7 +66,8 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
         raise UserError(f"{root}: the run has no checkpoint yet")
     weights = checkpoint.tensors["average"]
     first_weight = choose_network(recipe.model).first_weight
-    channels = 1 if first_weight is None else weights[first_weight].shape[1]
+    seen = 1 if first_weight is None else weights[first_weight].shape[1]
+    channels = seen // recipe.model.patch_size**2
     model = build_model(recipe, checkpoint.state["image_size"], channels, root)
     model.load_state_dict(weights)
     return build_pipeline(model, recipe, root)
@@ -70,7 +76,8 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
     """Copy the weights that an earlier run trained into a model, to fine-tune them.
 
-    A model with temporal scaling may start from one without: its factors keep their value, 1.
+    A model with temporal scaling may start from one without: its factors keep their value, 1. One
+    without may run more or fewer spiking steps than what it starts from: T has no weights then.
 
     Args:
         source: A run or pipeline folder.
@@ -86,7 +93,10 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
         ours = type(model).__name__
         theirs = " and ".join(type(part).__name__ for part in pipe.components.values())
         raise UserError(f"{source}: holds a {theirs}, the recipe makes a {ours}; give a run of one")
-    _check_same(source, "network", dict(trained.config), dict(model.config))
+    old, new = dict(trained.config), dict(model.config)
+    if not old.get("temporal_scaling", True) and not new["temporal_scaling"]:
+        old["spiking_steps"] = new["spiking_steps"]
+    _check_same(source, "network", old, new)
     if "scheduler" in pipe.components:
         _check_same(source, "diffusion", dict(pipe.scheduler.config), vars(recipe.diffusion))
     model.load_state_dict({**model.state_dict(), **trained.state_dict()})

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -25,6 +26,7 @@ from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoi
 from spikediff.training.computation import keeping_activations, prepare_computation
 from spikediff.training.curve import Averages, LossCurve, LossValues
 from spikediff.training.ema import averaged
+from spikediff.training.labels import check_classes, drop_labels, shown_labels
 from spikediff.training.networks import (
     build_model,
     build_pipeline,
@@ -73,6 +75,7 @@ class Trainer:
         check_precision(recipe.training.mixed_precision, "cpu" if on_cpu else "cuda")
         self.network = choose_network(recipe.model)
         dataset = self.network.data(recipe, root)
+        check_classes(recipe, dataset)
         model = build_model(recipe, dataset.image_size, dataset.channels, root)
         self.objective = choose_objective(recipe)(recipe, dataset)
         kept = load_latest(self.folder.checkpoints) if resume else None
@@ -133,7 +136,7 @@ class Trainer:
         ):
             meter = Averages(self.recipe.data.batch_size)
             while self.step < last:
-                meter.add(*self._step(next(stream)))
+                meter.add(*self._step(*next(stream)))
                 self.step += 1
                 bar.update()
                 self._report(meter, bar)
@@ -149,14 +152,14 @@ class Trainer:
         self._finish()
         return True
 
-    def _step(self, pixels: Tensor) -> tuple[LossValues, float]:
-        """Make one optimizer step on this process's images [b, C, H, W].
+    def _step(self, pixels: Tensor, labels: Tensor) -> tuple[LossValues, float]:
+        """Make one optimizer step on this process's images [b, C, H, W] and labels [b].
 
         Returns:
             Terms of the loss, then what is only watched, and the gradient's norm.
         """
         recipe, accelerator = self.recipe.optimizer, self.accelerator
-        batch = self._batch(pixels)
+        batch = (self._labels(labels), *self._batch(pixels))
         # Dropout is the one draw that does not come from a generator of its own.
         torch.manual_seed(
             derived_seed(self.recipe.seed, "dropout", self.step, accelerator.process_index)
@@ -164,10 +167,11 @@ class Trainer:
         parts = recipe.gradient_accumulation_steps
         terms: Counter[str] = Counter()
         watched: Counter[str] = Counter()
-        for i, part in enumerate(zip(*(tensor.chunk(parts) for tensor in batch), strict=True)):
+        chunks = zip(*(tensor.chunk(parts) for tensor in batch), strict=True)
+        for i, (classes, *part) in enumerate(chunks):
             with accelerator.no_sync(self.model) if i < parts - 1 else nullcontext():
                 with keeping_activations(self.recipe.training):
-                    losses = self.objective(self.model, *part)
+                    losses = self.objective(self._denoiser(classes), *part)
                 weighted = {name: term / parts for name, term in losses.terms.items()}
                 accelerator.backward(torch.stack(list(weighted.values())).sum())
             terms.update(self._mean_over_processes(weighted))
@@ -181,6 +185,20 @@ class Trainer:
         self.lr_schedule.step()
         self.average.update_parameters(accelerator.unwrap_model(self.model))
         return LossValues(dict(terms), dict(watched)), float(norm or 0.0)
+
+    def _labels(self, labels: Tensor) -> Tensor:
+        """Return this process's labels, some dropped as the recipe says, whatever the processes."""
+        if not self.recipe.model.num_classes:
+            return labels
+        accelerator = self.accelerator
+        generator = derived_generator(self.recipe.seed, "labels", self.step)
+        uniforms = torch.rand(self.recipe.data.batch_size, generator=generator)
+        ours = uniforms.chunk(accelerator.num_processes)[accelerator.process_index]
+        return drop_labels(labels, ours, self.recipe).to(accelerator.device)
+
+    def _denoiser(self, labels: Tensor) -> Any:
+        """Return the network as a loss sees it."""
+        return shown_labels(self.model, labels) if self.recipe.model.num_classes else self.model
 
     def _mean_over_processes(
         self, values: Mapping[str, Tensor], share: float = 1.0

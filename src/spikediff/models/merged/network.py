@@ -97,10 +97,16 @@ def prepared(model: SynapticCurrentUNet) -> SynapticCurrentUNet:
     """Return a copy to compose kernels of: float64, on the CPU.
 
     Raises:
-        UserError: The model is in training mode, where norms are no linear maps.
+        UserError: The model is in training mode, where norms are no linear maps; or it knows
+            classes, whose currents have no place in the merged network.
     """
     if model.training:
         raise UserError("merging needs the norms' running statistics; call `.eval()` first")
+    if model.config.num_classes:
+        raise UserError(
+            f"merging: the model knows {model.config.num_classes} classes, which a merged network "
+            f"does not take; train it with num_classes=0"
+        )
     original: SynapticCurrentUNet = copy.deepcopy(model).cpu().double()
     return original
 

@@ -1,0 +1,68 @@
+"""The models that ship: they load by name, and make what they are asked for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from spikediff.cli import main
+from spikediff.data import load_images, to_model_range
+from spikediff.errors import UserError
+from spikediff.evaluation import ImageJudge, class_agreement
+from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.pretrained import PRETRAINED, find_source, pretrained_folder
+
+MEBIBYTE = 2**20
+
+
+def test_they_are_small_and_complete():
+    files = [path for name in PRETRAINED for path in pretrained_folder(name).rglob("*.*")]
+    assert sum(path.stat().st_size for path in files) <= 10 * MEBIBYTE
+    for name in PRETRAINED:
+        inside = {path.name for path in pretrained_folder(name).iterdir()}
+        assert inside == {"README.md", "recipe.yaml", "pipeline"}
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_sample_works_by_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = ["--num-images", "2", "--num-inference-steps", "2", "--no-gif", "--output", "out"]
+    assert main(["sample", name, *told]) == 0
+    size = 8 if name == "digits" else 28
+    assert Image.open(tmp_path / "out" / "seed-000001.png").size == (size, size)
+
+
+def test_a_folder_of_that_name_goes_first(tmp_path, monkeypatch):
+    assert find_source(Path("digits")) == pretrained_folder("digits")
+    assert find_source(Path("elsewhere")) == Path("elsewhere")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert find_source(Path("digits")) == Path("digits")
+    with pytest.raises(UserError, match="did you mean 'digits'"):
+        pretrained_folder("digit")
+
+
+def test_digits_are_what_they_were_asked_to_be():
+    """Nine of ten at the least, says a logistic regression that saw real digits only."""
+    pipe = SpikingDiffusionPipeline.from_pretrained(
+        pretrained_folder("digits") / "pipeline", dtype=torch.float32
+    )
+    pipe.set_progress_bar_config(disable=True)
+    labels = torch.arange(200) % 10
+    images = pipe(
+        seeds=range(200),
+        class_labels=labels,
+        guidance_scale=2.0,
+        num_inference_steps=20,
+        output_type="pt",
+    ).images
+    real = load_images("digits")
+    judge = ImageJudge(to_model_range(real.stack()), real.labels)
+    held_out = load_images("digits", "test")
+    of_real = class_agreement(
+        judge.probabilities(to_model_range(held_out.stack())), held_out.labels
+    )
+    assert of_real.rate > 0.9, "the judge must be worth asking"
+    agreement = class_agreement(judge.probabilities(2 * images - 1), labels)
+    assert agreement.rate >= 0.9, agreement

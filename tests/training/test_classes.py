@@ -1,0 +1,73 @@
+"""Classes in the loop: labels reach the network, are dropped as often as said, and resume."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spikediff.errors import UserError
+from spikediff.training.checkpoint import load_latest
+from spikediff.training.labels import check_classes, drop_labels
+from spikediff.training.trained import load_trained
+from spikediff.training.trainer import Trainer
+
+
+@pytest.fixture
+def with_classes(small):
+    return replace(small, model=replace(small.model, num_classes=10, patch_size=2))
+
+
+def test_labels_are_dropped_as_often_as_the_recipe_says(with_classes):
+    recipe = replace(with_classes, loss=replace(with_classes.loss, label_dropout=0.25))
+    labels = torch.arange(10_000) % 10
+    uniforms = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
+    shown = drop_labels(labels, uniforms, recipe)
+    dropped = shown == 10
+    assert torch.equal(shown[~dropped], labels[~dropped])
+    assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.02)  # 4 standard errors
+    never = replace(recipe, loss=replace(recipe.loss, label_dropout=0.0))
+    assert torch.equal(drop_labels(labels, uniforms, never), labels)
+
+
+def test_the_network_is_shown_the_labels_of_its_images(with_classes, tmp_path, monkeypatch):
+    recipe = replace(with_classes, loss=replace(with_classes.loss, label_dropout=0.0))
+    trainer = Trainer(recipe, tmp_path / "run", show_progress=False)
+    seen = []
+    forward = trainer.model.forward
+    monkeypatch.setattr(
+        trainer.model,
+        "forward",
+        lambda x, t, class_labels: seen.append(class_labels) or forward(x, t, class_labels),
+    )
+    assert trainer.train()
+    order = [trainer.plan.indices(step) for step in range(recipe.training.steps)]
+    wanted = [trainer.dataset.labels[indices] for indices in order]
+    assert all(torch.equal(a, b) for a, b in zip(seen, wanted, strict=True))
+
+
+def test_resuming_changes_nothing(with_classes, with_steps, tmp_path):
+    assert Trainer(with_classes, tmp_path / "whole", show_progress=False).train()
+    assert Trainer(with_steps(with_classes, 4), tmp_path / "parts", show_progress=False).train()
+    again = Trainer(with_classes, tmp_path / "parts", resume=True, show_progress=False)
+    assert again.train()
+    whole, parts = (load_latest(tmp_path / name / "checkpoints") for name in ("whole", "parts"))
+    for name, tensor in whole.tensors["model"].items():
+        assert torch.equal(tensor, parts.tensors["model"][name]), name
+    (tmp_path / "parts" / "pipeline" / "model_index.json").unlink()  # as if it were unfinished
+    pipe = load_trained(tmp_path / "parts")
+    assert (pipe.unet.config.num_classes, pipe.unet.config.in_channels) == (10, 1)
+
+
+def test_the_data_set_must_have_the_classes(with_classes, small, tmp_path):
+    recipe = replace(with_classes, model=replace(with_classes.model, num_classes=7))
+    with pytest.raises(UserError, match=r"model\.num_classes = 7: the data set digits has 10"):
+        Trainer(recipe, tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()
+    check_classes(small, None)  # a network without classes asks nothing
+
+
+def test_a_network_without_classes_cannot_be_told_of_any(small, tmp_path):
+    vae = replace(small.model, network="vae", base_channels=128, channel_mult=(1, 2, 2, 4))
+    recipe = replace(small, model=replace(vae, layers_per_block=2, num_classes=10))
+    with pytest.raises(UserError, match=r"model\.num_classes = 10: vae has none"):
+        Trainer(recipe, tmp_path / "run", show_progress=False)
