@@ -26,15 +26,13 @@ def test_every_shipped_recipe_is_seen():
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipe(name, tmp_path):
-    from spikediff.data import DATASETS
-
     recipe = load_recipe(find_recipe(name))
     check_ranges(recipe)
-    row = DATASETS[recipe.data.dataset]
-    size = recipe.data.image_size or row.native_size
+    own_size, own_channels = size_and_channels(recipe.data.dataset)
+    size = recipe.data.image_size or own_size
     if recipe.first_stage is None:  # a second stage is made for the codebook of its first
         with torch.device("meta"):
-            model = build_model(recipe, size, recipe.data.channels or row.channels)
+            model = build_model(recipe, size, recipe.data.channels or own_channels)
         assert isinstance(model, CLASSES[recipe.model.network])
     else:
         first = shipped(recipe.first_stage)
@@ -45,8 +43,17 @@ def test_shipped_recipe(name, tmp_path):
     assert load_recipe(tmp_path / "again.yaml") == recipe
 
 
+def size_and_channels(dataset):
+    from spikediff.data import DATASETS, SIGNALS
+
+    if dataset in SIGNALS:
+        return SIGNALS[dataset].length, 1
+    return DATASETS[dataset].native_size, DATASETS[dataset].channels
+
+
 CLASSES = {
     "spiking_unet": SpikingUNet,
+    "spiking_unet_1d": SpikingUNet,
     "synaptic_current_unet": SynapticCurrentUNet,
     "ddpm_unet": UNet2DModel,
     "vq_svae": VQSVAE,

@@ -36,7 +36,7 @@ def _installed() -> dict[str, dict[str, Any]]:
     import torch
 
     from spikediff.cli.recipes import shipped_recipes
-    from spikediff.data import DATASETS
+    from spikediff.data import DATASETS, SIGNALS
     from spikediff.native import native_name
     from spikediff.schedulers import SCHEDULERS
     from spikediff.training.precision import cpu_has_bf16
@@ -55,6 +55,7 @@ def _installed() -> dict[str, dict[str, Any]]:
         },
         "recipes": {name: str(path) for name, path in shipped_recipes().items()},
         "data sets": {name: row.summary for name, row in DATASETS.items()},
+        "signals": {name: row.summary for name, row in SIGNALS.items()},
         "schedulers": {name: cls for name, (cls, _) in SCHEDULERS.items()},
     }
 

@@ -16,7 +16,10 @@ _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at mos
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Generate images: one PNG each, a grid, and a GIF of the denoising."""
+    """Generate images: one PNG each, a grid, and a GIF of the denoising.
+
+    Of a network of signals: all of them in one signals.npy [N, C, L], and a plot.
+    """
 
     source: Annotated[Path, tyro.conf.Positional]
     """A pipeline's folder or a run folder."""
@@ -69,7 +72,9 @@ def run(arguments: list[str]) -> int:
 
     pipe = load_pipeline(options.source, options.scheduler, options.device, options.event_driven)
     with guided(pipe, options.threshold):
-        files, variances = write_samples(pipe, options)
+        signals = getattr(pipe, "makes_signals", False)
+        write = write_signals if signals else write_samples
+        files, variances = write(pipe, options)
     told = {"current_variance": variances} if variances else {}
     write_json(
         options.json,
@@ -92,9 +97,8 @@ def run(arguments: list[str]) -> int:
             f"variance of the synaptic currents over the spiking steps: {max(variances):.4f} at "
             f"most, {variances[-1]:.4f} after the last step"
         )
-    print(
-        f"{options.num_images} images, {', '.join(p.name for p in files[-2:])} in {options.output}"
-    )
+    kind, names = "signals" if signals else "images", ", ".join(p.name for p in files[-2:])
+    print(f"{options.num_images} {kind}, {names} in {options.output}")
     return 0
 
 
@@ -128,6 +132,32 @@ def write_samples(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[f
         files.append(options.output / "denoising.gif")
         save_gif(frames, files[-1])
     return files, variances
+
+
+def write_signals(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[float]]:
+    """Generate and write signals, in their own unit, and a plot of the first; return the paths."""
+    import numpy as np
+    import torch
+
+    from spikediff.pipelines import plot_signals
+
+    call = _options_of(pipe, options)
+    options.output.mkdir(parents=True, exist_ok=True)
+    seeds = range(options.seed, options.seed + options.num_images)
+    signals = torch.cat(
+        [
+            pipe(seeds=part, output_type="pt", **call, **_classes(pipe, options, part)).images.cpu()
+            for part in _batches(seeds, options.batch_size)
+        ]
+    )  # [N, C, L]
+    files = [options.output / "signals.npy", options.output / "signals.png"]
+    np.save(files[0], signals.numpy())
+    plot_signals({f"seeds from {options.seed}": signals}).save(files[1])
+    return files, []
+
+
+def _batches(seeds: range, size: int) -> list[range]:
+    return [seeds[first : first + size] for first in range(0, len(seeds), size)]
 
 
 def _classes(pipe: Any, options: SampleOptions, seeds: Sequence[int]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Image data sets: one table of them, one function to load them, one place for the range.
+"""Data sets: one table of them, one function to load them, one place for the range.
 
 A data set is a row of `DATASETS`, a folder of images or a name on the Hugging Face hub; whatever
 it is, `load_images` returns uint8 images of one size. Models see them through `to_model_range`.
+Signals are another kind, with a table and a function of their own: `spikediff.data.signals`.
 """
 
 from pathlib import Path
@@ -19,6 +20,7 @@ from spikediff.data.handwriting import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MN
 from spikediff.data.lsun import NEEDS as _LSUN_NEEDS
 from spikediff.data.lsun import read_lsun_bedroom
 from spikediff.data.pixels import change_range, random_flip, to_model_range, to_uint8
+from spikediff.data.signals import SIGNALS, SignalDataset, SignalSpec, load_signals
 from spikediff.data.sources import PictureSource, take_part
 from spikediff.data.spec import DatasetSpec, Reader
 from spikediff.data.unlisted import alike, unlisted_row
@@ -27,13 +29,17 @@ from spikediff.errors import UserError
 __all__ = [
     "DATASETS",
     "RESIZE_FILTERS",
+    "SIGNALS",
     "DatasetSpec",
     "Fit",
     "ImageDataset",
     "PictureSource",
     "Reader",
+    "SignalDataset",
+    "SignalSpec",
     "change_range",
     "load_images",
+    "load_signals",
     "random_flip",
     "to_model_range",
     "to_uint8",
@@ -159,6 +165,11 @@ def load_images(
         >>> image.shape, image.dtype
         (torch.Size([1, 16, 16]), torch.uint8)
     """
+    if name in SIGNALS:
+        raise UserError(
+            f"{name}: is a signal, not images; a network of signals takes it "
+            "(model.network: spiking_unet_1d)"
+        )
     folder = None if data_dir is None else Path(data_dir).expanduser()
     row = DATASETS.get(name) or unlisted_row(name, split, folder, known=DATASETS)
     _check_split(name, split, row.splits)

@@ -29,7 +29,7 @@ def fold_norms(model: nn.Module) -> None:
 def _fold_pair(module: nn.Module, synapse: str) -> Tensor | None:
     """Fold one norm into one synapse; return the gain [C], or None where there is nothing to do."""
     linear, after = getattr(module, synapse), module.norm
-    if not isinstance(linear, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+    if not isinstance(linear, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         return None
     if not isinstance(after, nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm):
         return None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from spikediff.layers.dimensions import BATCH_NORMS, CONVOLUTIONS
 from spikediff.layers.normed_neuron import fire_normed
 from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import over_time
@@ -18,11 +19,12 @@ class ConvNorm(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the current.
-        stride: Stride of the 3x3 convolution.
+        stride: Stride of the convolution, 3x3 or of 3 taps.
         scaling: Makes what scales the current, `TemporalScaling`; p = 1 by default.
-        norm: Makes the norm of a number of channels.
+        norm: Makes the norm of a number of channels; batch norm where it is not given.
+        dimensions: 2 for images, 1 for signals.
 
-    Shape: [T, B, C_in, H, W] -> [T, B, C_out, H / stride, W / stride].
+    Shape: [T, B, C_in, H, W] -> [T, B, C_out, H / stride, W / stride], without H for signals.
     """
 
     def __init__(
@@ -31,12 +33,13 @@ class ConvNorm(nn.Module):
         out_channels: int,
         stride: int = 1,
         scaling: Scaling = nn.Identity,
-        norm: Norm = nn.BatchNorm2d,
+        norm: Norm | None = None,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
+        self.conv = CONVOLUTIONS[dimensions](in_channels, out_channels, 3, stride, padding=1)
         self.scaling = scaling()
-        self.norm = norm(out_channels)
+        self.norm = (norm or BATCH_NORMS[dimensions])(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the current [T, B, C_out, H', W']."""

@@ -29,7 +29,7 @@ def fire_normed(
     Args:
         neuron: The neuron layer.
         norm: Its norm; the statistics are joint over time and batch.
-        current: x [T, B, C, H, W].
+        current: x [T, B, C, H, W]; [T, B, C, L] of signals, [T, B, C] of vectors.
         bias: b, of a shape that broadcasts to x; None for none.
         memory: States by layer, where the window goes on from an earlier one.
     """
@@ -41,17 +41,20 @@ def fire_normed(
     return spikes
 
 
+# Norms that the node knows, by the axes of a window: of images, of signals.
+_ONE_NODE = {5: (nn.BatchNorm2d, ThresholdNorm), 4: (nn.BatchNorm1d, ThresholdNorm)}
+
+
 def _can_be_one_node(neuron: nn.Module, norm: nn.Module, current: Tensor) -> bool:
     return (
         isinstance(neuron, IF | LIF)
         and operators.can_be_spelled(neuron.dynamics)
-        and type(norm) in (nn.BatchNorm2d, ThresholdNorm)
+        and type(norm) in _ONE_NODE.get(current.dim(), ())
         and norm.training
         and norm.running_mean is not None
         and norm.momentum is not None
         and torch.is_grad_enabled()
         and current.device.type == "cpu"
-        and current.dim() == 5
         and not torch.compiler.is_compiling()
         and not _is_observed(neuron)
         and not _is_observed(norm)
@@ -88,7 +91,7 @@ class _NormedNeuron(torch.autograd.Function):
         constants: tuple[Any, ...],
     ) -> Tensor:
         running_mean, running_var, momentum, eps = statistics
-        images = current.flatten(0, 1)  # [T*B, C, H, W]
+        images = current.flatten(0, 1)  # [T*B, C, H, W], or without H
         normed, mean, inverse = torch.native_batch_norm(
             images, gain, offset, running_mean, running_var, True, momentum, eps
         )

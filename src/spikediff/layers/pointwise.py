@@ -1,9 +1,17 @@
 """Convolutions of kernel size 1."""
 
+from typing import overload
+
 from torch import nn
 
+from spikediff.layers.dimensions import CONVOLUTIONS, Convolution
 
-def pointwise_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+
+@overload
+def pointwise_conv(in_channels: int, out_channels: int) -> nn.Conv2d: ...
+@overload
+def pointwise_conv(in_channels: int, out_channels: int, dimensions: int) -> Convolution: ...
+def pointwise_conv(in_channels: int, out_channels: int, dimensions: int = 2) -> Convolution:
     """Return a 1x1 convolution whose rounding does not depend on the batch size.
 
     With one thread on a CPU, torch computes a 1x1 convolution of fewer than 16 images by another
@@ -13,5 +21,6 @@ def pointwise_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
+        dimensions: 2 for images, 1 for signals.
     """
-    return nn.Conv2d(in_channels, out_channels, 1, dilation=2)
+    return CONVOLUTIONS[dimensions](in_channels, out_channels, 1, dilation=2)

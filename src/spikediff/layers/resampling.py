@@ -10,7 +10,10 @@ from spikediff.layers.time import fold_time, unfold_time
 
 
 def nearest_upsample(x: Tensor) -> Tensor:
-    """Return [T, B, C, H, W] as [T, B, C, 2H, 2W], every pixel repeated; spikes stay spikes."""
+    """Return [T, B, C, H, W] as [T, B, C, 2H, 2W], every pixel repeated; spikes stay spikes.
+
+    A window of signals [T, B, C, L] becomes [T, B, C, 2L].
+    """
     return unfold_time(interpolate(fold_time(x), scale_factor=2.0, mode="nearest"), x.shape[0])
 
 
@@ -22,6 +25,7 @@ class Downsample(nn.Module):
         neuron: Makes one neuron layer.
         neuron_first: Whether the neuron stands before the convolution (pre-spike networks).
         scaling: Makes what scales the current of the convolution.
+        dimensions: 2 for images, 1 for signals, which have no axis H.
 
     Shape: [T, B, C, H, W] -> [T, B, C, H/2, W/2].
     """
@@ -32,10 +36,11 @@ class Downsample(nn.Module):
         neuron: Neuron,
         neuron_first: bool = True,
         scaling: Scaling = nn.Identity,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         self.neuron = neuron()
-        self.synapse = ConvNorm(channels, channels, stride=2, scaling=scaling)
+        self.synapse = ConvNorm(channels, channels, 2, scaling, dimensions=dimensions)
         self.neuron_first = neuron_first
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,6 +58,7 @@ class Upsample(nn.Module):
         neuron: Makes one neuron layer.
         neuron_first: Whether the neuron stands before the convolution (pre-spike networks).
         scaling: Makes what scales the current of the convolution.
+        dimensions: 2 for images, 1 for signals, which have no axis H.
 
     Shape: [T, B, C, H, W] -> [T, B, C, 2H, 2W].
     """
@@ -63,10 +69,11 @@ class Upsample(nn.Module):
         neuron: Neuron,
         neuron_first: bool = True,
         scaling: Scaling = nn.Identity,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         self.neuron = neuron()
-        self.synapse = ConvNorm(channels, channels, scaling=scaling)
+        self.synapse = ConvNorm(channels, channels, 1, scaling, dimensions=dimensions)
         self.neuron_first = neuron_first
 
     def forward(self, x: Tensor) -> Tensor:

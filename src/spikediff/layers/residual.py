@@ -19,24 +19,28 @@ Neuron = Callable[[], nn.Module]
 
 
 class _TimestepBias(nn.Module):
-    """`Linear(Swish(embedding))`, to be added to a current at every spiking step and pixel."""
+    """`Linear(Swish(embedding))`, to be added to a current at every spiking step and place."""
 
-    def __init__(self, embedding_channels: int, out_channels: int) -> None:
+    def __init__(self, embedding_channels: int, out_channels: int, dimensions: int) -> None:
         super().__init__()
+        self.dimensions = dimensions
         self.linear = nn.Linear(embedding_channels, out_channels)
 
     def forward(self, embedding: Tensor) -> Tensor:
         bias = linear_by_image(self.linear, nn.functional.silu(embedding))  # [B, C]
-        return bias[:, :, None, None]  # [B, C, 1, 1], broadcast over T, H, W
+        # [B, C, 1, 1], broadcast over T, H, W; [B, C, 1] for signals
+        return bias.view(*bias.shape, *[1] * self.dimensions)
 
 
 class _Shortcut(nn.Module):
     """The skip: identity, or a 1x1 convolution (with bias, without norm) to change width."""
 
-    def __init__(self, in_channels: int, out_channels: int, scaling: Scaling) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, scaling: Scaling, dimensions: int
+    ) -> None:
         super().__init__()
         same = in_channels == out_channels
-        self.conv = nn.Identity() if same else pointwise_conv(in_channels, out_channels)
+        self.conv = nn.Identity() if same else pointwise_conv(in_channels, out_channels, dimensions)
         self.scaling = nn.Identity() if same else scaling()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,6 +62,7 @@ class PreSpikeBlock(nn.Module):
         neuron: Makes one neuron layer.
         dropout: Probability of dropping a spiking unit before the second convolution.
         scaling: Makes what scales the current of every convolution, the shortcut's too.
+        dimensions: 2 for images, 1 for signals, which have no axis H.
 
     Shape: currents [T, B, C_in, H, W], embedding [B, E] -> currents [T, B, C_out, H, W].
 
@@ -72,15 +77,16 @@ class PreSpikeBlock(nn.Module):
         neuron: Neuron,
         dropout: float = 0.0,
         scaling: Scaling = nn.Identity,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         self.neuron1 = neuron()
-        self.synapse1 = ConvNorm(in_channels, out_channels, scaling=scaling)
-        self.timestep_bias = _TimestepBias(embedding_channels, out_channels)
+        self.synapse1 = ConvNorm(in_channels, out_channels, scaling=scaling, dimensions=dimensions)
+        self.timestep_bias = _TimestepBias(embedding_channels, out_channels, dimensions)
         self.neuron2 = neuron()
         self.dropout = WindowDropout(dropout)
-        self.synapse2 = ConvNorm(out_channels, out_channels, scaling=scaling)
-        self.shortcut = _Shortcut(in_channels, out_channels, scaling)
+        self.synapse2 = ConvNorm(out_channels, out_channels, scaling=scaling, dimensions=dimensions)
+        self.shortcut = _Shortcut(in_channels, out_channels, scaling, dimensions)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return the outgoing currents [T, B, C_out, H, W]."""
@@ -105,6 +111,7 @@ class PlainBlock(nn.Module):
         neuron: Makes one neuron layer.
         dropout: Probability of dropping a spiking unit before the second convolution.
         scaling: Makes what scales the current of every convolution, the shortcut's too.
+        dimensions: 2 for images, 1 for signals, which have no axis H.
 
     Shape: spikes [T, B, C_in, H, W], embedding [B, E] -> spikes [T, B, C_out, H, W].
 
@@ -119,14 +126,15 @@ class PlainBlock(nn.Module):
         neuron: Neuron,
         dropout: float = 0.0,
         scaling: Scaling = nn.Identity,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
-        self.synapse1 = ConvNorm(in_channels, out_channels, scaling=scaling)
-        self.timestep_bias = _TimestepBias(embedding_channels, out_channels)
+        self.synapse1 = ConvNorm(in_channels, out_channels, scaling=scaling, dimensions=dimensions)
+        self.timestep_bias = _TimestepBias(embedding_channels, out_channels, dimensions)
         self.neuron1 = neuron()
         self.dropout = WindowDropout(dropout)
-        self.synapse2 = ConvNorm(out_channels, out_channels, scaling=scaling)
-        self.shortcut = _Shortcut(in_channels, out_channels, scaling)
+        self.synapse2 = ConvNorm(out_channels, out_channels, scaling=scaling, dimensions=dimensions)
+        self.shortcut = _Shortcut(in_channels, out_channels, scaling, dimensions)
         self.neuron2 = neuron()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class TemporalScaling(nn.Module):
     Raises:
         UserError: A window of another length is given.
 
-    Shape: [T, B, ...] -> [T, B, ...], of five axes.
+    Shape: [T, B, ...] -> [T, B, ...].
 
     Example:
         >>> layer = TemporalScaling(spiking_steps=2)
@@ -46,7 +46,8 @@ class TemporalScaling(nn.Module):
                 f"TemporalScaling: has factors for T = {len(self.p)} spiking steps, got a window "
                 f"of {len(current)}; keep the spiking_steps that the model was made with"
             )
-        return (current * self.p).to(current.dtype)  # half precision is left only after the product
+        p = self.p.view(-1, *[1] * (current.dim() - 1))  # [T, 1, ..., 1]
+        return (current * p).to(current.dtype)  # half precision is left only after the product
 
 
 def scaling_factors(model: nn.Module) -> dict[str, Tensor]:

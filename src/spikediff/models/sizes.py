@@ -1,4 +1,4 @@
-"""The sizes that a U-Net may have, and the images that it may be shown."""
+"""The sizes that a U-Net may have, and the images or signals that it may be shown."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def check_sizes(
 
     Args:
         network: Name of the network, for the message.
-        sample_size: Height and width of the images in pixels.
+        sample_size: Height and width of the images, or length of the signals.
         base_channels: Width of the first level.
         channel_mult: Width of every level, in multiples of `base_channels`.
         layers_per_block: Residual blocks per level.
@@ -73,28 +73,57 @@ def patches_of(network: str, sample_size: int, patch_size: int) -> int:
 
 
 def check_sample(
-    network: str, sample: Tensor, channels: int, levels: int, patch_size: int = 1
+    network: str,
+    sample: Tensor,
+    channels: int,
+    levels: int,
+    patch_size: int = 1,
+    dimensions: int = 2,
 ) -> None:
-    """Refuse images that a U-Net cannot halve between its levels, or of other channels.
+    """Refuse images or signals that a U-Net cannot halve between its levels, or of other channels.
 
     Args:
         network: Name of the network, for the message.
-        sample: Images [B, C, H, W].
+        sample: Images [B, C, H, W], or signals [B, C, L].
         channels: C of the network.
         levels: Levels of the network.
         patch_size: Height and width in pixels of what the network sees as one.
+        dimensions: 2 of images, 1 of signals.
 
     Raises:
         UserError: The channels or the size do not fit.
     """
-    if sample.dim() != 4 or sample.shape[1] != channels:
+    what, axes, size = _WORDS[dimensions]
+    if sample.dim() != 2 + dimensions or sample.shape[1] != channels:
         raise UserError(
-            f"{network}: expects images [B, {channels}, H, W], got {tuple(sample.shape)}; "
-            f"the model was made with in_channels={channels}"
+            f"{network}: expects {what} [B, {channels}, {axes}], got {tuple(sample.shape)}; "
+            f"the model was made with in_channels={channels}{_other(dimensions)}"
         )
     factor = patch_size * 2 ** (levels - 1)
-    if sample.shape[2] % factor or sample.shape[3] % factor:
+    if any(length % factor for length in sample.shape[2:]):
         raise UserError(
-            f"{network}: image size {tuple(sample.shape[2:])} is not divisible by {factor}; "
-            f"pad the images, or make the model with fewer than {levels} levels"
+            f"{network}: {size} {tuple(sample.shape[2:])} is not divisible by {factor}; "
+            f"pad the {what}, or make the model with fewer than {levels} levels"
         )
+
+
+# What a network is shown, its axes, and what their lengths are called; by `dimensions`.
+_WORDS = {1: ("signals", "L", "signal length"), 2: ("images", "H, W", "image size")}
+
+
+def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None:
+    """Refuse a number of axes for which there are no layers, or patches of signals.
+
+    Raises:
+        UserError: It is neither 1 nor 2, or signals shall be cut into patches.
+    """
+    if dimensions not in _WORDS:
+        raise UserError(f"{network}: dimensions={dimensions}; 2 for images, 1 for signals")
+    if dimensions == 1 and patch_size > 1:
+        raise UserError(
+            f"{network}: patch_size={patch_size}; signals have no patches, leave it out"
+        )
+
+
+def _other(dimensions: int) -> str:
+    return "" if dimensions == 2 else f" and dimensions={dimensions}"

@@ -29,10 +29,11 @@ from spikediff.layers import (
     embed_classes,
     over_time,
 )
+from spikediff.layers.dimensions import BATCH_NORMS, CONVOLUTIONS, Convolution
 from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
 from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
-from spikediff.models.sizes import check_sample, check_sizes, patches_of
+from spikediff.models.sizes import check_dimensions, check_sample, check_sizes, patches_of
 
 MakeBlock = Callable[..., nn.Module]
 
@@ -43,7 +44,8 @@ class Stem(nn.Module):
     `BN(Conv(SN(BN(Conv(x)))))`. The image is the same at every spiking step, so its convolution
     runs once and only its result is repeated; `scaling` then scales the repeated current.
 
-    Shape: [B, C_in, H, W] -> currents [T, B, C_out, H, W] (spikes where `fire_last`).
+    Shape: [B, C_in, H, W] -> currents [T, B, C_out, H, W] (spikes where `fire_last`); without H
+    for signals.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Stem(nn.Module):
         neuron: Neuron,
         fire_last: bool,
         scaling: Scaling = nn.Identity,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         self.spiking_steps = spiking_steps
-        self.encode = ConvNorm(in_channels, out_channels, scaling=scaling)
+        conv_norm = partial(ConvNorm, scaling=scaling, dimensions=dimensions)
+        self.encode = conv_norm(in_channels, out_channels)
         self.neuron = neuron()
-        self.synapse = ConvNorm(out_channels, out_channels, scaling=scaling)
+        self.synapse = conv_norm(out_channels, out_channels)
         self.last_neuron = neuron() if fire_last else nn.Identity()
 
     def forward(self, sample: Tensor) -> Tensor:
@@ -77,15 +81,21 @@ class Head(nn.Module):
     convolution as a Conv3d of kernel (3, 3, 1): it does not mix spiking steps. `scaling` scales y;
     TSM leaves the second convolution alone.
 
-    Shape: [T, B, C, H, W] -> [T, B, C_out, H, W].
+    Shape: [T, B, C, H, W] -> [T, B, C_out, H, W]; without H for signals.
     """
 
-    def __init__(self, channels: int, out_channels: int, scaling: Scaling = nn.Identity) -> None:
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        scaling: Scaling = nn.Identity,
+        dimensions: int = 2,
+    ) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels)
-        self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.norm = BATCH_NORMS[dimensions](channels)
+        self.conv = CONVOLUTIONS[dimensions](channels, out_channels, 3, padding=1)
         self.scaling = scaling()
-        self.refine = ConvNorm(out_channels, out_channels)
+        self.refine = ConvNorm(out_channels, out_channels, dimensions=dimensions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return z."""
@@ -98,9 +108,9 @@ class SpikingUNet(ModelMixin, ConfigMixin):
     """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default; or SDM's.
 
     Args:
-        sample_size: Height and width of the images that a pipeline makes; others of a fitting
-            size may be passed to `forward`.
-        in_channels: Channels of the image.
+        sample_size: Height and width of the images (or length L of the signals) that a pipeline
+            makes; others of a fitting size may be passed to `forward`.
+        in_channels: Channels of the image or signal.
         out_channels: Channels of the estimate; as many as `in_channels` by default.
         base_channels: Width of the first level.
         channel_mult: Width of every level, in multiples of `base_channels`; its length is the
@@ -118,6 +128,8 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         num_classes: K classes that an image may be asked to be of; 0 for a network without.
         patch_size: Side of the patches of pixels that the network sees as the channels of one; 2
             spares three quarters of the work. 1 is the published network.
+        dimensions: 2 for images [B, C, H, W]; 1 for signals [B, C, L], whose convolutions have 3
+            taps instead of 3x3.
 
     Raises:
         UserError: A name is unknown, or sizes do not fit together.
@@ -126,6 +138,9 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         >>> model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
         >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
         torch.Size([2, 1, 8, 8])
+        >>> model = SpikingUNet(64, 1, base_channels=8, channel_mult=(1, 2), dimensions=1)
+        >>> model(torch.randn(2, 1, 64), timestep=10).sample.shape
+        torch.Size([2, 1, 64])
     """
 
     @register_to_config
@@ -147,8 +162,10 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         temporal_scaling: bool = False,
         num_classes: int = 0,
         patch_size: int = 1,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
+        check_dimensions("SpikingUNet", dimensions, patch_size)
         patches = patches_of("SpikingUNet", sample_size, patch_size)
         check_sizes("SpikingUNet", patches, base_channels, channel_mult, layers_per_block, dropout)
         if spiking_steps < 1:
@@ -163,14 +180,15 @@ class SpikingUNet(ModelMixin, ConfigMixin):
             neuron=make_neuron,
             dropout=dropout,
             scaling=make_scaling,
+            dimensions=dimensions,
         )
         pre_spike = block == "pre_spike"
 
         def shrink(width: int) -> nn.Module:
-            return Downsample(width, make_neuron, pre_spike, make_scaling)
+            return Downsample(width, make_neuron, pre_spike, make_scaling, dimensions)
 
         def grow(width: int) -> nn.Module:
-            return Upsample(width, make_neuron, pre_spike, make_scaling)
+            return Upsample(width, make_neuron, pre_spike, make_scaling, dimensions)
 
         self.decode = choose("SpikingUNet", DECODERS, "readout", readout)
 
@@ -184,8 +202,9 @@ class SpikingUNet(ModelMixin, ConfigMixin):
             base_channels,
             spiking_steps,
             make_neuron,
-            not pre_spike,
-            make_scaling,
+            fire_last=not pre_spike,
+            scaling=make_scaling,
+            dimensions=dimensions,
         )
         widths = [base_channels * m for m in channel_mult]
         self.down_blocks, skips = _way_down(
@@ -193,7 +212,8 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         )
         self.middle_blocks = nn.ModuleList([make_block(widths[-1], widths[-1]) for _ in range(2)])
         self.up_blocks = _way_up(widths, layers_per_block, skips, make_block, grow)
-        self.head = Head(widths[0], pixels * (out_channels or in_channels), make_scaling)
+        channels = pixels * (out_channels or in_channels)
+        self.head = Head(widths[0], channels, make_scaling, dimensions)
         self._initialise()
 
     @classmethod
@@ -206,7 +226,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         default = [self.stem.synapse, self.head]  # left as torch draws them
         spared = {id(m) for part in default for m in part.modules()}
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear) and id(module) not in spared:
+            if isinstance(module, Convolution | nn.Linear) and id(module) not in spared:
                 _xavier(module)
         _xavier(self.head.conv, gain=1e-5)
 
@@ -217,22 +237,23 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         class_labels: Tensor | None = None,
         return_dict: bool = True,
     ) -> UNet2DOutput | tuple[Tensor]:
-        """Estimate the noise (or what `prediction_type` says) in a batch of images.
+        """Estimate the noise (or what `prediction_type` says) in a batch of images, or of signals.
 
         Args:
-            sample: Noisy images x_t [B, C, H, W].
+            sample: Noisy images x_t [B, C, H, W], or signals [B, C, L].
             timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
             class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
             return_dict: False returns a tuple.
 
         Returns:
-            An output whose `.sample` is the estimate [B, C_out, H, W].
+            An output whose `.sample` is the estimate [B, C_out, H, W] or [B, C_out, L].
 
         Raises:
             UserError: The channels or the size do not fit the network, or it has no such class.
         """
-        patch, levels = self.config.patch_size, len(self.config.channel_mult)
-        check_sample("SpikingUNet", sample, self.config.in_channels, levels, patch)
+        config = self.config
+        patch, levels = config.patch_size, len(config.channel_mult)
+        check_sample("SpikingUNet", sample, config.in_channels, levels, patch, config.dimensions)
         timestep = torch.as_tensor(timestep, device=sample.device)
         embedding = self.time_embedding(timestep.reshape(-1))  # [B or 1, E]
         embedding = embedding + embed_classes(self.class_embedding, class_labels)
@@ -282,7 +303,7 @@ def _way_up(
     return blocks
 
 
-def _xavier(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
+def _xavier(layer: Convolution | nn.Linear, gain: float = 1.0) -> None:
     nn.init.xavier_uniform_(layer.weight, gain=gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

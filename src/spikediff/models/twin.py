@@ -33,6 +33,8 @@ def ann_twin(model: Any, attention: bool = False) -> UNet2DModel:
         return twin
     if not isinstance(model, SpikingUNet | SynapticCurrentUNet):
         raise UserError(f"{type(model).__name__} has no ordinary twin")
+    if config.get("dimensions", 2) != 2:
+        raise UserError("a network of signals has no ordinary twin; leave out the comparison")
     return ddpm_unet(
         config.sample_size,
         config.in_channels,

@@ -1,4 +1,4 @@
-"""Ways of generating images, as diffusers pipelines, and the pictures that they make."""
+"""Ways of generating images and signals, as diffusers pipelines, and pictures of them."""
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -19,6 +19,7 @@ from spikediff.pipelines.editing import (
     slerp,
 )
 from spikediff.pipelines.pictures import image_grid, record_frames, save_gif, to_pil
+from spikediff.pipelines.signals import plot_signals
 from spikediff.pipelines.spiking_diffusion import SpikingDiffusionPipeline
 from spikediff.pipelines.synaptic_current import SynapticCurrentOutput, SynapticCurrentPipeline
 from spikediff.pipelines.vq_spiking_diffusion import VQSpikingDiffusionPipeline
@@ -55,6 +56,7 @@ __all__ = [
     "interpolate_noise",
     "interpolate_seeds",
     "load_calibration",
+    "plot_signals",
     "record_frames",
     "save_calibration",
     "save_gif",

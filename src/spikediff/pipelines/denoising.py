@@ -67,17 +67,17 @@ def step_options(scheduler: Any, generator: Generators = None, eta: float = 0.0)
     return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
 
 
-def image_shape(unet: Any) -> tuple[int, int, int]:
-    """Return channels, height and width of the images of a network."""
-    size = unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return unet.config.in_channels, height, width
+def image_shape(unet: Any) -> tuple[int, ...]:
+    """Return channels, height and width of a network's images; channels and length of signals."""
+    size, dimensions = unet.config.sample_size, unet.config.get("dimensions", 2)
+    sizes = (size,) * dimensions if isinstance(size, int) else size
+    return unet.config.in_channels, *sizes
 
 
 def first_noise(
     unet: Any, batch_size: int, generator: Generators, device: Any, latents: Tensor | None = None
 ) -> Tensor:
-    """Return the standard normal noise [B, C, H, W] that a network's images start from.
+    """Return the standard normal noise [B, C, H, W], or [B, C, L], that a network starts from.
 
     Args:
         unet: The network.

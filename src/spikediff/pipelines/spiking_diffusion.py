@@ -1,6 +1,6 @@
-"""Generating images with a spiking denoiser and any diffusers scheduler."""
+"""Generating images or signals with a spiking denoiser and any diffusers scheduler."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineO
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import (
     Classifier,
@@ -28,15 +29,21 @@ from spikediff.pipelines.denoising import (
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
+from spikediff.pipelines.signals import signal_output
 from spikediff.pipelines.spaces import ImageSpace, StepCallback, telling
 
 
 class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
-    """Generation: noise -> image, one network call per inference step; of a class, if it knows any.
+    """Generation: noise -> image or signal, a network call per inference step; of a class, if any.
 
     Args:
         unet: A denoiser, `unet(sample, timestep).sample`; spiking or not.
         scheduler: A diffusers scheduler that fits the noise schedule of its training.
+        signal_range: Values that a network of signals sees as -1 and 1, in the unit of the signal;
+            None where it is to answer in its own range. Images have none.
+
+    Raises:
+        UserError: There is a signal range, and the network makes images.
 
     Example:
         >>> from spikediff.models import SpikingUNet
@@ -50,9 +57,22 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
 
     model_cpu_offload_seq = "unet"
 
-    def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
+    def __init__(
+        self,
+        unet: ModelMixin,
+        scheduler: SchedulerMixin,
+        signal_range: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(signal_range=signal_range)
+        if signal_range is not None and not self.makes_signals:
+            raise UserError(f"signal_range = {tuple(signal_range)}: the network makes images")
+
+    @property
+    def makes_signals(self) -> bool:
+        """Whether what it generates are signals [B, C, L]."""
+        return getattr(self.unet.config, "dimensions", 2) == 1
 
     @torch.no_grad()
     def __call__(
@@ -71,7 +91,7 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
         classifier: Classifier | None = None,
         classifier_scale: float = 1.0,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Generate images.
+        """Generate images, or signals.
 
         Args:
             batch_size: How many; where not given, as many as seeds, latents or labels, else 1.
@@ -80,7 +100,8 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
             generator: The source of noise instead of seeds, as in diffusers.
             latents: The noise to start from [B, C, H, W], standard normal, instead of drawing it.
             eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
-            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
+            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1]. Of
+                signals: "np" or "pt", [B, C, L] in the unit of `signal_range`, not clamped.
             return_dict: False returns a tuple.
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})` after
                 every step; a "sample" in what it returns replaces x_t.
@@ -92,16 +113,20 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
             classifier_scale: How strongly it does.
 
         Returns:
-            An output whose `.images` are the images.
+            An output whose `.images` are the images or signals.
 
         Raises:
             UserError: Seeds, latents, labels and batch size contradict each other, the network
-                knows no such class, or a name is unknown.
+                knows no such class, a name is unknown, or signals are asked for as pictures.
         """
         if batch_size is None and seeds is None:
             batch_size = size_of_labels(class_labels) if latents is None else len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
+        finish = self._output(output_type)
+        if self.makes_signals and self.scheduler.config.get("clip_sample"):
+            # A signal may leave its range, where DDPM and DDIM would cut their guess of x_0 off.
+            self.scheduler.register_to_config(clip_sample=False)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         noise = first_noise(self.unet, batch_size, generator, self.device, latents)
         sample = denoise(
@@ -112,8 +137,14 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
             step_options(self.scheduler, generator, eta),
             telling(self, callback_on_step_end, ImageSpace()),
         )
-        images = OUTPUT_TYPES[output_type](sample)
+        images = finish(sample)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _output(self, output_type: str) -> Callable[[Tensor], Any]:
+        """Return what turns the last sample into what the caller asked for."""
+        if self.makes_signals:
+            return signal_output(output_type, self.config.signal_range)
+        return OUTPUT_TYPES[output_type]
 
     def _denoiser(
         self,

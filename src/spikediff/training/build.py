@@ -5,12 +5,22 @@ from typing import Any
 import torch
 
 from spikediff.data import ImageDataset, load_images
+from spikediff.errors import UserError
 from spikediff.schedulers import make_scheduler
 from spikediff.training.recipe import DataRecipe, DiffusionRecipe, OptimizerRecipe
 
 
 def build_dataset(recipe: DataRecipe, split: str = "train") -> ImageDataset:
-    """Read the images that a recipe names."""
+    """Read the images that a recipe names.
+
+    Raises:
+        UserError: There are no such images, or the recipe sets what only signals have.
+    """
+    if recipe.signal_range is not None:
+        raise UserError(
+            "data.signal_range: images have none; leave it out, or train a network of signals "
+            "(model.network: spiking_unet_1d)"
+        )
     return load_images(
         recipe.dataset,
         split,

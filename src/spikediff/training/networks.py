@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from spikediff.errors import UserError, suggestion
 from spikediff.models import SpikingUNet, SynapticCurrentUNet, ddpm_unet
 from spikediff.pipelines import SpikingDiffusionPipeline, SynapticCurrentPipeline
-from spikediff.training import autoencoders, tokens
+from spikediff.training import autoencoders, signals, tokens
 from spikediff.training.build import build_dataset
 from spikediff.training.objective import (
     Objective,
@@ -47,7 +48,7 @@ class Network:
         settings: The keys of `ModelRecipe` that the network has.
         pipeline: Makes the pipeline that samples with it: `pipeline(model, recipe, run_folder)`.
         objectives: The losses that can train it, by the recipe's `loss.name`.
-        first_weight: Name of its first convolution's weight [C_out, C_in, 3, 3], which tells the
+        first_weight: Name of its first convolution's weight [C_out, C_in, ...], which tells the
             channels of the images that a checkpoint was trained on; None where they are always 1.
         part: What the pipeline calls the network that is trained.
         data: Returns the items that it is trained on: `data(recipe, run_folder)`.
@@ -85,6 +86,15 @@ NETWORKS: dict[str, Network] = {
         sampled_by(SpikingDiffusionPipeline),
         _DENOISING,
         "stem.encode.conv.weight",
+    ),
+    "spiking_unet_1d": Network(
+        _unet(partial(SpikingUNet, dimensions=1), _SIZES + _SPIKING),
+        _SIZES + _SPIKING,
+        signals.make_signal_pipeline,
+        {"denoising": signals.signal_objective},
+        "stem.encode.conv.weight",
+        data=signals.signal_dataset,
+        preview=signals.preview_signals,
     ),
     "synaptic_current_unet": Network(
         _unet(SynapticCurrentUNet, _SIZES + _SYNAPTIC),

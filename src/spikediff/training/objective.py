@@ -59,14 +59,16 @@ class DenoisingObjective:
     Attributes:
         loss: `loss(model, schedule, x_0, timestep, eps)` -> terms by name.
         schedule: The scheduler that noises the images.
+        to_range: Turns items as they are stored into what the network sees, about [-1, 1].
     """
 
     loss: Callable[..., Mapping[str, Tensor]]
     schedule: Any
+    to_range: Callable[[Tensor], Tensor] = to_model_range
 
     def prepare(self, items: Tensor) -> Tensor:
-        """Return images in [-1, 1]."""
-        return to_model_range(items)
+        """Return images in [-1, 1], or signals in the range that the recipe names."""
+        return self.to_range(items)
 
     def draw(
         self, shape: tuple[int, ...], progress: float, generator: torch.Generator

@@ -26,6 +26,10 @@ _RULES: dict[str, Rule] = {
     "model.patch_size": _POSITIVE,
     "data.batch_size": _POSITIVE,
     "data.workers": _NOT_NEGATIVE,
+    "data.signal_range": (
+        lambda x: x is None or (len(x) == 2 and x[0] < x[1]),
+        "must be two values, the lower one first",
+    ),
     "diffusion.num_train_timesteps": _POSITIVE,
     "diffusion.beta_start": _BETA,
     "diffusion.beta_end": _BETA,

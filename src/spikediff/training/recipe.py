@@ -21,8 +21,8 @@ class ModelRecipe:
     """
 
     network: str = "spiking_unet"
-    """spiking_unet, synaptic_current_unet, vq_svae, spiking_image_decoder, fsvae; or, ordinary
-    networks, ddpm_unet and vae."""
+    """spiking_unet, spiking_unet_1d for signals, synaptic_current_unet, vq_svae,
+    spiking_image_decoder, fsvae; or, ordinary networks, ddpm_unet and vae."""
     base_channels: int = 128
     """Width of the first level."""
     channel_mult: tuple[int, ...] = (1, 2, 2, 4)
@@ -81,9 +81,10 @@ class DataRecipe:
     """Which images, at which size."""
 
     dataset: str = "digits"
-    """A name of the table of data sets, a folder of images, or hf:DATASET_ID."""
+    """A name of the table of data sets, a folder of images, or hf:DATASET_ID; of a network of
+    signals, a name of the table of signals or a .npy file."""
     image_size: int | None = None
-    """Side in pixels; the data set's own where it is not given."""
+    """Side in pixels, or samples of a signal's window; the data set's own where it is not given."""
     channels: int | None = None
     """1 or 3; the data set's own where it is not given."""
     resize_filter: str = "bilinear"
@@ -98,6 +99,8 @@ class DataRecipe:
     """Folder that holds the data sets."""
     hold_out: bool = False
     """Whether a tenth of the training split is kept from training, to choose values by later."""
+    signal_range: tuple[float, float] | None = None
+    """Values of a signal, in its unit, that the network sees as -1 and 1; images have none."""
 
 
 @dataclass(frozen=True)

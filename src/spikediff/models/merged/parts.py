@@ -14,6 +14,7 @@ from spikediff.layers import (
     nearest_upsample,
     same_size,
 )
+from spikediff.layers.dimensions import Convolution
 from spikediff.models.merged.kernels import (
     behind_average,
     composite,
@@ -23,7 +24,7 @@ from spikediff.models.merged.kernels import (
 )
 from spikediff.models.merged.synapses import RegionalSynapse, UniformSynapse
 
-Affine = nn.Conv2d | None  # the convolution of a consumer; None where it is a norm alone
+Affine = Convolution | None  # the convolution of a consumer; None where it is a norm alone
 
 
 @dataclass(frozen=True)

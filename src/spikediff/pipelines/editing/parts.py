@@ -87,7 +87,7 @@ def denoiser_of(
 def masked_images(
     image: Any,
     mask_image: Any,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     batch_size: int | None,
     seeds: Any,
     generator: Generators,

@@ -20,7 +20,7 @@ Picture = Image.Image | np.ndarray | Tensor
 _MODES = {1: "L", 3: "RGB"}  # PIL's names of the modes that a model's channels are
 
 
-def read_images(image: Picture | Sequence[Picture], shape: tuple[int, int, int]) -> Tensor:
+def read_images(image: Picture | Sequence[Picture], shape: tuple[int, ...]) -> Tensor:
     """Return pictures as [N, C, H, W] in [0, 1].
 
     Args:
@@ -33,7 +33,8 @@ def read_images(image: Picture | Sequence[Picture], shape: tuple[int, int, int])
         uint8 divided by 255 in float32; floating point as it is.
 
     Raises:
-        UserError: A picture has another size or other channels, or values outside its range.
+        UserError: A picture has another size or other channels, or values outside its range; or
+            the model makes signals.
 
     Example:
         >>> read_images(Image.new("L", (8, 8), 255), (1, 8, 8)).shape
@@ -42,6 +43,8 @@ def read_images(image: Picture | Sequence[Picture], shape: tuple[int, int, int])
     parts: Sequence[Any] = image if isinstance(image, list | tuple) else [image]
     if not parts:
         raise UserError("image: an empty list; give at least one")
+    if len(shape) != 3:
+        raise UserError("image: the network makes signals, and only images can be edited")
     channels, height, width = shape
     read = [_read(part, channels) for part in parts]
     for one in read:
@@ -95,7 +98,7 @@ def _unit(images: Tensor) -> Tensor:
     return images
 
 
-def read_mask(mask: Picture | Sequence[Picture], shape: tuple[int, int, int]) -> Tensor:
+def read_mask(mask: Picture | Sequence[Picture], shape: tuple[int, ...]) -> Tensor:
     """Return masks as booleans [N, 1, H, W], true where pixels are to be made anew.
 
     White is true, as in diffusers. PIL's grey levels and floats are cut at one half: 128 of 255, or

@@ -1,0 +1,237 @@
+"""Signals: a recording in time, cut into the windows that a network of signals sees.
+
+A recording is a row of `SIGNALS` or a `.npy` file. It keeps its own unit: what a network sees as
+-1 and 1 is said by whoever trains it (`change_range`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from spikediff.data.dataset import NO_LABEL
+from spikediff.data.files import brief
+from spikediff.errors import UserError, suggestion
+
+SPLITS = ("train", "test")
+DEFAULT_LENGTH = 128
+_PARTS = 10
+_TEST_PARTS = (3, 8)  # of ten: the fourth and the ninth tenth of the time
+
+
+@dataclass(frozen=True)
+class SignalSpec:
+    """One row of `SIGNALS`.
+
+    Args:
+        summary: what was recorded, in one line.
+        length: samples of a window when no other length is asked for.
+        read: returns the recording, float32 `[C, S]`, and where it comes from.
+    """
+
+    summary: str
+    length: int
+    read: Callable[[], tuple[Tensor, str]]
+
+
+class SignalDataset(Dataset[tuple[Tensor, int]]):
+    """All windows of one split of a recording, one for every sample that one can begin at.
+
+    The time is cut into ten equal parts. The fourth and the ninth are the test split, the others
+    the training split; no window reaches across a cut, so the splits share no sample.
+    Item `i` is `(float32 [C, L], -1)` in the recording's unit; signals have no classes.
+
+    Args:
+        name: name of the data set.
+        split: `train` or `test`.
+        recording: float32 `[C, S]`.
+        length: L.
+        origin: where the recording comes from, for reports.
+
+    Attributes:
+        channels: C.
+        image_size: L; the loop's word for the size of an item.
+        labels: None.
+        class_names: empty.
+        origin: where the recording comes from.
+
+    Raises:
+        UserError: a tenth of the recording is shorter than a window.
+
+    Example:
+        >>> sawtooth = torch.arange(80.0).view(1, 80) % 8
+        >>> test = SignalDataset("sawtooth", "test", sawtooth, length=8)
+        >>> len(test), test[0][0].tolist()
+        (2, [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]])
+    """
+
+    def __init__(
+        self, name: str, split: str, recording: Tensor, length: int, origin: str = ""
+    ) -> None:
+        samples = recording.shape[1]
+        if not 1 <= length <= samples // _PARTS:
+            raise UserError(
+                f"{name}: windows of {length} samples do not fit into a tenth of the recording, "
+                f"{samples // _PARTS} samples; choose a length from 1 to that"
+            )
+        self.name, self.split, self.origin = name, split, origin
+        self.channels, self.image_size = len(recording), length
+        self.labels: Tensor | None = None
+        self.class_names: tuple[str, ...] = ()
+        self.recording = recording
+        self._starts = [
+            start
+            for first, last in _stretches(samples, split)
+            for start in range(first, last - length + 1)
+        ]
+
+    @property
+    def num_classes(self) -> int:
+        """0: signals have no classes."""
+        return 0
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        start = self._starts[index]
+        return self.recording[:, start : start + self.image_size], NO_LABEL
+
+    def stack(self) -> Tensor:
+        """Return all windows, float32 `[N, C, L]`."""
+        return torch.stack([self[index][0] for index in range(len(self))])
+
+
+def _stretches(samples: int, split: str) -> list[tuple[int, int]]:
+    """Return where the pieces of a split begin and end; neighbouring tenths are one piece.
+
+    Example:
+        >>> _stretches(100, "train")
+        [(0, 30), (40, 80), (90, 100)]
+    """
+    cuts = [samples * part // _PARTS for part in range(_PARTS + 1)]
+    pieces: list[tuple[int, int]] = []
+    for part in range(_PARTS):
+        if (part in _TEST_PARTS) != (split == "test"):
+            continue
+        first = cuts[part]
+        if pieces and pieces[-1][1] == first:
+            first = pieces.pop()[0]
+        pieces.append((first, cuts[part + 1]))
+    return pieces
+
+
+def read_membrane() -> tuple[Tensor, str]:
+    """Read a neuron's membrane potential, in millivolts, a sample every 0.5 ms.
+
+    It is the trace of matplotlib's first logo, whose script tells scale and sampling interval. Of
+    its 12,000 samples the first and the last thousand, where the cell is at rest, are left out.
+    Matplotlib distributes the file with its code, under its licence; who recorded it from which
+    cell is not told.
+
+    Returns:
+        float32 `[1, 10000]`, and where it comes from.
+
+    Raises:
+        UserError: this matplotlib comes without its sample data.
+    """
+    from matplotlib import cbook  # lazy: takes a second
+
+    path = Path(cbook.get_sample_data("membrane.dat", asfileobj=False))
+    try:
+        volts = np.fromfile(path, np.float32)
+    except OSError as error:
+        raise UserError(
+            f"membrane: {path} cannot be read ({brief(error)}); install matplotlib from PyPI, "
+            "whose wheel holds it"
+        ) from None
+    return torch.from_numpy(volts[None, 1000:-1000] * np.float32(100.0)), "matplotlib membrane.dat"
+
+
+def read_recording(path: Path) -> tuple[Tensor, str]:
+    """Read a recording of your own.
+
+    Args:
+        path: a `.npy` file of real numbers, `[S]` or, with channels, `[C, S]`.
+
+    Returns:
+        float32 `[C, S]`, and the file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        values: NDArray[np.generic] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read as a .npy file ({brief(error)})") from None
+    values = np.atleast_2d(values)
+    if values.ndim != 2 or values.dtype.kind not in "iuf" or values.shape[0] > values.shape[1]:
+        raise UserError(
+            f"{path}: holds {values.dtype} {list(values.shape)}; save real numbers [S] or, with "
+            "channels first, [C, S]"
+        )
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: holds values that are not finite; cut or fill the gaps")
+    return torch.from_numpy(values.astype(np.float32)), str(path)
+
+
+SIGNALS: dict[str, SignalSpec] = {
+    "membrane": SignalSpec(
+        summary="a firing neuron's membrane potential in mV, 10,000 samples of 0.5 ms; comes with "
+        "matplotlib, no download",
+        length=DEFAULT_LENGTH,
+        read=read_membrane,
+    ),
+}
+
+
+def load_signals(
+    name: str,
+    split: str = "train",
+    *,
+    length: int | None = None,
+    data_dir: Path | str | None = None,
+) -> SignalDataset:
+    """Load the windows of one split of a recording.
+
+    Args:
+        name: a key of `SIGNALS`, or the path of a `.npy` file: real numbers `[S]` or `[C, S]`.
+        split: `train` or `test`.
+        length: samples of a window; None keeps the data set's own, 128 for a file.
+        data_dir: folder where the file may also lie.
+
+    Returns:
+        The windows, float32 in the recording's unit.
+
+    Raises:
+        UserError: an unknown name or split, a file that cannot be read, or a recording that is too
+            short for the windows.
+
+    Example:
+        >>> windows = load_signals("membrane", "test")
+        >>> len(windows), windows[0][0].shape
+        (1746, torch.Size([1, 128]))
+    """
+    if split not in SPLITS:
+        raise UserError(f"{name}: unknown split {split!r}; choose from {', '.join(SPLITS)}")
+    row = SIGNALS.get(name)
+    recording, origin = read_recording(_find(name, data_dir)) if row is None else row.read()
+    own = DEFAULT_LENGTH if row is None else row.length
+    return SignalDataset(name, split, recording, own if length is None else length, origin)
+
+
+def _find(name: str, data_dir: Path | str | None) -> Path:
+    """Return the file of a recording that no row lists."""
+    path = Path(name).expanduser()
+    if path.suffix != ".npy":
+        raise UserError(
+            f"unknown signal {name!r}; {suggestion(name, SIGNALS)}, or give the path of a .npy file"
+        )
+    if data_dir is None or path.is_file():
+        return path
+    return Path(data_dir).expanduser() / path

@@ -1,0 +1,62 @@
+"""Signals at the command line: train, sample, count; and what is for images only."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spikediff.cli import main
+
+TINY = [
+    *("--model.base-channels", "8", "--model.channel-mult", "1", "2", "--data.image-size", "16"),
+    *("--data.batch-size", "4", "--sampling.num-images", "2", "--threads", "1"),
+    *("--sampling.num-inference-steps", "2", "--training.steps", "3"),
+]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A finished run of three steps of the shipped recipe, made small."""
+    folder = tmp_path_factory.mktemp("signals") / "run"
+    assert main(["train", "sddpm/membrane", "--output", str(folder), *TINY]) == 0
+    return folder
+
+
+def sample(run_folder, output, *options):
+    steps = ["--num-inference-steps", "2"]
+    assert main(["sample", str(run_folder), "--output", str(output), *steps, *options]) == 0
+    return np.load(output / "signals.npy")
+
+
+def test_a_run_leaves_a_plot_of_its_signals(run_folder):
+    with Image.open(run_folder / "samples" / "step-00000003.png") as plot:
+        assert plot.width > 400
+
+
+def test_samples_are_one_array_and_a_plot(run_folder, tmp_path, capsys):
+    told = tmp_path / "told.json"
+    signals = sample(run_folder, tmp_path / "a", "--num-images", "5", "--json", str(told))
+    assert (signals.shape, signals.dtype) == ((5, 1, 16), np.float32)
+    assert "5 signals, signals.npy, signals.png" in capsys.readouterr().out
+    assert [name.rsplit("/", 1)[1] for name in json.loads(told.read_text())["files"]] == [
+        "signals.npy",
+        "signals.png",
+    ]
+    again = sample(
+        run_folder, tmp_path / "b", "--num-images", "3", "--seed", "2", "--batch-size", "2"
+    )
+    assert np.array_equal(again, signals[2:])
+
+
+def test_energy_of_signals(run_folder, tmp_path, capsys):
+    told = tmp_path / "energy.json"
+    options = ["--num-images", "1", "--num-inference-steps", "1", "--json", str(told)]
+    assert main(["energy", str(run_folder), *options]) == 0
+    assert json.loads(told.read_text())["macs"] > 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "guide"])
+def test_what_is_for_images_says_so(command, run_folder, capsys):
+    assert main([command, str(run_folder)]) == 2
+    assert "membrane: is a signal, not images" in capsys.readouterr().err
