@@ -85,7 +85,7 @@ def test_stock_pipeline_of_diffusers_takes_the_model(unet, tmp_path):
     np.testing.assert_allclose(images.images, ours.images, atol=1e-6)
 
     make(unet, "ddpm").save_pretrained(tmp_path)
-    loaded = DDPMPipeline.from_pretrained(tmp_path)
+    loaded = DDPMPipeline.from_pretrained(tmp_path, trust_remote_code=True)
     loaded.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(7)
     again = loaded(batch_size=1, generator=generator, num_inference_steps=4, output_type="np")

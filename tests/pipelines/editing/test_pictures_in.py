@@ -100,3 +100,8 @@ def test_pasting_gives_every_level_back():
     assert np.array_equal(np.array(picture), levels[0, 0].numpy())
     fine = torch.rand(1, 1, 16, 16, dtype=torch.float64)
     assert torch.equal(pasted("pt", torch.zeros(1, 1, 16, 16), fine, mask), fine)
+
+
+def test_signals_are_no_images():
+    with pytest.raises(UserError, match="only images can be edited"):
+        read_images(torch.zeros(1, 8, 8), (1, 64))
