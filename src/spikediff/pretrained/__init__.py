@@ -11,6 +11,7 @@ from spikediff.errors import UserError, suggestion
 
 PRETRAINED = {
     "digits": "SDDPM of 8x8 digits that can be asked for a digit",
+    "mnist": "SDDPM of MNIST that can be asked for a digit",
 }
 """Name -> what it is."""
 
