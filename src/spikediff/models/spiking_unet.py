@@ -94,6 +94,36 @@ class Head(nn.Module):
         return z
 
 
+class SpikingHead(nn.Module):
+    """The end that a chip can run: fire, then one convolution of spikes.
+
+    Shape: [T, B, C, H, W] -> currents [T, B, C_out, H, W].
+
+    Args:
+        channels: Channels of what enters.
+        out_channels: Channels of the estimate.
+        scaling: Makes what scales the current.
+        neuron: Makes one neuron layer; None where spikes enter.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        scaling: Scaling = nn.Identity,
+        neuron: Neuron | None = None,
+    ) -> None:
+        super().__init__()
+        self.neuron = nn.Identity() if neuron is None else neuron()
+        self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.scaling = scaling()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the currents."""
+        current: Tensor = self.scaling(over_time(self.conv, self.neuron(x)))
+        return current
+
+
 class SpikingUNet(ModelMixin, ConfigMixin):
     """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default; or SDM's.
 
@@ -118,6 +148,8 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         num_classes: K classes that an image may be asked to be of; 0 for a network without.
         patch_size: Side of the patches of pixels that the network sees as the channels of one; 2
             spares three quarters of the work. 1 is the published network.
+        spiking_head: Whether the end is one convolution of spikes, instead of SDDPM's real-valued
+            one. With it, `readout="mean"` and one level, every operation exports to NIR.
 
     Raises:
         UserError: A name is unknown, or sizes do not fit together.
@@ -147,6 +179,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         temporal_scaling: bool = False,
         num_classes: int = 0,
         patch_size: int = 1,
+        spiking_head: bool = False,
     ) -> None:
         super().__init__()
         patches = patches_of("SpikingUNet", sample_size, patch_size)
@@ -193,7 +226,9 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         )
         self.middle_blocks = nn.ModuleList([make_block(widths[-1], widths[-1]) for _ in range(2)])
         self.up_blocks = _way_up(widths, layers_per_block, skips, make_block, grow)
-        self.head = Head(widths[0], pixels * (out_channels or in_channels), make_scaling)
+        ends = (widths[0], pixels * (out_channels or in_channels), make_scaling)
+        last_neuron = make_neuron if pre_spike else None  # else spikes arrive
+        self.head = SpikingHead(*ends, last_neuron) if spiking_head else Head(*ends)
         self._initialise()
 
     @classmethod
