@@ -22,6 +22,7 @@ COMMANDS = {
     "energy": "count what an image costs, layer by layer and step by step",
     "guide": "search a scale of the thresholds that improves the images, on held-out data",
     "convert": "turn an ordinary denoiser into a spiking one, and say where it loses",
+    "export": "hand a denoiser on as NIR graphs, ONNX or torch.export",
     "info": "say what is installed, or what a model is",
     "demo": "train on real digits for a few minutes and show what comes out",
 }

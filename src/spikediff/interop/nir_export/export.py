@@ -73,7 +73,8 @@ def export_nir(
         "spiking_steps": steps,
         "dt": step,
         "readout": lowering.readout(model),
-        "input": "current of the first convolution" if first_on_host else "real numbers",
+        "first_convolution": builder.first,
+        "first_convolution_by": "host" if first_on_host else "graph",
     }
     if lowering.depends_on_time:
         facts["timestep"] = float(torch.as_tensor(timestep))
@@ -109,9 +110,9 @@ def to_nir(
         >>> to_nir(SpikingUNet(8, 1, base_channels=8, channel_mult=(1,)).eval(), timestep=10)
         Traceback (most recent call last):
         ...
-        spikediff.errors.UserError: SpikingUNet: NIR cannot express 2 of its layers: [1] head (Head): \
-Swish of real numbers; train with spiking_head: true; [2] readout (decayed_sum): weights that \
-differ by spiking step; train with readout: mean
+        spikediff.errors.UserError: SpikingUNet: NIR cannot express 2 of its layers \
+(--format onnx and torch can): [1] head (Head): Swish of real numbers; train with spiking_head: \
+true; [2] readout (decayed_sum): weights that differ by spiking step; train with readout: mean
 
     Reference: Pedersen et al., "Neuromorphic intermediate representation", Nature Communications
     2024.

@@ -47,11 +47,13 @@ class GraphBuilder:
 
     Attributes:
         host: Tensors that the host needs, by name.
+        first: Name of the convolution that sees the real-valued input.
     """
 
     def __init__(self, nir: Any, dt: float, first_on_host: bool) -> None:
         self.dt = dt
         self.host: dict[str, Tensor] = {}
+        self.first = ""
         self._nir = nir
         self._first_on_host = first_on_host
         self._nodes: dict[str, Any] = {}
@@ -66,6 +68,7 @@ class GraphBuilder:
             kernel: The convolution.
             shape: [C, H, W] of the input.
         """
+        self.first = name
         if not self._first_on_host:
             return self.conv(name, kernel, self._input(shape))
         self._dtype = kernel.weight.dtype
@@ -86,9 +89,7 @@ class GraphBuilder:
         widths = widths or [len(kernel.bias)]
         rows = [kernel] if len(widths) == 1 else kernel.split(widths)
         places = _numbered(name, len(widths), "to")
-        return [
-            self._conv_to(place, row, parts) for place, row in zip(places, rows, strict=True)
-        ]
+        return [self._conv_to(place, row, parts) for place, row in zip(places, rows, strict=True)]
 
     def _conv_to(self, name: str, kernel: Kernel, parts: Parts) -> Signal:
         """Return the current as one signal: the sum over the parts."""

@@ -75,9 +75,7 @@ def _stem(graph: GraphBuilder, stem: Any, shape: tuple[int, ...]) -> Parts:
     return graph.fire("stem.last_neuron", stem.last_neuron, current)
 
 
-def _step(
-    graph: GraphBuilder, name: str, block: nn.Module, x: Parts, embedding: Tensor
-) -> Parts:
+def _step(graph: GraphBuilder, name: str, block: nn.Module, x: Parts, embedding: Tensor) -> Parts:
     """Return what a block answers."""
     if isinstance(block, Downsample):
         return _downsample(graph, name, block, x)
@@ -90,9 +88,7 @@ def _step(
         return _plus_shortcut(graph, name, block, h, x)
     h = _conv_norm(graph, f"{name}.synapse1", block.synapse1, x, bias)
     h = graph.fire(f"{name}.neuron1", block.neuron1, h)
-    return graph.fire(
-        f"{name}.neuron2", block.neuron2, _plus_shortcut(graph, name, block, h, x)
-    )
+    return graph.fire(f"{name}.neuron2", block.neuron2, _plus_shortcut(graph, name, block, h, x))
 
 
 def _plus_shortcut(

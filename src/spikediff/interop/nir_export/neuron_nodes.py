@@ -1,7 +1,7 @@
 r"""Our neurons in NIR's words.
 
-NIR's leaky neuron is $\tau \dot v = (v_{leak} - v) + r I$; it fires at $v > v_{threshold}$, and then
-$v = v_{reset}$. A step of Euler's method of length dt gives
+NIR's leaky neuron is $\tau \dot v = (v_{leak} - v) + r I$; it fires at $v > v_{threshold}$, and
+then $v = v_{reset}$. A step of Euler's method of length dt gives
 
     u[n] = v_leak + (1 - dt/tau) (v[n-1] - v_leak) + (dt/tau) r I[n]
 
@@ -72,7 +72,10 @@ def neuron_problem(neuron: NeuronLayer) -> tuple[str, str] | None:
     """Return why NIR has no such neuron, and what to do; None where it has."""
     dynamics = neuron.dynamics
     if dynamics.v_negative is not None:
-        return "NIR has no negative spikes", "convert with --spikes binary, or train with neuron lif"
+        return (
+            "NIR has no negative spikes",
+            "convert with --spikes binary, or train with neuron lif",
+        )
     if dynamics.v_reset is None:
         return "NIR knows the hard reset only", "train with neuron_options v_reset: 0.0"
     if dynamics.v_init not in (None, dynamics.v_rest):

@@ -54,9 +54,10 @@ class Offence(NamedTuple):
 
 Judgement = tuple[str, str]  # reason and remedy
 
-_ONE_LEVEL = "make the network of one level (channel_mult: [1]), or export to onnx or torch"
-_ORDINARY = "train a spiking network, or export to onnx or torch"
-_TIMESTEP = "use a SpikingUNet, whose timestep is a bias, or export to onnx or torch"
+_ONE_LEVEL = "train with one level, channel_mult: [1]"
+_OTHER_FORMAT = "export to onnx or torch"
+_SPIKING = "train a spiking network"
+_TIMESTEP = "train a spiking_unet, whose timestep is a bias"
 
 REFUSED: Mapping[type[nn.Module], Judgement] = {
     Head: ("Swish of real numbers", "train with spiking_head: true"),
@@ -66,11 +67,11 @@ REFUSED: Mapping[type[nn.Module], Judgement] = {
     BernoulliLatent: ("random draws", "export the latent's samples as input; NIR draws nothing"),
     VectorQuantiser: ("the nearest of codes", "export the second stage, the decoder of tokens"),
     SpikeFeature: ("a read-out inside the network", "export the second stage"),
-    nn.ConvTranspose2d: ("transposed convolution", "export to onnx or torch"),
-    nn.ConvTranspose1d: ("transposed convolution", "export to onnx or torch"),
-    nn.SiLU: ("Swish of real numbers", _ORDINARY),
-    nn.ReLU: ("a rectifier of real numbers", _ORDINARY),
-    nn.GroupNorm: ("statistics of the single image", _ORDINARY),
+    nn.ConvTranspose2d: ("transposed convolution", _OTHER_FORMAT),
+    nn.ConvTranspose1d: ("transposed convolution", _OTHER_FORMAT),
+    nn.SiLU: ("Swish of real numbers", _SPIKING),
+    nn.ReLU: ("a rectifier of real numbers", _SPIKING),
+    nn.GroupNorm: ("statistics of the single image", _SPIKING),
     nn.MaxPool2d: ("a maximum", "train with a convolution of stride 2"),
 }
 # What a walk takes apart, or what it folds; layers below the former are judged by themselves.
@@ -108,7 +109,8 @@ def check_expressible(model: nn.Module) -> None:
     if found:
         rows = "; ".join(f"[{number}] {row}" for number, row in enumerate(found, start=1))
         raise UserError(
-            f"{type(model).__name__}: NIR cannot express {len(found)} of its layers: {rows}"
+            f"{type(model).__name__}: NIR cannot express {len(found)} of its layers "
+            f"(--format onnx and torch can): {rows}"
         )
 
 
@@ -157,13 +159,13 @@ def _judge(module: nn.Module) -> Judgement | None:
     if isinstance(module, TemporalScaling) and not _is_constant(module):
         return "factors that differ by spiking step", "train without temporal_scaling"
     if isinstance(module, SynapticResampling) and module.resize is nearest_upsample:
-        return "nearest upsampling", _TIMESTEP
+        return "nearest upsampling", _ONE_LEVEL
     if isinstance(module, nn.Conv2d) and not _is_plain(module):
-        return "a convolution with groups, or zeros of other widths", "export to onnx or torch"
+        return "a convolution with groups, or zeros of other widths", _OTHER_FORMAT
     known = (*TAKEN_APART, *EXPRESSED, TemporalScaling)
     if isinstance(module, known) or any(True for _ in module.children()):
         return None
-    return f"no node for {type(module).__name__}", "export to onnx or torch"
+    return f"no node for {type(module).__name__}", _OTHER_FORMAT
 
 
 def _is_constant(scaling: TemporalScaling) -> bool:
