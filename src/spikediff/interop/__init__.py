@@ -1,4 +1,4 @@
-"""Other people's formats: the authors' checkpoints, and (later) NIR and diffusers U-Nets."""
+"""Other people's formats: the authors' checkpoints, NIR graphs, ONNX and torch.export."""
 
 from spikediff.interop.authors import SYSTEMS, load_authors_checkpoint
 
