@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def environment():
-    """Return the variables of a process that has the readers; install them if they are not there."""
+    """Return the variables of a process that has the readers, which are installed once."""
     ready = PEERS / ".ready"
     if not ready.is_file():
         wanted = ["--no-deps", "--target", str(PEERS), "-r", str(HERE / "nir_peers.txt")]

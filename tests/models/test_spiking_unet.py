@@ -253,10 +253,10 @@ def test_a_spiking_head_reads_spikes_and_nothing_else(block):
             module.register_forward_pre_hook(lambda m, inputs: seen.append((m, inputs[0])))
     with torch.no_grad():
         estimate = model(torch.randn(2, 1, 8, 8), 10).sample
+    if block == "plain":  # then every convolution but the first sees spikes alone
+        assert all(set(x.unique().tolist()) <= {0.0, 1.0} for _, x in seen[1:])
     last, spikes = seen[-1]
     assert last is model.head.conv
     assert set(spikes.unique().tolist()) == {0.0, 1.0}
     rate = spikes.view(4, 2, *spikes.shape[1:]).mean(0)  # [T*B, ...] -> [B, ...]
     torch.testing.assert_close(estimate, last(rate))  # linear, so the mean may come first
-    if block == "plain":  # then every convolution but the first sees spikes alone
-        assert all(set(x.unique().tolist()) <= {0.0, 1.0} for _, x in seen[1:])
