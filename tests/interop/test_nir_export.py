@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from spikediff.cli import main
 from spikediff.errors import UserError
 from spikediff.interop.nir_export import export_nir, to_nir, write_nir
+from spikediff.interop.nir_export.files import host_duties
 from spikediff.interop.nir_export.neuron_nodes import neuron_node
 from spikediff.layers import TemporalScaling
 from spikediff.models import SpikingImageDecoder, SpikingUNet
@@ -124,6 +125,32 @@ def test_the_decoder_of_tokens(source, tmp_path):
         rows = exported.host["embedding"][tokens].movedim(-1, 1)
         assert torch.equal(rows, x)
     assert_same(model, exported, x, estimate, spikes, tmp_path)
+
+
+def test_classes_and_patches(tmp_path):
+    model = unet(block="plain", num_classes=3, patch_size=2)
+    with torch.no_grad():
+        model.class_embedding.table.weight.normal_(generator=torch.Generator().manual_seed(2))
+    x = torch.rand(1, 2, 6, 6, dtype=torch.float64) * 2 - 1
+    estimate, spikes = spikes_of(model, x, 400, torch.tensor([1]))
+    exported = export_nir(model, 400, class_label=1)
+    patches = F.pixel_unshuffle(x, 2)
+    graph = through_a_file(exported.graph, tmp_path)
+    ran = nir_interpreter.run(graph, patches, 3, exported.facts["dt"])
+    assert torch.equal(ran["up_blocks.1.neuron2"], spikes["up_blocks.1.neuron2"])
+    torch.testing.assert_close(F.pixel_shuffle(ran["output"].mean(0), 2), estimate)
+    other = nir_interpreter.run(to_nir(model, 400, class_label=2), patches, 3, 1e-4)
+    assert not torch.equal(other["output"], ran["output"])
+    duties = " ".join(host_duties(exported.facts, exported.host))
+    assert "pixel_unshuffle" in duties
+    assert "pixel_shuffle" in duties
+    tokens, model = torch.randint(9, (1, 4, 4)), decoder(num_classes=3)
+    estimate, spikes = spikes_of(model, tokens, None, torch.tensor([2]))
+    exported = export_nir(model, sample_size=4, class_label=2)
+    vectors = exported.host["embedding"][tokens].movedim(-1, 1)
+    assert_same(model, exported, vectors, estimate, spikes, tmp_path)
+    with pytest.raises(UserError, match="trained without classes"):
+        to_nir(decoder(), sample_size=4, class_label=2)
 
 
 def test_a_skip_that_is_cut_where_its_channels_come_from(tmp_path):

@@ -28,6 +28,8 @@ class ExportOptions:
     """Of nir: length of a spiking step; 1e-4 s, or 1 without a leak, where it is not given."""
     first_convolution: Literal["graph", "host"] = "graph"
     """Of nir: whether the graph or the host computes the convolution of real numbers."""
+    class_label: int | None = None
+    """Of nir: the class that the images shall be of, if the network knows some."""
     json: Path | None = None
     """Also write what was done, for a program to read."""
 
@@ -59,6 +61,7 @@ def _check(options: ExportOptions) -> None:
         "--num-inference-steps": options.num_inference_steps,
         "--scheduler": options.scheduler,
         "--dt": options.dt,
+        "--class-label": options.class_label,
     }
     for name in (name for name, value in given.items() if value is not None):
         raise UserError(f"{name}: of --format nir only; {options.format} takes any timestep")
@@ -89,6 +92,7 @@ def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict
         sample_size=size,
         dt=options.dt,
         first_on_host=options.first_convolution == "host",
+        class_label=options.class_label,
     )
     files = {step["file"] for step in index["steps"]}
     print(

@@ -40,6 +40,7 @@ def export_nir(
     sample_size: int | Shape | None = None,
     dt: float | None = None,
     first_on_host: bool = False,
+    class_label: int | None = None,
 ) -> Exported:
     """Turn a denoiser at one timestep into a NIR graph, and say what the host does around it.
 
@@ -52,6 +53,7 @@ def export_nir(
             we know: 1e-4, or 1 for neurons without a leak, where it is not given.
         first_on_host: Whether the host computes the first convolution, of real numbers; the graph
             then starts at its current.
+        class_label: The class that the images shall be of; None for no class.
 
     Raises:
         UserError: The package nir is missing, the model is in training mode, an argument is
@@ -65,7 +67,8 @@ def export_nir(
         raise UserError(f"{type(model).__name__}: give the timestep that the graph is made for")
     size, step = _size(model, sample_size), _step_length(model, dt)
     builder = GraphBuilder(import_extra("nir", "nir"), step, first_on_host)
-    answer = lowering.walk(builder, model, size, timestep)
+    label = None if class_label is None else torch.tensor([class_label])
+    answer = lowering.walk(builder, model, size, timestep, label)
     steps = int(model.config.spiking_steps)  # type: ignore[union-attr, arg-type]
     facts: dict[str, Any] = {
         "made_by": f"spikediff {__version__}",
@@ -76,7 +79,10 @@ def export_nir(
         "first_convolution": builder.first,
         "first_convolution_by": "host" if first_on_host else "graph",
     }
+    if class_label is not None:
+        facts["class_label"] = class_label
     if lowering.depends_on_time:
+        facts["patch_size"] = int(model.config.patch_size)  # type: ignore[union-attr, arg-type]
         facts["timestep"] = float(torch.as_tensor(timestep))
     return Exported(builder.finish(answer, facts), builder.host, facts)
 
@@ -88,6 +94,7 @@ def to_nir(
     sample_size: int | Shape | None = None,
     dt: float | None = None,
     first_on_host: bool = False,
+    class_label: int | None = None,
 ) -> Any:
     """Return a denoiser at one timestep as a `nir.NIRGraph`.
 
@@ -101,6 +108,7 @@ def to_nir(
         sample_size: Height and width of the input.
         dt: Length of a spiking step.
         first_on_host: Whether the graph starts behind the first convolution.
+        class_label: The class, of a network that knows some.
 
     Raises:
         UserError: See `export_nir`.
@@ -118,7 +126,12 @@ true; [2] readout (decayed_sum): weights that differ by spiking step; train with
     2024.
     """
     return export_nir(
-        model, timestep, sample_size=sample_size, dt=dt, first_on_host=first_on_host
+        model,
+        timestep,
+        sample_size=sample_size,
+        dt=dt,
+        first_on_host=first_on_host,
+        class_label=class_label,
     ).graph
 
 

@@ -26,6 +26,7 @@ def write_nir(
     sample_size: int | Shape | None = None,
     dt: float | None = None,
     first_on_host: bool = False,
+    class_label: int | None = None,
 ) -> dict[str, Any]:
     """Write a graph for every network call of a generation, and an index of them.
 
@@ -37,6 +38,7 @@ def write_nir(
         sample_size: See `export_nir`, as the others.
         dt: Length of a spiking step.
         first_on_host: Whether the host computes the first convolution.
+        class_label: The class that the images shall be of.
 
     Returns:
         The index, as it stands in `index.json`.
@@ -54,7 +56,12 @@ def write_nir(
         name = f"timestep_{timestep:g}.nir" if timed else "network.nir"
         if name not in exported:
             exported[name] = export_nir(
-                model, timestep, sample_size=sample_size, dt=dt, first_on_host=first_on_host
+                model,
+                timestep,
+                sample_size=sample_size,
+                dt=dt,
+                first_on_host=first_on_host,
+                class_label=class_label,
             )
             folder.mkdir(parents=True, exist_ok=True)
             nir.write(folder / name, exported[name].graph)
@@ -108,21 +115,25 @@ def host_duties(facts: Mapping[str, Any], host: Mapping[str, Any]) -> list[str]:
         facts: Those of `Exported`.
         host: Tensors of the host, by name.
     """
-    steps, duties = facts["spiking_steps"], []
+    steps, patch, duties = facts["spiking_steps"], facts.get("patch_size", 1), []
     if "embedding" in host:
         duties.append("look up the tokens' vectors in the tensor embedding: [h, w] -> [C, h, w]")
     else:
         duties.append("scale the sample as the scheduler says (scale_model_input)")
+    if patch > 1:
+        duties.append(f"make channels of its patches of {patch} pixels (pixel_unshuffle)")
     if facts["first_convolution_by"] == "host":
         name = facts["first_convolution"]
         duties.append(
-            f"convolve it with {name}.weight and {name}.bias; zeros round it keep its size"
+            f"convolve it with {name}.weight and {name}.bias; zeros round it keep the size"
         )
+    back = [f"make patches of {patch} pixels of its channels (pixel_shuffle)"] if patch > 1 else []
     return [
         *duties,
         "set all membranes to 0",
         f"give the graph the same input at {steps} spiking steps",
         "add up its outputs, each times its number in readout_weights: the estimate",
+        *back,
         "make a step of the scheduler with the estimate",
     ]
 

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from spikediff.interop.nir_export.graph import GraphBuilder, Parts
 from spikediff.interop.nir_export.kernels import fold
-from spikediff.layers import ConvNorm, Downsample, PlainBlock, PreSpikeBlock, SpikingLayer
+from spikediff.layers import (
+    ConvNorm,
+    Downsample,
+    PlainBlock,
+    PreSpikeBlock,
+    SpikingLayer,
+    embed_classes,
+)
 from spikediff.models import SpikingImageDecoder, SpikingUNet
 
 Shape = tuple[int, int]
@@ -18,21 +25,26 @@ class Lowering(NamedTuple):
     """How a class of networks becomes a graph.
 
     Attributes:
-        walk: Adds nodes for a network, an image size and a timestep; returns what it answers at
-            every spiking step.
+        walk: Adds nodes for a network, an input size, a timestep and a class label [1] or None;
+            returns what it answers at every spiking step.
         readout: Name of what turns those currents into the estimate.
         depends_on_time: Whether its weights are others at another timestep.
     """
 
-    walk: Callable[[GraphBuilder, Any, Shape, Any], Parts]
+    walk: Callable[[GraphBuilder, Any, Shape, Any, Tensor | None], Parts]
     readout: Callable[[Any], str]
     depends_on_time: bool
 
 
 def _walk_decoder(
-    graph: GraphBuilder, model: SpikingImageDecoder, size: Shape, _timestep: object
+    graph: GraphBuilder,
+    model: SpikingImageDecoder,
+    size: Shape,
+    _timestep: object,
+    label: Tensor | None,
 ) -> Parts:
-    """`last(cat(layers(x), layers[0](x)))`; the embedding of tokens is the host's."""
+    """`last(cat(layers(x), layers[0](x)))`; tokens and class become vectors on the host."""
+    classes = embed_classes(model.class_embedding, label)  # [1, C], or 0
     layers: Sequence[SpikingLayer] = list(model.layers)  # type: ignore[arg-type]
     first = layers[0]
     assert isinstance(first.synapse, nn.Conv2d)
@@ -45,14 +57,18 @@ def _walk_decoder(
         current = graph.conv(f"layers.{number}.synapse", kernel, spikes)
         spikes = graph.fire(f"layers.{number}.neuron", layer.neuron, current)
     if "embedding" in dict(model.named_children()):
-        graph.host["embedding"] = model.embedding.weight.detach()
+        graph.host["embedding"] = (model.embedding.weight + classes).detach()
     return graph.conv("last", fold(model.last), [*spikes, *early])
 
 
-def _walk_unet(graph: GraphBuilder, model: SpikingUNet, size: Shape, timestep: Any) -> Parts:
-    """The U-Net without a change of size upwards; the timestep is a bias in every block."""
+def _walk_unet(
+    graph: GraphBuilder, model: SpikingUNet, size: Shape, timestep: Any, label: Tensor | None
+) -> Parts:
+    """The U-Net without a change of size upwards; timestep and class are a bias in every block."""
     embedding = model.time_embedding(torch.as_tensor(timestep, device=model.device).reshape(-1))
-    h = _stem(graph, model.stem, (model.config.in_channels, *size))
+    embedding = embedding + embed_classes(model.class_embedding, label)
+    channels = model.stem.encode.conv.in_channels  # those of a patch
+    h = _stem(graph, model.stem, (channels, *(side // model.config.patch_size for side in size)))
     skips = [h]
     for number, block in enumerate(model.down_blocks):
         h = _step(graph, f"down_blocks.{number}", block, h, embedding)

@@ -11,6 +11,7 @@ from spikediff.interop.nir_export.networks import LOWERINGS
 from spikediff.interop.nir_export.neuron_nodes import neuron_problem
 from spikediff.layers import (
     BernoulliLatent,
+    ClassEmbedding,
     ConvNorm,
     Downsample,
     PlainBlock,
@@ -91,6 +92,7 @@ EXPRESSED = (
     nn.BatchNorm2d,
     nn.BatchNorm1d,
     nn.Identity,
+    ClassEmbedding,
     nn.Embedding,
     nn.Linear,
     ThresholdNorm,
