@@ -51,7 +51,7 @@ def write_nir(
     timesteps = [float(t) for t in scheduler.timesteps]
     timed = type(model) not in LOWERINGS or LOWERINGS[type(model)].depends_on_time
     exported: dict[str, Exported] = {}
-    steps = []
+    steps: list[dict[str, Any]] = []
     for call, timestep in enumerate(timesteps):
         name = f"timestep_{timestep:g}.nir" if timed else "network.nir"
         if name not in exported:

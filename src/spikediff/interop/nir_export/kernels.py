@@ -34,13 +34,13 @@ class Kernel:
 
     def split(self, widths: Sequence[int]) -> list["Kernel"]:
         """Return a kernel for each part of the result, which has so many channels."""
-        weights = self.weight.split(list(widths))
-        biases = self.bias.split(list(widths))
+        weights = torch.split(self.weight, list(widths))
+        biases = torch.split(self.bias, list(widths))
         return [replace(self, weight=w, bias=b) for w, b in zip(weights, biases, strict=True)]
 
     def split_inputs(self, widths: Sequence[int]) -> list["Kernel"]:
         """Return a kernel for each part of the input; the first has the bias of the sum."""
-        weights = self.weight.split(list(widths), dim=1)
+        weights = torch.split(self.weight, list(widths), dim=1)
         nothing = torch.zeros_like(self.bias)
         first = replace(self, weight=weights[0])
         return [first, *(replace(self, weight=w, bias=nothing) for w in weights[1:])]
