@@ -55,7 +55,7 @@ def export_program(
     if model.training:
         raise UserError("export needs the norms' running statistics; call `.eval()` first")
     traced = _Estimate(with_plain_neurons(model) if plain else model).eval()
-    batch = {0: torch.export.Dim("batch", min=1)}
+    batch = {0: torch.export.Dim("batch")}
     sample = _example(model, sample_size)
     with using("reference"):
         return torch.export.export(
