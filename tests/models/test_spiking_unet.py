@@ -239,3 +239,24 @@ def test_images_that_do_not_fit_are_told():
         model(torch.randn(1, 3, 8, 8), 0)
     with pytest.raises(UserError, match="not divisible by 2"):
         model(torch.randn(1, 1, 9, 8), 0)
+
+
+@pytest.mark.parametrize("block", ["plain", "pre_spike"])
+def test_a_spiking_head_reads_spikes_and_nothing_else(block):
+    options = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1,)}
+    model = SpikingUNet(**options, block=block, spiking_head=True, readout="mean").eval()
+    seen = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.bias.data.fill_(0.7)
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(lambda m, inputs: seen.append((m, inputs[0])))
+    with torch.no_grad():
+        estimate = model(torch.randn(2, 1, 8, 8), 10).sample
+    if block == "plain":  # then every convolution but the first sees spikes alone
+        assert all(set(x.unique().tolist()) <= {0.0, 1.0} for _, x in seen[1:])
+    last, spikes = seen[-1]
+    assert last is model.head.conv
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    rate = spikes.view(4, 2, *spikes.shape[1:]).mean(0)  # [T*B, ...] -> [B, ...]
+    torch.testing.assert_close(estimate, last(rate))  # linear, so the mean may come first

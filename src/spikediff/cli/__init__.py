@@ -30,6 +30,7 @@ COMMANDS = {
     "convert": "turn an ordinary denoiser into a spiking one, and say where it loses",
     "import": "turn a checkpoint of the papers' authors into a pipeline",
     "push": "put a model on the Hugging Face Hub, with a card made from its run",
+    "export": "hand a denoiser on as NIR graphs, ONNX or torch.export",
     "info": "say what is installed, or what a model is",
     "demo": "train on real digits for a few minutes and show what comes out",
 }

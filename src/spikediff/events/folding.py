@@ -33,7 +33,7 @@ def _fold_pair(module: nn.Module, synapse: str) -> Tensor | None:
         return None
     if not isinstance(after, nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm):
         return None
-    gain, offset = _affine(after)
+    gain, offset = norm_affine(after)
     axis = 1 if isinstance(linear, nn.ConvTranspose2d) else 0
     shape = [1] * linear.weight.dim()
     shape[axis] = -1
@@ -45,7 +45,7 @@ def _fold_pair(module: nn.Module, synapse: str) -> Tensor | None:
     return gain
 
 
-def _affine(norm: nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm) -> tuple[Tensor, Tensor]:
+def norm_affine(norm: nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm) -> tuple[Tensor, Tensor]:
     """Return what a norm in evaluation multiplies by and adds [C], float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -1,4 +1,4 @@
-"""Other people's formats: the authors' checkpoints, as models and as whole pipelines."""
+"""Other formats: the authors' checkpoints as models and pipelines; NIR, ONNX and torch.export."""
 
 from spikediff.interop.authors import SYSTEMS, load_authors_checkpoint
 from spikediff.interop.pipelines import load_authors_pipeline

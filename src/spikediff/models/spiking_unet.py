@@ -104,6 +104,38 @@ class Head(nn.Module):
         return z
 
 
+class SpikingHead(nn.Module):
+    """The end that a chip can run: fire, then one convolution of spikes.
+
+    Shape: [T, B, C, H, W] -> currents [T, B, C_out, H, W].
+
+    Args:
+        channels: Channels of what enters.
+        out_channels: Channels of the estimate.
+        scaling: Makes what scales the current.
+        neuron: Makes one neuron layer; None where spikes enter.
+        dimensions: 2 for images, 1 for signals.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        scaling: Scaling = nn.Identity,
+        neuron: Neuron | None = None,
+        dimensions: int = 2,
+    ) -> None:
+        super().__init__()
+        self.neuron = nn.Identity() if neuron is None else neuron()
+        self.conv = CONVOLUTIONS[dimensions](channels, out_channels, 3, padding=1)
+        self.scaling = scaling()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the currents."""
+        current: Tensor = self.scaling(over_time(self.conv, self.neuron(x)))
+        return current
+
+
 class SpikingUNet(ModelMixin, ConfigMixin):
     """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default; or SDM's.
 
@@ -130,6 +162,8 @@ class SpikingUNet(ModelMixin, ConfigMixin):
             spares three quarters of the work. 1 is the published network.
         dimensions: 2 for images [B, C, H, W]; 1 for signals [B, C, L], whose convolutions have 3
             taps instead of 3x3.
+        spiking_head: Whether the end is one convolution of spikes, instead of SDDPM's real-valued
+            one. With it, `readout="mean"` and one level, every operation exports to NIR.
 
     Raises:
         UserError: A name is unknown, or sizes do not fit together.
@@ -163,6 +197,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         num_classes: int = 0,
         patch_size: int = 1,
         dimensions: int = 2,
+        spiking_head: bool = False,
     ) -> None:
         super().__init__()
         check_dimensions("SpikingUNet", dimensions, patch_size)
@@ -213,7 +248,12 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         self.middle_blocks = nn.ModuleList([make_block(widths[-1], widths[-1]) for _ in range(2)])
         self.up_blocks = _way_up(widths, layers_per_block, skips, make_block, grow)
         channels = pixels * (out_channels or in_channels)
-        self.head = Head(widths[0], channels, make_scaling, dimensions)
+        last_neuron = make_neuron if pre_spike else None  # else spikes arrive
+        self.head = (
+            SpikingHead(widths[0], channels, make_scaling, last_neuron, dimensions)
+            if spiking_head
+            else Head(widths[0], channels, make_scaling, dimensions)
+        )
         self._initialise()
 
     @classmethod

@@ -33,7 +33,10 @@ Preview = Callable[[DiffusionPipeline, Recipe, Any], list[Image.Image]]
 
 _SIZES = ("base_channels", "channel_mult", "layers_per_block", "dropout")
 _NEURONS = ("spiking_steps", "neuron", "neuron_options")
-_SPIKING = (*_NEURONS, "block", "readout", "temporal_scaling", "num_classes", "patch_size")
+_SPIKING = (
+    *(*_NEURONS, "block", "readout", "temporal_scaling"),
+    *("num_classes", "patch_size", "spiking_head"),
+)
 _SYNAPTIC = (*_NEURONS, "residual_alpha", "spiking_stem", "spiking_resampling", "num_classes")
 _ORDINARY = ("attention", "num_classes")
 _DENOISING: dict[str, MakeObjective] = {"denoising": denoising_objective}

@@ -47,6 +47,8 @@ class ModelRecipe:
     """Classes that the network can be asked for, as many as the data set has; 0 for none."""
     patch_size: int = 1
     """Side of the patches that spiking_unet sees as one pixel; 2 spares most of the work."""
+    spiking_head: bool = False
+    """Whether spiking_unet ends in one convolution of spikes, which exports to NIR."""
     attention: bool = False
     """Whether the middle of ddpm_unet attends to itself."""
     residual_alpha: float = 1.0
