@@ -3,7 +3,7 @@
     python benchmarks/choose_sampler.py RUN --data-dir DIR --feature-weights WEIGHTS \
         --num-samples 512 --json FILE SOLVER:STEPS[:SPACING[:GUIDANCE]] ...
 
-SPACING is `own`, `karras`, `trailing` or `linspace`. The reference is not the test split, so the
+SPACING is `own`, `trailing` or `linspace`. The reference is not the test split, so the
 choice may be used in the table of results. Image k has seed 50,000 + k and class k modulo K.
 """
 
@@ -27,10 +27,15 @@ SEED, BATCH = 50_000, 64
 FEATURES_BATCH = 256  # of the published mode, whose norms see a batch
 SPACINGS: dict[str, dict[str, Any]] = {
     "own": {},
-    "karras": {"use_karras_sigmas": True},
     "trailing": {"timestep_spacing": "trailing"},
     "linspace": {"timestep_spacing": "linspace"},
 }
+
+
+def parts_of(sampler: str) -> list[str]:
+    """Return solver, steps, spacing and guidance, as typed or by default."""
+    typed, default = sampler.split(":"), ["own", "20", "own", ""]
+    return [*typed, *default[len(typed) :]]
 
 
 def images_of(pipe: Any, steps: int, guidance: float | None, count: int) -> Tensor:
@@ -70,7 +75,7 @@ def main() -> None:
     reference = moments_of(network, held_out)
     rows = []
     for text in args.samplers:
-        solver, steps, spacing, guidance = [*text.split(":"), "own", ""][:4]
+        solver, steps, spacing, guidance = parts_of(text)
         pipe = load_pipeline(find_source(args.source), solver, event_driven=True)
         pipe.set_progress_bar_config(disable=True)
         pipe.scheduler = type(pipe.scheduler).from_config(
