@@ -11,6 +11,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.taps import convolution_taps, transposed_taps
+from spikediff.events.weights import EventWeights, Precision, event_weights
 from spikediff.layers.time import unfold_time
 from spikediff.native import library_of, pointer
 
@@ -43,31 +44,6 @@ class Geometry(ctypes.Structure):
     ]
 
 
-def event_weights(weight: Tensor, segments: tuple[int, ...]) -> Tensor:
-    """Return a kernel as the C code reads it: [blocks, h, w, slots, block], zero where nothing is.
-
-    Args:
-        weight: [C_out, C, h, w].
-        segments: How the channels C lie in the words of the spikes (`PackedSpikes.segments`).
-    """
-    block = library_of().synapse_block()
-    if len(segments) > 1:  # leave room where a segment does not fill its last word
-        slots = slots_of(segments)
-        apart = weight.new_zeros(len(weight), int(slots[-1]) + 1, *weight.shape[2:])
-        apart[:, slots] = weight.detach()
-        weight = apart
-    out_channels, slot_count, height, width = weight.shape
-    blocks = torch.empty(-(-out_channels // block), height, width, slot_count, block)
-    kernel = weight.detach().contiguous(memory_format=torch.channels_last)
-    library_of().weights_to_blocks(
-        pointer(kernel),
-        pointer(blocks),
-        *(c_int64(n) for n in (out_channels, height * width, slot_count)),
-        c_int(torch.get_num_threads()),
-    )
-    return blocks
-
-
 def kernel_of(blocks: Tensor, out_channels: int, segments: tuple[int, ...]) -> Tensor:
     """Return the kernel [C_out, C, h, w], channels-last, whose gradient came in blocks."""
     _, height, width, slot_count, _ = blocks.shape
@@ -84,7 +60,7 @@ def kernel_of(blocks: Tensor, out_channels: int, segments: tuple[int, ...]) -> T
 
 def event_driven(
     spikes: PackedSpikes,
-    weights: Tensor,
+    weights: EventWeights,
     bias: Tensor | None,
     channels: int,
     rows: Tensor,
@@ -101,8 +77,8 @@ def event_driven(
         columns: The same along the width.
     """
     steps, batch, height, width, _ = spikes.words.shape
-    blocks, taps_y, taps_x, slots, block = weights.shape
-    padded = weights.new_zeros(blocks * block)
+    blocks, taps_y, taps_x, slots, block = weights.rows.shape
+    padded = torch.zeros(blocks * block)
     if bias is not None:
         padded[:channels] = bias
     out = torch.empty(steps * batch, len(rows), len(columns), channels)
@@ -122,7 +98,9 @@ def event_driven(
     )
     failed = library_of().synapse_forward(
         pointer(spikes.words.contiguous()),
-        pointer(weights),
+        pointer(weights.rows),
+        c_int(weights.bits),
+        pointer(weights.scales),
         pointer(padded),
         pointer(out),
         byref(geometry),
@@ -199,8 +177,11 @@ class EventConv2d(nn.Module):
     Shape: [T*B, C_in, H, W] -> [T*B, C_out, H', W'], channels-last.
     """
 
-    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    def __init__(
+        self, conv: nn.Conv2d | nn.ConvTranspose2d, precision: Precision = "float32"
+    ) -> None:
         super().__init__()
+        self.precision: Precision = precision
         self.transposed = isinstance(conv, nn.ConvTranspose2d)
         self.out_channels = conv.out_channels
         self.kernel_size = conv.kernel_size
@@ -214,7 +195,7 @@ class EventConv2d(nn.Module):
         weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), False)
-        self._events: dict[tuple[int, ...], Tensor] = {}  # by the segments that came
+        self._events: dict[tuple[int, ...], EventWeights] = {}  # by the segments that came
 
     def forward(self, x: PackedSpikes | Tensor) -> Tensor:
         """Return the currents."""
@@ -235,10 +216,10 @@ class EventConv2d(nn.Module):
         convolve = conv_transpose2d if self.transposed else conv2d
         return convolve(x, self.weight, self.bias, **self.options)
 
-    def _weights(self, segments: tuple[int, ...]) -> Tensor:
+    def _weights(self, segments: tuple[int, ...]) -> EventWeights:
         if segments not in self._events:
             kernel = self.weight.transpose(0, 1) if self.transposed else self.weight
-            self._events[segments] = event_weights(kernel, segments)
+            self._events[segments] = event_weights(kernel, segments, self.precision)
         return self._events[segments]
 
     def _taps(self, axis: int, size: int) -> Tensor:
