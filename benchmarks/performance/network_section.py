@@ -17,7 +17,15 @@ from performance.sources import Source
 from performance.systems import System
 from performance.table import Group, available, sizes, times
 
-FORWARD = (systems.NAIVE, systems.PEER, systems.REFERENCE, systems.NATIVE, systems.COMPILED)
+FORWARD = (
+    systems.NAIVE,
+    systems.PEER,
+    systems.REFERENCE,
+    systems.NATIVE,
+    systems.COMPILED,
+    systems.INT16,
+    systems.INT8,
+)
 TRAINING = (
     systems.NAIVE,
     systems.PEER,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from performance.missing import Missing
 from spikediff.errors import UserError
-from spikediff.events import EventConv2d, compile_for_inference, pack
+from spikediff.events import EventConv2d, Precision, compile_for_inference, pack
 from spikediff.native import native
 from spikediff.neurons.kernels import using
 from spikediff.training.computation import prepare_computation
@@ -48,10 +48,10 @@ def trained_by_events(model: nn.Module) -> nn.Module:
     return model
 
 
-def compiled(model: nn.Module) -> nn.Module:
+def compiled(model: nn.Module, weights: Precision = "float32") -> nn.Module:
     """Return the event-driven copy of a network, for inference."""
     _need_kernels()
-    return compile_for_inference(model)
+    return compile_for_inference(model, weights)
 
 
 def compiled_pipeline(pipe: Any) -> Any:
@@ -62,13 +62,15 @@ def compiled_pipeline(pipe: Any) -> Any:
     return made
 
 
-def event_driven_conv(spikes: Tensor, conv: nn.Conv2d, spiking_steps: int) -> Callable[[], Any]:
+def event_driven_conv(
+    spikes: Tensor, conv: nn.Conv2d, spiking_steps: int, weights: Precision = "float32"
+) -> Callable[[], Any]:
     """Return the convolution of these spikes [T*B, C, H, W] by events, ready to run.
 
     They come as bits, as the neurons of an event-driven network leave them.
     """
     _need_kernels()
-    layer = EventConv2d(conv)
+    layer = EventConv2d(conv, weights)
     packed = pack(spikes.unflatten(0, (spiking_steps, -1))).flatten(0, 1)
     layer(packed)  # lays the weights out
 

@@ -130,7 +130,7 @@ def test_builds_into_a_folder(tmp_path, monkeypatch):
     )
     made = build(tmp_path)
     assert made == [tmp_path / file_name("baseline")]
-    assert ctypes.CDLL(str(made[0])).synapse_block() > 0
+    assert ctypes.CDLL(str(made[0])).synapse_lanes() > 0
 
 
 def test_without_a_compiler_it_says_so(tmp_path, monkeypatch, capsys):

@@ -15,6 +15,8 @@ Precision = Literal["float32", "int16", "int8"]
 BITS: dict[str, int] = {"float32": 32, "int16": 16, "int8": 8}
 assert tuple(BITS) == get_args(Precision)
 
+Sums = tuple[tuple[int, ...], ...]  # the taps of a kernel that make each tap of another
+
 # Rows of 16 bits whose sum an int32 holds, whatever they are.
 MOST_ROWS = 65_536
 
@@ -94,6 +96,26 @@ def event_weights(
     padded = scales.new_zeros(rows.shape[0] * rows.shape[-1])
     padded[: len(scales)] = scales
     return EventWeights(rows, bits, padded)
+
+
+def summed_taps(weight: Tensor, y_sums: Sums | None, x_sums: Sums | None) -> Tensor:
+    """Return the kernel whose taps are sums of this one's (`spikediff.events.taps.doubled_taps`).
+
+    Args:
+        weight: [C_out, C, h, w].
+        y_sums: The taps along h that each tap sums; None keeps them.
+        x_sums: The same along w.
+
+    Example:
+        >>> kernel = torch.arange(3.0).view(1, 1, 1, 3)
+        >>> summed_taps(kernel, None, ((1, 2), (0, 1), (2,), (0,))).flatten().tolist()
+        [3.0, 1.0, 2.0, 0.0]
+    """
+    for axis, sums in ((2, y_sums), (3, x_sums)):
+        if sums is not None:
+            parts = [weight.index_select(axis, torch.tensor(taps)).sum(axis) for taps in sums]
+            weight = torch.stack(parts, axis)
+    return weight
 
 
 def _apart(weight: Tensor, segments: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,7 @@
  * again, and the sums of the patterns are added to the steps as int32.
  *
  * So byte j of a 32-bit lane i ends in lane i of vector j: the weights of a block are laid out for
- * that (spikediff/events/integer_weights.py).
+ * that (spikediff/events/weights.py).
  */
 #include <string.h>
 #include "sums.h"
