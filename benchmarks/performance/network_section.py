@@ -1,7 +1,7 @@
 """The whole denoiser: forward and training step, time and memory."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,10 @@ TRAINING = (
     systems.NATIVE,
     systems.LOW_MEMORY,
     systems.BY_EVENTS,
+    systems.PEER_BF16,
+    systems.BF16,
 )
+TASKS = ("forward", "training")
 SMALL = {"base_channels": 32, "channel_mult": (1, 2), "layers_per_block": 1, "sample_size": 16}
 
 
@@ -62,7 +65,9 @@ def _compare(source: Source, settings: Settings, network: resident.Network) -> I
         "agreement_float64": agreement,
     }
     for training, names in ((False, FORWARD), (True, TRAINING)):
-        chosen = [*names, *([systems.PEER_COMPILED] if settings.compiled else [])]
+        if TASKS[training] not in settings.tasks:
+            continue
+        chosen = _chosen(names, settings)
         made, missing = available(
             {n: partial(systems.build, n, source.model, training) for n in chosen if n not in wrong}
         )
@@ -70,6 +75,13 @@ def _compare(source: Source, settings: Settings, network: resident.Network) -> I
         yield from compare(source, settings, made, missing | wrong, facts)
         if not settings.quick:
             yield _resident(source, network, list(made), training, facts)
+
+
+def _chosen(names: Sequence[str], settings: Settings) -> list[str]:
+    """Return the ways to measure; the reference, which the others are compared with, among them."""
+    every = [*names, *([systems.PEER_COMPILED] if settings.compiled else [])]
+    wanted = (*settings.ways, systems.REFERENCE)
+    return [name for name in every if not settings.ways or name in wanted]
 
 
 def _forward(

@@ -4,8 +4,8 @@ Each function raises `Missing` where the compiled kernels are not there, and the
 """
 
 import copy
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,19 @@ def low_memory() -> Context:
     """Return what makes the context of a forward pass that saves spikes as bits."""
     _need_kernels()
     return compressed_activations
+
+
+def bf16() -> AbstractContextManager[Any]:
+    """Return the context of a forward pass in mixed precision, as accelerate enters it."""
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@contextmanager
+def low_memory_bf16() -> Iterator[None]:
+    """Compute in mixed precision, and save spikes as bits."""
+    _need_kernels()
+    with bf16(), compressed_activations():
+        yield
 
 
 def trained_by_events(model: nn.Module) -> nn.Module:

@@ -21,6 +21,8 @@ class Settings:
         growth: A trained run for the axes of growth that keep its weights.
         plot: Where to draw the growth.
         batch: Images at once in the whole network.
+        ways: The ways to run the whole network that are measured; empty for all of its table.
+        tasks: What the whole network is measured at: "forward", "training".
     """
 
     quick: bool = False
@@ -32,6 +34,8 @@ class Settings:
     growth: Path | None = None
     plot: Path | None = None
     batch: int = 1
+    ways: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ("forward", "training")
 
     def patience(self, rounds: int, budget: float) -> Patience:
         """Return how long to measure: so long, or a tenth of it in a quick run."""

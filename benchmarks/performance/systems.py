@@ -17,6 +17,7 @@ OURS = "ours"  # what the names of our rows begin with; the guard watches these
 REFERENCE, NATIVE = "ours reference", "ours native"
 COMPILED, LOW_MEMORY, BY_EVENTS = "ours compiled", "ours low memory", "ours by events"
 INT16, INT8 = "ours int16", "ours int8"  # compiled, with rounded weights
+PEER_BF16, BF16 = "SpikingJelly bf16", "ours bf16"  # trained in mixed precision
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ def build(name: str, model: nn.Module, training: bool) -> System:
             return System(ours.compiled(model, "int8"))
         case "ours low memory":
             return System(model, ours.low_memory())
+        case "SpikingJelly bf16":
+            return System(spikingjelly_peer.network(model), ours.bf16)
+        case "ours bf16":
+            return System(model, ours.low_memory_bf16)
         case "ours by events":
             return System(ours.trained_by_events(model), ours.low_memory())
     raise ValueError(f"no such way to run a network: {name}")
