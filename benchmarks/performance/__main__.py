@@ -49,6 +49,9 @@ def arguments() -> argparse.ArgumentParser:
         "--way", action="append", default=[], metavar="NAME", help="of running the whole network"
     )
     parser.add_argument(
+        "--times-only", action="store_true", help="of the whole network, no memory or agreement"
+    )
+    parser.add_argument(
         "--task", choices=network_section.TASKS, action="append", help="of the whole network"
     )
     parser.add_argument("--pipeline", action="append", default=[], metavar="NAME=RUN")
@@ -115,6 +118,7 @@ def main() -> int:
         plot=args.plot,
         batch=args.batch,
         ways=tuple(args.way),
+        times_only=args.times_only,
         tasks=tuple(args.task or network_section.TASKS),
     )
     here = machine.facts(args.threads)

@@ -57,7 +57,7 @@ def measure(settings: Settings) -> Iterator[Group]:
 
 
 def _compare(source: Source, settings: Settings, network: resident.Network) -> Iterator[Group]:
-    agreement, wrong = _agreement(source)
+    agreement, wrong = ({}, {}) if settings.times_only else _agreement(source)
     facts = {
         "weights": source.weights,
         "firing_rate": source.firing["neurons"],
@@ -73,14 +73,14 @@ def _compare(source: Source, settings: Settings, network: resident.Network) -> I
         )
         compare = _training if training else _forward
         yield from compare(source, settings, made, missing | wrong, facts)
-        if not settings.quick:
+        if not settings.quick and not settings.times_only:
             yield _resident(source, network, list(made), training, facts)
 
 
 def _chosen(names: Sequence[str], settings: Settings) -> list[str]:
-    """Return the ways to measure; the reference, which the others are compared with, among them."""
+    """Return the ways to measure; the reference, if the others are to be compared with it."""
     every = [*names, *([systems.PEER_COMPILED] if settings.compiled else [])]
-    wanted = (*settings.ways, systems.REFERENCE)
+    wanted = {*settings.ways, *([] if settings.times_only else [systems.REFERENCE])}
     return [name for name in every if not settings.ways or name in wanted]
 
 
@@ -92,13 +92,15 @@ def _forward(
     facts: dict[str, Any],
 ) -> Iterator[Group]:
     runs = {n: systems.forward(s, source.sample, source.timestep) for n, s in made.items()}
-    want = runs[systems.REFERENCE]()
-    also = {
-        "firing_rates": source.firing["layers"],
-        "difference_float32": {n: difference(run(), want) for n, run in runs.items()},
-    }
+    also: dict[str, Any] = {"firing_rates": source.firing["layers"]}
+    if not settings.times_only:
+        want = runs[systems.REFERENCE]()
+        also["difference_float32"] = {n: difference(run(), want) for n, run in runs.items()}
     name, patience = f"forward, {source.title}", settings.patience(7, 120)
-    yield times("network", name, runs, patience, missing, facts | also, warm_up=0)
+    warm_up = int(settings.times_only)  # else the comparison was that
+    yield times("network", name, runs, patience, missing, facts | also, warm_up)
+    if settings.times_only:
+        return
     peaks = {}
     for key, system in made.items():
         system.clear()
@@ -117,8 +119,13 @@ def _training(
     inputs = (source.sample, source.timestep, eps)
     steps = {n: systems.training_step(s, *inputs) for n, s in made.items()}
     name = f"training step, {source.title}"
-    also = {"gradient_error_float32": _gradient_errors(made, steps)}
-    yield times("network", name, steps, settings.patience(5, 240), missing, facts | also, warm_up=0)
+    also: dict[str, Any] = {}
+    if not settings.times_only:
+        also["gradient_error_float32"] = _gradient_errors(made, steps)
+    patience, warm_up = settings.patience(5, 240), int(settings.times_only)
+    yield times("network", name, steps, patience, missing, facts | also, warm_up)
+    if settings.times_only:
+        return
     kept, peaks = {}, {}
     for key, system in made.items():
         system.clear()

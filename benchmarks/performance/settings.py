@@ -22,6 +22,7 @@ class Settings:
         plot: Where to draw the growth.
         batch: Images at once in the whole network.
         ways: The ways to run the whole network that are measured; empty for all of its table.
+        times_only: Whether memory and agreement of the whole network are left out.
         tasks: What the whole network is measured at: "forward", "training".
     """
 
@@ -35,6 +36,7 @@ class Settings:
     plot: Path | None = None
     batch: int = 1
     ways: tuple[str, ...] = ()
+    times_only: bool = False
     tasks: tuple[str, ...] = ("forward", "training")
 
     def patience(self, rounds: int, budget: float) -> Patience:

@@ -31,6 +31,16 @@ def test_every_way_of_ours_computes(name):
 
 
 @needs_native
+def test_mixed_precision_convolves_in_half_precision():
+    seen = []
+    system = systems.build(systems.BF16, SpikingUNet(**TINY), training=True)
+    system.network.stem.synapse.conv.register_forward_hook(lambda *a: seen.append(a[2].dtype))
+    systems.training_step(system, torch.randn(1, 1, 8, 8), 3, torch.randn(1, 1, 8, 8))()
+    assert seen == [torch.bfloat16]
+    assert all(p.grad is None or p.grad.isfinite().all() for p in system.network.parameters())
+
+
+@needs_native
 def test_the_network_runs_in_its_kernel():
     system = systems.build(systems.NATIVE, SpikingUNet(**TINY).double(), training=False)
     with pytest.raises(UserError, match="float64"):  # the C kernel has none
