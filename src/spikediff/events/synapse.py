@@ -179,6 +179,8 @@ class EventConv2d(nn.Module):
 
     Args:
         conv: What it stands for; one group, zero padding.
+        precision: Of the weights that spikes meet: "float32", or whole numbers, "int16" or "int8"
+            (`spikediff.events.quantise`). Currents meet the weights as they are.
 
     Shape: [T*B, C_in, H, W] -> [T*B, C_out, H', W'], channels-last.
     """
@@ -226,7 +228,7 @@ class EventConv2d(nn.Module):
         return convolve(x, self.weight, self.bias, **self.options)
 
     def _busy_images(self, x: PackedSpikes) -> Tensor:
-        """Return which images [B] are convolved densely; whole numbers are added faster always."""
+        """Return which images [B] are convolved densely: none by whole numbers."""
         most = break_even(x.spiking_steps)
         if most >= 1.0 or self.precision != "float32":
             return torch.zeros(x.words.shape[1], dtype=torch.bool)

@@ -12,7 +12,6 @@
 #include <string.h>
 #include "sums.h"
 
-
 typedef uint8_t loose_bytes __attribute__((vector_size(sizeof(vec)), aligned(1), may_alias));
 typedef uint16_t words16 __attribute__((vector_size(sizeof(vec))));
 typedef uint32_t words32 __attribute__((vector_size(sizeof(vec))));
@@ -36,7 +35,8 @@ static INLINE void add_bytes(const uint32_t *row, const uint32_t *end, const uin
       odd[v] += w >> 8;
     }
   for (int v = 0; v < vecs; v++) {
-    const lanes32 even = (lanes32)(all[v] - (odd[v] << 8) - added), rest = (lanes32)(odd[v] - added);
+    const lanes32 even = (lanes32)(all[v] - (odd[v] << 8) - added);
+    const lanes32 rest = (lanes32)(odd[v] - added);
     sums[v][0] = (lanes32)((words32)even << 16) >> 16;
     sums[v][1] = (lanes32)((words32)rest << 16) >> 16;
     sums[v][2] = even >> 16;
