@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.events import EventConv2d, PackedSpikes, pack, synapse
+from spikediff.events.weights import BITS
 
 RATES = (0.2, 0.4, 0.6, 0.8, 1.0)
 STEPS = (1, 2, 3, 4)
@@ -38,7 +39,7 @@ def median(run: Callable[[], Any]) -> float:
 def compare(steps: int, channels: int, size: int, rate: float) -> dict[str, float]:
     """Return both times of a 3x3 convolution of as many channels in and out, batch 8."""
     conv = nn.Conv2d(channels, channels, 3, padding=1)
-    event = EventConv2d(conv)
+    event, int16, int8 = (EventConv2d(conv, weights) for weights in BITS)
     weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
     spikes = (torch.rand(steps, 8, channels, size, size) < rate).float()
     packed: PackedSpikes = pack(spikes).flatten(0, 1)
@@ -54,6 +55,8 @@ def compare(steps: int, channels: int, size: int, rate: float) -> dict[str, floa
         "rate": rate,
         "activity": packed.activity,
         "events_ms": median(lambda: event(packed)),
+        "int16_ms": median(lambda: int16(packed)),
+        "int8_ms": median(lambda: int8(packed)),
         "dense_ms": median(lambda: dense(images)),
         "unpacked_dense_ms": median(lambda: dense(packed.dense())),
     }

@@ -45,6 +45,15 @@ def arguments() -> argparse.ArgumentParser:
         "--random-weights", action="store_true", help="the full-size SDDPM network, untrained"
     )
     parser.add_argument("--batch", type=int, default=1, help="images in the whole network")
+    parser.add_argument(
+        "--way", action="append", default=[], metavar="NAME", help="of running the whole network"
+    )
+    parser.add_argument(
+        "--times-only", action="store_true", help="of the whole network, no memory or agreement"
+    )
+    parser.add_argument(
+        "--task", choices=network_section.TASKS, action="append", help="of the whole network"
+    )
     parser.add_argument("--pipeline", action="append", default=[], metavar="NAME=RUN")
     parser.add_argument("--growth", type=Path, metavar="RUN", help="trained run for growth")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="where to draw the growth")
@@ -108,6 +117,9 @@ def main() -> int:
         growth=args.growth,
         plot=args.plot,
         batch=args.batch,
+        ways=tuple(args.way),
+        times_only=args.times_only,
+        tasks=tuple(args.task or network_section.TASKS),
     )
     here = machine.facts(args.threads)
     print(", ".join(f"{key} {value}" for key, value in here.items()))

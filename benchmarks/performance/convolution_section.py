@@ -13,6 +13,7 @@ from performance.missing import Missing
 from performance.recorded_spikes import spikes_seen
 from performance.settings import Settings
 from performance.table import Group, available, times
+from spikediff.events import quantise
 
 RATES = (0.02, 0.05, 0.10, 0.20, 0.30, 0.50)
 SHAPE = (64, 128, 16, 16)  # [T*B, C, H, W], 128 channels out: 4.8 GFLOP dense
@@ -63,6 +64,19 @@ def dense(conv: nn.Conv2d, spikes: Tensor, layout: torch.memory_format) -> Any:
     return run
 
 
+def dense_int8(conv: nn.Conv2d, spikes: Tensor) -> Any:
+    """Return oneDNN's convolution of bytes, by weights of 8 bits and into float32."""
+    if not hasattr(torch.ops.onednn, "qconv_pointwise"):
+        raise Missing("this build of torch has no quantised convolutions of oneDNN")
+    whole, scales = quantise(conv.weight, 8)
+    x = spikes.to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    weight = torch.ops.onednn.qconv_prepack(whole, scales, 1.0, 0, *geometry, list(x.shape))
+    zeros, bias = torch.zeros(len(scales), dtype=torch.int32), conv.bias.detach()
+    arguments = (x, 1.0, 0, weight, scales, zeros, bias, *geometry, 1.0, 0, torch.float32)
+    return partial(torch.ops.onednn.qconv_pointwise, *arguments, "none", [], "")
+
+
 @torch.no_grad()
 def _compare(
     name: str, conv: nn.Conv2d, spikes: Tensor, settings: Settings, facts: dict[str, Any]
@@ -71,7 +85,10 @@ def _compare(
     makers: dict[str, Callable[[], Any]] = {
         "dense NCHW": partial(dense, conv, spikes, torch.contiguous_format),
         "dense channels_last": partial(dense, conv, spikes, torch.channels_last),
+        "dense int8": partial(dense_int8, conv, spikes),
         "ours event-driven": partial(ours.event_driven_conv, spikes, conv, STEPS),
+        "ours int16": partial(ours.event_driven_conv, spikes, conv, STEPS, "int16"),
+        "ours int8": partial(ours.event_driven_conv, spikes, conv, STEPS, "int8"),
     }
     runs, missing = available(makers)
     want = nn.functional.conv2d(spikes.double(), weight.double(), bias.double(), stride, padding)

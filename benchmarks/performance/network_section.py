@@ -1,7 +1,7 @@
 """The whole denoiser: forward and training step, time and memory."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,15 @@ from performance.sources import Source
 from performance.systems import System
 from performance.table import Group, available, sizes, times
 
-FORWARD = (systems.NAIVE, systems.PEER, systems.REFERENCE, systems.NATIVE, systems.COMPILED)
+FORWARD = (
+    systems.NAIVE,
+    systems.PEER,
+    systems.REFERENCE,
+    systems.NATIVE,
+    systems.COMPILED,
+    systems.INT16,
+    systems.INT8,
+)
 TRAINING = (
     systems.NAIVE,
     systems.PEER,
@@ -25,7 +33,10 @@ TRAINING = (
     systems.NATIVE,
     systems.LOW_MEMORY,
     systems.BY_EVENTS,
+    systems.PEER_BF16,
+    systems.BF16,
 )
+TASKS = ("forward", "training")
 SMALL = {"base_channels": 32, "channel_mult": (1, 2), "layers_per_block": 1, "sample_size": 16}
 
 
@@ -46,7 +57,7 @@ def measure(settings: Settings) -> Iterator[Group]:
 
 
 def _compare(source: Source, settings: Settings, network: resident.Network) -> Iterator[Group]:
-    agreement, wrong = _agreement(source)
+    agreement, wrong = ({}, {}) if settings.times_only else _agreement(source)
     facts = {
         "weights": source.weights,
         "firing_rate": source.firing["neurons"],
@@ -54,14 +65,23 @@ def _compare(source: Source, settings: Settings, network: resident.Network) -> I
         "agreement_float64": agreement,
     }
     for training, names in ((False, FORWARD), (True, TRAINING)):
-        chosen = [*names, *([systems.PEER_COMPILED] if settings.compiled else [])]
+        if TASKS[training] not in settings.tasks:
+            continue
+        chosen = _chosen(names, settings)
         made, missing = available(
             {n: partial(systems.build, n, source.model, training) for n in chosen if n not in wrong}
         )
         compare = _training if training else _forward
         yield from compare(source, settings, made, missing | wrong, facts)
-        if not settings.quick:
+        if not settings.quick and not settings.times_only:
             yield _resident(source, network, list(made), training, facts)
+
+
+def _chosen(names: Sequence[str], settings: Settings) -> list[str]:
+    """Return the ways to measure; the reference, if the others are to be compared with it."""
+    every = [*names, *([systems.PEER_COMPILED] if settings.compiled else [])]
+    wanted = {*settings.ways, *([] if settings.times_only else [systems.REFERENCE])}
+    return [name for name in every if not settings.ways or name in wanted]
 
 
 def _forward(
@@ -72,13 +92,15 @@ def _forward(
     facts: dict[str, Any],
 ) -> Iterator[Group]:
     runs = {n: systems.forward(s, source.sample, source.timestep) for n, s in made.items()}
-    want = runs[systems.REFERENCE]()
-    also = {
-        "firing_rates": source.firing["layers"],
-        "difference_float32": {n: difference(run(), want) for n, run in runs.items()},
-    }
+    also: dict[str, Any] = {"firing_rates": source.firing["layers"]}
+    if not settings.times_only:
+        want = runs[systems.REFERENCE]()
+        also["difference_float32"] = {n: difference(run(), want) for n, run in runs.items()}
     name, patience = f"forward, {source.title}", settings.patience(7, 120)
-    yield times("network", name, runs, patience, missing, facts | also, warm_up=0)
+    warm_up = int(settings.times_only)  # else the comparison was that
+    yield times("network", name, runs, patience, missing, facts | also, warm_up)
+    if settings.times_only:
+        return
     peaks = {}
     for key, system in made.items():
         system.clear()
@@ -97,8 +119,13 @@ def _training(
     inputs = (source.sample, source.timestep, eps)
     steps = {n: systems.training_step(s, *inputs) for n, s in made.items()}
     name = f"training step, {source.title}"
-    also = {"gradient_error_float32": _gradient_errors(made, steps)}
-    yield times("network", name, steps, settings.patience(5, 240), missing, facts | also, warm_up=0)
+    also: dict[str, Any] = {}
+    if not settings.times_only:
+        also["gradient_error_float32"] = _gradient_errors(made, steps)
+    patience, warm_up = settings.patience(5, 240), int(settings.times_only)
+    yield times("network", name, steps, patience, missing, facts | also, warm_up)
+    if settings.times_only:
+        return
     kept, peaks = {}, {}
     for key, system in made.items():
         system.clear()

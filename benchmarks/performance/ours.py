@@ -4,8 +4,8 @@ Each function raises `Missing` where the compiled kernels are not there, and the
 """
 
 import copy
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from performance.missing import Missing
 from spikediff.errors import UserError
-from spikediff.events import EventConv2d, compile_for_inference, pack
+from spikediff.events import EventConv2d, Precision, compile_for_inference, pack
 from spikediff.native import native
 from spikediff.neurons.kernels import using
 from spikediff.training.computation import prepare_computation
@@ -41,6 +41,19 @@ def low_memory() -> Context:
     return compressed_activations
 
 
+def bf16() -> AbstractContextManager[Any]:
+    """Return the context of a forward pass in mixed precision, as accelerate enters it."""
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@contextmanager
+def low_memory_bf16() -> Iterator[None]:
+    """Compute in mixed precision, and save spikes as bits."""
+    _need_kernels()
+    with bf16(), compressed_activations():
+        yield
+
+
 def trained_by_events(model: nn.Module) -> nn.Module:
     """Return the network, set up to be trained by events, in channels-last order."""
     _need_kernels()
@@ -48,10 +61,10 @@ def trained_by_events(model: nn.Module) -> nn.Module:
     return model
 
 
-def compiled(model: nn.Module) -> nn.Module:
+def compiled(model: nn.Module, weights: Precision = "float32") -> nn.Module:
     """Return the event-driven copy of a network, for inference."""
     _need_kernels()
-    return compile_for_inference(model)
+    return compile_for_inference(model, weights)
 
 
 def compiled_pipeline(pipe: Any) -> Any:
@@ -62,13 +75,15 @@ def compiled_pipeline(pipe: Any) -> Any:
     return made
 
 
-def event_driven_conv(spikes: Tensor, conv: nn.Conv2d, spiking_steps: int) -> Callable[[], Any]:
+def event_driven_conv(
+    spikes: Tensor, conv: nn.Conv2d, spiking_steps: int, weights: Precision = "float32"
+) -> Callable[[], Any]:
     """Return the convolution of these spikes [T*B, C, H, W] by events, ready to run.
 
     They come as bits, as the neurons of an event-driven network leave them.
     """
     _need_kernels()
-    layer = EventConv2d(conv)
+    layer = EventConv2d(conv, weights)
     packed = pack(spikes.unflatten(0, (spiking_steps, -1))).flatten(0, 1)
     layer(packed)  # lays the weights out
 

@@ -21,6 +21,9 @@ class Settings:
         growth: A trained run for the axes of growth that keep its weights.
         plot: Where to draw the growth.
         batch: Images at once in the whole network.
+        ways: The ways to run the whole network that are measured; empty for all of its table.
+        times_only: Whether memory and agreement of the whole network are left out.
+        tasks: What the whole network is measured at: "forward", "training".
     """
 
     quick: bool = False
@@ -32,6 +35,9 @@ class Settings:
     growth: Path | None = None
     plot: Path | None = None
     batch: int = 1
+    ways: tuple[str, ...] = ()
+    times_only: bool = False
+    tasks: tuple[str, ...] = ("forward", "training")
 
     def patience(self, rounds: int, budget: float) -> Patience:
         """Return how long to measure: so long, or a tenth of it in a quick run."""

@@ -16,6 +16,8 @@ NAIVE, PEER, PEER_COMPILED = "naive", "SpikingJelly", "SpikingJelly compiled"
 OURS = "ours"  # what the names of our rows begin with; the guard watches these
 REFERENCE, NATIVE = "ours reference", "ours native"
 COMPILED, LOW_MEMORY, BY_EVENTS = "ours compiled", "ours low memory", "ours by events"
+INT16, INT8 = "ours int16", "ours int8"  # compiled, with rounded weights
+PEER_BF16, BF16 = "SpikingJelly bf16", "ours bf16"  # trained in mixed precision
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,16 @@ def build(name: str, model: nn.Module, training: bool) -> System:
             return System(model, ours.kernel(name.removeprefix("ours ")))
         case "ours compiled":
             return System(ours.compiled(model))
+        case "ours int16":
+            return System(ours.compiled(model, "int16"))
+        case "ours int8":
+            return System(ours.compiled(model, "int8"))
         case "ours low memory":
             return System(model, ours.low_memory())
+        case "SpikingJelly bf16":
+            return System(spikingjelly_peer.network(model), ours.bf16)
+        case "ours bf16":
+            return System(model, ours.low_memory_bf16)
         case "ours by events":
             return System(ours.trained_by_events(model), ours.low_memory())
     raise ValueError(f"no such way to run a network: {name}")

@@ -16,7 +16,7 @@ from spikediff.schedulers import make_scheduler
 
 TINY = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
 needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
-WAYS = [systems.NATIVE, systems.COMPILED, systems.LOW_MEMORY, systems.BY_EVENTS]
+WAYS = [systems.NATIVE, systems.COMPILED, systems.INT16, systems.LOW_MEMORY, systems.BY_EVENTS]
 
 
 @needs_native
@@ -26,7 +26,18 @@ def test_every_way_of_ours_computes(name):
     sample = torch.randn(1, 1, 8, 8)
     got = systems.forward(systems.build(name, model, training=False), sample, 3)()
     want = systems.forward(systems.System(model), sample, 3)()
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+    rounding = 1e-4 if name == systems.INT16 else 1e-5
+    torch.testing.assert_close(got, want, rtol=rounding, atol=rounding / 10)
+
+
+@needs_native
+def test_mixed_precision_convolves_in_half_precision():
+    seen = []
+    system = systems.build(systems.BF16, SpikingUNet(**TINY), training=True)
+    system.network.stem.synapse.conv.register_forward_hook(lambda *a: seen.append(a[2].dtype))
+    systems.training_step(system, torch.randn(1, 1, 8, 8), 3, torch.randn(1, 1, 8, 8))()
+    assert seen == [torch.bfloat16]
+    assert all(p.grad is None or p.grad.isfinite().all() for p in system.network.parameters())
 
 
 @needs_native
@@ -47,8 +58,12 @@ def test_the_convolution_has_a_row_of_events():
     spikes = (torch.rand(8, 8, 4, 4) < 0.2).float()
     conv = torch.nn.Conv2d(8, 8, 3, stride=2, padding=1)
     group = _compare("case", conv, spikes, Settings(quick=True), {})
-    assert list(group.rows) == ["dense NCHW", "dense channels_last", "ours event-driven"]
-    assert group.facts["error_float32"]["ours event-driven"] < 1e-5
+    dense = ["dense NCHW", "dense channels_last", "dense int8"]
+    assert list(group.rows) == [*dense, "ours event-driven", "ours int16", "ours int8"]
+    errors = group.facts["error_float32"]
+    assert errors["ours event-driven"] < 1e-5
+    assert errors["ours int16"] < 1e-4
+    assert errors["ours int8"] == pytest.approx(errors["dense int8"], rel=1e-3)
 
 
 def pipeline():

@@ -1,6 +1,7 @@
 """What is compared computes the same; what does not is no row."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from performance import (
     naive_peer,
     network_section,
     neuron_section,
+    resident,
     sources,
     spikingjelly_peer,
     systems,
@@ -121,6 +123,16 @@ def test_random_weights_are_called_so_and_fire(source):
     assert "random weights" in source.title
     assert 0 < source.firing["neurons"] < 1
     assert all(0 <= rate <= 1 for rate in source.firing["layers"].values())
+
+
+def test_ways_and_tasks_by_name(source):
+    settings = Settings(quick=True, tasks=("forward",), ways=("naive", "ours compiled"))
+    chosen = network_section._chosen(network_section.FORWARD, settings)
+    assert chosen == ["naive", "ours reference", "ours compiled"]
+    only = replace(settings, times_only=True, ways=("naive", "ours reference"))
+    (group,) = network_section._compare(source, only, resident.Network(None))
+    assert group.name.startswith("forward")
+    assert list(group.rows) == ["naive", "ours reference"]
 
 
 def test_without_a_network_nothing_is_measured_and_it_is_said(capsys):

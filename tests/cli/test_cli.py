@@ -106,16 +106,19 @@ def test_sample_event_driven(run_folder, tmp_path):
     """In a network this small nothing flips; eight bits hide the rounding of what is left."""
     options = ["--num-images", "3", "--num-inference-steps", "3", "--no-gif"]
     pixels, told = [], []
-    for flag in ([], ["--event-driven"]):
+    weights = ["--event-driven", "--event-driven-weights", "int16"]
+    for flag in ([], ["--event-driven"], weights):
         out, figures = tmp_path / f"out{len(flag)}", tmp_path / "s.json"
         command = ["sample", str(run_folder), "--output", str(out), "--json", str(figures)]
         assert main([*command, *options, *flag]) == 0
         files = sorted(out.glob("seed-*.png"))
         pixels.append(np.stack([np.array(Image.open(file)) for file in files]).astype(int))
-        told.append(json.loads(figures.read_text())["event_driven"])
-    assert told == [False, True]
+        figures = json.loads(figures.read_text())
+        told.append((figures["event_driven"], figures["event_driven_weights"]))
+    assert told == [(False, None), (True, "float32"), (True, "int16")]
     assert pixels[0].shape == (3, 8, 8)
     assert abs(pixels[0] - pixels[1]).max() <= 1
+    assert abs(pixels[0] - pixels[2]).mean() <= 1
 
 
 def test_the_help_of_event_driven_says_why_it_is_off(capsys):
@@ -125,6 +128,7 @@ def test_the_help_of_event_driven_says_why_it_is_off(capsys):
         said = " ".join(re.sub(r"[│\s]+", " ", capsys.readouterr().out).split())
         assert "--event-driven" in said
         assert "rounding differs" in said
+        assert "--event-driven-weights {float32,int16,int8}" in said
     with pytest.raises(SystemExit):
         main(["energy", "--help"])
     assert "--event-driven" not in capsys.readouterr().out
@@ -202,6 +206,8 @@ BAD = [
     (["sample", "RUN", "--event-driven", "--device", "cuda"], "CPU only"),
     (["evaluate", "RUN", "--event-driven", "--device", "cuda"], "CPU only"),
     (["energy", "RUN", "--event-driven"], "nrecognized"),
+    (["sample", "RUN", "--event-driven-weights", "int8"], "goes with --event-driven"),
+    (["sample", "RUN", "--event-driven-weights", "int4"], "int4"),
     (["train", "sddpm/digits", "--optimiser.lr", "1"], "did you mean --optimizer.lr"),
     (["train", "sddpm/digits", "--optimizer.lr", "fast"], "optimizer.lr"),
     (["train", "sddpm/digits", "--resume", "--overwrite"], "exclude each other"),

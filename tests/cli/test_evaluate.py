@@ -18,6 +18,7 @@ from spikediff.cli import main
 from spikediff.evaluation.features import FEATURES
 from spikediff.evaluation.generator import pipeline_images
 from spikediff.models import SpikingUNet, ddpm_unet
+from spikediff.native import native
 from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.schedulers import make_scheduler
 from spikediff.training import recipe_from, save_recipe
@@ -117,6 +118,7 @@ BAD = [
     (["MODEL", "--device", "tpu"], "device"),
     (["data:digits/train", "--dataset", "digits", "--event-driven"], "are there already"),
     (["MODEL", "--event-driven", "--device", "cuda"], "CPU only"),
+    (["MODEL", "--event-driven-weights", "int8"], "goes with --event-driven"),
     (["MODEL", "--features", "fadd"], "has no features 'fadd'"),
     (["MODEL", "--feature-weights", "absent.pth"], "no such file"),
     (["MODEL", "--statistics", "absent.npz"], "leave --statistics out"),
@@ -154,12 +156,17 @@ def test_event_driven_images_are_kept_apart(model, common, tmp_path):
 def test_a_fingerprint_knows_of_event_driven_where_no_weight_tells():
     """A network without a norm to fold keeps its weights."""
     unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)).eval()
-    pipe = SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
-    before = pipeline_images(pipe)
-    after = pipeline_images(pipe.compile_for_inference())
-    weights = [source.description["weights_sha256"] for source in (before, after)]
-    assert weights[0] == weights[1]
-    assert before.fingerprint != after.fingerprint
+
+    def pipe():
+        return SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
+
+    sources = [pipeline_images(pipe()), pipeline_images(pipe().compile_for_inference())]
+    if native() is not None:
+        sources.append(pipeline_images(pipe().compile_for_inference("int8")))
+        assert sources[2].description["event_weights"] == "int8"
+    assert "event_weights" not in sources[1].description
+    assert len({source.description["weights_sha256"] for source in sources}) == 1
+    assert len({source.fingerprint for source in sources}) == len(sources)
 
 
 @pytest.mark.slow

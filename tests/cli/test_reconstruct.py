@@ -7,6 +7,7 @@ import torch
 
 from spikediff.cli import main
 from spikediff.models import VQSVAE
+from spikediff.native import native
 from spikediff.pipelines import VAEPipeline
 
 
@@ -40,6 +41,14 @@ def test_event_driven_reconstructions_are_as_good(autoencoder, tmp_path):
     assert plain["mse"] > 0
     for name in ("mse", "mse_of_range_2"):
         assert event_driven[name] == pytest.approx(plain[name], rel=1e-4)
+
+
+@pytest.mark.skipif(native() is None, reason="the C kernels are not built")
+def test_rounded_weights_are_told(autoencoder, tmp_path):
+    weights = ["--event-driven", "--event-driven-weights", "int16"]
+    rounded = reconstruct(autoencoder, tmp_path, *weights)
+    assert rounded["event_driven_weights"] == "int16"
+    assert rounded["mse"] == pytest.approx(reconstruct(autoencoder, tmp_path)["mse"], rel=0.1)
 
 
 def test_event_driven_is_for_the_cpu(autoencoder, tmp_path, capsys):

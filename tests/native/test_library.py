@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import spikediff.native as room
 from spikediff.errors import UserError
+from spikediff.events import EventConv2d, pack, quantise
 from spikediff.native import library, library_of, native, native_name
 from spikediff.native.build import build, compiler, file_name, targets
 from spikediff.neurons import Dynamics, window
@@ -95,6 +97,23 @@ def test_every_library_gives_the_same_spikes(fresh, key):
             assert torch.equal(spikes, window(current, Dynamics(v_reset=v_reset), decay))
 
 
+@needs_native
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("key", runnable())
+@torch.no_grad()
+def test_every_library_gives_the_same_currents_of_whole_weights(fresh, key, bits):
+    """The sum is exact, and then rounded as torch rounds it: in three operations."""
+    fresh.setenv("SPIKEDIFF_NATIVE", key)
+    torch.manual_seed(0)
+    conv, spikes = nn.Conv2d(70, 45, 3, padding=1), (torch.rand(4, 2, 70, 5, 4) < 0.3).float()
+    whole, scales = quantise(conv.weight, bits)
+    sums = nn.functional.conv2d(spikes.flatten(0, 1).double(), whole.double(), padding=1)
+    want = sums.float() * scales.view(-1, 1, 1) + conv.bias.view(-1, 1, 1)
+    got = EventConv2d(conv, "int8" if bits == 8 else "int16")(pack(spikes).flatten(0, 1))
+    assert native_name() == key
+    assert torch.equal(got, want)
+
+
 SPIKES = """
 import torch
 from spikediff.native import native_name
@@ -130,7 +149,7 @@ def test_builds_into_a_folder(tmp_path, monkeypatch):
     )
     made = build(tmp_path)
     assert made == [tmp_path / file_name("baseline")]
-    assert ctypes.CDLL(str(made[0])).synapse_block() > 0
+    assert ctypes.CDLL(str(made[0])).synapse_lanes() > 0
 
 
 def test_without_a_compiler_it_says_so(tmp_path, monkeypatch, capsys):

@@ -28,6 +28,7 @@ def test_images_of_a_compiled_pipeline(name):
     compiled = pipe.compile_for_inference()
     assert compiled is pipe
     assert pipe.event_driven
+    assert pipe.event_weights == "float32"
     assert (draw(pipe, range(3)) - want).abs().max() < 1e-4
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -21,6 +21,14 @@ EventDriven = Annotated[
     tyro.conf.arg(
         help="Compile the networks for inference: spikes as bits, only what fires is computed. "
         "Faster on a CPU; off by default, because rounding differs and with it images now and then."
+    ),
+]
+
+EventDrivenWeights = Annotated[
+    Literal["float32", "int16", "int8"],
+    tyro.conf.arg(
+        help="Weights that spikes meet, with --event-driven: int16 is faster, int8 faster still; "
+        "they are rounded, and more images differ from those of float32 (docs/performance.md)."
     ),
 ]
 

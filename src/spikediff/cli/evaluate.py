@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import EventDriven, parse, write_json
+from spikediff.cli.arguments import EventDriven, EventDrivenWeights, parse, write_json
 from spikediff.cli.run_data import cache_folder, find_dataset
 from spikediff.errors import UserError
 
@@ -52,6 +52,7 @@ class EvaluateOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     event_driven: EventDriven = False
+    event_driven_weights: EventDrivenWeights = "float32"
     cache_dir: Path | None = None
     """Keeps features of real images; $SPIKEDIFF_CACHE or ~/.cache/spikediff."""
     work_dir: Path | None = None
@@ -88,10 +89,9 @@ def _check(options: EvaluateOptions) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
     if options.seed < 0:
         raise UserError("--seed must be 0 or more")
-    if options.event_driven:
-        from spikediff.cli.models import check_event_driven
+    from spikediff.cli.models import check_event_driven
 
-        check_event_driven(options.device)
+    check_event_driven(options.event_driven, options.event_driven_weights, options.device)
 
 
 def _settings(options: EvaluateOptions) -> Any:
@@ -134,7 +134,12 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
     from spikediff.cli.models import load_pipeline, steps_of
     from spikediff.guidance import parse_scale
 
-    pipe = load_pipeline(Path(options.source), options.scheduler, event_driven=options.event_driven)
+    pipe = load_pipeline(
+        Path(options.source),
+        options.scheduler,
+        event_driven=options.event_driven,
+        weights=options.event_driven_weights,
+    )
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     scale = None if options.threshold is None else parse_scale(options.threshold)

@@ -1,13 +1,17 @@
 """Finding a trained model: a pipeline, or the run that made it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spikediff.errors import UserError
 
 
 def load_pipeline(
-    source: Path, scheduler: str | None = None, device: str = "cpu", event_driven: bool = False
+    source: Path,
+    scheduler: str | None = None,
+    device: str = "cpu",
+    event_driven: bool = False,
+    weights: Literal["float32", "int16", "int8"] = "float32",
 ) -> Any:
     """Load a pipeline, of the class that its network is sampled with.
 
@@ -17,11 +21,13 @@ def load_pipeline(
         scheduler: Key of `spikediff.schedulers.SCHEDULERS`; None keeps the pipeline's own.
         device: "cpu", "cuda", or "auto" for the better of the two that is there.
         event_driven: Whether to compile the networks for inference; "auto" is the CPU then.
+        weights: Of the event-driven form.
 
     Raises:
         UserError: There is no model, or its files are damaged; no such scheduler or device; an
-            event-driven network is asked for elsewhere than on the CPU.
+            event-driven network is asked for elsewhere than on the CPU, or its weights without it.
     """
+    check_event_driven(event_driven, weights, device)
     from spikediff.training.trained import load_trained
 
     pipe = load_trained(source)
@@ -33,17 +39,18 @@ def load_pipeline(
         pipe.scheduler = make_scheduler(scheduler, {**pipe.scheduler.config, **measured})
     if not event_driven:
         return pipe.to(_choose_device(device))
-    check_event_driven(device)
-    return pipe.to("cpu").compile_for_inference()
+    return pipe.to("cpu").compile_for_inference(weights)
 
 
-def check_event_driven(device: str) -> None:
+def check_event_driven(event_driven: bool, weights: str, device: str) -> None:
     """Refuse to run event by event elsewhere than on the CPU.
 
     Raises:
-        UserError: The device is "cuda".
+        UserError: The device is "cuda"; or there are weights for what is not event-driven.
     """
-    if device == "cuda":
+    if not event_driven and weights != "float32":
+        raise UserError(f"--event-driven-weights {weights}: goes with --event-driven; add it")
+    if event_driven and device == "cuda":
         raise UserError("--event-driven: runs on the CPU only; leave out --device cuda")
 
 

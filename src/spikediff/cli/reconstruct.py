@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import EventDriven, parse, write_json
+from spikediff.cli.arguments import EventDriven, EventDrivenWeights, parse, write_json
 from spikediff.cli.run_data import find_dataset
 from spikediff.errors import UserError
 
@@ -32,6 +32,7 @@ class ReconstructOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     event_driven: EventDriven = False
+    event_driven_weights: EventDrivenWeights = "float32"
     json: Path | None = None
     """Also write the figures for a program to read."""
 
@@ -45,13 +46,15 @@ def run(arguments: list[str]) -> int:
 
     from spikediff.cli.models import load_pipeline
 
-    pipe = load_pipeline(options.source, device=options.device, event_driven=options.event_driven)
+    weights = options.event_driven_weights
+    pipe = load_pipeline(options.source, None, options.device, options.event_driven, weights)
     if not hasattr(pipe, "reconstruct"):
         raise UserError(f"{options.source}: a {type(pipe).__name__} has no autoencoder")
     real = _images(pipe, dataset, data_dir, options)
     made = _reconstructed(pipe, real, options.batch_size)
     figures = {"dataset": dataset, "split": options.split, "images": len(real)}
     figures |= {"event_driven": True} if options.event_driven else {}
+    figures |= {"event_driven_weights": weights} if weights != "float32" else {}
     figures |= _measure(real, made)
     _draw(real, made, options.output)
     for name, value in figures.items():

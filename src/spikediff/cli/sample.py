@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import EventDriven, parse, write_json
+from spikediff.cli.arguments import EventDriven, EventDrivenWeights, parse, write_json
 from spikediff.errors import UserError
 
 _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at most so many
@@ -55,6 +55,7 @@ class SampleOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     event_driven: EventDriven = False
+    event_driven_weights: EventDrivenWeights = "float32"
     json: Path | None = None
     """Also write what was done, for a program to read."""
 
@@ -70,7 +71,13 @@ def run(arguments: list[str]) -> int:
     from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline, steps_of
 
-    pipe = load_pipeline(options.source, options.scheduler, options.device, options.event_driven)
+    pipe = load_pipeline(
+        options.source,
+        options.scheduler,
+        options.device,
+        options.event_driven,
+        options.event_driven_weights,
+    )
     with guided(pipe, options.threshold):
         signals = getattr(pipe, "makes_signals", False)
         write = write_signals if signals else write_samples
@@ -88,6 +95,7 @@ def run(arguments: list[str]) -> int:
             "class_labels": list(options.class_labels),
             "guidance_scale": options.guidance_scale,
             "event_driven": options.event_driven,
+            "event_driven_weights": options.event_driven_weights if options.event_driven else None,
             "seeds": [options.seed, options.seed + options.num_images - 1],
             "files": [str(path) for path in files],
         },

@@ -70,6 +70,8 @@ def pipeline_images(
     }
     if getattr(pipe, "event_driven", False):
         description["event_driven"] = True  # its rounding differs
+        if pipe.event_weights != "float32":
+            description["event_weights"] = pipe.event_weights
 
     if classes_in_turn(pipe, [seed]):
         description["class_labels"] = "in turn"

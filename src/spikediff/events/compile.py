@@ -10,12 +10,13 @@ from spikediff.errors import UserError
 from spikediff.events.folding import fold_norms
 from spikediff.events.neuron import PackedNeuron, can_be_packed
 from spikediff.events.synapse import EventConv2d, can_be_event_driven
+from spikediff.events.weights import Precision, check_precision
 from spikediff.native import native
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def compile_for_inference(model: Model) -> Model:
+def compile_for_inference(model: Model, weights: Precision = "float32") -> Model:
     """Return a copy that computes the same, event by event.
 
     Norms are folded into the convolutions before them; spikes travel as bits; a convolution that
@@ -27,14 +28,21 @@ def compile_for_inference(model: Model) -> Model:
     flips changes many behind it, so the outputs agree layer by layer given the same input, and end
     to end in distribution, not bit by bit.
 
+    With weights of 16 or 8 bits, what spikes meet is rounded to whole numbers, with a scale for
+    every output channel, and summed exactly. Norms are folded before. A convolution that is given
+    currents computes with its float32 weights, as do linear layers.
+
     Args:
         model: Any network of this library, on the CPU, float32.
+        weights: "float32", or whole numbers: "int16" (off by 1/65,534 of the channel's largest
+            weight at most), "int8" (by 1/254), which takes a quarter of the memory traffic.
 
     Returns:
         The copy, in evaluation mode; it cannot be trained, saved or measured for energy.
 
     Raises:
-        UserError: The model is on another device, or not float32.
+        UserError: The model is on another device, not float32, or compiled already with other
+            weights; `weights` is unknown, or needs the compiled kernels and they are not there.
 
     Example:
         >>> from spikediff.models import SpikingUNet
@@ -43,23 +51,40 @@ def compile_for_inference(model: Model) -> Model:
         >>> fast(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
         torch.Size([2, 1, 8, 8])
     """
+    _check(model, weights)
+    compiled = copy.deepcopy(model).eval()
+    fold_norms(compiled)
+    if native() is not None and any(map(can_be_event_driven, compiled.modules())):
+        _replace(compiled, weights)
+    compiled.requires_grad_(False)
+    compiled.event_driven = True  # type: ignore[assignment]  # the energy meter refuses it
+    compiled.event_weights = weights  # type: ignore[assignment]
+    compiled.save_pretrained = _refuse_to_save  # type: ignore[assignment]
+    return compiled
+
+
+def _check(model: nn.Module, weights: str) -> None:
+    check_precision(weights)
     first = next(model.parameters(), torch.zeros(()))
     if first.device.type != "cpu" or first.dtype != torch.float32:
         raise UserError(
             f"compile_for_inference: the event-driven form runs float32 on the CPU, the model is "
             f"{first.dtype} on {first.device.type}"
         )
-    compiled = copy.deepcopy(model).eval()
-    fold_norms(compiled)
-    if native() is not None and any(map(can_be_event_driven, compiled.modules())):
-        _replace(compiled)
-    compiled.requires_grad_(False)
-    compiled.event_driven = True  # type: ignore[assignment]  # the energy meter refuses it
-    compiled.save_pretrained = _refuse_to_save  # type: ignore[assignment]
-    return compiled
+    before = getattr(model, "event_weights", weights)
+    if before != weights:
+        raise UserError(
+            f"compile_for_inference: the model is compiled already, with weights={before!r}; "
+            f"compile the one that it came from"
+        )
+    if weights != "float32" and native() is None:
+        raise UserError(
+            f"compile_for_inference: weights={weights!r} needs the compiled kernels; install a C "
+            f"compiler and run `python -m spikediff.native.build`"
+        )
 
 
-def _replace(module: nn.Module) -> None:
+def _replace(module: nn.Module, weights: Precision) -> None:
     """Replace neurons and convolutions below a module."""
     for name, child in module.named_children():
         if isinstance(child, PackedNeuron | EventConv2d):
@@ -67,9 +92,9 @@ def _replace(module: nn.Module) -> None:
         if can_be_packed(child):
             setattr(module, name, PackedNeuron(child))  # type: ignore[arg-type]
         elif can_be_event_driven(child):
-            setattr(module, name, EventConv2d(child))  # type: ignore[arg-type]
+            setattr(module, name, EventConv2d(child, weights))  # type: ignore[arg-type]
         else:
-            _replace(child)
+            _replace(child, weights)
 
 
 def _refuse_to_save(*_: Any, **__: Any) -> NoReturn:

@@ -30,12 +30,14 @@ class PackedSpikes:
         activity: Share of the channels that fire at all within a group of four spiking steps, from
             0 to 1: the work of an event-driven synapse relative to a dense one.
         folded: Whether the shape that layers see is [T*B, C, H, W].
+        doubled: Whether layers see every pixel repeated twice along height and width.
     """
 
     words: Tensor
     segments: tuple[int, ...]
     activity: float
     folded: bool = False
+    doubled: bool = False
 
     @property
     def channels(self) -> int:
@@ -47,7 +49,8 @@ class PackedSpikes:
         """The shape of the dense tensor."""
         steps, batch, height, width, _ = self.words.shape
         lead = (steps * batch,) if self.folded else (steps, batch)
-        return torch.Size((*lead, self.channels, height, width))
+        times = 2 if self.doubled else 1
+        return torch.Size((*lead, self.channels, times * height, times * width))
 
     @property
     def spiking_steps(self) -> int:
@@ -77,6 +80,8 @@ class PackedSpikes:
 
     def dense(self) -> Tensor:
         """Return the spikes as float32, in channels-last order."""
+        if self.doubled:
+            return self.repeated().dense()
         slots = WORD * self.words.shape[-1]
         spikes = torch.empty(*self.words.shape[:-1], slots)  # [T, B, H, W, slots]
         library_of().synapse_unpack(
@@ -92,9 +97,18 @@ class PackedSpikes:
         return spikes.flatten(0, 1) if self.folded else spikes
 
     def upsampled(self) -> "PackedSpikes":
-        """Return the window with every pixel repeated twice along height and width."""
+        """Return the window with every pixel repeated twice along height and width.
+
+        Its words stay as they are: a synapse has fewer taps to add for them.
+        """
+        return self.repeated()._with(doubled=True)
+
+    def repeated(self) -> "PackedSpikes":
+        """Return the window with a word for every pixel that layers see."""
+        if not self.doubled:
+            return self
         words = self.words.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-        return self._with(words=words)
+        return self._with(words=words, doubled=False)
 
     def images(self, chosen: Tensor) -> "PackedSpikes":
         """Return the window of some images, chosen by a mask [B]; `activity` stays that of all."""
@@ -242,6 +256,7 @@ def _concatenated(tensors: Sequence[Any], dim: int = 0) -> PackedSpikes | None:
     """Return windows joined along their channels; None where they are not all packed."""
     if not all(isinstance(x, PackedSpikes) for x in tensors) or dim != tensors[0].dim() - 3:
         return None
+    tensors = [x.repeated() for x in tensors]
     channels = sum(x.channels for x in tensors)
     activity = sum(x.activity * x.channels for x in tensors) / channels
     words = torch.cat([x.words for x in tensors], dim=-1)

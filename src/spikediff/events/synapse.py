@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from spikediff.events.packed import PackedSpikes, pack, slots_of
-from spikediff.events.taps import convolution_taps, transposed_taps
+from spikediff.events.taps import convolution_taps, doubled_taps, transposed_taps
+from spikediff.events.weights import (
+    EventWeights,
+    Precision,
+    Sums,
+    event_weights,
+    summed_taps,
+)
 from spikediff.layers.time import unfold_time
 from spikediff.native import library_of, pointer
 
@@ -43,31 +50,6 @@ class Geometry(ctypes.Structure):
     ]
 
 
-def event_weights(weight: Tensor, segments: tuple[int, ...]) -> Tensor:
-    """Return a kernel as the C code reads it: [blocks, h, w, slots, block], zero where nothing is.
-
-    Args:
-        weight: [C_out, C, h, w].
-        segments: How the channels C lie in the words of the spikes (`PackedSpikes.segments`).
-    """
-    block = library_of().synapse_block()
-    if len(segments) > 1:  # leave room where a segment does not fill its last word
-        slots = slots_of(segments)
-        apart = weight.new_zeros(len(weight), int(slots[-1]) + 1, *weight.shape[2:])
-        apart[:, slots] = weight.detach()
-        weight = apart
-    out_channels, slot_count, height, width = weight.shape
-    blocks = torch.empty(-(-out_channels // block), height, width, slot_count, block)
-    kernel = weight.detach().contiguous(memory_format=torch.channels_last)
-    library_of().weights_to_blocks(
-        pointer(kernel),
-        pointer(blocks),
-        *(c_int64(n) for n in (out_channels, height * width, slot_count)),
-        c_int(torch.get_num_threads()),
-    )
-    return blocks
-
-
 def kernel_of(blocks: Tensor, out_channels: int, segments: tuple[int, ...]) -> Tensor:
     """Return the kernel [C_out, C, h, w], channels-last, whose gradient came in blocks."""
     _, height, width, slot_count, _ = blocks.shape
@@ -84,7 +66,7 @@ def kernel_of(blocks: Tensor, out_channels: int, segments: tuple[int, ...]) -> T
 
 def event_driven(
     spikes: PackedSpikes,
-    weights: Tensor,
+    weights: EventWeights,
     bias: Tensor | None,
     channels: int,
     rows: Tensor,
@@ -101,8 +83,8 @@ def event_driven(
         columns: The same along the width.
     """
     steps, batch, height, width, _ = spikes.words.shape
-    blocks, taps_y, taps_x, slots, block = weights.shape
-    padded = weights.new_zeros(blocks * block)
+    blocks, taps_y, taps_x, slots, block = weights.rows.shape
+    padded = torch.zeros(blocks * block)
     if bias is not None:
         padded[:channels] = bias
     out = torch.empty(steps * batch, len(rows), len(columns), channels)
@@ -122,7 +104,9 @@ def event_driven(
     )
     failed = library_of().synapse_forward(
         pointer(spikes.words.contiguous()),
-        pointer(weights),
+        pointer(weights.rows),
+        c_int(weights.bits),
+        pointer(weights.scales),
         pointer(padded),
         pointer(out),
         byref(geometry),
@@ -147,7 +131,7 @@ def taps_of(
         padding: Of both axes.
         dilation: Of both axes.
     """
-    _, _, height, width, _ = spikes.words.shape
+    height, width = spikes.shape[-2:]
     rows = convolution_taps(height, weight.shape[2], stride[0], padding[0], dilation[0])
     columns = convolution_taps(width, weight.shape[3], stride[1], padding[1], dilation[1])
     return rows, columns
@@ -179,7 +163,7 @@ def spike_conv2d(
         >>> torch.allclose(spike_conv2d(spikes, weight, padding=1), dense, atol=1e-5)
         True
     """
-    window = spikes if isinstance(spikes, PackedSpikes) else pack(spikes)
+    window = spikes.repeated() if isinstance(spikes, PackedSpikes) else pack(spikes)
     rows, columns = taps_of(window, weight, [stride] * 2, [padding] * 2, [1, 1])
     out = event_driven(
         window, event_weights(weight, window.segments), bias, len(weight), rows, columns
@@ -195,12 +179,17 @@ class EventConv2d(nn.Module):
 
     Args:
         conv: What it stands for; one group, zero padding.
+        precision: Of the weights that spikes meet: "float32", or whole numbers, "int16" or "int8"
+            (`spikediff.events.quantise`). Currents meet the weights as they are.
 
     Shape: [T*B, C_in, H, W] -> [T*B, C_out, H', W'], channels-last.
     """
 
-    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    def __init__(
+        self, conv: nn.Conv2d | nn.ConvTranspose2d, precision: Precision = "float32"
+    ) -> None:
         super().__init__()
+        self.precision: Precision = precision
         self.transposed = isinstance(conv, nn.ConvTranspose2d)
         self.out_channels = conv.out_channels
         self.kernel_size = conv.kernel_size
@@ -214,17 +203,20 @@ class EventConv2d(nn.Module):
         weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), False)
-        self._events: dict[tuple[int, ...], Tensor] = {}  # by the segments that came
+        self._events: dict[Any, EventWeights] = {}  # by the segments and the taps that came
 
     def forward(self, x: PackedSpikes | Tensor) -> Tensor:
         """Return the currents."""
         if not isinstance(x, PackedSpikes):
             return self._convolve(x)
-        busy = _busy_images(x)  # [B]
+        busy = self._busy_images(x)  # [B]
         if len(busy) and busy.all():
             return self._convolve(x.dense())
-        rows, columns = (self._taps(axis, x.shape[axis - 2]) for axis in (0, 1))
-        weights = self._weights(x.segments)
+        x = x.repeated() if self.transposed else x
+        (rows, y_sums), (columns, x_sums) = (
+            self._taps(axis, x.words.shape[axis + 2], x.doubled) for axis in (0, 1)
+        )
+        weights = self._weights(x.segments, y_sums, x_sums)
         out = event_driven(x, weights, self.bias, self.out_channels, rows, columns)
         if busy.any():
             dense = self._convolve(x.images(busy).dense())
@@ -235,29 +227,35 @@ class EventConv2d(nn.Module):
         convolve = conv_transpose2d if self.transposed else conv2d
         return convolve(x, self.weight, self.bias, **self.options)
 
-    def _weights(self, segments: tuple[int, ...]) -> Tensor:
-        if segments not in self._events:
-            kernel = self.weight.transpose(0, 1) if self.transposed else self.weight
-            self._events[segments] = event_weights(kernel, segments)
-        return self._events[segments]
+    def _busy_images(self, x: PackedSpikes) -> Tensor:
+        """Return which images [B] are convolved densely: none by whole numbers."""
+        most = break_even(x.spiking_steps)
+        if most >= 1.0 or self.precision != "float32":
+            return torch.zeros(x.words.shape[1], dtype=torch.bool)
+        return x.activity_by_image() > most
 
-    def _taps(self, axis: int, size: int) -> Tensor:
+    def _weights(
+        self, segments: tuple[int, ...], y_sums: Sums | None, x_sums: Sums | None
+    ) -> EventWeights:
+        key = (segments, y_sums, x_sums)
+        if key not in self._events:
+            kernel = self.weight.transpose(0, 1) if self.transposed else self.weight
+            kernel = summed_taps(kernel, y_sums, x_sums)
+            self._events[key] = event_weights(kernel, segments, self.precision)
+        return self._events[key]
+
+    def _taps(self, axis: int, size: int, doubled: bool) -> tuple[Tensor, Sums | None]:
+        """Return an axis' table, and the sums of the kernel's taps that it reads by, if any."""
         options = {key: value[axis] for key, value in self.options.items()}
+        if doubled:
+            return doubled_taps(size, self.kernel_size[axis], **options)
         table = transposed_taps if self.transposed else convolution_taps
-        return table(size, self.kernel_size[axis], **options)
+        return table(size, self.kernel_size[axis], **options), None
 
 
 def break_even(spiking_steps: int) -> float:
     """Return the activity above which a dense convolution is not slower; 1 where it never is."""
     return BREAK_EVEN.get(spiking_steps, 1.0)
-
-
-def _busy_images(x: PackedSpikes) -> Tensor:
-    """Return which images [B] are convolved densely."""
-    most = break_even(x.spiking_steps)
-    if most >= 1.0:
-        return torch.zeros(x.words.shape[1], dtype=torch.bool)
-    return x.activity_by_image() > most
 
 
 def can_be_event_driven(module: nn.Module) -> bool:

@@ -49,6 +49,44 @@ def transposed_taps(
     return _table(reads, size)
 
 
+@lru_cache(maxsize=256)
+def doubled_taps(
+    size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> tuple[Tensor, tuple[tuple[int, ...], ...]]:
+    """Return the table of a convolution of an axis whose every pixel is repeated, and its sums.
+
+    Taps that read the same pixel are one tap, whose weights are the sum of theirs. Of a kernel of
+    three, each output position has two taps left.
+
+    Args:
+        size: Pixels before they are repeated.
+        kernel: Taps of the convolution of 2 * size pixels.
+        stride: Of that convolution, and so are the others.
+        padding: Zeros on both sides.
+        dilation: Distance of its taps.
+
+    Returns:
+        The table, and for every tap in it the taps of the kernel that it sums.
+
+    Example:
+        >>> table, sums = doubled_taps(2, kernel=3, padding=1)
+        >>> sums
+        ((1, 2), (0, 1), (2,), (0,))
+        >>> table.tolist()[1]  # reads the first pixel by two taps, and the second by one
+        [[1, 0], [2, 1]]
+    """
+    single = convolution_taps(2 * size, kernel, stride, padding, dilation)
+    sums: dict[tuple[int, ...], int] = {}
+    reads: list[list[tuple[int, int]]] = []
+    for row in single.tolist():
+        taps: dict[int, tuple[int, ...]] = {}
+        for tap, at in row:
+            if tap >= 0:
+                taps[at // 2] = (*taps.get(at // 2, ()), tap)
+        reads.append([(sums.setdefault(k, len(sums)), at) for at, k in taps.items()])
+    return _table(reads, size), tuple(sums)
+
+
 def _table(reads: list[list[tuple[int, int]]], size: int) -> Tensor:
     inside = [[pair for pair in row if 0 <= pair[1] < size] for row in reads]
     table = torch.full((len(inside), max(map(len, inside)), 2), -1, dtype=torch.int32)

@@ -13,10 +13,10 @@ from spikediff.events.synapse import (
     break_even,
     can_be_event_driven,
     event_driven,
-    event_weights,
     kernel_of,
     taps_of,
 )
+from spikediff.events.weights import event_weights
 from spikediff.layers import unfold_time
 from spikediff.native import library_of, native, pointer
 

@@ -38,7 +38,7 @@ from spikediff.layers.synaptic_resampling import (
 )
 from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
 from spikediff.layers.threshold_norm import ThresholdNorm
-from spikediff.layers.time import fold_time, over_time, unfold_time
+from spikediff.layers.time import fold_time, join_channels, over_time, unfold_time
 from spikediff.layers.timestep_embedding import (
     SpikingTimestepEmbedding,
     TimestepEmbedding,
@@ -80,6 +80,7 @@ __all__ = [
     "draw_each",
     "embed_classes",
     "fold_time",
+    "join_channels",
     "linear_by_image",
     "nearest_upsample",
     "over_time",

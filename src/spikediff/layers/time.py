@@ -1,5 +1,8 @@
 """Folding the spiking steps into the batch, for layers that know nothing of time."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 
@@ -23,3 +26,12 @@ def unfold_time(x: Tensor, spiking_steps: int) -> Tensor:
 def over_time(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a layer of images to every spiking step: [T, B, ...] -> [T, B, ...]."""
     return unfold_time(layer(fold_time(x)), x.shape[0])
+
+
+def join_channels(windows: Sequence[Tensor]) -> Tensor:
+    """Concatenate windows [T, B, C, H, W] along their channels.
+
+    It is done on images, whose order (channels-last, for one) `torch.cat` keeps; that of five axes
+    it does not know.
+    """
+    return unfold_time(torch.cat([fold_time(x) for x in windows], dim=1), len(windows[0]))

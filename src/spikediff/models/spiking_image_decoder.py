@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from spikediff.coding import mean
 from spikediff.errors import UserError
-from spikediff.layers import SpikingLayer, class_embedding, embed_classes, over_time
+from spikediff.layers import (
+    SpikingLayer,
+    class_embedding,
+    embed_classes,
+    join_channels,
+    over_time,
+)
 from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
 
@@ -138,7 +144,7 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
         spikes = early = first.of_constant(x, self.config.spiking_steps)
         for layer in self.layers[1:]:
             spikes = layer(spikes)  # [T, B, C, h, w]
-        currents = over_time(self.last, torch.cat([spikes, early], dim=2))
+        currents = over_time(self.last, join_channels([spikes, early]))
         logits = mean(currents)  # [T, B, K, h, w] -> [B, K, h, w]
         return SpikingImageDecoderOutput(sample=logits) if return_dict else (logits,)
 

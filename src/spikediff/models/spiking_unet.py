@@ -27,6 +27,7 @@ from spikediff.layers import (
     Upsample,
     class_embedding,
     embed_classes,
+    join_channels,
     over_time,
 )
 from spikediff.layers.dimensions import BATCH_NORMS, CONVOLUTIONS, Convolution
@@ -308,7 +309,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
             if isinstance(block, Upsample):
                 h = block(h)
             else:
-                h = block(torch.cat([h, skips.pop()], dim=2), embedding)
+                h = block(join_channels([h, skips.pop()]), embedding)
         estimate = self.decode(self.head(h))  # [T, B, C, H, W] -> [B, C, H, W]
         estimate = nn.functional.pixel_shuffle(estimate, patch)
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)

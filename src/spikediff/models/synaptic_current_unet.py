@@ -25,6 +25,7 @@ from spikediff.layers import (
     average_downsample,
     class_embedding,
     embed_classes,
+    join_channels,
     nearest_upsample,
     over_time,
     pointwise_conv,
@@ -268,11 +269,11 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         for level in _levels(self.up_levels):
             risen = []
             for block in level.blocks:
-                h = block(torch.cat([h, skips.pop()], dim=2), embedding, memory)
+                h = block(join_channels([h, skips.pop()]), embedding, memory)
                 risen.append(h)
             h = level.resampling(h, memory)
-        h = self.last_block(torch.cat([h, skips.pop()], dim=2), embedding, memory)
-        return over_time(self.readout, torch.cat([h, *shallow, *risen], dim=2))
+        h = self.last_block(join_channels([h, skips.pop()]), embedding, memory)
+        return over_time(self.readout, join_channels([h, *shallow, *risen]))
 
 
 def _neuron_maker(

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from zlib import crc32
 
-SOURCES = ("neuron.c", "synapse.c", "weight_gradient.c", "weights.c", "bits.c")
+SOURCES = ("neuron.c", "synapse.c", "integer_sums.c", "weight_gradient.c", "weights.c", "bits.c")
 
 # -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a
 # shared library it may switch the whole process to flushing small numbers to zero.

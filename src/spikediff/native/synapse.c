@@ -15,16 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include "spikediff.h"
-#include "synapse.h"
+#include "sums.h"
 
 #define COPIED 16 /* entries that are copied at a time; more than there are does no harm */
-
-/* The lists of a tile of output pixels: rows of weights [pixel][most], starts [pixel][STARTS]. */
-typedef struct {
-  uint32_t *rows;
-  int32_t *starts;
-  int64_t most;
-} gathered;
 
 /* Gather what an output pixel sees: tap * channels + channel, pattern by pattern. */
 static INLINE void gather_pixel(const uint32_t *entries, const int32_t *starts, const geometry *g,
@@ -94,14 +87,13 @@ static INLINE void sum_tile(const gathered *tile, int64_t pixels, const float *w
   }
 }
 
-static void sum_tile_of_steps(const gathered *tile, int64_t pixels, const float *weights,
-                              const float *bias, float *out, const geometry *g, int64_t block,
-                              int steps) {
+static void sum_floats(const gathered *tile, int64_t pixels, const synapse_weights *weights,
+                       float *out, const geometry *g, int64_t block, int steps) {
   const int64_t left = g->out_channels - block * BLOCK;
   const int vecs = left >= BLOCK ? VECS : (int)((left + VEC_LANES - 1) / VEC_LANES);
 #define CASE(N, V)                                                                                \
   case VECS * N + V:                                                                              \
-    sum_tile(tile, pixels, weights, bias, out, g, block, N, V);                                   \
+    sum_tile(tile, pixels, weights->rows, weights->bias, out, g, block, N, V);                    \
     break;
 #define CASES(N) CASE(N, 1) CASE(N, 2) CASE(N, 3) CASE(N, 4)
   switch (VECS * steps + vecs) { CASES(1) CASES(2) CASES(3) CASES(4) } /* so sums are registers */
@@ -116,10 +108,10 @@ static int64_t rows_of_tile(const geometry *g, int64_t most) {
 }
 
 /* Gather, then sum, some rows of one output image. */
-static void tile_of_image(const uint32_t *entries, const int32_t *starts, const float *weights,
-                          const float *bias, float *out, const geometry *g, const int32_t *taps_y,
-                          const int32_t *taps_x, gathered *tile, int64_t y0, int64_t y1,
-                          int64_t first_block, int64_t last_block, int steps) {
+static void tile_of_image(const uint32_t *entries, const int32_t *starts,
+                          const synapse_weights *weights, float *out, const geometry *g,
+                          const int32_t *taps_y, const int32_t *taps_x, gathered *tile, int64_t y0,
+                          int64_t y1, int64_t first_block, int64_t last_block, int steps) {
   for (int64_t y = y0; y < y1; y++)
     for (int64_t x = 0; x < g->out_width; x++) {
       const int64_t at = (y - y0) * g->out_width + x;
@@ -129,7 +121,8 @@ static void tile_of_image(const uint32_t *entries, const int32_t *starts, const 
     }
   out += y0 * g->out_width * g->out_channels;
   for (int64_t block = first_block; block < last_block; block++)
-    sum_tile_of_steps(tile, (y1 - y0) * g->out_width, weights, bias, out, g, block, steps);
+    (weights->bits == 32 ? sum_floats : sum_integers)(tile, (y1 - y0) * g->out_width, weights, out,
+                                                      g, block, steps);
 }
 
 /* Memory of one thread: a gathered tile, and room for a pixel's unsorted list. */
@@ -139,13 +132,13 @@ typedef struct {
 } workspace;
 
 /* Some images, for one group of spiking steps: list them, then sum. */
-static void chunk_of_images(const uint64_t *words, const float *weights, const float *bias,
-                            float *out, const geometry *g, const int32_t *taps_y,
-                            const int32_t *taps_x, uint32_t *entries, int32_t *starts,
-                            workspace *spaces, int64_t images, int steps, int threads) {
+static void chunk_of_images(const uint64_t *words, const synapse_weights *weights, float *out,
+                            const geometry *g, const int32_t *taps_y, const int32_t *taps_x,
+                            uint32_t *entries, int32_t *starts, workspace *spaces, int64_t images,
+                            int steps, int threads) {
   const int64_t pixels = g->height * g->width;
   const int64_t out_image = g->out_height * g->out_width * g->out_channels;
-  const int64_t blocks = (g->out_channels + BLOCK - 1) / BLOCK;
+  const int64_t block = block_of(weights->bits), blocks = (g->out_channels + block - 1) / block;
   const int64_t rows = rows_of_tile(g, spaces[0].tile.most);
   const int64_t tiles = (g->out_height + rows - 1) / rows;
   /* where there are fewer tiles than threads, threads share a tile's blocks */
@@ -161,8 +154,8 @@ static void chunk_of_images(const uint64_t *words, const float *weights, const f
         for (int64_t part = 0; part < parts; part++) {
           const int64_t y0 = tile * rows, y1 = y0 + rows < g->out_height ? y0 + rows : g->out_height;
           tile_of_image(entries + image * pixels * g->channels, starts + image * pixels * STARTS,
-                        weights, bias, out + image * out_image, g, taps_y, taps_x, &own->tile, y0,
-                        y1, blocks * part / parts, blocks * (part + 1) / parts, steps);
+                        weights, out + image * out_image, g, taps_y, taps_x, &own->tile, y0, y1,
+                        blocks * part / parts, blocks * (part + 1) / parts, steps);
         }
   }
 }
@@ -185,11 +178,12 @@ static workspace *workspaces(const geometry *g, int threads) {
   return spaces;
 }
 
-/* words [T, images, H, W, words], weights [blocks, taps_y, taps_x, channels, BLOCK], bias
- * [blocks * BLOCK] -> out [T, images, out_height, out_width, out_channels]. 0, or -1: no memory. */
-EXPORT int synapse_forward(const uint64_t *words, const float *weights, const float *bias,
-                           float *out, const geometry *g, const int32_t *taps_y,
+/* words [T, images, H, W, words], weights as in sums.h, by `bits` -> out [T, images, out_height,
+ * out_width, out_channels]. 0, or -1: no memory. */
+EXPORT int synapse_forward(const uint64_t *words, const void *rows, int bits, const float *scales,
+                           const float *bias, float *out, const geometry *g, const int32_t *taps_y,
                            const int32_t *taps_x, int threads) {
+  const synapse_weights weights = {rows, scales, bias, bits};
   const int64_t pixels = g->height * g->width, per_pixel = (g->channels + 63) / 64;
   const int64_t out_image = g->out_height * g->out_width * g->out_channels;
   const int64_t many = images_at_a_time(g);
@@ -202,7 +196,7 @@ EXPORT int synapse_forward(const uint64_t *words, const float *weights, const fl
     for (int64_t image = 0; image < g->images; image += many) {
       const int64_t images = g->images - image < many ? g->images - image : many;
       const int64_t at = t * g->images + image;
-      chunk_of_images(words + at * pixels * per_pixel, weights, bias, out + at * out_image, g,
+      chunk_of_images(words + at * pixels * per_pixel, &weights, out + at * out_image, g,
                       taps_y, taps_x, entries, starts, spaces, images, steps, threads);
     }
   }
@@ -212,8 +206,11 @@ EXPORT int synapse_forward(const uint64_t *words, const float *weights, const fl
   return done ? 0 : -1;
 }
 
-/* Output channels in a block of the packed weights. */
-EXPORT int synapse_block(void) { return BLOCK; }
+/* Output channels in a block of packed weights of so many bits. */
+EXPORT int synapse_block(int bits) { return (int)block_of(bits); }
+
+/* Lanes of 32 bits in a vector, by which whole numbers are laid out. */
+EXPORT int synapse_lanes(void) { return VEC_LANES; }
 
 /* And of the gradient of the weights. */
 EXPORT int gradient_block(void) { return HALF_BLOCK; }

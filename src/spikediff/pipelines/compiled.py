@@ -5,7 +5,7 @@ from typing import Any, Self
 from torch import nn
 
 from spikediff.errors import UserError
-from spikediff.events import compile_for_inference
+from spikediff.events import Precision, compile_for_inference
 
 
 class CompiledInference:
@@ -32,20 +32,30 @@ class CompiledInference:
         """Whether a network of the pipeline is in its event-driven form."""
         return any(getattr(part, "event_driven", False) for part in self.components.values())
 
-    def compile_for_inference(self) -> Self:
+    @property
+    def event_weights(self) -> Precision | None:
+        """Precision of the weights that spikes meet; None where the pipeline is not compiled."""
+        found = (getattr(part, "event_weights", None) for part in self.components.values())
+        return next((precision for precision in found if precision), None)
+
+    def compile_for_inference(self, weights: Precision = "float32") -> Self:
         """Replace the networks by their event-driven form (`spikediff.events`).
 
         The networks that were handed in stay as they are; the pipeline goes on with copies.
         Rounding differs from theirs, and with it a seed's image now and then.
 
+        Args:
+            weights: "float32", or rounded to whole numbers: "int16", "int8".
+
         Returns:
             The pipeline itself.
 
         Raises:
-            UserError: A network is not on the CPU, or not float32.
+            UserError: A network is not on the CPU, or not float32; or the weights are not to be
+                had (`spikediff.events.compile_for_inference`).
         """
         compiled = {
-            name: compile_for_inference(part)
+            name: compile_for_inference(part, weights)
             for name, part in self.components.items()
             if isinstance(part, nn.Module)
         }

@@ -9,6 +9,7 @@ An operator takes numbers and names, so a `Dynamics` is spelled out at the borde
 
 from collections.abc import Sequence
 from dataclasses import astuple
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ def can_be_spelled(dynamics: Dynamics) -> bool:
     return dynamics.v_negative is None and type(dynamics.surrogate) in NAMES
 
 
+@lru_cache(maxsize=256)
 def spelled(dynamics: Dynamics) -> tuple[Any, ...]:
     """Return a neuron's constants as the operators take them."""
     surrogate = dynamics.surrogate
@@ -37,7 +39,7 @@ def spelled(dynamics: Dynamics) -> tuple[Any, ...]:
         dynamics.strict_threshold,
         dynamics.detach_reset,
         NAMES[type(surrogate)],
-        [float(value) for value in astuple(surrogate)],  # type: ignore[call-overload]
+        tuple(map(float, astuple(surrogate))),  # type: ignore[call-overload]
     )
 
 
@@ -52,6 +54,21 @@ def _read(
     widths: Sequence[float],
 ) -> Dynamics:
     """Return the constants that `spelled` wrote."""
+    constants = (v_threshold, v_reset, v_init, decay_input, strict_threshold, detach_reset)
+    return _made(*constants, surrogate, tuple(widths))
+
+
+@lru_cache(maxsize=256)
+def _made(
+    v_threshold: float,
+    v_reset: float | None,
+    v_init: float | None,
+    decay_input: bool,
+    strict_threshold: bool,
+    detach_reset: bool,
+    surrogate: str,
+    widths: tuple[float, ...],
+) -> Dynamics:
     made = SURROGATES[surrogate](*widths)
     return Dynamics(
         v_threshold,
@@ -170,6 +187,8 @@ def _backward(
 
 def in_layout_of(current: Tensor, result: Tensor) -> Tensor:
     """Return a result with the strides that `torch.compile` was told of: those of `empty_like`."""
+    if result.stride() == current.stride():  # without holes, so that `empty_like` has them too
+        return result
     promised = torch.empty_like(current, device="meta").stride()
     return result if result.stride() == promised else torch.empty_like(current).copy_(result)
 
