@@ -77,6 +77,16 @@ def test_other_systems_are_refused_by_their_layers():
     assert {"ConvTranspose2d", "BernoulliLatent"} <= fsvae
 
 
+def test_signals_are_refused_in_one_line():
+    model = exportable(dimensions=1)
+    (offence,) = offences(model)
+    number = sum(isinstance(module, torch.nn.Conv1d) for module in model.modules())
+    assert (offence.name, offence.kind) == ("stem.encode.conv", "Conv1d")
+    assert f"convolutions of signals, {number}: NIR has Conv1d, this export not yet" in str(offence)
+    with pytest.raises(UserError, match="convolutions of signals"):
+        to_nir(model, 1)
+
+
 def test_unknown_layers_are_no_silent_guess():
     model = exportable()
     model.head.neuron = torch.nn.Tanh()
