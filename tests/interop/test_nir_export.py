@@ -95,19 +95,13 @@ def assert_same(model, exported, x, estimate, spikes, tmp_path):
         {"block": "plain"},
         {"block": "pre_spike"},
         {"block": "pre_spike", "neuron": "if"},
-        pytest.param(
-            {"block": "plain", "neuron": "plif", "neuron_options": {"init_tau": 3.0}},
-            marks=pytest.mark.slow,
-        ),
+        {"block": "plain", "neuron": "plif", "neuron_options": {"init_tau": 3.0}},
         {
             "block": "plain",
             "neuron_options": {"decay": 0.8, "decay_input": False, "strict_threshold": True},
         },
         {"block": "plain", "neuron_options": {"v_reset": -0.3, "v_threshold": 0.6}},
-        pytest.param(
-            {"block": "pre_spike", "layers_per_block": 2, "temporal_scaling": True},
-            marks=pytest.mark.slow,
-        ),
+        {"block": "pre_spike", "layers_per_block": 2, "temporal_scaling": True},
     ],
 )
 def test_a_unet(options, tmp_path):
@@ -159,7 +153,6 @@ def test_classes_and_patches(tmp_path):
         to_nir(decoder(), sample_size=4, class_label=2)
 
 
-@pytest.mark.slow
 def test_a_skip_that_is_cut_where_its_channels_come_from(tmp_path):
     """An identity shortcut of a concatenation: as wide behind the block as before it."""
     model = unet(block="pre_spike", channel_mult=(2,))
@@ -238,7 +231,6 @@ def test_the_host_may_compute_the_first_convolution(tmp_path):
     assert_same(model, exported, current, estimate, spikes, tmp_path)
 
 
-@pytest.mark.slow
 def test_a_host_that_follows_the_index_makes_the_images_of_the_pipeline(tmp_path):
     """Nothing of spikediff in the loop but the scheduler, which is diffusers'."""
     model, scheduler = unet(), make_scheduler("ddim", {"prediction_type": "v_prediction"})
