@@ -19,7 +19,7 @@ from spikediff.neurons import LIF, NeuronLayer
 from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.schedulers import make_scheduler
 
-nir = pytest.importorskip("nir")
+nir = pytest.importorskip("nir", reason="needs nir: pip install -e '.[nir]'")
 
 UNET = {
     "sample_size": 6,

@@ -77,6 +77,24 @@ def test_other_systems_are_refused_by_their_layers():
     assert {"ConvTranspose2d", "BernoulliLatent"} <= fsvae
 
 
+def test_other_formats_are_named_where_they_can():
+    with pytest.raises(UserError, match=r"\(--format onnx and torch can, with --batch-size 1\): "):
+        to_nir(SynapticCurrentUNet(**TINY, channel_mult=(1, 2), layers_per_block=1).eval(), 1)
+    with pytest.raises(UserError) as refusal:
+        to_nir(VQSVAE(sample_size=8, widths=(8,), codebook_size=8, spiking_steps=2).eval(), 1)
+    assert "onnx" not in str(refusal.value)
+
+
+def test_signals_are_refused_in_one_line():
+    model = exportable(dimensions=1)
+    (offence,) = offences(model)
+    number = sum(isinstance(module, torch.nn.Conv1d) for module in model.modules())
+    assert (offence.name, offence.kind) == ("stem.encode.conv", "Conv1d")
+    assert f"convolutions of signals, {number}: NIR has Conv1d, this export not yet" in str(offence)
+    with pytest.raises(UserError, match="convolutions of signals"):
+        to_nir(model, 1)
+
+
 def test_unknown_layers_are_no_silent_guess():
     model = exportable()
     model.head.neuron = torch.nn.Tanh()

@@ -30,6 +30,9 @@ class ExportOptions:
     """Of nir: whether the graph or the host computes the convolution of real numbers."""
     class_label: int | None = None
     """Of nir: the class that the images shall be of, if the network knows some."""
+    batch_size: int | None = None
+    """Of onnx, torch: images per call, if the program shall take no other number; any number where
+    it is not given, which spiking_unet and the decoder of tokens can do."""
     json: Path | None = None
     """Also write what was done, for a program to read."""
 
@@ -54,6 +57,8 @@ def _check(options: ExportOptions) -> None:
     if (options.num_inference_steps or 1) < 1:
         raise UserError("--num-inference-steps must be at least 1")
     if options.format == "nir":
+        if options.batch_size is not None:
+            raise UserError("--batch-size: of --format onnx and torch only; NIR has no batch")
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise UserError(f"{output}: exists and is not empty; choose another --output")
         return
@@ -108,6 +113,8 @@ def _write_program(_pipe: Any, model: Any, size: Any, options: ExportOptions) ->
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write = export_onnx if options.format == "onnx" else export_torch
-    write(model, options.output, size)
-    print(f"{options.output}: (sample, timestep) -> estimate, for batches of any size")
-    return {"network": type(model).__name__, "inputs": ["sample", "timestep"]}
+    write(model, options.output, size, options.batch_size)
+    batch = "any size" if options.batch_size is None else str(options.batch_size)
+    print(f"{options.output}: (sample, timestep) -> estimate, for batches of {batch}")
+    told = {"network": type(model).__name__, "inputs": ["sample", "timestep"]}
+    return {**told, "batch_size": options.batch_size}

@@ -4,13 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.interop.extras import import_extra
 from spikediff.interop.plain_neurons import with_plain_neurons
-from spikediff.models import SpikingImageDecoder
+from spikediff.models import SpikingImageDecoder, SpikingUNet, SynapticCurrentUNet
+from spikediff.models.converted import ConvertedUNet, QuantisedUNet
 from spikediff.neurons.kernels.choice import using
+
+# torch 2.13 cannot prove of the latter that every batch size will do for them (tried with the
+# first two; the converted networks are made of the second).
+ANY_BATCH_SIZE = (SpikingUNet, SpikingImageDecoder)
+ONE_BATCH_SIZE = (SynapticCurrentUNet, UNet2DModel, ConvertedUNet, QuantisedUNet)
 
 
 class _Estimate(nn.Module):
@@ -27,22 +34,29 @@ class _Estimate(nn.Module):
 
 @torch.no_grad()
 def export_program(
-    model: nn.Module, sample_size: int | tuple[int, int] | None = None, plain: bool = True
+    model: nn.Module,
+    sample_size: int | tuple[int, int] | None = None,
+    plain: bool = True,
+    batch_size: int | None = None,
 ) -> Any:
-    """Trace a denoiser, for batches of any size.
+    """Trace a denoiser, for batches of any size or of one.
 
     Args:
         model: A denoiser in evaluation mode: `model(sample, timestep).sample`.
         sample_size: Height and width of its input; the configured ones where there are such.
         plain: Whether neurons become standard operations, T times each, so that the program runs
             without this library; else each stays one operator, `torch.ops.spikediff.*`.
+        batch_size: B, if the program shall take no other; any B where it is not given, which
+            `SpikingUNet` and `SpikingImageDecoder` can do.
 
     Returns:
-        A `torch.export.ExportedProgram` of `(sample, timestep) -> estimate`: images [B, C, H, W]
-        or tokens [B, h, w], a whole timestep (0-dim, int64), and what the model estimates.
+        A `torch.export.ExportedProgram` of `(sample, timestep) -> estimate`: images [B, C, H, W],
+        signals [B, C, L] or tokens [B, h, w], a whole timestep (0-dim, int64), and what the model
+        estimates.
 
     Raises:
-        UserError: The model is in training mode, or the size is missing.
+        UserError: The model is in training mode, the size is missing, or the network exports for
+            one batch size only and none is given.
 
     Example:
         >>> from spikediff.models import SpikingImageDecoder
@@ -55,16 +69,20 @@ def export_program(
     if model.training:
         raise UserError("export needs the norms' running statistics; call `.eval()` first")
     traced = _Estimate(with_plain_neurons(model) if plain else model).eval()
-    batch = {0: torch.export.Dim("batch")}
-    sample = _example(model, sample_size)
+    _check_batch(model, batch_size)
+    sample = _example(model, sample_size, batch_size or 2)
+    shapes = ({0: torch.export.Dim("batch")}, None) if batch_size is None else None
     with using("reference"):
         return torch.export.export(
-            traced, (sample, torch.tensor(1)), dynamic_shapes=(batch, None), strict=False
+            traced, (sample, torch.tensor(1)), dynamic_shapes=shapes, strict=False
         )
 
 
 def export_torch(
-    model: nn.Module, path: Path, sample_size: int | tuple[int, int] | None = None
+    model: nn.Module,
+    path: Path,
+    sample_size: int | tuple[int, int] | None = None,
+    batch_size: int | None = None,
 ) -> None:
     """Write a denoiser as a file of `torch.export` (.pt2), which needs nothing but torch.
 
@@ -72,15 +90,19 @@ def export_torch(
         model: See `export_program`.
         path: The file.
         sample_size: Height and width of the input.
+        batch_size: B, if the program shall take no other.
 
     Raises:
         UserError: See `export_program`.
     """
-    torch.export.save(export_program(model, sample_size), path)
+    torch.export.save(export_program(model, sample_size, batch_size=batch_size), path)
 
 
 def export_onnx(
-    model: nn.Module, path: Path, sample_size: int | tuple[int, int] | None = None
+    model: nn.Module,
+    path: Path,
+    sample_size: int | tuple[int, int] | None = None,
+    batch_size: int | None = None,
 ) -> None:
     """Write a denoiser as ONNX: inputs `sample` and `timestep`, output `estimate`.
 
@@ -88,6 +110,7 @@ def export_onnx(
         model: See `export_program`.
         path: The file; weights of large networks stand in another beside it.
         sample_size: Height and width of the input.
+        batch_size: B, if the program shall take no other.
 
     Raises:
         UserError: The packages onnx and onnxscript are missing; or see `export_program`.
@@ -95,7 +118,7 @@ def export_onnx(
     import_extra("onnx", "onnx")
     import_extra("onnxscript", "onnx")
     program = torch.onnx.export(
-        export_program(model, sample_size),
+        export_program(model, sample_size, batch_size=batch_size),
         input_names=["sample", "timestep"],
         output_names=["estimate"],
         dynamo=True,
@@ -105,12 +128,23 @@ def export_onnx(
     program.save(path)
 
 
-def _example(model: Any, given: int | tuple[int, int] | None) -> Tensor:
-    """Return an input of two images, or of two grids of tokens."""
+def _check_batch(model: nn.Module, batch_size: int | None) -> None:
+    name = type(model).__name__
+    if batch_size is None and not isinstance(model, ANY_BATCH_SIZE):
+        raise UserError(
+            f"{name}: torch exports it for one batch size only; give that size: --batch-size 1"
+        )
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"{name}: the batch size {batch_size} must be at least 1")
+
+
+def _example(model: Any, given: int | tuple[int, int] | None, batch_size: int) -> Tensor:
+    """Return an input of images, of signals, or of grids of tokens."""
     size = model.config.get("sample_size") if given is None else given
     if size is None:
         raise UserError(f"{type(model).__name__}: takes any size; give sample_size, of its input")
-    height, width = (size, size) if isinstance(size, int) else size
+    dimensions = model.config.get("dimensions", 2)
+    sides = [size] * dimensions if isinstance(size, int) else size
     if isinstance(model, SpikingImageDecoder):
-        return torch.zeros(2, height, width, dtype=torch.int64)
-    return torch.zeros(2, model.config.in_channels, height, width, dtype=model.dtype)
+        return torch.zeros(batch_size, *sides, dtype=torch.int64)
+    return torch.zeros(batch_size, model.config.in_channels, *sides, dtype=model.dtype)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from spikediff.events.folding import norm_affine
 from spikediff.layers import TemporalScaling, ThresholdNorm
+from spikediff.layers.dimensions import Convolution
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Kernel:
 
 
 def fold(
-    conv: nn.Conv2d,
+    conv: Convolution,
     norm: nn.Module | None = None,
     scaling: nn.Module | None = None,
     bias: Tensor | None = None,
@@ -55,7 +56,7 @@ def fold(
     r"""Return $BN(p\,\mathrm{Conv}(x)) + b$ as one convolution, computed in float64.
 
     Args:
-        conv: The convolution.
+        conv: The convolution, of images.
         norm: Norm behind it, in evaluation.
         scaling: Factor between the two, the same at every spiking step.
         bias: b [C_out], what joins behind the norm.
@@ -66,6 +67,7 @@ def fold(
         >>> fold(conv, norm, bias=torch.ones(1)).bias.item()
         -2.0
     """
+    assert isinstance(conv, nn.Conv2d)  # offences.py has refused those of signals
     weight = conv.weight.detach().double()
     offset = torch.zeros(len(weight)).double() if conv.bias is None else conv.bias.detach().double()
     if isinstance(scaling, TemporalScaling):

@@ -9,6 +9,7 @@ from torch import nn
 from spikediff.errors import UserError
 from spikediff.interop.nir_export.networks import LOWERINGS
 from spikediff.interop.nir_export.neuron_nodes import neuron_problem
+from spikediff.interop.programs import ANY_BATCH_SIZE, ONE_BATCH_SIZE
 from spikediff.layers import (
     BernoulliLatent,
     ClassEmbedding,
@@ -56,6 +57,7 @@ class Offence(NamedTuple):
 Judgement = tuple[str, str]  # reason and remedy
 
 _ONE_LEVEL = "train with one level, channel_mult: [1]"
+_HOST = "leave the autoencoder to the host"
 _OTHER_FORMAT = "export to onnx or torch"
 _SPIKING = "train a spiking network"
 _TIMESTEP = "train a spiking_unet, whose timestep is a bias"
@@ -68,8 +70,8 @@ REFUSED: Mapping[type[nn.Module], Judgement] = {
     BernoulliLatent: ("random draws", "export the latent's samples as input; NIR draws nothing"),
     VectorQuantiser: ("the nearest of codes", "export the second stage, the decoder of tokens"),
     SpikeFeature: ("a read-out inside the network", "export the second stage"),
-    nn.ConvTranspose2d: ("transposed convolution", _OTHER_FORMAT),
-    nn.ConvTranspose1d: ("transposed convolution", _OTHER_FORMAT),
+    nn.ConvTranspose2d: ("transposed convolution", _HOST),
+    nn.ConvTranspose1d: ("transposed convolution", _HOST),
     nn.SiLU: ("Swish of real numbers", _SPIKING),
     nn.ReLU: ("a rectifier of real numbers", _SPIKING),
     nn.GroupNorm: ("statistics of the single image", _SPIKING),
@@ -89,6 +91,7 @@ TAKEN_APART = (
 )
 EXPRESSED = (
     nn.Conv2d,
+    nn.Conv1d,  # told once, by _of_signals
     nn.BatchNorm2d,
     nn.BatchNorm1d,
     nn.Identity,
@@ -111,9 +114,18 @@ def check_expressible(model: nn.Module) -> None:
     if found:
         rows = "; ".join(f"[{number}] {row}" for number, row in enumerate(found, start=1))
         raise UserError(
-            f"{type(model).__name__}: NIR cannot express {len(found)} of its layers "
-            f"(--format onnx and torch can): {rows}"
+            f"{type(model).__name__}: NIR cannot express {len(found)} of its layers"
+            f"{_other_formats(model)}: {rows}"
         )
+
+
+def _other_formats(model: nn.Module) -> str:
+    """Return which formats can, and how; nothing of what is no denoiser."""
+    if isinstance(model, ANY_BATCH_SIZE):
+        return " (--format onnx and torch can)"
+    if isinstance(model, ONE_BATCH_SIZE):
+        return " (--format onnx and torch can, with --batch-size 1)"
+    return ""
 
 
 def offences(model: nn.Module) -> list[Offence]:
@@ -129,7 +141,7 @@ def offences(model: nn.Module) -> list[Offence]:
         [('up_blocks.2', 'nearest upsampling'), ('head', 'Swish of real numbers'), \
 ('readout', 'weights that differ by spiking step')]
     """
-    found = list(_below("", model))
+    found = [*_of_signals(model), *_below("", model)]
     readout = getattr(getattr(model, "config", None), "readout", "mean")
     if readout == "decayed_sum":
         what, remedy = "weights that differ by spiking step", "train with readout: mean"
@@ -138,6 +150,13 @@ def offences(model: nn.Module) -> list[Offence]:
         known = ", ".join(kind.__name__ for kind in LOWERINGS)
         found.append(Offence("the network", type(model).__name__, "no export", f"known: {known}"))
     return found
+
+
+def _of_signals(model: nn.Module) -> list[Offence]:
+    """Return one offence for all convolutions of signals, named by the first of them."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv1d)]
+    reason = f"convolutions of signals, {len(names)}: NIR has Conv1d, this export not yet"
+    return [Offence(name, "Conv1d", reason, _OTHER_FORMAT) for name in names[:1]]
 
 
 def _below(name: str, module: nn.Module) -> Iterator[Offence]:
