@@ -63,10 +63,10 @@ def test_resuming_changes_nothing_with(variant, small, with_steps, tmp_path):
     trainer = Trainer(recipe, tmp_path / "parts", show_progress=False)
     original = trainer._step
 
-    def interrupted(pixels):
+    def interrupted(*batch):
         if trainer.step == 2:
             signal.raise_signal(signal.SIGTERM)
-        return original(pixels)
+        return original(*batch)
 
     trainer._step = interrupted
     assert trainer.train() is False
@@ -185,11 +185,11 @@ def test_loss_that_is_no_number(small, tmp_path):
     trainer = Trainer(small, tmp_path, show_progress=False)
     original = trainer._step
 
-    def poisoned(pixels):
+    def poisoned(*batch):
         if trainer.step == 4:
             with torch.no_grad():
                 trainer.model.head.conv.weight.fill_(float("nan"))
-        return original(pixels)
+        return original(*batch)
 
     trainer._step = poisoned
     with pytest.raises(UserError, match=r"the loss is nan at step 5; .* checkpoint is of step 4"):
