@@ -54,7 +54,7 @@ def test_digits_are_what_they_were_asked_to_be():
         seeds=range(200),
         class_labels=labels,
         guidance_scale=2.0,
-        num_inference_steps=20,
+        num_inference_steps=10,
         output_type="pt",
     ).images
     real = load_images("digits")
