@@ -106,8 +106,10 @@ def test_sample_event_driven(run_folder, tmp_path):
     """In a network this small nothing flips; eight bits hide the rounding of what is left."""
     options = ["--num-images", "3", "--num-inference-steps", "3", "--no-gif"]
     pixels, told = [], []
-    weights = ["--event-driven", "--event-driven-weights", "int16"]
-    for flag in ([], ["--event-driven"], weights):
+    ways = [[], ["--event-driven"], ["--event-driven", "--event-driven-weights", "int16"]]
+    if native_name() == "none":
+        del ways[2]  # rounded weights need the compiled kernels
+    for flag in ways:
         out, figures = tmp_path / f"out{len(flag)}", tmp_path / "s.json"
         command = ["sample", str(run_folder), "--output", str(out), "--json", str(figures)]
         assert main([*command, *options, *flag]) == 0
@@ -115,10 +117,10 @@ def test_sample_event_driven(run_folder, tmp_path):
         pixels.append(np.stack([np.array(Image.open(file)) for file in files]).astype(int))
         figures = json.loads(figures.read_text())
         told.append((figures["event_driven"], figures["event_driven_weights"]))
-    assert told == [(False, None), (True, "float32"), (True, "int16")]
+    assert told == [(False, None), (True, "float32"), (True, "int16")][: len(ways)]
     assert pixels[0].shape == (3, 8, 8)
     assert abs(pixels[0] - pixels[1]).max() <= 1
-    assert abs(pixels[0] - pixels[2]).mean() <= 1
+    assert all(abs(pixels[0] - rounded).mean() <= 1 for rounded in pixels[2:])
 
 
 def test_the_help_of_event_driven_says_why_it_is_off(capsys):

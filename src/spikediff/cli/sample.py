@@ -123,15 +123,16 @@ def write_samples(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[f
 
     images, files = [], []
     variances: list[float] = []
-    for first in range(0, options.num_images, options.batch_size):
-        count = min(options.batch_size, options.num_images - first)
-        seeds = range(options.seed + first, options.seed + first + count)
-        classes = _classes(pipe, options, seeds)
-        output = pipe(seeds=seeds, **call, **classes, **(watching if first == 0 else {}))
-        told = [count / options.num_images * v for v in getattr(output, "current_variance", [])]
+    everyone = range(options.seed, options.seed + options.num_images)
+    for seeds in _batches(everyone, options.batch_size):
+        classes, is_first = _classes(pipe, options, seeds), seeds[0] == options.seed
+        output = pipe(seeds=seeds, **call, **classes, **(watching if is_first else {}))
+        told = [
+            len(seeds) / options.num_images * v for v in getattr(output, "current_variance", [])
+        ]
         variances = [a + b for a, b in zip(variances, told, strict=True)] if variances else told
-        for i, image in enumerate(output.images):
-            files.append(options.output / f"seed-{options.seed + first + i:06d}.png")
+        for seed, image in zip(seeds, output.images, strict=True):
+            files.append(options.output / f"seed-{seed:06d}.png")
             image.save(files[-1])
         images += output.images
     files.append(options.output / "grid.png")
