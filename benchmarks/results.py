@@ -1,14 +1,17 @@
-"""All systems on the same data under the same protocol: the table of docs/results.md.
+"""All systems on the same data under the same protocol: the tables of docs/results.md.
 
     python benchmarks/results.py measure --data-dir DIR --feature-weights WEIGHTS [--only NAME ...]
     python benchmarks/results.py write
 
-`measure` makes benchmarks/results/NAME.json for every row of results.yaml whose file is missing;
-`write` puts the table between the marks in docs/results.md and draws the quality-energy front.
-Seconds per image are of one thread, measured on 16 images after one that is not counted.
+`measure` makes benchmarks/results/NAME.json for every row of results.yaml whose file is missing,
+and its sheet of pictures in docs/images/sheets; WEIGHTS holds the folders of the metrics' networks.
+`write` puts the tables between their marks in docs/results.md and draws the quality-energy front.
+Seconds per image are of one thread with compiled networks, on 16 images after one that is not
+counted.
 """
 
 import argparse
+import csv
 import json
 import time
 from pathlib import Path
@@ -17,51 +20,70 @@ from typing import Any
 
 import torch
 import yaml
+from results_pictures import draw_front, draw_sheet
+from sampler_table import loaded, told
 from sampler_table import measure as measure_quality
-from sampler_table import told
 
-from spikediff.cli.models import load_pipeline
 from spikediff.energy import EnergyMeter
 from spikediff.training.recipe import load_recipe
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results", HERE.parent / "docs" / "results.md"
-PICTURE = PAGE.parent / "images" / "quality_energy.png"
-BEGIN, END = "<!-- table: benchmarks/results.py write -->", "<!-- end of table -->"
+IMAGES = PAGE.parent / "images"
 TIMED = 16  # images
+# Folder of a metric network's weights below WEIGHTS; the classifier is trained here.
+FOLDERS = {"fad": "fad_autoencoder", "resnet20": "cifar10_resnet"}
+JUDGES = {"classifier": "classifier, Frechet", "resnet20": "ResNet-20, Frechet"}
+OF_FAD = {"fad/published/frechet": "FAD, published", "fad/clean/frechet": "FAD, clean"}
 
 
-def measure(row: dict[str, Any], settings: dict[str, Any], args: Any) -> dict[str, Any]:
-    """Return what one row of the table says."""
+def measure(row: dict[str, Any], table: dict[str, Any], args: Any) -> dict[str, Any]:
+    """Return what one row of a table says."""
     run = Path(row["run"])
+    features = table["features"]
     asked = SimpleNamespace(
-        dataset=settings["dataset"],
+        dataset=table["dataset"],
         data_dir=args.data_dir,
-        feature_weights=args.feature_weights,
-        num_samples=settings["num_samples"],
+        feature_weights=args.feature_weights / FOLDERS[features[-1]],
+        features=tuple(features),
+        num_samples=table["num_samples"],
         repeats=row["repeats"],
         seed=20_000,
+        event_driven=True,
     )
     measured = row.get("measured")
     quality = (
         found_in(HERE / measured, row)
         if measured
-        else measure_quality(run, None, row["solver"], row["steps"], asked)
+        else measure_quality(run, row.get("threshold"), row["solver"], row["steps"], asked)
     )
-    pipe = load_pipeline(run, None if row["solver"] == "own" else row["solver"])
-    pipe.set_progress_bar_config(disable=True)
+    pipe = loaded(run, row["solver"])
     if "energy_paper_uj" not in quality:
         quality["energy_paper_uj"] = energy_as_papers_count(pipe, row["steps"])
     networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-    recipe = load_recipe(run / "recipe.yaml")
     return {
-        **{key: row[key] for key in ("name", "system", "solver", "steps", "paper")},
+        **{key: row[key] for key in ("name", "system", "solver", "steps", "make", "paper")},
         "parameters": sum(p.numel() for network in networks for p in network.parameters()),
         "spiking_steps": max(int(part.config.get("spiking_steps") or 0) for part in networks),
-        "trained": {"steps": recipe.training.steps, "batch_size": recipe.data.batch_size},
-        "seconds_per_image": seconds_per_image(pipe, row["steps"]),
+        "trained": training_of([*map(Path, row.get("after", [])), run]),
+        "seconds_per_image": seconds_per_image(run, row),
         **quality,
     }
+
+
+def training_of(runs: list[Path]) -> dict[str, Any]:
+    """Return what went into a model: the runs that it began from, and its own as the last."""
+    steps, images, seconds = [], 0, 0.0
+    for run in runs:
+        batch_size, last = load_recipe(run / "recipe.yaml").data.batch_size, 0
+        with (run / "loss.csv").open(encoding="utf-8") as file:
+            for point in csv.DictReader(file):
+                seen = (int(point["step"]) - last) * batch_size
+                seconds += seen / float(point["images_per_second"])
+                last = int(point["step"])
+        steps.append(last)
+        images += last * batch_size
+    return {"steps": steps, "images": images, "hours": seconds / 3600}
 
 
 def found_in(path: Path, row: dict[str, Any]) -> dict[str, Any]:
@@ -80,85 +102,90 @@ def energy_as_papers_count(pipe: Any, steps: int) -> float:
     return meter.report("paper", "45nm").energy_per_image_pj / 1e6
 
 
-def seconds_per_image(pipe: Any, steps: int) -> float:
-    """Return how long one thread takes for an image, in a batch."""
+def seconds_per_image(run: Path, row: dict[str, Any]) -> float:
+    """Return how long one thread takes for an image, in a batch, with compiled networks."""
     torch.set_num_threads(1)
+    pipe, steps = loaded(run, row["solver"], event_driven=True), row["steps"]
     pipe(seeds=[0], num_inference_steps=steps, output_type="pt")
     started = time.perf_counter()
     pipe(seeds=range(TIMED), num_inference_steps=steps, output_type="pt")
     return (time.perf_counter() - started) / TIMED
 
 
-def line(row: dict[str, Any]) -> str:
-    """Return a row of the table."""
-    metrics = row["metrics"]
-    neighbours = f"{metrics['precision']['mean']:.2f}, {metrics['recall']['mean']:.2f}"
-    rate = "-" if row["firing_rate"] is None else f"{row['firing_rate']:.1%}"
-    cells = [
+def quality_table(rows: list[dict[str, Any]], judge: str) -> str:
+    """Return the table of quality and cost, with the floor as its last row."""
+    of_fad = {key: name for key, name in OF_FAD.items() if key in rows[0]["metrics"]}
+    head = [
+        *("system", "parameters", "T", "steps", *of_fad.values(), JUDGES[judge]),
+        *("precision, recall", "µJ, strict", "µJ, paper", "firing", "s/image", "in the paper"),
+    ]
+    floor = rows[0]["floor"]
+    last = [
+        *("floor: real images of the training split", "-", "-", "-"),
+        *(f"{floor[key]:.1f}" for key in (*of_fad, "frechet")),
+        *(f"{floor['precision']:.2f}, {floor['recall']:.2f}", "-", "-", "-", "-", "-"),
+    ]
+    return grid([head, *(quality_cells(row, list(of_fad)) for row in rows), last])
+
+
+def quality_cells(row: dict[str, Any], of_fad: list[str]) -> list[str]:
+    """Return the cells of a row: what it is, its distances, its neighbours, its costs."""
+    metrics, rate = row["metrics"], row["firing_rate"]
+    return [
         row["system"],
         f"{row['parameters'] / 1e6:.2f} M",
-        row["spiking_steps"] or "-",
-        row["steps"],
-        told(metrics["fad/published/frechet"], 1),
-        told(metrics["fad/clean/frechet"], 1),
-        told(metrics["frechet"], 1),
-        neighbours,
+        str(row["spiking_steps"] or "-"),
+        str(row["steps"]),
+        *(told(metrics[key], 1) for key in (*of_fad, "frechet")),
+        f"{metrics['precision']['mean']:.2f}, {metrics['recall']['mean']:.2f}",
         f"{row['energy_per_image_uj']:.0f}",
         f"{row['energy_paper_uj']:.0f}",
-        rate,
+        "-" if rate is None else f"{rate:.1%}",
         f"{row['seconds_per_image']:.2f}",
         "-" if row["paper"] == "none" else row["paper"],
     ]
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the table, with the floor as its last row."""
-    floor = rows[0]["floor"]
-    head = (
-        "| system | parameters | T | steps | FAD, published | FAD, clean | classifier, Frechet | "
-        "precision, recall | µJ, strict | µJ, paper | firing | s/image | in the paper |\n"
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
-    )
-    last = (
-        f"| floor: real images of the training split | - | - | - | "
-        f"{floor['fad/published/frechet']:.1f} | {floor['fad/clean/frechet']:.1f} | "
-        f"{floor['frechet']:.1f} | {floor['precision']:.2f}, {floor['recall']:.2f} | "
-        "- | - | - | - | - |"
-    )
-    return "\n".join([head, *map(line, rows), last])
+def training_table(rows: list[dict[str, Any]]) -> str:
+    """Return the table of what each model was trained with."""
+    head = ["system", "made by `spikediff ...`", "steps", "images seen", "hours of one thread"]
+    cells = [
+        [
+            f"[{row['system']}](images/sheets/{row['name']}.png)",
+            row["make"],
+            " + ".join(f"{steps:,}" for steps in row["trained"]["steps"]),
+            f"{row['trained']['images']:,}",
+            f"{row['trained']['hours']:.2f}",
+        ]
+        for row in rows
+    ]
+    return grid([head, *cells])
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    """Draw quality over energy; what is lower and further left is better."""
-    import matplotlib
+def grid(rows: list[list[str]]) -> str:
+    """Return cells as a table, the first row as its head."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
-    measures = {"fad/published/frechet": "FAD, published mode", "frechet": "classifier, Frechet"}
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axes, (key, name) in zip(panels, measures.items(), strict=True):
-        for row in rows:
-            x, y = row["energy_per_image_uj"], row["metrics"][key]["mean"]
-            right = x > 2000  # its label goes to the left, into the picture
-            axes.scatter(x, y, s=36)
-            axes.annotate(
-                f"{row['system']} ({row['steps']})",
-                (x, y),
-                xytext=(-7 if right else 7, -13 if right or x < 350 else 5),  # clear of others
-                textcoords="offset points",
-                ha="right" if right else "left",
-                fontsize=8,
-            )
-        axes.axhline(rows[0]["floor"][key], color="grey", lw=0.8, ls="--")
-        axes.set(xscale="log", yscale="log", xlabel="energy per image, µJ (strict, 45 nm)")
-        axes.set_ylabel(name)
-        axes.set_xticks([300, 1000, 3000], ["300", "1,000", "3,000"])
-        axes.minorticks_off()
-        axes.margins(x=0.15, y=0.15)
-    figure.suptitle("MNIST: quality over energy; denoising steps in brackets, the floor dashed")
-    figure.savefig(PICTURE, dpi=110)
+def between(page: str, name: str, text: str) -> str:
+    """Return the page with a text between the marks of a table."""
+    begin, end = f"<!-- table {name}: benchmarks/results.py write -->", f"<!-- end of {name} -->"
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
+
+
+def write(tables: dict[str, Any]) -> None:
+    """Put every table into the page, and draw the front of the first."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        files = [RESULTS / f"{row['name']}.json" for row in table["rows"]]
+        rows = [json.loads(path.read_text()) for path in files if path.exists()]
+        text = quality_table(rows, table["features"][0])
+        page = between(page, name, f"{text}\n\n{training_table(rows)}")
+        if "fad" in table["features"]:
+            draw_front(rows, name, IMAGES / f"quality_energy_{name}.png")
+    PAGE.write_text(page, encoding="utf-8")
 
 
 def main() -> None:
@@ -169,22 +196,22 @@ def main() -> None:
     parser.add_argument("--feature-weights", type=Path)
     parser.add_argument("--only", nargs="+")
     args = parser.parse_args()
-    settings = yaml.safe_load((HERE / "results.yaml").read_text(encoding="utf-8"))
-    files = {row["name"]: RESULTS / f"{row['name']}.json" for row in settings["rows"]}
-    if args.what == "measure":
-        RESULTS.mkdir(exist_ok=True)
-        for row in settings["rows"]:
-            if files[row["name"]].exists() or row["name"] not in (args.only or files):
-                continue
-            found = measure(row, settings, args)
-            files[row["name"]].write_text(json.dumps(found, indent=1) + "\n")
-            print(line(found), flush=True)
+    tables = yaml.safe_load((HERE / "results.yaml").read_text(encoding="utf-8"))["tables"]
+    if args.what == "write":
+        write(tables)
         return
-    rows = [json.loads(path.read_text()) for path in files.values() if path.exists()]
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
-    draw(rows)
+    RESULTS.mkdir(exist_ok=True)
+    for table in tables.values():
+        for row in table["rows"]:
+            path = RESULTS / f"{row['name']}.json"
+            if path.exists() or (args.only and row["name"] not in args.only):
+                continue
+            found = measure(row, table, args)
+            path.write_text(json.dumps(found, indent=1) + "\n")
+            pipe = loaded(Path(row["run"]), row["solver"], event_driven="threshold" not in row)
+            sheet = IMAGES / "sheets" / f"{row['name']}.png"
+            draw_sheet(pipe, row, table["dataset"], args.data_dir, sheet)
+            print(json.dumps({key: found["metrics"][key]["mean"] for key in found["metrics"]}))
 
 
 if __name__ == "__main__":

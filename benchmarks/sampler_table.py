@@ -6,10 +6,10 @@ r"""Quality and energy of trained runs under several samplers and numbers of ste
 A model is NAME=RUN, or NAME=RUN@THRESHOLD with threshold guidance. A solver is a name of
 `spikediff info`, or `own` for the one that the pipeline has; with /decoded behind it, a network of
 synaptic currents is decoded after every step, and its currents are equal again before the next.
-Quality is the protocol `fair` (classifier features, and FAD with --feature-weights, also as FSDDIM
-measures it) on the data set of the run, mean and standard deviation over repeats of other seeds;
-energy is `strict`, 45 nm, counted on 16 images. Rows that the output file has already are kept, so
-that an interrupted run goes on and models can be added.
+Quality is the protocol `fair` (the first of --features, or a classifier; and FAD with
+--feature-weights, also as FSDDIM measures it) on the data set of the run, mean and standard
+deviation over repeats of other seeds; energy is `strict`, 45 nm, counted on 16 images. Rows that
+the output file has already are kept, so that an interrupted run goes on and models can be added.
 """
 
 import argparse
@@ -38,13 +38,12 @@ _DECODED = "/decoded"
 
 def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any) -> dict[str, Any]:
     """Return one row: metrics with their spread, the floor, energy and firing rate."""
-    pipe = load_pipeline(run, None if solver == "own" else solver.removesuffix(_DECODED))
-    if solver.endswith(_DECODED):
-        pipe = SpikingDiffusionPipeline(pipe.unet, pipe.scheduler)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = loaded(run, solver)
     scale = None if threshold is None else parse_scale(threshold)
     dataset, data_dir = find_dataset(run, args.dataset, args.data_dir)
     cache = cache_folder(None)
+    fad = args.feature_weights is not None and "fad" in (args.features or ["fad"])
+    judge = f"{args.features[0] if args.features else 'classifier'}/clean/"
     settings = EvaluationSettings(
         protocol=load_protocol("fair"),
         dataset=dataset,
@@ -54,13 +53,15 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
         num_samples=args.num_samples,
         repeats=args.repeats,
         spool_size=BATCH,
-        features=("classifier", "fad") if args.feature_weights else ("classifier",),
+        features=args.features or (("classifier", "fad") if fad else ("classifier",)),
         feature_weights=args.feature_weights,
     )
-    images = guided_images(pipe, scale, args.seed, steps, BATCH)
+    compiled = args.event_driven and threshold is None  # compiled thresholds cannot be moved
+    source = loaded(run, solver, compiled) if compiled else pipe
+    images = guided_images(source, scale, args.seed, steps, BATCH)
     result = evaluate(images, settings)
     assert result is not None  # one process
-    if args.feature_weights:
+    if fad:
         published = replace(settings, protocol=load_protocol("fsddim"), features=("fad",))
         also = evaluate(images, published)
         assert also is not None
@@ -70,16 +71,24 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
         pipe(seeds=range(16), num_inference_steps=steps, output_type="pt")
     energy = meter.report("strict", "45nm")
     return {
-        "metrics": {
-            key.removeprefix("classifier/clean/"): v for key, v in result["metrics"].items()
-        },
-        "floor": {key.removeprefix("classifier/clean/"): v for key, v in result["floor"].items()},
+        "metrics": {key.removeprefix(judge): value for key, value in result["metrics"].items()},
+        "floor": {key.removeprefix(judge): value for key, value in result["floor"].items()},
         "counts": result["counts"],
         "seeds": result["seeds"],
         "energy_per_image_uj": energy.energy_per_image_pj / 1e6,
         "energy_paper_uj": meter.report("paper", "45nm").energy_per_image_pj / 1e6,
         "firing_rate": energy.firing_rate if energy.neuron_updates else None,
     }
+
+
+def loaded(run: Path, solver: str, event_driven: bool = False) -> Any:
+    """Return the pipeline of a run with a solver, without a progress bar."""
+    name = None if solver == "own" else solver.removesuffix(_DECODED)
+    pipe = load_pipeline(run, name, event_driven=event_driven)
+    if solver.endswith(_DECODED):
+        pipe = SpikingDiffusionPipeline(pipe.unet, pipe.scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def main() -> None:
@@ -96,6 +105,8 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--feature-weights", type=Path, help="folder of FAD's autoencoders")
+    parser.add_argument("--features", nargs="+", help="networks to look through; the first judges")
+    parser.add_argument("--event-driven", action="store_true", help="sample by compiled networks")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     rows = json.loads(args.output.read_text()) if args.output.is_file() else []

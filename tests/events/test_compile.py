@@ -102,6 +102,7 @@ MODELS = {
     "pre-spike": spiking_unet,
     "pre-spike, lif": lambda: spiking_unet(neuron="lif"),
     "plain": lambda: spiking_unet(block="plain"),
+    "places": lambda: placed(spiking_unet(position_embedding=True)),
     "temporal scaling": lambda: scaled(spiking_unet(temporal_scaling=True)),
     "signed": lambda: spiking_unet(neuron="signed_if"),
     "fsddim": currents_unet,
@@ -126,6 +127,11 @@ def scaled(model):
     for name, p in model.named_parameters():
         if name.endswith("scaling.p"):
             p.data.uniform_(0.8, 1.2)
+    return model
+
+
+def placed(model):
+    torch.nn.init.normal_(model.stem.position_embedding)
     return model
 
 

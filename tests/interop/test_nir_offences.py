@@ -49,6 +49,13 @@ def test_the_friendly_network_has_none(block, neuron):
     assert not told(SpikingImageDecoder(codebook_size=8, widths=(8,), spiking_steps=2))
 
 
+def test_a_current_of_every_place_is_refused():
+    model = exportable(position_embedding=True)
+    assert told(model) == {("stem.position_embedding", "Parameter")}
+    with pytest.raises(UserError, match="train without position_embedding"):
+        to_nir(model, 10)
+
+
 @pytest.mark.parametrize(
     ("neuron", "options", "reason"),
     [

@@ -260,3 +260,54 @@ def test_a_spiking_head_reads_spikes_and_nothing_else(block):
     assert set(spikes.unique().tolist()) == {0.0, 1.0}
     rate = spikes.view(4, 2, *spikes.shape[1:]).mean(0)  # [T*B, ...] -> [B, ...]
     torch.testing.assert_close(estimate, last(rate))  # linear, so the mean may come first
+
+
+def with_places(block="pre_spike", filled=True):
+    model = SpikingUNet(**SMALL, block=block, position_embedding=True).eval()
+    if filled:
+        torch.nn.init.normal_(model.stem.position_embedding)
+    return model
+
+
+@pytest.mark.parametrize("block", ["plain", "pre_spike"])
+def test_a_position_embedding_changes_nothing_at_first(block):
+    torch.manual_seed(0)
+    plain = SpikingUNet(**SMALL, block=block).eval()
+    torch.manual_seed(0)
+    placed = with_places(block, filled=False)
+    assert placed.stem.position_embedding.shape == (8, 8, 8)
+    sample = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(placed(sample, 7).sample, plain(sample, 7).sample)
+
+
+def test_a_position_embedding_is_a_current_of_every_place():
+    model = with_places()
+    grey = torch.full((1, 1, 8, 8), 0.3)  # looks the same everywhere but at the edges
+    places = model.stem.position_embedding
+    with torch.no_grad():
+        current = model.stem(grey)
+        model.stem.position_embedding = None
+        without = model.stem(grey)
+    torch.testing.assert_close(current - without, places.expand_as(current))
+
+
+@pytest.mark.parametrize("block", ["plain", "pre_spike"])
+def test_a_position_embedding_learns(block):
+    model = with_places(block, filled=False).train()
+    torch.nn.init.normal_(model.head.conv.weight)
+    model(torch.randn(2, 1, 8, 8), 7).sample.square().sum().backward()
+    assert model.stem.position_embedding.grad.abs().sum() > 0
+
+
+def test_patches_and_signals_have_places_too():
+    patched = SpikingUNet(**SMALL, patch_size=2, position_embedding=True)
+    assert patched.stem.position_embedding.shape == (8, 4, 4)
+    signal = SpikingUNet(**SMALL, dimensions=1, position_embedding=True)
+    assert signal.stem.position_embedding.shape == (8, 8)
+    assert signal(torch.randn(2, 1, 8), 7).sample.shape == (2, 1, 8)
+
+
+def test_places_are_of_one_size():
+    with pytest.raises(UserError, match="knows sample_size=8 alone"):
+        with_places()(torch.randn(1, 1, 16, 16), 7)

@@ -162,6 +162,18 @@ def test_a_plain_network_may_go_on_with_other_spiking_steps(small, first_stage, 
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
 
 
+def test_a_network_may_learn_its_places_later_but_not_forget_them(small, first_stage, tmp_path):
+    placed = replace(small.model, position_embedding=True)
+    recipe = replace(small, init_from=str(first_stage), model=placed)
+    trainer = Trainer(recipe, tmp_path / "placed", show_progress=False)
+    assert not trainer.model.stem.position_embedding.any()
+    trainer.train()
+    assert trainer.model.stem.position_embedding.any()
+    back = replace(small, init_from=str(tmp_path / "placed"))
+    with pytest.raises(UserError, match="position_embedding is True there and False"):
+        Trainer(back, tmp_path / "plain", show_progress=False)
+
+
 def test_a_scaled_network_is_not_cut_down_to_a_plain_one(small, scaled_run, tmp_path):
     plain = replace(small, init_from=str(scaled_run))
     with pytest.raises(UserError, match="temporal_scaling is True there and False"):

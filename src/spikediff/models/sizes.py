@@ -107,6 +107,24 @@ def check_sample(
         )
 
 
+def check_places(network: str, sample: Tensor, sample_size: int) -> None:
+    """Refuse images or signals of another size than the places that a network has learned.
+
+    Args:
+        network: Name of the network, for the message.
+        sample: Images [B, C, H, W], or signals [B, C, L].
+        sample_size: H and W, or L, of the network.
+
+    Raises:
+        UserError: The size differs.
+    """
+    if any(length != sample_size for length in sample.shape[2:]):
+        raise UserError(
+            f"{network}: got a size of {tuple(sample.shape[2:])}; its position_embedding knows "
+            f"sample_size={sample_size} alone"
+        )
+
+
 # What a network is shown, its axes, and what their lengths are called; by `dimensions`.
 _WORDS = {1: ("signals", "L", "signal length"), 2: ("images", "H, W", "image size")}
 

@@ -34,7 +34,13 @@ from spikediff.layers.dimensions import BATCH_NORMS, CONVOLUTIONS, Convolution
 from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
 from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
-from spikediff.models.sizes import check_dimensions, check_sample, check_sizes, patches_of
+from spikediff.models.sizes import (
+    check_dimensions,
+    check_places,
+    check_sample,
+    check_sizes,
+    patches_of,
+)
 
 MakeBlock = Callable[..., nn.Module]
 
@@ -43,7 +49,9 @@ class Stem(nn.Module):
     """Direct coding and the first neurons: image -> residual stream.
 
     `BN(Conv(SN(BN(Conv(x)))))`. The image is the same at every spiking step, so its convolution
-    runs once and only its result is repeated; `scaling` then scales the repeated current.
+    runs once and only its result is repeated; `scaling` then scales the repeated current. Where
+    `places` gives H and W, each of them has a learned current of its own in every channel, which
+    starts at zero.
 
     Shape: [B, C_in, H, W] -> currents [T, B, C_out, H, W] (spikes where `fire_last`); without H
     for signals.
@@ -58,6 +66,7 @@ class Stem(nn.Module):
         fire_last: bool,
         scaling: Scaling = nn.Identity,
         dimensions: int = 2,
+        places: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.spiking_steps = spiking_steps
@@ -66,12 +75,18 @@ class Stem(nn.Module):
         self.neuron = neuron()
         self.synapse = conv_norm(out_channels, out_channels)
         self.last_neuron = neuron() if fire_last else nn.Identity()
+        self.position_embedding = (
+            None if places is None else nn.Parameter(torch.zeros(out_channels, *places))
+        )
 
     def forward(self, sample: Tensor) -> Tensor:
         """Return the first entry of the residual stream."""
         current = direct(self.encode.conv(sample), self.spiking_steps)  # [T, B, C, H, W]
         spikes = self.neuron(self.encode.normalise(current))
-        out: Tensor = self.last_neuron(self.synapse(spikes))
+        current = self.synapse(spikes)
+        if self.position_embedding is not None:
+            current = current + self.position_embedding.to(current.dtype)
+        out: Tensor = self.last_neuron(current)
         return out
 
 
@@ -165,6 +180,9 @@ class SpikingUNet(ModelMixin, ConfigMixin):
             taps instead of 3x3.
         spiking_head: Whether the end is one convolution of spikes, instead of SDDPM's real-valued
             one. With it, `readout="mean"` and one level, every operation exports to NIR.
+        position_embedding: Whether every place has a learned current of its own behind the stem, as
+            in vision transformers (Dosovitskiy et al. 2021). Convolutions alone hardly know where
+            they are. `sample_size` is then the only size.
 
     Raises:
         UserError: A name is unknown, or sizes do not fit together.
@@ -199,6 +217,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         patch_size: int = 1,
         dimensions: int = 2,
         spiking_head: bool = False,
+        position_embedding: bool = False,
     ) -> None:
         super().__init__()
         check_dimensions("SpikingUNet", dimensions, patch_size)
@@ -241,6 +260,7 @@ class SpikingUNet(ModelMixin, ConfigMixin):
             fire_last=not pre_spike,
             scaling=make_scaling,
             dimensions=dimensions,
+            places=[patches] * dimensions if position_embedding else None,
         )
         widths = [base_channels * m for m in channel_mult]
         self.down_blocks, skips = _way_down(
@@ -295,6 +315,8 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         config = self.config
         patch, levels = config.patch_size, len(config.channel_mult)
         check_sample("SpikingUNet", sample, config.in_channels, levels, patch, config.dimensions)
+        if config.position_embedding:
+            check_places("SpikingUNet", sample, config.sample_size)
         timestep = torch.as_tensor(timestep, device=sample.device)
         embedding = self.time_embedding(timestep.reshape(-1))  # [B or 1, E]
         embedding = embedding + embed_classes(self.class_embedding, class_labels)

@@ -24,10 +24,58 @@ def target_of(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Ten
     return velocity
 
 
+def timestep_weights(
+    scheduler: Any, min_snr_gamma: float = 0.0, p2_gamma: float = 0.0
+) -> Tensor | None:
+    r"""Return how the squared error of every timestep is weighed [num_train_timesteps].
+
+    With $S = \bar\alpha / (1 - \bar\alpha)$, the ratio of signal to noise, and both where both are
+    asked for:
+
+        min-SNR:  min(S, gamma) times 1 / S of epsilon, 1 of x_0 ("sample"), 1 / (S + 1) of v
+        P2:       (1 + S)^-gamma
+
+    The first weighs the error of $x_0$ alike, whatever the network estimates. The second turns
+    training from faint noise to strong noise, where the shape of an image is decided; for v and
+    gamma = 1, all timesteps count by their error of $x_0$.
+
+    Args:
+        scheduler: The noise schedule, with its prediction type.
+        min_snr_gamma: Gamma of the first, about 5; 0 leaves it out.
+        p2_gamma: Gamma of the second, 0.5 to 1; 0 leaves it out.
+
+    Returns:
+        The weights; None where all are 1.
+
+    Reference: Hang et al., "Efficient diffusion training via min-SNR weighting strategy", ICCV
+    2023; Choi et al., "Perception prioritized training of diffusion models", CVPR 2022 (k = 1).
+
+    Example:
+        >>> from diffusers import DDIMScheduler
+        >>> weights = timestep_weights(DDIMScheduler(prediction_type="v_prediction"), p2_gamma=1)
+        >>> bool(weights[0] < 0.01), bool(weights[-1] > 0.99)
+        (True, True)
+    """
+    if not (min_snr_gamma or p2_gamma):
+        return None
+    snr: Tensor = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
+    weights: Tensor = (1 + snr) ** -p2_gamma
+    if min_snr_gamma:
+        kind = scheduler.config.prediction_type
+        of_x_0 = {"epsilon": snr, "sample": 1.0, "v_prediction": snr + 1}[kind]
+        weights = weights * snr.clamp(max=min_snr_gamma) / of_x_0
+    return weights
+
+
 def denoising_loss(
-    model: nn.Module, scheduler: Any, x_0: Tensor, timestep: Tensor, eps: Tensor
+    model: nn.Module,
+    scheduler: Any,
+    x_0: Tensor,
+    timestep: Tensor,
+    eps: Tensor,
+    weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    r"""Return the term $\|f(x_t, t) - target\|^2$, averaged over all elements.
+    r"""Return the term $w_t \|f(x_t, t) - target\|^2$, averaged over all elements.
 
     Args:
         model: The denoiser.
@@ -35,6 +83,7 @@ def denoising_loss(
         x_0: Images in the model's range [B, C, H, W].
         timestep: Diffusion timesteps [B].
         eps: Standard normal noise [B, C, H, W].
+        weights: Those of `timestep_weights` [num_train_timesteps]; None is 1 for all.
 
     Returns:
         {"denoising": the loss, 0-dim}.
@@ -45,7 +94,10 @@ def denoising_loss(
     x_t = scheduler.add_noise(x_0, eps, timestep)
     estimate = model(x_t, timestep).sample
     target = target_of(scheduler, x_0, eps, timestep)
-    return {"denoising": nn.functional.mse_loss(estimate.float(), target.float())}
+    if weights is None:
+        return {"denoising": nn.functional.mse_loss(estimate.float(), target.float())}
+    of_image = (estimate.float() - target.float()).square().flatten(1).mean(1)  # [B]
+    return {"denoising": (weights.to(of_image)[timestep] * of_image).mean()}
 
 
 def draw_noise(

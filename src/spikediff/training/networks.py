@@ -35,7 +35,7 @@ _SIZES = ("base_channels", "channel_mult", "layers_per_block", "dropout")
 _NEURONS = ("spiking_steps", "neuron", "neuron_options")
 _SPIKING = (
     *(*_NEURONS, "block", "readout", "temporal_scaling"),
-    *("num_classes", "patch_size", "spiking_head"),
+    *("num_classes", "patch_size", "spiking_head", "position_embedding"),
 )
 _SYNAPTIC = (*_NEURONS, "residual_alpha", "spiking_stem", "spiking_resampling", "num_classes")
 _ORDINARY = ("attention", "num_classes")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spikediff.data import to_model_range
 from spikediff.training.build import build_noise_schedule
-from spikediff.training.loss import denoising_loss, draw_noise
+from spikediff.training.loss import denoising_loss, draw_noise, timestep_weights
 from spikediff.training.recipe import Recipe
 from spikediff.training.synaptic_current_loss import consistency_weights, synaptic_current_loss
 
@@ -81,9 +81,13 @@ class DenoisingObjective:
         return Losses(self.loss(model, self.schedule, x_0, *drawn))
 
 
-def denoising_objective(recipe: Recipe, _dataset: Any = None) -> Objective:
-    """Return the plain denoising loss of a recipe."""
-    return DenoisingObjective(denoising_loss, build_noise_schedule(recipe.diffusion))
+def denoising_objective(
+    recipe: Recipe, _dataset: Any = None, to_range: Callable[[Tensor], Tensor] = to_model_range
+) -> Objective:
+    """Return the denoising loss of a recipe."""
+    loss, schedule = recipe.loss, build_noise_schedule(recipe.diffusion)
+    weights = timestep_weights(schedule, loss.min_snr_gamma, loss.p2_gamma)
+    return DenoisingObjective(partial(denoising_loss, weights=weights), schedule, to_range)
 
 
 def synaptic_current_objective(recipe: Recipe, _dataset: Any = None) -> Objective:

@@ -38,6 +38,8 @@ _RULES: dict[str, Rule] = {
         "choose from linear, scaled_linear, squaredcos_cap_v2",
     ),
     "loss.label_dropout": _SHARE,
+    "loss.min_snr_gamma": _NOT_NEGATIVE,
+    "loss.p2_gamma": _NOT_NEGATIVE,
     "loss.consistency": _NOT_NEGATIVE,
     "loss.spike_level": _NOT_NEGATIVE,
     "optimizer.lr": _POSITIVE,

@@ -49,6 +49,8 @@ class ModelRecipe:
     """Side of the patches that spiking_unet sees as one pixel; 2 spares most of the work."""
     spiking_head: bool = False
     """Whether spiking_unet ends in one convolution of spikes, which exports to NIR."""
+    position_embedding: bool = False
+    """Whether spiking_unet learns a current for every place of the image, to know where it is."""
     attention: bool = False
     """Whether the middle of ddpm_unet attends to itself."""
     residual_alpha: float = 1.0
@@ -130,6 +132,10 @@ class LossRecipe:
     autoencoder for the networks of tokens and latents."""
     label_dropout: float = 0.1
     """How often a network with classes is shown none, for classifier-free guidance."""
+    min_snr_gamma: float = 0.0
+    """Gamma of min-SNR weighting of the denoising loss, about 5; 0 for none."""
+    p2_gamma: float = 0.0
+    """Gamma of P2 weighting of the denoising loss, 0.5 to 1; 0 for none."""
     consistency: float = 1.0
     """Weight, in synaptic_current, of the variance of the currents over the spiking steps."""
     consistency_weights: Literal["released", "constant"] = "released"

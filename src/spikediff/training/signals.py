@@ -12,9 +12,7 @@ from PIL import Image
 from spikediff.data import SignalDataset, change_range, load_signals
 from spikediff.errors import UserError
 from spikediff.pipelines import SpikingDiffusionPipeline, plot_signals
-from spikediff.training.build import build_noise_schedule
-from spikediff.training.loss import denoising_loss
-from spikediff.training.objective import DenoisingObjective, Objective
+from spikediff.training.objective import Objective, denoising_objective
 from spikediff.training.recipe import DataRecipe, Recipe
 from spikediff.training.samplers import sampled_by
 
@@ -46,10 +44,10 @@ def signal_dataset(recipe: Recipe, _root: Path) -> SignalDataset:
 
 
 def signal_objective(recipe: Recipe, _dataset: Any = None) -> Objective:
-    """Return the plain denoising loss for signals, in the recipe's range."""
+    """Return the denoising loss for signals, in the recipe's range."""
     assert recipe.data.signal_range is not None  # signal_dataset asks for it
     to_range = partial(change_range, old=recipe.data.signal_range)
-    return DenoisingObjective(denoising_loss, build_noise_schedule(recipe.diffusion), to_range)
+    return denoising_objective(recipe, to_range=to_range)
 
 
 def make_signal_pipeline(model: ModelMixin, recipe: Recipe, root: Path) -> DiffusionPipeline:

@@ -16,6 +16,8 @@ from spikediff.training.networks import build_model, build_pipeline, choose_netw
 from spikediff.training.recipe import Recipe, load_recipe
 
 _FREE = {"dropout"}  # may differ between a run and what is fine-tuned from it: it has no weights
+# What a network may have more than the one that it starts from: it computes the same at first.
+_NOTHING_AT_FIRST = {"temporal_scaling", "position_embedding"}
 
 
 def load_trained(source: Path) -> DiffusionPipeline:
@@ -77,8 +79,9 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
     """Copy the weights that an earlier run trained into a model, to fine-tune them.
 
-    A model with temporal scaling may start from one without: its factors keep their value, 1. One
-    without may run more or fewer spiking steps than what it starts from: T has no weights then.
+    A model with temporal scaling may start from one without: its factors keep their value, 1. So
+    may one with a position embedding, whose currents are 0. One without
+    scaling may run more or fewer spiking steps than what it starts from: T has no weights then.
 
     Args:
         source: A run or pipeline folder.
@@ -95,7 +98,7 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
         theirs = " and ".join(type(part).__name__ for part in pipe.components.values())
         raise UserError(f"{source}: holds a {theirs}, the recipe makes a {ours}; give a run of one")
     old, new = dict(trained.config), dict(model.config)
-    if not old.get("temporal_scaling", True) and not new["temporal_scaling"]:
+    if not old.get("temporal_scaling") and not new.get("temporal_scaling"):
         old["spiking_steps"] = new["spiking_steps"]
     _check_same(source, "network", old, new)
     if "scheduler" in pipe.components:
@@ -112,7 +115,7 @@ def _check_same(source: Path, part: str, theirs: dict[str, Any], ours: dict[str,
         and key in theirs
         and key not in _FREE
         and _plain(theirs[key]) != _plain(value)
-        and not (key == "temporal_scaling" and value)  # p = 1 is the network without it
+        and not (key in _NOTHING_AT_FIRST and value)
     ]
     if differences:
         raise UserError(f"{source}: trained another {part}: {'; '.join(differences)}")

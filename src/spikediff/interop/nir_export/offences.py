@@ -141,7 +141,7 @@ def offences(model: nn.Module) -> list[Offence]:
         [('up_blocks.2', 'nearest upsampling'), ('head', 'Swish of real numbers'), \
 ('readout', 'weights that differ by spiking step')]
     """
-    found = [*_of_signals(model), *_below("", model)]
+    found = [*_of_signals(model), *_of_places(model), *_below("", model)]
     readout = getattr(getattr(model, "config", None), "readout", "mean")
     if readout == "decayed_sum":
         what, remedy = "weights that differ by spiking step", "train with readout: mean"
@@ -157,6 +157,15 @@ def _of_signals(model: nn.Module) -> list[Offence]:
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv1d)]
     reason = f"convolutions of signals, {len(names)}: NIR has Conv1d, this export not yet"
     return [Offence(name, "Conv1d", reason, _OTHER_FORMAT) for name in names[:1]]
+
+
+def _of_places(model: nn.Module) -> list[Offence]:
+    """Return one offence for currents that differ from place to place."""
+    if not getattr(getattr(model, "config", None), "position_embedding", False):
+        return []
+    reason = "currents that differ from place to place"
+    remedy = "train without position_embedding"
+    return [Offence("stem.position_embedding", "Parameter", reason, remedy)]
 
 
 def _below(name: str, module: nn.Module) -> Iterator[Offence]:
