@@ -62,7 +62,7 @@ def timestep_weights(
     weights: Tensor = (1 + snr) ** -p2_gamma
     if min_snr_gamma:
         kind = scheduler.config.prediction_type
-        of_x_0 = {"epsilon": snr, "sample": 1.0, "v_prediction": snr + 1}[kind]
+        of_x_0 = {"epsilon": snr, "sample": torch.ones(()), "v_prediction": snr + 1}[kind]
         weights = weights * snr.clamp(max=min_snr_gamma) / of_x_0
     return weights
 
