@@ -65,16 +65,17 @@ def measure(row: dict[str, Any], table: dict[str, Any], args: Any) -> dict[str, 
         **{key: row[key] for key in ("name", "system", "solver", "steps", "make", "paper")},
         "parameters": sum(p.numel() for network in networks for p in network.parameters()),
         "spiking_steps": max(int(part.config.get("spiking_steps") or 0) for part in networks),
-        "trained": training_of([*map(Path, row.get("after", [])), run]),
+        "trained": training_of(row),
         "seconds_per_image": seconds_per_image(run, row),
         **quality,
     }
 
 
-def training_of(runs: list[Path]) -> dict[str, Any]:
-    """Return what went into a model: the runs that it began from, and its own as the last."""
+def training_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what went into a model: the runs that it began from, its own run, its conversion."""
+    runs = [*row.get("after", []), *([] if "converted" in row else [row["run"]])]
     steps, images, seconds = [], 0, 0.0
-    for run in runs:
+    for run in map(Path, runs):
         batch_size, last = load_recipe(run / "recipe.yaml").data.batch_size, 0
         with (run / "loss.csv").open(encoding="utf-8") as file:
             for point in csv.DictReader(file):
@@ -83,6 +84,11 @@ def training_of(runs: list[Path]) -> dict[str, Any]:
                 last = int(point["step"])
         steps.append(last)
         images += last * batch_size
+    if "converted" in row:
+        conversion = json.loads((HERE / row["converted"]).read_text())
+        steps.append(int(conversion["options"]["quantise_steps"]))
+        images += steps[-1] * int(conversion["options"]["batch_size"])
+        seconds += conversion["seconds"]
     return {"steps": steps, "images": images, "hours": seconds / 3600}
 
 
@@ -208,8 +214,8 @@ def main() -> None:
                 continue
             found = measure(row, table, args)
             path.write_text(json.dumps(found, indent=1) + "\n")
-            pipe = loaded(Path(row["run"]), row["solver"], event_driven="threshold" not in row)
             sheet = IMAGES / "sheets" / f"{row['name']}.png"
+            pipe = loaded(Path(row["run"]), row["solver"])
             draw_sheet(pipe, row, table["dataset"], args.data_dir, sheet)
             print(json.dumps({key: found["metrics"][key]["mean"] for key in found["metrics"]}))
 

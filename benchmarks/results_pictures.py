@@ -17,12 +17,13 @@ SEEDS = range(64)
 def draw_sheet(pipe: Any, row: dict[str, Any], dataset: str, data_dir: Path, path: Path) -> None:
     """Draw images of the seeds 0 to 63, each with the nearest training image to its right."""
     with guided(pipe, row.get("threshold")):
-        images = pipe(
-            seeds=SEEDS,
-            num_inference_steps=row["steps"],
-            output_type="pt",
-            **classes_in_turn(pipe, SEEDS),
-        ).images
+        compiled = pipe.compile_for_inference()
+    images = compiled(
+        seeds=SEEDS,
+        num_inference_steps=row["steps"],
+        output_type="pt",
+        **classes_in_turn(pipe, SEEDS),
+    ).images
     size, channels = images.shape[-1], images.shape[1]
     training = load_images(
         dataset, image_size=size, channels=channels, data_dir=data_dir, held_out=False

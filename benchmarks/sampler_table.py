@@ -25,6 +25,8 @@ from spikediff.energy import EnergyMeter
 from spikediff.evaluation.plan import EvaluationSettings
 from spikediff.evaluation.protocol import load_protocol
 from spikediff.evaluation.run import evaluate
+from spikediff.evaluation.shards import fingerprint_of
+from spikediff.evaluation.sources import GeneratedImages
 from spikediff.guidance import parse_scale
 from spikediff.pipelines import SpikingDiffusionPipeline
 
@@ -39,7 +41,6 @@ _DECODED = "/decoded"
 def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any) -> dict[str, Any]:
     """Return one row: metrics with their spread, the floor, energy and firing rate."""
     pipe = loaded(run, solver)
-    scale = None if threshold is None else parse_scale(threshold)
     dataset, data_dir = find_dataset(run, args.dataset, args.data_dir)
     cache = cache_folder(None)
     fad = args.feature_weights is not None and "fad" in (args.features or ["fad"])
@@ -56,9 +57,11 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
         features=args.features or (("classifier", "fad") if fad else ("classifier",)),
         feature_weights=args.feature_weights,
     )
-    compiled = args.event_driven and threshold is None  # compiled thresholds cannot be moved
-    source = loaded(run, solver, compiled) if compiled else pipe
-    images = guided_images(source, scale, args.seed, steps, BATCH)
+    if args.event_driven:
+        images = compiled_images(run, threshold, solver, steps, args.seed)
+    else:
+        scale = None if threshold is None else parse_scale(threshold)
+        images = guided_images(pipe, scale, args.seed, steps, BATCH)
     result = evaluate(images, settings)
     assert result is not None  # one process
     if fad:
@@ -89,6 +92,17 @@ def loaded(run: Path, solver: str, event_driven: bool = False) -> Any:
         pipe = SpikingDiffusionPipeline(pipe.unet, pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def compiled_images(
+    run: Path, threshold: str | None, solver: str, steps: int, seed: int
+) -> GeneratedImages:
+    """Return images that compiled networks make, under a constant guidance or none."""
+    pipe = loaded(run, solver)
+    with guided(pipe, threshold):  # the compiled copy keeps the thresholds
+        images = guided_images(pipe.compile_for_inference(), None, seed, steps, BATCH)
+    known = fingerprint_of(images=images.fingerprint, threshold=threshold)
+    return images if threshold is None else replace(images, fingerprint=known)
 
 
 def main() -> None:

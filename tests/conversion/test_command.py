@@ -36,6 +36,17 @@ def test_to_a_pipeline_that_samples(source, tmp_path, capsys):
     assert len(list(samples.glob("seed-*.png"))) == 2
 
 
+def test_the_whole_spiking_network_can_be_trained(source, tmp_path):
+    out, told = tmp_path / "out", tmp_path / "told.json"
+    arguments = ["--dataset", "digits", "--output", str(out), "--json", str(told)]
+    assert main(["convert", str(source), *QUICK, *arguments, "--train-steps", "2"]) == 0
+    assert json.loads(told.read_text())["layer_errors"].keys() == {"converted", "trained"}
+    trained = SpikingDiffusionPipeline.from_pretrained(out).unet.state_dict()
+    given = SpikingDiffusionPipeline.from_pretrained(out / "quantised").unet.state_dict()
+    assert trained.keys() == given.keys()
+    assert any((trained[key] != tensor).any() for key, tensor in given.items())
+
+
 def test_a_quantised_network_need_not_be_trained_again(source, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     start = ["--dataset", "digits"]

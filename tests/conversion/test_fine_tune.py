@@ -71,6 +71,12 @@ def test_distillation_brings_the_answers_together(unet, quantised, noised):
     assert not quantised.training
 
 
+def test_a_spiking_network_learns_through_its_neurons(unet, quantised, noised):
+    spiking = convert(quantised)
+    losses = distil(spiking, unet, noised, 40, lr=3e-3)
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
 def test_fine_tuning_mends_what_norms_at_every_step_break(quantised, noised):
     converted = convert(quantised, spikes="unsigned", norm="per_step")
     seen = again(noised, 7).draw(32)

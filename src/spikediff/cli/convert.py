@@ -1,5 +1,6 @@
 """`spikediff convert SOURCE`: from an ordinary denoiser to a spiking one."""
 
+import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +52,10 @@ class ConvertOptions:
     """Learning rate of that."""
     train_thresholds: bool = False
     """Whether fine-tuning changes thresholds too."""
+    train_steps: int = 0
+    """Training steps in which the whole spiking network, then, learns to answer as the source."""
+    train_lr: float = 5e-4
+    """Learning rate of that."""
     batch_size: int = 32
     """Images per training step."""
     dataset: str | None = None
@@ -77,6 +82,7 @@ def run(arguments: list[str]) -> int:
     from spikediff.cli.models import load_pipeline
     from spikediff.conversion import convert, fine_tune
 
+    started = time.monotonic()
     pipe = load_pipeline(options.source, device=options.device)
     noised = _noised_images(pipe, options)
     quantised = _quantised(pipe, noised, options)
@@ -97,6 +103,11 @@ def run(arguments: list[str]) -> int:
                 on_step=lambda name, loss: report(loss, name),
             )
         errors["fine-tuned"] = _measure(converted, quantised, unseen)
+    if options.train_steps:
+        _distil(
+            "training", converted, pipe.unet, noised, options.train_steps, options.train_lr, options
+        )
+        errors["trained"] = _measure(converted, quantised, unseen)
     to_source = {
         "quantised": _distance(quantised, pipe.unet, unseen),
         "spiking": _distance(converted, pipe.unet, unseen),
@@ -117,6 +128,7 @@ def run(arguments: list[str]) -> int:
             "layer_errors": {k: [asdict(entry) for entry in v] for k, v in errors.items()},
             "distance_to_source": to_source,
             "blocks": [asdict(block) for block in blocks],
+            "seconds": time.monotonic() - started,
         },
     )
     return 0
@@ -128,6 +140,7 @@ def _check(options: ConvertOptions) -> None:
         "bits": 1,
         "quantise_steps": 0,
         "fine_tune_steps": 0,
+        "train_steps": 0,
         "batch_size": 1,
         "num_images": 1,
     }
@@ -156,23 +169,46 @@ def _reseeded(noised: "NoisedImages", seed: int) -> "NoisedImages":
 
 def _quantised(pipe: Any, noised: "NoisedImages", options: ConvertOptions) -> "QuantisedUNet":
     """Return the source if it is a quantised network, else one that was taught to answer as it."""
-    from spikediff.conversion import QuantisedUNet, distil, quantise
+    from spikediff.conversion import QuantisedUNet, quantise
 
     if isinstance(pipe.unet, QuantisedUNet):
         given: QuantisedUNet = pipe.unet
         return given
     quantised = quantise(pipe.unet, options.bits, noised, attention=options.attention)
-    with _progress("quantising", options.quantise_steps) as report:
+    _distil(
+        "quantising",
+        quantised,
+        pipe.unet,
+        noised,
+        options.quantise_steps,
+        options.quantise_lr,
+        options,
+    )
+    return quantised
+
+
+def _distil(
+    what: str,
+    student: Any,
+    teacher: Any,
+    noised: "NoisedImages",
+    steps: int,
+    lr: float,
+    options: ConvertOptions,
+) -> None:
+    """Let a network learn to answer as another does, with a progress bar."""
+    from spikediff.conversion import distil
+
+    with _progress(what, steps) as report:
         distil(
-            quantised,
-            pipe.unet,
+            student,
+            teacher,
             noised,
-            options.quantise_steps,
+            steps,
             batch_size=options.batch_size,
-            lr=options.quantise_lr,
+            lr=lr,
             on_step=report,
         )
-    return quantised
 
 
 @contextmanager
