@@ -189,8 +189,11 @@ def write(tables: dict[str, Any]) -> None:
         rows = [json.loads(path.read_text()) for path in files if path.exists()]
         text = quality_table(rows, table["features"][0])
         page = between(page, name, f"{text}\n\n{training_table(rows)}")
-        if "fad" in table["features"]:
-            draw_front(rows, name, IMAGES / f"quality_energy_{name}.png")
+        if "front" in table:
+            more = [
+                found for file in table["front"] for found in json.loads((HERE / file).read_text())
+            ]
+            draw_front(rows, more, IMAGES / f"quality_energy_{name}.png")
     PAGE.write_text(page, encoding="utf-8")
 
 

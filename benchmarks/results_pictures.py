@@ -35,33 +35,53 @@ def draw_sheet(pipe: Any, row: dict[str, Any], dataset: str, data_dir: Path, pat
     image_grid(pixels_to_pil(pairs), columns=16).save(path)
 
 
-def draw_front(rows: list[dict[str, Any]], name: str, path: Path) -> None:
-    """Draw quality over energy; what is lower and further left is better."""
+def draw_front(rows: list[dict[str, Any]], more: list[dict[str, Any]], path: Path) -> None:
+    """Draw quality over energy; what is lower and further left is better.
+
+    Args:
+        rows: Those of the table.
+        more: Measurements of `sampler_table.py`; those of a system and solver of the table at other
+            denoising steps are joined to it by a line.
+        path: Of the picture.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     measures = {"fad/published/frechet": "FAD, published mode", "frechet": "classifier, Frechet"}
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     for axes, (key, label) in zip(panels, measures.items(), strict=True):
         for row in rows:
-            x, y = row["energy_per_image_uj"], row["metrics"][key]["mean"]
-            right = x > 2000  # its label goes to the left, into the picture
-            axes.scatter(x, y, s=36)
-            axes.annotate(
-                f"{row['system']} ({row['steps']})",
-                (x, y),
-                xytext=(-7 if right else 7, -13 if right or x < 350 else 5),  # clear of others
-                textcoords="offset points",
-                ha="right" if right else "left",
-                fontsize=8,
-            )
+            points = sorted([row, *at_other_steps(row, more)], key=lambda point: point["steps"])
+            x = [point["energy_per_image_uj"] for point in points]
+            y = [point["metrics"][key]["mean"] for point in points]
+            (line,) = axes.plot(x, y, "o-", ms=5, lw=1, label=row["system"])
+            for point, *place in zip(points, x, y, strict=True):
+                axes.annotate(
+                    str(point["steps"]),
+                    place,
+                    xytext=(4, 4),
+                    textcoords="offset points",
+                    fontsize=7,
+                    color=line.get_color(),
+                )
         axes.axhline(rows[0]["floor"][key], color="grey", lw=0.8, ls="--")
         axes.set(xscale="log", yscale="log", xlabel="energy per image, µJ (strict, 45 nm)")
         axes.set_ylabel(label)
-        axes.minorticks_off()
-        axes.margins(x=0.15, y=0.15)
-    figure.suptitle(f"{name}: quality over energy; denoising steps in brackets, the floor dashed")
-    figure.savefig(path, dpi=110)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.suptitle("quality over energy; denoising steps at the points, the floor dashed")
+    figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def at_other_steps(row: dict[str, Any], more: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the measurements of a row's system and solver at other denoising steps."""
+    what = (row["system"], row["solver"])
+    return [
+        found
+        for found in more
+        if (found["model"], found["solver"]) == what
+        and found["steps"] != row["steps"]
+        and "fad/published/frechet" in found["metrics"]
+    ]
