@@ -162,6 +162,22 @@ def test_a_plain_network_may_go_on_with_other_spiking_steps(small, first_stage, 
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
 
 
+@pytest.mark.parametrize(
+    ("network", "scheduler"), [("ddpm_unet", "ddim"), ("synaptic_current_unet", "synaptic-ddim")]
+)
+def test_other_networks_start_from_their_own_runs(network, scheduler, small, with_steps, tmp_path):
+    model, sampling = replace(small.model, network=network), small.sampling
+    sampling = replace(sampling, scheduler=scheduler)
+    first = with_steps(replace(small, model=model, sampling=sampling), 1)
+    assert Trainer(first, tmp_path / "first", show_progress=False).train()
+    second = replace(first, init_from=str(tmp_path / "first"))
+    if network == "synaptic_current_unet":  # T has no weights there either
+        second = replace(second, model=replace(model, spiking_steps=6))
+    ours = Trainer(second, tmp_path / "second", show_progress=False).model.state_dict()
+    theirs = load_trained(tmp_path / "first").unet.state_dict()
+    assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
+
+
 def test_a_network_may_learn_its_places_later_but_not_forget_them(small, first_stage, tmp_path):
     placed = replace(small.model, position_embedding=True)
     recipe = replace(small, init_from=str(first_stage), model=placed)

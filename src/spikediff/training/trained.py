@@ -99,7 +99,7 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
         raise UserError(f"{source}: holds a {theirs}, the recipe makes a {ours}; give a run of one")
     old, new = dict(trained.config), dict(model.config)
     if not old.get("temporal_scaling") and not new.get("temporal_scaling"):
-        old["spiking_steps"] = new["spiking_steps"]
+        old["spiking_steps"] = new.get("spiking_steps")
     _check_same(source, "network", old, new)
     if "scheduler" in pipe.components:
         _check_same(source, "diffusion", dict(pipe.scheduler.config), vars(recipe.diffusion))
