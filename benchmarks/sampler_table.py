@@ -127,7 +127,7 @@ def main() -> None:
     known = {(row["model"], row["solver"], row["steps"]) for row in rows}
     for steps in map(int, args.steps.split(",")):
         for solver in args.solvers.split(","):
-            for name, _, where in (model.partition("=") for model in args.models):
+            for name, _, where in (model.rpartition("=") for model in args.models):
                 if (name, solver, steps) in known:
                     continue
                 run, _, threshold = where.partition("@")

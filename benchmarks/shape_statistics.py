@@ -46,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
     real = load_images("mnist", data_dir=args.data_dir, held_out=True).stack()
     sets = {"real, held out": real}
-    for name, _, run in (model.partition("=") for model in args.models):
+    for name, _, run in (model.rpartition("=") for model in args.models):
         pipe = load_pipeline(find_source(Path(run)), args.solver, event_driven=True)
         pipe.set_progress_bar_config(disable=True)
         sets[name] = images_of(pipe, args.steps, None, args.num_samples)
