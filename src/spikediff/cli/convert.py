@@ -79,12 +79,9 @@ def run(arguments: list[str]) -> int:
     options = parse(ConvertOptions, arguments, "spikediff convert")
     _check(options)
 
-    import torch
-
     from spikediff.cli.models import load_pipeline
     from spikediff.conversion import convert, fine_tune
 
-    torch.set_flush_denormal(True)  # gradients through clips fall that low; each costs 100 cycles
     started = time.monotonic()
     pipe = load_pipeline(options.source, device=options.device)
     noised = _noised_images(pipe, options)
