@@ -5,7 +5,7 @@
 
 `measure` makes benchmarks/results/NAME.json for every row of results.yaml whose file is missing,
 and its sheet of pictures in docs/images/sheets; WEIGHTS holds the folders of the metrics' networks.
-`write` puts the tables between their marks in docs/results.md and draws the quality-energy front.
+`write` puts the tables between their marks in docs/results.md and draws the quality-energy fronts.
 Seconds per image are of one thread with compiled networks, on 16 images after one that is not
 counted.
 """
@@ -66,8 +66,8 @@ def measure(row: dict[str, Any], table: dict[str, Any], args: Any) -> dict[str, 
         "parameters": sum(p.numel() for network in networks for p in network.parameters()),
         "spiking_steps": max(int(part.config.get("spiking_steps") or 0) for part in networks),
         "trained": training_of(row),
-        "seconds_per_image": seconds_per_image(run, row),
         **quality,
+        "seconds_per_image": seconds_per_image(pipe.compile_for_inference(), row["steps"]),
     }
 
 
@@ -108,10 +108,9 @@ def energy_as_papers_count(pipe: Any, steps: int) -> float:
     return meter.report("paper", "45nm").energy_per_image_pj / 1e6
 
 
-def seconds_per_image(run: Path, row: dict[str, Any]) -> float:
-    """Return how long one thread takes for an image, in a batch, with compiled networks."""
+def seconds_per_image(pipe: Any, steps: int) -> float:
+    """Return how long one thread takes for an image, in a batch."""
     torch.set_num_threads(1)
-    pipe, steps = loaded(run, row["solver"], event_driven=True), row["steps"]
     pipe(seeds=[0], num_inference_steps=steps, output_type="pt")
     started = time.perf_counter()
     pipe(seeds=range(TIMED), num_inference_steps=steps, output_type="pt")
@@ -182,7 +181,7 @@ def between(page: str, name: str, text: str) -> str:
 
 
 def write(tables: dict[str, Any]) -> None:
-    """Put every table into the page, and draw the front of the first."""
+    """Put every table into the page, and draw the front of those that have one."""
     page = PAGE.read_text(encoding="utf-8")
     for name, table in tables.items():
         files = [RESULTS / f"{row['name']}.json" for row in table["rows"]]

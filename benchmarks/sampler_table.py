@@ -43,8 +43,9 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
     pipe = loaded(run, solver)
     dataset, data_dir = find_dataset(run, args.dataset, args.data_dir)
     cache = cache_folder(None)
-    fad = args.feature_weights is not None and "fad" in (args.features or ["fad"])
-    judge = f"{args.features[0] if args.features else 'classifier'}/clean/"
+    default = ["classifier", "fad"] if args.feature_weights else ["classifier"]
+    features = tuple(args.features or default)
+    fad, judge = "fad" in features, f"{features[0]}/clean/"
     settings = EvaluationSettings(
         protocol=load_protocol("fair"),
         dataset=dataset,
@@ -54,7 +55,7 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
         num_samples=args.num_samples,
         repeats=args.repeats,
         spool_size=BATCH,
-        features=args.features or (("classifier", "fad") if fad else ("classifier",)),
+        features=features,
         feature_weights=args.feature_weights,
     )
     if args.event_driven:
@@ -101,8 +102,11 @@ def compiled_images(
     pipe = loaded(run, solver)
     with guided(pipe, threshold):  # the compiled copy keeps the thresholds
         images = guided_images(pipe.compile_for_inference(), None, seed, steps, BATCH)
-    known = fingerprint_of(images=images.fingerprint, threshold=threshold)
-    return images if threshold is None else replace(images, fingerprint=known)
+    if threshold is None:
+        return images
+    return replace(
+        images, fingerprint=fingerprint_of(images=images.fingerprint, threshold=threshold)
+    )
 
 
 def main() -> None:

@@ -60,6 +60,16 @@ def test_the_first_stage_trains_in_mixed_precision(first_recipe, tmp_path):
     assert Trainer(mixed, tmp_path / "run", show_progress=False).train()
 
 
+def test_a_first_stage_goes_on_with_its_own_spiking_steps_alone(root, first_recipe, tmp_path):
+    """Every spiking step has a weight in its read-out."""
+    start = str(root.with_name("run-first-stage"))
+    longer = replace(
+        first_recipe, init_from=start, model=replace(first_recipe.model, spiking_steps=5)
+    )
+    with pytest.raises(UserError, match="spiking_steps is 3 there and 5 in the recipe"):
+        Trainer(longer, tmp_path / "longer", show_progress=False)
+
+
 def test_both_stages_leave_pipelines(root, second_recipe):
     first = load_trained(root.with_name("run-first-stage"))
     assert isinstance(first, VAEPipeline)

@@ -9,6 +9,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from spikediff.errors import UserError
+from spikediff.models import SpikingUNet, SynapticCurrentUNet
 from spikediff.pipelines import PIPELINES, SpikingDiffusionPipeline
 from spikediff.pipelines.portable import INDEX, pipeline_class
 from spikediff.training.checkpoint import load_latest
@@ -16,6 +17,8 @@ from spikediff.training.networks import build_model, build_pipeline, choose_netw
 from spikediff.training.recipe import Recipe, load_recipe
 
 _FREE = {"dropout"}  # may differ between a run and what is fine-tuned from it: it has no weights
+# Those of tokens and latents are read out with a weight for every spiking step.
+_T_HAS_NO_WEIGHTS = (SpikingUNet, SynapticCurrentUNet)
 # What a network may have more than the one that it starts from: it computes the same at first.
 _NOTHING_AT_FIRST = {"temporal_scaling", "position_embedding"}
 
@@ -80,8 +83,8 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
     """Copy the weights that an earlier run trained into a model, to fine-tune them.
 
     A model with temporal scaling may start from one without: its factors keep their value, 1. So
-    may one with a position embedding, whose currents are 0. One without
-    scaling may run more or fewer spiking steps than what it starts from: T has no weights then.
+    may one with a position embedding, whose currents are 0. A denoiser of images without scaling
+    may run more or fewer spiking steps than what it starts from: T has no weights then.
 
     Args:
         source: A run or pipeline folder.
@@ -98,8 +101,9 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
         theirs = " and ".join(type(part).__name__ for part in pipe.components.values())
         raise UserError(f"{source}: holds a {theirs}, the recipe makes a {ours}; give a run of one")
     old, new = dict(trained.config), dict(model.config)
-    if not old.get("temporal_scaling") and not new.get("temporal_scaling"):
-        old["spiking_steps"] = new.get("spiking_steps")
+    scaled = old.get("temporal_scaling") or new.get("temporal_scaling")
+    if isinstance(model, _T_HAS_NO_WEIGHTS) and not scaled:
+        old["spiking_steps"] = new["spiking_steps"]
     _check_same(source, "network", old, new)
     if "scheduler" in pipe.components:
         _check_same(source, "diffusion", dict(pipe.scheduler.config), vars(recipe.diffusion))
