@@ -5,6 +5,7 @@ streams calls `step(current, state) -> (spike, state)`. There is nothing to rese
 """
 
 from spikediff.neurons.dynamics import Dynamics, NeuronState, charge, fire, reset
+from spikediff.neurons.integer import IntegerNeuron, count_spikes, unroll
 from spikediff.neurons.integrate_and_fire import IF, integrate_and_fire
 from spikediff.neurons.layer import Memory, NeuronLayer
 from spikediff.neurons.leaky import LIF, leaky_integrate_and_fire
@@ -35,6 +36,7 @@ __all__ = [
     "SURROGATES",
     "ATan",
     "Dynamics",
+    "IntegerNeuron",
     "Memory",
     "NeuronLayer",
     "NeuronState",
@@ -45,6 +47,7 @@ __all__ = [
     "Surrogate",
     "Triangular",
     "charge",
+    "count_spikes",
     "fire",
     "integrate_and_fire",
     "leaky_integrate_and_fire",
@@ -52,5 +55,6 @@ __all__ = [
     "membranes",
     "reset",
     "scan",
+    "unroll",
     "window",
 ]

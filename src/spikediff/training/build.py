@@ -7,6 +7,7 @@ import torch
 from spikediff.data import ImageDataset, load_images
 from spikediff.errors import UserError
 from spikediff.schedulers import make_scheduler
+from spikediff.training.muon import MuonWithAdamW
 from spikediff.training.recipe import DataRecipe, DiffusionRecipe, OptimizerRecipe
 
 
@@ -39,10 +40,15 @@ def build_noise_schedule(recipe: DiffusionRecipe) -> Any:
 
 
 def build_optimizer(recipe: OptimizerRecipe, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return Adam or AdamW over the parameters that learn."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    kind = torch.optim.Adam if recipe.name == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    """Return the optimizer over the parameters that learn."""
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": MuonWithAdamW}
+    return kinds[recipe.name](
+        [p for p in model.parameters() if p.requires_grad],
+        lr=recipe.lr,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        fused=recipe.fused or None,
+    )
 
 
 def build_lr_schedule(
@@ -51,6 +57,15 @@ def build_lr_schedule(
     """Return the warm-up and what follows it."""
     from diffusers.optimization import get_scheduler
 
+    if recipe.schedule == "warmup_stable_decay":
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: min(
+                1.0,
+                (step + 1) / (recipe.warmup_steps + 1),
+                (steps - step) / (recipe.decay_steps + 1),
+            ),
+        )
     name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
     schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
         name, optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=steps

@@ -39,11 +39,15 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
         _log.warning("training.keep_large_tensors: this system's C library has no such switch")
     if recipe.gradient_checkpointing:
         checkpoint_blocks(model)
+    if recipe.compile:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.compile(dynamic=False)  # in place: the names of the weights stay
 
 
 def keeping_activations(recipe: TrainingRecipe) -> AbstractContextManager[None]:
     """Return the context of a forward pass, which says how activations are kept."""
-    return compressed_activations() if recipe.compress_activations else nullcontext()
+    compress = recipe.compress_activations and not recipe.compile
+    return compressed_activations() if compress else nullcontext()
 
 
 def checkpoint_blocks(model: nn.Module) -> None:

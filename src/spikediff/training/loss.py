@@ -94,10 +94,17 @@ def denoising_loss(
     x_t = scheduler.add_noise(x_0, eps, timestep)
     estimate = model(x_t, timestep).sample
     target = target_of(scheduler, x_0, eps, timestep)
+    return {"denoising": squared_error(estimate, target, timestep, weights)}
+
+
+def squared_error(
+    estimate: Tensor, target: Tensor, timestep: Tensor, weights: Tensor | None
+) -> Tensor:
+    """Return the weighted mean squared error of estimates [B, C, H, W], 0-dim."""
     if weights is None:
-        return {"denoising": nn.functional.mse_loss(estimate.float(), target.float())}
+        return nn.functional.mse_loss(estimate.float(), target.float())
     of_image = (estimate.float() - target.float()).square().flatten(1).mean(1)  # [B]
-    return {"denoising": (weights.to(of_image)[timestep] * of_image).mean()}
+    return (weights.to(of_image)[timestep] * of_image).mean()
 
 
 def draw_noise(

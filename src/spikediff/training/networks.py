@@ -14,8 +14,10 @@ from PIL import Image
 from spikediff.errors import UserError, suggestion
 from spikediff.models import SpikingUNet, SynapticCurrentUNet, ddpm_unet
 from spikediff.pipelines import SpikingDiffusionPipeline, SynapticCurrentPipeline
+from spikediff.systems.integer import IntegerSpikingUNet
 from spikediff.training import autoencoders, signals, tokens
 from spikediff.training.build import build_dataset
+from spikediff.training.integer import integer_objective
 from spikediff.training.objective import (
     Objective,
     denoising_objective,
@@ -38,6 +40,10 @@ _SPIKING = (
     *("num_classes", "patch_size", "spiking_head", "position_embedding"),
 )
 _SYNAPTIC = (*_NEURONS, "residual_alpha", "spiking_stem", "spiking_resampling", "num_classes")
+_INTEGER = (
+    *("patch_size", "block_out_channels", "layers_per_block", "levels", "head_levels"),
+    *("num_classes", "activation", "per_channel"),
+)
 _ORDINARY = ("attention", "num_classes")
 _DENOISING: dict[str, MakeObjective] = {"denoising": denoising_objective}
 
@@ -105,6 +111,13 @@ NETWORKS: dict[str, Network] = {
         sampled_by(SynapticCurrentPipeline),
         _DENOISING | {"synaptic_current": synaptic_current_objective},
         "stem.conv.weight",
+    ),
+    "integer_unet": Network(
+        _unet(IntegerSpikingUNet, _INTEGER),
+        _INTEGER,
+        sampled_by(SpikingDiffusionPipeline),
+        {"denoising": integer_objective},
+        "stem.weight",
     ),
     "ddpm_unet": Network(
         _unet(ddpm_unet, (*_SIZES, *_ORDINARY), has_timestep_table=False),

@@ -21,7 +21,7 @@ class ModelRecipe:
     """
 
     network: str = "spiking_unet"
-    """spiking_unet, spiking_unet_1d for signals, synaptic_current_unet, vq_svae,
+    """spiking_unet, spiking_unet_1d for signals, integer_unet, synaptic_current_unet, vq_svae,
     spiking_image_decoder, fsvae; or, ordinary networks, ddpm_unet and vae."""
     base_channels: int = 128
     """Width of the first level."""
@@ -78,6 +78,16 @@ class ModelRecipe:
     """Latent units of fsvae and vae."""
     group_size: int = 20
     """Candidates of a latent unit of fsvae a step."""
+    block_out_channels: tuple[int, ...] = (48, 96)
+    """Width of every level of integer_unet."""
+    levels: int = 4
+    """D, the largest spike count of a neuron of integer_unet."""
+    head_levels: int = 15
+    """D of the neurons before the last convolution of integer_unet."""
+    activation: str = "integer"
+    """Neurons of integer_unet: integer, or silu for its ordinary counterpart."""
+    per_channel: bool = True
+    """Whether every channel of integer_unet has a threshold of its own."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,10 @@ class LossRecipe:
     """Gamma of min-SNR weighting of the denoising loss, about 5; 0 for none."""
     p2_gamma: float = 0.0
     """Gamma of P2 weighting of the denoising loss, 0.5 to 1; 0 for none."""
+    rate_penalty: float = 0.0
+    """Weight of the spikes per synapse (T x rate) of integer_unet."""
+    change_penalty: float = 0.0
+    """Weight of the changes per synapse of integer_unet between neighbouring timesteps."""
     consistency: float = 1.0
     """Weight, in synaptic_current, of the variance of the currents over the spiking steps."""
     consistency_weights: Literal["released", "constant"] = "released"
@@ -154,18 +168,22 @@ class LossRecipe:
 class OptimizerRecipe:
     """How the weights move."""
 
-    name: Literal["adam", "adamw"] = "adam"
-    """Adam, or AdamW with decoupled weight decay."""
+    name: Literal["adam", "adamw", "muon"] = "adam"
+    """Adam, AdamW with decoupled weight decay, or Muon for the kernels and AdamW for the rest."""
     lr: float = 2e-4
     """Learning rate after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of Adam's first and second moments."""
     weight_decay: float = 0.0
     """Weight decay."""
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """What follows the warm-up; cosine and linear fall to 0 at the last step."""
+    schedule: Literal["constant", "cosine", "linear", "warmup_stable_decay"] = "constant"
+    """What follows the warm-up; all but constant fall to 0 at the last step."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
+    decay_steps: int = 0
+    """Last steps of warmup_stable_decay, over which the learning rate falls linearly to 0."""
+    fused: bool = False
+    """Whether one kernel updates all weights; rounding differs from the other way in the last bit."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm; 0 leaves them."""
     gradient_accumulation_steps: int = 1
@@ -220,6 +238,8 @@ class TrainingRecipe:
     """On a CPU in float32, let convolutions add the weights of what fired; rounding changes."""
     gradient_checkpointing: bool = False
     """Compute residual blocks again in the backward pass instead of keeping what is in them."""
+    compile: bool = False
+    """Compile the network by torch.compile; takes a minute or two, and rounding changes."""
     keep_large_tensors: bool = False
     """Let the process keep freed memory, which spares page faults above 32 MiB a tensor (glibc)."""
     trackers: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""One folder per system: network, loss, deployment."""
