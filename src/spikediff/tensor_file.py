@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.finite import check_finite
 
 _log = logging.getLogger("spikediff")
 
@@ -24,7 +25,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str,
         path: The file; its folder is made.
         tensors: What to write.
         metadata: Text to keep beside it.
+
+    Raises:
+        UserError: A value is NaN or infinite; nothing is written.
     """
+    check_finite(tensors, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     told = {**metadata, "checksum": state_digest(whole)}

@@ -1,12 +1,13 @@
 """The commands of editing as a user types them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from spikediff.cli import main
 from spikediff.models import VAE, VQSVAE, SpikingImageDecoder, SpikingUNet
@@ -151,3 +152,20 @@ def test_a_mask_that_marks_nothing_is_told(pipelines, tmp_path, capsys):
     flags = (*DIGIT, "--mask", tmp_path / "mask.png")
     assert call("inpaint", pipelines / "images", tmp_path, *flags) == 2
     assert "marks nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["images", "tokens", "vae"])
+def test_weights_that_are_no_numbers_make_no_picture(pipelines, tmp_path, kind, capsys):
+    source, part = tmp_path / "spoilt", {"images": "unet", "tokens": "decoder", "vae": "vae"}[kind]
+    shutil.copytree(pipelines / kind, source)
+    weights = source / part / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    state = {key: x * torch.nan if x.is_floating_point() else x for key, x in state.items()}
+    save_file(state, weights)
+    commands = [("sample",)]
+    if kind != "vae":
+        commands += [("inpaint", *DIGIT, "--mask-box", 2, 2, 6, 6), ("vary", *DIGIT)]
+    for command, *flags in commands:
+        assert call(command, source, tmp_path, *flags) == 2
+        assert "NaN" in capsys.readouterr().err.splitlines()[-1]
+        assert not list(tmp_path.glob("out/*"))

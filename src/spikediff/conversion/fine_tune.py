@@ -10,6 +10,7 @@ from torch.func import functional_call
 from spikediff.conversion.blocks import block_names, run_to, time_mean
 from spikediff.conversion.noised import NoisedImages
 from spikediff.errors import UserError
+from spikediff.finite import check_step
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
 
 _CHECKS = 64  # x_t on which it is decided whether a block has gained
@@ -67,7 +68,8 @@ def fine_tune(
         One entry for every block, in order.
 
     Raises:
-        UserError: The two networks are of different shape, or folded batch norm tells them apart.
+        UserError: The two networks are of different shape, or folded batch norm tells them apart;
+            or a loss or a gradient is not finite.
 
     Reference: Cao et al., SDM, IEEE TAI 2025, section 6.
     """
@@ -86,14 +88,17 @@ def fine_tune(
         if before > _ROUNDING * power:
             block = converted.unet.get_submodule(name)
             given = {key: tensor.clone() for key, tensor in block.state_dict().items()}
-            optimizer = torch.optim.Adam(_learning(block, train_thresholds), lr=lr)
-            for _ in range(steps_per_block):
+            learning = _learning(block, train_thresholds)
+            optimizer = torch.optim.Adam(learning, lr=lr)
+            for step in range(steps_per_block):
                 loss, _target = _block_loss(converted, quantised, name, *noised.draw(batch_size))
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
+                norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+                told = check_step(loss, norm, step + 1, lr)
                 optimizer.step()
                 if on_step is not None:
-                    on_step(name, loss.item())
+                    on_step(name, told)
             after, _power = _measure(converted, quantised, name, check)
             if not after < before:
                 block.load_state_dict(given)

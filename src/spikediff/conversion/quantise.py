@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikediff.conversion.noised import NoisedImages
 from spikediff.errors import UserError
+from spikediff.finite import check_step
 from spikediff.models.converted.converted_unet import ConvertedUNet
 from spikediff.models.converted.quantised_relu import AUTHORS_CLIP, quantise_activation
 from spikediff.models.converted.quantised_unet import QuantisedUNet, activations
@@ -146,10 +147,13 @@ def distil(
 
     Returns:
         The loss of every step, mean squared difference of the answers.
+
+    Raises:
+        UserError: A loss or a gradient is not finite.
     """
     optimizer = torch.optim.Adam(student.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
-    losses = []
+    losses: list[float] = []
     student.train()
     for _ in range(steps):
         x_t, timestep = noised.draw(batch_size)
@@ -158,10 +162,10 @@ def distil(
         loss = nn.functional.mse_loss(student(x_t, timestep).sample, target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        losses.append(check_step(loss, norm, len(losses) + 1, lr))
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
         if on_step is not None:
             on_step(losses[-1])
     student.eval()

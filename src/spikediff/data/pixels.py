@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.finite import check_values
 
 HALF_RANGE = 127.5  # 255 / 2: grey levels from the middle of uint8 to either end
 
@@ -37,13 +38,14 @@ def to_uint8(images: Tensor) -> Tensor:
     Values outside `[-1, 1]` are clamped, the rest is rounded to the nearest grey level.
 
     Args:
-        images: floating point, any shape, -1 (black) to 1 (white); NaN becomes black.
+        images: floating point, any shape, -1 (black) to 1 (white).
 
     Returns:
         uint8 of the same shape, 0 to 255.
 
     Raises:
-        UserError: `images` is not floating point, so its range is unknown.
+        UserError: `images` is not floating point, so its range is unknown; or it holds NaN or
+            infinity, of which no picture can be made.
 
     Example:
         >>> to_uint8(torch.tensor([-1.0, 0.1, 7.0])).tolist()
@@ -52,7 +54,7 @@ def to_uint8(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         raise UserError(f"to_uint8: expected floating point, got {images.dtype}; pass -1 to 1")
     # float32 first: half precision cannot tell all 256 grey levels apart after the product.
-    unit = torch.nan_to_num(images.to(torch.float32), nan=-1.0).clamp(-1.0, 1.0)
+    unit = check_values(images, "to_uint8").to(torch.float32).clamp(-1.0, 1.0)
     return ((unit + 1.0) * HALF_RANGE).round().to(torch.uint8)
 
 

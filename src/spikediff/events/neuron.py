@@ -16,7 +16,7 @@ class PackedNeuron(nn.Module):
     """A neuron layer of images that fires into `PackedSpikes`.
 
     What is no window of float32 images from rest (the neurons of a timestep embedding, a streamed
-    step), or has few channels, goes through the layer itself.
+    step), has few channels, or is not finite, goes through the layer itself.
 
     Args:
         neuron: What it stands for; it is kept, and its constants are read at every call.
@@ -43,6 +43,9 @@ class PackedNeuron(nn.Module):
         last = current.detach().movedim(2, -1).contiguous()  # [T, B, H, W, C]
         words, pixels = empty_words(*current.shape), last.flatten(1, 3)  # [T, B*H*W, C]
         active = native.forward_packed(pixels, words, self.neuron.decay, self.dynamics)
+        if active < 0:
+            dense: Tensor = self.neuron(current)
+            return dense
         return window_of(words, current.shape[2], active)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError, suggestion
 from spikediff.events.packed import slots_of
+from spikediff.finite import check_finite
 from spikediff.native import library_of, pointer
 
 Precision = Literal["float32", "int16", "int8"]
@@ -87,7 +88,11 @@ def event_weights(
         weight: [C_out, C, h, w].
         segments: How the channels C lie in the words of the spikes (`PackedSpikes.segments`).
         precision: Of the weights; a kernel too large for sums of int32 stays float32.
+
+    Raises:
+        UserError: A weight is not finite: where its channel is silent it would not be seen.
     """
+    check_finite({"weight": weight}, "event-driven convolution")
     bits = BITS[precision]
     if bits == 32 or weight[0].numel() > MOST_ROWS:
         return EventWeights(_blocks(_apart(weight.detach(), segments)))

@@ -6,7 +6,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from spikediff.neurons import IF, LIF, NeuronLayer, ParametricLIF, SignedIF, charge
+from spikediff.neurons import (
+    IF,
+    LIF,
+    NeuronLayer,
+    ParametricLIF,
+    SignedIF,
+    carry_nan,
+    charge,
+)
 from spikediff.neurons.dynamics import Dynamics
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -49,6 +57,7 @@ class PlainNeuron(nn.Module):
         dynamics = self.dynamics
         threshold = dynamics.v_threshold
         spike = (u > threshold if dynamics.strict_threshold else u >= threshold).to(u.dtype)
+        spike = carry_nan(spike, u)
         if dynamics.v_negative is None or counts is None:
             return spike
         return spike - ((u <= -dynamics.v_negative) & (counts > 0)).to(u.dtype)

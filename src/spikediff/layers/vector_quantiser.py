@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from spikediff.errors import UserError, suggestion
+from spikediff.finite import check_values
 from spikediff.layers.k_means import draw_rows, gather_rows, k_means, squared_distances
+from spikediff.neurons import carry_nan
 
 CODEBOOKS = ("gradient", "ema")
 
@@ -120,8 +122,8 @@ class VectorQuantiser(nn.Module):
         learning = self.training and self.averages
         if learning and not self.code_counts.any():
             self._start(rows, generator)
-        tokens = self.nearest(features)
-        values = self.look_up(tokens)
+        tokens = self._nearest(features)
+        values = carry_nan(self.look_up(tokens), features)
         if learning:
             self._follow(rows, tokens.flatten(), generator)
         moved = values.new_zeros(()) if self.averages else mse_loss(values, features.detach())
@@ -129,7 +131,16 @@ class VectorQuantiser(nn.Module):
         return Quantised(values, tokens, moved, committed, perplexity(tokens, len(self.codebook)))
 
     def nearest(self, features: Tensor) -> Tensor:
-        """Return the tokens [B, h, w] of features [B, C, h, w]."""
+        """Return the tokens [B, h, w] of features [B, C, h, w].
+
+        Raises:
+            UserError: Features or codes are not finite, and no code is the nearest.
+        """
+        check_values(features, "VectorQuantiser")
+        check_values(self.codebook, "VectorQuantiser's codebook")
+        return self._nearest(features)
+
+    def _nearest(self, features: Tensor) -> Tensor:
         batch, _, height, width = features.shape
         distances = squared_distances(self._rows(features), self.codebook.detach())
         return distances.argmin(1).view(batch, height, width)

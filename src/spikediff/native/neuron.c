@@ -50,6 +50,9 @@ static INLINE float after_reset(float u, float spike, constants k) {
   return spike > 0.0f ? fired : u;
 }
 
+/* u - u is 0 for a finite membrane and NaN otherwise, which no comparison would let through. */
+static INLINE float fire(float u, constants k) { return (u >= k.fire_at ? 1.0f : 0.0f) + (u - u); }
+
 /* ---- surrogates: g(z) at z = u - threshold; spikediff/neurons/surrogate.py ---- */
 
 /* exp(x) for x <= 0: 2^n by the exponent's bits, the rest by a polynomial of degree 6. */
@@ -89,7 +92,7 @@ static INLINE void advance(const float *restrict current, float *restrict spikes
                            int n, constants k, int fused) {
   for (int i = 0; i < n; i++) {
     float u = charge(v[i], current[i], k, fused);
-    float s = u >= k.fire_at ? 1.0f : 0.0f;
+    float s = fire(u, k);
     spikes[i] = s;
     v[i] = after_reset(u, s, k);
   }
@@ -135,10 +138,11 @@ static INLINE uint64_t bits_of(const float *spikes) {
 }
 
 /* The words of one pixel at every step; how many channels fire, summed over groups of GROUP steps:
- * the work that an event-driven synapse will have with them. */
+ * the work that an event-driven synapse will have with them. `strange` is set where a membrane is
+ * not finite, which bits cannot say; such a membrane stays so to the end of the window. */
 static INLINE int64_t pixel_words(const float *current, uint64_t *words, int64_t steps,
                                   int64_t pixels, int64_t channels, int64_t pixel,
-                                  const neuron_options *o, constants k, int fused) {
+                                  const neuron_options *o, constants k, int fused, int *strange) {
   const int64_t per_pixel = (channels + 63) / 64;
   int64_t active = 0;
   for (int64_t word = 0; word < per_pixel; word++) {
@@ -155,23 +159,28 @@ static INLINE int64_t pixel_words(const float *current, uint64_t *words, int64_t
       any = (t % GROUP ? any : 0) | bits;
       if (t % GROUP == GROUP - 1 || t == steps - 1) active += __builtin_popcountll(any);
     }
+    int finite = 1;
+    for (int i = 0; i < LANES; i++) finite &= v[i] - v[i] == 0.0f;
+    *strange |= !finite;
   }
   return active;
 }
 
+/* Returns -1 where a membrane is not finite. */
 EXPORT int64_t neuron_forward_packed(const float *current, uint64_t *words, int64_t steps,
                                      int64_t pixels, int64_t channels, const neuron_options *o,
                                      int threads) {
   const int fused = o->fused;
   const constants k = prepare(o);
   int64_t active = 0;
+  int strange = 0;
   (void)threads;
-#pragma omp parallel for schedule(static) reduction(+ : active) num_threads(threads) \
-    if (threads > 1 && pixels * channels > 4 * CHUNK)
+#pragma omp parallel for schedule(static) reduction(+ : active) reduction(| : strange) \
+    num_threads(threads) if (threads > 1 && pixels * channels > 4 * CHUNK)
   for (int64_t pixel = 0; pixel < pixels; pixel++)
-    active += fused ? pixel_words(current, words, steps, pixels, channels, pixel, o, k, 1)
-                    : pixel_words(current, words, steps, pixels, channels, pixel, o, k, 0);
-  return active;
+    active += fused ? pixel_words(current, words, steps, pixels, channels, pixel, o, k, 1, &strange)
+                    : pixel_words(current, words, steps, pixels, channels, pixel, o, k, 0, &strange);
+  return strange ? -1 : active;
 }
 
 /* ---- backward ---- */
@@ -191,7 +200,7 @@ static INLINE void retreat(const float *restrict membrane, const float *restrict
                            float *restrict grad_v, int n, constants k, int surrogate) {
   for (int i = 0; i < n; i++) {
     float u = membrane[i], slope = slope_of(u - k.threshold, k, surrogate);
-    float s = u >= k.fire_at ? 1.0f : 0.0f;
+    float s = fire(u, k);
     float jump = k.shift + (k.keep - 1.0f) * u;
     float left = 1.0f - s * (1.0f - k.keep) + k.reset_path * jump * slope;
     grad_u[i] = slope * grad_spikes[i] + left * grad_v[i];

@@ -4,7 +4,14 @@ A module that receives a window `[T, ...]` starts from a fresh state and keeps n
 streams calls `step(current, state) -> (spike, state)`. There is nothing to reset.
 """
 
-from spikediff.neurons.dynamics import Dynamics, NeuronState, charge, fire, reset
+from spikediff.neurons.dynamics import (
+    Dynamics,
+    NeuronState,
+    carry_nan,
+    charge,
+    fire,
+    reset,
+)
 from spikediff.neurons.integer import IntegerNeuron, count_spikes, unroll
 from spikediff.neurons.integrate_and_fire import IF, integrate_and_fire
 from spikediff.neurons.layer import Memory, NeuronLayer
@@ -46,6 +53,7 @@ __all__ = [
     "SignedIF",
     "Surrogate",
     "Triangular",
+    "carry_nan",
     "charge",
     "count_spikes",
     "fire",

@@ -8,6 +8,8 @@ reset, 0 under a soft one):
     reset    v[n] = (1 - s[n]) u[n] + s[n] v_reset        hard
              v[n] = u[n] - s[n] v_threshold               soft  (v_reset is None)
 
+A membrane that is NaN or infinite fires NaN: no comparison makes a plausible spike of it.
+
 `decay = 1, gain = 1` is the integrate-and-fire neuron; `decay = 1 - 1/tau` the leaky one, whose
 `gain` is `1/tau` where the input decays too (`decay_input`) and 1 where it does not.
 """
@@ -87,6 +89,21 @@ class Dynamics:
 Decay = float | Tensor
 
 
+def carry_nan(result: Tensor, x: Tensor) -> Tensor:
+    """Return what a comparison or a clamp made of x, but NaN where x is NaN or infinite.
+
+    Args:
+        result: Of the shape and type of x.
+        x: Where it came from; gets no gradient.
+
+    Example:
+        >>> x = torch.tensor([2.0, torch.inf, torch.nan])
+        >>> carry_nan((x > 1.0).float(), x).tolist()
+        [1.0, nan, nan]
+    """
+    return torch.add(result, x.detach(), alpha=0)  # 0 times infinity is NaN
+
+
 def charge(v: Tensor, current: Tensor, decay: Decay, dynamics: Dynamics) -> Tensor:
     """Return the membrane u[n] after one step of integration, before any spike."""
     if isinstance(decay, float) and decay == 1.0 and not dynamics.decay_input:
@@ -100,9 +117,10 @@ def charge(v: Tensor, current: Tensor, decay: Decay, dynamics: Dynamics) -> Tens
 
 
 def fire(u: Tensor, net_spikes: Tensor | None, dynamics: Dynamics) -> Tensor:
-    """Return the spikes: 0 or 1, and for a signed neuron also -1."""
+    """Return the spikes: 0 or 1, for a signed neuron also -1, and NaN where u is not finite."""
     reaches = torch.gt if dynamics.strict_threshold else torch.ge
     spikes = reaches(u, dynamics.v_threshold, out=torch.empty_like(u))  # 0.0 or 1.0 at once
+    spikes = carry_nan(spikes, u)
     if dynamics.v_negative is None or net_spikes is None:
         return spikes
     return spikes - ((u <= -dynamics.v_negative) & (net_spikes > 0)).to(u.dtype)

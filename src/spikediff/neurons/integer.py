@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikediff.errors import UserError
+from spikediff.neurons.dynamics import carry_nan
 from spikediff.neurons.kernels import integer as kernel
 
 
@@ -55,7 +56,7 @@ def count_spikes(v: Tensor, theta: Tensor, bias: Tensor, levels: int) -> Tensor:
         levels: D, the largest count.
 
     Returns:
-        Counts 0..D [B, C, H, W], of the dtype of `v`. NaN stays NaN.
+        Counts 0..D [B, C, H, W], of the dtype of `v`. NaN and infinity become NaN.
 
     Example:
         >>> v = torch.tensor([-1.0, 0.6, 1.4, 9.0]).view(1, 1, 1, 4)
@@ -82,7 +83,7 @@ class IntegerNeuron(nn.Module):
     Example:
         >>> neuron = IntegerNeuron(channels=1, levels=4)  # theta = 0.5
         >>> neuron(torch.tensor([[[[-0.3, 0.3, 1.1, 5.0]]]])).flatten().tolist()
-        [-0.0, 1.0, 2.0, 4.0]
+        [0.0, 1.0, 2.0, 4.0]
     """
 
     def __init__(self, channels: int, levels: int, per_channel: bool = True) -> None:
@@ -127,4 +128,5 @@ def unroll(counts: Tensor, levels: int) -> Tensor:
         [[0, 1, 1], [0, 0, 1], [0, 0, 1]]
     """
     steps = torch.arange(1, levels + 1, device=counts.device)
-    return (counts >= steps.view(-1, *[1] * counts.dim())).to(counts.dtype)
+    spikes = (counts >= steps.view(-1, *[1] * counts.dim())).to(counts.dtype)
+    return carry_nan(spikes, counts)

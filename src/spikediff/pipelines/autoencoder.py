@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spikediff.data import change_range
 from spikediff.errors import UserError
+from spikediff.finite import check_values
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
@@ -83,4 +84,4 @@ class VAEPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
         theirs = self.vae.config.get("input_range", (-1.0, 1.0))
         generator = torch.Generator().manual_seed(0)
         output = self.vae(change_range(images, new=theirs), generator)
-        return change_range(output.sample, old=theirs)
+        return check_values(change_range(output.sample, old=theirs), "reconstructions")

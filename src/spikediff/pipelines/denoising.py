@@ -9,6 +9,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.finite import check_values
 from spikediff.pipelines.seeding import Generators
 
 # The estimate `denoiser(sample, timestep)`: of a network, or of whatever wraps one.
@@ -38,14 +39,26 @@ def denoise(
 
     Returns:
         The sample, of the same shape.
+
+    Raises:
+        UserError: An estimate is not finite.
     """
     for i, timestep in enumerate(timesteps):
         scaled = scheduler.scale_model_input(sample, timestep)
-        estimate = denoiser(scaled, timestep)
+        estimate = finite(denoiser(scaled, timestep), timestep)
         sample = scheduler.step(estimate, timestep, sample, **options).prev_sample
         if after_step is not None:
             sample = after_step(i, timestep, sample)
     return sample
+
+
+def finite(estimate: Tensor, timestep: Any) -> Tensor:
+    """Return a network's estimate; a scheduler that clips would hide what is not finite in it.
+
+    Raises:
+        UserError: It holds NaN or infinity.
+    """
+    return check_values(estimate, f"the network's output at timestep {int(timestep)}")
 
 
 def estimates_of(unet: Any) -> Callable[..., Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spikediff.data import to_uint8
 from spikediff.errors import UserError
+from spikediff.finite import check_values
 
 _READABLE = 640  # pixels: a grid is magnified by a whole number until it is about this wide
 _GAP = 48  # grey level of the lines between the images of a grid
@@ -28,7 +29,7 @@ def pixels_to_pil(pixels: Tensor) -> list[Image.Image]:
 
 
 def _to_unit(sample: Tensor) -> Tensor:
-    return (sample / 2 + 0.5).clamp(0, 1)
+    return (check_values(sample, "images") / 2 + 0.5).clamp(0, 1)
 
 
 # From images [B, C, H, W] in [-1, 1] to what a pipeline's caller asked for.

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from huggingface_hub import snapshot_download
+from torch import nn
 
+from spikediff.finite import check_finite
 from spikediff.pipelines.components import COMPONENTS
 
 INDEX = "model_index.json"
@@ -41,11 +43,24 @@ class PortablePipeline:
         <BLANKLINE>
     """
 
+    components: dict[str, Any]
+
     def save_config(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Write `model_index.json`, and the files of code that it then names."""
         super().save_config(save_directory, *args, **kwargs)  # type: ignore[misc]
         if type(self).__module__.startswith(_ROOM):  # nobody else can import a user's own class
             make_portable(Path(save_directory))
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save the pipeline as diffusers does.
+
+        Raises:
+            UserError: A weight or a buffer of a network is NaN or infinite; nothing is written.
+        """
+        for name, part in self.components.items():
+            if isinstance(part, nn.Module):
+                check_finite(part.state_dict(), f"{type(self).__name__}: {name} cannot be saved")
+        super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spikediff.data import change_range
 from spikediff.errors import UserError
+from spikediff.finite import check_values
 
 _MOST_ROWS = 8
 
@@ -39,6 +40,7 @@ def signal_output(
         )
 
     def finish(sample: Tensor) -> Any:
+        check_values(sample, "signals")
         if signal_range is not None:
             sample = change_range(sample, new=signal_range)
         return sample if output_type == "pt" else sample.cpu().numpy()

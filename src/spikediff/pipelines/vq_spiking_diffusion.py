@@ -9,10 +9,11 @@ from torch import Tensor
 
 from spikediff.data import change_range
 from spikediff.errors import UserError
+from spikediff.finite import check_values
 from spikediff.models import VQSVAE, SpikingImageDecoder
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
-from spikediff.pipelines.denoising import Denoiser
+from spikediff.pipelines.denoising import Denoiser, finite
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
@@ -159,7 +160,7 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
         masks, positions = (grid == self.decoder.mask_token).sum((1, 2)), grid[0].numel()  # [B]
         for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             seen = ((timestep * masks + positions - 1) // positions).clamp(min=1)
-            logits = denoiser(grid, seen)
+            logits = finite(denoiser(grid, seen), timestep)
             grid = self.scheduler.step(logits, timestep, grid, **options).prev_sample
             if callback is not None:
                 changed = callback(self, i, timestep, {"sample": grid})
@@ -190,4 +191,5 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Return the images of tokens [B, h, w], in [-1, 1]."""
-        return change_range(self.vqvae.decode(tokens), old=self.vqvae.config.input_range)
+        images = change_range(self.vqvae.decode(tokens), old=self.vqvae.config.input_range)
+        return check_values(images, "decoded tokens")

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from spikediff.data import random_flip
 from spikediff.errors import UserError
+from spikediff.finite import check_finite
 from spikediff.layers.temporal_scaling import scaling_factors
 from spikediff.pipelines import image_grid
 from spikediff.training import build
@@ -177,14 +178,22 @@ class Trainer:
             terms.update(self._mean_over_processes(weighted))
             watched.update(self._mean_over_processes(losses.watched, share=1 / parts))
         if not math.isfinite(terms.total()):
-            raise UserError(self._not_a_number(terms.total()))
+            raise UserError(self._diverged(f"the loss is {terms.total()} at step {self.step + 1}"))
         limit = recipe.max_grad_norm or math.inf
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), limit) or 0.0)
+        if not math.isfinite(norm) and not self._scaler_skips():
+            what = f"the gradient's norm is {norm} at step {self.step + 1}"
+            raise UserError(self._diverged(what))
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.lr_schedule.step()
         self.average.update_parameters(accelerator.unwrap_model(self.model))
-        return LossValues(dict(terms), dict(watched)), float(norm or 0.0)
+        return LossValues(dict(terms), dict(watched)), norm
+
+    def _scaler_skips(self) -> bool:
+        """Whether a step whose gradients overflow is left out: fp16, at a scale that can fall."""
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() > 1.0
 
     def _labels(self, labels: Tensor) -> Tensor:
         """Return this process's labels, some dropped as the recipe says, whatever the processes."""
@@ -220,13 +229,25 @@ class Trainer:
         parts = (self.objective.prepare(pixels), *(tensor.chunk(world)[rank] for tensor in drawn))
         return tuple(part.to(accelerator.device) for part in parts)
 
-    def _not_a_number(self, loss: float) -> str:
+    def _diverged(self, what: str) -> str:
+        """Return what to do about a step that is not good."""
         kept = load_latest(self.folder.checkpoints)
         where = f"the last good checkpoint is of step {kept.step}" if kept else "no checkpoint yet"
         return (
-            f"the loss is {loss} at step {self.step + 1}; {where}; "
-            f"resume with a smaller optimizer.lr (now {self.recipe.optimizer.lr})"
+            f"{what}; {where}; resume with a smaller optimizer.lr (now {self.recipe.optimizer.lr})"
         )
+
+    def _check_finite(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Refuse to write weights that the last step spoilt.
+
+        Raises:
+            UserError: A weight, an average or a moment of the optimizer is not finite.
+        """
+        for group, named in tensors.items():
+            try:
+                check_finite(named, f"the {group} after step {self.step}")
+            except UserError as error:
+                raise UserError(self._diverged(str(error))) from error
 
     def _report(self, meter: Averages, bar: tqdm) -> None:  # type: ignore[type-arg]
         """Add a row to the curve when it is time."""
@@ -285,6 +306,7 @@ class Trainer:
                 "average": self.average.module.state_dict(),
                 "optimizer": flatten_optimizer(self.optimizer.state_dict()),
             }
+            self._check_finite(tensors)
             checkpoint = Checkpoint(self.step, tensors, state)
             save_checkpoint(self.folder.checkpoints, checkpoint, self.recipe.training.keep_last)
             if self.curve is not None:

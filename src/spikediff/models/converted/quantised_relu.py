@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
+from spikediff.neurons import carry_nan
 
 AUTHORS_CLIP = 6.0  # where the authors' clips start
 
@@ -39,7 +40,7 @@ def quantise_activation(x: Tensor, clip: Tensor | float, levels: int) -> Tensor:
 
     Reference: Cao et al., SDM, IEEE TAI 2025, section 6; Hu et al., Fast-SNN, IEEE TPAMI 2023.
     """
-    share = (x / clip).relu().clamp(max=1.0)
+    share = carry_nan((x / clip).relu().clamp(max=1.0), x)
     rounded: Tensor = _StraightThrough.apply(levels * share)  # type: ignore[no-untyped-call]
     return rounded / levels * clip
 
@@ -71,7 +72,7 @@ class QuantisedReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return Q(x)."""
         if self.levels is None:
-            return (x / self.clip).relu().clamp(max=1.0) * self.clip
+            return carry_nan((x / self.clip).relu().clamp(max=1.0), x) * self.clip
         return quantise_activation(x, self.clip, self.levels)
 
     def extra_repr(self) -> str:

@@ -1,11 +1,12 @@
 """The integer neuron's forward and backward pass."""
 
-import torch
 from torch import Tensor
+
+from spikediff.neurons.dynamics import carry_nan
 
 
 def forward(v: Tensor, theta: Tensor, bias: Tensor, levels: int) -> Tensor:
-    """Return clip(round(v / theta + b), 0, D).
+    """Return clip(round(v / theta + b), 0, D), and NaN where the current is not finite.
 
     Args:
         v: Currents [B, C, H, W].
@@ -13,7 +14,8 @@ def forward(v: Tensor, theta: Tensor, bias: Tensor, levels: int) -> Tensor:
         bias: Biases [C] or [1].
         levels: D.
     """
-    return _level(v, theta, bias).clamp(0, levels).round()
+    level = _level(v, theta, bias)
+    return carry_nan(level.clamp(0, levels).round_(), level)
 
 
 def backward(
@@ -29,7 +31,7 @@ def backward(
         levels: D.
     """
     level = _level(v, theta, bias)
-    inside = torch.where((level >= 0) & (level <= levels), grad_count, 0.0)
+    inside = grad_count.masked_fill((level < 0) | (level > levels), 0.0)
     grad_v = inside / theta[:, None, None]
     axes = (0, 2, 3) if len(theta) > 1 else (0, 1, 2, 3)
     grad_theta = -(grad_v * v).sum(axes).reshape(theta.shape) / theta
@@ -37,4 +39,4 @@ def backward(
 
 
 def _level(v: Tensor, theta: Tensor, bias: Tensor) -> Tensor:
-    return v / theta[:, None, None] + bias[:, None, None]
+    return (v / theta[:, None, None]).add_(bias[:, None, None])

@@ -100,7 +100,8 @@ def forward_packed(current: Tensor, words: Tensor, decay: Decay, dynamics: Dynam
         dynamics: The neuron's constants.
 
     Returns:
-        How many channels of a pixel fire at all, summed over pixels and groups of four steps.
+        How many channels of a pixel fire at all, summed over pixels and groups of four steps; -1
+        where a membrane is not finite, which bits cannot say.
     """
     steps, pixels, channels = current.shape
     active: int = library_of().neuron_forward_packed(

@@ -11,6 +11,7 @@ from spikediff.neurons.dynamics import (
     Decay,
     Dynamics,
     NeuronState,
+    carry_nan,
     charge,
     fire,
     reset,
@@ -138,7 +139,7 @@ def _is_one(decay: Decay) -> bool:
 def _reset_derivative(u: Tensor, spikes: Tensor, slope: Tensor, dynamics: Dynamics) -> Tensor:
     """Return dv/du [...]: what is left of the membrane, and the path through the spike."""
     if dynamics.v_reset is None:
-        kept = torch.ones_like(u)
+        kept = carry_nan(torch.ones_like(u), u)
         return kept if dynamics.detach_reset else kept.sub_(slope, alpha=dynamics.v_threshold)
     kept = 1.0 - spikes
     return kept if dynamics.detach_reset else kept.addcmul_(dynamics.v_reset - u, slope)

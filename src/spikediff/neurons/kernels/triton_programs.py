@@ -52,6 +52,12 @@ def _fires(u, threshold, STRICT: tl.constexpr):
 
 
 @triton.jit
+def _spikes(u, fired):
+    """Return 0 or 1, and NaN where the membrane is not finite [BLOCK]."""
+    return tl.where(fired, 1.0, 0.0) + (u - u)
+
+
+@triton.jit
 def _reset(u, fired, threshold, v_reset, SOFT: tl.constexpr):
     """Return the membranes v [BLOCK] that the next step starts from."""
     if SOFT:
@@ -82,11 +88,11 @@ def _slope(z, width, height, centre, SURROGATE: tl.constexpr):
 def _kept(u, fired, slope, threshold, v_reset, SOFT: tl.constexpr, DETACH_RESET: tl.constexpr):
     """Return dv/du [BLOCK]: what is left of the membrane, and the path through the spike."""
     if SOFT:
-        kept = tl.full(u.shape, 1.0, tl.float32)
+        kept = 1.0 + (u - u)
         if not DETACH_RESET:
             kept = kept - threshold * slope
     else:
-        kept = tl.where(fired, 0.0, 1.0)
+        kept = 1.0 - _spikes(u, fired)
         if not DETACH_RESET:
             kept = kept + (v_reset - u) * slope
     return kept
@@ -127,7 +133,7 @@ def forward(
         current = tl.load(current_at, exists, 0.0).to(tl.float32)
         u = _charge(v, current, decay, gain, rest, FUSED)
         fired = _fires(u, threshold, STRICT)
-        tl.store(spikes_at, tl.where(fired, 1.0, 0.0).to(spikes_at.dtype.element_ty), exists)
+        tl.store(spikes_at, _spikes(u, fired).to(spikes_at.dtype.element_ty), exists)
         v = _reset(u, fired, threshold, v_reset, SOFT)
         current_at += size
         spikes_at += size

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import ClassLabels
-from spikediff.pipelines.denoising import Denoiser, denoise, first_noise, image_shape
+from spikediff.pipelines.denoising import Denoiser, denoise, finite, first_noise, image_shape
 from spikediff.pipelines.editing.parts import TakesParts, denoiser_of
 from spikediff.pipelines.editing.pictures_in import Picture, read_images
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
@@ -61,7 +61,7 @@ def invert(
         alpha_bar_t = float(scheduler.alphas_cumprod[int(timestep)])
         guess = sample
         for _ in range(num_iterations):
-            output = denoiser(guess, timestep)
+            output = finite(denoiser(guess, timestep), timestep)
             guess = ddim_inversion_step(
                 output, guess, sample, alpha_bar_s, alpha_bar_t, prediction_type
             )
