@@ -16,6 +16,7 @@ from torch import nn
 
 from spikediff.finite import check_finite
 from spikediff.pipelines.components import COMPONENTS
+from spikediff.schedulers.exact_timesteps import exact
 
 INDEX = "model_index.json"
 _ROOM = "spikediff."
@@ -44,6 +45,10 @@ class PortablePipeline:
     """
 
     components: dict[str, Any]
+
+    def register_modules(self, **modules: Any) -> None:
+        """Take the parts; a sampler of diffusers makes exactly the steps that are asked for."""
+        super().register_modules(**{name: exact(part) for name, part in modules.items()})  # type: ignore[misc]
 
     def save_config(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Write `model_index.json`, and the files of code that it then names."""

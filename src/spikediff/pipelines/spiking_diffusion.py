@@ -31,6 +31,7 @@ from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
 from spikediff.pipelines.signals import signal_output
 from spikediff.pipelines.spaces import ImageSpace, StepCallback, telling
+from spikediff.schedulers.exact_timesteps import visiting
 
 
 class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
@@ -127,14 +128,14 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
         if self.makes_signals and self.scheduler.config.get("clip_sample"):
             # A signal may leave its range, where DDPM and DDIM would cut their guess of x_0 off.
             self.scheduler.register_to_config(clip_sample=False)
-        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        scheduler = visiting(self.scheduler, num_inference_steps, self.device)
         noise = first_noise(self.unet, batch_size, generator, self.device, latents)
         sample = denoise(
             self._denoiser(class_labels, guidance_scale, classifier, classifier_scale, batch_size),
-            self.scheduler,
-            noise * self.scheduler.init_noise_sigma,
-            self.progress_bar(self.scheduler.timesteps),
-            step_options(self.scheduler, generator, eta),
+            scheduler,
+            noise * scheduler.init_noise_sigma,
+            self.progress_bar(scheduler.timesteps),
+            step_options(scheduler, generator, eta),
             telling(self, callback_on_step_end, ImageSpace()),
         )
         images = finish(sample)

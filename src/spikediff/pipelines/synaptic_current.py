@@ -17,6 +17,7 @@ from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators, generators_of
 from spikediff.pipelines.spaces import CurrentSpace, StepCallback, check_linear, telling
+from spikediff.schedulers.exact_timesteps import visiting
 
 
 @dataclass
@@ -114,19 +115,19 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
         if eta != 0.0:
             raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
         check_linear(self.scheduler)  # it may have been replaced since
-        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        scheduler = visiting(self.scheduler, num_inference_steps, self.device)
         space = CurrentSpace(self.unet)
         noise = first_noise(self.unet, batch_size, generator, self.device, latents)
-        currents = space.encode(noise * self.scheduler.init_noise_sigma)
+        currents = space.encode(noise * scheduler.init_noise_sigma)
         variances = [self._variance(currents)]
         call = self._stream if stream else estimates_of(self.unet)
         currents = denoise(
             conditioned(
                 call, self.unet, class_labels, guidance_scale, batch_size, space.batch_axis
             ),
-            self.scheduler,
+            scheduler,
             currents,
-            self.progress_bar(self.scheduler.timesteps),
+            self.progress_bar(scheduler.timesteps),
             {},
             self._observing(variances, telling(self, callback_on_step_end, space)),
         )

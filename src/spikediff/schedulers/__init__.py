@@ -1,10 +1,12 @@
 """Noise schedules and samplers by name: diffusers', and ours where it has none. They know no spike.
 
 `SCHEDULERS` says which class a name stands for and which of its settings differ from the class's
-defaults. `timestep_spacing="trailing"` starts at the noisiest timestep and ends at x_0 for every
-number of steps, which "leading" (the default of some classes) does not. Analytic-DPM keeps its
-paper's "linspace", which also visits the cleanest timestep: its last step adds no noise, so the
-jump that it makes should be small.
+defaults. Those of diffusers visit exactly the timesteps that are asked for (`exact_timesteps`), and
+all keep the noise schedule of a configuration (`kept_schedule`).
+`timestep_spacing="trailing"` starts at the noisiest timestep and ends at x_0 for every number of
+steps, which "leading" (the default of some classes) does not. Analytic-DPM keeps its paper's
+"linspace", which also visits the cleanest timestep: its last step adds no noise, so the jump that
+it makes should be small.
 """
 
 import inspect
@@ -53,9 +55,9 @@ def __getattr__(name: str) -> Any:
 def _class_of(class_name: str) -> Any:
     if class_name in _OURS:
         return __getattr__(class_name)
-    import diffusers  # seconds; only whoever makes a scheduler pays for it
+    from spikediff.schedulers.exact_timesteps import EXACT  # seconds: it imports diffusers
 
-    return getattr(diffusers, class_name)
+    return EXACT[class_name]
 
 
 def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
@@ -63,14 +65,14 @@ def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
 
     Args:
         name: Key of `SCHEDULERS`.
-        config: Noise schedule to keep (betas, `prediction_type`, ...): keyword arguments or the
-            `.config` of another scheduler.
+        config: Noise schedule to keep (betas, `prediction_type`, zero terminal SNR): keyword
+            arguments, or the `.config` of another scheduler with all its values, defaults included.
 
     Returns:
         The scheduler.
 
     Raises:
-        UserError: The name is unknown.
+        UserError: The name is unknown, or the scheduler does not know such a noise schedule.
 
     Example:
         >>> ddpm = make_scheduler("ddpm", {"prediction_type": "v_prediction"})
@@ -82,7 +84,10 @@ def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
     class_name, settings = SCHEDULERS[name]
     stray = _only_ours() - _settings_of(class_name)
     known = {key: value for key, value in (config or {}).items() if key not in stray}
-    return _class_of(class_name).from_config(known, **settings)
+    from diffusers.configuration_utils import FrozenDict
+
+    kept = FrozenDict(known) if isinstance(config, FrozenDict) else known
+    return _class_of(class_name).from_config(kept, **settings)
 
 
 def _settings_of(class_name: str) -> set[str]:

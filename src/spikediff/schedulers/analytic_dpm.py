@@ -29,6 +29,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.schedulers.kept_schedule import KeepsSchedule
 from spikediff.schedulers.noise_schedule import noise_schedule_of
 from spikediff.schedulers.prediction import image_and_noise
 
@@ -94,7 +95,7 @@ def optimal_variance(
     return noise + gamma**2 * image_variance(alpha_bar_t, second_moment, clip_covariance)
 
 
-class AnalyticDPMScheduler(SchedulerMixin, ConfigMixin):
+class AnalyticDPMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
     """Sampling with the optimal reverse variance, for any number of steps.
 
     The first eleven settings mean what they mean in diffusers' `DDPMScheduler`.
@@ -194,16 +195,7 @@ class AnalyticDPMScheduler(SchedulerMixin, ConfigMixin):
             UserError: There is no `second_moment`, or the number of steps is out of range.
         """
         self._require_second_moment()
-        longest = self.config.num_train_timesteps
-        if not 1 <= num_inference_steps <= longest:
-            raise UserError(
-                f"num_inference_steps = {num_inference_steps} must lie between 1 and {longest}"
-            )
-        if num_inference_steps == 1 and self.config.timestep_spacing == "linspace":
-            # One point of linspace is its clean end; a single step has to start from noise.
-            self._noise_schedule.set_timesteps(timesteps=[longest - 1], device=device)
-        else:
-            self._noise_schedule.set_timesteps(num_inference_steps, device=device)
+        self._noise_schedule.set_timesteps(num_inference_steps, device=device)
         self.num_inference_steps = num_inference_steps
         self.timesteps = self._noise_schedule.timesteps
 

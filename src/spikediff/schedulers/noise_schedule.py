@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.schedulers.exact_timesteps import DDPMScheduler
 
 _LARGEST_BETA = 0.999
 _SETTINGS = (
@@ -24,6 +24,7 @@ _SETTINGS = (
     "prediction_type",
     "timestep_spacing",
     "steps_offset",
+    "rescale_betas_zero_snr",
 )
 
 
@@ -43,7 +44,7 @@ def fine_betas(config: Mapping[str, Any]) -> Tensor:
 
     Args:
         config: Its `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end` and, where it
-            has them, `trained_betas`.
+            has them, `trained_betas` and `rescale_betas_zero_snr`.
 
     Raises:
         UserError: The schedule is none of "linear", "scaled_linear" and "squaredcos_cap_v2".
@@ -51,6 +52,11 @@ def fine_betas(config: Mapping[str, Any]) -> Tensor:
     Reference: the cosine schedule is that of Nichol and Dhariwal, "Improved denoising diffusion
     probabilistic models", 2021, equation 17.
     """
+    betas = _betas(config)
+    return _without_last_signal(betas) if config.get("rescale_betas_zero_snr") else betas
+
+
+def _betas(config: Mapping[str, Any]) -> Tensor:
     trained = config.get("trained_betas")
     if trained is not None:
         return torch.as_tensor(trained, dtype=torch.float64)
@@ -64,6 +70,18 @@ def fine_betas(config: Mapping[str, Any]) -> Tensor:
         raise UserError(f"beta_schedule = {kind!r}: has no table here; choose another")
     level = torch.tensor([_cosine(t / count) for t in range(count + 1)], dtype=torch.float64)
     return (1.0 - level[1:] / level[:-1]).clamp(max=_LARGEST_BETA)
+
+
+def _without_last_signal(betas: Tensor) -> Tensor:
+    r"""Return betas whose last $\bar\alpha$ is 0 and whose first is as it was.
+
+    Reference: Lin et al., "Common diffusion noise schedules and sample steps are flawed", WACV
+    2024, algorithm 1.
+    """
+    signal = torch.cumprod(1.0 - betas, dim=0).sqrt()
+    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    alphas_cumprod = signal.square()
+    return 1.0 - torch.cat([alphas_cumprod[:1], alphas_cumprod[1:] / alphas_cumprod[:-1]])
 
 
 def _cosine(share: float) -> float:

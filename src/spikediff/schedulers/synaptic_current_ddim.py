@@ -28,6 +28,7 @@ from diffusers.schedulers.scheduling_utils import (
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.schedulers.kept_schedule import KeepsSchedule
 from spikediff.schedulers.noise_schedule import (
     fine_alphas_cumprod,
     fine_betas,
@@ -47,7 +48,7 @@ def step_gains(
     r"""Return the two scalars of a step: $I_s = g_I\,I_t + g_o\,o$ for the network's output o.
 
     Args:
-        alpha_bar_t: $\bar\alpha$ at the noisier end, in (0, 1).
+        alpha_bar_t: $\bar\alpha$ at the noisier end, in (0, 1), or 0 unless o estimates "epsilon".
         alpha_bar_s: $\bar\alpha$ at the cleaner end; 1 stands for $x_0$ itself.
         prediction_type: What o estimates: "epsilon", "sample" or "v_prediction", for which the
             scalars are $\cos\delta$ and $-\sin\delta$.
@@ -74,10 +75,10 @@ def step_gains(
     return g_current, g_output
 
 
-class SynapticCurrentDDIMScheduler(SchedulerMixin, ConfigMixin):
+class SynapticCurrentDDIMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
     """Deterministic DDIM between any two timesteps, on images or on currents of any shape.
 
-    The first eight settings mean what they mean in diffusers' `DDPMScheduler`.
+    The settings mean what they mean in diffusers' `DDPMScheduler`.
 
     Args:
         num_train_timesteps: Length of the diffusion clock.
@@ -88,6 +89,10 @@ class SynapticCurrentDDIMScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: "epsilon", "sample" or "v_prediction".
         timestep_spacing: "trailing", "linspace" or "leading".
         steps_offset: Added to the timesteps of "leading".
+        rescale_betas_zero_snr: Whether the last timestep is nothing but noise.
+
+    Raises:
+        UserError: The schedule has no table, or its last timestep says nothing of the image.
 
     Example:
         >>> scheduler = SynapticCurrentDDIMScheduler()
@@ -113,7 +118,13 @@ class SynapticCurrentDDIMScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: str = "v_prediction",
         timestep_spacing: str = "trailing",
         steps_offset: int = 0,
+        rescale_betas_zero_snr: bool = False,
     ) -> None:
+        if rescale_betas_zero_snr and prediction_type == "epsilon":
+            raise UserError(
+                "SynapticCurrentDDIMScheduler: rescale_betas_zero_snr leaves no image at the last "
+                "timestep, which an estimate of the noise does not give back; train v_prediction"
+            )
         self._noise_schedule = noise_schedule_of(self.config)
         self.betas: Tensor = fine_betas(self.config)
         self.alphas_cumprod: Tensor = fine_alphas_cumprod(self.config)
@@ -138,10 +149,6 @@ class SynapticCurrentDDIMScheduler(SchedulerMixin, ConfigMixin):
         longest = self.config.num_train_timesteps
         if (num_inference_steps is None) == (timesteps is None):
             raise UserError("set_timesteps: give num_inference_steps or timesteps, one of them")
-        if timesteps is None and not 1 <= (num_inference_steps or 0) <= longest:
-            raise UserError(
-                f"num_inference_steps = {num_inference_steps} must lie between 1 and {longest}"
-            )
         if timesteps is not None:
             _check_falling(timesteps, longest)
             self._noise_schedule.set_timesteps(timesteps=list(timesteps), device=device)

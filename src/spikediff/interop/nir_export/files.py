@@ -13,6 +13,7 @@ from spikediff.coding import decay_weights
 from spikediff.interop.extras import import_extra
 from spikediff.interop.nir_export.export import Exported, export_nir
 from spikediff.interop.nir_export.networks import LOWERINGS, Shape
+from spikediff.schedulers.exact_timesteps import visiting
 
 INDEX, HOST = "index.json", "host.safetensors"
 
@@ -47,8 +48,7 @@ def write_nir(
         UserError: See `export_nir`.
     """
     nir = import_extra("nir", "nir")
-    scheduler.set_timesteps(num_inference_steps)
-    timesteps = [float(t) for t in scheduler.timesteps]
+    timesteps = [float(t) for t in visiting(scheduler, num_inference_steps).timesteps]
     timed = type(model) not in LOWERINGS or LOWERINGS[type(model)].depends_on_time
     exported: dict[str, Exported] = {}
     steps: list[dict[str, Any]] = []

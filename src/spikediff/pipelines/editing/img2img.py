@@ -105,18 +105,18 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, Di
         given = read_images(image, image_shape(self.unet))
         generator, batch_size = count_images(len(given), batch_size, seeds, generator)
         known = one_per_image("image", given, batch_size).to(self.device, self.unet.dtype) * 2 - 1
-        timesteps = timesteps_of_strength(
+        scheduler, timesteps = timesteps_of_strength(
             self.scheduler, num_inference_steps, strength, self.device
         )
         noise = first_noise(self.unet, batch_size, generator, self.device)
-        x_t = self.scheduler.add_noise(known, noise, timesteps[:1].expand(batch_size))
+        x_t = scheduler.add_noise(known, noise, timesteps[:1].expand(batch_size))
         space = space_of(self.unet)
         sample = denoise(
             denoiser_of(self.unet, class_labels, guidance_scale, batch_size),
-            self.scheduler,
+            scheduler,
             space.encode(x_t),
             self.progress_bar(timesteps),
-            step_options(self.scheduler, generator, eta),
+            step_options(scheduler, generator, eta),
             telling(self, callback_on_step_end, space),
         )
         images = OUTPUT_TYPES[output_type](space.decode(sample))

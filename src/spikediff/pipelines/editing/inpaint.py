@@ -215,14 +215,14 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, Di
         mask = mask.to(self.device)
         made = given.to(self.device, self.unet.dtype) * 2 - 1
         if bool(mask.any()):
-            timesteps = timesteps_of_strength(
+            scheduler, timesteps = timesteps_of_strength(
                 self.scheduler, num_inference_steps, strength, self.device
             )
             walk = resampling_walk(len(timesteps), num_resamples, jump_length)
-            check_walk(self.scheduler, walk)
+            check_walk(scheduler, walk)
             noise = first_noise(self.unet, len(made), generator, self.device)
             pixels = _KnownPixels(
-                self.scheduler, space_of(self.unet), made, mask, noise, timesteps, walk, generator
+                scheduler, space_of(self.unet), made, mask, noise, timesteps, walk, generator
             )
             denoiser = denoiser_of(self.unet, class_labels, guidance_scale, len(made))
             made = self._paint(denoiser, pixels, strength, eta, callback_on_step_end)
@@ -245,10 +245,10 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, Di
 
         sample = denoise(
             denoiser,
-            self.scheduler,
+            pixels.scheduler,
             pixels.put(self._start(pixels, strength), 0),
             self.progress_bar(pixels.timesteps[pixels.walk]),
-            step_options(self.scheduler, pixels.generator, eta),
+            step_options(pixels.scheduler, pixels.generator, eta),
             after_step,
         )
         return pixels.space.decode(sample)
@@ -256,7 +256,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, Di
     def _start(self, pixels: _KnownPixels, strength: float) -> Tensor:
         """Return what the masked pixels start from: noise, or what is there, noised."""
         if strength == 1.0:
-            return pixels.space.encode(pixels.noise * self.scheduler.init_noise_sigma)
+            return pixels.space.encode(pixels.noise * pixels.scheduler.init_noise_sigma)
         timestep = pixels.timesteps[:1].expand(len(pixels.known))
-        x_t = self.scheduler.add_noise(pixels.known, pixels.noise, timestep)
+        x_t = pixels.scheduler.add_noise(pixels.known, pixels.noise, timestep)
         return pixels.space.encode(x_t)

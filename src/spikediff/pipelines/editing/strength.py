@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.schedulers.exact_timesteps import visiting
 
 
 def steps_of_strength(strength: float, num_inference_steps: int) -> int:
@@ -29,8 +30,8 @@ def steps_of_strength(strength: float, num_inference_steps: int) -> int:
 
 def timesteps_of_strength(
     scheduler: Any, num_inference_steps: int, strength: float, device: Any
-) -> Tensor:
-    """Set a scheduler's timesteps and return the last of them, the share `strength`.
+) -> tuple[Any, Tensor]:
+    """Set a scheduler's timesteps; return it as it visits them, and the last: the share `strength`.
 
     Args:
         scheduler: Any of diffusers' or ours.
@@ -42,7 +43,7 @@ def timesteps_of_strength(
         UserError: The strength lies outside (0, 1], or leaves no step.
     """
     count = steps_of_strength(strength, num_inference_steps)
-    scheduler.set_timesteps(num_inference_steps, device=device)
-    left_out = (num_inference_steps - count) * scheduler.order  # Heun calls twice a step
-    chosen: Tensor = scheduler.timesteps[left_out:]
-    return chosen
+    sampler = visiting(scheduler, num_inference_steps, device)
+    left_out = (num_inference_steps - count) * sampler.order  # Heun calls twice a step
+    chosen: Tensor = sampler.timesteps[left_out:]
+    return sampler, chosen
