@@ -1,7 +1,16 @@
 """The one exception that a caller can mend, and how it suggests a name."""
 
+import re
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+MOST_LETTERS = 600  # of a message
+_MOST_OF_VALUE = 120  # letters of a value in a message
+
+# What a terminal obeys instead of showing it: C0 and C1 codes, marks of direction, lone surrogates.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(ValueError):
@@ -10,12 +19,75 @@ class UserError(ValueError):
     The command line prints the line and exits with code 2; a program may catch it as a
     `ValueError`. Anything else that is raised is a fault of this library.
 
+    Args:
+        message: What is wrong; it becomes one line without control characters, of bounded length.
+
     Example:
         >>> raise UserError("recipe.yaml: unknown key 'optimiser'; did you mean 'optimizer'?")
         Traceback (most recent call last):
         ...
         spikediff.errors.UserError: recipe.yaml: unknown key 'optimiser'; did you mean 'optimizer'?
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: object, most: int = MOST_LETTERS) -> str:
+    r"""Return a text as one line that a terminal shows and does not obey.
+
+    Args:
+        text: Any text; line breaks become spaces, other control characters their escapes.
+        most: The most letters; of a longer text the middle is left out.
+
+    Example:
+        >>> one_line("a\nb\x1b[2J"), one_line("x" * 99, most=11)
+        ('a b\\x1b[2J', 'xxx ... xxx')
+    """
+    line = re.sub(r"[ \t]*[\r\n\v\f\u2028\u2029]+\s*", " ", str(text).strip())
+    return cut(_CONTROL.sub(lambda found: _escape(found[0]), line), most)
+
+
+def visible(text: str) -> str:
+    r"""Return a text of any number of lines whose control characters are escapes.
+
+    Example:
+        >>> visible("a\nb\x1b[2J")
+        'a\nb\\x1b[2J'
+    """
+    return _CONTROL.sub(lambda c: c[0] if c[0] in "\n\t" else _escape(c[0]), text)
+
+
+def cut(text: str, most: int = _MOST_OF_VALUE) -> str:
+    """Return a text of at most so many letters, its middle left out."""
+    if len(text) <= most:
+        return text
+    kept = most - len(" ... ")
+    return f"{text[: kept - kept // 2]} ... {text[len(text) - kept // 2 :]}"
+
+
+def shown(value: Any) -> str:
+    """Return the `repr` of a value, cut to what a message has room for.
+
+    Only the first items of containers are looked at: those of a few bytes of YAML can be without
+    end when they are written out.
+
+    Example:
+        >>> shown([1, "a" * 200])
+        "[1, 'aaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaa']"
+    """
+    try:
+        return cut(_SHORT.repr(value))
+    except Exception:  # an integer of too many digits has no text
+        return f"<{type(value).__name__}>"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 56, 80
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -28,5 +100,5 @@ def suggestion(name: str, known: Iterable[str]) -> str:
         'choose from ddpm, ddim'
     """
     known = list(known)
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(cut(name), known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"

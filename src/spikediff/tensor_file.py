@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import safetensors
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError
 from spikediff.finite import check_finite
+from spikediff.reading import check_regular
 
 _log = logging.getLogger("spikediff")
 
@@ -44,12 +45,15 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str,
         draft.unlink(missing_ok=True)
 
 
-def read_tensors(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor] | None:
+def read_tensors(
+    path: Path, metadata: Mapping[str, str], needed: Collection[str] = ()
+) -> dict[str, Tensor] | None:
     """Read a file of `write_tensors`.
 
     Args:
         path: The file.
         metadata: What the file must say of itself.
+        needed: Names of tensors that it must hold.
 
     Returns:
         The tensors; None where there is no file, or, with a warning, where it is damaged or was
@@ -63,7 +67,7 @@ def read_tensors(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor] |
     if kept is None:
         return None
     tensors, told = kept
-    if any(told.get(key) != value for key, value in metadata.items()):
+    if any(told.get(key) != value for key, value in metadata.items()) or set(needed) - set(tensors):
         _log.warning("%s: was made from something else; made again", path)
         return None
     return tensors
@@ -81,10 +85,10 @@ def told_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     Raises:
         UserError: It is damaged.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(check_regular(path), framework="pt") as file:
             told = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:

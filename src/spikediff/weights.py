@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, cut, one_line, shown
+from spikediff.pickle_scan import scan_torch_file
+from spikediff.reading import check_regular
 
 _SHOWN = 8  # faults that an error lists
 
@@ -28,23 +31,27 @@ def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str,
     """
     if isinstance(source, Mapping):
         return source
-    path = Path(source)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    path.open("rb").close()  # no permission is told as such
+    path = check_regular(Path(source))
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        scan_torch_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what is wrong in a pickle shows in exceptions of every kind
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UserError(
-            f"{path}: cannot be read as weights ({reason}); give a safetensors file, or a file of "
-            f"torch.save that holds tensors alone"
+            f"{path}: cannot be read as weights ({_reason(error)}); give a safetensors file, or a "
+            f"file of torch.save that holds tensors alone"
         ) from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Say why, without torch's advice to run the code in the file."""
+    line = one_line(error, most=10_000) or type(error).__name__
+    found = re.search(r"WeightsUnpickler error: (.*?)(?: Please use| Check the doc|$)", line)
+    return cut(found[1] if found else line)
 
 
 def find_state_dict(
@@ -67,9 +74,14 @@ def find_state_dict(
         if isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    state = {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+    state = {
+        key.removeprefix("module."): value
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
     if not state:
-        raise UserError(f"{where}: holds no tensors; its keys are {sorted(map(str, content))[:8]}")
+        first = ", ".join(shown(key) for key in islice(content, 8))
+        raise UserError(f"{where}: holds no tensors; its keys are {first or 'none'}")
     return state
 
 

@@ -131,7 +131,7 @@ BOX = (*DIGIT, "--mask-box", 0, 0, 4, 4)
         ("vary", "images", (*DIGIT, "--strength", 0), "strength"),
         ("vary", "images", ("--data-index", 5000, "--dataset", "digits"), "images 0 to 354"),
         ("vary", "images", ("--image", "no.png"), "no such file"),
-        ("vary", "images", ("--image", __file__), "holds no picture"),
+        ("vary", "images", ("--image", __file__), "cannot be decoded as an image"),
         ("interpolate", "tokens", (), "starts from no noise"),
         ("interpolate", "images", ("--scheduler", "ddpm"), "draws fresh noise"),
         ("interpolate", "images", ("--seeds", 1), "two or more"),

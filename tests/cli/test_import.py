@@ -154,7 +154,7 @@ def test_what_cannot_work_is_told_in_a_line(tmp_path, capsys):
     new = ["--output", str(tmp_path / "new")]
     fsvae, second = ["--system", "fsvae"], ["--system", "spiking-diffusion-decoder"]
     cases = [
-        ([str(tmp_path / "no.pt"), *fsvae, *new], "no.pt: no such file"),
+        ([str(tmp_path / "no.pt"), *fsvae, *new], "no.pt: cannot be read, no such file"),
         ([str(tmp_path / "damaged.pt"), *fsvae, *new], "cannot be read as weights"),
         ([str(tmp_path / "text.pt"), *fsvae, *new], "cannot be read as weights"),
         ([str(tmp_path / "code.pt"), *fsvae, *new], "cannot be read as weights"),
@@ -163,7 +163,10 @@ def test_what_cannot_work_is_told_in_a_line(tmp_path, capsys):
         ([str(good), *fsvae, "--residual-alpha", "1", *new], "'fsvae' has none"),
         ([str(good), *fsvae, "--first-stage", str(other), *new], "has one stage"),
         ([str(decoder), *second, *new], "give the authors' checkpoint of the VQ-SVAE"),
-        ([str(decoder), *second, "--first-stage", str(tmp_path / "x"), *new], "x: no such file"),
+        (
+            [str(decoder), *second, "--first-stage", str(tmp_path / "x"), *new],
+            "x: cannot be read, no such file",
+        ),
         ([str(decoder), *second, "--first-stage", str(other), *new], "codebooks of 64"),
     ]
     for arguments, said in cases:

@@ -81,3 +81,40 @@ def test_what_cannot_work_is_told_in_a_line(source, tmp_path, capsys):
         assert said in error
         assert "\n" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_links_that_leave_the_run_are_not_uploaded(source, tmp_path, capsys):
+    secret = tmp_path / "secret.json"
+    secret.write_text(json.dumps({"weights_sha256": "", "measured": {}, "settings": {}}))
+    (source / "calibration.json").symlink_to(secret)
+    out = tmp_path / "out"
+    assert main(["push", str(source), "me/x", "--dry-run", "--output", str(out)]) == 2
+    assert "calibration.json: is a link that leaves" in capsys.readouterr().err
+    (source / "calibration.json").unlink()
+    (source / "inside.json").write_text(secret.read_text())
+    (source / "calibration.json").symlink_to("inside.json")
+    again = tmp_path / "again"
+    assert main(["push", str(source), "me/x", "--dry-run", "--output", str(again)]) == 0
+    assert json.loads((again / "calibration.json").read_text()) == json.loads(secret.read_text())
+    (source / "calibration.json").unlink()
+    (source / "calibration.json").write_text('{"token": "hf_x"}')
+    more = tmp_path / "more"
+    assert main(["push", str(source), "me/x", "--dry-run", "--output", str(more)]) == 2
+    assert "is not what spikediff writes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("environment.json", [1]),
+        ("environment.json", {"packages": {"torch": 3}}),
+        ("origin.json", {"system": "sddpm", "checkpoint": 3}),
+        ("origin.json", []),
+    ],
+)
+def test_damaged_files_of_a_run_are_named(source, tmp_path, capsys, name, content):
+    (source / name).write_text(json.dumps(content))
+    (source / "recipe.yaml").write_text("name: x")
+    out = str(tmp_path / "out")
+    assert main(["push", str(source), "me/x", "--dry-run", "--output", out]) == 2
+    assert f"{name}: is damaged" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import struct
 import sys
 from types import ModuleType
 
@@ -45,6 +46,13 @@ class _Database:
         raise TypeError("an open database cannot travel")
 
 
+def write_header(path, last_page=2, length=3 * 4096):
+    """Write the two meta pages of an LMDB database of 64-bit machines, and zeros up to a length."""
+    meta = struct.pack("=16x I 20x I 44x 48x Q Q", 0xBEEFC0DE, 4096, last_page, 1)
+    pages = 2 * meta.ljust(4096, b"\0")
+    path.write_bytes(pages.ljust(length, b"\0")[:length])
+
+
 @pytest.fixture
 def database(tmp_path, save_picture, monkeypatch):
     """A database of six bedrooms; the dict is its content."""
@@ -53,12 +61,14 @@ def database(tmp_path, save_picture, monkeypatch):
         picture = save_picture(tmp_path / f"{n}.webp", size=(20, 16), value=40 * n)
         content[f"key{n}".encode()] = picture.read_bytes()
     (tmp_path / "bedroom_train_lmdb").mkdir()
+    write_header(tmp_path / "bedroom_train_lmdb" / "data.mdb")
     stand_in = ModuleType("lmdb")
     stand_in.Error = type("Error", (Exception,), {})
 
-    def open_database(path, *, readonly, lock, readahead, meminit):
+    def open_database(path, *, readonly, lock, create, readahead, meminit):
         assert path == str(tmp_path / "bedroom_train_lmdb")
         assert readonly
+        assert not create
         if not content:
             raise stand_in.Error("bad magic")
         return _Database(content)
@@ -100,7 +110,15 @@ def test_a_damaged_entry_is_named(tmp_path, database, refused):
 def test_a_damaged_database(tmp_path, database, refused):
     database.clear()
     message = refused(load_images, "lsun-bedroom", data_dir=tmp_path)
-    assert "cannot be opened (bad magic)" in message
+    assert "cannot be read (bad magic)" in message
+
+
+@pytest.mark.parametrize("length", [0, 10, 100, 5000, 3 * 4096 - 1])
+def test_a_truncated_database_is_told_before_it_is_mapped(tmp_path, database, refused, length):
+    write_header(tmp_path / "bedroom_train_lmdb" / "data.mdb", length=length)
+    message = refused(load_images, "lsun-bedroom", data_dir=tmp_path)
+    assert "data.mdb" in message
+    assert "fetch the database again" in message
 
 
 def test_without_the_package(tmp_path, database, monkeypatch, refused):

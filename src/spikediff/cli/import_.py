@@ -1,6 +1,5 @@
 """`spikediff import CHECKPOINT --system NAME`: an authors' checkpoint as a pipeline's folder."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from spikediff.cli.arguments import check_new_folder, parse, write_json
+from spikediff.reading import file_sha256
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _origin(options: ImportOptions) -> dict[str, Any]:
     return {
         "system": options.system,
         **{
-            key: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            key: {"file": path.name, "sha256": file_sha256(path)}
             for key, path in files.items()
             if path is not None
         },

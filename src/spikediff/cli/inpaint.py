@@ -106,7 +106,8 @@ def _mask(options: InpaintOptions, picture: "Image.Image") -> "Image.Image":
     from PIL import Image
 
     if options.mask is not None:
-        grey = open_file(options.mask, "--mask").convert("L")
+        # What a picture leaves transparent, nobody has painted white.
+        grey = open_file(options.mask, "--mask", ground=0).convert("L")
         mask = grey.point([0] * 128 + [255] * 128)
     else:
         x0, y0, x1, y1 = options.mask_box or (0, 0, 0, 0)

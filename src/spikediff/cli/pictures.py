@@ -145,20 +145,23 @@ def _network_of(pipe: Any) -> Any:
     return pipe.components.get("unet") or pipe.components["vqvae"]
 
 
-def open_file(path: Path, option: str) -> "Image.Image":
-    """Return a picture in memory.
+def open_file(path: Path, option: str, ground: int = 255) -> "Image.Image":
+    """Return a picture in memory, in grey or RGB.
+
+    Args:
+        path: The file.
+        option: What named it, for messages.
+        ground: Grey level that a transparent picture is laid over.
 
     Raises:
         UserError: The file holds none.
     """
-    from PIL import Image, UnidentifiedImageError
+    from spikediff.data.decoding import read_image
 
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except UnidentifiedImageError:
-        raise UserError(f"{option} {path}: holds no picture that can be read") from None
+        return read_image(path, ground)
+    except UserError as error:
+        raise UserError(f"{option} {error}") from None
 
 
 def edited(pipe: Any, seeds: "Sequence[int]", batch_size: int, **call: Any) -> "list[Image.Image]":

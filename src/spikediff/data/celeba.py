@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from spikediff.data.decoding import ImageFiles
-from spikediff.data.files import candidate_folders, find_first, missing_files, read_file
+from spikediff.data.files import candidate_folders, find_first, missing_files
 from spikediff.data.folder import list_images
 from spikediff.errors import UserError
+from spikediff.reading import MIB, read_regular
 
 IMAGES = "img_align_celeba"
 PARTITION = "list_eval_partition.txt"
 NEEDS = f"the folder {IMAGES} of jpg files and {PARTITION}"
 PARTS = {"train": "0", "valid": "1", "test": "2"}
+MOST_LIST = 64 * MIB
 CROP = 148  # the centred square that generative models on CelebA keep of 178x218
 
 
@@ -40,7 +42,7 @@ def read_celeba(data_dir: Path | None, split: str) -> ImageFiles:
 def _names_of(partition: Path, split: str) -> list[str]:
     """Return the file names that the list assigns to the split, in its order."""
     names = []
-    lines = read_file(partition).decode("utf-8", "replace").splitlines()
+    lines = read_regular(partition, MOST_LIST).decode("utf-8", "replace").splitlines()
     for number, line in enumerate(lines, start=1):
         fields = line.split()
         if fields and (len(fields) != 2 or fields[1] not in PARTS.values()):

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from spikediff.data.files import brief, read_file
+from spikediff.data.files import brief
 from spikediff.data.sources import select_labels
 from spikediff.errors import UserError
+from spikediff.reading import MOST_IMAGE, read_regular
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MOST_PIXELS = 2**26  # of a picture, 8192 x 8192
+WHITE, BLACK = 255, 0  # grounds that transparent pictures are laid over
 
 # What Pillow's decoders raise on damaged files.
 _DECODE_ERRORS = (
@@ -33,34 +38,64 @@ _DECODE_ERRORS = (
 )
 
 
-def decode_image(encoded: bytes, where: str) -> Image.Image:
+def read_image(path: Path, ground: int = WHITE) -> Image.Image:
+    """Read an image file; `read_regular` and `decode_image` in one.
+
+    Raises:
+        UserError: As these two.
+    """
+    return decode_image(read_regular(path, MOST_IMAGE), str(path), ground)
+
+
+def decode_image(encoded: bytes, where: str, ground: int = WHITE) -> Image.Image:
     """Decode an image file's bytes.
 
     Args:
         encoded: a PNG, JPEG, WebP or BMP file.
         where: the file to name in an error.
+        ground: grey level that shows where the picture is transparent.
 
     Returns:
         The picture upright (its EXIF orientation applied), mode `L` or `RGB`.
 
     Raises:
-        UserError: the bytes are not an image, or a damaged one.
+        UserError: the bytes are not an image, a damaged one, or one of more than `MOST_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
+        with warnings.catch_warnings():  # of large pictures, which are measured here
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+        with picture:
+            check_pixels(picture, where)
             picture.load()
-            return grey_or_rgb(ImageOps.exif_transpose(picture))
+            return grey_or_rgb(ImageOps.exif_transpose(picture), ground)
+    except UserError:
+        raise
     except _DECODE_ERRORS as error:
         raise UserError(
             f"{where}: cannot be decoded as an image ({_reason(error)}); replace or remove it"
         ) from None
 
 
-def grey_or_rgb(picture: Image.Image) -> Image.Image:
+def check_pixels(picture: Image.Image, where: str) -> None:
+    """Refuse a picture of too many pixels, before they are decoded.
+
+    Raises:
+        UserError: it has more than `MOST_PIXELS`.
+    """
+    if picture.width * picture.height > MOST_PIXELS:
+        raise UserError(
+            f"{where}: has {picture.width} x {picture.height} pixels, more than {MOST_PIXELS:,}; "
+            "make it smaller or remove it"
+        )
+
+
+def grey_or_rgb(picture: Image.Image, ground: int = WHITE) -> Image.Image:
     """Bring any Pillow mode to the two that the library knows.
 
     Args:
-        picture: any mode; transparency is dropped, 16 bits are cut to the upper 8.
+        picture: any mode; 16 bits are cut to the upper 8.
+        ground: grey level that a transparent picture is laid over.
 
     Returns:
         Mode `L` for pictures without colour, `RGB` for all others.
@@ -69,13 +104,19 @@ def grey_or_rgb(picture: Image.Image) -> Image.Image:
         >>> grey_or_rgb(Image.new("LA", (2, 2))).mode, grey_or_rgb(Image.new("P", (2, 2))).mode
         ('L', 'RGB')
     """
-    if picture.mode in ("L", "RGB"):
-        return picture
     if picture.mode == "I" or picture.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255 instead of scaling.
         deep = np.asarray(picture).astype(np.int64)
-        return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8))
-    return picture.convert("L" if picture.mode in ("1", "LA", "La") else "RGB")
+        grey = np.clip(deep >> 8, 0, 255).astype(np.uint8)
+        if isinstance(picture.info.get("transparency"), int):
+            grey[deep == picture.info["transparency"]] = ground
+        return Image.fromarray(grey)
+    mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
+    if not picture.has_transparency_data:
+        return picture if picture.mode == mode else picture.convert(mode)
+    laid = Image.new("RGBA", picture.size, (ground, ground, ground, 255))
+    laid.alpha_composite(picture.convert("RGBA"))
+    return laid.convert("RGB").convert(mode)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +140,7 @@ class ImageFiles:
 
     def decode(self, index: int) -> Image.Image:
         """Return picture `index`, mode `L` or `RGB`."""
-        return decode_image(read_file(self.paths[index]), self.where(index))
+        return read_image(self.paths[index])
 
     def where(self, index: int) -> str:
         """Name picture `index` in an error message."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, cut
 
 
 def candidate_folders(name: str, data_dir: Path | None, needs: str) -> tuple[Path, ...]:
@@ -63,24 +63,6 @@ def missing_files(
     )
 
 
-def read_file(path: Path) -> bytes:
-    """Read a whole file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its bytes.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({brief(error)}); check the file") from None
-
-
 def brief(error: BaseException) -> str:
     r"""Return the first line of an exception's message, or its type's name.
 
@@ -95,4 +77,4 @@ def brief(error: BaseException) -> str:
         'too short'
     """
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return next(iter(reason.splitlines()), "") or type(error).__name__
+    return cut(next(iter(reason.splitlines()), "")) or type(error).__name__

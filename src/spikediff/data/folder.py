@@ -1,16 +1,21 @@
 """Any folder of images."""
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
 
 from spikediff.data.decoding import IMAGE_SUFFIXES, ImageFiles
+from spikediff.data.files import brief
 from spikediff.data.sources import stable_hash
 from spikediff.errors import UserError
 
 SPLITS = ("train", "test")
+MOST_FOLDERS = 100_000
+MOST_LEVELS = 40
 
 
 def read_folder(folder: Path, split: str) -> ImageFiles:
@@ -21,7 +26,8 @@ def read_folder(folder: Path, split: str) -> ImageFiles:
     subfolder, the first-level subfolders are the classes.
 
     Args:
-        folder: searched recursively for png, jpg, jpeg, webp and bmp files.
+        folder: searched recursively for png, jpg, jpeg, webp and bmp files, linked folders too;
+            what is passed over is told by a warning.
         split: `train` or `test`.
 
     Returns:
@@ -32,7 +38,8 @@ def read_folder(folder: Path, split: str) -> ImageFiles:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of images")
-    everything = list_images(folder)
+    everything, others = list_files(folder)
+    warn_of_others(folder, others)
     if not everything:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"{folder}: no images under it (looked for {suffixes}); add some")
@@ -42,7 +49,7 @@ def read_folder(folder: Path, split: str) -> ImageFiles:
             f"{folder}: none of its {len(everything)} images falls into the {split} split (about "
             "one in ten is test); add images"
         )
-    classes = _classes(everything)
+    classes = _classes(folder, everything)
     labels = [classes.index(name.split("/")[0]) for name in names] if classes else None
     return ImageFiles(
         paths=tuple(folder / name for name in names),
@@ -56,21 +63,65 @@ def list_images(folder: Path) -> list[str]:
     """List the image files under a folder.
 
     Args:
-        folder: searched recursively; hidden files and folders are left out.
+        folder: searched recursively, linked folders too; hidden files and folders are left out.
 
     Returns:
         Paths relative to the folder, with forward slashes, sorted.
+
+    Raises:
+        UserError: a folder cannot be listed, or links lead through too many of them.
     """
-    return sorted(_walk(folder))
+    return list_files(folder)[0]
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    for parent, subfolders, names in os.walk(folder, followlinks=False):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        relative = Path(parent).relative_to(folder)
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield (relative / name).as_posix()
+def warn_of_others(folder: Path, others: Sequence[str]) -> None:
+    """Say how many files of a folder were passed over, and name the first of them."""
+    if others:
+        warnings.warn(
+            f"{folder}: passed over {len(others)} files that are not used as images "
+            f"({_some(others)}); used are {', '.join(sorted(IMAGE_SUFFIXES))}",
+            stacklevel=3,
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name the first files, with three points where there are more."""
+    return ", ".join([*sorted(names)[:3], *["..."][: len(names) > 3]])
+
+
+def list_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the images under a folder and the other files, both sorted."""
+    names = sorted(_walk(folder, "", (), count()))
+    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    chosen = set(images)
+    return images, [name for name in names if name not in chosen]
+
+
+def _walk(
+    folder: Path, relative: str, above: tuple[tuple[int, int], ...], folders: Iterator[int]
+) -> Iterator[str]:
+    """Yield the files under a folder; a link to a folder above itself is not followed."""
+    try:
+        found = os.stat(folder)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({brief(error)}); check the folder") from None
+    if (found.st_dev, found.st_ino) in above:
+        return
+    if next(folders) >= MOST_FOLDERS or len(above) >= MOST_LEVELS:
+        raise UserError(
+            f"{folder}: lies behind more than {MOST_FOLDERS:,} folders, or {MOST_LEVELS} levels "
+            "deep; do its links lead round?"
+        )
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        name = f"{relative}{entry.name}"
+        if entry.is_dir():
+            below = (*above, (found.st_dev, found.st_ino))
+            yield from _walk(folder / entry.name, f"{name}/", below, folders)
+        else:
+            yield name
 
 
 def _in_test(name: str) -> bool:
@@ -78,8 +129,15 @@ def _in_test(name: str) -> bool:
     return stable_hash(name) % 10 == 0
 
 
-def _classes(names: list[str]) -> tuple[str, ...]:
+def _classes(folder: Path, names: list[str]) -> tuple[str, ...]:
     """Return the first-level subfolders if every image lies in one, else nothing."""
-    if not all("/" in name for name in names):
-        return ()
-    return tuple(sorted({name.split("/")[0] for name in names}))
+    beside = [name for name in names if "/" not in name]
+    if not beside:
+        return tuple(sorted({name.split("/")[0] for name in names}))
+    if len(beside) < len(names):
+        warnings.warn(
+            f"{folder}: {len(beside)} of {len(names)} images lie beside the subfolders "
+            f"({_some(beside)}), so these are no classes",
+            stacklevel=3,
+        )
+    return ()

@@ -120,8 +120,9 @@ class HandwritingSet:
         images_path, images, labels = self._load(data_dir, split)
         if self.transposed and images.ndim == 3:
             images = np.ascontiguousarray(images.transpose(0, 2, 1))
-        labels = labels.astype(np.int64) - self.first_label
-        source = labelled_pixels(images, labels, self.class_names, str(images_path))
+        source = labelled_pixels(
+            images, labels, self.class_names, str(images_path), self.first_label
+        )
         if split == "train" and len(source) < self.full_train:
             found = f"{len(source):,} of {self.full_train:,} training images"
             warnings.warn(f"{self.name}: {images_path} holds only {found}", stacklevel=3)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from spikediff.data.decoding import grey_or_rgb
+from spikediff.data.decoding import check_pixels, grey_or_rgb
 from spikediff.data.files import brief
 from spikediff.data.sources import select_labels
 from spikediff.errors import UserError
@@ -52,6 +52,7 @@ class HuggingFaceImages:
                 f"{self.where(index)}: column {self.column!r} holds {kind}, not images; "
                 "choose another data set"
             )
+        check_pixels(picture, self.where(index))
         return grey_or_rgb(picture)
 
     def where(self, index: int) -> str:

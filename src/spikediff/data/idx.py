@@ -1,6 +1,7 @@
 """IDX, the file format of MNIST and its descendants."""
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -9,8 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spikediff.data.files import brief, read_file
+from spikediff.data.files import brief
 from spikediff.errors import UserError
+from spikediff.reading import GIB, read_regular
+
+MOST_BYTES = 4 * GIB  # of the pixels of a split
 
 UNSIGNED_BYTE = 0x08  # the type code of uint8, the only one that image sets use
 
@@ -30,25 +34,29 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     Raises:
         UserError: damaged gzip, a wrong header, or more or fewer bytes than declared.
     """
-    content = _decompressed(path)
+    start = 4 + 4 * ndim
+    content = read_regular(path, MOST_BYTES)
+    zipped = content.startswith(b"\x1f\x8b")
+    if zipped:
+        header = _decompressed(content, start, path)
+        declared = min(math.prod(_header(header, ndim, path)), MOST_BYTES)
+        content = _decompressed(content, start + declared + 1, path)
     shape = _header(content, ndim, path)
-    start, declared = 4 + 4 * ndim, math.prod(shape)
-    present = len(content) - start
+    declared, present = math.prod(shape), len(content) - start
     if present != declared:
+        more = "or more " if zipped and present > declared else ""
         raise UserError(
-            f"{path}: the header declares {declared} bytes {list(shape)} but {present} are "
+            f"{path}: the header declares {declared} bytes {list(shape)} but {present} {more}are "
             "present; fetch the file again"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _decompressed(path: Path) -> bytes:
-    """Return the content without its gzip wrapper, if it has one."""
-    content = read_file(path)
-    if not content.startswith(b"\x1f\x8b"):
-        return content
+def _decompressed(content: bytes, most: int, path: Path) -> bytes:
+    """Return the first bytes of a gzip file, no more than were declared: it may hold no end."""
     try:
-        return gzip.decompress(content)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            return file.read(most)
     except (EOFError, OSError, zlib.error, struct.error) as error:
         reason = brief(error)
         raise UserError(f"{path}: damaged gzip ({reason}); fetch the file again") from None

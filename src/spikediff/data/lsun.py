@@ -5,6 +5,8 @@ The papers do not state the resolution at which they trained on this set; 64x64 
 """
 
 import importlib
+import os
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from spikediff.data.files import brief, candidate_folders, find_first, missing_f
 from spikediff.data.folder import list_images
 from spikediff.data.sources import PictureSource
 from spikediff.errors import UserError
+from spikediff.reading import open_regular
 
 PARTS = {"train": "bedroom_train", "test": "bedroom_val"}
 NEEDS = "bedroom_train and bedroom_val, either folders of images or bedroom_*_lmdb databases"
@@ -78,7 +81,10 @@ class LmdbImages:
         # Opened for each picture (a fraction of its decoding): lmdb allows an open database
         # neither to pass a fork nor to be opened again in the forked worker.
         with _open_lmdb(self.path) as database, database.begin(write=False) as transaction:
-            encoded = transaction.get(self.keys[index])
+            try:
+                encoded = transaction.get(self.keys[index])
+            except _lmdb().Error as error:
+                raise _damaged(self.path, error) from None
         return decode_image(encoded or b"", self.where(index))
 
     def where(self, index: int) -> str:
@@ -93,24 +99,70 @@ class LmdbImages:
 def _read_lmdb(path: Path) -> LmdbImages:
     """List the keys of a database."""
     with _open_lmdb(path) as database, database.begin(write=False) as transaction:
-        keys = tuple(transaction.cursor().iternext(keys=True, values=False))
+        try:
+            keys = tuple(transaction.cursor().iternext(keys=True, values=False))
+        except _lmdb().Error as error:
+            raise _damaged(path, error) from None
     if not keys:
         raise UserError(f"lsun-bedroom: {path} is empty; fetch the database again")
     return LmdbImages(path, keys)
 
 
-def _open_lmdb(path: Path) -> Any:
-    """Open a database for reading, without a lock so that it may lie on a read-only disk."""
+def _lmdb() -> Any:
+    """Return the optional package."""
     try:
-        lmdb = importlib.import_module("lmdb")  # lazy: optional
+        return importlib.import_module("lmdb")  # lazy: optional
     except ImportError:
         raise UserError(
-            f"lsun-bedroom: {path} is an LMDB database and the package lmdb is missing; "
+            "lsun-bedroom: the package lmdb is missing, which reads LMDB databases; "
             "run: pip install lmdb"
         ) from None
+
+
+def _open_lmdb(path: Path) -> Any:
+    """Open a database for reading, without a lock so that it may lie on a read-only disk."""
+    lmdb = _lmdb()
+    _check_length(path / "data.mdb")
     try:
-        return lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
+        return lmdb.open(
+            str(path), readonly=True, lock=False, create=False, readahead=False, meminit=False
+        )
     except lmdb.Error as error:
+        raise _damaged(path, error) from None
+
+
+def _check_length(data: Path) -> None:
+    """Refuse a file that ends before its last page: reading behind its end kills the process.
+
+    Each of the first two pages holds, behind 16 bytes of its own head, one of the two meta records
+    (lmdb.h, `MDB_meta`): magic and version (4 bytes each), the address of the map and its size (8
+    each), two tables of trees (48 each; the first begins with the size of a page), the number of
+    the last page and that of the transaction (8 each).
+    """
+    with open_regular(data) as file:
+        length = os.fstat(file.fileno()).st_size
+        head = file.read(_PAGE_HEAD + _META.size)
+        if len(head) < _PAGE_HEAD + _META.size:
+            raise UserError(f"{data}: ends inside its header; fetch the database again")
+        magic, page_size, _, _ = _META.unpack_from(head, _PAGE_HEAD)
+        if magic != _MAGIC or not 256 <= page_size <= 65_536:
+            raise UserError(f"{data}: is no LMDB database of this machine; fetch it again")
+        file.seek(page_size)
+        second = file.read(_PAGE_HEAD + _META.size)
+        pages = [page for page in (head, second) if len(page) == len(head)]
+        metas = [_META.unpack_from(page, _PAGE_HEAD) for page in pages]
+        last_page = max(metas, key=lambda meta: meta[3])[2]
+    if length < (last_page + 1) * page_size:
         raise UserError(
-            f"lsun-bedroom: {path} cannot be opened ({brief(error)}); fetch the database again"
-        ) from None
+            f"{data}: has {length:,} bytes, and its last page ends at "
+            f"{(last_page + 1) * page_size:,}; fetch the database again"
+        )
+
+
+_MAGIC = 0xBEEFC0DE
+_PAGE_HEAD = 16
+_META = struct.Struct("=I 20x I 44x 48x Q Q")  # magic, size of a page, last page, transaction
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"lsun-bedroom: {path} cannot be read ({brief(error)}); fetch it again")

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from spikediff.data.files import brief
 from spikediff.errors import UserError
+from spikediff.reading import GIB, check_regular
+
+MOST_BYTES = 16 * GIB  # of an archive's arrays together
 
 
 def read_npz(path: Path, keys: Sequence[str]) -> tuple[NDArray[Any], ...]:
@@ -26,13 +29,24 @@ def read_npz(path: Path, keys: Sequence[str]) -> tuple[NDArray[Any], ...]:
         UserError: no npz file, a damaged one, a missing key, or an array of pickled objects.
     """
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(check_regular(path), allow_pickle=False)
+    except UserError:
+        raise
     except Exception as error:  # zipfile, zlib and numpy's header parser raise nearly anything
         raise _damaged(path, error) from None
-    if not isinstance(archive, NpzFile):
+    if not isinstance(archive, NpzFile):  # npy files have another reader
         raise UserError(f"{path}: a single array, not an npz archive; fetch the file again")
     with archive:
+        _check_sizes(archive, path)
         return tuple(_array(archive, key, path) for key in keys)
+
+
+def _check_sizes(archive: NpzFile, path: Path) -> None:
+    """Refuse an archive that would be without end once it is unpacked."""
+    entries: Any = archive.zip
+    size = sum(entry.file_size for entry in entries.infolist())
+    if size > MOST_BYTES:
+        raise UserError(f"{path}: unpacks to {size:,} bytes, more than {MOST_BYTES:,}")
 
 
 def _array(archive: NpzFile, key: str, path: Path) -> NDArray[Any]:

@@ -14,8 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from spikediff.data.files import brief, read_file
+from spikediff.data.files import brief
 from spikediff.errors import UserError
+from spikediff.pickle_scan import scan_pickle
+from spikediff.reading import GIB, read_regular
+
+MOST_BYTES = 1 * GIB
 
 
 class _ArrayType:
@@ -115,12 +119,15 @@ def load_plain(path: Path) -> object:
         UserError: the pickle names anything else, or is damaged. Nothing was executed.
     """
     try:
-        loaded = _PlainUnpickler(io.BytesIO(read_file(path)), encoding="bytes").load()
+        content = read_regular(path, MOST_BYTES)
+        scan_pickle(io.BytesIO(content))
+        loaded = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(loaded, dict):
             return loaded
         return {key: _finished(value) for key, value in loaded.items()}
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        named = str(error).startswith(str(path))
+        raise UserError(error if named else f"{path}: {error}") from None
     except Exception as error:  # damaged pickle bytes can raise nearly anything
         reason = brief(error)
         raise UserError(f"{path}: damaged pickle ({reason}); fetch the file again") from None

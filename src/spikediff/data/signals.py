@@ -4,8 +4,10 @@ A recording is a row of `SIGNALS` or a `.npy` file. It keeps its own unit: what 
 -1 and 1 is said by whoever trains it (`change_range`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,12 @@ from torch.utils.data import Dataset
 
 from spikediff.data.dataset import NO_LABEL
 from spikediff.data.files import brief
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, shown, suggestion
+from spikediff.reading import GIB, read_regular
 
 SPLITS = ("train", "test")
 DEFAULT_LENGTH = 128
+MOST_BYTES = 4 * GIB  # of a recording
 _PARTS = 10
 _TEST_PARTS = (3, 8)  # of ten: the fourth and the ninth tenth of the time
 
@@ -166,8 +170,13 @@ def read_recording(path: Path) -> tuple[Tensor, str]:
         UserError: it cannot be read, or holds something else.
     """
     try:
-        values: NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        content = BytesIO(read_regular(path, MOST_BYTES))
+        _check_header(content)
+        values: NDArray[np.generic] = np.load(content, allow_pickle=False)
+    except UserError:
+        raise
+    # Numpy's reader of headers raises what Python's tokenizer and parser do.
+    except Exception as error:
         raise UserError(f"{path}: cannot be read as a .npy file ({brief(error)})") from None
     values = np.atleast_2d(values)
     if values.ndim != 2 or values.dtype.kind not in "iuf" or values.shape[0] > values.shape[1]:
@@ -178,6 +187,21 @@ def read_recording(path: Path) -> tuple[Tensor, str]:
     if not np.isfinite(values).all():
         raise UserError(f"{path}: holds values that are not finite; cut or fill the gaps")
     return torch.from_numpy(values.astype(np.float32)), str(path)
+
+
+def _check_header(content: BytesIO) -> None:
+    """Refuse a .npy file that declares more than it holds, before numpy makes room for it."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(content)
+    if version not in readers:
+        raise ValueError(f"version {version} of the format")
+    shape, _, dtype = readers[version](content)
+    if math.prod(shape) * dtype.itemsize > len(content.getbuffer()):
+        raise ValueError(f"declares more values than it holds, {shown(shape)}")
+    content.seek(0)
 
 
 SIGNALS: dict[str, SignalSpec] = {

@@ -134,15 +134,20 @@ class AlikePictures:
 
 
 def labelled_pixels(
-    pixels: NDArray[Any], labels: NDArray[Any], class_names: tuple[str, ...], origin: str
+    pixels: NDArray[Any],
+    labels: NDArray[Any],
+    class_names: tuple[str, ...],
+    origin: str,
+    first_label: int = 0,
 ) -> PixelArray:
     """Join images and labels after checking that they belong together.
 
     Args:
         pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`, N at least 1.
-        labels: integers `[N]`, 0 to K - 1.
+        labels: integers `[N]`, `first_label` to `first_label` + K - 1.
         class_names: K names.
         origin: the files, to name in an error and in reports.
+        first_label: the label of the first class.
 
     Returns:
         The source.
@@ -165,12 +170,13 @@ def labelled_pixels(
             f"{origin}: {len(pixels)} images but {len(labels)} labels; "
             "fetch both files of the same split again"
         )
+    labels = labels.astype(np.int64) - first_label
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise UserError(
             f"{origin}: labels run from {labels.min()} to {labels.max()}, outside the "
             f"{len(class_names)} classes; is this the right data set?"
         )
-    return PixelArray(pixels, torch.from_numpy(labels.astype(np.int64)), class_names, origin)
+    return PixelArray(pixels, torch.from_numpy(labels), class_names, origin)
 
 
 def select_labels(labels: Tensor | None, indices: Sequence[int]) -> Tensor | None:

@@ -3,7 +3,6 @@
 It holds no time and no path, so that the same evaluation gives the same bytes.
 """
 
-import hashlib
 import statistics
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from spikediff.evaluation.features import FeatureNetwork
 from spikediff.evaluation.plan import EvaluationPlan
 from spikediff.evaluation.scores import Scores, kernel_subset_size
 from spikediff.evaluation.sources import public_name
+from spikediff.reading import file_sha256
 
 _PACKAGES = ("spikediff", "torch", "numpy", "scikit-learn", "pillow")
 _DIGITS = 6  # features are float32: what follows depends on the number of threads
@@ -74,7 +74,7 @@ def _reference(plan: EvaluationPlan) -> dict[str, Any]:
         if statistics_file is None
         else {
             "name": statistics_file.name,
-            "sha256": hashlib.sha256(statistics_file.read_bytes()).hexdigest(),
+            "sha256": file_sha256(statistics_file),
         },
     }
 

@@ -92,7 +92,8 @@ def _spooled(plan: EvaluationPlan, processes: PartialState) -> ImageSource:
 
     name = f"images-{source.fingerprint[:16]}-{settings.spool_size}"
     total = plan.count * settings.repeats
-    shards = Shards(settings.work_dir / name, source.fingerprint, total, settings.spool_size)
+    size = settings.spool_size
+    shards = Shards(settings.work_dir / name, source.fingerprint, total, size, ("images",))
     shards.fill(make, processes, "images")
     return SpooledImages(source, shards)
 

@@ -42,20 +42,23 @@ class Shards:
         key: Fingerprint of all that decides their content.
         total: Rows.
         size: Rows in a shard; the last one may have fewer.
+        needed: Names of tensors that every shard holds.
     """
 
     folder: Path
     key: str
     total: int
     size: int
+    needed: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return -(-self.total // self.size)
 
     def read(self, index: int) -> dict[str, Tensor] | None:
         """Return shard `index`; None where it must be made."""
-        shard = read_tensors(self._path(index), self._metadata())
-        if shard is None or any(len(rows) != self._count(index) for rows in shard.values()):
+        shard = read_tensors(self._path(index), self._metadata(), self.needed)
+        count = self._count(index)
+        if shard is None or any(not x.dim() or len(x) != count for x in shard.values()):
             return None  # the last shard of a shorter or longer run has other rows
         return shard
 

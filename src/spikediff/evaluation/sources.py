@@ -19,16 +19,18 @@ from torch import Tensor
 
 from spikediff.data import DATASETS, ImageDataset, PictureSource, load_images, to_uint8
 from spikediff.data.decoding import ImageFiles
-from spikediff.data.folder import list_images
+from spikediff.data.folder import list_files, warn_of_others
 from spikediff.data.npz import read_npz
 from spikediff.data.sources import PixelArray
 from spikediff.data.unlisted import FOLDER_PREFIX, HUB_PREFIX
 from spikediff.errors import UserError
 from spikediff.evaluation.shards import Shards, fingerprint_of
+from spikediff.reading import file_sha256
 from spikediff.tensor_file import state_digest
 
 DATA_PREFIX = "data:"
-_OWN_SAMPLES = "seed-"  # `spikediff sample` writes grid.png beside seed-000000.png, ...
+_OWN_SAMPLES = "seed-"  # `spikediff sample` writes seed-000000.png, ...
+_BESIDE_SAMPLES = ("grid.png", "denoising.gif")  # and these beside them
 
 
 class ImageSource(Protocol):
@@ -231,14 +233,19 @@ def open_folder(folder: Path) -> StoredImages:
     Raises:
         UserError: There is no image in it.
     """
-    names = list_images(folder)
-    names = [name for name in names if Path(name).name.startswith(_OWN_SAMPLES)] or names
+    everything, others = list_files(folder)
+    names = [name for name in everything if Path(name).name.startswith(_OWN_SAMPLES)]
+    if names:
+        own = {*names, *_BESIDE_SAMPLES}
+        others = [name for name in [*everything, *others] if name not in own]
+    names = names or everything
     if not names:
         raise UserError(f"{folder}: holds no model, no run and no images")
+    warn_of_others(folder, others)
     paths = tuple(folder / name for name in names)
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(bytes.fromhex(file_sha256(path)))
     sha256 = digest.hexdigest()
     pictures = ImageFiles(paths, None, (), str(folder))
     return StoredImages(pictures, sha256, {"kind": "folder", "sha256": sha256})
@@ -303,7 +310,7 @@ def open_images(name: str, seed: int, data_dir: Path | None) -> ImageSource | No
             raise UserError(f"{name}: name a split too, for example {DATA_PREFIX}mnist/train")
         return RealImages(load_images(dataset, split, data_dir=data_dir), seed)
     path = Path(name).expanduser()
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return open_archive(path)
     if not path.is_dir():
         raise UserError(f"{name}: no such file or folder; give a model, images or data:NAME/SPLIT")

@@ -47,7 +47,7 @@ class FeatureSet:
         """Return mean and covariance, kept in a file once they are known."""
         path = self.shards.folder / f"moments-{self.shards.total}.safetensors"
         metadata = {"key": self.shards.key}
-        held = read_tensors(path, metadata)
+        held = read_tensors(path, metadata, ("mean", "covariance"))
         if held is None:
             running = RunningMoments()
             for shard in self.shards:
@@ -99,7 +99,7 @@ def extract_features(
         return {name: v for name, v in activations._asdict().items() if v is not None}
 
     name = f"{label}-{network.name}-{network.mode}-{key[:16]}".replace(":", "-").replace("/", "-")
-    shards = Shards(folder / name, key, count, network.batch_size or _SHARD)
+    shards = Shards(folder / name, key, count, network.batch_size or _SHARD, ("features",))
     shards.fill(make, processes, f"{network.name} features, {label}")
     return FeatureSet(shards)
 

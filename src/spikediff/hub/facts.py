@@ -11,9 +11,10 @@ from torch import nn
 from spikediff.errors import UserError
 from spikediff.evaluation.sources import public_name
 from spikediff.hub.papers import Paper, paper_of
-from spikediff.hub.results import Results, read_json
+from spikediff.hub.results import Results
 from spikediff.neurons import NeuronLayer
 from spikediff.pipelines.conditioning import number_of_classes
+from spikediff.reading import read_json
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.curve import read_curve
 from spikediff.training.first_stage import first_stage_folder
@@ -172,15 +173,21 @@ def _stages(source: Path) -> tuple[Stage, ...]:
     if not folder.recipe.is_file():
         return ()
     recipe = load_recipe(folder.recipe)
-    told = read_json(folder.environment) if folder.environment.is_file() else {}
-    stage = Stage(
-        shareable(recipe),
-        trained_steps(folder, recipe),
-        told.get("packages", {}),
-        told.get("git_commit"),
-    )
+    packages, commit = _environment(folder.environment)
+    stage = Stage(shareable(recipe), trained_steps(folder, recipe), packages, commit)
     first = () if recipe.first_stage is None else _stages(first_stage_folder(recipe, source))
     return (*first, stage)
+
+
+def _environment(path: Path) -> tuple[dict[str, str | None], str | None]:
+    """Return the versions and the commit that a run wrote down; nothing where it wrote none."""
+    told = read_json(path) if path.exists() else {}
+    packages = told.get("packages", {}) if isinstance(told, dict) else None
+    commit = told.get("git_commit") if isinstance(told, dict) else None
+    texts = [commit, *packages, *packages.values()] if isinstance(packages, dict) else [0]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise UserError(f"{path}: is damaged; delete it, and the card says nothing of versions")
+    return packages or {}, commit
 
 
 def trained_steps(folder: RunFolder, recipe: Recipe) -> int | None:
@@ -221,12 +228,17 @@ def shareable(recipe: Recipe) -> Recipe:
     )
 
 
+_FILES, _NO_FILE = ("checkpoint", "first_stage"), {"file": "", "sha256": ""}
+
+
 def _origin(source: Path) -> dict[str, Any] | None:
     path = source / "origin.json"
-    if not path.is_file():
+    if not path.exists():
         return None
-    origin = read_json(path)
-    if not isinstance(origin, dict) or "system" not in origin:
+    origin: dict[str, Any] = read_json(path)
+    parts = [origin.get(key, _NO_FILE) for key in _FILES] if isinstance(origin, dict) else [None]
+    whole = all(isinstance(part, dict) and _NO_FILE.keys() <= part.keys() for part in parts)
+    if not whole or not isinstance(origin.get("system"), str):
         raise UserError(f"{path}: is damaged; `spikediff import` writes it anew")
     return origin
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from PIL import Image
 
+from spikediff.data.decoding import read_image
 from spikediff.hub.facts import ModelFacts
+from spikediff.hub.own_files import own_file
 from spikediff.pipelines import classes_in_turn, image_grid
 
 _BATCH = 16  # images at a time; it does not change them
@@ -64,7 +66,7 @@ def _drawn_by_run(facts: ModelFacts, source: Path) -> Picture | None:
         return None
     sampling = stage.recipe.sampling
     return Picture(
-        Image.open(path).copy(),
+        read_image(own_file(path, source)),
         f"{_images_of(facts, sampling.num_images)}, not selected, drawn at the end of the "
         f"training in {sampling.num_inference_steps} steps",
     )

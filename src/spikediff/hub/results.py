@@ -4,7 +4,6 @@ A result counts only for the weights that it names. One that names others is ref
 given, and passed over where it was found.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,15 +11,38 @@ from pathlib import Path
 from typing import Any
 
 from spikediff.energy import EnergyMeter
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
+from spikediff.hub.own_files import own_file
 from spikediff.pipelines.identity import scheduler_name, weights_sha256
+from spikediff.reading import read_json
 
 _log = logging.getLogger("spikediff")
 
-# What a file of each kind has, as `spikediff evaluate` and `spikediff energy` write it.
-_KEYS = {
-    "evaluation": {"protocol", "source", "counts", "metrics", "floor"},
-    "energy": {"accounting", "costs", "images", "energy_per_image_pj", "firing_rates"},
+_NUMBER = (int, float)
+_EVERY = object()  # stands for every key of a mapping
+# What a card reads of a file of each kind, as `spikediff evaluate` and `spikediff energy` write it.
+_SHAPES: dict[str, dict[Any, Any]] = {
+    "evaluation": {
+        "protocol": {"name": str, "caveat": str, "floor_split": str},
+        "source": {},
+        "counts": {"judged": int, "repeats": int, "reference": int},
+        "dataset": str,
+        "reference": {"split": str},
+        "metrics": {_EVERY: {"mean": _NUMBER, "std": (*_NUMBER, type(None))}},
+        "floor": {_EVERY: _NUMBER},
+    },
+    "energy": {
+        "accounting": str,
+        "costs": {"name": str},
+        "images": int,
+        "timesteps": list,
+        "energy_per_image_pj": _NUMBER,
+        "energy_per_step_pj": _NUMBER,
+        "macs": _NUMBER,
+        "acs": _NUMBER,
+        "firing_rate": _NUMBER,
+        "firing_rates": {_EVERY: _NUMBER},
+    },
 }
 
 
@@ -51,11 +73,21 @@ def collect_results(
     Raises:
         UserError: A file that was given is no result, or one of other weights.
     """
-    found = sorted(folder.glob("*.json"))
+    found = [path for path in sorted(folder.glob("*.json")) if _is_own(path, folder)]
     return Results(
         _given("evaluation", evaluations, weights) or _found("evaluation", found, weights),
         _given("energy", energies, weights) or _found("energy", found, weights),
     )
+
+
+def _is_own(path: Path, folder: Path) -> bool:
+    """Return whether a file lies in a folder; warn of a link that leaves it."""
+    try:
+        own_file(path, folder)
+    except UserError as error:
+        _log.warning("%s; left out", error)
+        return False
+    return True
 
 
 def _given(kind: str, paths: Sequence[Path], weights: str) -> tuple[dict[str, Any], ...]:
@@ -66,7 +98,7 @@ def _given(kind: str, paths: Sequence[Path], weights: str) -> tuple[dict[str, An
             raise UserError(f"{path}: is no file of `spikediff {_COMMANDS[kind]} --json`")
         if _measured_on(result) not in (weights, None):
             raise UserError(f"{path}: was measured on other weights than these; measure again")
-        results.append(result)
+        results.append(_checked(kind, result, path))
     return tuple(results)
 
 
@@ -82,37 +114,60 @@ def _found(kind: str, paths: Iterable[Path], weights: str) -> tuple[dict[str, An
             continue  # whatever it is, it is none of ours
         if not _is(kind, result):
             continue
-        if _measured_on(result) == weights:
-            results.append(result)
-        else:
+        if _measured_on(result) != weights:
             _log.warning("%s: was not measured on these weights; left out", path)
+            continue
+        try:
+            results.append(_checked(kind, result, path))
+        except UserError as error:
+            _log.warning("%s; left out", error)
     return tuple(results)
 
 
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
+def _is(kind: str, result: Any) -> bool:
+    """Return whether a file says that it is of a kind, whatever it holds."""
+    return isinstance(result, dict) and _SHAPES[kind].keys() <= result.keys()
 
-    Args:
-        path: The file.
+
+def _check_shape(value: Any, shape: Any, where: str) -> None:
+    """Refuse a result that a card could not be written of.
 
     Raises:
-        UserError: It is absent or no JSON.
+        UserError: A key is missing, or its value is of another type.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(shape, dict):
+        if not isinstance(value, shape) or (isinstance(value, bool) and shape is not bool):
+            raise UserError(f"{where}: is damaged, {shown(value)} stands there; measure again")
+        return
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: is damaged, {shown(value)} stands there; measure again")
+    for key, part in shape.items():
+        for name in value if key is _EVERY else [key]:
+            _check_shape(value.get(name), part, f"{where}: {name}")
 
 
-def _is(kind: str, result: Any) -> bool:
-    return isinstance(result, dict) and _KEYS[kind] <= result.keys()
+def _checked(kind: str, result: Any, path: Path) -> Any:
+    """Return a result after checking all that a card reads of it."""
+    _check_shape(result, _SHAPES[kind], str(path))
+    if kind == "energy" and result["images"] < 1:
+        raise UserError(f"{path}: is damaged, it counts no images; measure again")
+    if kind == "evaluation":
+        source, seeds = result["source"], result.get("seeds")
+        missing = result["metrics"].keys() - result["floor"].keys()
+        optional = {"seeds": {"first": int, "last": int}, "notes": list, "source": dict}
+        told = {"seeds": seeds, "notes": result.get("notes", []), "source": source}
+        for key, value in told.items():
+            if value is not None:
+                _check_shape(value, optional[key], f"{path}: {key}")
+        if missing or (source.get("scheduler") and "num_inference_steps" not in source):
+            raise UserError(f"{path}: is damaged, it is not complete; measure again")
+    return result
 
 
 def _measured_on(result: dict[str, Any]) -> str | None:
     """Return the SHA-256 of the weights that a result names; None where it names none."""
-    named = result.get("source", result).get("weights_sha256")
+    source = result.get("source", result)
+    named = source.get("weights_sha256") if isinstance(source, dict) else None
     return None if named is None else str(named)
 
 

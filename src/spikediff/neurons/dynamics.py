@@ -14,13 +14,15 @@ A membrane that is NaN or infinite fires NaN: no comparison makes a plausible sp
 `gain` is `1/tau` where the input decays too (`decay_input`) and 1 where it does not.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import math
+from dataclasses import dataclass, fields
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
 from spikediff.neurons.surrogate import ATan, Surrogate
 
 
@@ -62,7 +64,15 @@ class Dynamics:
     strict_threshold: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse constants under which the neuron could never rest."""
+        """Refuse constants of a wrong type, and those under which the neuron could never rest."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in (float, float | None) and not _is_number(value, field.type):
+                raise UserError(f"neuron: {field.name} = {shown(value)} must be a finite number")
+            if field.type is bool and not isinstance(value, bool):
+                raise UserError(f"neuron: {field.name} = {shown(value)} must be true or false")
+        if not callable(getattr(self.surrogate, "derivative", None)):
+            raise UserError(f"neuron: surrogate = {shown(self.surrogate)} is no surrogate")
         if not self.v_threshold > 0:
             raise UserError(f"neuron: v_threshold = {self.v_threshold} must be positive")
         if self.v_reset is not None and self.v_reset >= self.v_threshold:
@@ -84,6 +94,14 @@ class Dynamics:
         rest = self.v_rest if self.v_init is None else self.v_init
         v = torch.full_like(like, rest, dtype=dtype)
         return NeuronState(v, None if self.v_negative is None else torch.zeros_like(v))
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    """Return whether a constant is a finite number, or None where its type allows it."""
+    if value is None:
+        return kind is not float
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
 Decay = float | Tensor

@@ -1,11 +1,12 @@
 """A calibration kept beside the weights that it was measured on."""
 
-import hashlib
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, cut, shown
+from spikediff.reading import file_sha256, read_json
 
 _NAME = "calibration.json"
 _WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -45,19 +46,40 @@ def load_calibration(folder: Path) -> dict[str, Any]:
     advice = f"run `spikediff calibrate {folder}`"
     if not path.is_file():
         raise UserError(f"{folder}: analytic-dpm needs a calibration; {advice}")
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text())
         settings = {key: content["settings"][key] for key in _SETTINGS}
         measured_on = content["weights_sha256"]
+        moments = [float(value) for value in _numbers(settings["second_moment"])]
+        timesteps = _numbers(settings["second_moment_timesteps"])
+        if len(moments) != len(timesteps) or not moments:
+            raise ValueError("lists of different lengths")
+        if any(not isinstance(t, int) or t < 0 for t in timesteps):
+            raise ValueError("timesteps that are none")
+        if (
+            settings["clip_last_noise"] is not None
+            and _numbers([settings["clip_last_noise"]])[0] < 0
+        ):
+            raise ValueError("a negative clip_last_noise")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged; {advice}") from error
+        raise UserError(f"{path}: is damaged ({cut(str(error))}); {advice}") from error
     if measured_on != _hash(folder):
         raise UserError(f"{path}: was measured on other weights; {advice}")
     return settings
+
+
+def _numbers(values: Any) -> list[float]:
+    """Return a list after checking that it holds finite numbers alone."""
+    if not isinstance(values, list):
+        raise TypeError(f"{shown(values)} is no list")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise TypeError(f"{shown(value)} is no number")
+    return values
 
 
 def _hash(folder: Path) -> str:
     weights = folder / _WEIGHTS
     if not weights.is_file():
         raise UserError(f"{folder}: holds no pipeline to calibrate; give a finished run")
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
+    return file_sha256(weights)

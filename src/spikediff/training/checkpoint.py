@@ -19,7 +19,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, one_line, shown
+from spikediff.reading import read_json, read_regular
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -140,17 +141,38 @@ def _flush(folder: Path) -> None:
 
 
 def _read(folder: Path) -> Checkpoint:
+    manifest = read_json(folder / MANIFEST)
+    sums = manifest.get("sha256") if isinstance(manifest, dict) else None
+    if not isinstance(sums, dict) or not {STATE, *_WEIGHTS} <= sums.keys():
+        raise UserError(f"{folder / MANIFEST}: damaged, it does not name {STATE} and the weights")
+    if any(Path(name).name != name for name in sums):
+        raise UserError(f"{folder / MANIFEST}: damaged, it names files of other folders")
+    contents = {name: read_regular(folder / name) for name in sums}
+    for name, data in contents.items():
+        if hashlib.sha256(data).hexdigest() != sums[name]:
+            raise UserError(f"{folder / name}: checksum differs, the file is damaged")
+    del contents[STATE]
+    state = _state(read_json(folder / STATE), folder / STATE)
     try:
-        sums = json.loads((folder / MANIFEST).read_bytes())["sha256"]
-        contents = {name: (folder / name).read_bytes() for name in sums}
-        for name, data in contents.items():
-            if hashlib.sha256(data).hexdigest() != sums[name]:
-                raise UserError(f"{folder / name}: checksum differs, the file is damaged")
-        state = json.loads(contents.pop(STATE))
         tensors = {
             name.removesuffix(".safetensors"): safetensors.torch.load(data)
             for name, data in contents.items()
         }
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-        raise UserError(f"{folder}: damaged ({type(error).__name__}: {error})") from error
+    except SafetensorError as error:
+        raise UserError(f"{folder}: damaged ({one_line(error)})") from error
     return Checkpoint(state.pop("step"), tensors, state)
+
+
+_WEIGHTS = ("model.safetensors", "average.safetensors", "optimizer.safetensors")
+_NEEDED = {"step": int, "image_size": int, "averaged_updates": int, "lr_schedule": dict}
+
+
+def _state(state: Any, path: Path) -> dict[str, Any]:
+    """Return what a run goes on from after checking that all of it is there."""
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: damaged, it holds {shown(state)}")
+    for name, kind in _NEEDED.items():
+        value = state.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool) or value in (-1, {}):
+            raise UserError(f"{path}: damaged, {name} is {shown(value)}")
+    return state

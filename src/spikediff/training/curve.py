@@ -6,6 +6,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
+from spikediff.errors import UserError, cut
+from spikediff.reading import read_text
+
 
 @dataclass(frozen=True)
 class CurvePoint:
@@ -138,9 +141,14 @@ def read_curve(path: Path) -> list[CurvePoint]:
     """Return the rows of a curve's CSV; none where there is no file yet."""
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [_point({key: float(value) for key, value in row.items()}) for row in rows]
+    try:
+        rows = list(csv.DictReader(read_text(path).splitlines()))
+        return [_point({key: float(value) for key, value in row.items()}) for row in rows]
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = cut(str(error))
+        raise UserError(f"{path}: is damaged ({reason}); remove the row, or the file") from error
 
 
 def _point(row: dict[str, float]) -> CurvePoint:

@@ -118,7 +118,23 @@ def token_dataset(recipe: Recipe, root: Path) -> TokenDataset:
         if facts.get(name) != value:
             what = name.replace("_", " ")
             raise UserError(f"{path}: are tokens of another {what}; delete the file")
+    _check_tokens(tensors.get("tokens"), len(images), vqvae, path)
     return TokenDataset(tensors["tokens"], images, vqvae.config.codebook_size)
+
+
+def _check_tokens(tokens: Tensor | None, count: int, vqvae: VQSVAE, path: Path) -> None:
+    """Refuse tokens that are not one grid of codes an image.
+
+    Raises:
+        UserError: They are none.
+    """
+    height, width = vqvae.latent_size
+    shape = (count, height, width)
+    if tokens is None or tokens.shape != shape or tokens.dtype != torch.int16:
+        raise UserError(f"{path}: holds no tokens int16 {list(shape)}; delete the file")
+    if tokens.min() < 0 or tokens.max() >= vqvae.config.codebook_size:
+        size = vqvae.config.codebook_size
+        raise UserError(f"{path}: holds tokens outside of 0 to {size - 1}; delete the file")
 
 
 @torch.no_grad()

@@ -1,12 +1,15 @@
 """The values that a recipe may have, beyond their types."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
 from spikediff.schedulers import SCHEDULERS
 from spikediff.training.networks import choose_objective
 from spikediff.training.recipe import Recipe
+from spikediff.yaml_file import check_value
 
 # Analytic-DPM needs a trained model to be measured before it samples.
 _IN_TRAINING = [name for name in SCHEDULERS if name != "analytic-dpm"]
@@ -15,6 +18,7 @@ _POSITIVE: Rule = (lambda x: x > 0, "must be positive")
 _NOT_NEGATIVE: Rule = (lambda x: x >= 0, "must not be negative")
 _SHARE: Rule = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
 _BETA: Rule = (lambda x: 0 < x < 1, "must lie between 0 and 1")
+_LEVELS: Rule = (lambda x: len(x) > 0 and all(w > 0 for w in x), "must be positive, one a level")
 
 _RULES: dict[str, Rule] = {
     "model.base_channels": _POSITIVE,
@@ -24,6 +28,16 @@ _RULES: dict[str, Rule] = {
     "model.residual_alpha": _POSITIVE,
     "model.num_classes": _NOT_NEGATIVE,
     "model.patch_size": _POSITIVE,
+    "model.channel_mult": _LEVELS,
+    "model.widths": (lambda x: all(w > 0 for w in x), "must be positive"),
+    "model.block_out_channels": _LEVELS,
+    "model.codebook_size": _POSITIVE,
+    "model.embedding_channels": _POSITIVE,
+    "model.latent_channels": _POSITIVE,
+    "model.group_size": _POSITIVE,
+    "model.levels": _POSITIVE,
+    "model.head_levels": _POSITIVE,
+    "data.image_size": (lambda x: x is None or x > 0, "must be positive"),
     "data.batch_size": _POSITIVE,
     "data.workers": _NOT_NEGATIVE,
     "data.signal_range": (
@@ -82,11 +96,15 @@ def check_ranges(recipe: Recipe) -> None:
         ...
         spikediff.errors.UserError: training.steps = -3 must be positive
     """
+    for name, values in asdict(recipe).items():
+        check_value(values, name)
+    if Path(recipe.name).name != recipe.name or recipe.name in ("", ".."):
+        raise UserError(f"name = {shown(recipe.name)} must be the name of a folder, without a path")
     for name, (allowed, words) in _RULES.items():
         part, key = name.split(".")
         value = getattr(getattr(recipe, part), key)
         if not allowed(value):
-            raise UserError(f"{name} = {value!r} {words}")
+            raise UserError(f"{name} = {shown(value)} {words}")
     choose_objective(recipe)
     if recipe.sampling.num_inference_steps > recipe.diffusion.num_train_timesteps:
         raise UserError(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
+from spikediff.errors import UserError
 from spikediff.yaml_file import build, read_yaml
 
 
@@ -278,9 +279,13 @@ def load_recipe(path: str | Path) -> Recipe:
         The recipe; what the file does not name has its default.
 
     Raises:
-        UserError: The file is absent or no YAML, a key is unknown, or a value has a wrong type.
+        UserError: The file is absent, empty or no YAML, a key is unknown, or a value has a wrong
+            type.
     """
-    return recipe_from(read_yaml(Path(path)) or {}, str(path))
+    content = read_yaml(Path(path))
+    if content is None:
+        raise UserError(f"{path}: is empty; a recipe names at least one value")
+    return recipe_from(content, str(path))
 
 
 def recipe_from(content: Any, where: str) -> Recipe:

@@ -14,13 +14,14 @@ Reference:
     Kamata et al. 2022, "Fully spiking variational autoencoder"; weights: mil-tokyo/FSDDIM, `fad/`.
 """
 
-import zipfile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from spikediff.data.npz import read_npz
 from spikediff.errors import UserError, suggestion
 from spikediff.evaluation.features.contract import MODES
 from spikediff.evaluation.features.extractor import FeatureExtractor
@@ -130,12 +131,14 @@ def load_published_statistics(path: Path | str, count: int | None = None) -> Mom
         UserError: The file is absent or damaged, or does not hold such arrays.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give an .npz with mu and sigma")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            mu, sigma = (torch.from_numpy(arrays[key]).double() for key in ("mu", "sigma"))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not an .npz with arrays mu and sigma ({reason})") from error
+        mu, sigma = (_real(array) for array in read_npz(path, ("mu", "sigma")))
+    except (UserError, TypeError) as error:
+        raise UserError(f"{path}: not an .npz with arrays mu and sigma ({error})") from error
     return Moments(count, mu, sigma)
+
+
+def _real(array: NDArray[Any]) -> Tensor:
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"holds {array.dtype}")
+    return torch.from_numpy(array).double()
