@@ -39,9 +39,11 @@ def test_the_recipe_chooses(small, ordinary):
 def test_the_first_weight_tells_the_channels(name, small):
     unet = replace(small.model, network=name)
     other = ModelRecipe(network=name, widths=(4, 8))
+    integer = ModelRecipe(network=name, block_out_channels=(4, 8))
     if NETWORKS[name].first_weight is None:
         pytest.skip("sees tokens, not images")
-    recipe = replace(small, model=unet if "unet" in name else other)
+    model = integer if name == "integer_unet" else unet if "unet" in name else other
+    recipe = replace(small, model=model)
     weights = build_model(recipe, 8, 3).state_dict()
     assert weights[NETWORKS[name].first_weight].shape[1] == 3
 

@@ -10,6 +10,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from spikediff.cli.recipes import find_recipe, shipped_recipes
 from spikediff.errors import UserError
 from spikediff.models import FSVAE, VAE, VQSVAE, SpikingUNet, SynapticCurrentUNet
+from spikediff.systems.integer import IntegerSpikingUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.build import build_noise_schedule
 from spikediff.training.networks import build_model
@@ -54,6 +55,7 @@ def size_and_channels(dataset):
 CLASSES = {
     "spiking_unet": SpikingUNet,
     "spiking_unet_1d": SpikingUNet,
+    "integer_unet": IntegerSpikingUNet,
     "synaptic_current_unet": SynapticCurrentUNet,
     "ddpm_unet": UNet2DModel,
     "vq_svae": VQSVAE,

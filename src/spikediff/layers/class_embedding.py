@@ -1,5 +1,7 @@
 """The class that an image shall be of, as a vector that joins the timestep's."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +95,7 @@ def embed_classes(embedding: ClassEmbedding | None, labels: Tensor | None) -> Te
     return classes
 
 
-def linear_by_image(linear: nn.Linear, x: Tensor) -> Tensor:
+def linear_by_image(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a linear layer so that what an image gets does not depend on who shares its batch.
 
     A matrix product of many rows is rounded otherwise than one of a few. With one timestep for all

@@ -4,9 +4,10 @@ For an input current $v$, a threshold $\theta$ and a bias $b$ of the neuron's ch
 
     count = clip(round(v / theta + b), 0, D)
 
-In training a count is one number, so a step costs one pass instead of D. At inference the count is D
-binary spikes, one graded spike, or an integer: every map between two neurons is linear, so the three
-give the same currents. The amplitude $\theta$ of a spike is part of the weights behind the neuron.
+In training a count is one number, so a step costs one pass instead of D. At inference the count is
+D binary spikes, one graded spike, or an integer: every map between two neurons is linear, so the
+three give the same currents. The amplitude $\theta$ of a spike is part of the weights behind the
+neuron.
 
 Reference: Luo et al., "Integer-valued training and spike-driven inference spiking neural network"
 (I-LIF, SpikeYOLO), ECCV 2024; Yao et al., "Scaling spike-driven transformer with efficient spike
@@ -26,9 +27,9 @@ from spikediff.neurons.kernels import integer as kernel
 
 
 class _Count(torch.autograd.Function):
-    """(v, theta, bias) -> count, with the straight-through gradient inside the clip range.
+    r"""(v, theta, bias) -> count, with the straight-through gradient inside the clip range.
 
-    With $m = 1$ where $0 \\le v / \\theta + b \\le D$, and 0 elsewhere:
+    With $m = 1$ where $0 \le v / \theta + b \le D$, and 0 elsewhere:
 
         dL/dv = m dL/dcount / theta,  dL/db = sum m dL/dcount,  dL/dtheta = -sum v dL/dv / theta
     """
@@ -82,8 +83,8 @@ class IntegerNeuron(nn.Module):
 
     Example:
         >>> neuron = IntegerNeuron(channels=1, levels=4)  # theta = 0.5
-        >>> neuron(torch.tensor([[[[-0.3, 0.3, 1.1, 5.0]]]])).flatten().tolist()
-        [0.0, 1.0, 2.0, 4.0]
+        >>> neuron(torch.tensor([[[[-0.3, 0.3, 1.1, 5.0]]]])).flatten().int().tolist()
+        [0, 1, 2, 4]
     """
 
     def __init__(self, channels: int, levels: int, per_channel: bool = True) -> None:

@@ -11,11 +11,14 @@ from spikediff.schedulers import (
     AnalyticDPMScheduler,
     SynapticCurrentDDIMScheduler,
 )
+from spikediff.systems.integer import DeployedIntegerUNet, IntegerSpikingUNet
 
 COMPONENTS: dict[str, type[Any]] = {
     part.__name__: part
     for part in (
         *(getattr(models, name) for name in models.__all__),
+        DeployedIntegerUNet,
+        IntegerSpikingUNet,
         AbsorbingStateScheduler,
         AnalyticDPMScheduler,
         SynapticCurrentDDIMScheduler,

@@ -1,5 +1,6 @@
 """From a recipe to parts: data set, noise schedule, optimizer; `networks.py` has the rest."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,7 +42,11 @@ def build_noise_schedule(recipe: DiffusionRecipe) -> Any:
 
 def build_optimizer(recipe: OptimizerRecipe, model: torch.nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer over the parameters that learn."""
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": MuonWithAdamW}
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "muon": MuonWithAdamW,
+    }
     return kinds[recipe.name](
         [p for p in model.parameters() if p.requires_grad],
         lr=recipe.lr,

@@ -25,8 +25,8 @@ class IntegerObjective:
         schedule: The scheduler that noises the images.
         weights: Those of `timestep_weights`; None is 1 for all.
         rate_penalty: The weight of T x rate, spikes per synapse and call.
-        change_penalty: The weight of the changes per synapse between two neighbouring timesteps. Where
-            it is not 0, the second half of a batch is the first at slightly later timesteps.
+        change_penalty: The weight of the changes per synapse between two neighbouring timesteps.
+            Where it is not 0, the second half of a batch is the first at slightly later timesteps.
     """
 
     schedule: Any

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon on convolution kernels, seen as matrices [C_out, C_in k k]; AdamW on the rest.
 
-    Muon's steps are scaled to the size of AdamW's (`adjust_lr_fn="match_rms_adamw"`), so one learning
-    rate serves both.
+    Muon's steps are scaled to the size of AdamW's (`adjust_lr_fn="match_rms_adamw"`), so one
+    learning rate serves both.
 
     Args:
         params: The parameters that learn.
@@ -55,7 +55,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)
         for part in self._parts:
-            part.step()
+            part.step()  # type: ignore[no-untyped-call]
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

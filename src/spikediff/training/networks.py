@@ -42,7 +42,7 @@ _SPIKING = (
 _SYNAPTIC = (*_NEURONS, "residual_alpha", "spiking_stem", "spiking_resampling", "num_classes")
 _INTEGER = (
     *("patch_size", "block_out_channels", "layers_per_block", "levels", "head_levels"),
-    *("num_classes", "activation", "per_channel"),
+    *("num_classes", "activation", "per_channel", "weight_bits"),
 )
 _ORDINARY = ("attention", "num_classes")
 _DENOISING: dict[str, MakeObjective] = {"denoising": denoising_objective}

@@ -89,6 +89,8 @@ class ModelRecipe:
     """Neurons of integer_unet: integer, or silu for its ordinary counterpart."""
     per_channel: bool = True
     """Whether every channel of integer_unet has a threshold of its own."""
+    weight_bits: int | None = None
+    """8, 6 or 4 rounds the weights of integer_unet in training, as the deployment form does."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class OptimizerRecipe:
     decay_steps: int = 0
     """Last steps of warmup_stable_decay, over which the learning rate falls linearly to 0."""
     fused: bool = False
-    """Whether one kernel updates all weights; rounding differs from the other way in the last bit."""
+    """Whether one kernel updates all weights; the last bit may differ from the other way."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm; 0 leaves them."""
     gradient_accumulation_steps: int = 1

@@ -16,7 +16,8 @@ from spikediff.training.checkpoint import load_latest
 from spikediff.training.networks import build_model, build_pipeline, choose_network
 from spikediff.training.recipe import Recipe, load_recipe
 
-_FREE = {"dropout"}  # may differ between a run and what is fine-tuned from it: it has no weights
+# May differ between a run and what is fine-tuned from it: they have no weights.
+_FREE = {"dropout", "weight_bits"}
 # Those of tokens and latents are read out with a weight for every spiking step.
 _T_HAS_NO_WEIGHTS = (SpikingUNet, SynapticCurrentUNet)
 # What a network may have more than the one that it starts from: it computes the same at first.

@@ -1,5 +1,18 @@
-"""Our own system: integer-trained, spike-driven diffusion (docs/systems/integer.md)."""
+"""Our own system: trained with integer spike counts, run with spikes."""
 
+from spikediff.systems.integer.deployment import (
+    EXECUTIONS,
+    DeployedIntegerUNet,
+    KeptSums,
+    to_integer,
+)
 from spikediff.systems.integer.network import IntegerSpikingUNet, IntegerUNetOutput
 
-__all__ = ["IntegerSpikingUNet", "IntegerUNetOutput"]
+__all__ = [
+    "EXECUTIONS",
+    "DeployedIntegerUNet",
+    "IntegerSpikingUNet",
+    "IntegerUNetOutput",
+    "KeptSums",
+    "to_integer",
+]

@@ -1,8 +1,7 @@
 """The integer spiking U-Net: every synapse sees spike counts, and training costs one pass."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +17,7 @@ from spikediff.layers.class_embedding import linear_by_image
 from spikediff.models.own_memory import with_own_memory
 from spikediff.models.sizes import check_sample, patches_of
 from spikediff.neurons import IntegerNeuron
+from spikediff.systems.integer.weights import check_weight_bits, rounded
 
 EMBEDDING_CHANNELS = 128
 _SINES = 64  # width of the sinusoidal table
@@ -25,6 +25,19 @@ _NORM_MOMENTUM = 0.02
 
 # What synapses saw in one call: counts [B, C, H, W], and how many synapses they reach per image.
 Traffic = list[tuple[Tensor, int]]
+
+
+@dataclass
+class Call:
+    """What one call hands to every part of the network.
+
+    Attributes:
+        embedding: Of timestep and class [B or 1, E].
+        traffic: What the synapses saw so far.
+    """
+
+    embedding: Tensor
+    traffic: Traffic = field(default_factory=list)
 
 
 class Activation(Protocol):
@@ -37,9 +50,6 @@ class Activation(Protocol):
         """Return the weights times the amplitude of what they see."""
 
 
-MakeActivation = Callable[[int], nn.Module]
-
-
 class SiLU(nn.Module):
     """The activation of the ordinary counterpart."""
 
@@ -50,6 +60,31 @@ class SiLU(nn.Module):
     def fold_amplitude(self, weight: Tensor) -> Tensor:
         """Return the weights: real values carry their amplitude themselves."""
         return weight
+
+
+class CountConv2d(nn.Conv2d):
+    """A convolution of counts, with the amplitude of the spikes in its weights.
+
+    With `weight_bits`, the weights are rounded as those of the deployment form are.
+    """
+
+    weight_bits: int | None = None
+
+    def forward(self, counts: Tensor, source: Activation, call: Call) -> Tensor:  # type: ignore[override]
+        """Return the current [B, C_out, H', W'] of what `source` emitted."""
+        return self.convolve(counts, *self.folded(source), call)
+
+    def folded(self, source: Activation) -> tuple[Tensor, Tensor | None]:
+        """Return weights [C_out, C, k, k] that hold the amplitude, and the bias [C_out]."""
+        return source.fold_amplitude(self.weight), self.bias
+
+    def convolve(self, counts: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:
+        """Convolve with weights that hold the amplitude, and note what the synapses saw."""
+        if self.weight_bits is not None:
+            weight = rounded(weight, self.weight_bits)
+        out = F.conv2d(counts, weight, bias, self.stride, self.padding)
+        call.traffic.append((counts, out[0, 0].numel() * weight.numel()))
+        return out
 
 
 class Synapse(nn.Module):
@@ -73,62 +108,92 @@ class Synapse(nn.Module):
     ) -> None:
         super().__init__()
         padding = kernel_size // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.conv = CountConv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, momentum=_NORM_MOMENTUM)
         nn.init.constant_(self.norm.weight, gain)
 
-    def forward(self, counts: Tensor, source: Activation, traffic: Traffic) -> Tensor:
+    def forward(self, counts: Tensor, source: Activation, call: Call) -> Tensor:
         """Return the current [B, C_out, H', W'] of what `source` emitted."""
-        current: Tensor = self.norm(convolve(self.conv, counts, source, traffic))
+        if (
+            self.conv.weight_bits is not None
+        ):  # rounded after folding, so the statistics stand still
+            return self.conv.convolve(counts, *self.folded(source), call)
+        current: Tensor = self.norm(self.conv(counts, source, call))
         return current
 
+    def folded(self, source: Activation) -> tuple[Tensor, Tensor]:
+        """Return weights [C_out, C, k, k] and bias [C_out] that hold the norm and the amplitude."""
+        norm: Any = self.norm
+        scale: Tensor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        weight = self.conv.folded(source)[0] * scale[:, None, None, None]
+        return weight, norm.bias - norm.running_mean * scale
 
-def convolve(conv: nn.Conv2d, counts: Tensor, source: Activation, traffic: Traffic) -> Tensor:
-    """Return the currents of counts through a convolution that holds their amplitude.
 
-    Args:
-        conv: The convolution.
-        counts: What `source` emitted [B, C, H, W].
-        source: The neurons, whose amplitude joins the weights.
-        traffic: Where the counts and the number of their synapses are noted.
-    """
-    weight = source.fold_amplitude(conv.weight)
-    out = F.conv2d(counts, weight, conv.bias, conv.stride, conv.padding)
-    traffic.append((counts, out[0, 0].numel() * weight.numel()))
-    return out
+class StepBias(nn.Linear):
+    """The bias that timestep and class add to a block's first current."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(EMBEDDING_CHANNELS, channels)
+
+    def forward(self, call: Call) -> Tensor:  # type: ignore[override]
+        """Return the bias [B or 1, C, 1, 1]."""
+        return linear_by_image(super().forward, call.embedding)[:, :, None, None]
+
+
+class Parts(Protocol):
+    """Makes the layers of a network: of floating point for training, of integers to deploy."""
+
+    def neuron(self, channels: int, last: bool = False) -> nn.Module:
+        """Return neurons: current [B, C, H, W] -> counts; `last` before the last convolution."""
+
+    def synapse(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        gain: float = 1.0,
+    ) -> nn.Module:
+        """Return a synapse: (counts, neurons that emitted them, call) -> current."""
+
+    def bias(self, channels: int) -> nn.Module:
+        """Return the bias of timestep and class: call -> [B or 1, C, 1, 1]."""
+
+    def head(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Return the last synapse, which is called as all are."""
 
 
 class Block(nn.Module):
     """A residual block: currents are added, spikes are convolved.
 
-    `h + conv2(fire2(conv1(fire1(h)) + time))`; where the widths differ, a 1x1 synapse from the first
-    spikes takes the place of h.
+    `h + synapse2(neuron2(synapse1(neuron1(h)) + bias(t, class)))`; where the widths differ, a 1x1
+    synapse from the first spikes takes the place of h.
 
     Args:
         in_channels: Channels of the current that enters.
         out_channels: Channels of the current that leaves.
-        activation: Makes the neurons of so many channels.
+        parts: Makes the layers.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, activation: MakeActivation) -> None:
+    def __init__(self, in_channels: int, out_channels: int, parts: Parts) -> None:
         super().__init__()
-        self.neuron1 = activation(in_channels)
-        self.synapse1 = Synapse(in_channels, out_channels)
-        self.time = nn.Linear(EMBEDDING_CHANNELS, out_channels)
-        self.neuron2 = activation(out_channels)
-        self.synapse2 = Synapse(out_channels, out_channels, gain=0.1)
+        self.neuron1 = parts.neuron(in_channels)
+        self.synapse1 = parts.synapse(in_channels, out_channels)
+        self.time = parts.bias(out_channels)
+        self.neuron2 = parts.neuron(out_channels)
+        self.synapse2 = parts.synapse(out_channels, out_channels, gain=0.1)
         same = in_channels == out_channels
-        self.shortcut = None if same else Synapse(in_channels, out_channels, kernel_size=1)
+        self.shortcut = None if same else parts.synapse(in_channels, out_channels, kernel_size=1)
 
-    def forward(self, h: Tensor, embedding: Tensor, traffic: Traffic) -> Tensor:
+    def forward(self, h: Tensor, call: Any) -> Tensor:
         """Return the current [B, C_out, H, W]."""
         spikes = self.neuron1(h)
-        bias = linear_by_image(self.time, embedding)[:, :, None, None]
-        current = self.synapse1(spikes, self.neuron1, traffic) + bias
-        current = self.synapse2(self.neuron2(current), self.neuron2, traffic)
-        if self.shortcut is None:
-            return current + h
-        return current + self.shortcut(spikes, self.neuron1, traffic)
+        current = self.synapse1(spikes, self.neuron1, call) + self.time(call)
+        current = self.synapse2(self.neuron2(current), self.neuron2, call)
+        if self.shortcut is not None:
+            h = self.shortcut(spikes, self.neuron1, call)
+        out: Tensor = current + h
+        return out
 
 
 class Resample(nn.Module):
@@ -136,22 +201,22 @@ class Resample(nn.Module):
 
     Args:
         channels: Channels in and out.
-        activation: Makes the neurons.
-        double: Whether to double the size instead of halving it.
+        parts: Makes the layers.
+        doubles: Whether to double the size instead of halving it.
     """
 
-    def __init__(self, channels: int, activation: MakeActivation, double: bool) -> None:
+    def __init__(self, channels: int, parts: Parts, doubles: bool) -> None:
         super().__init__()
-        self.neuron = activation(channels)
-        self.synapse = Synapse(channels, channels, stride=1 if double else 2)
-        self.double = double
+        self.neuron = parts.neuron(channels)
+        self.synapse = parts.synapse(channels, channels, stride=1 if doubles else 2)
+        self.doubles = doubles
 
-    def forward(self, h: Tensor, _embedding: Tensor, traffic: Traffic) -> Tensor:
+    def forward(self, h: Tensor, call: Any) -> Tensor:
         """Return the current at the new size."""
         spikes = self.neuron(h)
-        if self.double:
+        if self.doubles:
             spikes = F.interpolate(spikes, scale_factor=2.0, mode="nearest")
-        out: Tensor = self.synapse(spikes, self.neuron, traffic)
+        out: Tensor = self.synapse(spikes, self.neuron, call)
         return out
 
 
@@ -189,6 +254,8 @@ class IntegerSpikingUNet(ModelMixin, ConfigMixin):
         num_classes: K classes that an image may be asked to be of; 0 for none.
         activation: "integer", or "silu" for the ordinary counterpart.
         per_channel: Whether each channel has its own threshold, or each layer.
+        weight_bits: Rounds the synapses' weights as `to_integer(weight_bits)` does, with the norms'
+            statistics frozen, to fine-tune a trained network for few bits; None rounds nothing.
         num_train_timesteps: Rows of the timestep table.
 
     Raises:
@@ -213,22 +280,22 @@ class IntegerSpikingUNet(ModelMixin, ConfigMixin):
         num_classes: int = 0,
         activation: str = "integer",
         per_channel: bool = True,
+        weight_bits: int | None = None,
         num_train_timesteps: int = 1000,
     ) -> None:
         super().__init__()
-        _check(sample_size, patch_size, block_out_channels, layers_per_block)
-        make, make_last = _activations(activation, levels, head_levels, per_channel)
-        widths = tuple(block_out_channels)
+        check_skeleton(sample_size, patch_size, block_out_channels, layers_per_block)
+        parts = _FloatParts(activation, levels, head_levels, per_channel)
         pixels = in_channels * patch_size**2  # of a patch
         self.time_embedding = TimestepEmbedding(_SINES, EMBEDDING_CHANNELS, num_train_timesteps)
         self.class_embedding = class_embedding(num_classes, EMBEDDING_CHANNELS)
-        self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
-        self.down_blocks, skips = _way_down(widths, layers_per_block, make)
-        self.middle_block = Block(widths[-1], widths[-1], make)
-        self.up_blocks = _way_up(widths, layers_per_block, skips, make)
-        self.last_neuron = make_last(widths[0])
-        self.head = nn.Conv2d(widths[0], pixels, 3, padding=1)
+        self.stem = nn.Conv2d(pixels, block_out_channels[0], 3, padding=1)
+        add_skeleton(self, block_out_channels, layers_per_block, pixels, parts)
         nn.init.normal_(self.head.weight, std=0.01)
+        if weight_bits is not None:
+            check_weight_bits(weight_bits)
+            for conv in (m for m in self.modules() if isinstance(m, CountConv2d)):
+                conv.weight_bits = weight_bits
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -255,27 +322,21 @@ class IntegerSpikingUNet(ModelMixin, ConfigMixin):
         Raises:
             UserError: The channels or the size do not fit the network, or it has no such class.
         """
-        config = self.config
-        levels = len(config.block_out_channels)
-        check_sample("IntegerSpikingUNet", sample, config.in_channels, levels, config.patch_size)
-        embedding = self.embed(torch.as_tensor(timestep, device=sample.device), class_labels)
-        traffic: Traffic = []
-        h = self.stem(F.pixel_unshuffle(sample, config.patch_size))
-        skips = [h]
-        for block in self.down_blocks:
-            h = block(h, embedding, traffic)
-            skips.append(h)
-        h = self.middle_block(h, embedding, traffic)
-        for block in self.up_blocks:
-            if isinstance(block, Block):
-                h = torch.cat([h, skips.pop()], dim=1)
-            h = block(h, embedding, traffic)
-        estimate = convolve(self.head, self.last_neuron(h), self.last_neuron, traffic)
-        estimate = F.pixel_shuffle(estimate, config.patch_size)
+        check_sample(
+            "IntegerSpikingUNet",
+            sample,
+            self.config.in_channels,
+            len(self.config.block_out_channels),
+            self.config.patch_size,
+        )
+        call = Call(self.embed(torch.as_tensor(timestep, device=sample.device), class_labels))
+        current = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))
+        estimate = F.pixel_shuffle(through_skeleton(self, current, call), self.config.patch_size)
         if not return_dict:
             return (estimate,)
-        rate = spikes_per_synapse(traffic) if self.training else None
-        return IntegerUNetOutput(estimate, rate, changes_per_synapse(traffic) if paired else None)
+        rate = spikes_per_synapse(call.traffic) if self.training else None
+        change = changes_per_synapse(call.traffic) if paired else None
+        return IntegerUNetOutput(estimate, rate, change)
 
     def embed(self, timestep: Tensor, class_labels: Tensor | None) -> Tensor:
         """Return what the biases of all blocks are made of [B or 1, E].
@@ -304,51 +365,96 @@ def changes_per_synapse(traffic: Traffic) -> Tensor:
     return spikes_per_synapse([((b - a).abs(), reached) for (a, b), reached in halves])
 
 
-def _activations(
-    name: str, levels: int, head_levels: int, per_channel: bool
-) -> tuple[MakeActivation, MakeActivation]:
-    """Return what makes the neurons, and those before the last convolution."""
-    if name == "silu":
-        return (lambda _channels: SiLU()), (lambda _channels: SiLU())
-    if name != "integer":
-        hint = suggestion(name, ("integer", "silu"))
-        raise UserError(f"IntegerSpikingUNet: activation {name!r} is unknown; {hint}")
-    return (
-        partial(IntegerNeuron, levels=levels, per_channel=per_channel),
-        partial(IntegerNeuron, levels=head_levels, per_channel=per_channel),
-    )
+class _FloatParts:
+    """Layers of floating point: integer neurons, or the activation of the ordinary counterpart."""
+
+    synapse = Synapse
+    bias = StepBias
+
+    def __init__(self, activation: str, levels: int, head_levels: int, per_channel: bool) -> None:
+        if activation not in ("integer", "silu"):
+            hint = suggestion(activation, ("integer", "silu"))
+            raise UserError(f"IntegerSpikingUNet: activation {activation!r} is unknown; {hint}")
+        self.spiking = activation == "integer"
+        self.levels, self.head_levels, self.per_channel = levels, head_levels, per_channel
+
+    def neuron(self, channels: int, last: bool = False) -> nn.Module:
+        """Return neurons, of more levels before the last convolution."""
+        if not self.spiking:
+            return SiLU()
+        return IntegerNeuron(channels, self.head_levels if last else self.levels, self.per_channel)
+
+    def head(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Return the last synapse, which no norm follows."""
+        return CountConv2d(in_channels, out_channels, 3, padding=1)
+
+
+def add_skeleton(
+    model: nn.Module, widths: Sequence[int], layers_per_block: int, pixels: int, parts: Parts
+) -> None:
+    """Give a model everything behind the stem: `down_blocks` to `head`, of whatever parts.
+
+    Args:
+        model: The model.
+        widths: Channels of every level; each level but the last halves the image.
+        layers_per_block: Residual blocks per level (one more on the way up).
+        pixels: Channels of the answer, patch by patch.
+        parts: Makes the layers.
+    """
+    model.down_blocks, skips = _way_down(widths, layers_per_block, parts)
+    model.middle_block = Block(widths[-1], widths[-1], parts)
+    model.up_blocks = _way_up(widths, layers_per_block, skips, parts)
+    model.last_neuron = parts.neuron(widths[0], last=True)
+    model.head = parts.head(widths[0], pixels)
+
+
+def through_skeleton(model: Any, h: Tensor, call: Any) -> Tensor:
+    """Return a model's answer to the current of its stem [B, C, H, W], patch by patch."""
+    skips = [h]
+    for block in model.down_blocks:
+        h = block(h, call)
+        skips.append(h)
+    h = model.middle_block(h, call)
+    for block in model.up_blocks:
+        if isinstance(block, Block):
+            h = torch.cat([h, skips.pop()], dim=1)
+        h = block(h, call)
+    answer: Tensor = model.head(model.last_neuron(h), model.last_neuron, call)
+    return answer
 
 
 def _way_down(
-    widths: Sequence[int], layers_per_block: int, make: MakeActivation
+    widths: Sequence[int], layers_per_block: int, parts: Parts
 ) -> tuple[nn.ModuleList, list[int]]:
     """Return the contracting half, and the channels of every skip that it leaves, stem's first."""
     blocks, skips, width = nn.ModuleList(), [widths[0]], widths[0]
     for level, out_width in enumerate(widths):
         for _ in range(layers_per_block):
-            blocks.append(Block(width, out_width, make))
+            blocks.append(Block(width, out_width, parts))
             skips.append(width := out_width)
         if level < len(widths) - 1:
-            blocks.append(Resample(width, make, double=False))
+            blocks.append(Resample(width, parts, doubles=False))
             skips.append(width)
     return blocks, skips
 
 
 def _way_up(
-    widths: Sequence[int], layers_per_block: int, skips: list[int], make: MakeActivation
+    widths: Sequence[int], layers_per_block: int, skips: list[int], parts: Parts
 ) -> nn.ModuleList:
     """Return the expanding half; every block takes the last skip that is left beside its input."""
     blocks, width = nn.ModuleList(), widths[-1]
     for level, out_width in reversed(list(enumerate(widths))):
         for _ in range(layers_per_block + 1):
-            blocks.append(Block(width + skips.pop(), out_width, make))
+            blocks.append(Block(width + skips.pop(), out_width, parts))
             width = out_width
         if level > 0:
-            blocks.append(Resample(width, make, double=True))
+            blocks.append(Resample(width, parts, doubles=True))
     return blocks
 
 
-def _check(sample_size: int, patch_size: int, widths: Sequence[int], layers_per_block: int) -> None:
+def check_skeleton(
+    sample_size: int, patch_size: int, widths: Sequence[int], layers_per_block: int
+) -> None:
     """Refuse sizes of which no U-Net can be made."""
     patches = patches_of("IntegerSpikingUNet", sample_size, patch_size)
     if not widths or min(widths) < 1 or layers_per_block < 1:

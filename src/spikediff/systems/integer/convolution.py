@@ -1,0 +1,128 @@
+"""Convolutions of integers, exact in any order of summation: the operators of the deployment form.
+
+Weights are int8 (of the stem int16), counts uint8, the fixed-point image int16, sums int32. The
+operators are defined in plain torch; C kernels give the same bits. As operators they show the
+energy meter what a convolution was given, whichever kernel computes it:
+
+    counts       sum = conv(count)
+    events       the same sum, built by adding the weights of what fired
+    changes      sum += conv(count - count before)
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Integers up to here are exact in float32, and so is every sum of them that stays below it.
+EXACT_IN_FLOAT32 = 2**24
+
+
+@torch.library.custom_op("spikediff::count_conv2d", mutates_args=())
+def count_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Return the sums of spike counts times weights.
+
+    Args:
+        counts: Counts [B, C, H, W], uint8.
+        weight: Weights [C_out, C, k, k], int8.
+        stride: 1 or 2.
+        padding: Silent pixels around the image.
+
+    Returns:
+        Sums [B, C_out, H', W'], int32.
+    """
+    return _convolve(counts, weight, stride, padding)
+
+
+@torch.library.custom_op("spikediff::fixed_point_conv2d", mutates_args=())
+def fixed_point_conv2d(image: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Return the sums of an image [B, C, H, W], int16, times weights; see `count_conv2d`."""
+    return _convolve(image, weight, stride, padding)
+
+
+@torch.library.custom_op("spikediff::event_conv2d", mutates_args=())
+def event_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Return the sums of `count_conv2d`, built by adding the weights of what fired."""
+    sums = _silence(counts, weight, stride, padding)
+    return _add_events(sums, counts.to(torch.int32), weight, stride, padding)
+
+
+@torch.library.custom_op("spikediff::change_conv2d", mutates_args=())
+def change_conv2d(
+    counts: Tensor, before: Tensor, sums: Tensor, weight: Tensor, stride: int, padding: int
+) -> Tensor:
+    """Return the sums of `count_conv2d` from those of earlier counts: only what changed is added.
+
+    Args:
+        counts: Counts [B, C, H, W], uint8.
+        before: The earlier counts, of the same shape.
+        sums: Their sums [B, C_out, H', W'], int32.
+        weight: Weights [C_out, C, k, k], int8.
+        stride: 1 or 2.
+        padding: Silent pixels around the image.
+    """
+    changes = counts.to(torch.int32) - before.to(torch.int32)
+    return _add_events(sums.clone(), changes, weight, stride, padding)
+
+
+@torch.library.custom_op("spikediff::to_fixed_point", mutates_args=())
+def to_fixed_point(image: Tensor, fraction_bits: int) -> Tensor:
+    """Return an image as multiples of 2^-fraction_bits, int16, clipped to their range."""
+    scaled = image.double() * 2.0**fraction_bits
+    return scaled.round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+
+
+@torch.library.custom_op("spikediff::from_fixed_point", mutates_args=())
+def from_fixed_point(x: Tensor, fraction_bits: int) -> Tensor:
+    """Return multiples of 2^-fraction_bits as float32."""
+    return (x.double() * 2.0**-fraction_bits).float()
+
+
+def _fake_sums(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    height, width = (_places(n, weight.shape[-1], stride, padding) for n in x.shape[2:])
+    return x.new_empty((len(x), len(weight), height, width), dtype=torch.int32)
+
+
+count_conv2d.register_fake(_fake_sums)
+fixed_point_conv2d.register_fake(_fake_sums)
+event_conv2d.register_fake(_fake_sums)
+change_conv2d.register_fake(lambda _counts, _before, sums, *_: torch.empty_like(sums))
+to_fixed_point.register_fake(lambda image, _: torch.empty_like(image, dtype=torch.int16))
+from_fixed_point.register_fake(lambda x, _: torch.empty_like(x, dtype=torch.float32))
+
+
+def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Convolve in floating point wide enough that no sum is ever rounded."""
+    largest = torch.iinfo(x.dtype).max * int(weight.abs().sum((1, 2, 3), dtype=torch.int64).max())
+    exact = torch.float32 if largest < EXACT_IN_FLOAT32 else torch.float64
+    if x.dtype == torch.uint8 and x.device.type == "cpu":
+        most = int(x.max()) if x.numel() else 0
+        exact = torch.float32 if largest // 255 * most < EXACT_IN_FLOAT32 else torch.float64
+    return F.conv2d(x.to(exact), weight.to(exact), None, stride, padding).to(torch.int32)
+
+
+def _silence(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    return torch.zeros_like(_fake_sums(x, weight, stride, padding))
+
+
+def _add_events(sums: Tensor, events: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Add the weights of events [B, C, H, W], int32 of either sign, to sums; return the sums."""
+    image, channel, row, column = events.nonzero(as_tuple=True)  # each [N]
+    amounts = events[image, channel, row, column]
+    flat = sums.permute(0, 2, 3, 1).contiguous()  # [B, H', W', C_out]
+    targets = flat.view(-1, flat.shape[-1])
+    for dy in range(weight.shape[2]):
+        for dx in range(weight.shape[3]):
+            y, x = row + padding - dy, column + padding - dx  # stride times the target's place
+            reaches = (
+                (y >= 0) & (x >= 0) & (y % stride == 0) & (x % stride == 0)
+                & (y // stride < flat.shape[1]) & (x // stride < flat.shape[2])
+            )  # fmt: skip
+            place = (image * flat.shape[1] + y // stride) * flat.shape[2] + x // stride
+            rows = weight[:, :, dy, dx].t()[channel[reaches]].to(torch.int32)  # [N', C_out]
+            targets.index_add_(0, place[reaches], rows * amounts[reaches, None])
+    return flat.permute(0, 3, 1, 2)
+
+
+def _places(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Return how many places a kernel has along an axis."""
+    return (size + 2 * padding - kernel) // stride + 1

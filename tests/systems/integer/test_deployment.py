@@ -1,0 +1,274 @@
+"""The deployment form: the same bits however it runs, and the float network's answer, rounded."""
+
+import hashlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikediff.errors import UserError
+from spikediff.neurons import IntegerNeuron
+from spikediff.systems.integer import (
+    EXECUTIONS,
+    IntegerSpikingUNet,
+    to_integer,
+)
+from spikediff.systems.integer.deployment import FixedPointNeuron, IntegerSynapse, largest_currents
+from spikediff.systems.integer.weights import FRACTION_BITS, rounded, to_whole
+
+SMALL = {"sample_size": 8, "in_channels": 1, "block_out_channels": (6, 10), "num_classes": 3}
+
+
+def network(seed=0, **options):
+    """A network whose norms and thresholds are not those of birth."""
+    torch.manual_seed(seed)
+    unet = IntegerSpikingUNet(**(SMALL | options)).train()
+    torch.nn.init.normal_(unet.head.weight, std=0.1)
+    for part in unet.modules():
+        if isinstance(part, IntegerNeuron):
+            torch.nn.init.normal_(part.log_theta, -1.0, 0.3)
+            torch.nn.init.normal_(part.bias, 0.0, 0.3)
+    with torch.no_grad():
+        for _ in range(3):
+            unet(*inputs(unet, 16))
+    return unet.eval()
+
+
+def inputs(unet, images, seed=1):
+    """x_t, timesteps and classes."""
+    g = torch.Generator().manual_seed(seed)
+    config = unet.config
+    size = (images, config.in_channels, config.sample_size, config.sample_size)
+    return (
+        torch.randn(size, generator=g),
+        torch.randint(0, config.num_train_timesteps, (images,), generator=g),
+        torch.randint(0, config.num_classes + 1, (images,), generator=g),
+    )
+
+
+networks = st.builds(
+    network,
+    seed=st.integers(0, 1000),
+    levels=st.integers(1, 8),
+    head_levels=st.sampled_from([1, 15, 127]),
+    in_channels=st.sampled_from([1, 3]),
+    patch_size=st.sampled_from([1, 2]),
+    layers_per_block=st.sampled_from([1, 2]),
+    block_out_channels=st.sampled_from([(5,), (6, 10), (4, 4, 7)]),
+    per_channel=st.booleans(),
+)
+
+
+@given(unet=networks, bits=st.sampled_from([8, 6, 4]), calls=st.integers(2, 4))
+@settings(max_examples=15, deadline=None)
+def test_every_execution_gives_the_same_bits(unet, bits, calls):
+    form = to_integer(unet, bits)
+    x, t, labels = inputs(unet, 3)
+    delta, state = form.with_execution("delta"), None
+    for call in range(calls):  # a generation: images and timesteps move a little
+        x, t = x + 0.1 * torch.randn_like(x), (t - call).clamp(min=0)
+        by_counts = form(x, t, labels).sample
+        for name in ("spikes", "events"):
+            assert torch.equal(form.with_execution(name)(x, t, labels).sample, by_counts)
+        out = delta(x, t, labels, state=state)
+        assert torch.equal(out.sample, by_counts)
+        state = out.state
+    assert by_counts.std() > 0
+
+
+@given(unet=networks, execution=st.sampled_from(list(EXECUTIONS)))
+@settings(max_examples=8, deadline=None)
+def test_an_image_does_not_depend_on_its_batch(unet, execution):
+    form = to_integer(unet).with_execution(execution)
+    x, t, labels = inputs(unet, 64)
+    whole = form(x, t, labels).sample
+    for images in (1, 5):
+        few = slice(7, 7 + images)
+        assert torch.equal(form(x[few], t[few], labels[few]).sample, whole[few])
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_threads_change_no_bit(execution):
+    form = to_integer(network(block_out_channels=(32, 48))).with_execution(execution)
+    given_to = inputs(form, 16)
+    one = form(*given_to).sample
+    try:
+        torch.set_num_threads(2)
+        assert torch.equal(form(*given_to).sample, one)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_saved_form_gives_the_same_bits_in_another_process(tmp_path):
+    form = to_integer(network(), weight_bits=4)
+    form.with_execution("events").save_pretrained(tmp_path)
+    program = (
+        "import hashlib, torch; from spikediff.systems.integer import DeployedIntegerUNet as D;"
+        f"torch.set_num_threads(2); form = D.from_pretrained({str(tmp_path)!r});"
+        "x = torch.linspace(-1, 1, 64).view(1, 1, 8, 8);"
+        "print(form.config.execution, hashlib.sha256(form(x, 7).sample.numpy()).hexdigest())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    here = form(torch.linspace(-1, 1, 64).view(1, 1, 8, 8), 7).sample.numpy()
+    assert told.stdout.split() == ["events", hashlib.sha256(here).hexdigest()]
+
+
+def test_two_weights_of_four_bits_share_a_byte():
+    unet = network()
+    four, eight = (
+        sum(p.weight.nbytes for p in to_integer(unet, b).modules() if isinstance(p, IntegerSynapse))
+        for b in (4, 8)
+    )
+    assert eight / 2 <= four <= eight / 2 + 20
+
+
+@pytest.mark.parametrize("bits", [8, 6, 4])
+def test_the_form_answers_as_the_rounded_network_does(bits):
+    """Fine-tuning with `weight_bits` sees the form's weights; the stem is what is left."""
+    unet = network()
+    fine_tuned = IntegerSpikingUNet(**SMALL, weight_bits=bits).eval()
+    fine_tuned.load_state_dict(unet.state_dict())
+    given_to = inputs(unet, 32)
+    with torch.no_grad():
+        target = fine_tuned(*given_to).sample
+    error = (to_integer(fine_tuned, bits)(*given_to).sample - target).square().mean()
+    assert error < 0.02 * target.square().mean()
+
+
+@given(
+    theta=st.floats(0.05, 2.0),
+    bias=st.floats(-1.0, 1.0),
+    levels=st.integers(1, 20),
+    current=st.lists(st.integers(-(2**18), 2**22), min_size=1, max_size=50),
+)
+def test_whole_thresholds_count_as_the_neuron_does(theta, bias, levels, current):
+    neuron = IntegerNeuron(1, levels).double()
+    neuron.log_theta.data.fill_(theta).log_()
+    neuron.bias.data.fill_(bias)
+    whole = FixedPointNeuron(1, levels)
+    with torch.no_grad():
+        whole.copy_from(neuron)
+    v = torch.tensor(current, dtype=torch.int32).view(1, 1, 1, -1)
+    exact = v.double() * 2.0**-FRACTION_BITS
+    level = exact / neuron.theta + neuron.bias
+    untied = ((level - level.floor()) - 0.5).abs() > 1e-9  # halves go up here, to even there
+    assert torch.equal(whole(v)[untied], neuron(exact).to(torch.uint8)[untied])
+
+
+@given(seed=st.integers(0, 10_000), bits=st.sampled_from([8, 6, 4]), size=st.floats(-6, 1))
+@settings(deadline=None)
+def test_rounded_weights_are_whole_and_near(seed, bits, size):
+    g = torch.Generator().manual_seed(seed)
+    weight = torch.randn(5, 3, 3, 3, generator=g) * 10**size
+    whole, exponents = to_whole(weight, bits)
+    largest = 2 ** (bits - 1) - 1
+    unit = 2.0**-exponents
+    assert torch.equal(whole, whole.round())
+    assert whole.abs().max() <= largest
+    assert torch.equal(rounded(weight, bits), weight + (whole * unit.view(-1, 1, 1, 1) - weight))
+    error = (whole * unit.view(-1, 1, 1, 1) - weight).flatten(1)
+    unclipped = 2.0 ** (weight.flatten(1).abs().amax(1) / largest).log2().ceil().clamp(min=-16)
+    nearest = (weight.flatten(1) / unclipped[:, None]).round() * unclipped[:, None]
+    assert (error.square().sum(1) <= (nearest - weight.flatten(1)).square().sum(1) * 1.0001).all()
+
+
+def test_rounding_lets_the_gradient_pass():
+    weight = torch.randn(2, 3, 3, 3, requires_grad=True)
+    rounded(weight, 4).sum().backward()
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+
+
+def test_a_view_shares_the_weights_and_not_the_name():
+    form = to_integer(network())
+    view = form.with_execution("delta")
+    assert view.config.execution == "delta"
+    assert form.config.execution == "counts"
+    pairs = zip(form.parameters(), view.parameters(), strict=True)
+    assert all(a is b for a, b in pairs)
+
+
+def _overflowing():
+    unet = network()
+    unet.head.weight.data *= 1e6
+    return unet
+
+
+def _with_group_norm():
+    unet = network()
+    unet.middle_block.synapse1.norm = torch.nn.GroupNorm(2, 10)
+    return unet
+
+
+def _with_attention():
+    unet = network()
+    unet.middle_block = torch.nn.MultiheadAttention(10, 2)
+    return unet
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda: to_integer(network(), weight_bits=5), "weight_bits=5: choose from 8, 6 and 4"),
+        (lambda: network(levels=0), "levels = 0 must be at least 1"),
+        (lambda: network(weight_bits=3), "weight_bits=3"),
+        (lambda: to_integer(network(levels=200)), "levels=200"),
+        (lambda: to_integer(network(activation="silu")), "'silu' emits no counts"),
+        (lambda: to_integer(_overflowing()), "head might reach a current of"),
+        (lambda: to_integer(_with_group_norm()), "middle_block.synapse1.norm is a GroupNorm"),
+        (lambda: to_integer(_with_attention()), "middle_block is a MultiheadAttention"),
+        (lambda: to_integer(network()).train(), "cannot be trained"),
+        (lambda: to_integer(network()).with_execution("spike"), "did you mean 'spikes'"),
+        (lambda: to_integer(network())(torch.zeros(1, 1, 8, 8), 0.5), "timestep 0.5"),
+        (lambda: to_integer(network())(torch.zeros(1, 1, 8, 8), 1000), "timestep 1000"),
+        (lambda: to_integer(network())(torch.full((1, 1, 8, 8), torch.nan), 0), "not finite"),
+        (
+            lambda: to_integer(network())(torch.zeros(1, 1, 8, 8), 0, torch.tensor([4])),
+            "class label 4",
+        ),
+        (
+            lambda: to_integer(network(num_classes=0))(
+                torch.zeros(1, 1, 8, 8), 0, torch.tensor([0])
+            ),
+            "without classes",
+        ),
+        (lambda: to_integer(network())(torch.zeros(1, 2, 8, 8), 0), "expects images"),
+    ],
+)
+def test_mistakes_are_told(wrong, told):
+    with pytest.raises(UserError, match=told) as error:
+        wrong()
+    assert "\n" not in str(error.value)
+
+
+def test_a_state_goes_with_its_images_and_its_execution():
+    form = to_integer(network())
+    x, t, labels = inputs(form, 2)
+    state = form.with_execution("delta")(x, t, labels).state
+    with pytest.raises(UserError, match="only 'delta' goes on"):
+        form(x, t, labels, state=state)
+    with pytest.raises(UserError, match="of 2 images, given with 1"):
+        form.with_execution("delta")(x[:1], t[:1], labels[:1], state=state)
+
+
+def test_the_largest_current_bounds_every_image():
+    form = to_integer(network())
+    seen = {}
+    for name, part in form.named_modules():
+        if isinstance(part, FixedPointNeuron):
+            part.register_forward_pre_hook(
+                lambda _part, given, name=name: seen.update({name: int(given[0].abs().max())})
+            )
+    form(100 * inputs(form, 8)[0].sign(), 0)
+    bounds = largest_currents(to_integer(network()))
+    assert seen.keys() <= bounds.keys()
+    assert all(current <= bounds[name] for name, current in seen.items())
+
+
+def test_the_ordinary_counterpart_has_no_neurons():
+    counterpart = network().ann_counterpart()
+    assert not any(isinstance(part, IntegerNeuron) for part in counterpart.modules())
