@@ -28,6 +28,7 @@ COMMANDS = {
     "inspect": "show the spikes: rasters, membranes, firing rates, dead and saturated neurons",
     "guide": "search a scale of the thresholds that improves the images, on held-out data",
     "convert": "turn an ordinary denoiser into a spiking one, and say where it loses",
+    "deploy": "write an integer network in whole numbers: 8-, 6- or 4-bit weights, exact sums",
     "import": "turn a checkpoint of the papers' authors into a pipeline",
     "push": "put a model on the Hugging Face Hub, with a card made from its run",
     "export": "hand a denoiser on as NIR graphs, ONNX or torch.export",

@@ -32,6 +32,14 @@ EventDrivenWeights = Annotated[
     ),
 ]
 
+Execution = Annotated[
+    Literal["counts", "spikes", "events", "delta"] | None,
+    tyro.conf.arg(
+        help="How the deployment form of an integer network runs; all give the same bits. Its own "
+        "way where it is not given."
+    ),
+]
+
 
 def parse(
     options: type[Options], arguments: list[str], usage: str, default: Options | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import EventDriven, EventDrivenWeights, parse, write_json
+from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse, write_json
 from spikediff.cli.run_data import cache_folder, find_dataset
 from spikediff.errors import UserError
 
@@ -53,6 +53,7 @@ class EvaluateOptions:
     """Where to compute."""
     event_driven: EventDriven = False
     event_driven_weights: EventDrivenWeights = "float32"
+    execution: Execution = None
     cache_dir: Path | None = None
     """Keeps features of real images; $SPIKEDIFF_CACHE or ~/.cache/spikediff."""
     work_dir: Path | None = None
@@ -126,6 +127,8 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
             raise UserError("--threshold guides a model, but the images are there already")
         if options.event_driven:
             raise UserError("--event-driven runs a model, but the images are there already")
+        if options.execution is not None:
+            raise UserError("--execution runs a model, but the images are there already")
         if options.guidance_scale is not None:
             raise UserError("--guidance-scale guides a model, but the images are there already")
         return source
@@ -139,6 +142,7 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
         options.scheduler,
         event_driven=options.event_driven,
         weights=options.event_driven_weights,
+        execution=options.execution,
     )
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)

@@ -12,6 +12,7 @@ def load_pipeline(
     device: str = "cpu",
     event_driven: bool = False,
     weights: Literal["float32", "int16", "int8"] = "float32",
+    execution: str | None = None,
 ) -> Any:
     """Load a pipeline, of the class that its network is sampled with.
 
@@ -22,6 +23,7 @@ def load_pipeline(
         device: "cpu", "cuda", or "auto" for the better of the two that is there.
         event_driven: Whether to compile the networks for inference; "auto" is the CPU then.
         weights: Of the event-driven form.
+        execution: Of an integer network's deployment form; None keeps its own.
 
     Raises:
         UserError: There is no model, or its files are damaged; no such scheduler or device; an
@@ -37,6 +39,8 @@ def load_pipeline(
 
         measured = _calibration(source) if scheduler == "analytic-dpm" else {}
         pipe.scheduler = make_scheduler(scheduler, {**pipe.scheduler.config, **measured})
+    if execution is not None:
+        pipe.unet = _with_execution(denoiser_of(pipe, source), execution, source)
     if not event_driven:
         return pipe.to(_choose_device(device))
     return pipe.to("cpu").compile_for_inference(weights)
@@ -66,6 +70,17 @@ def denoiser_of(pipe: Any, source: Path) -> Any:
     """
     _check_denoiser(pipe, source)
     return pipe.unet
+
+
+def _with_execution(unet: Any, execution: str, source: Path) -> Any:
+    from spikediff.systems.integer import DeployedIntegerUNet
+
+    if not isinstance(unet, DeployedIntegerUNet):
+        raise UserError(
+            f"--execution {execution}: {source} holds a {type(unet).__name__}; only the deployment "
+            "form of an integer network has executions (spikediff deploy makes it)"
+        )
+    return unet.with_execution(execution)
 
 
 def networks_of(pipe: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import EventDriven, EventDrivenWeights, parse, write_json
+from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse, write_json
 from spikediff.errors import UserError
 
 _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at most so many
@@ -56,6 +56,7 @@ class SampleOptions:
     """Where to compute."""
     event_driven: EventDriven = False
     event_driven_weights: EventDrivenWeights = "float32"
+    execution: Execution = None
     json: Path | None = None
     """Also write what was done, for a program to read."""
 
@@ -77,6 +78,7 @@ def run(arguments: list[str]) -> int:
         options.device,
         options.event_driven,
         options.event_driven_weights,
+        options.execution,
     )
     with guided(pipe, options.threshold):
         signals = getattr(pipe, "makes_signals", False)
@@ -96,6 +98,7 @@ def run(arguments: list[str]) -> int:
             "guidance_scale": options.guidance_scale,
             "event_driven": options.event_driven,
             "event_driven_weights": options.event_driven_weights if options.event_driven else None,
+            "execution": options.execution,
             "seeds": [options.seed, options.seed + options.num_images - 1],
             "files": [str(path) for path in files],
         },

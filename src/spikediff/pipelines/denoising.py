@@ -65,12 +65,19 @@ def finite(estimate: Tensor, timestep: Any) -> Tensor:
 def estimates_of(unet: Any) -> Callable[..., Tensor]:
     """Return a network as a function from sample and timestep to its estimate.
 
-    What else a network is to be told, it is told by keyword.
+    What else a network is to be told, it is told by keyword. A network whose output has a `state`
+    is given it back in its next call of as many images: one function serves one generation.
     """
+    state: Any = None
 
-    def estimate(sample: Tensor, timestep: Any, **more: Tensor) -> Tensor:
-        answer: Tensor = unet(sample, timestep, **more).sample
-        return answer
+    def estimate(sample: Tensor, timestep: Any, **more: Any) -> Tensor:
+        nonlocal state
+        if state is not None and len(state) == len(sample):
+            more["state"] = state
+        answer = unet(sample, timestep, **more)
+        state = getattr(answer, "state", None)
+        estimated: Tensor = answer.sample
+        return estimated
 
     return estimate
 

@@ -1,0 +1,63 @@
+"""`spikediff deploy`: an integer network in whole numbers, and the commands that run it."""
+
+import filecmp
+
+import pytest
+
+from spikediff.cli import main
+from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.schedulers import make_scheduler
+from spikediff.systems.integer import DeployedIntegerUNet, IntegerSpikingUNet
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("integer")
+    unet = IntegerSpikingUNet(8, 1, block_out_channels=(4, 6), num_classes=10).eval()
+    SpikingDiffusionPipeline(unet, make_scheduler("ddim")).save_pretrained(folder / "float")
+    arguments = ["--output", str(folder / "whole"), "--execution", "delta"]
+    assert main(["deploy", str(folder / "float"), *arguments]) == 0
+    return folder
+
+
+def test_the_form_is_a_pipeline_that_says_how_it_runs(trained):
+    pipe = SpikingDiffusionPipeline.from_pretrained(trained / "whole")
+    assert isinstance(pipe.unet, DeployedIntegerUNet)
+    assert pipe.unet.config.execution == "delta"
+
+
+def test_images_do_not_depend_on_the_execution(trained, tmp_path):
+    for execution in ("counts", "delta"):
+        arguments = ["--num-images", "12", "--num-inference-steps", "4", "--no-gif"]
+        output = ["--output", str(tmp_path / execution), "--execution", execution]
+        assert main(["sample", str(trained / "whole"), *arguments, *output]) == 0
+    files = [f"seed-{k:06d}.png" for k in range(12)]
+    same, *others = filecmp.cmpfiles(tmp_path / "counts", tmp_path / "delta", files, shallow=False)
+    assert same == files and not any(others)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["sample", "{float}", "--execution", "delta"], "only the deployment form"),
+        (["deploy", "{whole}", "--output", "{new}"], "only an IntegerSpikingUNet"),
+        (["deploy", "{float}", "--output", "{whole}"], "whole"),
+        (["deploy", "{float}", "--output", "{new}", "--weight-bits", "5"], "weight-bits"),
+        (["evaluate", "{pictures}", "--execution", "counts"], "images are there already"),
+    ],
+)
+def test_mistakes_end_with_2(arguments, told, trained, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    names = {
+        "float": trained / "float",
+        "whole": trained / "whole",
+        "new": tmp_path / "new",
+        "pictures": tmp_path / "pictures",
+    }
+    try:
+        code = main([argument.format(**names) for argument in arguments])
+    except SystemExit as ended:  # of the parser of arguments
+        code = ended.code
+    assert code == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
