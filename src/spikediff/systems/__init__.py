@@ -1,1 +1,5 @@
-"""One folder per system: network, loss, deployment."""
+"""Whole systems, one folder each."""
+
+from spikediff.systems.integer import DeployedIntegerUNet, IntegerSpikingUNet
+
+__all__ = ["DeployedIntegerUNet", "IntegerSpikingUNet"]
