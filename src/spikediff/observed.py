@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
-from spikediff.neurons import NeuronLayer
+from spikediff.neurons import SpikeEmitter
 
 Layer = TypeVar("Layer")
+Neurons = TypeVar("Neurons", bound=SpikeEmitter)
 
 
 def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
@@ -43,22 +44,23 @@ def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
     return modules if len(modules) > 1 else {"": next(iter(modules.values()))}
 
 
-def neurons_of(models: Mapping[str, nn.Module]) -> dict[str, NeuronLayer]:
+def neurons_of(models: Mapping[str, nn.Module], kind: type[Neurons]) -> dict[str, Neurons]:
     """Return the layers of neurons of models by name, in the models' order.
 
     Args:
         models: By the prefix of the names, as `modules_of` returns them.
+        kind: Type of the layers.
 
     Example:
         >>> from spikediff.neurons import IF
-        >>> list(neurons_of({"unet": nn.Sequential(nn.Linear(2, 2), IF())}))
+        >>> list(neurons_of({"unet": nn.Sequential(nn.Linear(2, 2), IF())}, SpikeEmitter))
         ['unet.1']
     """
     return {
         ".".join(part for part in (prefix, name) if part): module
         for prefix, model in models.items()
         for name, module in model.named_modules()
-        if isinstance(module, NeuronLayer)
+        if isinstance(module, kind)
     }
 
 

@@ -82,7 +82,7 @@ def test_wrong_use_is_one_line(model, arguments, message, capsys):
     assert message in told
 
 
-def test_no_twin_of_an_ordinary_network(tmp_path, capsys):
+def test_an_ordinary_network_has_no_counterpart(tmp_path, capsys):
     folder = saved(ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)), tmp_path)
     assert main(["energy", folder, *QUICK, "--compare"]) == 2
-    assert "has no ordinary twin" in capsys.readouterr().err
+    assert "has no ordinary counterpart" in capsys.readouterr().err

@@ -4,13 +4,15 @@ import json
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from spikediff.energy import COST_TABLES, CostTable, EnergyMeter, audit, load_costs
 from spikediff.energy.plots import plot_comparison, plot_firing_rates, plot_parts
 from spikediff.errors import UserError
 from spikediff.models import SpikingUNet
-from spikediff.neurons import IF
+from spikediff.neurons import IF, IntegerNeuron
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +59,53 @@ def test_no_other_table(meter):
         meter.report().table("colour")
 
 
-def test_traffic_bounds_by_hand():
-    model, x = nn.Linear(8, 2), torch.tensor([[1.0, 0, 1, 0, 0, 0, 0, 0]])
-    with EnergyMeter(model) as meter, torch.no_grad():
-        model(x)
-    # Once: 8 bits, 16 weights, 2 results. No reuse: weight, membrane in and out for 4 accumulates.
-    assert meter.report().traffic_bytes() == (1 + 4 * (16 + 2), 4 * 3 * 4)
+def observed(model, *inputs, **options):
+    with EnergyMeter(model, **options) as meter, torch.no_grad():
+        model(*inputs)
+    return meter
+
+
+def test_traffic_by_hand():
+    spikes = torch.tensor([[1.0, 0, 1, 0, 0, 0, 0, 0]])
+    report = observed(nn.Linear(8, 2), spikes).report()
+    once, none = report.traffic(), report.traffic(reuse=False)
+    # A bit a spike, written and read; 16 weights read; 2 results, written and read.
+    assert (once.weights, once.activations, once.sums) == (16 * 4, 2 * 8 / 8, 2 * 2 * 4)
+    # No reuse: each of 4 accumulates reads a weight, and reads and writes a sum.
+    assert (none.weights, none.activations, none.sums) == (4 * 4, 2, (2 * 2 + 2 * 4) * 4)
+    assert report.memory_energy_pj() == 12.5 * once.weights + 2.5 * (once.activations + once.sums)
+    assert report.energy_with_memory_pj() == report.energy_pj + report.memory_energy_pj()
+
+
+def test_the_traffic_of_real_values_by_hand():
+    report = observed(nn.Linear(8, 2), torch.rand(3, 8)).report(costs="45nm-int8")
+    once, none = report.traffic(), report.traffic(reuse=False)
+    assert (once.weights, once.activations, once.sums) == (3 * 16, 2 * 24, 2 * 6 * 4)
+    assert (none.weights, none.activations, none.sums) == (48, 48 + 48, 48)
+
+
+def test_counts_travel_packed():
+    neuron, read = IntegerNeuron(2, levels=4), nn.Conv2d(2, 3, 1)
+    report = observed(nn.Sequential(neuron, read), torch.rand(1, 2, 3, 3)).report()
+    assert report.traffic().activations == 2 * 18 * 3 / 8  # 0 to 4 needs three bits
+
+
+def test_a_table_without_a_price_of_memory_has_none():
+    report = observed(nn.Sequential(IF(), nn.Linear(4, 2)), torch.rand(4, 3, 4)).report(
+        costs="loihi"
+    )
+    assert report.memory_energy_pj() is None
+    assert report.energy_with_memory_pj() is None
+
+
+@given(st.integers(1, 32), st.integers(1, 8))
+def test_the_price_of_whole_numbers_grows_with_their_width(activations, weights):
+    table = COST_TABLES["45nm"]
+    prices = table.quantised(activations, weights)
+    assert prices.mac_pj == pytest.approx(0.2 * activations * weights / 64 + 0.1)
+    assert table.quantised(8).mac_pj == pytest.approx(COST_TABLES["45nm-int8"].mac_pj)
+    assert prices.ac_pj == COST_TABLES["45nm-int8"].ac_pj
+    assert COST_TABLES["loihi"].quantised(activations) is None
 
 
 @pytest.mark.parametrize("name", COST_TABLES)
@@ -92,6 +135,7 @@ def test_a_table_of_ones_own(tmp_path, meter):
         ("mac_pj: 2\nsource: x\n", "missing: ac_pj"),
         ("mac_pj: 2\nac_pj: -1\nsource: x\n", "ac_pj = -1.0 must be >= 0"),
         ("mac_pj: two\nac_pj: 1\nsource: x\n", "mac_pj = 'two'"),
+        ("mac_pj: 2\nac_pj: 1\nsource: x\nweight_bits: 0\n", "weight_bits = 0 is below 1"),
         ("mac_pj: 2\nac_pj: 1\nsource: ''\n", "where its numbers are from"),
         ("mac_pj: 2\nac_pj: 1\nsource: x\nmca_pj: 3\n", "did you mean 'mac_pj'"),
         ("- 1\n", "must hold keys"),

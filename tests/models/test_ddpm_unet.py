@@ -1,10 +1,10 @@
-"""The ordinary network: published sizes, and twins of spiking networks."""
+"""The ordinary network: published sizes, and counterparts of spiking networks."""
 
 import pytest
 import torch
 
 from spikediff.errors import UserError
-from spikediff.models import SpikingUNet, ann_twin, ddpm_unet
+from spikediff.models import SpikingUNet, ann_counterpart, ddpm_unet
 
 
 @pytest.mark.parametrize(("attention", "parameters"), [(False, 66_423_043), (True, 67_474_691)])
@@ -16,12 +16,12 @@ def test_published_size(attention, parameters):
     assert [m.heads for m in attentions] == [1] * attention
 
 
-def test_a_twin_has_the_widths_and_takes_the_images_of_its_spiking_network():
+def test_a_counterpart_has_the_widths_and_takes_the_images_of_its_spiking_network():
     spiking = SpikingUNet(28, 1, None, 8, (1, 2, 4), 1)
-    twin = ann_twin(spiking)
-    assert list(twin.config.block_out_channels) == [8, 16, 32]
-    assert twin.config.sample_size == 28
-    assert twin(torch.randn(2, 1, 28, 28), 5).sample.shape == (2, 1, 28, 28)
+    counterpart = ann_counterpart(spiking)
+    assert list(counterpart.config.block_out_channels) == [8, 16, 32]
+    assert counterpart.config.sample_size == 28
+    assert counterpart(torch.randn(2, 1, 28, 28), 5).sample.shape == (2, 1, 28, 28)
 
 
 def test_impossible_sizes_are_told():

@@ -10,7 +10,7 @@ from spikediff.errors import UserError
 from spikediff.events import compile_for_inference
 from spikediff.layers import BLOCKS
 from spikediff.layers.normed_neuron import fire_normed
-from spikediff.models import SpikingUNet, ann_twin
+from spikediff.models import SpikingUNet, ann_counterpart
 from spikediff.neurons import LIF
 
 SMALL = {"sample_size": 16, "in_channels": 2, "base_channels": 8, "channel_mult": (1, 2)}
@@ -195,5 +195,5 @@ def test_other_dimensions_are_refused():
         make(dimensions=3)
     with pytest.raises(UserError, match="sample_size=15 must be divisible by 2"):
         make(sample_size=15)
-    with pytest.raises(UserError, match="no ordinary twin"):
-        ann_twin(make())
+    with pytest.raises(UserError, match="no ordinary counterpart"):
+        ann_counterpart(make())

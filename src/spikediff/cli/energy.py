@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
     with guided(pipe, options.threshold):
         meter = _observe(pipe, options)
     report = _priced(meter, options)
-    twin = _priced(_observe_twin(pipe, options), options) if options.compare else None
+    ordinary = _priced(_observe_counterpart(trained, options), options) if options.compare else None
     figures = report.to_dict() | {
         "threshold": options.threshold,
         "synapses": options.synapses,
@@ -83,16 +83,16 @@ def run(arguments: list[str]) -> int:
     print(report.table(options.by))
     _tell_totals(report)
     if options.memory:
-        figures["memory_bytes_per_image"] = _tell_memory(report)
+        _tell_memory(report)
     if options.audit:
         figures["audit"] = _tell_audit(report)
-    if twin is not None:
-        figures["ordinary_network"] = _tell_twin(report, twin)
+    if ordinary is not None:
+        figures["ordinary_network"] = _tell_ordinary(report, ordinary)
     if options.csv is not None:
         options.csv.parent.mkdir(parents=True, exist_ok=True)
         options.csv.write_text(report.to_csv())
     if options.plots is not None:
-        _draw(meter, report, twin, options)
+        _draw(meter, report, ordinary, options)
     write_json(options.json, figures)
     return 0
 
@@ -125,14 +125,14 @@ def _observe(pipe: Any, options: EnergyOptions) -> Any:
     return meter
 
 
-def _observe_twin(pipe: Any, options: EnergyOptions) -> Any:
+def _observe_counterpart(pipe: Any, options: EnergyOptions) -> Any:
     """Generate under a meter with the ordinary network; its weights do not change its cost."""
     from spikediff.cli.models import denoiser_of
-    from spikediff.models import ann_twin
+    from spikediff.models import ann_counterpart
     from spikediff.pipelines import SpikingDiffusionPipeline
 
-    twin = ann_twin(denoiser_of(pipe, options.source)).eval().to(pipe.device)
-    return _observe(SpikingDiffusionPipeline(twin, pipe.scheduler), options)
+    ordinary = ann_counterpart(denoiser_of(pipe, options.source)).eval().to(pipe.device)
+    return _observe(SpikingDiffusionPipeline(ordinary, pipe.scheduler), options)
 
 
 def _priced(meter: Any, options: EnergyOptions) -> Any:
@@ -142,6 +142,8 @@ def _priced(meter: Any, options: EnergyOptions) -> Any:
 
 
 def _tell_totals(report: Any) -> None:
+    from spikediff.energy import SPIKES_PER_SYNAPSE_LIMITS
+
     steps = len(report.timesteps)
     kind = "no neurons" if report.spiking_steps is None else f"T = {report.spiking_steps}"
     print(
@@ -151,21 +153,27 @@ def _tell_totals(report: Any) -> None:
         f"per denoising step: {report.energy_per_step_pj / 1e6:,.3f} uJ; "
         f"neuron updates per image: {report.neuron_updates / report.images:,.0f}"
     )
+    if report.spikes_per_synapse is not None:
+        low, high = SPIKES_PER_SYNAPSE_LIMITS
+        print(
+            f"T x rate: {report.spikes_per_synapse:.3f} spikes per synapse and call; below {low:.2f}"
+            f" to {high:.2f} a spiking network spends less than its bit-matched counterpart (Yan et "
+            "al., arXiv 2409.08290 v4)"
+        )
     if report.neuron_energy_pj is not None:
         per_image = report.neuron_energy_pj / report.images
         print(f"neuron updates cost a further {per_image / 1e6:,.3f} uJ per image")
 
 
-def _tell_memory(report: Any) -> dict[str, float]:
-    """Print and return the bounds of the memory traffic per image."""
-    lower, upper = (bound / report.images for bound in report.traffic_bytes())
-    price = report.costs.sram_pj_per_byte
-    cost = "" if price is None else f", {lower * price / 1e6:,.1f} to {upper * price / 1e6:,.1f} uJ"
-    print(
-        f"memory traffic per image (estimate): {lower / 1e6:,.1f} MB (every tensor once a call) to "
-        f"{upper / 1e6:,.1f} MB (no reuse){cost}"
-    )
-    return {"every_tensor_once": lower, "no_reuse": upper}
+def _tell_memory(report: Any) -> None:
+    """Print the bounds of the memory traffic per image."""
+    print()
+    for words, reuse in (("every tensor once a call", True), ("no reuse", False)):
+        traffic, energy = report.traffic(reuse), report.memory_energy_pj(reuse)
+        cost = "" if energy is None else f"; {energy / report.images / 1e6:,.3f} uJ"
+        of = {"weights": traffic.weights, "inputs": traffic.activations, "sums": traffic.sums}
+        parts = ", ".join(f"{name} {n / report.images / 1e6:,.3f}" for name, n in of.items())
+        print(f"memory traffic per image, {words}, MB: {parts}{cost}")
 
 
 def _tell_audit(report: Any) -> dict[str, Any]:
@@ -177,21 +185,21 @@ def _tell_audit(report: Any) -> dict[str, Any]:
     return verdict.to_dict()
 
 
-def _tell_twin(report: Any, twin: Any) -> dict[str, float]:
+def _tell_ordinary(report: Any, ordinary: Any) -> dict[str, float]:
     """Print and return the comparison with the ordinary network."""
-    ratio = report.energy_per_image_pj / twin.energy_per_image_pj
+    ratio = report.energy_per_image_pj / ordinary.energy_per_image_pj
     print(
-        f"\nordinary network of the same widths: {twin.energy_per_image_pj / 1e6:,.3f} uJ per "
+        f"\nordinary network of the same widths: {ordinary.energy_per_image_pj / 1e6:,.3f} uJ per "
         f"image; the spiking one spends {ratio:.1%} of it"
     )
     return {
-        "macs": twin.macs,
-        "energy_per_image_pj": twin.energy_per_image_pj,
+        "macs": ordinary.macs,
+        "energy_per_image_pj": ordinary.energy_per_image_pj,
         "energy_ratio": ratio,
     }
 
 
-def _draw(meter: Any, report: Any, twin: Any, options: EnergyOptions) -> None:
+def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> None:
     """Write the pictures."""
     from spikediff.energy.plots import plot_comparison, plot_firing_rates, plot_parts
 
@@ -201,12 +209,12 @@ def _draw(meter: Any, report: Any, twin: Any, options: EnergyOptions) -> None:
     if report.neuron_updates:
         plot_firing_rates(report, options.plots / "firing_rate.png")
         pictures.append("firing_rate.png")
-    if twin is not None:
+    if ordinary is not None:
         other = {"strict": "paper", "paper": "strict"}[options.accounting]
         both = {
             f"spiking, {options.accounting}": report,
             f"spiking, {other}": meter.report(other, options.costs),
-            "ordinary": twin,
+            "ordinary": ordinary,
         }
         plot_comparison(both, options.plots / "comparison.png")
         pictures.append("comparison.png")

@@ -67,7 +67,7 @@ def _kernels(name: str) -> str:
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:
     from spikediff.cli.models import load_pipeline, networks_of
-    from spikediff.neurons import NeuronLayer
+    from spikediff.neurons import SpikeEmitter
 
     pipe = load_pipeline(source)
     networks, facts = networks_of(pipe), {}
@@ -78,7 +78,7 @@ def _model(source: Path) -> dict[str, dict[str, Any]]:
             "class": type(network).__name__,
             "parameters": sum(p.numel() for p in parameters),
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
-            "neuron_layers": sum(isinstance(m, NeuronLayer) for m in network.modules()),
+            "neuron_layers": sum(isinstance(m, SpikeEmitter) for m in network.modules()),
         }
         config = {k: v for k, v in network.config.items() if not k.startswith("_")}
         facts[f"configuration{suffix}"] = config

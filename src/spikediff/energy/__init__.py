@@ -4,17 +4,19 @@ from spikediff.energy.accounting import ACCOUNTINGS
 from spikediff.energy.audit import Audit, Finding, audit
 from spikediff.energy.costs import COST_TABLES, CostTable, load_costs
 from spikediff.energy.meter import EnergyMeter
-from spikediff.energy.report import Cell, EnergyReport
+from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, Cell, EnergyReport, Traffic
 
 __all__ = [
     "ACCOUNTINGS",
     "COST_TABLES",
+    "SPIKES_PER_SYNAPSE_LIMITS",
     "Audit",
     "Cell",
     "CostTable",
     "EnergyMeter",
     "EnergyReport",
     "Finding",
+    "Traffic",
     "audit",
     "load_costs",
 ]

@@ -12,7 +12,7 @@ real-valued, the formula is silent; $r_l$ is 1 there.
 from collections.abc import Callable, Iterator
 
 from spikediff.energy.costs import CostTable, load_costs
-from spikediff.energy.ledger import Ledger, StepLedger, SynapseEntry, once
+from spikediff.energy.ledger import Ledger, StepLedger, SynapseEntry, once, total_once
 from spikediff.energy.report import Cell, EnergyReport
 from spikediff.errors import UserError, suggestion
 
@@ -38,6 +38,13 @@ def paper_ann(
     return entry.real_macs(spiking_steps, padding) + entry.spiking_dense, 0
 
 
+def by_changes(
+    entry: SynapseEntry, first: bool, spiking_steps: int, padding: bool
+) -> tuple[int, int]:
+    """Return (MACs, ACs) of what changed since the last call; all, where that is not known."""
+    return total_once(entry.real_changes, spiking_steps), entry.spike_changes
+
+
 ACCOUNTINGS: dict[str, Accounting] = {"strict": strict, "paper": paper}
 
 
@@ -47,14 +54,22 @@ def make_report(
     costs: str | CostTable,
     batch_norm: str = "folded",
     padding: bool = True,
+    changes: bool | None = None,
 ) -> EnergyReport:
     """Price a ledger; see `spikediff.energy.EnergyMeter.report` for the arguments."""
     if accounting not in ACCOUNTINGS:
         raise UserError(f"unknown accounting {accounting!r}; {suggestion(accounting, ACCOUNTINGS)}")
     if batch_norm not in ("folded", "billed"):
         raise UserError(f"batch_norm = {batch_norm!r}; choose from folded, billed")
+    if changes and accounting != "strict":
+        raise UserError("what changes is counted in the strict accounting only")
     if not ledger.steps:
         raise UserError("nothing was observed: call the model inside the `with` block")
+    if changes and not ledger.follows_changes:
+        raise UserError(
+            "no changes were followed: make the meter with EnergyMeter(changes=True), of a network "
+            "whose neurons emit spikes, or with quantised activations"
+        )
     table = load_costs(costs)
     spiking = any(step.neurons for step in ledger.steps.values())
     count = paper_ann if accounting == "paper" and not spiking else ACCOUNTINGS[accounting]
@@ -63,7 +78,7 @@ def make_report(
         cell
         for index, step in enumerate(ledger.steps.values())
         for cell in _cells(
-            index, step, ledger.spiking_steps or 1, count, first, batch_norm, padding
+            index, step, ledger.spiking_steps or 1, count, first, batch_norm, padding, changes
         )
     )
     return EnergyReport(
@@ -95,10 +110,13 @@ def _cells(
     first: tuple[str, str] | None,
     batch_norm: str,
     padding: bool,
+    changes: bool | None,
 ) -> Iterator[Cell]:
     """Price one denoising step, layer by layer."""
     for (layer, operation), entry in step.synapses.items():
-        macs, acs = count(entry, (layer, operation) == first, spiking_steps, padding)
+        kept = entry.kept if changes is None else changes and entry.followed
+        rule = by_changes if kept and count is strict else count
+        macs, acs = rule(entry, (layer, operation) == first, spiking_steps, padding)
         yield Cell(
             step=index,
             layer=layer,
@@ -112,6 +130,15 @@ def _cells(
             weights=entry.weights,
             outputs=entry.outputs,
             calls=entry.calls,
+            synops=entry.spike_changes if kept else entry.synops,
+            pass_macs=entry.pass_macs,
+            compared=entry.compared,
+            changed=entry.changed,
+            kept=kept,
+            weight_reads=entry.weight_reads,
+            input_bits=entry.input_bits,
+            real_inputs=total_once(entry.real_inputs, spiking_steps),
+            results=total_once(entry.results, spiking_steps),
         )
     for layer, norm in step.norms.items():
         elements = sum(once(n, c, spiking_steps) for c, n in norm.elements.items())

@@ -1,6 +1,6 @@
 """What one operation costs, and where the number comes from."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from spikediff.errors import UserError, suggestion
@@ -17,10 +17,18 @@ class CostTable:
         ac_pj: One accumulate, or synaptic operation, in picojoules.
         source: Where the numbers are from.
         neuron_update_pj: One update of one neuron in one spiking step, in picojoules, where known.
-        sram_pj_per_byte: One byte from on-chip memory, in picojoules, where known.
+        sram_pj_per_byte: One byte of activations, sums or membranes, read or written, in
+            picojoules, where known.
+        weight_pj_per_byte: One byte of weights from the memory that holds them all, in picojoules;
+            `sram_pj_per_byte` where it is not given.
+        weight_bits: Width of a weight.
+        value_bits: Width of a real-valued activation. Spikes take the bits that their counts need.
+        sum_bits: Width of a sum or membrane.
+        int8_multiply_pj: One product of 8-bit whole numbers, in picojoules, where known.
+        int32_add_pj: One addition to a 32-bit whole number, in picojoules, where known.
 
     Raises:
-        UserError: A price is negative, or the source is missing.
+        UserError: A price is negative, a width below 1, or the source is missing.
 
     Example:
         >>> CostTable("mine", mac_pj=2.0, ac_pj=0.5, source="my simulator").ac_pj
@@ -33,6 +41,12 @@ class CostTable:
     source: str
     neuron_update_pj: float | None = None
     sram_pj_per_byte: float | None = None
+    weight_pj_per_byte: float | None = None
+    weight_bits: int = 32
+    value_bits: int = 32
+    sum_bits: int = 32
+    int8_multiply_pj: float | None = None
+    int32_add_pj: float | None = None
 
     def __post_init__(self) -> None:
         prices = {f.name: getattr(self, f.name) for f in fields(self) if f.name.endswith(_UNITS)}
@@ -42,8 +56,42 @@ class CostTable:
                 continue
             if isinstance(price, bool) or not isinstance(price, int | float) or not price >= 0:
                 raise UserError(f"cost table {self.name!r}: {name} = {price!r} must be >= 0, in pJ")
+        for name in ("weight_bits", "value_bits", "sum_bits"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"cost table {self.name!r}: {name} = {getattr(self, name)} is below 1"
+                )
         if not self.source:
             raise UserError(f"cost table {self.name!r}: say in `source` where its numbers are from")
+
+    def quantised(self, activation_bits: int, weight_bits: int = 8) -> "CostTable | None":
+        r"""Return the prices of whole numbers in the same technology; None where it names none.
+
+        $E_{MAC} = E_{mul8}\, b_w b_a / 64 + E_{add32}$: the cells of an array multiplier are as many
+        as the product of the operands' widths (8 to 32 bits: 0.2 to 3.1 pJ in Horowitz's table, a
+        factor of 15.5 for 16 times the cells); sums stay 32 bits wide.
+
+        Args:
+            activation_bits: Width $b_a$ of what a multiply-accumulate takes beside the weight.
+            weight_bits: Width $b_w$ of a weight.
+
+        Example:
+            >>> table = COST_TABLES["45nm"].quantised(activation_bits=3)
+            >>> round(table.mac_pj, 3), table.ac_pj, table.weight_bits
+            (0.175, 0.1, 8)
+        """
+        if self.int8_multiply_pj is None or self.int32_add_pj is None:
+            return None
+        product = self.int8_multiply_pj * activation_bits * weight_bits / 64
+        return replace(
+            self,
+            name=f"{self.name}, {weight_bits} x {activation_bits} bits",
+            mac_pj=product + self.int32_add_pj,
+            ac_pj=self.int32_add_pj,
+            weight_bits=weight_bits,
+            value_bits=activation_bits,
+            sum_bits=32,
+        )
 
 
 _UNITS = ("_pj", "_pj_per_byte")
@@ -51,15 +99,47 @@ _UNITS = ("_pj", "_pj_per_byte")
 _HOROWITZ = "M. Horowitz, Computing's energy problem, ISSCC 2014, figure 1.1.9 (45 nm, 0.9 V)"
 _JOUPPI = "N. Jouppi et al., Ten lessons from three generations shaped Google's TPUv4i, ISCA 2021"
 
+# 64 bits of an SRAM of 32 KiB (activations, sums) and of 1 MiB (weights): 20 and 100 pJ; products
+# of 8 bits, sums of 32 bits: 0.2 and 0.1 pJ.
+_45NM = CostTable(
+    "45nm",
+    4.6,  # float32: multiply 3.7 + add 0.9
+    0.9,
+    _HOROWITZ,
+    sram_pj_per_byte=2.5,
+    weight_pj_per_byte=12.5,
+    int8_multiply_pj=0.2,
+    int32_add_pj=0.1,
+)
+
 COST_TABLES: dict[str, CostTable] = {
-    # float32: multiply 3.7 + add 0.9; a 32 KiB SRAM gives 64 bits for 20 pJ.
-    "45nm": CostTable("45nm", 4.6, 0.9, _HOROWITZ, sram_pj_per_byte=2.5),
+    "45nm": _45NM,
     # float16: multiply 1.1 + add 0.4.
-    "45nm-float16": CostTable("45nm-float16", 1.5, 0.4, _HOROWITZ, sram_pj_per_byte=2.5),
+    "45nm-float16": replace(
+        _45NM,
+        name="45nm-float16",
+        mac_pj=1.5,
+        ac_pj=0.4,
+        weight_bits=16,
+        value_bits=16,
+        sum_bits=16,
+    ),
     # 8-bit multiply 0.2 + 32-bit add 0.1; the accumulator stays 32 bits wide.
-    "45nm-int8": CostTable("45nm-int8", 0.3, 0.1, _HOROWITZ, sram_pj_per_byte=2.5),
-    # float32: multiply 1.31 + add 0.38; a 32 KiB SRAM gives 64 bits for 8.5 pJ.
-    "7nm": CostTable("7nm", 1.69, 0.38, f"{_JOUPPI}, table 2", sram_pj_per_byte=1.0625),
+    "45nm-int8": replace(
+        _45NM, name="45nm-int8", mac_pj=0.3, ac_pj=0.1, weight_bits=8, value_bits=8
+    ),
+    # float32: multiply 1.31 + add 0.38; 64 bits of 32 KiB and of 1 MiB: 8.5 and 14 pJ; products of
+    # 8 bits, sums of 32 bits: 0.07 and 0.03 pJ.
+    "7nm": CostTable(
+        "7nm",
+        1.69,
+        0.38,
+        f"{_JOUPPI}, table 2",
+        sram_pj_per_byte=1.0625,
+        weight_pj_per_byte=1.75,
+        int8_multiply_pj=0.07,
+        int32_add_pj=0.03,
+    ),
     # Pre-silicon simulation; an update of a neuron that does not spike costs 52 pJ. A synaptic
     # operation includes the reading of its weight. The chip has no multiply-accumulate.
     "loihi": CostTable(

@@ -37,9 +37,20 @@ SAME_VALUES = set(
     """.split()
 )
 
-# They choose, compare, look up or make; nothing is multiplied or added.
-_MOVES = SAME_VALUES | set(
+# Times a power of two: whole numbers move their bits.
+BIT_SHIFTS = set(
     """
+    __lshift __rshift __ilshift __irshift bitwise_left_shift bitwise_right_shift to_fixed_point
+    from_fixed_point
+    """.split()
+)
+
+# They choose, compare, look up or make; nothing is multiplied or added.
+_MOVES = (
+    SAME_VALUES
+    | BIT_SHIFTS
+    | set(
+        """
     copy split split_with_sizes unbind cat stack index index_select gather embedding
     repeat_interleave flip roll constant_pad_nd reflection_pad2d replication_pad2d
     upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d
@@ -54,6 +65,7 @@ _MOVES = SAME_VALUES | set(
     multinomial scatter index_put index_fill slice_scatter select_scatter resize set
     searchsorted one_hot triu tril
     """.split()
+    )
 )
 
 LOOKUPS = set("embedding index index_select gather".split())

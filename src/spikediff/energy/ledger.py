@@ -24,6 +24,19 @@ class SynapseEntry:
         outputs: Output elements.
         weights: Elements of the weight, at the largest.
         calls: Calls.
+        pass_macs: Dense operations of one pass with T = 1 through the synapses that saw spikes,
+            without the padding's zeros.
+        spike_changes: Accumulates that the spikes of change would cause.
+        real_changes: Multiply-accumulates of quantised values that changed; all, where they were
+            not followed.
+        followed: Whether inputs are compared with those of the last call.
+        compared: Elements that were compared.
+        changed: Elements that differed.
+        kept: Whether the calls started from the sums of the last one.
+        weight_reads: Elements of the weight, times the images that need them.
+        input_bits: Bits of the inputs whose width is known: of spikes, and in fixed point.
+        real_inputs: Real-valued input elements, by the times that an input repeated itself.
+        results: Output elements, by the same number.
     """
 
     operation: str
@@ -38,12 +51,31 @@ class SynapseEntry:
     outputs: int = 0
     weights: int = 0
     calls: int = 0
+    pass_macs: int = 0
+    spike_changes: int = 0
+    real_changes: Counter[int] = field(default_factory=Counter)
+    followed: bool = False
+    compared: int = 0
+    changed: int = 0
+    kept: bool = False
+    weight_reads: int = 0
+    input_bits: int = 0
+    real_inputs: Counter[int] = field(default_factory=Counter)
+    results: Counter[int] = field(default_factory=Counter)
 
-    def add(self, count: Count, outputs: int) -> None:
-        """Enter one call."""
+    def add(self, count: Count, outputs: int, images: int = 1, spiking_steps: int = 1) -> None:
+        """Enter one call.
+
+        Args:
+            count: What it cost.
+            outputs: Elements of its result.
+            images: Images of the model's call.
+            spiking_steps: T, as far as it is known.
+        """
         self.signals.add(count.signal)
         if count.spiking:
             self.spiking_dense += count.dense_macs
+            self.pass_macs += count.inner_macs // _steps(count, images, spiking_steps)
         else:
             self.real_dense[count.copies] += count.dense_macs
             self.real_inner[count.copies] += count.inner_macs
@@ -54,11 +86,25 @@ class SynapseEntry:
         self.outputs += outputs
         self.weights = max(self.weights, count.weights)
         self.calls += 1
+        changes = count.full if count.changes is None else count.changes
+        if count.spiking:
+            self.spike_changes += changes
+        else:
+            self.real_changes[count.copies] += changes
+        self.followed = self.followed or count.changes is not None
+        self.compared += count.compared
+        self.changed += count.changed
+        self.kept = self.kept or count.kept
+        self.weight_reads += count.weights * images
+        if count.bits:
+            self.input_bits += count.bits * count.sites
+        elif not count.spiking:
+            self.real_inputs[count.copies] += count.sites
+        self.results[count.copies] += outputs
 
     def real_macs(self, spiking_steps: int, padding: bool) -> int:
         """Return the MACs of real-valued inputs, T identical copies counted once."""
-        by_copies = self.real_dense if padding else self.real_inner
-        return sum(once(macs, copies, spiking_steps) for copies, macs in by_copies.items())
+        return total_once(self.real_dense if padding else self.real_inner, spiking_steps)
 
 
 @dataclass
@@ -116,9 +162,27 @@ class Ledger:
         return self.steps.setdefault(timestep, StepLedger(timestep))
 
     @property
+    def follows_changes(self) -> bool:
+        """Whether the inputs of synapses were compared with those of the last call."""
+        entries = (entry for step in self.steps.values() for entry in step.synapses.values())
+        return any(entry.followed for entry in entries)
+
+    @property
     def images(self) -> int:
         """Images that were generated: those that entered the first step."""
         return next((step.rows for step in self.steps.values() if step.rows), 1)
+
+
+def _steps(count: Count, images: int, spiking_steps: int) -> int:
+    """Return how many spiking steps the input of a call held."""
+    if spiking_steps == 1 and count.rows % images == 0:  # of counts that are run spike by spike
+        return max(1, count.rows // images)
+    return spiking_steps if count.inner_macs % spiking_steps == 0 else 1
+
+
+def total_once(amounts: Counter[int], spiking_steps: int) -> int:
+    """Return the sum of amounts by their copies, T identical copies counted as one."""
+    return sum(once(amount, copies, spiking_steps) for copies, amount in amounts.items())
 
 
 def once(amount: int, copies: int, spiking_steps: int) -> int:

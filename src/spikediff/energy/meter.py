@@ -11,14 +11,23 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from spikediff.energy.accounting import make_report
+from spikediff.energy.changes import Changes, QuantisedActivations
 from spikediff.energy.costs import CostTable
-from spikediff.energy.elementwise import GAINS, LOOKUPS, NORMS, SAME_VALUES, SHIFTS, arithmetic
+from spikediff.energy.elementwise import (
+    BIT_SHIFTS,
+    GAINS,
+    LOOKUPS,
+    NORMS,
+    SAME_VALUES,
+    SHIFTS,
+    arithmetic,
+)
 from spikediff.energy.ledger import Ledger, NeuronEntry, NormEntry, StepLedger, SynapseEntry
 from spikediff.energy.provenance import Provenance, first, tensors_of
 from spikediff.energy.report import EnergyReport
 from spikediff.energy.synapses import SYNAPSES, Count, one_to_one
 from spikediff.errors import UserError
-from spikediff.neurons import NeuronLayer
+from spikediff.neurons import SpikeEmitter
 from spikediff.observed import arguments_of, as_timestep, modules_of
 
 
@@ -35,6 +44,10 @@ class EnergyMeter:
             tensor operations it takes.
         spiking_steps: T, by which identical copies of an input are told; the leading axis of the
             first layer of neurons where it is not given.
+        changes: Whether to compare what synapses see with what they saw in the call before, as
+            `report(changes=True)` needs it. It keeps a copy of every synapse's input.
+        activations: With `changes`, quantisers of real-valued inputs, so that those are compared
+            too; see `spikediff.energy.measure_differences`.
 
     Raises:
         UserError: The target holds no module, or was compiled for inference; while entered, a
@@ -58,21 +71,26 @@ class EnergyMeter:
         *,
         neurons: Iterable[type[nn.Module]] = (),
         spiking_steps: int | None = None,
+        changes: bool = False,
+        activations: QuantisedActivations | None = None,
     ) -> None:
         self.ledger = Ledger(spiking_steps)
         self._roots = modules_of(target, "EnergyMeter")
         self._scheduler = getattr(target, "scheduler", None)
-        self._neurons: tuple[type[nn.Module], ...] = (NeuronLayer, *neurons)
+        self._neurons: tuple[type[nn.Module], ...] = (SpikeEmitter, *neurons)
         self._place: list[str] = []  # the modules that are running, outermost first
         parameters = (p for root in self._roots.values() for p in root.parameters())
-        self._provenance = Provenance(parameters, spiking_steps)
+        followed = Changes(activations) if changes else None
+        self._provenance = Provenance(parameters, spiking_steps, followed)
         self._observer = _Observer(self._see)
         self._step: StepLedger | None = None
+        self._images = 1  # of the call that is running
         self._exit = ExitStack()
 
     def __enter__(self) -> "EnergyMeter":
-        for prefix, root in self._roots.items():
-            hook = root.register_forward_pre_hook(self._new_step, with_kwargs=True)
+        for number, (prefix, root) in enumerate(self._roots.items()):
+            begin = partial(self._new_step, number)
+            hook = root.register_forward_pre_hook(begin, with_kwargs=True)
             self._exit.callback(hook.remove)
             for name, module in root.named_modules():
                 watch = self._watch_neurons if isinstance(module, self._neurons) else self._watch
@@ -98,6 +116,7 @@ class EnergyMeter:
         *,
         batch_norm: str = "folded",
         padding: bool = True,
+        changes: bool | None = None,
     ) -> EnergyReport:
         """Price what was counted so far.
 
@@ -109,11 +128,14 @@ class EnergyMeter:
                 linear layer; all other norms are billed when asked for, and named in the audit.
             padding: Whether the MACs of a real-valued input include the padding's zeros, as FLOP
                 counters have it. Accumulates never do: no spike comes from the padding.
+            changes: True prices an execution that keeps the sums of synapses from call to call and
+                adds what changed, False one that does not; None the one that was observed.
 
         Raises:
-            UserError: A name is unknown; nothing was observed; the table lacks a price.
+            UserError: A name is unknown; nothing was observed; the table lacks a price; changes
+                were not followed, or are asked of the paper's accounting.
         """
-        return make_report(self.ledger, accounting, costs, batch_norm, padding)
+        return make_report(self.ledger, accounting, costs, batch_norm, padding, changes)
 
     def _watch(self, module: nn.Module, name: str) -> None:
         """Note when a module runs."""
@@ -134,7 +156,7 @@ class EnergyMeter:
 
         def leave(_module: nn.Module, _inputs: object, out: Any) -> None:
             if isinstance(out, Tensor):  # None where the neurons raised an error
-                self._count_neurons(name, out, ours=isinstance(module, NeuronLayer))
+                self._count_neurons(name, out, module if isinstance(module, SpikeEmitter) else None)
             self._observer.look_again()
 
         self._on_call(module, enter, leave)
@@ -163,20 +185,32 @@ class EnergyMeter:
         else:
             self._exit.callback(partial(setattr, scheduler, "step", outer))
 
-    def _new_step(self, root: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+    def _new_step(
+        self, number: int, root: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
         """A model is called: with a timestep, it begins that denoising step."""
         given = arguments_of(root, inputs, options)
         sample = next(iter(given.values()), None)
-        self._step = self.ledger.step(as_timestep(given.get("timestep")))
-        self._step.rows += _images_in(sample, root)
-        self._provenance.begin_call()
+        timestep = as_timestep(given.get("timestep"))
+        self._step = self.ledger.step(timestep)
+        afresh = timestep is None or self._step is next(iter(self.ledger.steps.values()))
+        self._images = _images_in(sample, root)
+        self._step.rows += self._images
+        self._provenance.begin_call(number, afresh)
 
-    def _count_neurons(self, name: str, spikes: Tensor, ours: bool) -> None:
+    def _count_neurons(self, name: str, spikes: Tensor, ours: SpikeEmitter | None) -> None:
+        """Count the output of a layer of neurons; a neuron of D levels emits up to D spikes."""
+        levels, steps = (
+            (1, len(spikes)) if ours is None else (ours.levels, ours.spiking_steps(spikes))
+        )
         if self.ledger.spiking_steps is None:
-            self.ledger.spiking_steps = self._provenance.spiking_steps = len(spikes)
+            self.ledger.spiking_steps = self._provenance.spiking_steps = steps
         entry = self._now.neurons.setdefault(name, NeuronEntry())
-        entry.updates += spikes.numel()
-        entry.spikes += self._provenance.add_spikes(spikes) if ours else int(spikes.count_nonzero())
+        entry.updates += levels * spikes.numel()
+        known = self._provenance
+        entry.spikes += int(
+            spikes.count_nonzero() if ours is None else known.add_spikes(spikes, levels)
+        )
 
     @property
     def _now(self) -> StepLedger:
@@ -204,7 +238,7 @@ class EnergyMeter:
             self._count_norm(name, arguments, first(out))
         elif any(of_weights) and name in GAINS:
             self._count_gain(out, of_current=any(map(known.is_current, sources)))
-        elif any(of_weights) and name not in LOOKUPS | SHIFTS:
+        elif any(of_weights) and name not in LOOKUPS | SHIFTS | BIT_SHIFTS:
             raise UserError(
                 f"{self._place[-1] or 'the model'}: a parameter takes part in {name!r}, which the "
                 "energy meter cannot count; give the operation a row in spikediff.energy"
@@ -218,7 +252,8 @@ class EnergyMeter:
         return entry
 
     def _count_synapse(self, count: Count, out: Tensor) -> None:
-        self._entry(count.operation).add(count, out.numel())
+        steps = self.ledger.spiking_steps or 1
+        self._entry(count.operation).add(count, out.numel(), self._images, steps)
         self._provenance.add_current(out)
 
     def _count_gain(self, out: Tensor, of_current: bool) -> None:
@@ -227,7 +262,7 @@ class EnergyMeter:
             self._provenance.add_current(out)
         n = out.numel()
         gain = Count("scaling by a parameter", "real", n, n, 0, n, n, self._provenance.copies(out))
-        self._entry(gain.operation).add(gain, n)
+        self._entry(gain.operation).add(gain, n, self._images)
 
     def _count_norm(self, name: str, arguments: Sequence[Any], out: Tensor) -> None:
         x, batch_norm = arguments[0], NORMS[name] == "batch norm"

@@ -1,12 +1,13 @@
 """Where a tensor comes from, as far as counting needs it: from weights, synapses or neurons."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from spikediff.energy.changes import Changes
 from spikediff.energy.elementwise import (
     ADDITIONS,
     LOOKUPS,
@@ -18,10 +19,24 @@ from spikediff.energy.signals import Signal, copies, read_signal
 
 _EXACT = 2**24  # up to so many ones float32 adds without rounding
 
-# What may be known of a tensor.
-_REAL = 1  # real values by their making, even where all are zero
-_CURRENT = 2  # the result of synapses, which nothing has changed since
-_SPIKES = 4  # binary spikes of neurons
+
+class _Facts(NamedTuple):
+    """What may be known of a tensor.
+
+    Attributes:
+        real: Real values by their making, even where all are zero.
+        current: The result of synapses, which nothing has changed since.
+        levels: D of the neurons whose spikes these are, 0..D each; 0 where they are none.
+    """
+
+    real: bool = False
+    current: bool = False
+    levels: int = 0
+
+
+_UNKNOWN = _Facts()
+_REAL = _Facts(real=True)
+_CURRENT = _Facts(real=True, current=True)
 
 
 class Provenance:
@@ -30,21 +45,35 @@ class Provenance:
     Args:
         parameters: Parameters of the observed models.
         spiking_steps: T, where it is known from the start.
+        changes: Compares the inputs of synapses with those of the last call; None does not.
 
     Attributes:
         spiking_steps: T, once it is known.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], spiking_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        spiking_steps: int | None = None,
+        changes: Changes | None = None,
+    ) -> None:
         self.spiking_steps = spiking_steps
+        self._changes = changes
         self._parameters = {id(parameter): parameter for parameter in parameters}
         self._weights: dict[int, Tensor] = {}  # those, and what the current call made of them
         self._facts: Any = WeakIdKeyDictionary()
         self.begin_call()
 
-    def begin_call(self) -> None:
-        """Forget what an earlier call of the model made of its parameters."""
+    def begin_call(self, model: int = 0, afresh: bool = True) -> None:
+        """Forget what an earlier call of the model made of its parameters.
+
+        Args:
+            model: Number of the model.
+            afresh: Whether a new generation begins.
+        """
         self._weights = dict(self._parameters)
+        if self._changes is not None:
+            self._changes.begin_call(model, afresh)
 
     def is_weight(self, tensor: Any) -> bool:
         """Whether a tensor is a parameter, or was computed from parameters alone."""
@@ -52,14 +81,25 @@ class Provenance:
 
     def is_current(self, tensor: Tensor) -> bool:
         """Whether a tensor holds what a synapse put out, and nothing since has changed it."""
-        return bool(self._facts.get(tensor, 0) & _CURRENT)
+        return self._of(tensor).current
 
     def read(self, tensor: Tensor) -> Signal:
         """Return what a tensor carries: by its making where that is known, else by its values."""
-        known = self._facts.get(tensor, 0)
-        if known & _REAL:
+        known = self._of(tensor)
+        if known.real:
             return Signal("real", None)
-        return Signal("binary", tensor) if known & _SPIKES else read_signal(tensor)
+        if known.levels:
+            return Signal("binary" if known.levels == 1 else "integer", tensor, known.levels)
+        return read_signal(tensor)
+
+    def changes_of(self, tensor: Tensor, signal: Signal) -> tuple[Tensor | None, bool]:
+        """Return what changed in a synapse's input; see `Changes.of`.
+
+        Spikes are followed where neurons emitted them: what is read off values has no fixed unit.
+        """
+        if self._changes is None or (signal.spiking and not self._of(tensor).levels):
+            return None, False
+        return self._changes.of(tensor, signal.spiking)
 
     def copies(self, tensor: Tensor) -> int:
         """Return how many times the leading axis of a tensor repeats itself."""
@@ -69,24 +109,33 @@ class Provenance:
         """Note tensors that were computed from weights alone."""
         self._weights |= {id(tensor): tensor for tensor in tensors}
 
+    def add_real(self, tensor: Tensor) -> None:
+        """Note a tensor of real values."""
+        self._facts[tensor] = _REAL
+
     def add_current(self, tensor: Tensor) -> None:
         """Note the result of a synapse."""
-        self._facts[tensor] = _REAL | _CURRENT
+        self._facts[tensor] = _CURRENT
 
-    def add_spikes(self, spikes: Tensor) -> int:
-        """Note the output of a layer of neurons, of 0, 1 and perhaps -1; return how many fired."""
+    def add_spikes(self, spikes: Tensor, levels: int) -> int:
+        """Note the output of a layer of neurons; return how many spikes it holds.
+
+        Args:
+            spikes: Counts 0..D, or spikes of -1, 0 and 1.
+            levels: D; 1 for neurons that emit a spike at a time.
+        """
         if spikes.numel() and spikes.min() >= 0:
-            self._facts[spikes] = _SPIKES
+            self._facts[spikes] = _Facts(levels=levels)
         else:
             spikes = spikes.abs()
-        exact = torch.float32 if spikes.numel() < _EXACT else torch.float64
+        exact = torch.float32 if spikes.numel() * levels < _EXACT else torch.float64
         return round(spikes.sum(dtype=exact).item())
 
     def follow_copy(self, source: Any, out: Any) -> None:
         """Carry everything that is known of a tensor to a view or copy of it."""
         if id(source) in self._weights:
             self.add_weights(tensors_of([out]))
-        elif known := self._facts.get(source, 0):
+        elif (known := self._of(source)) != _UNKNOWN:
             self._facts[first(out)] = known
 
     def follow(self, name: str, sources: Sequence[Tensor], out: Any) -> None:
@@ -97,19 +146,25 @@ class Provenance:
             sources: Its tensors, at least one.
             out: Its result.
         """
-        facts = [self._facts.get(source, 0) for source in sources]
-        if name in ADDITIONS and len(facts) > 1 and all(known & _CURRENT for known in facts):
-            self._facts[first(out)] = _REAL | _CURRENT  # two synapses onto the same neurons
-        elif name in SAME_SET_OF_VALUES and all(known & _SPIKES for known in facts):
-            self._facts[first(out)] = _SPIKES
+        facts = [self._of(source) for source in sources]
+        if name in ADDITIONS and len(facts) > 1 and all(known.current for known in facts):
+            self._facts[first(out)] = _CURRENT  # two synapses onto the same neurons
+        elif name in SAME_SET_OF_VALUES and all(known.levels for known in facts):
+            self._facts[first(out)] = _Facts(levels=max(known.levels for known in facts))
         elif (
             name in REAL_VALUED
             or (name in LOOKUPS and self.is_weight(sources[0]))
-            or (name in MIXTURES and any(known & _REAL for known in facts))
+            or (name in MIXTURES and any(known.real for known in facts))
         ):
             self._facts[first(out)] = _REAL
         elif out is sources[0]:  # in place: what was known of it is no longer so
             self._facts.pop(out, None)
+
+    def _of(self, tensor: Any) -> _Facts:
+        facts: _Facts = (
+            self._facts.get(tensor, _UNKNOWN) if isinstance(tensor, Tensor) else _UNKNOWN
+        )
+        return facts
 
 
 def tensors_of(values: Sequence[Any]) -> list[Tensor]:

@@ -34,6 +34,16 @@ class Cell:
         weights: Elements of the weight.
         outputs: Elements of the result.
         calls: Calls.
+        synops: Synaptic operations of the spikes that arrived, or of what changed of them.
+        pass_macs: Dense operations of one pass with T = 1 through the synapses that saw spikes,
+            without the padding's zeros.
+        compared: Input elements that were compared with those of the last call.
+        changed: Input elements that differed.
+        kept: Whether the sums of the last call are kept, and what changed is added to them.
+        weight_reads: Elements of the weight, times the images that need them.
+        input_bits: Bits of the inputs whose width is known: of spikes, and in fixed point.
+        real_inputs: Real-valued input elements, T identical copies counted once.
+        results: Elements of the result, T identical copies counted once.
     """
 
     step: int
@@ -50,6 +60,25 @@ class Cell:
     weights: int = 0
     outputs: int = 0
     calls: int = 0
+    synops: int = 0
+    pass_macs: int = 0
+    compared: int = 0
+    changed: int = 0
+    kept: bool = False
+    weight_reads: int = 0
+    input_bits: int = 0
+    real_inputs: int = 0
+    results: int = 0
+
+    @property
+    def spikes_per_synapse(self) -> float | None:
+        """T x rate: spikes per synapse and call; None where no synapse saw spikes."""
+        return self.synops / self.pass_macs if self.pass_macs else None
+
+    @property
+    def changed_share(self) -> float | None:
+        """Share of the input that differs from that of the last call; None where nobody looked."""
+        return self.changed / self.compared if self.compared else None
 
     @property
     def rate(self) -> float:
@@ -65,8 +94,37 @@ class Cell:
 
 _SUMMED = (
     *("macs", "acs", "dense_macs", "events", "sites", "neuron_updates", "elements", "outputs"),
-    "calls",
+    *("calls", "synops", "pass_macs", "compared", "changed", "weight_reads", "input_bits"),
+    *("real_inputs", "results"),
 )
+
+# T x rate below which a spiking network spends less than its bit-matched counterpart, data movement
+# included: at T = 1 to 5, by the width of the weights.
+SPIKES_PER_SYNAPSE_LIMITS = (0.21, 0.30)
+LIMITS_SOURCE = (
+    "Z. Yan et al., Reconsidering the energy efficiency of spiking neural networks inference from "
+    "analytical perspectives, arXiv 2409.08290 v4, 2026"
+)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What the synaptic operations move to and from memory, in bytes, one image at a time.
+
+    Attributes:
+        weights: Weights.
+        activations: Inputs of synapses.
+        sums: Results of synapses; in a spiking network they are the membranes.
+    """
+
+    weights: float
+    activations: float
+    sums: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.weights + self.activations + self.sums
 
 
 @dataclass(frozen=True)
@@ -177,23 +235,55 @@ class EnergyReport:
         """Return the energy of so many operations, in picojoules."""
         return (self.costs.mac_pj or 0.0) * macs + self.costs.ac_pj * acs
 
-    def traffic_bytes(self, bytes_per_value: int = 4) -> tuple[int, int]:
-        """Estimate the memory traffic of the synaptic operations, as two bounds in bytes.
+    @property
+    def spikes_per_synapse(self) -> float | None:
+        """T x rate over all synapses that saw spikes; None where there were none."""
+        passes = sum(cell.pass_macs for cell in self.cells)
+        return sum(cell.synops for cell in self.cells) / passes if passes else None
 
-        The lower bound moves every tensor once a call: weights, results, and inputs (a spike is a
-        bit). The upper one reuses nothing: a MAC reads a weight and an input, an accumulate reads a
-        weight and reads and writes a membrane.
+    @property
+    def changed_share(self) -> float | None:
+        """Share of the inputs of synapses that differs from the last call; None: nobody looked."""
+        compared = sum(cell.compared for cell in self.cells)
+        return sum(cell.changed for cell in self.cells) / compared if compared else None
+
+    def traffic(self, reuse: bool = True) -> Traffic:
+        """Return the memory traffic of the synaptic operations, over all images and steps.
 
         Args:
-            bytes_per_value: Bytes of a real value.
+            reuse: True moves every tensor once: a weight is read once per image and call; an input
+                is written once and read once, spikes packed in the bits that their counts need; a
+                result is written once and read once, at every spiking step. Where sums are kept
+                from call to call, the earlier inputs and sums are read besides. False reuses
+                nothing: every operation reads its weight, and besides a multiply-accumulate reads
+                its input again, and an accumulate reads and writes its sum again.
         """
-        synapses = [cell for cell in self.cells if cell.calls]
-        inputs = sum(
-            c.sites * bytes_per_value if "real" in c.signal else c.sites // 8 for c in synapses
+        costs, synapses = self.costs, [cell for cell in self.cells if cell.calls]
+        activations = sum(
+            (2 + cell.kept) * (cell.input_bits + cell.real_inputs * costs.value_bits)
+            for cell in synapses
         )
-        values = sum(cell.weights * cell.calls + cell.outputs for cell in synapses)
-        upper = bytes_per_value * (2 * self.macs + 3 * self.acs)
-        return inputs + bytes_per_value * values, upper
+        sums = sum((2 + cell.kept) * cell.results for cell in synapses)
+        weights = sum(cell.weight_reads for cell in synapses)
+        if not reuse:
+            weights = self.macs + self.acs
+            activations += self.macs * costs.value_bits
+            sums += 2 * self.acs
+        return Traffic(weights * costs.weight_bits / 8, activations / 8, sums * costs.sum_bits / 8)
+
+    def memory_energy_pj(self, reuse: bool = True) -> float | None:
+        """Return the energy of `traffic`, in picojoules; None where the table has no price."""
+        price, traffic = self.costs.sram_pj_per_byte, self.traffic(reuse)
+        if price is None:
+            return None
+        of_weights = self.costs.weight_pj_per_byte
+        moved = price * (traffic.activations + traffic.sums)
+        return moved + (price if of_weights is None else of_weights) * traffic.weights
+
+    def energy_with_memory_pj(self, reuse: bool = True) -> float | None:
+        """Return the energy of synaptic operations and of their memory traffic, in picojoules."""
+        memory = self.memory_energy_pj(reuse)
+        return None if memory is None else self.energy_pj + memory
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
@@ -211,10 +301,18 @@ class EnergyReport:
             "neuron_updates": self.neuron_updates,
             "firing_rate": self.firing_rate,
             "firing_rates": self.firing_rates,
+            "spikes_per_synapse": self.spikes_per_synapse,
+            "spikes_per_synapse_limits": list(SPIKES_PER_SYNAPSE_LIMITS),
+            "spikes_per_synapse_limits_source": LIMITS_SOURCE,
+            "changed_share": self.changed_share,
             "energy_pj": self.energy_pj,
             "energy_per_image_pj": self.energy_per_image_pj,
             "energy_per_step_pj": self.energy_per_step_pj,
             "neuron_energy_pj": self.neuron_energy_pj,
+            "memory": {
+                "every_tensor_once": self._memory(reuse=True),
+                "no_reuse": self._memory(reuse=False),
+            },
             "steps": [self._row(cell) for cell in self.steps],
             "layers": [self._row(cell) for cell in self.layers],
         }
@@ -232,8 +330,20 @@ class EnergyReport:
         writer.writerows(rows)
         return lines.getvalue()
 
+    def _memory(self, reuse: bool) -> dict[str, float | None]:
+        return {
+            **{f"{name}_bytes": n for name, n in asdict(self.traffic(reuse)).items()},
+            "energy_pj": self.memory_energy_pj(reuse),
+            "energy_with_memory_pj": self.energy_with_memory_pj(reuse),
+        }
+
     def _row(self, cell: Cell) -> dict[str, Any]:
-        prices = {"energy_pj": self.energy_of(cell.macs, cell.acs), "rate": cell.rate}
+        prices = {
+            "energy_pj": self.energy_of(cell.macs, cell.acs),
+            "rate": cell.rate,
+            "spikes_per_synapse": cell.spikes_per_synapse,
+            "changed_share": cell.changed_share,
+        }
         return {"timestep": self.timesteps[cell.step]} | asdict(cell) | prices
 
     def table(self, by: str = "part") -> str:
@@ -255,20 +365,24 @@ class EnergyReport:
         share = energy / self.energy_pj if self.energy_pj else 0.0
         rate = f"{cell.rate:6.1%}" if cell.sites else "     -"
         return (
-            f"{name[:44]:<44} {cell.signal[:14]:<14} {rate} {_millions(cell.macs):>10} "
+            f"{name[:34]:<34} {cell.signal[:14]:<14} {rate} "
+            f"{_decimals(cell.spikes_per_synapse)} {_millions(cell.macs):>10} "
             f"{_millions(cell.acs):>10} {energy / 1e6:>11.4f} {share:6.1%}"
         )
 
     def _total(self) -> str:
         return (
-            f"{'total':<44} {'neurons fire':<14} {self.firing_rate:6.1%} "
-            f"{_millions(self.macs):>10} {_millions(self.acs):>10} {self.energy_pj / 1e6:>11.4f} "
-            f"{1:6.1%}"
+            f"{'total':<34} {'neurons fire':<14} {self.firing_rate:6.1%} "
+            f"{_decimals(self.spikes_per_synapse)} {_millions(self.macs):>10} "
+            f"{_millions(self.acs):>10} {self.energy_pj / 1e6:>11.4f} {1:6.1%}"
         )
 
 
 _HEADER = " ".join(
-    [" " * 44, f"{'input':<14}", "active", "  MACs [M]", "   ACs [M]", "energy [uJ]", " share"]
+    [
+        *(" " * 34, f"{'input':<14}", "active", "T x rate"),
+        *("  MACs [M]", "   ACs [M]", "energy [uJ]", " share"),
+    ]
 )
 
 _TABLES: dict[str, Callable[[EnergyReport], Iterable[tuple[str, Cell]]]] = {
@@ -288,6 +402,10 @@ def _part(layer: str, shared: int) -> str:
     """Return the part of the model that a layer belongs to, behind the names that all share."""
     path = layer.split(".")
     return path[min(shared, len(path) - 1)] or "(model)"
+
+
+def _decimals(value: float | None) -> str:
+    return f"{'-':>8}" if value is None else f"{value:8.3f}"
 
 
 def _millions(count: int) -> str:

@@ -20,10 +20,25 @@ class Signal:
             "integer" (multiples of a up to 16, of either sign).
         events: Spikes per element (a value of 3a is three spikes), of the tensor's shape; None
             for real values.
+        levels: D, the most spikes of an element: of the neurons that emitted them where those are
+            known, else the most that occur; 0 for real values.
+        signed: Whether spikes of either sign occur.
     """
 
     kind: str
     events: Tensor | None
+    levels: int = 0
+    signed: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Bits that hold one element; 0 for real values, whose width a cost table says.
+
+        Example:
+            >>> Signal("integer", torch.tensor([4.0]), levels=4).bits
+            3
+        """
+        return self.levels.bit_length() + self.signed if self.spiking else 0
 
     @property
     def spiking(self) -> bool:
@@ -54,7 +69,7 @@ def read_signal(x: Tensor) -> Signal:
     if low == high == 0:
         return Signal("silent", x)
     if low >= 0 and torch.equal(x.sign() if high == 1 else x.sign() * high, x):
-        return Signal("binary", x if high == 1 else x.sign())
+        return Signal("binary", x if high == 1 else x.sign(), levels=1)
     sample = x[0].reshape(-1)[:_SAMPLE] if x.dim() > 1 else x[:_SAMPLE]
     if sample.any() and _levels(sample) is None:
         return Signal("real", None)
@@ -62,7 +77,8 @@ def read_signal(x: Tensor) -> Signal:
     if levels is None:
         return Signal("real", None)
     events = levels.abs()
-    return Signal("ternary" if events.max() == 1 else "integer", events)
+    most = int(events.max())
+    return Signal("ternary" if most == 1 else "integer", events, most, signed=low < 0 < high)
 
 
 def _levels(x: Tensor) -> Tensor | None:

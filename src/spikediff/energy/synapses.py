@@ -5,7 +5,7 @@ one call and returns its `Count`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikediff.energy.fan_out import dense_pairs, fan_out
 from spikediff.energy.provenance import Provenance
-from spikediff.energy.signals import MOST_LEVELS, Signal
+from spikediff.energy.signals import Signal
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,13 @@ class Count:
         sites: Elements of the input.
         copies: How often a real-valued input repeats itself along the leading axis.
         weights: Elements of the weight; 0 where both operands are data.
+        rows: Images times spiking steps that the input holds; 0 where its axes do not say.
+        bits: Bits of an input's element; 0 for real values, whose width a cost table says.
+        changes: Operations that what changed since the last call would cause: accumulates of
+            spikes, multiply-accumulates of quantised values; None where it was not followed.
+        compared: Elements that were compared with those of the last call.
+        changed: Elements that differ from those of the last call.
+        kept: Whether the call itself started from the sums of the last one.
     """
 
     operation: str
@@ -43,11 +50,22 @@ class Count:
     sites: int
     copies: int = 1
     weights: int = 0
+    rows: int = 0
+    bits: int = 0
+    changes: int | None = None
+    compared: int = 0
+    changed: int = 0
+    kept: bool = False
 
     @property
     def spiking(self) -> bool:
         """Whether accumulates suffice."""
         return self.signal != "real"
+
+    @property
+    def full(self) -> int:
+        """Operations of a call that keeps nothing of the last one."""
+        return self.synops if self.spiking else self.dense_macs
 
 
 def _through_weights(
@@ -63,10 +81,8 @@ def _through_weights(
     signal = known.read(source)
     events, synops = source.numel(), 0
     if signal.events is not None:
-        per_site = _sum_rows(signal.events.reshape(shape))  # [*S]
-        events = round(float(per_site.sum()))
-        synops = round(float((per_site * targets).sum()))
-    return Count(
+        events, synops = _reached(signal.events.reshape(shape), signal.levels, targets)
+    count = Count(
         operation=operation,
         signal=signal.kind,
         dense_macs=dense_macs,
@@ -76,12 +92,29 @@ def _through_weights(
         sites=source.numel(),
         copies=1 if signal.spiking else known.copies(source),
         weights=weights,
+        bits=signal.bits,
     )
+    difference, followed = known.changes_of(source, signal)
+    if difference is not None:
+        _, changes = _reached(difference.reshape(shape), 2 * max(1, signal.levels), targets)
+        return replace(
+            count,
+            changes=changes,
+            compared=source.numel(),
+            changed=int(difference.count_nonzero()),
+        )
+    return replace(count, changes=count.full) if followed else count
 
 
-def _sum_rows(events: Tensor) -> NDArray[np.float64]:
-    """Sum [N, C, *S] over N and C, exactly, as [*S]."""
-    largest = events.shape[0] * events.shape[1] * MOST_LEVELS
+def _reached(events: Tensor, most: int, targets: NDArray[np.float64]) -> tuple[int, int]:
+    """Return how many events there are in [N, C, *S], and how many targets they reach in all."""
+    per_site = _sum_rows(events, most)  # [*S]
+    return round(float(per_site.sum())), round(float((per_site * targets).sum()))
+
+
+def _sum_rows(events: Tensor, levels: int) -> NDArray[np.float64]:
+    """Sum [N, C, *S] of 0..levels over N and C, exactly, as [*S]."""
+    largest = events.shape[0] * events.shape[1] * levels
     exact = torch.float32 if largest < 2**24 else torch.float64
     sums: NDArray[np.float64] = events.sum((0, 1), dtype=exact).cpu().numpy().astype(np.float64)
     return sums
@@ -104,7 +137,7 @@ def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Co
     sizes, out_sizes, kernel = tuple(x.shape[2:]), tuple(out.shape[2:]), tuple(weight.shape[2:])
     out_channels = weight.shape[1] if transposed else weight.shape[0] // groups  # of a group
     pairs = dense_pairs(sizes, out_sizes, kernel, transposed)
-    return _through_weights(
+    count = _through_weights(
         f"conv{'_transpose' if transposed else ''}{axes}d {'x'.join(map(str, kernel))}",
         arguments[0],
         x.shape,
@@ -112,6 +145,40 @@ def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Co
         x.shape[0] * x.shape[1] * out_channels * pairs,
         weight.numel(),
         known,
+    )
+    return replace(count, rows=x.shape[0])
+
+
+# Convolutions of whole numbers (spikediff.systems.integer), of which only the names are known here.
+
+
+def _count_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:
+    """Count a convolution of spike counts: (counts, weight, stride, padding)."""
+    x, weight, stride, padding = arguments
+    plain = (x, weight, None, [stride], [padding], [1], False, [0], 1)
+    return _convolution(plain, out, known)
+
+
+def _fixed_point_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:
+    """Count a convolution of values in fixed point, of as many bits as their dtype has."""
+    known.add_real(arguments[0])
+    count = _count_conv2d(arguments, out, known)
+    return replace(count, bits=8 * arguments[0].element_size())
+
+
+def _change_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:
+    """Count a convolution of changes: (counts, before, sums, weight, stride, padding)."""
+    counts, before, _sums, *geometry = arguments
+    count = _count_conv2d((counts, *geometry), out, known)
+    difference = (counts.to(torch.int16) - before.to(torch.int16)).abs()
+    known.add_spikes(difference, levels=2 * int(torch.iinfo(counts.dtype).max))
+    changes = _count_conv2d((difference, *geometry), out, known)
+    return replace(
+        count,
+        changes=changes.synops,
+        compared=counts.numel(),
+        changed=int(difference.count_nonzero()),
+        kept=True,
     )
 
 
@@ -159,6 +226,10 @@ def _fused_attention(arguments: Sequence[Any], _out: Any, _known: Provenance) ->
 
 SYNAPSES: dict[str, Callable[[Sequence[Any], Any, Provenance], Count]] = {
     "convolution": _convolution,
+    "count_conv2d": _count_conv2d,
+    "event_conv2d": _count_conv2d,
+    "fixed_point_conv2d": _fixed_point_conv2d,
+    "change_conv2d": _change_conv2d,
     "linear": lambda a, _out, known: _linear(a[0], a[1].shape[0], a[1].numel(), known),
     "mm": lambda a, _out, known: _matrix_product(a[0], a[1], known),
     "mv": lambda a, _out, known: _matrix_product(a[0], a[1][:, None], known),

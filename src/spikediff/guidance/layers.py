@@ -20,10 +20,11 @@ def find_layers(model: nn.Module) -> dict[str, NeuronLayer]:
         >>> list(find_layers(nn.Sequential(nn.Linear(2, 2), IF())))
         ['1']
     """
-    layers = neurons_of({"": model})
+    layers = neurons_of({"": model}, NeuronLayer)
     if not layers:
         raise UserError(
-            f"{type(model).__name__}: has no spiking neurons; threshold guidance needs some"
+            f"{type(model).__name__}: has no spiking neurons that guidance could change; threshold "
+            "guidance needs layers of IF, LIF or other neurons with a fixed threshold"
         )
     return layers
 

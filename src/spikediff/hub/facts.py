@@ -12,7 +12,7 @@ from spikediff.errors import UserError
 from spikediff.evaluation.sources import public_name
 from spikediff.hub.papers import Paper, paper_of
 from spikediff.hub.results import Results
-from spikediff.neurons import NeuronLayer
+from spikediff.neurons import SpikeEmitter
 from spikediff.pipelines.conditioning import number_of_classes
 from spikediff.reading import read_json
 from spikediff.training.checkpoint import load_latest
@@ -145,7 +145,7 @@ def _network(part: str, network: nn.Module) -> NetworkFacts:
         kind=type(network).__name__,
         parameters=sum(p.numel() for p in network.parameters()),
         spiking_steps=config.get("spiking_steps"),
-        neuron_layers=sum(isinstance(module, NeuronLayer) for module in network.modules()),
+        neuron_layers=sum(isinstance(module, SpikeEmitter) for module in network.modules()),
         image=None if None in image else image,  # type: ignore[arg-type]
         classes=number_of_classes(network),
     )

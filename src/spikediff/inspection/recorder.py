@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.inspection.record import LayerRecord, SpikeRecord, Window
-from spikediff.neurons import NeuronLayer, NeuronState
+from spikediff.neurons import NeuronState, SpikeEmitter
 from spikediff.observed import arguments_of, as_timestep, choose_by_name, modules_of, neurons_of
 
 _WHOLE = "(model)"  # name of a layer of neurons that is all there is
@@ -59,7 +59,7 @@ class SpikeRecorder:
             raise UserError(f"SpikeRecorder: neurons_per_layer = {neurons_per_layer} is below 1")
         self._models = modules_of(target, "SpikeRecorder")
         patterns = [layers] if isinstance(layers, str) else layers
-        found = neurons_of(self._models)
+        found = neurons_of(self._models, SpikeEmitter)
         if not found:
             raise UserError(
                 f"{', '.join(type(m).__name__ for m in self._models.values())}: has no spiking "
@@ -112,7 +112,7 @@ class SpikeRecorder:
     def see(
         self,
         name: str,
-        layer: NeuronLayer,
+        layer: SpikeEmitter,
         current: Tensor,
         spikes: Tensor,
         before: NeuronState | None,
@@ -122,20 +122,24 @@ class SpikeRecorder:
         Args:
             name: The layer's.
             layer: The layer.
-            current: What entered [T, ...].
-            spikes: What left, of the same shape.
+            current: What entered.
+            spikes: What left, step by step [T, B, ...].
             before: The state that the window went on from; None for rest.
 
         Returns:
             The layer's record, the number of the denoising step, and what the chosen neurons of
             the first image did.
         """
-        record = self._layer(name, layer, _folded(spikes))
+        record = self._layer(name, layer, spikes)
         step = self.record.column(self._timestep)
-        record.add(step, _folded(spikes))
-        return record, step, _look(layer, record.units, current, spikes, before)
+        record.add(step, spikes)
+        units = record.units.to(current.device)
+        trace = layer.trace(current, units, before)
+        fired = spikes[:, 0].flatten(1)[:, units]  # [T, K]
+        membranes = trace._replace(u=trace.u.cpu(), v=trace.v.cpu())
+        return record, step, Window(fired.to("cpu", torch.int8), *membranes)
 
-    def _layer(self, name: str, layer: NeuronLayer, spikes: Tensor) -> LayerRecord:
+    def _layer(self, name: str, layer: SpikeEmitter, spikes: Tensor) -> LayerRecord:
         """Return the record of a layer; one that is called with another shape has two."""
         shape = tuple(spikes.shape[2:])
         known = self.record.layers.get(name)
@@ -144,7 +148,7 @@ class SpikeRecorder:
         if known is None:
             known = LayerRecord(
                 name=name,
-                neuron=describe(layer),
+                neuron=layer.describe(),
                 shape=shape,
                 units=self._choose(name, spikes[0, 0].numel()),
                 fired=torch.zeros(shape, dtype=torch.int64),
@@ -168,22 +172,21 @@ class _Watch:
         self._before: NeuronState | None = None
         self._open: tuple[LayerRecord, int] | None = None  # where the last kept window may go on
 
-    def before(self, layer: NeuronLayer, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+    def before(self, layer: SpikeEmitter, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Note the state that the window goes on from, before the layer changes it."""
         memory = arguments_of(layer, inputs, options).get("memory")
         self._before = None if memory is None else memory.get(layer)
 
     @torch.no_grad()
     def after(
-        self, layer: NeuronLayer, inputs: tuple[Any, ...], options: dict[str, Any], out: Any
+        self, layer: SpikeEmitter, inputs: tuple[Any, ...], options: dict[str, Any], out: Any
     ) -> None:
         """Record the window; of a denoising step, the first whole one is kept."""
         if not isinstance(out, Tensor):  # None where the neurons raised an error
             return
-        current = arguments_of(layer, inputs, options)["current"]
-        record, step, window = self._recorder.see(
-            self._name, layer, current.detach(), out.detach(), self._before
-        )
+        current = arguments_of(layer, inputs, options)["current"].detach()
+        spikes = layer.unrolled(out.detach())
+        record, step, window = self._recorder.see(self._name, layer, current, spikes, self._before)
         if step not in record.windows:
             record.windows[step] = window
             self._open = record, step
@@ -191,55 +194,3 @@ class _Watch:
             record.windows[step] = record.windows[step].followed_by(window)
         else:
             self._open = None
-
-
-def _look(
-    layer: NeuronLayer,
-    units: Tensor,
-    current: Tensor,
-    spikes: Tensor,
-    before: NeuronState | None,
-) -> Window:
-    """Compute the membranes of the chosen neurons of the first image."""
-    where = units.to(current.device)
-    chosen = _folded(current)[:, 0].flatten(1)[:, where]  # [T, K]
-    dynamics = layer.membrane_dynamics
-    state = dynamics.fresh_state(chosen[0])
-    if before is not None:
-        counted = before.net_spikes
-        state = NeuronState(
-            _of_first(before.v, where), None if counted is None else _of_first(counted, where)
-        )
-    u, v = layer.membranes(chosen, state)
-    return Window(
-        spikes=_folded(spikes)[:, 0].flatten(1)[:, where].to("cpu", torch.int8),
-        u=u.cpu(),
-        v=torch.cat([state.v[None], v]).cpu(),
-        v_threshold=dynamics.v_threshold,
-        v_negative=dynamics.v_negative,
-        strict=dynamics.strict_threshold,
-    )
-
-
-def _of_first(state: Tensor, units: Tensor) -> Tensor:
-    """Return the chosen neurons of the first image, of a state [B, ...]."""
-    return _folded(state[None])[0, 0].flatten()[units]
-
-
-def _folded(window: Tensor) -> Tensor:
-    """Return a window as [T, B, ...]; a plain [T] or [T, C] has one image."""
-    return window if window.dim() > 2 else window.reshape(len(window), 1, -1)
-
-
-def describe(layer: NeuronLayer) -> str:
-    """Return what a layer of neurons is, in words.
-
-    Example:
-        >>> from spikediff.neurons import LIF
-        >>> describe(LIF(tau=2.0, v_reset=None))
-        'LIF, decay 0.5, threshold 1, soft reset'
-    """
-    dynamics, decay = layer.dynamics, torch.as_tensor(layer.decay).item()
-    leak = "no leak" if decay == 1 else f"decay {decay:.3g}"
-    kind = "soft" if dynamics.v_reset is None else "hard"
-    return f"{type(layer).__name__}, {leak}, threshold {dynamics.v_threshold:g}, {kind} reset"

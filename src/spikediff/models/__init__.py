@@ -3,6 +3,7 @@
 The autoencoders know no timestep: `model(images).sample`, and `model.generate(batch_size)`.
 """
 
+from spikediff.models.ann_counterpart import ann_counterpart
 from spikediff.models.autoencoder import autoencoder_loss
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
 from spikediff.models.ddpm_unet import ddpm_unet
@@ -16,7 +17,6 @@ from spikediff.models.merged import (
 from spikediff.models.spiking_image_decoder import SpikingImageDecoder
 from spikediff.models.spiking_unet import SpikingUNet
 from spikediff.models.synaptic_current_unet import SynapticCurrentUNet
-from spikediff.models.twin import ann_twin
 from spikediff.models.vae import VAE
 from spikediff.models.vq_svae import VQSVAE, VQSVAEOutput, vq_svae_loss, vq_svae_terms
 
@@ -32,7 +32,7 @@ __all__ = [
     "SpikingUNet",
     "SynapticCurrentUNet",
     "VQSVAEOutput",
-    "ann_twin",
+    "ann_counterpart",
     "autoencoder_loss",
     "carry_currents",
     "ddpm_unet",

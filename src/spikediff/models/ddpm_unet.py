@@ -9,9 +9,11 @@ denoising diffusion probabilistic models", WACV 2024, table 3 (its baseline).
 
 from collections.abc import Sequence
 from math import gcd
+from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
+from spikediff.errors import UserError
 from spikediff.models.sizes import check_sizes
 
 
@@ -64,4 +66,26 @@ def ddpm_unet(
         add_attention=attention,
         attention_head_dim=widths[-1],
         num_class_embeds=num_classes + 1 if num_classes else None,
+    )
+
+
+def ddpm_unet_like(config: Any) -> UNet2DModel:
+    """Return the baseline with the widths, depths and images of a spiking U-Net.
+
+    Args:
+        config: Configuration of the `SpikingUNet` or `SynapticCurrentUNet`.
+
+    Raises:
+        UserError: It is a network of signals.
+    """
+    if config.get("dimensions", 2) != 2:
+        raise UserError("a network of signals has no ordinary counterpart to compare with")
+    return ddpm_unet(
+        config.sample_size,
+        config.in_channels,
+        config.out_channels,
+        config.base_channels,
+        config.channel_mult,
+        config.layers_per_block,
+        config.dropout,
     )

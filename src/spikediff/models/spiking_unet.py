@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.unets.unet_2d import UNet2DOutput
+from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.coding import DECODERS, direct
@@ -32,6 +32,7 @@ from spikediff.layers import (
 )
 from spikediff.layers.dimensions import BATCH_NORMS, CONVOLUTIONS, Convolution
 from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
+from spikediff.models.ddpm_unet import ddpm_unet_like
 from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import choose, make_neuron_maker
 from spikediff.models.sizes import (
@@ -281,6 +282,10 @@ class SpikingUNet(ModelMixin, ConfigMixin):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Load a model as diffusers does, and give its weights memory of their own."""
         return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
+
+    def ann_counterpart(self) -> UNet2DModel:
+        """Return the ordinary network of the same widths, depths and images, untrained."""
+        return ddpm_unet_like(self.config)
 
     def _initialise(self) -> None:
         """Xavier-uniform weights and zero biases, as the authors have them, and a quiet head."""

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.unets.unet_2d import UNet2DOutput
+from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.coding import direct, mean
@@ -31,6 +31,7 @@ from spikediff.layers import (
     pointwise_conv,
     same_size,
 )
+from spikediff.models.ddpm_unet import ddpm_unet_like
 from spikediff.models.own_memory import with_own_memory
 from spikediff.models.parts import make_neuron_maker
 from spikediff.models.sizes import check_sample, check_sizes
@@ -191,6 +192,10 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         estimate = self._run(currents, timestep, class_labels, None)
         estimate = estimate if is_window else mean(self.image_currents(estimate))
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+
+    def ann_counterpart(self) -> UNet2DModel:
+        """Return an ordinary network, untrained, whose levels are as wide as those behind them."""
+        return ddpm_unet_like(self.config)
 
     def first_currents(self, noise: Tensor) -> Tensor:
         """Return noise [B, C, H, W] as currents [T, B, C, H, W], equal at all spiking steps."""

@@ -12,7 +12,8 @@ from spikediff.neurons.dynamics import (
     fire,
     reset,
 )
-from spikediff.neurons.integer import IntegerNeuron, count_spikes, unroll
+from spikediff.neurons.emitter import CountNeuron, SpikeEmitter, UnitTrace, unroll
+from spikediff.neurons.integer import IntegerNeuron, count_spikes
 from spikediff.neurons.integrate_and_fire import IF, integrate_and_fire
 from spikediff.neurons.layer import Memory, NeuronLayer
 from spikediff.neurons.leaky import LIF, leaky_integrate_and_fire
@@ -42,6 +43,7 @@ __all__ = [
     "NEURONS",
     "SURROGATES",
     "ATan",
+    "CountNeuron",
     "Dynamics",
     "IntegerNeuron",
     "Memory",
@@ -51,8 +53,10 @@ __all__ = [
     "Rectangular",
     "Sigmoid",
     "SignedIF",
+    "SpikeEmitter",
     "Surrogate",
     "Triangular",
+    "UnitTrace",
     "carry_nan",
     "charge",
     "count_spikes",

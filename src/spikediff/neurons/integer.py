@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikediff.errors import UserError
-from spikediff.neurons.dynamics import carry_nan
+from spikediff.neurons.emitter import CountNeuron
 from spikediff.neurons.kernels import integer as kernel
 
 
@@ -68,7 +68,7 @@ def count_spikes(v: Tensor, theta: Tensor, bias: Tensor, levels: int) -> Tensor:
     return counts
 
 
-class IntegerNeuron(nn.Module):
+class IntegerNeuron(CountNeuron):
     """A layer of integer neurons (I-LIF), with learned thresholds and biases.
 
     Args:
@@ -105,6 +105,10 @@ class IntegerNeuron(nn.Module):
         """Return the counts of a window's currents."""
         return count_spikes(current, self.theta, self.bias, self.levels)
 
+    def potential(self, current: Tensor) -> Tensor:
+        """Return v / theta + b [B, C, H, W]."""
+        return current / self.theta[:, None, None] + self.bias[:, None, None]
+
     def fold_amplitude(self, weight: Tensor) -> Tensor:
         """Return the weights [C_out, C, k, k] times the amplitude of the spikes that they see."""
         return weight * self.theta[:, None, None]
@@ -112,22 +116,3 @@ class IntegerNeuron(nn.Module):
     def extra_repr(self) -> str:
         """Return the constants, for `print(model)`."""
         return f"{self.log_theta.numel()}, levels={self.levels}"
-
-
-def unroll(counts: Tensor, levels: int) -> Tensor:
-    """Return counts as binary spikes: the neuron emits one spike in each of its first steps.
-
-    Args:
-        counts: Counts 0..D [...].
-        levels: D.
-
-    Returns:
-        Spikes [D, ...], whose sum over the steps is `counts`.
-
-    Example:
-        >>> unroll(torch.tensor([0, 1, 3]), levels=3).tolist()
-        [[0, 1, 1], [0, 0, 1], [0, 0, 1]]
-    """
-    steps = torch.arange(1, levels + 1, device=counts.device)
-    spikes = (counts >= steps.view(-1, *[1] * counts.dim())).to(counts.dtype)
-    return carry_nan(spikes, counts)

@@ -3,20 +3,20 @@
 from collections.abc import MutableMapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
+from spikediff.neurons.emitter import SpikeEmitter, UnitTrace
 from spikediff.neurons.scan import membranes, scan, window
 
 Memory = MutableMapping["NeuronLayer", NeuronState]
 
 
-class NeuronLayer(nn.Module):
+class NeuronLayer(SpikeEmitter):
     """The face of a neuron: a window at once, or a step at a time. It keeps no state.
 
     Abstract: the neurons are its final subclasses, which say only what decays. (The neuron of a
-    converted network also says what its threshold is, because it is learnt.) An instrument finds
-    the neurons of a model by this type.
+    converted network also says what its threshold is, because it is learnt.)
 
     Args:
         dynamics: The neuron's constants.
@@ -72,7 +72,58 @@ class NeuronLayer(nn.Module):
         """
         return membranes(current, self.dynamics, self.decay, state)
 
+    def spiking_steps(self, emitted: Tensor) -> int:
+        """Return T of a window of spikes [T, ...]."""
+        return len(emitted)
+
+    def unrolled(self, emitted: Tensor) -> Tensor:
+        """Return a window of spikes as [T, B, ...]."""
+        return _folded(emitted)
+
+    def trace(self, current: Tensor, units: Tensor, before: NeuronState | None = None) -> UnitTrace:
+        """Return the membranes of some neurons of the first image, by the layer's own equations."""
+        chosen = _folded(current)[:, 0].flatten(1)[:, units]  # [T, K]
+        dynamics = self.membrane_dynamics
+        state = dynamics.fresh_state(chosen[0])
+        if before is not None:
+            counted = before.net_spikes
+            state = NeuronState(
+                _of_first(before.v, units), None if counted is None else _of_first(counted, units)
+            )
+        u, v = self.membranes(chosen, state)
+        return UnitTrace(
+            u,
+            torch.cat([state.v[None], v]),
+            dynamics.v_threshold,
+            dynamics.v_negative,
+            dynamics.strict_threshold,
+        )
+
+    def describe(self) -> str:
+        """Return what the neurons are, in words.
+
+        Example:
+            >>> from spikediff.neurons import LIF
+            >>> LIF(tau=2.0, v_reset=None).describe()
+            'LIF, decay 0.5, threshold 1, soft reset'
+        """
+        decay = torch.as_tensor(self.decay).item()
+        leak = "no leak" if decay == 1 else f"decay {decay:.3g}"
+        kind = "soft" if self.dynamics.v_reset is None else "hard"
+        threshold = f"threshold {self.dynamics.v_threshold:g}"
+        return f"{type(self).__name__}, {leak}, {threshold}, {kind} reset"
+
     def extra_repr(self) -> str:
         """Return the constants, for `print(model)`."""
         decay = torch.as_tensor(self.decay).item()
         return f"decay={decay:g}, {self.dynamics!r}"
+
+
+def _of_first(state: Tensor, units: Tensor) -> Tensor:
+    """Return some neurons of the first image, of a state [B, ...]."""
+    return _folded(state[None])[0, 0].flatten()[units]
+
+
+def _folded(window: Tensor) -> Tensor:
+    """Return a window as [T, B, ...]; a plain [T] or [T, C] has one image."""
+    return window if window.dim() > 2 else window.reshape(len(window), 1, -1)

@@ -7,7 +7,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention_processor import Attention
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.unets.unet_2d import UNet2DOutput
+from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.coding import direct
@@ -116,6 +116,11 @@ class ConvertedUNet(ModelMixin, ConfigMixin):
         currents = self.unet(window, timestep, labels, return_dict=False)[0]
         estimate = unfold_time(currents, steps).mean(0)  # [T, B, C, H, W] -> [B, C, H, W]
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+
+    def ann_counterpart(self) -> UNet2DModel:
+        """Return the network that it was, untrained."""
+        counterpart: UNet2DModel = UNet2DModel.from_config(self.config.architecture)
+        return counterpart
 
 
 def _share_statistics(unet: nn.Module, spiking_steps: int) -> None:

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from spikediff.errors import UserError, suggestion
 from spikediff.models.own_memory import with_own_memory
 from spikediff.models.sizes import check_sample
-from spikediff.neurons import IntegerNeuron, unroll
+from spikediff.neurons import CountNeuron, IntegerNeuron, unroll
 from spikediff.systems.integer.convolution import (
     change_conv2d,
     count_conv2d,
@@ -118,7 +118,7 @@ class Call:
     after: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
-class FixedPointNeuron(nn.Module):
+class FixedPointNeuron(CountNeuron):
     """Integer neurons with whole thresholds: they count how many of them the current reaches.
 
     Args:
@@ -139,6 +139,13 @@ class FixedPointNeuron(nn.Module):
         for threshold in self.thresholds:
             counts += current >= threshold[:, None, None]
         return counts
+
+    def potential(self, current: Tensor) -> Tensor:
+        """Return the currents in units of a spike; of one level, in units of its threshold."""
+        first = self.thresholds[0]
+        unit = self.thresholds[1] - first if self.levels > 1 else first.abs()
+        level = (current - first[:, None, None]) / unit.clamp(min=1)[:, None, None]
+        return level + 0.5
 
     def copy_from(self, neuron: IntegerNeuron) -> None:
         r"""Take over the thresholds $\theta (k - 1/2 - b)$, rounded up."""
@@ -382,6 +389,11 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin):
         )
         view.register_to_config(execution=execution)
         return view
+
+    def ann_counterpart(self) -> IntegerSpikingUNet:
+        """Return the ordinary network of the same sizes, untrained."""
+        sizes = {key: value for key, value in self.config.items() if key in _SHARED}
+        return IntegerSpikingUNet(**sizes, activation="silu")
 
     @torch.no_grad()
     def forward(
