@@ -69,7 +69,7 @@ def test_an_ordinary_network(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--costs", "45mm"], "did you mean '45nm'"),
-        (["--costs", "none.yaml"], "none.yaml: cannot read it (No such file"),
+        (["--costs", "none.yaml"], "none.yaml: cannot be read, no such file"),
         (["--costs", "loihi"], "no price for a multiply-accumulate"),
         (["--num-images", "0"], "must be at least 1"),
         (["--audit", "--accounting", "paper"], "--audit needs --accounting strict"),

@@ -13,8 +13,9 @@ from spikediff.energy import EnergyMeter, audit
 from spikediff.errors import UserError
 from spikediff.inspection import SpikeRecorder
 from spikediff.layers import over_time
-from spikediff.neurons import IF, LIF, CountNeuron, IntegerNeuron, unroll
-from spikediff.systems.integer import IntegerSpikingUNet
+from spikediff.neurons import IF, LIF, IntegerNeuron, unroll
+from spikediff.systems.integer import IntegerSpikingUNet, to_integer
+from spikediff.systems.integer.convolution import change_conv2d
 
 
 def observe(model, *calls, **options):
@@ -175,90 +176,74 @@ def test_the_recorder_sees_counts_as_spikes():
     assert seen.neuron == "IntegerNeuron, up to 3 spikes a window"
 
 
-class FixedPoint(CountNeuron):
-    """Whole thresholds, as a deployment form has them."""
-
-    levels = 3
-
-    def potential(self, current):
-        return current / 256
-
-    def forward(self, current):
-        return sum((current >= 256 * k - 128).to(torch.uint8) for k in (1, 2, 3))
-
-
-class Deployed(nn.Module):
-    """A tiny deployment form; operators of the package's names, defined as their docs say."""
-
-    def __init__(self, operators):
-        super().__init__()
-        self.operators, self.neuron = operators, FixedPoint()
-        weight = torch.randint(-127, 128, (4, 3, 3, 3), dtype=torch.int8)
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.shift = nn.Parameter(torch.tensor([2], dtype=torch.int8), requires_grad=False)
-
-    def forward(self, image, timestep, state=None, kind="count"):
-        fixed = self.operators.to_fixed_point(image, 8)
-        current = self.operators.fixed_point_conv2d(fixed, self.weight[:3], 1, 1) >> self.shift
-        counts = self.neuron(current)
-        if kind == "change":
-            before, sums = state or (torch.zeros_like(counts), counts.new_zeros((2, 4, 3, 3)).int())
-            sums = self.operators.change_conv2d(counts, before, sums, self.weight, 2, 1)
-        else:
-            sums = getattr(self.operators, f"{kind}_conv2d")(counts, self.weight, 2, 1)
-        return self.operators.from_fixed_point(sums << self.shift, 8), (counts, sums)
-
-
 @pytest.fixture(scope="module")
-def operators():
-    """Operators under the names of `spikediff.systems.integer`, computed in double precision."""
-    library = torch.library.Library("spikediff_meter_test", "DEF")
-
-    def convolve(x, weight, stride, padding):
-        return functional.conv2d(x.double(), weight.double(), None, stride, padding).int()
-
-    def change(counts, before, sums, weight, stride, padding):
-        return sums + convolve(counts.int() - before.int(), weight, stride, padding)
-
-    definitions = {
-        "count_conv2d(Tensor x, Tensor w, int s, int p) -> Tensor": convolve,
-        "event_conv2d(Tensor x, Tensor w, int s, int p) -> Tensor": convolve,
-        "fixed_point_conv2d(Tensor x, Tensor w, int s, int p) -> Tensor": convolve,
-        "change_conv2d(Tensor x, Tensor b, Tensor y, Tensor w, int s, int p) -> Tensor": change,
-        "to_fixed_point(Tensor x, int b) -> Tensor": lambda x, b: (x * 2**b).round().short(),
-        "from_fixed_point(Tensor x, int b) -> Tensor": lambda x, b: x.float() / 2**b,
-    }
-    for schema, compute in definitions.items():
-        library.define(schema)
-        library.impl(schema.partition("(")[0], compute, "CompositeExplicitAutograd")
-    yield torch.ops.spikediff_meter_test
-    library._destroy()
-
-
-@pytest.mark.parametrize("kind", ["count", "event"])
-def test_convolutions_of_whole_numbers(operators, kind):
+def form():
     torch.manual_seed(0)
-    model, image = Deployed(operators), torch.randn(2, 3, 6, 6)
-    _, (counts, _) = model(image, 9)
-    ones = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-    report = observe(model, (image, 9, None, kind)).report()
-    assert report.acs == reached(counts, ones) > 0
-    assert report.macs == 2 * 36 * 27 * 3  # the image, and nothing else
-    assert [f.operation for f in audit(report).findings] == ["conv2d 3x3"]
-    (synapses,) = (cell for cell in report.layers if cell.calls)  # both in the model itself
-    assert synapses.input_bits == 16 * image.numel() + 2 * counts.numel()
+    return to_integer(IntegerSpikingUNet(8, 1, block_out_channels=(8, 16)).eval())
 
 
-def test_a_convolution_of_changes(operators):
-    torch.manual_seed(0)
-    model, images = Deployed(operators), torch.randn(2, 2, 3, 6, 6)
-    _, state = model(images[0], 9, None, "change")
-    _, (counts, _) = model(images[1], 5, state, "change")
-    meter = observe(model, (images[0], 9, None, "change"), (images[1], 5, state, "change"))
+def trajectory(form, execution):
+    """Two denoising steps of the same images, from the state where there is one."""
+    view, state = form.with_execution(execution), None
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(2, 1, 8, 8, generator=generator)
+    with EnergyMeter(view) as meter:
+        for timestep in (900, 880):
+            options = {} if state is None else {"state": state}
+            state = view(noise * (timestep / 900), timestep, **options).state
+    return meter
+
+
+@pytest.mark.parametrize("execution", ["spikes", "events", "delta"])
+def test_executions_of_the_deployment_form_reach_the_same_synapses(form, execution):
+    by_counts, other = trajectory(form, "counts").report(), trajectory(form, execution)
+    same = other.report(changes=False)
+    assert same.acs == by_counts.acs > 0
+    assert same.macs == by_counts.macs
+    assert same.spikes_per_synapse == pytest.approx(by_counts.spikes_per_synapse)
+    assert same.firing_rates == by_counts.firing_rates
+
+
+def test_the_image_is_all_that_the_deployment_form_multiplies(form):
+    report = trajectory(form, "delta").report()
+    assert [f.layer for f in audit(report).findings if f.operation.startswith("conv")] == ["stem"]
+    assert {f.layer for f in audit(report).findings} == {"stem"}
+    assert report.macs == 2 * 2 * 64 * 9 * 8
+    stem = next(cell for cell in report.layers if cell.layer == "stem" and cell.calls)
+    assert stem.input_bits == 2 * 2 * 64 * 16  # fixed point
+
+
+def test_changes_of_the_deployment_form_are_those_of_its_counts(form):
+    kept = trajectory(form, "delta")
+    counted = form.with_execution("counts")
+    noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    followed = observe(counted, (noise, 900), (noise * (880 / 900), 880), changes=True)
+    assert kept.report().acs == followed.report(changes=True).acs < followed.report().acs
+    assert kept.report().spikes_per_synapse == followed.report(changes=True).spikes_per_synapse
+    assert kept.report().traffic() == followed.report(changes=True).traffic()
+    assert kept.report(changes=True).to_dict() == kept.report().to_dict()
+
+
+def test_a_convolution_of_changes_by_hand():
+    class Changed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            weight = torch.randint(-127, 128, (4, 3, 3, 3), dtype=torch.int8)
+            self.weight = nn.Parameter(weight, requires_grad=False)
+
+        def forward(self, counts, before, sums):
+            return change_conv2d(counts, before, sums, self.weight, 2, 1)
+
+    counts, before = torch.randint(0, 5, (2, 2, 3, 6, 6), dtype=torch.uint8)
+    sums = torch.zeros(2, 4, 3, 3, dtype=torch.int32)
+    report = observe(Changed(), (counts, before, sums)).report()
     ones = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-    changed = (counts.int() - state[0].int()).abs()
-    assert meter.report().acs == reached(state[0], ones) + reached(changed, ones)
-    assert meter.report(changes=False).acs == reached(state[0], ones) + reached(counts, ones)
-    assert meter.report(changes=True).to_dict() == meter.report().to_dict()
-    (synapse,) = (c for c in meter.report().layers if c.kept)
-    assert synapse.changed == (state[0] != 0).sum() + (changed != 0).sum()
+    assert report.acs == reached((counts.int() - before.int()).abs(), ones)
+    assert report.changed_share == (counts != before).double().mean()
+
+
+def test_the_recorder_watches_the_deployment_form(form):
+    with SpikeRecorder(form) as record:
+        form(torch.randn(1, 1, 8, 8), 10)
+    for seen in record.layers.values():
+        assert torch.equal(seen.windows[0].crossings(), seen.windows[0].spikes == 1)

@@ -156,9 +156,8 @@ def _tell_totals(report: Any) -> None:
     if report.spikes_per_synapse is not None:
         low, high = SPIKES_PER_SYNAPSE_LIMITS
         print(
-            f"T x rate: {report.spikes_per_synapse:.3f} spikes per synapse and call; below {low:.2f}"
-            f" to {high:.2f} a spiking network spends less than its bit-matched counterpart (Yan et "
-            "al., arXiv 2409.08290 v4)"
+            f"T x rate: {report.spikes_per_synapse:.3f} spikes per synapse and call (limit of a "
+            f"bit-matched counterpart: {low:.2f} to {high:.2f}, Yan et al., arXiv 2409.08290 v4)"
         )
     if report.neuron_energy_pj is not None:
         per_image = report.neuron_energy_pj / report.images

@@ -67,8 +67,8 @@ class CostTable:
     def quantised(self, activation_bits: int, weight_bits: int = 8) -> "CostTable | None":
         r"""Return the prices of whole numbers in the same technology; None where it names none.
 
-        $E_{MAC} = E_{mul8}\, b_w b_a / 64 + E_{add32}$: the cells of an array multiplier are as many
-        as the product of the operands' widths (8 to 32 bits: 0.2 to 3.1 pJ in Horowitz's table, a
+        $E_{MAC} = E_{mul8}\, b_w b_a / 64 + E_{add32}$: an array multiplier has as many cells as
+        the product of its operands' widths (8 to 32 bits: 0.2 to 3.1 pJ in Horowitz's table, a
         factor of 15.5 for 16 times the cells); sums stay 32 bits wide.
 
         Args:

@@ -385,7 +385,7 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin):
         _check_execution(execution)
         view: DeployedIntegerUNet = object.__new__(type(self))
         view.__dict__.update(
-            {k: dict.copy(v) if isinstance(v, dict) else v for k, v in self.__dict__.items()}
+            {k: copy.copy(v) if isinstance(v, dict) else v for k, v in self.__dict__.items()}
         )
         view.register_to_config(execution=execution)
         return view
@@ -393,7 +393,8 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin):
     def ann_counterpart(self) -> IntegerSpikingUNet:
         """Return the ordinary network of the same sizes, untrained."""
         sizes = {key: value for key, value in self.config.items() if key in _SHARED}
-        return IntegerSpikingUNet(**sizes, activation="silu")
+        counterpart: IntegerSpikingUNet = IntegerSpikingUNet(**sizes, activation="silu")
+        return counterpart
 
     @torch.no_grad()
     def forward(
