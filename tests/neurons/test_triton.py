@@ -106,6 +106,11 @@ def test_without_triton(monkeypatch):
     assert not triton_kernel.suits(torch.zeros(2, 3), Dynamics())
 
 
+class _Unknown:
+    def derivative(self, z):
+        return z
+
+
 def test_what_does_not_suit(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(triton_kernel, "_programs", object)
@@ -113,7 +118,7 @@ def test_what_does_not_suit(monkeypatch):
     assert not triton_kernel.suits(torch.zeros(33, 3), Dynamics())
     assert not triton_kernel.suits(torch.zeros(2, 3, dtype=torch.float64), Dynamics())
     assert not triton_kernel.suits(torch.zeros(2, 3), Dynamics(v_negative=1.0))
-    assert not triton_kernel.suits(torch.zeros(2, 3), Dynamics(surrogate=object()))
+    assert not triton_kernel.suits(torch.zeros(2, 3), Dynamics(surrogate=_Unknown()))
 
 
 @pytest.mark.parametrize("steps", range(1, 33))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from spikediff.native import library_of, pointer
+from spikediff.errors import UserError, shown
+from spikediff.native import WORD, check_tensor, library_of, pointer
 
-WORD = 64
 GROUP = 4  # spiking steps that a synapse computes together, as in spikediff.h
 
 
@@ -38,6 +38,17 @@ class PackedSpikes:
     activity: float
     folded: bool = False
     doubled: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse words that are no window of these segments; make them contiguous."""
+        sizes = self.segments
+        if not sizes or any(type(n) is not int or n < 1 for n in sizes):
+            raise UserError(f"PackedSpikes: segments = {shown(sizes)} must be positive numbers")
+        words = sum(-(-n // WORD) for n in sizes)
+        check_tensor(self.words, "PackedSpikes: words", torch.int64, (None,) * 4 + (words,))
+        if not all(self.words.shape[i] for i in (0, 2, 3)):
+            raise UserError(f"PackedSpikes: a window {list(self.words.shape)} holds no spikes")
+        object.__setattr__(self, "words", self.words.contiguous())
 
     @property
     def channels(self) -> int:
@@ -200,11 +211,18 @@ def pack(spikes: Tensor, only_if_binary: bool = False) -> Any:
         spikes: The window, floating point.
         only_if_binary: Whether to return None instead where a value is neither 0 nor 1.
 
+    Raises:
+        UserError: It is no such window, on the CPU.
+
     Example:
         >>> spikes = (torch.rand(4, 1, 3, 2, 2) < 0.5).float()
         >>> torch.equal(pack(spikes).dense(), spikes)
         True
     """
+    if not isinstance(spikes, Tensor) or spikes.dim() != 5 or spikes.is_complex():
+        found = list(spikes.shape) if isinstance(spikes, Tensor) else shown(spikes)
+        raise UserError(f"pack: needs spikes [T, B, C, H, W], got {found}")
+    check_tensor(spikes, "pack: spikes", spikes.dtype, (None,) * 5)
     steps, batch, channels, height, width = spikes.shape
     last = spikes.detach().float().movedim(2, -1).contiguous()  # [T, B, H, W, C]
     words = empty_words(steps, batch, channels, height, width)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
+from spikediff.errors import UserError, shown
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.taps import convolution_taps, doubled_taps, transposed_taps
 from spikediff.events.weights import (
+    MAX_TAPS,
     EventWeights,
     Precision,
     Sums,
@@ -19,9 +21,7 @@ from spikediff.events.weights import (
     summed_taps,
 )
 from spikediff.layers.time import unfold_time
-from spikediff.native import library_of, pointer
-
-MAX_TAPS = 1024  # of a kernel, as in spikediff.h
+from spikediff.native import WORD, check_tensor, library_of, pointer
 
 # Activity above which a dense convolution is not slower, by the spiking steps that are computed
 # together (docs/performance.md has the measurement); from three on it never is.
@@ -84,9 +84,22 @@ def event_driven(
     """
     steps, batch, height, width, _ = spikes.words.shape
     blocks, taps_y, taps_x, slots, block = weights.rows.shape
+    kinds = {32: torch.float32, 16: torch.int16, 8: torch.int8}
+    room = (blocks, taps_y, taps_x, int(slots_of(spikes.segments)[-1]) + 1, block)
+    check_tensor(weights.rows, "event-driven convolution: weights", kinds[weights.bits], room)
+    if not 0 < channels <= blocks * block or block != library_of().synapse_block(weights.bits):
+        raise UserError(f"event-driven convolution: no weights of {channels} output channels")
+    if weights.bits < 32:
+        check_tensor(
+            weights.scales, "event-driven convolution: scales", torch.float32, (blocks * block,)
+        )
     padded = torch.zeros(blocks * block)
     if bias is not None:
+        check_tensor(bias, "event-driven convolution: bias", torch.float32, (channels,))
         padded[:channels] = bias
+    check_tables(rows, columns)
+    if batch == 0:
+        return torch.empty(0, channels, len(rows), len(columns))
     out = torch.empty(steps * batch, len(rows), len(columns), channels)
     geometry = Geometry(
         steps,
@@ -103,7 +116,7 @@ def event_driven(
         columns.shape[1],
     )
     failed = library_of().synapse_forward(
-        pointer(spikes.words.contiguous()),
+        pointer(spikes.words),
         pointer(weights.rows),
         c_int(weights.bits),
         pointer(weights.scales),
@@ -114,9 +127,33 @@ def event_driven(
         pointer(columns),
         c_int(torch.get_num_threads()),
     )
-    if failed:
-        raise MemoryError("event-driven synapse: no memory for the lists of active channels")
+    check_outcome(failed)
     return out.movedim(-1, 1)
+
+
+def check_tables(*tables: Tensor) -> None:
+    """Refuse what is no table of taps (`spikediff.events.taps`).
+
+    Raises:
+        UserError: There is such a one.
+    """
+    for table in tables:
+        check_tensor(table, "event-driven convolution: taps", torch.int32, (None, None, 2))
+        if not table.numel() or not table.is_contiguous():
+            raise UserError("event-driven convolution: a table of taps is empty or has holes")
+
+
+def check_outcome(failed: int) -> None:
+    """Raise what a kernel returned instead of computing.
+
+    Raises:
+        MemoryError: There is no room for its lists.
+        UserError: The tables of taps are not of this window and kernel.
+    """
+    if failed == -2:
+        raise UserError("event-driven convolution: the taps are not of this window and kernel")
+    if failed:
+        raise MemoryError("event-driven convolution: no memory for the lists of active channels")
 
 
 def taps_of(
@@ -156,6 +193,10 @@ def spike_conv2d(
     Returns:
         Currents [T, B, C_out, H', W'].
 
+    Raises:
+        UserError: The spikes are no window of zeros and ones on the CPU, the kernel is not float32
+            or of other channels, or they do not fit together.
+
     Example:
         >>> spikes = (torch.rand(4, 1, 3, 5, 5) < 0.2).float()
         >>> weight = torch.randn(2, 3, 3, 3)
@@ -163,12 +204,29 @@ def spike_conv2d(
         >>> torch.allclose(spike_conv2d(spikes, weight, padding=1), dense, atol=1e-5)
         True
     """
-    window = spikes.repeated() if isinstance(spikes, PackedSpikes) else pack(spikes)
+    for name, value in (("stride", stride), ("padding", padding)):
+        if type(value) is not int:  # the cache of tables takes 1.0 and True for 1
+            raise UserError(f"spike_conv2d: {name} = {shown(value)} must be a whole number")
+    window = _window(spikes)
+    events = event_weights(weight, window.segments)
     rows, columns = taps_of(window, weight, [stride] * 2, [padding] * 2, [1, 1])
-    out = event_driven(
-        window, event_weights(weight, window.segments), bias, len(weight), rows, columns
-    )
+    out = event_driven(window, events, bias, len(weight), rows, columns)
     return out.view(window.spiking_steps, -1, *out.shape[1:])
+
+
+def _window(spikes: PackedSpikes | Tensor) -> PackedSpikes:
+    """Return a window with a word for every pixel, without bits behind its last channels."""
+    if not isinstance(spikes, PackedSpikes):
+        packed: PackedSpikes | None = pack(spikes, only_if_binary=True)
+        if packed is None:
+            raise UserError("spike_conv2d: spikes must be 0 or 1; conv2d takes other numbers")
+        return packed
+    used = torch.zeros(WORD * spikes.words.shape[-1], dtype=torch.bool)
+    used[slots_of(spikes.segments)] = True
+    bits = used.view(-1, WORD).long() << torch.arange(WORD)  # [words, 64]
+    if (spikes.words & ~bits.sum(-1)).any():
+        raise UserError("spike_conv2d: PackedSpikes have bits where there is no channel")
+    return spikes.repeated()
 
 
 class EventConv2d(nn.Module):

@@ -10,6 +10,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from spikediff.errors import UserError, shown
+
 
 @lru_cache(maxsize=256)
 def convolution_taps(
@@ -21,7 +23,9 @@ def convolution_taps(
         >>> convolution_taps(3, kernel=3, stride=2, padding=2).tolist()
         [[[2, 0], [-1, -1], [-1, -1]], [[0, 0], [1, 1], [2, 2]], [[0, 2], [-1, -1], [-1, -1]]]
     """
+    _check(size, kernel, stride, padding, dilation)
     out = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    _check_outputs(out, size)
     reads = [[(k, o * stride + k * dilation - padding) for k in range(kernel)] for o in range(out)]
     return _table(reads, size)
 
@@ -41,7 +45,9 @@ def transposed_taps(
         >>> transposed_taps(2, kernel=2, stride=2).tolist()
         [[[0, 0]], [[1, 0]], [[0, 1]], [[1, 1]]]
     """
+    _check(size, kernel, stride, padding, dilation)
     out = (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1
+    _check_outputs(out, size)
     reads: list[list[tuple[int, int]]] = []
     for o in range(out):
         behind = [(k, o + padding - k * dilation) for k in range(kernel)]
@@ -87,9 +93,34 @@ def doubled_taps(
     return _table(reads, size), tuple(sums)
 
 
+_MOST = 1 << 16  # along one axis
+
+
+def _check(size: int, kernel: int, stride: int, padding: int, dilation: int) -> None:
+    """Refuse what is no geometry of a convolution.
+
+    Raises:
+        UserError: A number is not whole, too small or too large.
+    """
+    given = {"size": size, "kernel": kernel, "stride": stride, "dilation": dilation}
+    for name, value in (given | {"padding": padding}).items():
+        least = 0 if name == "padding" else 1
+        if type(value) is not int or not least <= value <= _MOST:
+            raise UserError(
+                f"convolution: {name} = {shown(value)} must be a whole number from {least} to "
+                f"{_MOST:,}"
+            )
+
+
+def _check_outputs(out: int, size: int) -> None:
+    if not 1 <= out <= _MOST:
+        raise UserError(f"convolution: {size} pixels along an axis give {out} outputs")
+
+
 def _table(reads: list[list[tuple[int, int]]], size: int) -> Tensor:
     inside = [[pair for pair in row if 0 <= pair[1] < size] for row in reads]
-    table = torch.full((len(inside), max(map(len, inside)), 2), -1, dtype=torch.int32)
+    most = max(1, *map(len, inside))
+    table = torch.full((len(inside), most, 2), -1, dtype=torch.int32)
     for o, row in enumerate(inside):
         if row:
             table[o, : len(row)] = torch.tensor(row, dtype=torch.int32)

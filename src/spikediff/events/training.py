@@ -7,18 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from spikediff.errors import UserError
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.synapse import (
     Geometry,
     break_even,
     can_be_event_driven,
+    check_outcome,
+    check_tables,
     event_driven,
     kernel_of,
     taps_of,
 )
 from spikediff.events.weights import event_weights
 from spikediff.layers import unfold_time
-from spikediff.native import library_of, native, pointer
+from spikediff.native import check_tensor, library_of, native, pointer
 
 FEWEST_CHANNELS = 32  # narrower layers are left to the dense convolution
 
@@ -129,9 +132,16 @@ def weight_gradient(
     steps, batch, height, width, _ = spikes.words.shape
     rows, columns = taps_of(spikes, weight, stride, padding, dilation)
     out_channels, _, taps_y, taps_x = weight.shape
+    check_tables(rows, columns)
+    expected = (steps * batch, out_channels, len(rows), len(columns))
+    check_tensor(grad, "weight gradient: grad", torch.float32, expected)
+    if weight.shape[1] != spikes.channels:
+        raise UserError(f"weight gradient: {spikes.channels} channels, {weight.shape[1]} in weight")
+    if batch == 0:
+        return torch.zeros_like(weight)
     block = library_of().gradient_block()
     blocks, slot_count = -(-out_channels // block), int(slots_of(spikes.segments)[-1]) + 1
-    last = grad.detach().movedim(1, -1).contiguous()  # [T*B, H', W', C_out]
+    last = grad.detach().resolve_neg().movedim(1, -1).contiguous()  # [T*B, H', W', C_out]
     packed = grad.new_zeros(blocks, taps_y, taps_x, slot_count, block)
     geometry = Geometry(
         steps, batch, height, width, slot_count, len(rows), len(columns), out_channels,
@@ -146,6 +156,5 @@ def weight_gradient(
         pointer(columns),
         c_int(torch.get_num_threads()),
     )
-    if failed:
-        raise MemoryError("weight gradient: no memory for the lists of active channels")
+    check_outcome(failed)
     return kernel_of(packed, out_channels, spikes.segments)

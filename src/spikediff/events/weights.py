@@ -10,11 +10,13 @@ from torch import Tensor
 from spikediff.errors import UserError, suggestion
 from spikediff.events.packed import slots_of
 from spikediff.finite import check_finite
-from spikediff.native import library_of, pointer
+from spikediff.native import check_tensor, library_of, pointer
 
 Precision = Literal["float32", "int16", "int8"]
 BITS: dict[str, int] = {"float32": 32, "int16": 16, "int8": 8}
 assert tuple(BITS) == get_args(Precision)
+
+MAX_TAPS = 1024  # of a kernel, as in spikediff.h
 
 Sums = tuple[tuple[int, ...], ...]  # the taps of a kernel that make each tap of another
 
@@ -67,6 +69,9 @@ def quantise(weight: Tensor, bits: int, axis: int = 0) -> tuple[Tensor, Tensor]:
         >>> q.flatten().tolist(), round(127 * scales.item(), 6)
         ([127, -64, 0], 1.0)
     """
+    check_tensor(weight, "quantise: weight", weight.dtype, (None,) * weight.dim())
+    if bits not in _TYPES or not weight.is_floating_point() or weight.numel() == 0:
+        raise UserError(f"quantise: needs real weights and 8 or 16 bits, not {bits}")
     largest = 2 ** (bits - 1) - 1
     axes = [i for i in range(weight.dim()) if i != axis]
     scales = weight.detach().double().abs().amax(axes) / largest
@@ -90,8 +95,18 @@ def event_weights(
         precision: Of the weights; a kernel too large for sums of int32 stays float32.
 
     Raises:
-        UserError: A weight is not finite: where its channel is silent it would not be seen.
+        UserError: It is no float32 kernel of these channels, or has more than `MAX_TAPS` taps; or a
+            weight is not finite: where its channel is silent it would not be seen.
     """
+    check_precision(precision)
+    shape = (None, sum(segments), None, None)
+    check_tensor(weight, "event-driven convolution: weight", torch.float32, shape)
+    if not all(weight.shape) or weight[0, 0].numel() > MAX_TAPS:
+        raise UserError(
+            f"event-driven convolution: a kernel {list(weight.shape)} has no taps, or more than "
+            f"{MAX_TAPS}"
+        )
+    weight = weight.resolve_neg()
     check_finite({"weight": weight}, "event-driven convolution")
     bits = BITS[precision]
     if bits == 32 or weight[0].numel() > MOST_ROWS:

@@ -4,15 +4,18 @@ import ctypes
 import os
 import platform
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
 from spikediff.native.build import file_name, fingerprint
 
 VARIABLE = "SPIKEDIFF_NATIVE"
+WORD = 64  # bits of a word of spikes
 CAPABILITIES = {"AVX512": ("avx512", "avx2", "baseline"), "AVX2": ("avx2", "baseline")}
 
 
@@ -39,6 +42,9 @@ def candidates() -> tuple[str, ...]:
     `SPIKEDIFF_NATIVE` names one instead, or "none" to go without.
     """
     if wanted := os.environ.get(VARIABLE):
+        if wanted not in (*CAPABILITIES["AVX512"], "none"):
+            known = ", ".join(CAPABILITIES["AVX512"])
+            raise UserError(f"{VARIABLE}={shown(wanted)}: choose from {known}, none")
         return () if wanted == "none" else (wanted,)
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return ("baseline",)
@@ -59,25 +65,35 @@ def native_name() -> str:
 @cache
 def _load() -> tuple[str, ctypes.CDLL | None]:
     for key in candidates():
-        path = Path(__file__).with_name(file_name(key))
-        if not path.exists():
-            continue
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError:  # built for another system
-            continue
-        if not _is_of_these_sources(library):
-            warnings.warn(
-                f"{path.name}: compiled from other sources, and not used; run "
-                f"`python -m spikediff.native.build`",
-                stacklevel=2,
-            )
-            continue
-        library.neuron_backward.restype = ctypes.c_double
-        library.neuron_forward_packed.restype = ctypes.c_int64
-        library.synapse_pack.restype = ctypes.c_int64
-        return key, library
+        library = open_library(Path(__file__).with_name(file_name(key)))
+        if library is not None:
+            return key, library
     return "none", None
+
+
+def open_library(path: Path) -> ctypes.CDLL | None:
+    """Return a library of the kernels; None where there is none, or it is of other sources.
+
+    Args:
+        path: Its file.
+    """
+    if not path.exists():
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:  # built for another system
+        return None
+    if not _is_of_these_sources(library):
+        warnings.warn(
+            f"{path.name}: compiled from other sources, and not used; run "
+            f"`python -m spikediff.native.build`",
+            stacklevel=2,
+        )
+        return None
+    library.neuron_backward.restype = ctypes.c_double
+    library.neuron_forward_packed.restype = ctypes.c_int64
+    library.synapse_pack.restype = ctypes.c_int64
+    return library
 
 
 def _is_of_these_sources(library: ctypes.CDLL) -> bool:
@@ -106,5 +122,45 @@ def library_of() -> ctypes.CDLL:
 
 
 def pointer(x: torch.Tensor | None) -> ctypes.c_void_p:
-    """Return where a tensor's numbers lie; NULL for None."""
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
+    """Return where a tensor's numbers lie; NULL for None.
+
+    The tensor lives as long as the pointer, so that it may be a temporary one.
+
+    Raises:
+        UserError: The numbers do not lie in the memory of the CPU as they are.
+    """
+    if x is None:
+        return ctypes.c_void_p(None)
+    if x.device.type != "cpu" or x.layout != torch.strided or x.is_neg() or x.is_conj():
+        raise UserError(
+            f"the compiled kernels take dense tensors on the CPU, not {x.layout} on {x.device}"
+            f"{' that are views of others' if x.is_neg() or x.is_conj() else ''}"
+        )
+    address = ctypes.c_void_p(x.data_ptr())
+    address.tensor = x  # type: ignore[attr-defined]
+    return address
+
+
+def check_tensor(x: Any, what: str, dtype: torch.dtype, shape: Sequence[int | None]) -> None:
+    """Refuse what a compiled kernel would read as something else.
+
+    Args:
+        x: What is to be a tensor.
+        what: What it is, for the message.
+        dtype: Its type.
+        shape: Its shape; None where any size will do.
+
+    Raises:
+        UserError: It has another type, shape, device or layout.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise UserError(f"{what}: must be a tensor, not {shown(x)}")
+    fits = x.dim() == len(shape) and all(
+        want in (None, size) for want, size in zip(shape, x.shape, strict=True)
+    )
+    if not fits or x.dtype != dtype or x.device.type != "cpu" or x.layout != torch.strided:
+        wanted = ", ".join("?" if size is None else str(size) for size in shape)
+        raise UserError(
+            f"{what}: must be {dtype} [{wanted}] on the CPU, not {x.dtype} {list(x.shape)} on "
+            f"{x.device}"
+        )

@@ -64,7 +64,8 @@ static INLINE float exp_of_negative(float x) {
   float p = FMA(FMA(FMA(FMA(FMA(1.9875691e-4f, r, 1.3981999e-3f), r, 8.3334519e-3f), r,
                         4.1665795e-2f), r, 1.6666665e-1f), r, 5.0000001e-1f);
   p = FMA(p, r * r, r + 1.0f);
-  union { int32_t i; float f; } two_to_n = {.i = ((int32_t)n + 127) << 23};
+  const float whole = n > -127.0f ? n : 0.0f; /* NaN is no integer; p carries it on */
+  union { int32_t i; float f; } two_to_n = {.i = ((int32_t)whole + 127) << 23};
   return p * two_to_n.f;
 }
 

@@ -179,10 +179,11 @@ static workspace *workspaces(const geometry *g, int threads) {
 }
 
 /* words [T, images, H, W, words], weights as in sums.h, by `bits` -> out [T, images, out_height,
- * out_width, out_channels]. 0, or -1: no memory. */
+ * out_width, out_channels]. 0, or -1: no memory, -2: a geometry that does not fit. */
 EXPORT int synapse_forward(const uint64_t *words, const void *rows, int bits, const float *scales,
                            const float *bias, float *out, const geometry *g, const int32_t *taps_y,
                            const int32_t *taps_x, int threads) {
+  if (!geometry_fits(g, taps_y, taps_x)) return -2;
   const synapse_weights weights = {rows, scales, bias, bits};
   const int64_t pixels = g->height * g->width, per_pixel = (g->channels + 63) / 64;
   const int64_t out_image = g->out_height * g->out_width * g->out_channels;

@@ -14,13 +14,42 @@ typedef struct { /* mirrored field by field in spikediff/events/synapse.py */
   int64_t most_taps_y, most_taps_x; /* rows of the tables: [out size][most][tap, input], -1 ends */
 } geometry;
 
-/* List the active channels of a pixel as channel << GROUP | pattern, sorted by their pattern. */
+/* Whether a table reads pixels of the image by taps of the kernel alone. */
+static int64_t table_fits(const int32_t *table, int64_t out, int64_t most, int64_t taps,
+                          int64_t size) {
+  for (int64_t i = 0; i < out; i++)
+    for (int64_t k = 0; k < most && table[2 * (i * most + k)] >= 0; k++) {
+      const int32_t *pair = table + 2 * (i * most + k);
+      if (pair[0] >= taps || pair[1] < 0 || pair[1] >= size) return 0;
+    }
+  return 1;
+}
+
+/* Whether every list fits where it is put: no loop below checks a bound. */
+static int64_t geometry_fits(const geometry *g, const int32_t *taps_y, const int32_t *taps_x) {
+  const int64_t counts[] = {g->steps,     g->images,     g->height,       g->width,
+                            g->channels,  g->out_height, g->out_width,    g->out_channels,
+                            g->taps_y,    g->taps_x,     g->most_taps_y,  g->most_taps_x};
+  for (unsigned i = 0; i < sizeof(counts) / sizeof(*counts); i++)
+    if (counts[i] < 1) return 0;
+  return g->channels < (1 << 28) && g->most_taps_y <= MAX_TAPS && g->most_taps_x <= MAX_TAPS &&
+         g->most_taps_y * g->most_taps_x <= MAX_TAPS && g->taps_y < (1 << 24) &&
+         g->taps_x < (1 << 24) && g->taps_y * g->taps_x < INT32_MAX / g->channels - 1 &&
+         table_fits(taps_y, g->out_height, g->most_taps_y, g->taps_y, g->height) &&
+         table_fits(taps_x, g->out_width, g->most_taps_x, g->taps_x, g->width);
+}
+
+/* List the active channels of a pixel as channel << GROUP | pattern, sorted by their pattern. Bits
+ * behind the last channel count for nothing. */
 static INLINE void list_pixel(const uint64_t *words, int64_t step_words, int64_t per_pixel,
-                              int steps, uint32_t *entries, uint32_t *unsorted, int32_t *starts) {
+                              int64_t channels, int steps, uint32_t *entries, uint32_t *unsorted,
+                              int32_t *starts) {
   int32_t many[PATTERNS] = {0}, n = 0;
+  const uint64_t last = ~(uint64_t)0 >> (64 * per_pixel - channels);
   for (int64_t q = 0; q < per_pixel; q++) {
     uint64_t w[GROUP] = {0}, any = 0;
     for (int t = 0; t < steps; t++) any |= w[t] = words[t * step_words + q];
+    if (q == per_pixel - 1) any &= last;
     while (any) {
       int c = __builtin_ctzll(any);
       any &= any - 1;
@@ -47,8 +76,8 @@ static INLINE void list_images(const uint64_t *words, const geometry *g, int64_t
   const int64_t step_words = g->images * pixels * per_pixel;
 #pragma omp for schedule(static)
   for (int64_t p = 0; p < images * pixels; p++)
-    list_pixel(words + p * per_pixel, step_words, per_pixel, steps, entries + p * g->channels,
-               unsorted, starts + p * STARTS);
+    list_pixel(words + p * per_pixel, step_words, per_pixel, g->channels, steps,
+               entries + p * g->channels, unsorted, starts + p * STARTS);
 }
 
 /* Images whose lists are made at a time. */

@@ -106,10 +106,12 @@ static void chunk_gradient(const uint64_t *words, const float *grad, float *weig
 }
 
 /* words as of synapse_forward, grad [T, images, out_height, out_width, out_channels] -> weights
- * [blocks, taps_y, taps_x, channels, HALF_BLOCK], which come as zeros. 0, or -1: no memory. */
+ * [blocks, taps_y, taps_x, channels, HALF_BLOCK], which come as zeros. 0, -1 or -2
+ * as there. */
 EXPORT int synapse_weight_gradient(const uint64_t *words, const float *grad, float *weights,
                                    const geometry *g, const int32_t *taps_y, const int32_t *taps_x,
                                    int threads) {
+  if (!geometry_fits(g, taps_y, taps_x)) return -2;
   const int64_t pixels = g->height * g->width, per_pixel = (g->channels + 63) / 64;
   const int64_t out_image = g->out_height * g->out_width * g->out_channels;
   const int64_t many = images_at_a_time(g);

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from spikediff.native import native, pointer
+from spikediff.native import WORD, native, pointer
 
-WORD = 64
 SMALLEST = 4096  # values; below it the bookkeeping costs more than the bits save
 
 # By the bytes of a value: the two functions of bits.c, and the type that holds its pattern.
@@ -89,6 +88,7 @@ def _can_hold_spikes(x: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype in _FLOATS
         and x.numel() >= SMALLEST
+        and not x.is_neg()  # such a view's memory holds other numbers
         and not isinstance(x, torch.nn.Parameter)
         and torch.empty_like(x, device="meta").stride() == x.stride()
     )

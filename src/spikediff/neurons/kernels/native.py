@@ -4,12 +4,14 @@ Spikes are those of `reference`, bit for bit. The backward pass charges the memb
 nothing but the currents has to be kept for it.
 """
 
+from collections.abc import Sequence
 from ctypes import byref, c_int, c_int64
 
 import torch
 from torch import Tensor
 
-from spikediff.native import NeuronOptions, library_of, native, pointer
+from spikediff.errors import UserError
+from spikediff.native import WORD, NeuronOptions, check_tensor, library_of, native, pointer
 from spikediff.neurons.dynamics import Decay, Dynamics
 from spikediff.neurons.kernels.layout import in_step_order, laid_out_as
 from spikediff.neurons.surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
@@ -46,7 +48,10 @@ def forward(
         v_first: Membrane before the first step [...], float32; None starts from rest.
         keep_last: Whether the second is wanted; it is None where not.
     """
-    x = in_step_order(current.detach().float())
+    _check_window(current, "current")
+    x = in_step_order(current.detach().float().resolve_neg())
+    if v_first is not None and v_first.shape != x.shape[1:]:
+        raise UserError(f"neuron: v_first {list(v_first.shape)} is no state of {list(x.shape)}")
     spikes, v_last = torch.empty_like(x), torch.empty_like(x[0]) if keep_last else None
     first = None if v_first is None else torch.empty_like(x[0]).copy_(v_first)
     library_of().neuron_forward(
@@ -74,8 +79,12 @@ def backward(
         dynamics: The neuron's constants.
         with_decay: Whether to compute the second; it is 0 where not.
     """
-    x = in_step_order(current.detach().float())
-    above = laid_out_as(grad_spikes.detach().float(), x)
+    _check_window(current, "current")
+    if len(current) > MAX_STEPS:
+        raise UserError(f"neuron: the backward pass takes {MAX_STEPS} steps, not {len(current)}")
+    _check_window(grad_spikes, "grad_spikes", current.shape)
+    x = in_step_order(current.detach().float().resolve_neg())
+    above = laid_out_as(grad_spikes.detach().float().resolve_neg(), x)
     grad = torch.empty_like(x)
     grad_decay = library_of().neuron_backward(
         pointer(x),
@@ -103,7 +112,13 @@ def forward_packed(current: Tensor, words: Tensor, decay: Decay, dynamics: Dynam
         How many channels of a pixel fire at all, summed over pixels and groups of four steps; -1
         where a membrane is not finite, which bits cannot say.
     """
+    check_tensor(current, "neuron: current", torch.float32, (None, None, None))
     steps, pixels, channels = current.shape
+    check_tensor(words, "neuron: words", torch.int64, (None,) * words.dim())
+    if words.numel() != steps * pixels * -(-channels // WORD):
+        raise UserError(f"neuron: words {list(words.shape)} do not hold {list(current.shape)}")
+    if not words.is_contiguous() or not current.is_contiguous():
+        raise UserError("neuron: currents and words must be contiguous")
     active: int = library_of().neuron_forward_packed(
         pointer(current),
         pointer(words),
@@ -114,6 +129,17 @@ def forward_packed(current: Tensor, words: Tensor, decay: Decay, dynamics: Dynam
         c_int(torch.get_num_threads()),
     )
     return active
+
+
+def _check_window(x: Tensor, what: str, shape: Sequence[int] | None = None) -> None:
+    """Refuse what is no window of currents, or one of another shape."""
+    window = x.dim() > 0 and len(x) > 0 and x.is_floating_point()
+    window = window and x.layout == torch.strided and x.device.type == "cpu"
+    if not window or x.shape != (shape or x.shape):
+        wanted = "[T, ...]" if shape is None else f"{list(shape)}"
+        raise UserError(
+            f"neuron: {what} must be real {wanted} on the CPU, not {x.dtype} {list(x.shape)}"
+        )
 
 
 def options(decay: Decay, dynamics: Dynamics) -> NeuronOptions:
