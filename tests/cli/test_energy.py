@@ -10,6 +10,7 @@ from spikediff.cli import main
 from spikediff.models import SpikingUNet, ddpm_unet
 from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.schedulers import make_scheduler
+from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 
 
 def saved(unet, folder):
@@ -33,15 +34,21 @@ def test_everything_at_once(model, tmp_path, capsys):
     extras = ["--audit", "--memory", "--compare", "--plots", str(tmp_path / "plots")]
     assert main(["energy", model, *QUICK, *files, *extras]) == 0
     told = capsys.readouterr().out
-    for words in ("up_blocks", "per image", "not fully spiking", "memory traffic", "ordinary"):
+    for words in ("up_blocks", "per image", "not fully spiking", "memory traffic", "T x rate"):
         assert words in told
     figures = json.loads((tmp_path / "e.json").read_text())
     assert figures["images"] == 2
     assert len(figures["timesteps"]) == 3
     assert figures["energy_pj"] == pytest.approx(4.6 * figures["macs"] + 0.9 * figures["acs"])
-    assert figures["ordinary_network"]["energy_ratio"] == pytest.approx(
-        figures["energy_per_image_pj"] / figures["ordinary_network"]["energy_per_image_pj"]
+    columns = figures["comparison"]["columns"]
+    assert list(columns) == ["ordinary", "quantised", "spiking", "spiking_by_changes"]
+    energy = columns["spiking"]["plain"]["energy_per_image_pj"]
+    assert energy["arithmetic"] == pytest.approx(figures["energy_per_image_pj"])
+    assert energy["with_memory_tensors_once"] * 2 == pytest.approx(
+        figures["memory"]["every_tensor_once"]["energy_with_memory_pj"]
     )
+    assert columns["spiking_by_changes"]["plain"] is None  # windows of T = 4 keep nothing
+    assert columns["ordinary"]["plain"]["macs"] == columns["quantised"]["whole_numbers"]["macs"]
     assert 0 < figures["audit"]["share"] < 1
     with open(tmp_path / "new" / "e.csv", newline="") as file:
         assert sum(int(row["acs"]) for row in csv.DictReader(file)) == figures["acs"]
@@ -74,6 +81,9 @@ def test_an_ordinary_network(tmp_path, capsys):
         (["--num-images", "0"], "must be at least 1"),
         (["--audit", "--accounting", "paper"], "--audit needs --accounting strict"),
         (["--by", "colour"], "--by"),
+        (["--differences"], "go with --compare"),
+        (["--compare", "--differences", "--accounting", "paper"], "needs --accounting strict"),
+        (["--execution", "delta"], "--execution delta"),
     ],
 )
 def test_wrong_use_is_one_line(model, arguments, message, capsys):
@@ -86,3 +96,48 @@ def test_an_ordinary_network_has_no_counterpart(tmp_path, capsys):
     folder = saved(ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)), tmp_path)
     assert main(["energy", folder, *QUICK, "--compare"]) == 2
     assert "has no ordinary counterpart" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def integer(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("integer")
+    unet = IntegerSpikingUNet(8, 1, block_out_channels=(8, 16)).eval()
+    saved(unet.ann_counterpart(), folder / "ordinary")
+    saved(to_integer(unet), folder / "deployed")
+    saved(ddpm_unet(16, 1, base_channels=8, channel_mult=(1, 2)), folder / "large")
+    return folder
+
+
+def test_the_deployment_form_beside_a_trained_counterpart(integer, tmp_path, capsys):
+    given = ["--compare", "--counterpart", str(integer / "ordinary"), "--differences"]
+    figures = {}
+    for execution in ("counts", "delta"):
+        file = tmp_path / f"{execution}.json"
+        how = ["--execution", execution, "--json", str(file)]
+        assert main(["energy", str(integer / "deployed"), *QUICK, *given, *how]) == 0
+        figures[execution] = json.loads(file.read_text())
+    table = capsys.readouterr().out.split("\n\n")[-1]
+    assert max(map(len, table.splitlines())) <= 80
+    assert "of a trained counterpart" in table
+    assert figures["counts"]["comparison"] == figures["delta"]["comparison"]
+    columns = figures["counts"]["comparison"]["columns"]
+    assert len(columns) == 5
+    rates = {name: column["spikes_per_synapse"] for name, column in columns.items()}
+    assert rates["spiking_by_changes"] == figures["delta"]["spikes_per_synapse"]
+    assert rates["spiking"] == figures["counts"]["spikes_per_synapse"] > 0
+    assert 0 < columns["quantised_by_differences"]["changed_share"] < 1
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("deployed", "DeployedIntegerUNet has neurons"),
+        ("large", "sample_size is 16, not 8"),
+        ("none", "none"),
+    ],
+)
+def test_another_counterpart_is_refused(integer, other, message, capsys):
+    given = ["--compare", "--counterpart", str(integer / other)]
+    assert main(["energy", str(integer / "deployed"), *QUICK, *given]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import Execution, parse, write_json
 from spikediff.errors import UserError
 
 
@@ -22,6 +22,7 @@ class EnergyOptions:
     """Seed of the first image; the others follow, one each."""
     num_inference_steps: int | None = None
     """Network calls per image; 50, or as many as the model has, where it is not given."""
+    execution: Execution = None
     scheduler: str | None = None
     """A sampler of `spikediff info`; the pipeline's own where it is not given."""
     threshold: str | None = None
@@ -43,7 +44,11 @@ class EnergyOptions:
     memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Estimate the memory traffic."""
     compare: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Compare with the ordinary network of the same widths and steps."""
+    """Compare with the ordinary network of the same widths and steps, and with it quantised."""
+    counterpart: Path | None = None
+    """With --compare: a trained ordinary network to compare with, as a pipeline or run folder."""
+    differences: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """With --compare: also run the quantised network by differences (Ditto), which is measured."""
     plots: Path | None = None
     """Folder for the pictures."""
     csv: Path | None = None
@@ -61,6 +66,10 @@ def run(arguments: list[str]) -> int:
         raise UserError("--num-images and --num-inference-steps must be at least 1")
     if options.audit and options.accounting != "strict":
         raise UserError("--audit needs --accounting strict")
+    if (options.counterpart or options.differences) and not options.compare:
+        raise UserError("--counterpart and --differences go with --compare; add it")
+    if options.differences and options.accounting != "strict":
+        raise UserError("--differences needs --accounting strict")
 
     from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline
@@ -68,15 +77,18 @@ def run(arguments: list[str]) -> int:
     from spikediff.pipelines.identity import scheduler_name, weights_sha256
 
     load_costs(options.costs)  # a wrong name is told before minutes of work
-    trained = load_pipeline(options.source, options.scheduler, options.device)
+    trained = load_pipeline(
+        options.source, options.scheduler, options.device, execution=options.execution
+    )
     pipe = _with_synapses(trained, options.synapses)
     with guided(pipe, options.threshold):
-        meter = _observe(pipe, options)
+        meter = _observe(pipe, options, changes=options.compare)
     report = _priced(meter, options)
-    ordinary = _priced(_observe_counterpart(trained, options), options) if options.compare else None
+    ordinary = _Ordinary(trained, options) if options.compare else None
     figures = report.to_dict() | {
         "threshold": options.threshold,
         "synapses": options.synapses,
+        "execution": options.execution,
         "weights_sha256": weights_sha256(trained),
         "scheduler": scheduler_name(pipe),
     }
@@ -87,12 +99,14 @@ def run(arguments: list[str]) -> int:
     if options.audit:
         figures["audit"] = _tell_audit(report)
     if ordinary is not None:
-        figures["ordinary_network"] = _tell_ordinary(report, ordinary)
+        comparison = ordinary.beside(meter)
+        print(f"\n{comparison.table()}")
+        figures["comparison"] = comparison.to_dict()
     if options.csv is not None:
         options.csv.parent.mkdir(parents=True, exist_ok=True)
         options.csv.write_text(report.to_csv())
     if options.plots is not None:
-        _draw(meter, report, ordinary, options)
+        _draw(meter, report, ordinary and _priced(ordinary.meter, options), options)
     write_json(options.json, figures)
     return 0
 
@@ -111,28 +125,76 @@ def _with_synapses(pipe: Any, synapses: str) -> Any:
     return type(pipe)(change(unet), pipe.scheduler)
 
 
-def _observe(pipe: Any, options: EnergyOptions) -> Any:
+def _observe(pipe: Any, options: EnergyOptions, changes: bool = False) -> Any:
     """Generate the images under a meter."""
-    from spikediff.cli.models import steps_of
     from spikediff.energy import EnergyMeter
 
-    with EnergyMeter(pipe) as meter:
-        pipe(
-            seeds=range(options.seed, options.seed + options.num_images),
-            num_inference_steps=steps_of(pipe, options.num_inference_steps),
-            output_type="pt",
-        )
+    with EnergyMeter(pipe, changes=changes) as meter:
+        _generate(pipe, options)
     return meter
 
 
-def _observe_counterpart(pipe: Any, options: EnergyOptions) -> Any:
-    """Generate under a meter with the ordinary network; its weights do not change its cost."""
-    from spikediff.cli.models import denoiser_of
+def _generate(pipe: Any, options: EnergyOptions) -> None:
+    from spikediff.cli.models import steps_of
+
+    pipe(
+        seeds=range(options.seed, options.seed + options.num_images),
+        num_inference_steps=steps_of(pipe, options.num_inference_steps),
+        output_type="pt",
+    )
+
+
+class _Ordinary:
+    """The ordinary counterpart, observed; what it costs does not depend on its weights."""
+
+    def __init__(self, spiking: Any, options: EnergyOptions) -> None:
+        self._options = options
+        self._pipe = _counterpart(spiking, options)
+        self.meter = _observe(self._pipe, options)
+
+    def beside(self, spiking: Any) -> Any:
+        """Return the comparison with what observed the spiking network."""
+        from spikediff.energy import compare, load_costs, measure_differences
+
+        options, differences = self._options, None
+        if options.differences:
+            bits = spiking.ledger.activation_bits
+            differences = measure_differences(self._pipe, self._generate, bits)
+        return compare(
+            spiking,
+            self.meter,
+            load_costs(options.costs),
+            differences,
+            trained=options.counterpart is not None,
+            accounting=options.accounting,
+            batch_norm=options.batch_norm,
+            padding=options.padding,
+        )
+
+    def _generate(self) -> None:
+        _generate(self._pipe, self._options)
+
+
+def _counterpart(spiking: Any, options: EnergyOptions) -> Any:
+    """Return a pipeline of the ordinary network: the given one, else one of new weights."""
+    from spikediff.cli.models import denoiser_of, load_pipeline
     from spikediff.models import ann_counterpart
+    from spikediff.neurons import SpikeEmitter
     from spikediff.pipelines import SpikingDiffusionPipeline
 
-    ordinary = ann_counterpart(denoiser_of(pipe, options.source)).eval().to(pipe.device)
-    return _observe(SpikingDiffusionPipeline(ordinary, pipe.scheduler), options)
+    unet = denoiser_of(spiking, options.source)
+    if options.counterpart is None:
+        ordinary = ann_counterpart(unet).eval().to(spiking.device)
+        return SpikingDiffusionPipeline(ordinary, spiking.scheduler)
+    pipe = load_pipeline(options.counterpart, options.scheduler, options.device)
+    given = denoiser_of(pipe, options.counterpart)
+    if any(isinstance(module, SpikeEmitter) for module in given.modules()):
+        raise UserError(f"--counterpart {options.counterpart}: {type(given).__name__} has neurons")
+    for name in ("sample_size", "in_channels"):
+        mine, other = unet.config[name], given.config[name]
+        if mine != other:
+            raise UserError(f"--counterpart {options.counterpart}: {name} is {other}, not {mine}")
+    return pipe
 
 
 def _priced(meter: Any, options: EnergyOptions) -> Any:
@@ -182,20 +244,6 @@ def _tell_audit(report: Any) -> dict[str, Any]:
     verdict = audit(report)
     print(f"\n{verdict.table()}")
     return verdict.to_dict()
-
-
-def _tell_ordinary(report: Any, ordinary: Any) -> dict[str, float]:
-    """Print and return the comparison with the ordinary network."""
-    ratio = report.energy_per_image_pj / ordinary.energy_per_image_pj
-    print(
-        f"\nordinary network of the same widths: {ordinary.energy_per_image_pj / 1e6:,.3f} uJ per "
-        f"image; the spiking one spends {ratio:.1%} of it"
-    )
-    return {
-        "macs": ordinary.macs,
-        "energy_per_image_pj": ordinary.energy_per_image_pj,
-        "energy_ratio": ratio,
-    }
 
 
 def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> None:

@@ -2,6 +2,7 @@
 
 from spikediff.energy.accounting import ACCOUNTINGS
 from spikediff.energy.audit import Audit, Finding, audit
+from spikediff.energy.comparison import Comparison, compare, measure_differences
 from spikediff.energy.costs import COST_TABLES, CostTable, load_costs
 from spikediff.energy.meter import EnergyMeter
 from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, Cell, EnergyReport, Traffic
@@ -12,11 +13,14 @@ __all__ = [
     "SPIKES_PER_SYNAPSE_LIMITS",
     "Audit",
     "Cell",
+    "Comparison",
     "CostTable",
     "EnergyMeter",
     "EnergyReport",
     "Finding",
     "Traffic",
     "audit",
+    "compare",
     "load_costs",
+    "measure_differences",
 ]

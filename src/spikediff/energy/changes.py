@@ -107,8 +107,8 @@ class Changes:
             spikes: Whether it holds counts, each of them a whole number, and not real values.
 
         Returns:
-            |x - before| of spikes, of real values whether they changed, of the shape of x; None in
-            the first call, which starts from nothing.
+            |x - before| of spikes, of real values whether they changed, of the shape of x; None
+            where there was nothing before, as in the first call.
         """
         self._place = (self._place[0], self._place[1] + 1)
         whole: Tensor | None = x.detach().to(torch.int16) if spikes else None
@@ -118,7 +118,7 @@ class Changes:
             return None, False
         before = self._before.get(self._place)
         self._before[self._place] = whole
-        if before is None or before.shape != whole.shape:
+        if before is None or before.shape != whole.shape or not before.any():
             return None, True
         difference = (whole - before).abs()
         return (difference if spikes else difference.clamp(max=1)), True

@@ -118,8 +118,9 @@ class NormEntry:
 
 @dataclass
 class NeuronEntry:
-    """A layer of neurons."""
+    """A layer of neurons, which emit up to D = `levels` spikes a step."""
 
+    levels: int = 1
     updates: int = 0
     spikes: int = 0
 
@@ -160,6 +161,16 @@ class Ledger:
     def step(self, timestep: float | None) -> StepLedger:
         """Return the entry of a timestep, new if need be."""
         return self.steps.setdefault(timestep, StepLedger(timestep))
+
+    @property
+    def activation_bits(self) -> int:
+        """Bits that a window of most neurons carries: those of 0 to T D."""
+        neurons: Counter[int] = Counter()
+        for step in self.steps.values():
+            for entry in step.neurons.values():
+                neurons[entry.levels] += entry.updates // entry.levels
+        most = max(neurons, key=neurons.__getitem__, default=1)
+        return ((self.spiking_steps or 1) * most).bit_length()
 
     @property
     def follows_changes(self) -> bool:

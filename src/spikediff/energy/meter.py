@@ -205,7 +205,7 @@ class EnergyMeter:
         )
         if self.ledger.spiking_steps is None:
             self.ledger.spiking_steps = self._provenance.spiking_steps = steps
-        entry = self._now.neurons.setdefault(name, NeuronEntry())
+        entry = self._now.neurons.setdefault(name, NeuronEntry(levels))
         entry.updates += levels * spikes.numel()
         known = self._provenance
         entry.spikes += int(

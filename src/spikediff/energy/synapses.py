@@ -173,11 +173,12 @@ def _change_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> 
     difference = (counts.to(torch.int16) - before.to(torch.int16)).abs()
     known.add_spikes(difference, levels=2 * int(torch.iinfo(counts.dtype).max))
     changes = _count_conv2d((difference, *geometry), out, known)
+    begun = bool(before.any())  # else there was nothing before, as in the first call
     return replace(
         count,
         changes=changes.synops,
-        compared=counts.numel(),
-        changed=int(difference.count_nonzero()),
+        compared=counts.numel() if begun else 0,
+        changed=int(difference.count_nonzero()) if begun else 0,
         kept=True,
     )
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from spikediff.errors import UserError
 from spikediff.neurons import IntegerNeuron
-from spikediff.systems.integer import IntegerSpikingUNet
+from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 from spikediff.systems.integer.network import CountConv2d, SiLU
 
 SMALL = {"sample_size": 8, "in_channels": 1, "block_out_channels": (6, 10), "num_classes": 3}
@@ -71,6 +71,10 @@ def test_the_counterpart_has_the_same_skeleton():
     assert neurons == {n for n, m in ordinary.named_modules() if isinstance(m, SiLU)}
     sizes = {n: p.shape for n, p in unet.named_parameters() if not n.startswith(tuple(neurons))}
     assert sizes == {n: p.shape for n, p in ordinary.named_parameters()}
+    positional = IntegerSpikingUNet(8, 3, 2, (4, 8))
+    for model in (positional, to_integer(positional.eval())):
+        config = model.ann_counterpart().config
+        assert (config.sample_size, config.in_channels, config.patch_size) == (8, 3, 2)
 
 
 def test_the_class_and_the_timestep_are_separate_biases():

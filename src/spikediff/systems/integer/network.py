@@ -349,7 +349,10 @@ class IntegerSpikingUNet(ModelMixin, ConfigMixin):
 
     def ann_counterpart(self) -> "IntegerSpikingUNet":
         """Return the ordinary network of the same sizes, untrained."""
-        counterpart: IntegerSpikingUNet = type(self).from_config(self.config, activation="silu")
+        # Not from_config: it takes arguments that were given by position for defaults.
+        settings = {key: value for key, value in self.config.items() if not key.startswith("_")}
+        settings |= {"activation": "silu", "weight_bits": None}
+        counterpart: IntegerSpikingUNet = type(self)(**settings)
         return counterpart
 
 

@@ -1,0 +1,240 @@
+r"""A spiking network beside its ordinary counterpart: in float32, quantised, and by differences.
+
+A window of T steps of up to D spikes carries $\lceil \log_2(T D + 1) \rceil$ bits. The fair
+opponent is the counterpart with activations of so many bits, and weights of 8 bits in both.
+
+Reference: Yan et al., "Reconsidering the energy efficiency of spiking neural networks inference
+from analytical perspectives", arXiv 2409.08290 v4, theorem 1.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spikediff.energy.changes import QuantisedActivations
+from spikediff.energy.costs import CostTable
+from spikediff.energy.meter import EnergyMeter
+from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, EnergyReport
+
+WEIGHT_BITS = 8  # of whole-number weights, of both networks
+REAL_BITS = 16  # of what a spiking network in whole numbers multiplies: the image, currents
+
+_ENERGIES: dict[str, Callable[[EnergyReport], float | None]] = {
+    "arithmetic": lambda report: report.energy_pj,
+    "with_memory_tensors_once": lambda report: report.energy_with_memory_pj(),
+    "with_memory_no_reuse": lambda report: report.energy_with_memory_pj(reuse=False),
+}
+_LABELS = ("arithmetic", "  + memory, tensors once", "  + memory, no reuse")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way to run a network.
+
+    Attributes:
+        title: Two lines.
+        plain: Priced by the cost table as it is; None where that makes no sense.
+        whole: Priced in whole numbers, weights of 8 bits; None where the table cannot say.
+    """
+
+    title: tuple[str, str]
+    plain: EnergyReport | None = None
+    whole: EnergyReport | None = None
+
+    @property
+    def spikes_per_synapse(self) -> float | None:
+        """T x rate; None without spikes, or where this way is not open to the network."""
+        report = self.plain or self.whole
+        return None if report is None else report.spikes_per_synapse
+
+    @property
+    def changed_share(self) -> float | None:
+        """Share of inputs that changed between two calls; None where it was not measured."""
+        report = self.plain or self.whole
+        return None if report is None else report.changed_share
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            "spikes_per_synapse": self.spikes_per_synapse,
+            "changed_share": self.changed_share,
+            "plain": None if self.plain is None else _figures(self.plain),
+            "whole_numbers": None if self.whole is None else _figures(self.whole),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Columns side by side.
+
+    Attributes:
+        activation_bits: Width of the quantised counterpart's activations.
+        columns: "ordinary", "quantised", "quantised_by_differences" (where that was measured),
+            "spiking" and "spiking_by_changes".
+        trained: Whether the counterpart's weights were trained. What it costs does not depend on
+            them; the share of differences that are zero does.
+    """
+
+    activation_bits: int
+    columns: dict[str, Column]
+    trained: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            "activation_bits": self.activation_bits,
+            "weight_bits": WEIGHT_BITS,
+            "counterpart_trained": self.trained,
+            "columns": {key: column.to_dict() for key, column in self.columns.items()},
+        }
+
+    def table(self) -> str:
+        """Return a table of at most 80 columns for a terminal."""
+        columns = list(self.columns.values())
+        lines = [_line("", [column.title[i] for column in columns]) for i in (0, 1)]
+        for unit, per_call in (("image", False), ("image and network call", True)):
+            lines.append(f"uJ per {unit}")
+            lines += _rows([column.plain for column in columns], per_call, None)
+            lines += _rows([column.whole for column in columns], per_call, WEIGHT_BITS)
+        rates = [column.spikes_per_synapse for column in columns]
+        shares = [column.changed_share for column in columns]
+        lines.append(_line("T x rate", ["-" if r is None else f"{r:.3f}" for r in rates]))
+        lines.append(
+            _line("inputs that change", ["-" if s is None else f"{s:.1%}" for s in shares])
+        )
+        return "\n".join([*lines, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        low, high = SPIKES_PER_SYNAPSE_LIMITS
+        notes = [
+            f"quantised: activations of {self.activation_bits} bits, as many as the spikes carry; a"
+            " spiking network",
+            f"beats it below a T x rate of {low:.2f} to {high:.2f} (Yan et al., arXiv 2409.08290 "
+            "v4)",
+        ]
+        differences = self.columns.get("quantised_by_differences", Column(("", "")))
+        if differences.changed_share is not None:
+            whose = "a trained" if self.trained else "an untrained"
+            zero = 1 - differences.changed_share
+            notes.append(f"Ditto: {zero:.1%} of the differences are zero, of {whose} counterpart")
+        return notes
+
+
+def compare(
+    spiking: EnergyMeter,
+    ordinary: EnergyMeter,
+    costs: CostTable,
+    differences: EnergyMeter | None = None,
+    trained: bool = False,
+    accounting: str = "strict",
+    **options: Any,
+) -> Comparison:
+    """Put a spiking network beside its counterpart.
+
+    Args:
+        spiking: What observed the spiking network, with `changes=True` for its last column.
+        ordinary: What observed the ordinary one.
+        costs: Prices; those of whole numbers are read off them by `CostTable.quantised`.
+        differences: What `measure_differences` returned for the ordinary network, if it was run.
+        trained: Whether the ordinary network is trained.
+        accounting: As in `EnergyMeter.report`.
+        **options: `batch_norm` and `padding`, as there.
+
+    Raises:
+        UserError: The table has no price for a multiply-accumulate.
+    """
+
+    def price(meter: EnergyMeter, bits: int | None, changes: bool = False) -> EnergyReport | None:
+        table = costs if bits is None else costs.quantised(bits, WEIGHT_BITS)
+        if table is None:
+            return None
+        return meter.report(accounting, table, changes=changes, **options)
+
+    ledger = spiking.ledger
+    bits = ledger.activation_bits
+    follows = accounting == "strict" and ledger.spiking_steps == 1 and ledger.follows_changes
+    columns = {
+        "ordinary": Column(("ordinary", costs.name), price(ordinary, None)),
+        "quantised": Column(("quantised", f"8x{bits} bits"), whole=price(ordinary, bits)),
+    }
+    if differences is not None:
+        columns["quantised_by_differences"] = Column(
+            ("quantised", "Ditto"), whole=price(differences, bits, changes=True)
+        )
+    columns["spiking"] = Column(("spiking", ""), price(spiking, None), price(spiking, REAL_BITS))
+    columns["spiking_by_changes"] = Column(
+        ("spiking", "changes"),
+        price(spiking, None, changes=True) if follows else None,
+        price(spiking, REAL_BITS, changes=True) if follows else None,
+    )
+    return Comparison(bits, columns, trained)
+
+
+def measure_differences(target: Any, generate: Callable[[], object], bits: int) -> EnergyMeter:
+    """Measure how much of a quantised network is the same from one denoising step to the next.
+
+    Of every synapse, the values that enter are quantised, in a range that a first generation
+    chooses (least squared error); a second one is measured.
+
+    Args:
+        target: A pipeline or model without neurons.
+        generate: Generates with it, the same images every time.
+        bits: Width of a quantised activation.
+
+    Returns:
+        The meter; `report(changes=True)` is what Ditto computes.
+    """
+    activations = QuantisedActivations(bits)
+    with EnergyMeter(target, changes=True, activations=activations):
+        generate()
+    activations.fix()
+    with EnergyMeter(target, changes=True, activations=activations) as meter:
+        generate()
+    return meter
+
+
+def _figures(report: EnergyReport) -> dict[str, Any]:
+    """Return the energies of a report, in picojoules, and what they are made of."""
+    return {
+        "costs": report.costs.name,
+        "mac_pj": report.costs.mac_pj,
+        "ac_pj": report.costs.ac_pj,
+        "macs": report.macs,
+        "acs": report.acs,
+        "energy_per_image_pj": _energies(report, per_call=False),
+        "energy_per_call_pj": _energies(report, per_call=True),
+    }
+
+
+def _energies(report: EnergyReport, per_call: bool) -> dict[str, float | None]:
+    """Return the energies of an image, or of one of its network calls, in picojoules."""
+    units = report.images * (len(report.timesteps) if per_call else 1)
+    energies = {name: energy(report) for name, energy in _ENERGIES.items()}
+    return {name: None if pj is None else pj / units for name, pj in energies.items()}
+
+
+def _rows(
+    reports: Sequence[EnergyReport | None], per_call: bool, weight_bits: int | None
+) -> list[str]:
+    """Return the lines of one number format; none where there is nothing to say."""
+    known = next((report for report in reports if report is not None), None)
+    if known is None:
+        return []
+    words = f" {known.costs.name[:12]}" if weight_bits is None else f" {weight_bits}-bit weights"
+    energies = [{} if r is None else _energies(r, per_call) for r in reports]
+    return [
+        _line(f"{words}, {label}" if name == "arithmetic" else f" {label}", map(_microjoule, row))
+        for name, label in zip(_ENERGIES, _LABELS, strict=True)
+        for row in [[energy.get(name) for energy in energies]]
+    ]
+
+
+def _line(label: str, cells: Iterable[str]) -> str:
+    return f"{label[:28]:<28}" + "".join(f" {cell[:9]:>9}" for cell in cells)
+
+
+def _microjoule(pj: float | None) -> str:
+    if pj is None:
+        return "-"
+    uj = pj / 1e6
+    return f"{uj:.3e}" if uj >= 1e6 else f"{uj:,.1f}" if uj >= 100 else f"{uj:.4f}"
