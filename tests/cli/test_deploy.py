@@ -3,6 +3,7 @@
 import filecmp
 
 import pytest
+from PIL import Image
 
 from spikediff.cli import main
 from spikediff.pipelines import SpikingDiffusionPipeline
@@ -52,6 +53,7 @@ def test_images_do_not_depend_on_the_execution(trained, tmp_path):
 )
 def test_mistakes_end_with_2(arguments, told, trained, tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "pictures" / "0.png")
     names = {
         "float": trained / "float",
         "whole": trained / "whole",
