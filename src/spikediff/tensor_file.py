@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from spikediff.errors import UserError
 from spikediff.finite import check_finite
 from spikediff.reading import check_regular
+from spikediff.whole import write_whole
 
 _log = logging.getLogger("spikediff")
 
@@ -34,15 +34,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str,
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     told = {**metadata, "checksum": state_digest(whole)}
-    draft = path.with_name(f".{path.name}-{os.getpid()}.unfinished")
-    try:
-        with open(draft, "wb") as file:
-            file.write(safetensors.torch.save(whole, metadata=told))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, safetensors.torch.save(whole, metadata=told))
 
 
 def read_tensors(

@@ -196,9 +196,9 @@ def test_run_folder_protects_what_is_there(small, tmp_path):
         folder.open(other, resume=True, overwrite=False)
     with pytest.raises(UserError, match="another seed"):
         folder.open(replace(small, seed=5), resume=True, overwrite=False)
-    (folder.root / "mark").touch()
+    (folder.samples / "step-00000001.png").touch()
     folder.open(small, resume=False, overwrite=True)
-    assert not (folder.root / "mark").exists()
+    assert not list(folder.samples.iterdir())
 
 
 def test_overwrite_spares_folders_that_are_no_run(small, tmp_path):

@@ -25,9 +25,9 @@ def find_dataset(
     """
     recipe_file = source / "recipe.yaml"
     if recipe_file.is_file():
-        from spikediff.training.recipe import load_recipe
+        from spikediff.training.recipe import load_run_recipe
 
-        data = load_recipe(recipe_file).data
+        data = load_run_recipe(source).data
         dataset = dataset or data.dataset
         data_dir = data_dir or (Path(data.data_dir) if data.data_dir else None)
     if dataset is None:
@@ -72,9 +72,9 @@ def trained_on_held_out(source: Path) -> bool:
     recipe_file = source / "recipe.yaml"
     if not recipe_file.is_file():
         return False
-    from spikediff.training.recipe import load_recipe
+    from spikediff.training.recipe import load_run_recipe
 
-    return not load_recipe(recipe_file).data.hold_out
+    return not load_run_recipe(source).data.hold_out
 
 
 def cache_folder(given: Path | None) -> Path:

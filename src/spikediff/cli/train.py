@@ -63,11 +63,11 @@ def _train(recipe: Recipe, options: TrainOptions) -> int:
 
 def _train_first_stage(recipe: Recipe, root: Path, options: TrainOptions) -> bool:
     """Train the autoencoder that a recipe names, unless it is there; return whether it is."""
-    from spikediff.training.first_stage import first_stage_folder
+    from spikediff.training.first_stage import first_stage_folder, is_finished
 
     assert recipe.first_stage is not None
     folder = first_stage_folder(recipe, root)
-    if (folder / "pipeline").is_dir():
+    if is_finished(folder):
         print(f"first stage: {folder}")
         return True
     first = load_recipe(find_recipe(recipe.first_stage))

@@ -18,7 +18,7 @@ from spikediff.reading import read_json
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.curve import read_curve
 from spikediff.training.first_stage import first_stage_folder
-from spikediff.training.recipe import Recipe, load_recipe
+from spikediff.training.recipe import Recipe, load_run_recipe
 from spikediff.training.run_folder import RunFolder
 
 _PACKAGES = ("spikediff", "torch", "diffusers", "safetensors")
@@ -172,7 +172,7 @@ def _stages(source: Path) -> tuple[Stage, ...]:
     folder = RunFolder(source)
     if not folder.recipe.is_file():
         return ()
-    recipe = load_recipe(folder.recipe)
+    recipe = load_run_recipe(source)
     packages, commit = _environment(folder.environment)
     stage = Stage(shareable(recipe), trained_steps(folder, recipe), packages, commit)
     first = () if recipe.first_stage is None else _stages(first_stage_folder(recipe, source))

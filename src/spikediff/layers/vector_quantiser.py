@@ -3,7 +3,7 @@ r"""Vector quantisation: every feature vector becomes the nearest row of a codeb
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.functional import mse_loss
 
 from spikediff.errors import UserError, suggestion
@@ -56,8 +56,8 @@ class VectorQuantiser(nn.Module):
       batch of the training starts it by k-means, and a code that gets less than `restart_share` of
       an even share moves to a feature of the batch, the likelier the worse that one is coded.
 
-    These averages are, like batch norm's, buffers that the training mode updates; with several
-    processes each sees its own part of the batch, and the first one's are kept.
+    These averages are, like batch norm's, buffers that the training mode updates; unlike batch
+    norm's they are those of the whole batch, whatever the number of processes that share it.
 
     Args:
         codebook_size: K, the number of codes.
@@ -161,7 +161,7 @@ class VectorQuantiser(nn.Module):
     @torch.no_grad()
     def _start(self, rows: Tensor, generator: torch.Generator | None) -> None:
         """Place the codes by k-means, each as heavy as the rows that it stands for."""
-        rows = rows.to(self.codebook)
+        rows = _of_all_processes(rows.to(self.codebook))
         with torch.autocast(rows.device.type, enabled=False):
             codes = k_means(rows, len(self.codebook), generator)
             labels = squared_distances(rows, codes).argmin(1)
@@ -169,11 +169,12 @@ class VectorQuantiser(nn.Module):
         self.codebook.copy_(codes)
         self.code_counts.copy_(counts)
         self.code_sums.copy_(codes * self.code_counts[:, None])
+        self._agree()
 
     @torch.no_grad()
     def _follow(self, rows: Tensor, tokens: Tensor, generator: torch.Generator | None) -> None:
         """Move every code that was chosen to the average of what chose it; restart dead ones."""
-        rows = rows.to(self.codebook)
+        rows, tokens = _of_all_processes(rows.to(self.codebook)), _of_all_processes(tokens)
         with torch.autocast(rows.device.type, enabled=False):  # sums of a batch in full precision
             counts, sums = gather_rows(rows, tokens, len(self.codebook))
         self.code_counts.lerp_(counts, 1.0 - self.decay)
@@ -182,6 +183,13 @@ class VectorQuantiser(nn.Module):
         chosen = counts > 0
         self.codebook[chosen] = self.code_sums[chosen] / self.code_counts[chosen, None]
         self._restart(rows, generator)
+        self._agree()
+
+    def _agree(self) -> None:
+        """Take the first process's codes: every process has drawn with a generator of its own."""
+        if _is_shared():
+            for tensor in (self.codebook, self.code_counts, self.code_sums):
+                distributed.broadcast(tensor, src=0)
 
     def _restart(self, rows: Tensor, generator: torch.Generator | None) -> None:
         """Move dead codes to features that the living ones code badly."""
@@ -192,3 +200,17 @@ class VectorQuantiser(nn.Module):
         self.codebook[dead] = fresh[dead]
         self.code_counts[dead] = even  # as heavy as an average one: time to prove its worth
         self.code_sums[dead] = fresh[dead] * even
+
+
+def _is_shared() -> bool:
+    """Whether several processes train."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _of_all_processes(rows: Tensor) -> Tensor:
+    """Return the rows [N, ...] of all processes, those of the first one first."""
+    if not _is_shared():
+        return rows
+    gathered = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)

@@ -7,6 +7,7 @@ from typing import Any
 
 from spikediff.errors import UserError, cut, shown
 from spikediff.reading import file_sha256, read_json
+from spikediff.whole import write_whole
 
 _NAME = "calibration.json"
 _WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -29,7 +30,7 @@ def save_calibration(folder: Path, settings: dict[str, Any], facts: dict[str, An
     """
     content = {"weights_sha256": _hash(folder), "measured": facts, "settings": settings}
     path = folder / _NAME
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(path, json.dumps(content, indent=1) + "\n")
     return path
 
 

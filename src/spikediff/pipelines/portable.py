@@ -17,6 +17,7 @@ from torch import nn
 from spikediff.finite import check_finite
 from spikediff.pipelines.components import COMPONENTS
 from spikediff.schedulers.exact_timesteps import exact
+from spikediff.whole import flush, put_in_place, remove, unfinished
 
 INDEX = "model_index.json"
 _ROOM = "spikediff."
@@ -91,6 +92,33 @@ class PortablePipeline:
             str,
             snapshot_download(pretrained_model_name, allow_patterns=list(_DOWNLOADED), **options),
         )
+
+
+def save_whole(pipe: Any, folder: Path) -> None:
+    """Save a pipeline so that its folder is there and whole, or not there, or the one before.
+
+    Args:
+        pipe: The pipeline.
+        folder: Its folder. One that holds the same files already is left as it is, with what else
+            lies there.
+
+    Raises:
+        UserError: A weight is NaN or infinite.
+    """
+    draft = unfinished(folder)
+    remove(draft)
+    pipe.save_pretrained(draft)
+    files = [path for path in sorted(draft.rglob("*")) if path.is_file()]
+    if all(_same(path, folder / path.relative_to(draft)) for path in files):
+        remove(draft)
+        return
+    for path in (*files, *{path.parent for path in files}):
+        flush(path)
+    put_in_place(draft, folder)
+
+
+def _same(one: Path, two: Path) -> bool:
+    return two.is_file() and one.read_bytes() == two.read_bytes()
 
 
 def make_portable(folder: Path) -> None:

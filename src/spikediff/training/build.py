@@ -58,7 +58,7 @@ def build_optimizer(recipe: OptimizerRecipe, model: torch.nn.Module) -> torch.op
 
 def build_lr_schedule(
     recipe: OptimizerRecipe, optimizer: torch.optim.Optimizer, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
+) -> torch.optim.lr_scheduler.LambdaLR:
     """Return the warm-up and what follows it."""
     from diffusers.optimization import get_scheduler
 
@@ -72,7 +72,7 @@ def build_lr_schedule(
             ),
         )
     name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
-    schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+    schedule: torch.optim.lr_scheduler.LambdaLR = get_scheduler(
         name, optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=steps
     )
     return schedule

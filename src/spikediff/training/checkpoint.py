@@ -3,6 +3,9 @@
 A checkpoint is a folder `step-00001000` with the weights, their average and the optimizer's moments
 as safetensors and the rest as JSON. It is written under another name, flushed to the disk and then
 renamed, so that a run killed at any moment leaves whole checkpoints only. No file is a pickle.
+
+Whoever reads changes nothing: a draft that is whole counts as a checkpoint, one that is not is
+passed over. The owner of the run puts both in order (`settle`).
 """
 
 import errno
@@ -10,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +25,19 @@ from torch import Tensor
 
 from spikediff.errors import UserError, one_line, shown
 from spikediff.reading import read_json, read_regular
+from spikediff.whole import (
+    UNFINISHED,
+    flush,
+    leftovers,
+    put_in_place,
+    remove,
+    remove_folder,
+    unfinished,
+)
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
-_UNFINISHED = ".unfinished-"
+_TRIES = 10  # of reading while the training that writes goes on
 _log = logging.getLogger("spikediff")
 
 
@@ -48,7 +61,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Pat
 
     Args:
         folder: The folder of the run's checkpoints; made where it does not exist.
-        checkpoint: What to keep.
+        checkpoint: What to keep; where it is there already, bit for bit, it is left alone.
         keep_last: How many to keep, at least 1.
 
     Returns:
@@ -58,29 +71,28 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Pat
         UserError: The disk is full; earlier checkpoints are untouched.
     """
     final = folder / f"step-{checkpoint.step:08d}"
-    draft = folder / f"{_UNFINISHED}{final.name}"
-    try:
-        _write(draft, checkpoint)
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(draft, final)
-        _flush(folder)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        last = _newest_first(folder)
-        kept = f"the last good checkpoint is {last[0]}" if last else "there is none yet"
-        raise UserError(
-            f"{final}: no space left on the disk; free some and use --resume; {kept}"
-        ) from error
-    for old in _newest_first(folder)[max(keep_last, 1) :]:
-        shutil.rmtree(old)
+    contents = _contents(checkpoint)
+    if not _holds(final, contents):
+        try:
+            _write(unfinished(final), contents)
+            put_in_place(unfinished(final), final)
+        except OSError as error:
+            shutil.rmtree(unfinished(final), ignore_errors=True)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            last = _newest_first(folder)
+            kept = f"the last good checkpoint is {last[0]}" if last else "there is none yet"
+            raise UserError(
+                f"{final}: no space left on the disk; free some and use --resume; {kept}"
+            ) from error
+    steps = [old for old in _newest_first(folder) if _step_of(old) <= checkpoint.step]
+    for old in set(_newest_first(folder)) - set(steps[: max(keep_last, 1)]):
+        remove_folder(old)  # what is later is damaged, or the run would have gone on from there
     return final
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """Read the newest checkpoint that is whole; warn about those that are not.
+    """Read the newest checkpoint that is whole, and change nothing; warn about those that are not.
 
     Args:
         folder: The folder of the run's checkpoints.
@@ -91,28 +103,66 @@ def load_latest(folder: Path) -> Checkpoint | None:
     Raises:
         UserError: There are checkpoints, and every one is damaged.
     """
-    for draft in folder.glob(f"{_UNFINISHED}*"):
-        _log.warning("%s: left unfinished by a killed run; removed", draft)
-        shutil.rmtree(draft, ignore_errors=True)
-    damaged = []
-    for candidate in _newest_first(folder):
-        try:
-            return _read(candidate)
-        except UserError as error:
-            _log.warning("%s; falling back on the checkpoint before it", error)
-            damaged.append(candidate.name)
-    if damaged:
+    for _ in range(_TRIES):
+        candidates = _newest_first(folder, drafts=True)
+        checkpoint, damaged = _first_whole(candidates)
+        if not damaged or candidates == _newest_first(folder, drafts=True):
+            break  # else the training has gone on meanwhile
+    if damaged and checkpoint is None:
         raise UserError(f"{folder}: every checkpoint is damaged ({', '.join(damaged)})")
-    return None
+    for reason in damaged.values():
+        _log.warning("%s; falling back on the checkpoint before it", reason)
+    return checkpoint
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+def _first_whole(candidates: list[Path]) -> tuple[Checkpoint | None, dict[str, UserError]]:
+    """Return the first checkpoint that is whole, and the faults of those before it, by name."""
+    damaged: dict[str, UserError] = {}
+    for candidate in candidates:
+        try:
+            return _read(candidate), damaged
+        except UserError as error:
+            if not candidate.name.startswith(UNFINISHED):
+                damaged[candidate.name] = error
+    return None, damaged
 
 
-def _write(draft: Path, checkpoint: Checkpoint) -> None:
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+def settle(folder: Path) -> None:
+    """Put the folder in order after a kill: adopt a draft that is whole, remove what is not.
+
+    Args:
+        folder: The folder of the checkpoints of a run that this process owns.
+    """
+    for left in leftovers(folder):
+        final = left.with_name(left.name.removeprefix(UNFINISHED))
+        if left != final and _is_whole(left) and not _is_whole(final):
+            put_in_place(left, final)
+        else:
+            _log.warning("%s: left unfinished by a killed run; removed", left)
+            remove(left)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        _read(folder)
+    except UserError:
+        return False
+    return True
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix(UNFINISHED).removeprefix("step-"))
+
+
+def _newest_first(folder: Path, drafts: bool = False) -> list[Path]:
+    """Return the checkpoints, and behind each its draft if those are asked for."""
+    pattern = re.compile(f"({re.escape(UNFINISHED)})?step-[0-9]+" if drafts else "step-[0-9]+")
+    found = [path for path in folder.glob("*step-*") if pattern.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (_step_of(path), path.name), reverse=True)
+
+
+def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Return the files of a checkpoint; the manifest, which tells whether it is whole, is last."""
     contents = {
         f"{group}.safetensors": safetensors.torch.save(
             {name: x.contiguous() for name, x in tensors.items()}
@@ -123,21 +173,24 @@ def _write(draft: Path, checkpoint: Checkpoint) -> None:
     contents[STATE] = json.dumps(state, indent=1).encode()
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     contents[MANIFEST] = json.dumps({"sha256": sums}, indent=1).encode()
+    return contents
+
+
+def _holds(folder: Path, contents: dict[str, bytes]) -> bool:
+    """Return whether these are the files of a folder, byte for byte."""
+    files = {name: folder / name for name in contents}
+    return all(f.is_file() and f.read_bytes() == contents[name] for name, f in files.items())
+
+
+def _write(draft: Path, contents: dict[str, bytes]) -> None:
+    remove(draft)
+    draft.mkdir(parents=True)
     for name, data in contents.items():
         with open(draft / name, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    _flush(draft)
-
-
-def _flush(folder: Path) -> None:
-    """Make the folder's entries durable; a rename is not, until its folder is synced."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(draft)
 
 
 def _read(folder: Path) -> Checkpoint:

@@ -33,15 +33,22 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
     steps = cast(Any, model).config.get("spiking_steps")  # an ordinary network has none
     in_float32 = device.type == "cpu" and recipe.mixed_precision == "no"
     if recipe.event_driven and in_float32 and steps:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _channels_last(model)
         train_event_driven(model, steps)
     if recipe.keep_large_tensors and not keep_large_tensors():
         _log.warning("training.keep_large_tensors: this system's C library has no such switch")
     if recipe.gradient_checkpointing:
         checkpoint_blocks(model)
     if recipe.compile:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _channels_last(model)
         model.compile(dynamic=False)  # in place: the names of the weights stay
+
+
+def _channels_last(model: nn.Module) -> None:
+    """Lay the kernels out channels-last; torch's own way trips over factors [T, 1, 1, 1, 1]."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def keeping_activations(recipe: TrainingRecipe) -> AbstractContextManager[None]:

@@ -1,13 +1,16 @@
 """The loss curve: a CSV that grows, and a picture of it."""
 
 import csv
+import io
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spikediff.errors import UserError, cut
 from spikediff.reading import read_text
+from spikediff.whole import write_if_other, write_whole
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,22 @@ class LossCurve:
     Args:
         folder: The run folder.
         after_step: Rows beyond this step are dropped: they belong to work that a killed run lost.
+        with_last: Whether a row of this step stays; False where it told the end of a shorter run,
+            and the next row will be over its steps too.
     """
 
-    def __init__(self, folder: Path, after_step: int = 0) -> None:
+    def __init__(self, folder: Path, after_step: int = 0, with_last: bool = True) -> None:
         self.csv, self.png = folder / "loss.csv", folder / "loss.png"
-        self.points = [p for p in read_curve(self.csv) if p.step <= after_step]
+        last = after_step if with_last else after_step - 1
+        self.points = [p for p in read_curve(self.csv) if p.step <= last]
         self._rewrite()
 
     def _rewrite(self) -> None:
-        with open(self.csv, "w", newline="", encoding="utf-8") as file:
-            columns = list(self.points[0].row()) if self.points else _COLUMNS
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(point.row().values() for point in self.points)
+        file = io.StringIO(newline="")
+        writer = csv.writer(file)
+        writer.writerow(list(self.points[0].row()) if self.points else _COLUMNS)
+        writer.writerows(point.row().values() for point in self.points)
+        write_if_other(self.csv, file.getvalue())
 
     def append(self, point: CurvePoint) -> None:
         """Add a row."""
@@ -79,7 +85,9 @@ class LossCurve:
         axes.plot(steps, losses, color="0.75", label="loss")
         axes.plot(steps, _running_mean(losses), color="C0", label="running mean")
         axes.legend()
-        FigureCanvasAgg(figure).print_png(str(self.png))
+        drawn = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(drawn)
+        write_whole(self.png, drawn.getvalue())
         return self.png
 
 
@@ -100,41 +108,62 @@ class Averages:
 
     Args:
         batch_size: Images of a step, for the speed.
+        since_last_row: What `state` returned when the run was stopped; sums over no step at first.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, since_last_row: Mapping[str, Any] | None = None) -> None:
         self.batch_size = batch_size
-        self._clear()
+        self._sums: dict[str, Any] = dict(since_last_row or {})
+        self.restart_clock()
 
-    def _clear(self) -> None:
-        self._losses: list[LossValues] = []
-        self._norms: list[float] = []
-        self._since = time.perf_counter()
+    def restart_clock(self) -> None:
+        """Measure the speed from now on."""
+        self._timed, self._since = 0, time.perf_counter()
 
     def add(self, losses: LossValues, norm: float) -> None:
         """Enter a step."""
-        self._losses.append(losses)
-        self._norms.append(norm)
+        before = self._sums
+        self._sums = {
+            "steps": before.get("steps", 0) + 1,
+            "grad_norm": before.get("grad_norm", 0.0) + norm,
+            "terms": _plus(before.get("terms", {}), losses.terms),
+            "watched": _plus(before.get("watched", {}), losses.watched),
+        }
+        self._timed += 1
 
-    def point(self, step: int, lr: float) -> CurvePoint:
-        """Return the row of all steps since the last one, and begin anew."""
-        count, seconds = len(self._losses), time.perf_counter() - self._since
-        terms = _means([losses.terms for losses in self._losses])
-        watched = _means([losses.watched for losses in self._losses])
+    def state(self) -> dict[str, Any]:
+        """Return the sums over the steps that no row tells of yet, as JSON keeps them."""
+        return self._sums
+
+    def point(self, step: int, lr: float, close: bool = True) -> CurvePoint:
+        """Return the row of all steps since the last one.
+
+        Args:
+            step: Optimizer steps done.
+            lr: Learning rate of the last one.
+            close: Whether the next row begins behind this one; False for a row that is there
+                because the run ends, and would not be if it went on.
+        """
+        seconds = time.perf_counter() - self._since
+        count = self._sums["steps"]
+        terms = {name: value / count for name, value in self._sums["terms"].items()}
+        watched = {name: value / count for name, value in self._sums["watched"].items()}
         point = CurvePoint(
             step,
             sum(terms.values()),
-            sum(self._norms) / count,
+            self._sums["grad_norm"] / count,
             lr,
-            count * self.batch_size / seconds,
+            self._timed * self.batch_size / seconds,
             (terms if len(terms) > 1 else {}) | watched,
         )
-        self._clear()
+        if close:
+            self._sums = {}
+            self.restart_clock()
         return point
 
 
-def _means(values: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(value[name] for value in values) / len(values) for name in values[0]}
+def _plus(sums: Mapping[str, float], values: Mapping[str, float]) -> dict[str, float]:
+    return {name: sums.get(name, 0.0) + value for name, value in values.items()}
 
 
 def read_curve(path: Path) -> list[CurvePoint]:

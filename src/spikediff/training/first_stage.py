@@ -12,7 +12,7 @@ from spikediff.errors import UserError
 from spikediff.models import VQSVAE
 from spikediff.tensor_file import state_digest, told_of, write_tensors
 from spikediff.training.build import build_dataset
-from spikediff.training.recipe import Recipe, load_recipe
+from spikediff.training.recipe import Recipe, load_run_recipe
 
 _TOKENS = "tokens.safetensors"
 _BATCH = 250  # images that are encoded at a time
@@ -64,6 +64,19 @@ def first_stage_folder(recipe: Recipe, root: Path) -> Path:
     return named if named is not None and is_run else root.with_name(f"{root.name}-first-stage")
 
 
+def is_finished(folder: Path) -> bool:
+    """Return whether a run folder holds a trained first stage: one that loads.
+
+    Args:
+        folder: The first stage's run folder.
+    """
+    try:
+        VQSVAE.from_pretrained(folder / "pipeline" / "vae", use_safetensors=True)
+    except (OSError, ValueError):  # a part of it is missing: it was not written to the end
+        return False
+    return True
+
+
 def load_first_stage(recipe: Recipe, root: Path) -> VQSVAE:
     """Return the trained autoencoder, frozen, in eval mode.
 
@@ -76,9 +89,9 @@ def load_first_stage(recipe: Recipe, root: Path) -> VQSVAE:
     """
     folder = first_stage_folder(recipe, root)
     weights = folder / "pipeline" / "vae"
-    if not weights.is_dir():
+    if not (weights / "config.json").is_file():
         raise UserError(f"{folder}: holds no finished first stage; `spikediff train` makes both")
-    theirs, ours = load_recipe(folder / "recipe.yaml").data, recipe.data
+    theirs, ours = load_run_recipe(folder).data, recipe.data
     for key in ("dataset", "image_size", "channels", "resize_filter", "hold_out"):
         if getattr(theirs, key) != getattr(ours, key):
             raise UserError(

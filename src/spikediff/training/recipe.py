@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from spikediff.errors import UserError
+from spikediff.whole import write_if_other
 from spikediff.yaml_file import build, read_yaml
 
 
@@ -308,10 +309,30 @@ def recipe_from(content: Any, where: str) -> Recipe:
     return recipe
 
 
+def load_run_recipe(folder: Path) -> Recipe:
+    """Read the recipe that a run was made by.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        UserError: As `load_recipe`; or the file is empty, which stands for no run.
+    """
+    path = folder / "recipe.yaml"
+    content = read_yaml(path)
+    if not content:
+        raise UserError(f"{path}: is empty; put the recipe of the run back, or delete the folder")
+    return recipe_from(content, str(path))
+
+
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write every value of the recipe as YAML; `load_recipe` reads the same recipe back."""
-    text = yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    write_if_other(path, recipe_text(recipe))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return every value of the recipe as YAML."""
+    return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False, allow_unicode=True)
 
 
 def _plain(value: Any) -> Any:

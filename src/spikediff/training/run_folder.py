@@ -1,9 +1,9 @@
 """The folder of a run: what is in it, and who may write to it."""
 
+import glob
 import json
 import os
 import platform
-import shutil
 import subprocess
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -11,13 +11,46 @@ from pathlib import Path
 from typing import Any
 
 from spikediff.errors import UserError
-from spikediff.training.recipe import Recipe, load_recipe, save_recipe
+from spikediff.training.checkpoint import settle
+from spikediff.training.recipe import (
+    Recipe,
+    load_recipe,
+    load_run_recipe,
+    recipe_text,
+    save_recipe,
+)
+from spikediff.training.resuming import check_same_run
+from spikediff.whole import (
+    FolderLock,
+    leftovers,
+    remove,
+    remove_folder,
+    write_if_other,
+)
 
+# Files of a run, as patterns of their paths within it.
+_OWN_FILES = (
+    "recipe.yaml",
+    "environment.json",
+    "loss.csv",
+    "loss.png",
+    "temporal_scaling.png",
+    "tokens.safetensors",
+    ".lock",
+    "samples/step-*.png",
+    "samples/.unfinished-step-*.png",
+    *(f"checkpoints/*step-*/{name}" for name in ("*.json", "*.safetensors")),
+    *(f"pipeline/{name}" for name in ("*.json", "*.py")),
+    *(f"pipeline/*/{name}" for name in ("*.json", "*.py", "*.safetensors")),
+)
+_TRACKED = "events.out.tfevents.*"  # of TensorBoard, in a folder of the run's name
 _PACKAGES = ("spikediff", "torch", "diffusers", "accelerate", "safetensors", "numpy", "pillow")
 
 
 class RunFolder:
     """Paths of a run: recipe, environment, samples, checkpoints, the pipeline and pictures.
+
+    One process owns a run, from `claim` to `release` or its own end; others may read.
 
     Args:
         root: The folder.
@@ -31,9 +64,10 @@ class RunFolder:
         self.checkpoints = root / "checkpoints"
         self.pipeline = root / "pipeline"
         self.temporal_scaling = root / "temporal_scaling.png"
+        self._lock: FolderLock | None = None
 
-    def open(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
-        """Make the folder and write down the recipe and the environment.
+    def claim(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+        """Own the folder, where it is there already; change nothing in it.
 
         Args:
             recipe: The resolved recipe.
@@ -41,20 +75,51 @@ class RunFolder:
             overwrite: Delete the run that is there.
 
         Raises:
-            UserError: A run is there and neither is asked for; nothing is there to resume; the
-                run there trains another model; or the folder holds something else.
+            UserError: Another process trains it; a run is there and neither is asked for; nothing
+                is there to resume; the run there is another one; or the folder holds other files.
         """
+        if self.root.is_dir():
+            self._own()
         if resume:
             self._check_resumable(recipe)
-        elif self.root.exists() and any(self.root.iterdir()):
-            if not self.recipe.is_file():
-                raise UserError(f"{self.root}: is no run folder and not empty; choose another")
-            if not overwrite:
-                raise UserError(f"{self.root}: holds a run; use --resume or --overwrite")
-            shutil.rmtree(self.root)
-        self.samples.mkdir(parents=True, exist_ok=True)
-        save_recipe(recipe, self.recipe)
-        self.environment.write_text(json.dumps(environment(recipe.seed), indent=1) + "\n")
+        elif overwrite and self.recipe.is_file():
+            self._check_removable()
+        elif self.recipe.is_file():
+            raise UserError(f"{self.root}: holds a run; use --resume or --overwrite")
+        elif self.root.exists() and not self._is_as_good_as_empty():
+            raise UserError(f"{self.root}: is no run folder and not empty; choose another")
+
+    def open(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+        """Make the folder and write down the recipe and the environment; own it.
+
+        What a killed run has left half done is adopted or removed.
+
+        Args:
+            recipe: The resolved recipe.
+            resume: Go on with the run that is there.
+            overwrite: Delete the run that is there.
+
+        Raises:
+            UserError: As of `claim`.
+        """
+        self.claim(recipe, resume, overwrite)
+        if self._lock is None:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.claim(recipe, resume, overwrite)  # another process may have been faster
+        if overwrite and self.recipe.is_file():
+            self._remove_run()
+        save_recipe(recipe, self.recipe)  # first: what has a recipe can be resumed
+        write_if_other(self.environment, json.dumps(environment(recipe.seed), indent=1) + "\n")
+        self.samples.mkdir(exist_ok=True)
+        settle(self.checkpoints)
+        for left in (*leftovers(self.root), *leftovers(self.samples)):
+            remove(left)
+
+    def release(self) -> None:
+        """Let other processes own the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def resumed(self, recipe: Recipe) -> Recipe:
         """Return the recipe with what the run there started from, which need not be told again.
@@ -67,7 +132,7 @@ class RunFolder:
         """
         if not self.recipe.is_file():
             return recipe
-        recorded = load_recipe(self.recipe).init_from
+        recorded = load_run_recipe(self.root).init_from
         if recipe.init_from is not None and recipe.init_from != recorded:
             raise UserError(
                 f"{self.root}: holds a run that started from {recorded or 'random weights'}; "
@@ -75,23 +140,74 @@ class RunFolder:
             )
         return replace(recipe, init_from=recorded)
 
+    def _own(self) -> None:
+        if self._lock is not None:
+            return
+        try:
+            self._lock = FolderLock(self.root)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.root}: is being trained by another process; wait for its end, or choose "
+                f"another folder"
+            ) from None
+
+    def _is_as_good_as_empty(self) -> bool:
+        """Whether all that is there is what a run leaves that is killed before it has a recipe."""
+        empty = {self.samples, self.checkpoints}
+        for path in self.root.iterdir():
+            if path not in leftovers(self.root) and not (path in empty and not any(path.iterdir())):
+                return False
+        return True
+
     def _check_resumable(self, recipe: Recipe) -> None:
         if not self.recipe.is_file():
+            if self.root.is_dir() and self._is_as_good_as_empty():
+                return
             raise UserError(f"{self.root}: no run to resume (it has no recipe.yaml)")
-        before = load_recipe(self.recipe)
-        for part in ("model", "diffusion", "loss"):
-            old, new = vars(getattr(before, part)), vars(getattr(recipe, part))
-            for key in old:
-                if old[key] != new[key]:
-                    raise UserError(
-                        f"{self.root}: holds a run of another model: {part}.{key} is {old[key]} "
-                        f"there and {new[key]} in the recipe; choose another folder"
-                    )
-        if before.seed != recipe.seed or before.data.batch_size != recipe.data.batch_size:
+        before = load_run_recipe(self.root)
+        check_same_run(self.root, before, recipe)
+
+    def _check_removable(self) -> None:
+        """Refuse to overwrite what is no run of ours, or what lies beside the run's files."""
+        text = self.recipe.read_text(encoding="utf-8")
+        if not self.environment.is_file() and text != recipe_text(load_recipe(self.recipe)):
+            raise UserError(f"{self.root}: is no run folder (its recipe.yaml is none of a run)")
+        tracked = glob.escape(load_run_recipe(self.root).name)
+        patterns = [*_OWN_FILES, f"{tracked}/{_TRACKED}", f"{tracked}/*/{_TRACKED}"]
+        left = {path.name for path in leftovers(self.root)}
+        found = [
+            path.relative_to(self.root)
+            for path in sorted(self.root.rglob("*"))
+            if path.is_symlink() or not path.is_dir()
+        ]
+        foreign = [
+            path.as_posix()
+            for path in found
+            if path.parts[0] not in left and not any(_fits(path, pattern) for pattern in patterns)
+        ]
+        if foreign:
+            shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
             raise UserError(
-                f"{self.root}: cannot resume with another seed or data.batch_size, which decide "
-                f"the order of the data; choose another folder"
+                f"{self.root}: --overwrite removes a run's own files alone, and {len(foreign)} "
+                f"others lie there: {shown}; move them, or choose another folder"
             )
+
+    def _remove_run(self) -> None:
+        """Remove all but the two files that are written anew; they say that this is a run."""
+        tracked = self.root / Path(load_run_recipe(self.root).name).parts[0]
+        folders = (self.checkpoints, self.pipeline, self.samples, tracked)
+        for folder in folders:
+            if folder.is_dir():
+                remove_folder(folder)
+        for pattern in _OWN_FILES:
+            path = self.root / pattern
+            if path.is_file() and path not in (self.recipe, self.environment):
+                remove(path)
+
+
+def _fits(path: Path, pattern: str) -> bool:
+    """Return whether all of a relative path fits a pattern, and not its end alone."""
+    return len(path.parts) == len(Path(pattern).parts) and path.match(pattern)
 
 
 def environment(seed: int) -> dict[str, Any]:

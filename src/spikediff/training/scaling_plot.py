@@ -1,10 +1,13 @@
 """The picture of what temporal scaling learned."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from spikediff.whole import write_whole
 
 
 def plot_temporal_scaling(factors: Mapping[str, Tensor], path: Path) -> Path:
@@ -34,5 +37,7 @@ def plot_temporal_scaling(factors: Mapping[str, Tensor], path: Path) -> Path:
     axes.plot(steps, p.mean(0).numpy(), color="C0", marker="o", label="mean over layers")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
-    FigureCanvasAgg(figure).print_png(str(path))
+    drawn = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(drawn)
+    write_whole(path, drawn.getvalue())
     return path

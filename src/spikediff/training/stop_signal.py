@@ -6,7 +6,9 @@ from types import FrameType, TracebackType
 
 
 class StopSignal:
-    """While it is entered, the first SIGTERM or SIGINT only sets `received`; a second one acts.
+    """While it is entered, the first SIGTERM, SIGINT or SIGHUP only sets `received`; a second acts.
+
+    A process that ignores SIGHUP, as under nohup, goes on ignoring it.
 
     Attributes:
         received: Name of the signal that came, or None.
@@ -19,7 +21,9 @@ class StopSignal:
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is not threading.main_thread():
             return self  # Python lets only the main thread handle signals
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._before[number] = signal.signal(number, self._note)
         return self
 

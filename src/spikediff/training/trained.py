@@ -14,7 +14,8 @@ from spikediff.pipelines import PIPELINES, SpikingDiffusionPipeline
 from spikediff.pipelines.portable import INDEX, pipeline_class
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.networks import build_model, build_pipeline, choose_network
-from spikediff.training.recipe import Recipe, load_recipe
+from spikediff.training.plain_names import plain_names
+from spikediff.training.recipe import Recipe, load_run_recipe
 
 # May differ between a run and what is fine-tuned from it: they have no weights.
 _FREE = {"dropout", "weight_bits"}
@@ -67,11 +68,11 @@ def _saved_pipeline(folder: Path) -> DiffusionPipeline:
 
 
 def _unfinished_run(root: Path) -> DiffusionPipeline:
-    recipe = load_recipe(root / "recipe.yaml")
+    recipe = load_run_recipe(root)
     checkpoint = load_latest(root / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{root}: the run has no checkpoint yet")
-    weights = checkpoint.tensors["average"]
+    weights = plain_names(checkpoint.tensors["average"])
     first_weight = choose_network(recipe.model).first_weight
     seen = 1 if first_weight is None else weights[first_weight].shape[1]
     channels = seen // recipe.model.patch_size**2

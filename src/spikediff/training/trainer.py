@@ -1,5 +1,6 @@
 """The training loop."""
 
+import io
 import logging
 import math
 import sys
@@ -21,6 +22,7 @@ from spikediff.errors import UserError
 from spikediff.finite import check_finite
 from spikediff.layers.temporal_scaling import scaling_factors
 from spikediff.pipelines import image_grid
+from spikediff.pipelines.portable import save_whole
 from spikediff.training import build
 from spikediff.training.batches import BatchPlan, batches
 from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
@@ -35,14 +37,17 @@ from spikediff.training.networks import (
     choose_objective,
 )
 from spikediff.training.optimizer_state import flatten_optimizer, unflatten_optimizer
+from spikediff.training.plain_names import load_plain, plain_names
 from spikediff.training.precision import check_precision
 from spikediff.training.ranges import check_ranges
 from spikediff.training.recipe import Recipe
+from spikediff.training.resuming import check_same_data, data_facts
 from spikediff.training.run_folder import RunFolder
 from spikediff.training.scaling_plot import plot_temporal_scaling
 from spikediff.training.seeds import derived_generator, derived_seed
 from spikediff.training.stop_signal import StopSignal
 from spikediff.training.trained import start_from
+from spikediff.whole import write_whole
 
 _log = logging.getLogger("spikediff")
 
@@ -75,34 +80,58 @@ class Trainer:
         on_cpu = not torch.accelerator.is_available()
         check_precision(recipe.training.mixed_precision, "cpu" if on_cpu else "cuda")
         self.network = choose_network(recipe.model)
-        dataset = self.network.data(recipe, root)
+        self.accelerator = _make_accelerator(recipe, root, on_cpu)
+        _check_batch(recipe, self.accelerator.num_processes)
+        self.is_main = self.accelerator.is_main_process
+        self.show_progress = show_progress and self.is_main
+        try:
+            if self.is_main:
+                self.folder.claim(recipe, resume, overwrite)
+            self._prepare(resume)
+            self.accelerator.wait_for_everyone()  # all have read what is there
+            if self.is_main:
+                self.folder.open(recipe, resume, overwrite)
+        except BaseException:
+            self.folder.release()
+            raise
+        self.accelerator.wait_for_everyone()
+        with_last = not self.meter.state() or self.step >= recipe.training.steps
+        self.curve = LossCurve(root, self.step, with_last) if self.is_main else None
+
+    def _prepare(self, resume: bool) -> None:
+        """Make all parts, and load the checkpoint that a run goes on from; write nothing.
+
+        Raises:
+            UserError: The parts do not fit each other, or the run that is there is another one.
+        """
+        recipe, root = self.recipe, self.folder.root
+        self.dataset = dataset = self.network.data(recipe, root)
         check_classes(recipe, dataset)
+        self.data_facts = data_facts(dataset) if self.is_main else {}
         model = build_model(recipe, dataset.image_size, dataset.channels, root)
         self.objective = choose_objective(recipe)(recipe, dataset)
         kept = load_latest(self.folder.checkpoints) if resume else None
+        if kept is not None and self.is_main:
+            # A run of an earlier version knows the size alone.
+            before = kept.state.get("data", {"size": kept.state["image_size"]})
+            check_same_data(root, before, self.data_facts)
         if recipe.init_from is not None and kept is None:
             start_from(Path(recipe.init_from), model, recipe)
-        self.accelerator = _make_accelerator(recipe, root, on_cpu)
-        _check_batch(recipe, self.accelerator.num_processes)
-        if self.accelerator.is_main_process:
-            self.folder.open(recipe, resume, overwrite)
-        self.accelerator.wait_for_everyone()
-        if resume and kept is None:
-            _log.warning("%s: no checkpoint yet, starting anew", root)
-
         self.average = averaged(model, recipe.ema).to(self.accelerator.device)
         self._pipeline()  # a sampler that does not fit the network is told before any work
         optimizer = build.build_optimizer(recipe.optimizer, model)
         prepare_computation(model, recipe.training, self.accelerator.device)
+        self.network_in_training = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.lr_schedule = build.build_lr_schedule(
             recipe.optimizer, optimizer, recipe.training.steps
         )
-        self.dataset = dataset
         self.plan = BatchPlan(len(dataset), recipe.data.batch_size, recipe.seed)
+        if resume and kept is None:
+            _log.warning("%s: no checkpoint yet, starting anew", root)
         self.step = 0 if kept is None else self._restore(kept)
-        self.curve = LossCurve(root, self.step) if self.accelerator.is_main_process else None
-        self.show_progress = show_progress and self.accelerator.is_main_process
+        since_last_row = None if kept is None else kept.state.get("since_last_row")
+        self.meter = Averages(recipe.data.batch_size, since_last_row)
 
     def train(self) -> bool:
         """Train to the last step of the recipe, or until a signal asks to stop.
@@ -111,8 +140,14 @@ class Trainer:
             Whether the run is complete; an interrupted one has left a checkpoint.
 
         Raises:
-            UserError: The loss is no longer a number, or the disk is full.
+            UserError: A loss, a gradient or a weight is no longer a number, or the disk is full.
         """
+        try:
+            return self._train()
+        finally:
+            self.folder.release()
+
+    def _train(self) -> bool:
         last = self.recipe.training.steps
         if self.recipe.training.trackers:
             self.accelerator.init_trackers(self.recipe.name)
@@ -135,12 +170,14 @@ class Trainer:
                 mininterval=0.2 if sys.stderr.isatty() else 30.0,  # a log file wants fewer lines
             ) as bar,
         ):
-            meter = Averages(self.recipe.data.batch_size)
+            if self._grid_is_due() and not self._grid().exists():
+                self._draw()  # the run was killed, or stopped, before it came to this
+            self.meter.restart_clock()
             while self.step < last:
-                meter.add(*self._step(*next(stream)))
+                self.meter.add(*self._step(*next(stream)))
                 self.step += 1
                 bar.update()
-                self._report(meter, bar)
+                self._report(bar)
                 if self._anyone(stop.received is not None):
                     self._checkpoint()
                     _log.warning(
@@ -187,7 +224,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.lr_schedule.step()
-        self.average.update_parameters(accelerator.unwrap_model(self.model))
+        self.average.update_parameters(self.network_in_training)
         return LossValues(dict(terms), dict(watched)), norm
 
     def _scaler_skips(self) -> bool:
@@ -249,11 +286,12 @@ class Trainer:
             except UserError as error:
                 raise UserError(self._diverged(str(error))) from error
 
-    def _report(self, meter: Averages, bar: tqdm) -> None:  # type: ignore[type-arg]
+    def _report(self, bar: tqdm) -> None:  # type: ignore[type-arg]
         """Add a row to the curve when it is time."""
-        if self.step % self.recipe.training.log_every and self.step < self.recipe.training.steps:
+        due = self.step % self.recipe.training.log_every == 0
+        if not due and self.step < self.recipe.training.steps:
             return
-        point = meter.point(self.step, float(self.lr_schedule.get_last_lr()[0]))
+        point = self.meter.point(self.step, float(self.lr_schedule.get_last_lr()[0]), close=due)
         bar.set_postfix(loss=f"{point.loss:.4f}", img_per_s=f"{point.images_per_second:.0f}")
         if self.curve is not None:
             self.curve.append(point)
@@ -272,25 +310,36 @@ class Trainer:
         recipe = self.recipe
         if self.step % recipe.training.checkpoint_every == 0 and self.step < recipe.training.steps:
             self._checkpoint()
-        if recipe.sampling.every and self.step % recipe.sampling.every == 0:
+        if self._grid_is_due():
             self._draw()
+
+    def _grid_is_due(self) -> bool:
+        every = self.recipe.sampling.every
+        return bool(every) and self.step > 0 and self.step % every == 0
+
+    def _grid(self) -> Path:
+        return self.folder.samples / f"step-{self.step:08d}.png"
 
     def _draw(self) -> None:
         """Write a grid of what the average makes."""
-        if not self.accelerator.is_main_process:
+        if not self.is_main:
             return
         images = self.network.preview(self._pipeline(), self.recipe, self.dataset)
-        image_grid(images).save(self.folder.samples / f"step-{self.step:08d}.png")
+        picture = io.BytesIO()
+        image_grid(images).save(picture, "PNG")
+        write_whole(self._grid(), picture.getvalue())
 
     def _pipeline(self) -> DiffusionPipeline:
         """Return the pipeline that samples with the averaged network."""
         return build_pipeline(self.average.module, self.recipe, self.folder.root)
 
     def _checkpoint(self) -> None:
-        if self.accelerator.is_main_process:
+        if self.is_main:
             scaler = self.accelerator.scaler
             state = {
                 "image_size": self.dataset.image_size,
+                "data": self.data_facts,
+                "since_last_row": self.meter.state(),
                 "averaged_updates": int(self.average.n_averaged),
                 "lr_schedule": {
                     key: value
@@ -302,8 +351,8 @@ class Trainer:
                 "grad_scaler": scaler.state_dict() if scaler is not None else None,
             }
             tensors = {
-                "model": self.accelerator.unwrap_model(self.model).state_dict(),
-                "average": self.average.module.state_dict(),
+                "model": plain_names(self.network_in_training.state_dict()),
+                "average": plain_names(self.average.module.state_dict()),
                 "optimizer": flatten_optimizer(self.optimizer.state_dict()),
             }
             self._check_finite(tensors)
@@ -315,16 +364,23 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint) -> int:
         """Load a checkpoint into every part; return its step."""
-        self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint.tensors["model"])
-        self.average.module.load_state_dict(checkpoint.tensors["average"])
+        load_plain(self.network_in_training, checkpoint.tensors["model"])
+        load_plain(self.average.module, checkpoint.tensors["average"])
         self.average.n_averaged.fill_(checkpoint.state["averaged_updates"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict(unflatten_optimizer(checkpoint.tensors["optimizer"], groups))
         if checkpoint.state["grad_scaler"] and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.state["grad_scaler"])
-        saved = checkpoint.state["lr_schedule"]
-        self.lr_schedule.load_state_dict({**self.lr_schedule.state_dict(), **saved})
-        for group, lr in zip(self.optimizer.param_groups, saved["_last_lr"], strict=True):
+        self.lr_schedule.load_state_dict(
+            {**self.lr_schedule.state_dict(), **checkpoint.state["lr_schedule"]}
+        )
+        # Of the recipe that the run goes on with: its learning rate acts from the first step on.
+        schedule = self.lr_schedule
+        shares = [share(schedule.last_epoch) for share in schedule.lr_lambdas]
+        schedule._last_lr = [
+            lr * share for lr, share in zip(schedule.base_lrs, shares, strict=True)
+        ]
+        for group, lr in zip(self.optimizer.param_groups, schedule._last_lr, strict=True):
             group["lr"] = lr
         return checkpoint.step
 
@@ -332,9 +388,8 @@ class Trainer:
         """Leave the last checkpoint, the last grid, the curve, and a pipeline to sample with."""
         self._checkpoint()
         self._draw()
-        if self.accelerator.is_main_process:
-            pipe = self._pipeline()
-            pipe.save_pretrained(self.folder.pipeline)
+        if self.is_main:
+            save_whole(self._pipeline(), self.folder.pipeline)
             if factors := scaling_factors(self.average.module):
                 plot_temporal_scaling(factors, self.folder.temporal_scaling)
         self.accelerator.end_training()

@@ -1,0 +1,193 @@
+"""Files and folders that are there and whole, or not there, whenever a process is killed.
+
+Everything is written beside its place, under a name that says so, and renamed. The names are fixed:
+who comes after a killed process finds what it left (`leftovers`).
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, ClassVar
+from weakref import WeakSet
+
+UNFINISHED = ".unfinished-"  # before the name of what is being written
+REPLACED = ".replaced-"  # before the name of what is making room, or going
+# Enough for a file that is renamed into place; not every system has it.
+_flush_data = getattr(os, "fdatasync", os.fsync)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file; its content is the old one until all of the new one is on the disk.
+
+    Processes that write the same file take turns.
+
+    Args:
+        path: The file, in a folder that is there.
+        content: Bytes, or text that becomes UTF-8.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written to; the file is as it was.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with _draft_of(path) as (file, draft):
+        file.write(data)
+        file.flush()
+        _flush_data(file.fileno())
+        os.replace(draft, path)
+
+
+def write_if_other(path: Path, content: bytes | str) -> None:
+    """Write a file whose content is not what it is to be; see `write_whole`."""
+    data = content.encode() if isinstance(content, str) else content
+    if not path.is_file() or path.read_bytes() != data:
+        write_whole(path, data)
+
+
+@contextmanager
+def _draft_of(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Yield an empty file beside another, as the only process that has it; and its path."""
+    draft = unfinished(path)
+    while True:
+        file = open(draft, "ab")  # noqa: SIM115 -- not "wb": it may still be another's
+        try:
+            _wait_for(file)
+            mine = draft.exists() and os.path.samestat(os.fstat(file.fileno()), draft.stat())
+        except BaseException:
+            file.close()
+            raise
+        if mine:
+            break
+        file.close()  # renamed into place by the process that had it
+    with file:
+        file.truncate(0)
+        try:
+            yield file, draft
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def _wait_for(file: BinaryIO) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if not _knows_no_locks(error):
+            raise
+
+
+def _knows_no_locks(error: OSError) -> bool:
+    return error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
+
+
+def put_in_place(draft: Path, final: Path) -> None:
+    """Rename a whole folder to its place; what is there makes room at the last moment.
+
+    Args:
+        draft: The folder `unfinished(final)`, whole and flushed.
+        final: Its place. A process that is killed between the two renames leaves the draft.
+    """
+    if final.exists():
+        aside = replaced(final)
+        remove(aside)
+        os.rename(final, aside)
+    os.rename(draft, final)
+    flush(final.parent)
+    remove(replaced(final))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that never is there in part: it is renamed first."""
+    aside = replaced(folder)
+    remove(aside)
+    os.rename(folder, aside)
+    remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Make a file, or a folder's entries, durable; a rename is not, until its folder is synced."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unfinished(path: Path) -> Path:
+    """Return the name under which something is written before it is whole."""
+    return path.with_name(f"{UNFINISHED}{path.name}")
+
+
+def replaced(path: Path) -> Path:
+    """Return the name under which something is removed."""
+    return path.with_name(f"{REPLACED}{path.name}")
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return what killed processes left in a folder; only its owner may remove it."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.startswith((UNFINISHED, REPLACED)))
+
+
+class FolderLock:
+    """A folder has one owner at a time; the lock dies with the process, however it ends.
+
+    The folder itself is locked, and nothing is written. Where the file system locks files alone
+    (some network file systems), it is a file `.lock` in it.
+
+    Args:
+        folder: The folder, which is there.
+
+    Raises:
+        BlockingIOError: Another process, or another lock of this one, holds it.
+    """
+
+    _held: ClassVar["WeakSet[FolderLock]"] = WeakSet()  # of this process
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor: int | None = None
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if not _knows_no_locks(error):
+                    raise
+                os.close(self._descriptor)
+                self._descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            self.release()
+            raise
+        FolderLock._held.add(self)
+
+    def release(self) -> None:
+        """Let others own the folder."""
+        FolderLock._held.discard(self)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def _leave_locks_to_the_parent() -> None:
+    """A child shares what it inherits: a worker that outlives its parent would keep the lock."""
+    for lock in list(FolderLock._held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
