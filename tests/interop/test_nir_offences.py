@@ -6,6 +6,7 @@ import torch
 from spikediff.errors import UserError
 from spikediff.interop.nir_export import offences, to_nir
 from spikediff.models import FSVAE, VQSVAE, SpikingImageDecoder, SpikingUNet, SynapticCurrentUNet
+from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 
 TINY = {"sample_size": 8, "in_channels": 1, "base_channels": 8}
 PLAIN = {**TINY, "channel_mult": (1,), "layers_per_block": 1, "readout": "mean"}
@@ -40,6 +41,21 @@ def test_all_offenders_of_the_published_network_stand_in_one_message():
         assert f"{name} ({kind}): " in message
     for remedy in ("channel_mult: [1]", "spiking_head: true", "readout: mean"):
         assert remedy in message
+
+
+@pytest.mark.parametrize("widths", [(4,), (4, 6)])
+def test_the_integer_network_says_what_nir_has_no_word_for(widths):
+    unet = IntegerSpikingUNet(8, 1, block_out_channels=widths).eval()
+    kinds = {kind for _, kind in told(unet)}
+    assert kinds == {"IntegerNeuron"} | ({"Doubling"} if len(widths) > 1 else set())
+    of_form = {kind for _, kind in told(to_integer(unet))}
+    assert of_form - kinds - {"FixedPointNeuron", "StepTables"} == {
+        "FixedPointStem",
+        "IntegerSynapse",
+    }
+    with pytest.raises(UserError, match=r"last_neuron|and \d+ more \(IntegerNeuron\)") as refusal:
+        to_nir(unet, 10)
+    assert str(refusal.value).count("waits for its whole window") == 1
 
 
 @pytest.mark.parametrize("block", ["plain", "pre_spike"])

@@ -13,10 +13,11 @@ from spikediff.interop.plain_neurons import with_plain_neurons
 from spikediff.models import SpikingImageDecoder, SpikingUNet, SynapticCurrentUNet
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
 from spikediff.neurons.kernels.choice import using
+from spikediff.systems.integer import IntegerSpikingUNet
 
 # torch 2.13 cannot prove of the latter that every batch size will do for them (tried with the
 # first two; the converted networks are made of the second).
-ANY_BATCH_SIZE = (SpikingUNet, SpikingImageDecoder)
+ANY_BATCH_SIZE = (SpikingUNet, SpikingImageDecoder, IntegerSpikingUNet)
 ONE_BATCH_SIZE = (SynapticCurrentUNet, UNet2DModel, ConvertedUNet, QuantisedUNet)
 
 

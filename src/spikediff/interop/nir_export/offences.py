@@ -31,7 +31,14 @@ from spikediff.layers import (
 )
 from spikediff.models.spiking_unet import Head
 from spikediff.models.vq_parts import SpikeFeature, SpikingDecoder
-from spikediff.neurons import NeuronLayer
+from spikediff.neurons import IntegerNeuron, NeuronLayer
+from spikediff.systems.integer.deployment import (
+    FixedPointNeuron,
+    FixedPointStem,
+    IntegerSynapse,
+    StepTables,
+)
+from spikediff.systems.integer.network import Doubling
 
 
 class Offence(NamedTuple):
@@ -56,13 +63,26 @@ class Offence(NamedTuple):
 
 Judgement = tuple[str, str]  # reason and remedy
 
+_MANY = 3  # layers that are named one by one
+
 _ONE_LEVEL = "train with one level, channel_mult: [1]"
 _HOST = "leave the autoencoder to the host"
 _OTHER_FORMAT = "export to onnx or torch"
 _SPIKING = "train a spiking network"
 _TIMESTEP = "train a spiking_unet, whose timestep is a bias"
 
+_WINDOW = (
+    "a neuron that waits for its whole window and then emits its count: IF in NIR fires at once"
+)
+_GRADED = "a chip with graded spikes runs it (docs/systems/integer.md)"
+
 REFUSED: Mapping[type[nn.Module], Judgement] = {
+    IntegerNeuron: (_WINDOW, _GRADED),
+    FixedPointNeuron: (_WINDOW, _GRADED),
+    Doubling: ("nearest upsampling", "train with one level, block_out_channels: [48]"),
+    StepTables: ("a bias that is looked up by timestep and class", "export a graph per timestep"),
+    FixedPointStem: ("an image in fixed point", "export the network before to_integer"),
+    IntegerSynapse: ("weights of whole numbers", "export the network before to_integer"),
     Head: ("Swish of real numbers", "train with spiking_head: true"),
     Upsample: ("nearest upsampling", _ONE_LEVEL),
     SpikingTimestepEmbedding: ("neurons of the timestep: a bias that differs by step", _TIMESTEP),
@@ -112,11 +132,24 @@ def check_expressible(model: nn.Module) -> None:
     """
     found = offences(model)
     if found:
-        rows = "; ".join(f"[{number}] {row}" for number, row in enumerate(found, start=1))
+        rows = "; ".join(f"[{n}] {row}" for n, row in enumerate(_rows(found), start=1))
         raise UserError(
             f"{type(model).__name__}: NIR cannot express {len(found)} of its layers"
             f"{_other_formats(model)}: {rows}"
         )
+
+
+def _rows(found: Sequence[Offence]) -> list[str]:
+    """Return a row for each offence, or one for many that differ by name only."""
+    alike: dict[tuple[str, ...], list[Offence]] = {}
+    for offence in found:
+        alike.setdefault(offence[1:], []).append(offence)
+    rows: list[str] = []
+    for group in alike.values():
+        if len(group) > _MANY:
+            group = [group[0]._replace(name=f"{group[0].name} and {len(group) - 1} more")]
+        rows += map(str, group)
+    return rows
 
 
 def _other_formats(model: nn.Module) -> str:

@@ -48,6 +48,7 @@ from spikediff.systems.integer.convolution import (
 from spikediff.systems.integer.network import (
     Block,
     CountConv2d,
+    Doubling,
     IntegerSpikingUNet,
     Resample,
     StepBias,
@@ -545,7 +546,7 @@ def _copy(unet: IntegerSpikingUNet, form: DeployedIntegerUNet) -> None:
 
 _FOLDABLE = (
     *(IntegerSpikingUNet, Block, Resample, Synapse, CountConv2d, StepBias, IntegerNeuron),
-    *(nn.ModuleList, nn.Conv2d, nn.BatchNorm2d),
+    *(nn.ModuleList, nn.Conv2d, nn.BatchNorm2d, nn.Identity, Doubling),
 )
 
 # The neurons that a synapse listens to, by its name in a block.

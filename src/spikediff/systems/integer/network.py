@@ -196,6 +196,14 @@ class Block(nn.Module):
         return out
 
 
+class Doubling(nn.Module):
+    """Repeat every spike 2x2."""
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return spikes [B, C, 2 H, 2 W]."""
+        return F.interpolate(spikes, scale_factor=2.0, mode="nearest")
+
+
 class Resample(nn.Module):
     """Halve the image (stride 2), or double it (every spike repeated 2x2), then a 3x3 synapse.
 
@@ -209,14 +217,11 @@ class Resample(nn.Module):
         super().__init__()
         self.neuron = parts.neuron(channels)
         self.synapse = parts.synapse(channels, channels, stride=1 if doubles else 2)
-        self.doubles = doubles
+        self.resize = Doubling() if doubles else nn.Identity()
 
     def forward(self, h: Tensor, call: Any) -> Tensor:
         """Return the current at the new size."""
-        spikes = self.neuron(h)
-        if self.doubles:
-            spikes = F.interpolate(spikes, scale_factor=2.0, mode="nearest")
-        out: Tensor = self.synapse(spikes, self.neuron, call)
+        out: Tensor = self.synapse(self.resize(self.neuron(h)), self.neuron, call)
         return out
 
 
