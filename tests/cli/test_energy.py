@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from spikediff.cli import main
-from spikediff.models import SpikingUNet, ddpm_unet
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
+from spikediff.models import ConvertedUNet, SpikingUNet, SynapticCurrentUNet, ddpm_unet
+from spikediff.pipelines import SpikingDiffusionPipeline, SynapticCurrentPipeline
+from spikediff.schedulers import SynapticCurrentDDIMScheduler, make_scheduler
 from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 
 
@@ -141,3 +141,32 @@ def test_another_counterpart_is_refused(integer, other, message, capsys):
     given = ["--compare", "--counterpart", str(integer / other)]
     assert main(["energy", str(integer / "deployed"), *QUICK, *given]) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def converted():
+    unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2))
+    architecture = {key: value for key, value in unet.config.items() if key[0] != "_"}
+    return SpikingDiffusionPipeline(ConvertedUNet(architecture).eval(), make_scheduler("ddim"))
+
+
+def fsddim():
+    unet = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=2)
+    return SynapticCurrentPipeline(unet.eval(), SynapticCurrentDDIMScheduler())
+
+
+def integer_spiking():
+    unet = IntegerSpikingUNet(8, 1, block_out_channels=(4, 8)).eval()
+    return SpikingDiffusionPipeline(unet, make_scheduler("unipc"))
+
+
+@pytest.mark.parametrize(("make", "bits"), [(converted, 2), (fsddim, 2), (integer_spiking, 3)])
+def test_every_network_has_a_counterpart(make, bits, tmp_path, capsys):
+    make().save_pretrained(tmp_path / "model")
+    told = ["--compare", "--json", str(tmp_path / "e.json")]
+    assert main(["energy", str(tmp_path / "model"), *QUICK, *told]) == 0
+    comparison = json.loads((tmp_path / "e.json").read_text())["comparison"]
+    assert comparison["activation_bits"] == bits
+    ordinary, quantised, spiking = list(comparison["columns"].values())[:3]
+    assert ordinary["plain"]["macs"] == quantised["whole_numbers"]["macs"] > 0
+    assert ordinary["plain"]["acs"] == 0 < spiking["plain"]["acs"]
+    assert f"8x{bits} bits" in capsys.readouterr().out

@@ -84,6 +84,26 @@ def test_the_traffic_of_real_values_by_hand():
     assert (none.weights, none.activations, none.sums) == (48, 48 + 48, 48)
 
 
+class InParts(nn.Module):
+    """A layer that is called image by image, and once more with the same weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return torch.cat([self.layer(row[None]) for row in x] + [self.layer(2 * x)])
+
+
+def test_a_weight_is_read_once_by_an_image_and_call():
+    model, x = InParts(), torch.rand(3, 8)
+    assert observed(model, x).report().traffic().weights == 3 * 16 * 4
+    with EnergyMeter(model) as meter, torch.no_grad():
+        model(x)
+        model(x)
+    assert meter.report().traffic().weights == 2 * 3 * 16 * 4
+
+
 def test_counts_travel_packed():
     neuron, read = IntegerNeuron(2, levels=4), nn.Conv2d(2, 3, 1)
     report = observed(nn.Sequential(neuron, read), torch.rand(1, 2, 3, 3)).report()

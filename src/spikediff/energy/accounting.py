@@ -131,7 +131,7 @@ def _cells(
             outputs=entry.outputs,
             calls=entry.calls,
             synops=entry.spike_changes if kept else entry.synops,
-            pass_macs=entry.pass_macs,
+            pass_macs=entry.spiking_inner / spiking_steps,
             compared=entry.compared,
             changed=entry.changed,
             kept=kept,

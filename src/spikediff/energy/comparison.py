@@ -114,9 +114,12 @@ class Comparison:
         ]
         differences = self.columns.get("quantised_by_differences", Column(("", "")))
         if differences.changed_share is not None:
-            whose = "a trained" if self.trained else "an untrained"
-            zero = 1 - differences.changed_share
-            notes.append(f"Ditto: {zero:.1%} of the differences are zero, of {whose} counterpart")
+            zero = f"Ditto: {1 - differences.changed_share:.1%} of the differences are zero"
+            notes.append(
+                f"{zero}, of {'a trained' if self.trained else 'an untrained'} counterpart"
+            )
+            if not self.trained:
+                notes.append("(random weights see little of the noise: give one that was trained)")
         return notes
 
 

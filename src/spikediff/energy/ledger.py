@@ -24,8 +24,8 @@ class SynapseEntry:
         outputs: Output elements.
         weights: Elements of the weight, at the largest.
         calls: Calls.
-        pass_macs: Dense operations of one pass with T = 1 through the synapses that saw spikes,
-            without the padding's zeros.
+        spiking_inner: Dense operations through the synapses that saw spikes, of all T steps,
+            without the padding's zeros. Counts that are run spike by spike pass once.
         spike_changes: Accumulates that the spikes of change would cause.
         real_changes: Multiply-accumulates of quantised values that changed; all, where they were
             not followed.
@@ -51,7 +51,7 @@ class SynapseEntry:
     outputs: int = 0
     weights: int = 0
     calls: int = 0
-    pass_macs: int = 0
+    spiking_inner: int = 0
     spike_changes: int = 0
     real_changes: Counter[int] = field(default_factory=Counter)
     followed: bool = False
@@ -63,19 +63,19 @@ class SynapseEntry:
     real_inputs: Counter[int] = field(default_factory=Counter)
     results: Counter[int] = field(default_factory=Counter)
 
-    def add(self, count: Count, outputs: int, images: int = 1, spiking_steps: int = 1) -> None:
+    def add(self, count: Count, outputs: int, passes: int = 1, weight_reads: int = 0) -> None:
         """Enter one call.
 
         Args:
             count: What it cost.
             outputs: Elements of its result.
-            images: Images of the model's call.
-            spiking_steps: T, as far as it is known.
+            passes: Spikes that an element's count was made of: 1, where it came as a count.
+            weight_reads: Images that need its weight and have not read it yet.
         """
         self.signals.add(count.signal)
         if count.spiking:
             self.spiking_dense += count.dense_macs
-            self.pass_macs += count.inner_macs // _steps(count, images, spiking_steps)
+            self.spiking_inner += count.inner_macs // passes
         else:
             self.real_dense[count.copies] += count.dense_macs
             self.real_inner[count.copies] += count.inner_macs
@@ -95,7 +95,7 @@ class SynapseEntry:
         self.compared += count.compared
         self.changed += count.changed
         self.kept = self.kept or count.kept
-        self.weight_reads += count.weights * images
+        self.weight_reads += count.weights * weight_reads
         if count.bits:
             self.input_bits += count.bits * count.sites
         elif not count.spiking:
@@ -182,13 +182,6 @@ class Ledger:
     def images(self) -> int:
         """Images that were generated: those that entered the first step."""
         return next((step.rows for step in self.steps.values() if step.rows), 1)
-
-
-def _steps(count: Count, images: int, spiking_steps: int) -> int:
-    """Return how many spiking steps the input of a call held."""
-    if spiking_steps == 1 and count.rows % images == 0:  # of counts that are run spike by spike
-        return max(1, count.rows // images)
-    return spiking_steps if count.inner_macs % spiking_steps == 0 else 1
 
 
 def total_once(amounts: Counter[int], spiking_steps: int) -> int:

@@ -85,6 +85,7 @@ class EnergyMeter:
         self._observer = _Observer(self._see)
         self._step: StepLedger | None = None
         self._images = 1  # of the call that is running
+        self._read: set[int] = set()  # weights that it has read, by address
         self._exit = ExitStack()
 
     def __enter__(self) -> "EnergyMeter":
@@ -195,6 +196,7 @@ class EnergyMeter:
         self._step = self.ledger.step(timestep)
         afresh = timestep is None or self._step is next(iter(self.ledger.steps.values()))
         self._images = _images_in(sample, root)
+        self._read.clear()
         self._step.rows += self._images
         self._provenance.begin_call(number, afresh)
 
@@ -233,7 +235,7 @@ class EnergyMeter:
             return
         known.follow(name, sources, out)
         if name in SYNAPSES:
-            self._count_synapse(SYNAPSES[name](arguments, out, known), first(out))
+            self._count_synapse(SYNAPSES[name](arguments, out, known), sources, first(out))
         elif name in NORMS:
             self._count_norm(name, arguments, first(out))
         elif any(of_weights) and name in GAINS:
@@ -251,10 +253,18 @@ class EnergyMeter:
         entry: SynapseEntry = self._now.synapses.setdefault(key, SynapseEntry(operation))
         return entry
 
-    def _count_synapse(self, count: Count, out: Tensor) -> None:
-        steps = self.ledger.spiking_steps or 1
-        self._entry(count.operation).add(count, out.numel(), self._images, steps)
+    def _count_synapse(self, count: Count, sources: Sequence[Tensor], out: Tensor) -> None:
+        """Enter a synapse; what reads its weight in parts reads it once a call and image."""
+        weights = {s.data_ptr() for s in sources if self._provenance.is_weight(s)}
+        reads = 0 if weights and weights <= self._read else self._images
+        self._read |= weights
+        self._entry(count.operation).add(count, out.numel(), self._passes(count), reads)
         self._provenance.add_current(out)
+
+    def _passes(self, count: Count) -> int:
+        """Return D where counts of a window of one step are run as D rows of spikes, else 1."""
+        one_step, rest = self.ledger.spiking_steps == 1, count.rows % self._images
+        return max(1, count.rows // self._images) if one_step and not rest else 1
 
     def _count_gain(self, out: Tensor, of_current: bool) -> None:
         """Count a learned factor: a multiply-accumulate per element."""
@@ -262,14 +272,14 @@ class EnergyMeter:
             self._provenance.add_current(out)
         n = out.numel()
         gain = Count("scaling by a parameter", "real", n, n, 0, n, n, self._provenance.copies(out))
-        self._entry(gain.operation).add(gain, n, self._images)
+        self._entry(gain.operation).add(gain, n)
 
     def _count_norm(self, name: str, arguments: Sequence[Any], out: Tensor) -> None:
         x, batch_norm = arguments[0], NORMS[name] == "batch norm"
         frozen = "no_training" in name or not (len(arguments) > 5 and arguments[5] is True)
         signal = self._provenance.read(x) if batch_norm and frozen else None
         if signal is not None and signal.events is not None:  # a shift, and a weight per spike
-            self._count_synapse(one_to_one(x, signal), out)
+            self._count_synapse(one_to_one(x, signal), tensors_of(arguments), out)
             return
         foldable = batch_norm and frozen and self._provenance.is_current(x)
         entry = self._now.norms.setdefault(self._place[-1], NormEntry(NORMS[name], foldable))

@@ -40,7 +40,7 @@ class Cell:
         compared: Input elements that were compared with those of the last call.
         changed: Input elements that differed.
         kept: Whether the sums of the last call are kept, and what changed is added to them.
-        weight_reads: Elements of the weight, times the images that need them.
+        weight_reads: Elements of the weight, times the images and network calls that need them.
         input_bits: Bits of the inputs whose width is known: of spikes, and in fixed point.
         real_inputs: Real-valued input elements, T identical copies counted once.
         results: Elements of the result, T identical copies counted once.
@@ -61,7 +61,7 @@ class Cell:
     outputs: int = 0
     calls: int = 0
     synops: int = 0
-    pass_macs: int = 0
+    pass_macs: float = 0
     compared: int = 0
     changed: int = 0
     kept: bool = False
