@@ -17,6 +17,7 @@ from spikediff.native import library, library_of, native, native_name
 from spikediff.native.build import build, compiler, file_name, targets
 from spikediff.neurons import Dynamics, window
 from spikediff.neurons.kernels import kernel_for, using
+from spikediff.systems.integer.convolution import change_conv2d, count_conv2d, event_conv2d
 
 FOLDER = Path(room.__file__).parent
 needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
@@ -76,10 +77,7 @@ def test_a_library_of_an_older_source_is_passed_over(fresh, tmp_path):
 
 def runnable():
     """Return the keys of the libraries that lie here and whose instructions this machine has."""
-    best = {"AVX512": 3, "AVX2": 2}.get(torch.backends.cpu.get_cpu_capability(), 1)
-    return [
-        key for key in ("baseline", "avx2", "avx512")[:best] if (FOLDER / file_name(key)).exists()
-    ]
+    return [key for key in library.candidates() if (FOLDER / file_name(key)).exists()]
 
 
 @needs_native
@@ -112,6 +110,22 @@ def test_every_library_gives_the_same_currents_of_whole_weights(fresh, key, bits
     got = EventConv2d(conv, "int8" if bits == 8 else "int16")(pack(spikes).flatten(0, 1))
     assert native_name() == key
     assert torch.equal(got, want)
+
+
+@needs_native
+@pytest.mark.parametrize("key", runnable())
+def test_every_library_gives_the_same_sums_of_counts(fresh, key):
+    fresh.setenv("SPIKEDIFF_NATIVE", key)
+    torch.manual_seed(0)
+    before, now = (torch.randint(0, 128, (2, 70, 7, 6), dtype=torch.uint8) for _ in range(2))
+    weight = torch.randint(-128, 128, (45, 70, 3, 3), dtype=torch.int8)
+    first, want = (
+        nn.functional.conv2d(x.double(), weight.double(), padding=1) for x in (before, now)
+    )
+    assert native_name() == key
+    for counts in (count_conv2d, event_conv2d):
+        assert torch.equal(counts(now, weight, 1, 1).double(), want)
+    assert torch.equal(change_conv2d(now, before, first.int(), weight, 1, 1).double(), want)
 
 
 SPIKES = """

@@ -19,6 +19,7 @@ from spikediff.events.weights import event_weights
 from spikediff.neurons import Dynamics
 from spikediff.neurons.kernels import native
 from spikediff.neurons.surrogate import ATan, Rectangular, Sigmoid, Triangular
+from spikediff.systems.integer.convolution import change_conv2d, count_conv2d, event_conv2d
 
 TYPES = [torch.float32] * 12 + [
     *(torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8),
@@ -122,7 +123,29 @@ def neuron(draw):
     native.forward_packed(x, spoilt(draw, words), decay, dynamics)
 
 
-KINDS = [convolution, convolution, gradient, weights, neuron]
+def counts(draw):
+    """The convolutions of counts, compared with plain torch; as operators they choose by device."""
+
+    def spoilt_here(x):
+        given = spoilt(draw, x)
+        return given if given.device.type == "cpu" and not given.is_sparse else x
+
+    shape = [size(draw) for _ in range(4)]
+    before, now = (
+        torch.randint(0, draw.choice([2, 5, 128, 256]), shape, dtype=torch.uint8) for _ in range(2)
+    )
+    taps = draw.choice([1, 3, 3, 5, 0])
+    channels = shape[1] if draw.random() < 0.9 else size(draw)
+    weight = torch.randint(-128, 128, (size(draw), channels, taps, taps), dtype=torch.int8)
+    geometry = spoilt_here(weight), draw.choice([1, 1, 2, 3, 0]), draw.choice([0, 1, 1, 2, -1])
+    sums = count_conv2d(spoilt_here(before), *geometry)
+    got = change_conv2d(spoilt_here(now), spoilt_here(before), spoilt_here(sums), *geometry)
+    want = conv2d(now.double(), geometry[0].double(), None, *geometry[1:])
+    assert torch.equal(got.double(), want)
+    assert torch.equal(event_conv2d(now, *geometry), got)
+
+
+KINDS = [convolution, convolution, gradient, weights, neuron, counts]
 
 
 def run_cases(seed, cases):

@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 from zlib import crc32
 
-SOURCES = ("neuron.c", "synapse.c", "integer_sums.c", "weight_gradient.c", "weights.c", "bits.c")
+SOURCES = (
+    *("neuron.c", "synapse.c", "integer_sums.c", "weight_gradient.c", "weights.c", "bits.c"),
+    *("count_synapse.c", "integer_network.c"),
+)
 
 # -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a
 # shared library it may switch the whole process to flushing small numbers to zero.
@@ -29,13 +32,18 @@ FLAGS = [
 ]
 
 # The key of a library, and what the compiler is told; `library.py` chooses by the running machine.
-X86 = {"baseline": "x86-64", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}
+X86 = {
+    "baseline": ["-march=x86-64"],
+    "avx2": ["-march=x86-64-v3"],
+    "avx512": ["-march=x86-64-v4"],
+    "vnni": ["-march=x86-64-v4", "-mavx512vnni"],
+}
 
 
 def targets() -> dict[str, list[str]]:
     """Return the compiler's flags by the key of the library, for this machine's architecture."""
     if platform.machine().lower() in ("x86_64", "amd64"):
-        return {key: [f"-march={name}"] for key, name in X86.items()}
+        return dict(X86)
     return {"baseline": []}
 
 

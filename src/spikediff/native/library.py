@@ -16,7 +16,8 @@ from spikediff.native.build import file_name, fingerprint
 
 VARIABLE = "SPIKEDIFF_NATIVE"
 WORD = 64  # bits of a word of spikes
-CAPABILITIES = {"AVX512": ("avx512", "avx2", "baseline"), "AVX2": ("avx2", "baseline")}
+KEYS = ("vnni", "avx512", "avx2", "baseline")  # of the libraries, the fastest first
+CAPABILITIES = {"AVX512": KEYS[1:], "AVX2": KEYS[2:]}
 
 
 class NeuronOptions(ctypes.Structure):
@@ -42,13 +43,16 @@ def candidates() -> tuple[str, ...]:
     `SPIKEDIFF_NATIVE` names one instead, or "none" to go without.
     """
     if wanted := os.environ.get(VARIABLE):
-        if wanted not in (*CAPABILITIES["AVX512"], "none"):
-            known = ", ".join(CAPABILITIES["AVX512"])
+        if wanted not in (*KEYS, "none"):
+            known = ", ".join(KEYS)
             raise UserError(f"{VARIABLE}={shown(wanted)}: choose from {known}, none")
         return () if wanted == "none" else (wanted,)
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return ("baseline",)
-    return CAPABILITIES.get(torch.backends.cpu.get_cpu_capability(), ("baseline",))
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability == "AVX512" and torch.cpu._is_vnni_supported():
+        return KEYS
+    return CAPABILITIES.get(capability, ("baseline",))
 
 
 @cache
@@ -93,6 +97,7 @@ def open_library(path: Path) -> ctypes.CDLL | None:
     library.neuron_backward.restype = ctypes.c_double
     library.neuron_forward_packed.restype = ctypes.c_int64
     library.synapse_pack.restype = ctypes.c_int64
+    library.integer_network_bytes.restype = ctypes.c_int64
     return library
 
 

@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spikediff.errors import UserError
+from spikediff.systems.integer.native_convolution import native_sums, suits
+from spikediff.systems.integer.plan import DENSE, EVENTS
+
 # Integers up to here are exact in float32, and so is every sum of them that stays below it.
 EXACT_IN_FLOAT32 = 2**24
 
@@ -29,7 +33,13 @@ def count_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> T
 
     Returns:
         Sums [B, C_out, H', W'], int32.
+
+    Raises:
+        UserError: A tensor has another type or shape, or nothing fits into the image.
     """
+    _check(counts, weight, stride, padding)
+    if suits(counts):
+        return native_sums(counts, weight, stride, padding, DENSE)
     return _convolve(counts, weight, stride, padding)
 
 
@@ -42,6 +52,9 @@ def fixed_point_conv2d(image: Tensor, weight: Tensor, stride: int, padding: int)
 @torch.library.custom_op("spikediff::event_conv2d", mutates_args=())
 def event_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Return the sums of `count_conv2d`, built by adding the weights of what fired."""
+    _check(counts, weight, stride, padding)
+    if suits(counts):
+        return native_sums(counts, weight, stride, padding, EVENTS)
     sums = _silence(counts, weight, stride, padding)
     return _add_events(sums, counts.to(torch.int32), weight, stride, padding)
 
@@ -59,7 +72,14 @@ def change_conv2d(
         weight: Weights [C_out, C, k, k], int8.
         stride: 1 or 2.
         padding: Silent pixels around the image.
+
+    Raises:
+        UserError: As of `count_conv2d`.
     """
+    _check(counts, weight, stride, padding)
+    _check_before(counts, before, sums, _fake_sums(counts, weight, stride, padding))
+    if suits(counts, before):
+        return native_sums(counts, weight, stride, padding, EVENTS, (before, sums))
     changes = counts.to(torch.int32) - before.to(torch.int32)
     return _add_events(sums.clone(), changes, weight, stride, padding)
 
@@ -75,6 +95,39 @@ def to_fixed_point(image: Tensor, fraction_bits: int) -> Tensor:
 def from_fixed_point(x: Tensor, fraction_bits: int) -> Tensor:
     """Return multiples of 2^-fraction_bits as float32."""
     return (x.double() * 2.0**-fraction_bits).float()
+
+
+def _check(counts: Tensor, weight: Tensor, stride: int, padding: int) -> None:
+    """Refuse what is no convolution of counts."""
+    shapes = counts.dim() == weight.dim() == 4 and counts.shape[1] == weight.shape[1]
+    if not shapes or counts.dtype != torch.uint8 or weight.dtype != torch.int8:
+        raise UserError(
+            f"count convolution: takes counts [B, C, H, W], uint8, and weights [C_out, C, k, k], "
+            f"int8, not {counts.dtype} {list(counts.shape)} and {weight.dtype} "
+            f"{list(weight.shape)}"
+        )
+    height, width = weight.shape[2:]
+    places = [_places(n, height, max(stride, 1), padding) for n in counts.shape[2:]]
+    if (
+        stride < 1
+        or padding < 0
+        or min(*places, *weight.shape, *counts.shape[1:]) < 1
+        or height != width
+    ):
+        raise UserError(
+            f"count convolution: no place for a kernel {list(weight.shape)} in "
+            f"{list(counts.shape)}, with stride {stride} and padding {padding}"
+        )
+
+
+def _check_before(counts: Tensor, before: Tensor, sums: Tensor, like: Tensor) -> None:
+    """Refuse earlier counts and sums that are of another convolution."""
+    for what, x, want in (("counts", before, counts), ("sums", sums, like)):
+        if x.shape != want.shape or x.dtype != want.dtype:
+            raise UserError(
+                f"change convolution: the earlier {what} must be {want.dtype} {list(want.shape)}, "
+                f"not {x.dtype} {list(x.shape)}"
+            )
 
 
 def _fake_sums(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:

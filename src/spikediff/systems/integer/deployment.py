@@ -244,10 +244,14 @@ class FixedPointStem(nn.Module):
 
     def rescaled(self, sums: Tensor) -> Tensor:
         """Return the current of sums [B, C_out, H, W]: their units become 2^-16, halves go up."""
-        excess = (IMAGE_FRACTION_BITS - FRACTION_BITS + self.exponent).to(sums.dtype)
-        right, left = excess.clamp(min=0)[:, None, None], (-excess).clamp(min=0)[:, None, None]
+        right, left = (shift.to(sums.dtype)[:, None, None] for shift in self.shifts())
         half = (1 << right) >> 1
         return (((sums + half) >> right) << left) + self.bias[:, None, None]
+
+    def shifts(self) -> tuple[Tensor, Tensor]:
+        """Return by how many bits the sums go to the right, and then to the left [C_out]."""
+        excess = IMAGE_FRACTION_BITS - FRACTION_BITS + self.exponent.int()
+        return excess.clamp(min=0), (-excess).clamp(min=0)
 
     def copy_from(self, conv: nn.Conv2d) -> None:
         """Take over a convolution of real values."""

@@ -1,0 +1,420 @@
+"""The layout of a deployment form for the C kernels: tables, prepacked weights, places in memory.
+
+An image passes through all layers in C (`spikediff/native/integer_network.c`). Counts and currents
+lie channels-last; the channels of every layer are padded to a multiple of 16. Strides, upsampling
+and the edge of the image are tables of input pixels, concatenation is a place in the counts that a
+neuron writes, and (un)shuffled patches are a table of places in the image.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import POINTER, byref, c_int, c_int64, c_void_p
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spikediff.native import check_tensor, library_of, pointer
+from spikediff.systems.integer.network import Resample
+from spikediff.systems.integer.weights import FRACTION_BITS
+
+CHANNELS = 16  # of which a layer has a multiple
+QUAD = 4  # channels that are multiplied at once
+LISTENERS = 2
+NEVER = 2**31 - 1  # the threshold of neurons that fill up a layer
+BY_DENSITY, DENSE, EVENTS = range(3)  # the ways of a convolution
+
+
+class Listener(ctypes.Structure):
+    """`listener` of count_synapse.h, field by field, and so are the others."""
+
+    _fields_ = [
+        ("thresholds", c_void_p),
+        *((name, c_int64) for name in ("levels", "counts", "pixel_bytes")),
+    ]
+
+
+class Outlet(ctypes.Structure):
+    """What becomes of the sums of a layer."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("left", "bias", "of_timestep", "of_class")),
+        *((name, c_int64) for name in ("table_left", "channels")),
+        *((name, c_int64) for name in ("residual", "current", "listeners")),
+        ("listener", Listener * LISTENERS),
+    ]
+
+
+class SynapseLayer(ctypes.Structure):
+    """A convolution of counts."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("sources", "weights", "raised")),
+        *((name, c_int64) for name in ("in_pixels", "out_pixels", "out_width", "taps", "quads")),
+        *((name, c_int64) for name in ("counts", "kept_counts", "kept_sums", "way")),
+        ("out", Outlet),
+    ]
+
+
+class StemLayer(ctypes.Structure):
+    """The convolution of the image."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("sources", "weights", "right")),
+        *((name, c_int64) for name in ("pixels", "taps", "pairs", "image")),
+        ("out", Outlet),
+    ]
+
+
+class Network(ctypes.Structure):
+    """Everything that a call needs."""
+
+    _fields_ = [
+        ("places", c_void_p),
+        *((name, c_int64) for name in ("pixels", "values", "answer", "answer_channels")),
+        *((name, c_int64) for name in ("fraction_bits", "image_fraction_bits")),
+        *((name, c_int64) for name in ("memory_bytes", "state_bytes")),
+        *((name, c_int64) for name in ("most_pixels", "most_quads", "most_rows", "most_channels")),
+        ("synapses", c_int64),
+        ("synapse", POINTER(SynapseLayer)),
+        ("stem", StemLayer),
+    ]
+
+
+@dataclass
+class Current:
+    """The output of a layer that is being laid out.
+
+    Attributes:
+        out: What becomes of it.
+        height: In pixels.
+        width: In pixels.
+        channels: C, without padding.
+    """
+
+    out: Outlet
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass
+class Counts:
+    """Where counts lie.
+
+    Attributes:
+        place: In an image's memory.
+        height: In pixels.
+        width: In pixels.
+        sections: Channels of the currents that they come from; each is padded.
+        kept: In an image's state; None until a synapse keeps them.
+    """
+
+    place: int
+    height: int
+    width: int
+    sections: tuple[int, ...]
+    kept: int | None = None
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel."""
+        return sum(map(padded, self.sections))
+
+
+@dataclass
+class Layout:
+    """Layers in the order of execution, and the room that they take.
+
+    Attributes:
+        layers: The convolutions of counts.
+        names: Of the layers.
+        tensors: What the layers point to.
+        memory_bytes: Of an image.
+        state_bytes: Of an image.
+    """
+
+    layers: list[SynapseLayer] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    memory_bytes: int = 0
+    state_bytes: int = 0
+
+    def room(self, size: int) -> int:
+        """Return a place for so many bytes in an image's memory."""
+        place = self.memory_bytes
+        self.memory_bytes += -(-size // 64) * 64
+        return place
+
+    def kept_room(self, size: int) -> int:
+        """Return a place for so many bytes in an image's state."""
+        place = self.state_bytes
+        self.state_bytes += -(-size // 64) * 64
+        return place
+
+    def at(self, x: Tensor) -> int | None:
+        """Return where a tensor's numbers lie, and keep it."""
+        self.tensors.append(x.contiguous())
+        return pointer(self.tensors[-1]).value
+
+    def outlet(self, left: Tensor, bias: Tensor, tables: Any = None) -> Outlet:
+        """Return an outlet without listeners.
+
+        Args:
+            left: Shifts of the sums [C].
+            bias: [C].
+            tables: `StepTables` or None.
+        """
+        out = Outlet(self.at(_filled(left.int())), self.at(_filled(bias)), residual=-1, current=-1)
+        out.channels = padded(len(left))
+        if tables is not None:
+            out.of_timestep = self.at(_filled(tables.of_timestep))
+            out.of_class = self.at(_filled(tables.of_class))
+            out.table_left = int(tables.shift)
+        return out
+
+    def keep(self, current: Current) -> int:
+        """Return where a current is kept for a residual."""
+        if current.out.current < 0:
+            size = 4 * current.height * current.width * current.out.channels
+            current.out.current = self.room(size)
+        place: int = current.out.current
+        return place
+
+    def listen(self, neuron: Any, currents: Sequence[Current]) -> Counts:
+        """Let neurons (`FixedPointNeuron`) listen to currents, one beside the other."""
+        first = currents[0]
+        sections = tuple(current.channels for current in currents)
+        counts = Counts(0, first.height, first.width, sections)
+        counts.place = self.room((first.height * first.width + 1) * counts.pixel_bytes)
+        place = counts.place
+        parts = neuron.thresholds.split(sections, dim=1)
+        for current, thresholds in zip(currents, parts, strict=True):
+            current.out.listener[current.out.listeners] = Listener(
+                self.at(_filled(thresholds, NEVER)), neuron.levels, place, counts.pixel_bytes
+            )
+            current.out.listeners += 1
+            place += padded(current.channels)
+        return counts
+
+    def convolve(
+        self,
+        name: str,
+        synapse: Any,
+        counts: Counts,
+        doubled: bool = False,
+        tables: Any = None,
+        residual: Current | None = None,
+    ) -> Current:
+        """Add a convolution (`IntegerSynapse`); return its current.
+
+        Args:
+            name: Of the layer.
+            synapse: The convolution.
+            counts: What it sees.
+            doubled: Whether every pixel is repeated 2x2 before.
+            tables: Biases of timestep and class, `StepTables`.
+            residual: A current that is added.
+        """
+        size = (counts.height, counts.width)
+        table, height, width = sources(*size, synapse.shape[-1], synapse.stride, doubled)
+        weights = prepacked(synapse.whole_weight, counts.sections)
+        out = self.outlet(synapse.shift, synapse.bias, tables)
+        if residual is not None:
+            out.residual = self.keep(residual)
+        pixels, quads = counts.height * counts.width, counts.pixel_bytes // QUAD
+        first = counts.kept is None
+        if first:
+            counts.kept = self.kept_room(pixels * counts.pixel_bytes)
+        layer = SynapseLayer(
+            self.at(table), self.at(weights), self.at(weights.view(torch.uint8) ^ 128),
+            pixels, height * width, width, table.shape[1], quads, counts.place,
+            counts.kept if first else -1,
+            self.kept_room(4 * height * width * out.channels), BY_DENSITY, out,
+        )  # fmt: skip
+        self.layers.append(layer)
+        self.names.append(name)
+        return Current(layer.out, height, width, synapse.shape[0])
+
+
+def padded(channels: int) -> int:
+    """Return how many channels a layer has in memory."""
+    return -(-channels // CHANNELS) * CHANNELS
+
+
+def _filled(x: Tensor, value: int = 0) -> Tensor:
+    """Return [..., C] with channels filled up."""
+    return F.pad(x.detach(), (0, padded(x.shape[-1]) - x.shape[-1]), value=value)
+
+
+def sources(
+    height: int, width: int, kernel: int, stride: int, doubled: bool, padding: int | None = None
+) -> tuple[Tensor, int, int]:
+    """Return which input pixels the taps read [H' * W', k * k], int32, and H' and W'.
+
+    Args:
+        height: Of the input, before it is doubled; so is the width.
+        width: W.
+        kernel: k.
+        stride: Of both axes.
+        doubled: Whether every pixel is repeated 2x2.
+        padding: Around the input; None is k // 2. There the table has height * width.
+    """
+    padding = kernel // 2 if padding is None else padding
+    scale = 2 if doubled else 1
+    axes = []
+    for size in (height, width):
+        places = (scale * size + 2 * padding - kernel) // stride + 1
+        reads = torch.arange(places)[:, None] * stride - padding + torch.arange(kernel)
+        outside = (reads < 0) | (reads >= scale * size)
+        axes.append(torch.where(outside, -1, reads // scale))  # [places, k]
+    y, x = axes[0][:, None, :, None], axes[1][None, :, None, :]
+    table = torch.where((y < 0) | (x < 0), height * width, y * width + x)  # [H', W', k, k]
+    return table.view(-1, kernel * kernel).to(torch.int32), len(axes[0]), len(axes[1])
+
+
+def prepacked(weight: Tensor, sections: Sequence[int]) -> Tensor:
+    """Return weights as the kernels read them [k * k, C' / 4, C_out', 4], int8.
+
+    Args:
+        weight: [C_out, C, k, k], int8.
+        sections: How the channels C lie: each is padded for itself.
+    """
+    out_channels, _, height, width = weight.shape
+    parts = torch.split(weight.detach().permute(2, 3, 0, 1), list(sections), -1)
+    rows = torch.cat([_filled(part) for part in parts], dim=-1)  # [k, k, C_out, C']
+    rows = F.pad(rows, (0, 0, 0, padded(out_channels) - out_channels))
+    quads = rows.view(height * width, rows.shape[2], -1, QUAD)
+    return quads.transpose(1, 2).contiguous()
+
+
+class Plan:
+    """A deployment form, laid out for images of one size.
+
+    Args:
+        form: A `DeployedIntegerUNet`.
+        height: Of the images, in pixels.
+        width: W.
+        image_fraction_bits: Of the fixed point that the image enters in.
+    """
+
+    def __init__(self, form: Any, height: int, width: int, image_fraction_bits: int) -> None:
+        config, self.layout = form.config, Layout()
+        patch, layout = config.patch_size, self.layout
+        numbers = torch.arange(config.in_channels * height * width, dtype=torch.int32)
+        image = numbers.view(1, config.in_channels, height, width)
+        places = F.pixel_unshuffle(image, patch)[0].flatten(1).t().contiguous()
+        self.shape = (config.in_channels, height, width)
+        self.network = Network(layout.at(places), *places.shape)
+        self.network.fraction_bits = FRACTION_BITS
+        self.network.image_fraction_bits = image_fraction_bits
+        current = self._stem(form.stem, height // patch, width // patch)
+        answer = self._through(form, current)
+        self.network.answer, self.network.answer_channels = (
+            layout.keep(answer), answer.out.channels,
+        )  # fmt: skip
+        self.network.stem.out = current.out
+        _finish(self.network, layout)
+        self._memory: tuple[int, Tensor, Tensor] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The convolutions of counts, in order."""
+        return self.layout.names
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state of an image."""
+        return int(self.network.state_bytes)
+
+    def _stem(self, stem: Any, height: int, width: int) -> Current:
+        layout, layer = self.layout, self.network.stem
+        channels, values, kernel, _ = stem.weight.shape
+        table, _, _ = sources(height, width, kernel, 1, False)
+        weight = stem.weight.detach().permute(2, 3, 0, 1)  # [k, k, C_out, C]
+        weight = F.pad(weight, (0, values % 2, 0, padded(channels) - channels))
+        pairs = weight.reshape(kernel * kernel, padded(channels), -1, 2).transpose(1, 2)
+        right, left = stem.shifts()
+        layer.sources, layer.weights = layout.at(table), layout.at(pairs)
+        layer.right = layout.at(_filled(right.int()))
+        layer.pixels, layer.taps, layer.pairs = height * width, kernel * kernel, pairs.shape[1]
+        layer.image = layout.room(2 * (height * width + 1) * 2 * layer.pairs)
+        return Current(layout.outlet(left, stem.bias), height, width, channels)
+
+    def _through(self, form: Any, h: Current) -> Current:
+        """Lay out what `through_skeleton` does."""
+        skips = [h]
+        for name, block in form.down_blocks.named_children():
+            h = self._block(f"down_blocks.{name}", block, [h])
+            skips.append(h)
+        h = self._block("middle_block", form.middle_block, [h])
+        for name, block in form.up_blocks.named_children():
+            beside = [] if isinstance(block, Resample) else [skips.pop()]
+            h = self._block(f"up_blocks.{name}", block, [h, *beside])
+        counts = self.layout.listen(form.last_neuron, [h])
+        return self.layout.convolve("head", form.head, counts)
+
+    def _block(self, name: str, block: Any, currents: list[Current]) -> Current:
+        layout = self.layout
+        if isinstance(block, Resample):
+            counts = layout.listen(block.neuron, currents)
+            return layout.convolve(f"{name}.synapse", block.synapse, counts, block.doubles)
+        counts, residual = layout.listen(block.neuron1, currents), currents[0]
+        if block.shortcut is not None:
+            residual = layout.convolve(f"{name}.shortcut", block.shortcut, counts)
+        h = layout.convolve(f"{name}.synapse1", block.synapse1, counts, tables=block.time)
+        counts = layout.listen(block.neuron2, [h])
+        return layout.convolve(f"{name}.synapse2", block.synapse2, counts, residual=residual)
+
+    def run(
+        self, sample: Tensor, timesteps: Tensor, classes: Tensor, state: Tensor | None
+    ) -> Tensor | None:
+        """Return the answers to images, float32; None where a number is not finite.
+
+        Args:
+            sample: Images [B, C, H, W], float32, contiguous.
+            timesteps: Rows of the tables [B], int64, contiguous.
+            classes: Rows [B], int64, contiguous.
+            state: [B, state_bytes], uint8, which is brought up to date; None keeps nothing.
+        """
+        images, threads = len(sample), torch.get_num_threads()
+        check_tensor(sample, "integer network: sample", torch.float32, (images, *self.shape))
+        answer, (memory, tallies) = torch.empty_like(sample), self._memory_of(threads)
+        strange = library_of().integer_network_run(
+            byref(self.network),
+            *(pointer(x) for x in (sample, timesteps, classes, answer, memory, state, tallies)),
+            c_int64(images),
+            c_int(threads),
+        )
+        return None if strange else answer
+
+    def tallies(self) -> Tensor:
+        """Return of every convolution [N, 3]: images, how many densely, quads that were listed."""
+        if self._memory is None:
+            return torch.zeros(len(self.names), 3, dtype=torch.int64)
+        return self._memory[2].sum(0)
+
+    def _memory_of(self, threads: int) -> tuple[Tensor, Tensor]:
+        if self._memory is None or self._memory[0] != threads:
+            size = library_of().integer_network_bytes(byref(self.network))
+            self._memory = (
+                threads,
+                torch.zeros(threads, size, dtype=torch.uint8),
+                torch.zeros(threads, len(self.names), 3, dtype=torch.int64),
+            )
+        return self._memory[1:]
+
+
+def _finish(network: Network, layout: Layout) -> None:
+    """Fill in what follows from the layers."""
+    layers = layout.layers
+    network.synapses, network.synapse = len(layers), (SynapseLayer * len(layers))(*layers)
+    network.memory_bytes, network.state_bytes = layout.memory_bytes, layout.state_bytes
+    network.most_pixels = max(layer.in_pixels for layer in layers)
+    network.most_quads = max(layer.quads for layer in layers)
+    network.most_rows = max(layer.taps * layer.quads for layer in layers)
+    network.most_channels = max(
+        network.stem.out.channels, *(layer.out.channels for layer in layers)
+    )
