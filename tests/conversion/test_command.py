@@ -68,7 +68,7 @@ def test_what_cannot_work_is_told_in_a_line(source, tmp_path, capsys):
     new = ["--output", str(tmp_path / "new")]
     cases = [
         ([str(source), *new], "give --dataset"),
-        ([str(source), *new, "--bits", "0"], "--bits must be at least 1"),
+        ([str(source), *new, "--bits", "0"], "--bits 0 must be at least 2"),
         ([str(source), "--dataset", "digits", "--output", str(source)], "another --output"),
         ([str(spiking), *new, *QUICK, "--dataset", "digits"], "UNet2DModel"),
     ]

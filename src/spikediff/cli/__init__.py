@@ -4,15 +4,18 @@ A command is a module of this room with `run(arguments)`. It is imported when it
 `spikediff --help` answers without loading torch.
 """
 
+import contextlib
 import importlib
 import keyword
 import logging
 import os
+import re
 import sys
 import warnings
 
 from spikediff import __version__
-from spikediff.errors import UserError, suggestion
+from spikediff.cli.visible import Visible
+from spikediff.errors import UserError, one_line, shown, suggestion
 
 COMMANDS = {
     "train": "train a model from a recipe",
@@ -49,44 +52,92 @@ def main(arguments: list[str] | None = None) -> int:
         0 done; 2 wrong use or bad input, told in one line; 1 interrupted or failed.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _tell_in_lines()
+    try:
+        with contextlib.redirect_stdout(Visible(sys.stdout)):
+            code = _run(arguments)
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `spikediff info | head`: whoever read us has left
+        _leave_stdout()
+        return FAILED
+    except KeyboardInterrupt:
+        print("spikediff: interrupted", file=sys.stderr)
+        return FAILED
+    except Exception as error:
+        line = _told(error)
+        if line is None:
+            raise
+        if isinstance(error, OSError):
+            _leave_stdout()  # where it is full, too, what is left cannot be written at the exit
+        print(f"spikediff: error: {line}", file=sys.stderr)
+        return WRONG_USE
+
+
+_NO_MEMORY = re.compile(
+    r"not enough memory|DefaultCPUAllocator|out of memory|can(?:not|'t) allocate memory|bad_alloc",
+    re.I,
+)
+
+
+def _told(error: Exception) -> str | None:
+    """Return what a user can do something about, in a line; None for a fault of this library."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        reason = one_line(error, 200) or "MemoryError"
+        return f"not enough memory ({reason}); take a smaller --batch-size or a larger machine"
+    if isinstance(error, OSError) and error.strerror is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        return one_line(f"{where}{error.strerror}")
+    if "No space left on device" in str(error):  # safetensors has exceptions of its own
+        return one_line(error)
+    return None
+
+
+def _leave_stdout() -> None:
+    """Let what is still to be written to stdout go nowhere, where stdout is that of the process."""
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell_in_lines() -> None:
+    """Let warnings and the log be one line each, for a person."""
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Line())
+    warnings.formatwarning = _line_of
+
+
+class _Line(logging.Formatter):
+    """One line a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return f"spikediff: {record.levelname}: {one_line(record.getMessage())}"
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return DONE if arguments else WRONG_USE
     if arguments[0] == "--version":
         print(f"spikediff {__version__}")
         return DONE
-    logging.basicConfig(format="spikediff: %(levelname)s: %(message)s", level=logging.WARNING)
-    warnings.formatwarning = _one_line
-    try:
-        return _run(arguments[0], arguments[1:])
-    except UserError as error:
-        print(f"spikediff: error: {error}", file=sys.stderr)
-        return WRONG_USE
-    except BrokenPipeError:  # `spikediff info | head`: whoever read us has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except OSError as error:  # no space, no permission, no such folder
-        if error.filename is None and error.strerror is None:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"spikediff: error: {where}{error.strerror}", file=sys.stderr)
-        return WRONG_USE
-    except KeyboardInterrupt:
-        print("spikediff: interrupted", file=sys.stderr)
-        return FAILED
-
-
-def _run(command: str, arguments: list[str]) -> int:
+    command = arguments[0]
     if command not in COMMANDS:
-        raise UserError(f"unknown command {command!r}; {suggestion(command, COMMANDS)}")
+        raise UserError(f"unknown command {shown(command)}; {suggestion(command, COMMANDS)}")
     module = f"{command}_" if keyword.iskeyword(command) else command  # `import` names no module
-    code: int = importlib.import_module(f"spikediff.cli.{module}").run(arguments)
+    code: int = importlib.import_module(f"spikediff.cli.{module}").run(arguments[1:])
     return code
 
 
-def _one_line(message: Warning | str, *_where: object, **_more: object) -> str:
+def _line_of(message: Warning | str, *_where: object, **_more: object) -> str:
     """Format a warning for a person: what, without the line of code that it came from."""
-    return f"spikediff: WARNING: {message}\n"
+    return f"spikediff: WARNING: {one_line(message)}\n"
 
 
 def _help() -> str:

@@ -2,14 +2,18 @@
 
 import contextlib
 import io
-import json
+import math
+import os
 import re
-from dataclasses import replace
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from spikediff.cli.outputs import check_file
 from spikediff.errors import UserError
 from spikediff.pretrained import PRETRAINED, find_source
 
@@ -60,15 +64,93 @@ def parse(
         SystemExit: Help was asked for and has been printed.
     """
     said = io.StringIO()
+    asks_for_help = bool({"-h", "--help"} & set(arguments))
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _terminal(asks_for_help):
             if default is None:
-                return _with_shipped(tyro.cli(options, args=arguments, prog=usage))
-            return tyro.cli(options, args=arguments, prog=usage, default=default)
+                read = _with_shipped(tyro.cli(options, args=arguments, prog=usage))
+            else:
+                read = tyro.cli(options, args=arguments, prog=usage, default=default)
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
-        raise UserError(f"{usage}: {_one_line(said.getvalue())}") from None
+        raise UserError(f"{usage}: {_gist(said.getvalue())}") from None
+    check_options(read)
+    return read
+
+
+@contextlib.contextmanager
+def _terminal(asks_for_help: bool) -> Iterator[None]:
+    """Let tyro see a terminal that it can write to.
+
+    For help it is the user's, of 40 columns at the least, for with very few tyro does not come to
+    an end. Its messages are read here and want neither colours nor line breaks.
+    """
+    columns = max(40, shutil.get_terminal_size().columns) if asks_for_help else 10_000
+    changed = {"COLUMNS": str(columns)} | ({} if asks_for_help else {"TERM": "dumb"})
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+# The least and the most that an option may be, in any command that has one of the name.
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("batch_size",), (1, 65_536)),
+    **dict.fromkeys(("num_images", "num_samples", "steps", "num_inference_steps"), (1, 10**8)),
+    **dict.fromkeys(("quantise_steps", "fine_tune_steps", "train_steps"), (0, 10**9)),
+    **dict.fromkeys(("num_iterations", "num_resamples", "jump_length", "repeats"), (1, 10**6)),
+    **dict.fromkeys(("quantise_lr", "fine_tune_lr", "train_lr", "dt"), (1e-12, 1e38)),
+    **dict.fromkeys(("neurons_per_layer", "spiking_steps", "sample_size"), (1, 65_536)),
+    **dict.fromkeys(("token_margin", "data_index", "class_label", "class_labels"), (0, 10**9)),
+    **dict.fromkeys(("budget_seconds", "budget_images"), (0, 1e12)),
+    "threads": (0, 4096),
+    "num_timesteps": (2, 10**6),
+    **dict.fromkeys(("seed", "seeds"), (0, 2**62)),
+    "bits": (2, 4),
+    "eta": (0, 1),
+    "temperature": (0, 1e6),
+    "top_p": (1e-12, 1),
+    "strength": (1e-12, 1),
+    "clip_last_noise": (0, 255),
+    "residual_alpha": (1e-6, 1e6),
+    "guidance_scale": (-1e4, 1e4),
+}
+_FILES = ("json", "csv", "plot", "probe")
+
+
+def check_options(options: Any) -> None:
+    """Refuse numbers that make no sense, and files that could not be written at the end.
+
+    Args:
+        options: The options of a command; groups of them are looked into, a recipe is not.
+
+    Raises:
+        UserError: There is such a one.
+    """
+    for field in fields(options):
+        value, name = getattr(options, field.name), field.name.replace("_", "-")
+        if is_dataclass(value) and field.name != "recipe":
+            check_options(value)
+        if field.name in _FILES and isinstance(value, Path):
+            check_file(value, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                _check_number(name, number, *_RANGES.get(field.name, (-math.inf, math.inf)))
+
+
+def _check_number(name: str, number: float, least: float, most: float) -> None:
+    if number < least:
+        words = "positive" if 0 < least < 1 else f"at least {least:g}"
+        raise UserError(f"--{name} {number} must be {words}")
+    if not number <= most or math.isinf(number):
+        raise UserError(f"--{name} {number} must be at most {most:g}")
 
 
 def _with_shipped(options: Options) -> Options:
@@ -80,27 +162,14 @@ def _with_shipped(options: Options) -> Options:
     return replace(options, source=folder)  # type: ignore[type-var]
 
 
-def _one_line(said: str) -> str:
-    """Return the gist of tyro's framed message, and the options that it suggests."""
-    lines = [re.sub(r"^[│╭╰─\s]+|[│╮╯─\s]+$", "", line) for line in said.splitlines()]
-    lines = [line for line in lines[1:] if line]  # the first is the frame's title
-    text = " ".join(lines)
-    gist = re.split(r" (?:Perhaps you meant|Argument helptext|For full helptext)", text)[0]
-    near = re.search(r"Perhaps you meant: *(--[\w.-]+)", text)
-    return gist + (f"; did you mean {near[1]}?" if near else "; --help tells the options")
+_FRAME = re.compile(r"\x1b\[[0-9;]*m|^[│╭╰|+]|[│╮╯|+]$|[─-]{3,}")
 
 
-def check_new_folder(folder: Path) -> None:
-    """Refuse to write into what is there already.
-
-    Raises:
-        UserError: The folder is not empty, or it is a file.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists and is not empty; choose another --output")
-
-
-def write_json(path: Path | None, content: Any) -> None:
-    """Write what a program may read, where it is asked for."""
-    if path is not None:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def _gist(said: str) -> str:
+    """Return what tyro says in its frame, and the option that it suggests."""
+    lines = [_FRAME.sub("", line.strip()).strip() for line in said.strip().splitlines()]
+    gist, _, rest = "\n".join(lines[1:]).partition("\n\n")  # the first is the frame's title
+    gist = re.sub(r"^(Missing from [^:]*): *\n(\S+) *\n(.*)", r"\1: \2, \3", gist)
+    near = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", rest)
+    hint = f"did you mean {near[1]}?" if near else "--help tells the options"
+    return f"{' '.join(gist.split())}; {hint}"

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import write_json
 from spikediff.cli.run_data import find_dataset, training_images
-from spikediff.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,6 @@ class CalibrateOptions:
 def run(arguments: list[str]) -> int:
     """Measure and keep."""
     options = parse(CalibrateOptions, arguments, "spikediff calibrate")
-    if options.num_images < 1 or options.batch_size < 1:
-        raise UserError("--num-images and --batch-size must be at least 1")
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
 
     from spikediff.cli.models import denoiser_of, load_pipeline, pipeline_folder

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import check_new_folder, parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
 from spikediff.cli.run_data import find_dataset, training_images
-from spikediff.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +32,7 @@ class ConvertOptions:
     """A pipeline's folder or a run folder, of a UNet2DModel or of a quantised network."""
     output: Path = Path("converted")
     """Folder for the pipelines."""
+    overwrite: Overwrite = False
     bits: int = 2
     """Bits of an activation: 2 to 4."""
     spiking_steps: int | None = None
@@ -112,6 +113,7 @@ def run(arguments: list[str]) -> int:
         "quantised": _distance(quantised, pipe.unet, unseen),
         "spiking": _distance(converted, pipe.unet, unseen),
     }
+    new_folder(options.output, "pipeline", options.overwrite, options.source)
     _save(pipe, quantised, options.output / "quantised")
     _save(pipe, converted, options.output)
     if options.probe is not None:
@@ -136,20 +138,7 @@ def run(arguments: list[str]) -> int:
 
 def _check(options: ConvertOptions) -> None:
     """Refuse what could only fail after minutes of work."""
-    at_least = {
-        "bits": 1,
-        "quantise_steps": 0,
-        "fine_tune_steps": 0,
-        "train_steps": 0,
-        "batch_size": 1,
-        "num_images": 1,
-    }
-    for name, least in at_least.items():
-        if getattr(options, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
-    if options.spiking_steps is not None and options.spiking_steps < 1:
-        raise UserError("--spiking-steps must be at least 1")
-    check_new_folder(options.output)
+    check_new_folder(options.output, options.overwrite)
 
 
 def _noised_images(pipe: Any, options: ConvertOptions) -> "NoisedImages":

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import write_json
 from spikediff.cli.recipes import find_recipe
 from spikediff.errors import UserError
 from spikediff.training.recipe import load_recipe

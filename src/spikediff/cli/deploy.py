@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from spikediff.cli.arguments import check_new_folder, parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
 from spikediff.errors import UserError
 
 
@@ -22,6 +23,7 @@ class DeployOptions:
     """A pipeline's folder or a run folder."""
     output: Path
     """Folder for the pipeline."""
+    overwrite: Overwrite = False
     weight_bits: Literal[8, 6, 4] = 8
     """Bits of a weight. With 4, fine-tune before (model.weight_bits: 4 in the recipe)."""
     execution: Literal["counts", "spikes", "events", "delta"] = "counts"
@@ -38,7 +40,7 @@ def run(arguments: list[str]) -> int:
     from spikediff.pipelines import SpikingDiffusionPipeline
     from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 
-    check_new_folder(options.output)
+    check_new_folder(options.output, options.overwrite)
     pipe = load_pipeline(options.source)
     unet = denoiser_of(pipe, options.source)
     if not isinstance(unet, IntegerSpikingUNet):
@@ -47,6 +49,7 @@ def run(arguments: list[str]) -> int:
             "integer/...) has a deployment form"
         )
     form = to_integer(unet, options.weight_bits).with_execution(options.execution)
+    new_folder(options.output, "pipeline", options.overwrite, options.source)
     SpikingDiffusionPipeline(form, pipe.scheduler).save_pretrained(options.output)
     nbytes = sum(p.nbytes for p in form.parameters())
     write_json(

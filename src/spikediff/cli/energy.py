@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import Execution, parse, write_json
+from spikediff.cli.arguments import Execution, parse
+from spikediff.cli.outputs import check_new_folder, write_json
 from spikediff.errors import UserError
 
 
@@ -62,8 +63,8 @@ class EnergyOptions:
 def run(arguments: list[str]) -> int:
     """Generate, count, price, tell."""
     options = parse(EnergyOptions, arguments, "spikediff energy")
-    if options.num_images < 1 or (options.num_inference_steps or 1) < 1:
-        raise UserError("--num-images and --num-inference-steps must be at least 1")
+    if options.plots is not None:
+        check_new_folder(options.plots, overwrite=True)  # its pictures have fixed names
     if options.audit and options.accounting != "strict":
         raise UserError("--audit needs --accounting strict")
     if (options.counterpart or options.differences) and not options.compare:

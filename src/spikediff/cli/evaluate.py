@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse, write_json
+from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse
+from spikediff.cli.outputs import write_json
 from spikediff.cli.run_data import cache_folder, find_dataset
 from spikediff.errors import UserError
 
@@ -78,18 +79,12 @@ def run(arguments: list[str]) -> int:
     source = _open(options, settings.data_dir, processes.device)
     result = evaluate(source, settings, processes)
     if result is not None:
-        _tell(result)
         write_json(options.json, json.loads(json.dumps(result, sort_keys=True)))
+        _tell(result)
     return 0
 
 
 def _check(options: EvaluateOptions) -> None:
-    for name in ("repeats", "batch_size", "num_inference_steps"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-    if options.seed < 0:
-        raise UserError("--seed must be 0 or more")
     from spikediff.cli.models import check_event_driven
 
     check_event_driven(options.event_driven, options.event_driven_weights, options.device)

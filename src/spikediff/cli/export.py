@@ -1,12 +1,15 @@
 """`spikediff export SOURCE`: hand a denoiser on to neuromorphic tools and other runtimes."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_file, check_new_folder, new_folder, write_json
 from spikediff.errors import UserError
 
 
@@ -18,6 +21,7 @@ class ExportOptions:
     """A pipeline's folder or a run folder."""
     output: Path
     """nir: a folder, which gets a graph for every timestep and index.json; else the file."""
+    overwrite: Overwrite = False
     format: Literal["nir", "onnx", "torch"] = "nir"
     """nir: graphs of spiking neurons; onnx, torch: one program for all timesteps."""
     num_inference_steps: int | None = None
@@ -54,13 +58,10 @@ def run(arguments: list[str]) -> int:
 
 def _check(options: ExportOptions) -> None:
     output = options.output
-    if (options.num_inference_steps or 1) < 1:
-        raise UserError("--num-inference-steps must be at least 1")
     if options.format == "nir":
         if options.batch_size is not None:
             raise UserError("--batch-size: of --format onnx and torch only; NIR has no batch")
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise UserError(f"{output}: exists and is not empty; choose another --output")
+        check_new_folder(output, options.overwrite)
         return
     given = {
         "--num-inference-steps": options.num_inference_steps,
@@ -72,8 +73,9 @@ def _check(options: ExportOptions) -> None:
         raise UserError(f"{name}: of --format nir only; {options.format} takes any timestep")
     if options.first_convolution == "host":
         raise UserError("--first-convolution host: of --format nir only")
-    if output.is_dir():
-        raise UserError(f"{output}: is a folder; --format {options.format} writes one file")
+    check_file(output, "output")
+    if output.exists() and not options.overwrite:
+        raise UserError(f"{output}: exists; choose another --output, or give --overwrite")
 
 
 def _denoiser(pipe: Any, source: Path) -> tuple[Any, tuple[int, int] | None]:
@@ -89,16 +91,21 @@ def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict
     from spikediff.cli.models import steps_of
     from spikediff.interop.nir_export import write_nir
 
-    index = write_nir(
-        model,
-        pipe.scheduler,
-        steps_of(pipe, options.num_inference_steps),
-        options.output,
-        sample_size=size,
-        dt=options.dt,
-        first_on_host=options.first_convolution == "host",
-        class_label=options.class_label,
-    )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=options.output.parent, prefix=".graphs-") as draft:
+        index = write_nir(
+            model,
+            pipe.scheduler,
+            steps_of(pipe, options.num_inference_steps),
+            Path(draft),
+            sample_size=size,
+            dt=options.dt,
+            first_on_host=options.first_convolution == "host",
+            class_label=options.class_label,
+        )
+        folder = new_folder(options.output, "graphs", options.overwrite)
+        for path in Path(draft).iterdir():
+            shutil.move(path, folder / path.name)
     files = {step["file"] for step in index["steps"]}
     print(
         f"{index['network']}: {len(files)} graph(s) for {len(index['steps'])} network calls of "

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import write_json
 from spikediff.cli.run_data import cache_folder, find_dataset, trained_on_held_out
 from spikediff.errors import UserError, suggestion
 
@@ -115,11 +116,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(options: GuideOptions) -> None:
-    for name in ("num_samples", "batch_size", "num_inference_steps"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-    if options.seeds < 2 or options.seed < 0:
-        raise UserError("--seeds must be at least 2, for one shows no noise, and --seed 0 or more")
+    if options.seeds < 2:
+        raise UserError("--seeds must be at least 2, for one shows no noise")
     if options.metric not in METRICS:
         raise UserError(f"--metric {options.metric!r}; {suggestion(options.metric, METRICS)}")
 

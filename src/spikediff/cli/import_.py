@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import check_new_folder, parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
 from spikediff.reading import file_sha256
 
 
@@ -24,7 +25,8 @@ class ImportOptions:
     """sddpm, sdm, sdm-converted, sdm-quantised, fsddim, spiking-diffusion (the autoencoder),
     spiking-diffusion-decoder (both stages) or fsvae."""
     output: Path
-    """Folder of the pipeline; it must not exist."""
+    """Folder of the pipeline."""
+    overwrite: Overwrite = False
     spiking_steps: int | None = None
     """T of the training run; that of the release, or what the weights tell, where not given."""
     sample_size: int | None = None
@@ -41,7 +43,7 @@ class ImportOptions:
 def run(arguments: list[str]) -> int:
     """Read, build, save."""
     options = parse(ImportOptions, arguments, "spikediff import")
-    check_new_folder(options.output)
+    check_new_folder(options.output, options.overwrite)
 
     from spikediff.interop import load_authors_pipeline
     from spikediff.pipelines.identity import scheduler_name
@@ -54,6 +56,7 @@ def run(arguments: list[str]) -> int:
         options.residual_alpha,
         options.first_stage,
     )
+    new_folder(options.output, "pipeline", options.overwrite, options.checkpoint)
     pipe.save_pretrained(options.output)
     origin = _origin(options)
     (options.output / "origin.json").write_text(json.dumps(origin, indent=1) + "\n")

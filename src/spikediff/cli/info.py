@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import write_json
 
 
 @dataclass(frozen=True)

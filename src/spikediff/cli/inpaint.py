@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, write_json
 from spikediff.cli.pictures import (
     Picture,
     PictureOptions,
@@ -39,6 +40,7 @@ class InpaintOptions:
     """Instead of a file: X0 Y0 X1 Y1, the box from one pixel up to before another."""
     output: Path = Path("inpainted")
     """Folder for the pictures."""
+    overwrite: Overwrite = False
     num_images: int = 8
     """How many."""
     seed: int = 0
@@ -63,7 +65,8 @@ _OF_TOKENS = ("token_margin",)
 def run(arguments: list[str]) -> int:
     """Inpaint as the arguments say."""
     options = parse(InpaintOptions, arguments, "spikediff inpaint")
-    check_picture(options.picture, options.sampling, options.output, options.num_images)
+    check_picture(options.picture)
+    check_new_folder(options.output, options.overwrite)
     if (options.mask is None) == (options.mask_box is None):
         raise UserError("give --mask FILE or --mask-box X0 Y0 X1 Y1, one of them")
     if options.mask is not None and not options.mask.is_file():
@@ -81,7 +84,9 @@ def run(arguments: list[str]) -> int:
     images = edited(pipe, seeds, options.sampling.batch_size, **call, **_more(options, pipe))
     named = {f"seed-{seed:06d}": image for seed, image in zip(seeds, images, strict=True)}
     named |= {"image": picture, "masked": _masked(picture, mask)}
-    files = write_pictures(options.output, named, [picture, named["masked"], *images])
+    files = write_pictures(
+        options.output, options.overwrite, named, [picture, named["masked"], *images]
+    )
     made = mask.histogram()[255]
     print(f"{made} of {picture.width * picture.height} pixels made anew, the others as they were")
     print(f"{len(images)} images, {Path(files[-1]).name} in {options.output}")

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
-from spikediff.errors import UserError
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
 
 _BATCH = 64  # images at a time
 
@@ -20,6 +20,7 @@ class InspectOptions:
     """A pipeline's folder or a run folder."""
     output: Path = Path("spikes")
     """Folder for the page (index.html) and the pictures."""
+    overwrite: Overwrite = False
     num_images: int = 8
     """How many images to generate for it; rasters and membranes are those of the first."""
     seed: int = 0
@@ -43,13 +44,7 @@ class InspectOptions:
 def run(arguments: list[str]) -> int:
     """Generate, record, draw."""
     options = parse(InspectOptions, arguments, "spikediff inspect")
-    counts = (options.num_images, options.neurons_per_layer, options.num_inference_steps or 1)
-    if min(counts) < 1:
-        raise UserError(
-            "--num-images, --neurons-per-layer and --num-inference-steps must be at least 1"
-        )
-    if options.output.exists() and not options.output.is_dir():
-        raise UserError(f"{options.output}: is no folder; choose another --output")
+    check_new_folder(options.output, options.overwrite)
 
     from spikediff.cli.models import load_pipeline
     from spikediff.inspection import write_report
@@ -57,6 +52,7 @@ def run(arguments: list[str]) -> int:
     pipe = load_pipeline(options.source, options.scheduler, options.device)
     record = _observe(pipe, options)
     settings = _settings(pipe, options)
+    new_folder(options.output, "report", options.overwrite)
     files = write_report(record, options.output, title_of(options.source), settings)
     _tell(record)
     print(f"\n{files[-1]}: the page; {len(files) - 1} pictures beside it")

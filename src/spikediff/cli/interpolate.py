@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, write_json
 from spikediff.cli.pictures import (
     Sampling,
     SamplingOptions,
-    check_sampling,
     conditions_of,
     write_pictures,
 )
@@ -27,6 +27,7 @@ class InterpolateOptions:
     """Two seeds or more; the way leads through all of them."""
     output: Path = Path("interpolated")
     """Folder for the pictures."""
+    overwrite: Overwrite = False
     num_images: int = 9
     """How many, the seeds' own images among them."""
     sampling: SamplingOptions = field(default_factory=Sampling)
@@ -37,7 +38,7 @@ class InterpolateOptions:
 def run(arguments: list[str]) -> int:
     """Interpolate as the arguments say."""
     options = parse(InterpolateOptions, arguments, "spikediff interpolate")
-    check_sampling(options.sampling, options.output, options.num_images)
+    check_new_folder(options.output, options.overwrite)
     if not 1 < len(options.seeds) <= options.num_images:
         raise UserError("--seeds: give two or more, and --num-images at least as many")
 
@@ -50,7 +51,7 @@ def run(arguments: list[str]) -> int:
     call = {"num_inference_steps": steps, **conditions_of(sampling)}
     images = interpolate_seeds(pipe, options.seeds, options.num_images, sampling.batch_size, **call)
     named = {f"image-{k:03d}": image for k, image in enumerate(images)}
-    files = write_pictures(options.output, named, images)
+    files = write_pictures(options.output, options.overwrite, named, images)
     print(f"{len(images)} images, {Path(files[-1]).name} in {options.output}")
     write_json(
         options.json,

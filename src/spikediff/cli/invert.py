@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, write_json
 from spikediff.cli.pictures import (
     Picture,
     PictureOptions,
@@ -32,6 +33,7 @@ class InvertOptions:
     """Network calls a step on the way to the noise; more come nearer to the exact inverse."""
     output: Path = Path("inverted")
     """Folder for the reconstruction and for noise.safetensors."""
+    overwrite: Overwrite = False
     sampling: SamplingOptions = field(default_factory=Sampling)
     json: Path | None = None
     """Also write the figures for a program to read."""
@@ -40,7 +42,8 @@ class InvertOptions:
 def run(arguments: list[str]) -> int:
     """Invert, reconstruct and measure."""
     options = parse(InvertOptions, arguments, "spikediff invert")
-    check_picture(options.picture, options.sampling, options.output)
+    check_picture(options.picture)
+    check_new_folder(options.output, options.overwrite)
     if options.sampling.scheduler is not None:
         raise UserError("--scheduler: inversion has steps of its own, DDIM's; leave it out")
 
@@ -53,7 +56,7 @@ def run(arguments: list[str]) -> int:
     noise = pipe.invert(picture, steps, options.num_iterations, **asked).latents
     (again,) = pipe(noise, num_inference_steps=steps, **asked).images
     named = {"image": picture, "reconstruction": again}
-    files = write_pictures(options.output, named, [picture, again])
+    files = write_pictures(options.output, options.overwrite, named, [picture, again])
     files.append(_save(noise, options.output))
     figures = {
         "num_inference_steps": steps,

@@ -91,11 +91,16 @@ def networks_of(pipe: Any) -> dict[str, Any]:
 
 
 def steps_of(pipe: Any, given: int | None) -> int:
-    """Return how many network calls an image takes: as given, else 50 or as many as there are."""
-    if given is not None:
-        return given
+    """Return how many network calls an image takes: as given, else 50 or as many as there are.
+
+    Raises:
+        UserError: More are given than there are.
+    """
     scheduler = pipe.components.get("scheduler")
-    return 50 if scheduler is None else min(50, int(scheduler.config.num_train_timesteps))
+    most = None if scheduler is None else int(scheduler.config.num_train_timesteps)
+    if given is not None and most is not None and given > most:
+        raise UserError(f"--num-inference-steps {given} must be at most {most}, the model's steps")
+    return given or min(50, most or 50)
 
 
 def _check_denoiser(pipe: Any, source: Path) -> None:

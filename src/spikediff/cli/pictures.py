@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from spikediff.cli.arguments import EventDriven
+from spikediff.cli.outputs import new_folder
 from spikediff.cli.run_data import find_dataset
 from spikediff.errors import UserError
 
@@ -56,29 +57,16 @@ PictureOptions = Annotated[Picture, tyro.conf.arg(name="")]
 SamplingOptions = Annotated[Sampling, tyro.conf.arg(name="")]
 
 
-def check_picture(picture: Picture, sampling: Sampling, output: Path, num_images: int = 1) -> None:
+def check_picture(picture: Picture) -> None:
     """Refuse what could not end well, before anything is loaded.
 
     Raises:
-        UserError: No picture or two, a number below 1, or an output that is a file.
+        UserError: No picture, or two of them.
     """
     if (picture.image is None) == (picture.data_index is None):
         raise UserError("give --image FILE or --data-index N, one of them")
-    if picture.image is not None and not picture.image.is_file():
+    if picture.image is not None and not picture.image.exists():
         raise UserError(f"--image {picture.image}: no such file")
-    check_sampling(sampling, output, num_images)
-
-
-def check_sampling(sampling: Sampling, output: Path, num_images: int = 1) -> None:
-    """Refuse numbers below 1, and an output that is a file.
-
-    Raises:
-        UserError: There is such a thing.
-    """
-    if min(num_images, sampling.batch_size, sampling.num_inference_steps or 1) < 1:
-        raise UserError("--num-images, --batch-size and --num-inference-steps must be at least 1")
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is no folder; choose another --output")
 
 
 def conditions_of(sampling: Sampling) -> dict[str, Any]:
@@ -173,12 +161,15 @@ def edited(pipe: Any, seeds: "Sequence[int]", batch_size: int, **call: Any) -> "
 
 
 def write_pictures(
-    folder: Path, named: "dict[str, Image.Image]", shown: "list[Image.Image] | None" = None
+    folder: Path,
+    overwrite: bool,
+    named: "dict[str, Image.Image]",
+    shown: "list[Image.Image] | None" = None,
 ) -> list[str]:
     """Write pictures under their names, and a grid of those to look at; return the paths."""
     from spikediff.pipelines import image_grid
 
-    folder.mkdir(parents=True, exist_ok=True)
+    new_folder(folder, "pictures", overwrite)
     for name, image in named.items():
         image.save(folder / f"{name}.png")
     files = [str(folder / f"{name}.png") for name in named]

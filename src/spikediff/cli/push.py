@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import check_new_folder, parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
 from spikediff.errors import UserError
 
 
@@ -29,7 +30,8 @@ class PushOptions:
     dry_run: bool = False
     """Only write the folder."""
     output: Path | None = None
-    """Where to write it; it must not exist. Needed with --dry-run."""
+    """Where to write it. Needed with --dry-run."""
+    overwrite: Overwrite = False
     license: str | None = None
     """Licence of the weights, by the Hub's word for it: apache-2.0, cc-by-4.0, ...; not stated
     where it is not given."""
@@ -79,17 +81,16 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(options: PushOptions) -> None:
-    from spikediff.hub.upload import check_repository_name
+    from spikediff.hub.upload import check_licence, check_repository_name
 
     check_repository_name(options.repository)
+    check_licence(options.license)
     if options.dry_run and options.output is None:
         raise UserError("--dry-run: say where to write the repository, with --output")
     if options.measure and options.energy:
         raise UserError("--measure and --energy: the one measures, the other brings; choose one")
-    if (options.num_inference_steps or 1) < 1:
-        raise UserError("--num-inference-steps must be at least 1")
     if options.output is not None:
-        check_new_folder(options.output)
+        check_new_folder(options.output, options.overwrite)
 
 
 def _folder(options: PushOptions) -> AbstractContextManager[str]:
@@ -112,6 +113,8 @@ def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Pat
         results = _measured(pipe, results, steps)
     name = options.repository.partition("/")[2]
     facts = gather_facts(pipe, options.source, name, results, options.license)
+    if options.output is not None:
+        new_folder(folder, "pipeline", options.overwrite, options.source)
     files = write_repository(folder, pipe, facts, options.source, options.repository, steps)
     return facts, files
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import EventDriven, EventDrivenWeights, parse, write_json
+from spikediff.cli.arguments import EventDriven, EventDrivenWeights, parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
 from spikediff.cli.run_data import find_dataset
 from spikediff.errors import UserError
 
@@ -19,6 +20,7 @@ class ReconstructOptions:
     """A pipeline's or a run folder of vq_svae, spiking_image_decoder, fsvae or vae."""
     output: Path = Path("reconstructions")
     """Folder for the picture."""
+    overwrite: Overwrite = False
     dataset: str | None = None
     """Whose images; the data set of the run's recipe where it is not given."""
     data_dir: Path | None = None
@@ -40,8 +42,7 @@ class ReconstructOptions:
 def run(arguments: list[str]) -> int:
     """Reconstruct and measure."""
     options = parse(ReconstructOptions, arguments, "spikediff reconstruct")
-    if (options.num_images or 1) < 1 or options.batch_size < 1:
-        raise UserError("--num-images and --batch-size must be at least 1")
+    check_new_folder(options.output, options.overwrite)
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
 
     from spikediff.cli.models import load_pipeline
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> int:
     figures |= {"event_driven": True} if options.event_driven else {}
     figures |= {"event_driven_weights": weights} if weights != "float32" else {}
     figures |= _measure(real, made)
-    _draw(real, made, options.output)
+    _draw(real, made, new_folder(options.output, "pictures", options.overwrite))
     for name, value in figures.items():
         print(f"{name:<28} {value if not isinstance(value, float) else round(value, 6)}")
     write_json(options.json, figures)
@@ -113,6 +114,5 @@ def _draw(real: Any, made: Any, folder: Path) -> None:
     from spikediff.pipelines import image_grid, to_pil
 
     pairs = torch.stack([real[:32], made[:32]], dim=1).flatten(0, 1)  # [64, C, H, W]
-    folder.mkdir(parents=True, exist_ok=True)
     image_grid(to_pil(pairs)).save(folder / "reconstructions.png")
     print(f"pairs of image and reconstruction: {folder / 'reconstructions.png'}")

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse, write_json
+from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
 from spikediff.errors import UserError
 
 _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at most so many
@@ -25,6 +26,7 @@ class SampleOptions:
     """A pipeline's folder or a run folder."""
     output: Path = Path("samples")
     """Folder for the pictures."""
+    overwrite: Overwrite = False
     num_images: int = 64
     """How many images."""
     seed: int = 0
@@ -64,10 +66,7 @@ class SampleOptions:
 def run(arguments: list[str]) -> int:
     """Generate images as the arguments say."""
     options = parse(SampleOptions, arguments, "spikediff sample")
-    if min(options.num_images, options.batch_size, options.num_inference_steps or 1) < 1:
-        raise UserError("--num-images, --batch-size and --num-inference-steps must be at least 1")
-    if options.output.exists() and not options.output.is_dir():
-        raise UserError(f"{options.output}: is no folder; choose another --output")
+    check_new_folder(options.output, options.overwrite)
 
     from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline, steps_of
@@ -118,7 +117,7 @@ def write_samples(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[f
     from spikediff.pipelines import image_grid, record_frames, save_gif
 
     call = _options_of(pipe, options)
-    options.output.mkdir(parents=True, exist_ok=True)
+    new_folder(options.output, "pictures", options.overwrite)
     frames: list[Any] = []
     watching: dict[str, Any] = {}
     if options.gif and "callback_on_step_end" in inspect.signature(pipe.__call__).parameters:
@@ -154,7 +153,7 @@ def write_signals(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[f
     from spikediff.pipelines import plot_signals
 
     call = _options_of(pipe, options)
-    options.output.mkdir(parents=True, exist_ok=True)
+    new_folder(options.output, "pictures", options.overwrite)
     seeds = range(options.seed, options.seed + options.num_images)
     signals = torch.cat(
         [

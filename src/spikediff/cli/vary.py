@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from spikediff.cli.arguments import parse, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.outputs import Overwrite, check_new_folder, write_json
 from spikediff.cli.pictures import (
     Picture,
     PictureOptions,
@@ -33,6 +34,7 @@ class VaryOptions:
     is drawn anew."""
     output: Path = Path("variations")
     """Folder for the pictures."""
+    overwrite: Overwrite = False
     num_images: int = 8
     """How many."""
     seed: int = 0
@@ -45,7 +47,8 @@ class VaryOptions:
 def run(arguments: list[str]) -> int:
     """Vary as the arguments say."""
     options = parse(VaryOptions, arguments, "spikediff vary")
-    check_picture(options.picture, options.sampling, options.output, options.num_images)
+    check_picture(options.picture)
+    check_new_folder(options.output, options.overwrite)
 
     from spikediff.cli.models import steps_of
 
@@ -58,7 +61,9 @@ def run(arguments: list[str]) -> int:
     asked = conditions_of(options.sampling)
     images = edited(pipe, seeds, options.sampling.batch_size, **call, **asked)
     named = {f"seed-{seed:06d}": image for seed, image in zip(seeds, images, strict=True)}
-    files = write_pictures(options.output, {**named, "image": picture}, [picture, *images])
+    files = write_pictures(
+        options.output, options.overwrite, {**named, "image": picture}, [picture, *images]
+    )
     print(f"{len(images)} images, {Path(files[-1]).name} in {options.output}")
     write_json(
         options.json,

@@ -6,7 +6,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 
 
 def check_repository_name(repository: str) -> None:
@@ -32,6 +32,40 @@ def check_repository_name(repository: str) -> None:
     except HFValidationError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{repository!r}: is no repository ({reason})") from error
+
+
+# https://huggingface.co/docs/hub/repositories-licenses
+# fmt: off
+LICENCES = (
+    "apache-2.0", "mit", "openrail", "openrail++", "bigscience-openrail-m",
+    "creativeml-openrail-m", "bigscience-bloom-rail-1.0", "bigcode-openrail-m", "afl-3.0",
+    "artistic-2.0", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear",
+    "c-uda", "cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0",
+    "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0",
+    "cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0",
+    "cc-by-nc-sa-4.0", "cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0",
+    "wtfpl", "ecl-2.0", "epl-1.0", "epl-2.0", "etalab-2.0", "eupl-1.1", "eupl-1.2", "agpl-3.0",
+    "gfdl", "gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "isc", "h-research",
+    "intel-research", "lppl-1.3c", "ms-pl", "apple-ascl", "apple-amlr", "mpl-2.0", "odc-by",
+    "odbl", "osl-3.0", "postgresql", "ofl-1.1", "ncsa", "unlicense", "zlib", "pddl", "lgpl-lr",
+    "deepfloyd-if-license", "fair-noncommercial-research-license", "llama2", "llama3",
+    "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma", "unknown", "other",
+)
+# fmt: on
+
+
+def check_licence(licence: str | None) -> None:
+    """Refuse a licence that the Hub does not know by this word.
+
+    Args:
+        licence: The word; None states no licence.
+
+    Raises:
+        UserError: The Hub has no such word.
+    """
+    if licence is not None and licence not in LICENCES:
+        hint = suggestion(licence, LICENCES)
+        raise UserError(f"--license {licence}: no licence of the Hub; {hint}")
 
 
 def upload_repository(folder: Path, repository: str, private: bool = False) -> str:

@@ -47,8 +47,8 @@ def load_calibration(folder: Path) -> dict[str, Any]:
     advice = f"run `spikediff calibrate {folder}`"
     if not path.is_file():
         raise UserError(f"{folder}: analytic-dpm needs a calibration; {advice}")
-    content = read_json(path)
     try:
+        content = read_json(path)
         settings = {key: content["settings"][key] for key in _SETTINGS}
         measured_on = content["weights_sha256"]
         moments = [float(value) for value in _numbers(settings["second_moment"])]

@@ -83,8 +83,16 @@ def estimates_of(unet: Any) -> Callable[..., Tensor]:
 
 
 def step_options(scheduler: Any, generator: Generators = None, eta: float = 0.0) -> dict[str, Any]:
-    """Return those of the options that this scheduler's `step` knows."""
+    """Return those of the options that this scheduler's `step` knows.
+
+    Raises:
+        UserError: `eta` is no share, or is not 0 and the scheduler would ignore it.
+    """
     known = inspect.signature(scheduler.step).parameters
+    if not 0.0 <= eta <= 1.0:
+        raise UserError(f"eta = {eta} must lie in [0, 1]")
+    if eta and "eta" not in known:
+        raise UserError(f"eta = {eta}: {type(scheduler).__name__} has none; leave it at 0")
     return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
 
 

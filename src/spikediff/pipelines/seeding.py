@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
+
+MOST_IMAGES = 65_536  # of one call
 
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -31,10 +33,17 @@ def generators_of(
         batch_size = 1 if batch_size is None else batch_size
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size} must be at least 1")
+        if batch_size > MOST_IMAGES:
+            raise UserError(f"batch_size = {batch_size} must be at most {MOST_IMAGES:,}")
         return generator, batch_size
     if generator is not None:
         raise UserError("give seeds or a generator, not both")
     if len(seeds) != (len(seeds) if batch_size is None else batch_size) or not len(seeds):
         raise UserError(f"{len(seeds)} seeds for batch_size = {batch_size}; give one per image")
+    if len(seeds) > MOST_IMAGES:
+        raise UserError(f"{len(seeds)} seeds are too many for one call; give {MOST_IMAGES:,}")
+    for seed in seeds:
+        if not 0 <= int(seed) < 2**64:
+            raise UserError(f"seed {shown(seed)} must lie between 0 and 2^64 - 1")
     # On the CPU, so that a seed means the same image on every device.
     return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds], len(seeds)

@@ -100,7 +100,7 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
             seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
             latents: The noise to start from [B, C, H, W], standard normal, instead of drawing it.
-            eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
+            eta: Share of fresh noise in DDIM's steps; other schedulers refuse it.
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1]. Of
                 signals: "np" or "pt", [B, C, L] in the unit of `signal_range`, not clamped.
             return_dict: False returns a tuple.

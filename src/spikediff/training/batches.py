@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from spikediff.data import ImageDataset
+from spikediff.errors import UserError
 from spikediff.training.seeds import derived_generator
 
 
@@ -68,9 +70,40 @@ def batches(
     Images are uint8 [B / world, C, H, W], labels int64 [B / world], -1 where there are none.
     """
     loader = DataLoader(
-        dataset,
+        _Told(dataset),
         batch_sampler=_Parts(plan, start, rank, world_size),
         num_workers=workers,
         persistent_workers=workers > 0,
+        collate_fn=_collate,
     )
-    yield from loader
+    try:
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that decodes images died, perhaps for want of memory; go on with --resume, "
+            f"with fewer data.workers than {workers}"
+        ) from error
+
+
+class _Told(Dataset[Any]):
+    """A data set whose errors are items: raised in a worker, they would come as a traceback."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error
+
+
+def _collate(items: list[Any]) -> Any:
+    """Return a batch of items, or the first error among them."""
+    failed = next((item for item in items if isinstance(item, UserError)), None)
+    return default_collate(items) if failed is None else failed

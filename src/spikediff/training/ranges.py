@@ -38,7 +38,7 @@ _RULES: dict[str, Rule] = {
     "model.levels": _POSITIVE,
     "model.head_levels": _POSITIVE,
     "data.image_size": (lambda x: x is None or x > 0, "must be positive"),
-    "data.batch_size": _POSITIVE,
+    "data.batch_size": (lambda x: 0 < x <= 65_536, "must be positive, and at most 65,536"),
     "data.workers": _NOT_NEGATIVE,
     "data.signal_range": (
         lambda x: x is None or (len(x) == 2 and x[0] < x[1]),

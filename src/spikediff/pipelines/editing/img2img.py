@@ -86,7 +86,7 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, Di
             batch_size: How many; as many as there are seeds or images where it is not given.
             seeds: One seed per image: image k depends on `seeds[k]` and on its input alone.
             generator: The source of noise instead of seeds, as in diffusers.
-            eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
+            eta: Share of fresh noise in DDIM's steps; other schedulers refuse it.
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
             callback_on_step_end: As of `SpikingDiffusionPipeline`, or of `SynapticCurrentPipeline`

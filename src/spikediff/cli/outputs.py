@@ -1,0 +1,126 @@
+"""Where commands write: checked before the work, never mixed with what is there."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from spikediff.errors import UserError
+
+Kind = Literal["pictures", "report", "pipeline", "graphs"]
+
+_PART = r"(unet|vae|vqvae|decoder|scheduler)"
+_PIPELINE = (
+    rf"(quantised/)?(model_index\.json|pipeline\.py|{_PART}/(\w*config\.json|spikediff_\w+\.py"
+    r"|diffusion_pytorch_model[\w.-]*\.(safetensors|json)))"
+)
+# What the commands of each kind write into a folder, relative to it; nothing else is removed.
+_WRITTEN: dict[Kind, str] = {
+    "pictures": r"(seed-\d+|image|image-\d+|masked|grid|reconstructions?|signals)\.png"
+    r"|denoising\.gif|signals\.npy|noise\.safetensors",
+    "report": r"index\.html|[a-z_]+\.png|layers/\d{3}-[\w.-]+\.png",
+    "pipeline": rf"{_PIPELINE}|README\.md|samples\.png|(origin|calibration)\.json"
+    r"|(evaluation|energy)(-\d+)?\.json|recipe(-stage-\d+)?\.yaml",
+    "graphs": r"(timestep_[\w.+-]+|network)\.nir|index\.json|host\.safetensors",
+}
+
+Overwrite = Annotated[
+    bool,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.arg(help="Remove what earlier commands of this kind wrote into the folder."),
+]
+
+
+def check_new_folder(folder: Path, overwrite: bool = False) -> None:
+    """Refuse to write into what is there already, or cannot be written to.
+
+    Args:
+        folder: The folder.
+        overwrite: Whether files of an earlier command may be there.
+
+    Raises:
+        UserError: The folder is not empty and is not to be overwritten; it is a file; or nothing
+            can be written there.
+    """
+    _check_writable(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise UserError(
+            f"{folder}: exists and is not empty; choose another --output, or give --overwrite"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: exists and is no folder; choose another --output")
+
+
+def new_folder(
+    folder: Path, kind: Kind, overwrite: bool = False, source: Path | None = None
+) -> Path:
+    """Make a folder to write into, without what an earlier command of the kind left there.
+
+    Args:
+        folder: The folder.
+        kind: What is going to be written.
+        overwrite: Whether to remove the files of an earlier command, and those alone.
+        source: The model that is read, which must not be removed.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: As `check_new_folder`; or the model lies in the folder.
+    """
+    check_new_folder(folder, overwrite)
+    reads = kind == "pipeline" and source is not None and folder.exists()
+    if reads and source.resolve().is_relative_to(folder.resolve()):  # type: ignore[union-attr]
+        raise UserError(f"{folder}: holds the model that is read; choose another --output")
+    written = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    for path in written:
+        if re.fullmatch(_WRITTEN[kind], path.relative_to(folder).as_posix()):
+            path.unlink()
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_file(path: Path, option: str) -> None:
+    """Refuse a file that could not be written at the end.
+
+    Args:
+        path: The file; folders above it are made.
+        option: What named it, for the message.
+
+    Raises:
+        UserError: It is a folder, or nothing can be written there.
+    """
+    _check_writable(path)
+    if path.is_dir():
+        raise UserError(f"--{option} {path}: is a folder; give the name of a file")
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a path whose nearest folder takes no files.
+
+    Raises:
+        UserError: It is such a one.
+    """
+    try:
+        above = path
+        while not above.exists() and not above.is_symlink():
+            above = above.parent
+        fits = os.access(above, os.W_OK) and (above == path or above.is_dir())
+    except (OSError, ValueError) as error:  # a name that is too long, or with a zero byte
+        raise UserError(f"{path}: cannot be written ({error}); choose another path") from None
+    if not fits:
+        reason = "cannot be written to" if above.is_dir() or above == path else "is no folder"
+        raise UserError(f"{path}: cannot be written, {above} {reason}; choose another path")
+
+
+def write_json(path: Path | None, content: Any) -> None:
+    """Write what a program may read, where it is asked for."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

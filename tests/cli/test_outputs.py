@@ -1,0 +1,114 @@
+"""Output folders: one rule for all commands. Nothing is mixed, nothing else is removed."""
+
+import pytest
+
+from small_pipelines import make
+from spikediff.cli import main
+from spikediff.cli.outputs import check_file, new_folder
+from spikediff.errors import UserError
+from spikediff.schedulers import make_scheduler
+
+STEPS = ["--num-inference-steps", "2"]
+PICTURE = ["--dataset", "digits", "--data-index", "0", "--num-images", "1", *STEPS]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "denoiser"
+    make("denoiser").save_pretrained(folder)
+    return folder
+
+
+COMMANDS = [
+    ["sample", "--num-images", "2", "--no-gif", *STEPS],
+    ["vary", *PICTURE],
+    ["inpaint", "--mask-box", "0", "0", "4", "4", *PICTURE],
+    ["invert", "--dataset", "digits", "--data-index", "0", *STEPS],
+    ["interpolate", "--num-images", "2", *STEPS],
+    ["inspect", "--num-images", "1", "--layers", "stem*", *STEPS],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_folder_with_other_files_is_refused_or_overwritten(command, model, tmp_path, capsys):
+    name, *options = command
+    output = tmp_path / "out"
+    call = [name, str(model), "--output", str(output), *options]
+    assert main(call) == 0
+    written = {path for path in output.rglob("*") if path.is_file()}
+    assert main(call) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    own = output / "notes.txt"
+    own.write_text("mine")
+    stale = output / ("layers/999-gone.png" if name == "inspect" else "seed-999999.png")
+    stale.write_bytes(b"")
+    assert main([*call, "--overwrite"]) == 0
+    assert {path for path in output.rglob("*") if path.is_file()} == {*written, own}
+
+
+def test_fewer_images_leave_no_stale_ones(model, tmp_path):
+    call = ["sample", str(model), "--output", str(tmp_path / "out"), "--no-gif", *STEPS]
+    assert main([*call, "--num-images", "8"]) == 0
+    assert main([*call, "--num-images", "2", "--seed", "3", "--overwrite"]) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["grid.png", "seed-000003.png", "seed-000004.png"]
+
+
+def test_a_mistake_removes_nothing(model, tmp_path):
+    call = ["sample", str(model), "--output", str(tmp_path / "out"), "--no-gif", *STEPS]
+    assert main([*call, "--num-images", "2"]) == 0
+    assert main([*call, "--num-images", "2", "--scheduler", "dimm", "--overwrite"]) == 2
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_a_model_is_never_removed(model, tmp_path):
+    files = set(model.rglob("*"))
+    call = ["sample", str(model), "--output", str(model), "--no-gif", "--num-images", "1", *STEPS]
+    assert main(call) == 2
+    assert main([*call, "--overwrite"]) == 0
+    assert files <= set(model.rglob("*"))
+    with pytest.raises(UserError, match="holds the model that is read"):
+        new_folder(model.parent, "pipeline", overwrite=True, source=model)
+
+
+def test_links_are_removed_and_what_they_point_to_stays(tmp_path):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (elsewhere / "seed-000000.png").write_bytes(b"kept")
+    (folder / "seed-000001.png").symlink_to(elsewhere / "seed-000000.png")
+    (folder / "linked").symlink_to(elsewhere)
+    new_folder(folder, "pictures", overwrite=True)
+    assert [path.name for path in folder.iterdir()] == ["linked"]
+    assert (elsewhere / "seed-000000.png").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("name", ["file/x", "file", "x" * 300])
+def test_where_nothing_can_be_written(name, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError):
+        new_folder(tmp_path / name, "pictures")
+    if name != "file":
+        with pytest.raises(UserError):
+            check_file(tmp_path / name, "json")
+
+
+@pytest.mark.parametrize("scheduler", ["dpmsolver++", "unipc", "deis", "ddpm"])
+def test_an_eta_that_is_ignored_and_steps_that_there_are_not(scheduler, model, tmp_path, capsys):
+    call = ["sample", str(model), "--scheduler", scheduler, "--num-images", "1", "--no-gif"]
+    output = ["--output", str(tmp_path / "out")]
+    assert main([*call, *output, "--eta", "0.5", *STEPS]) == 2
+    assert "eta = 0.5" in capsys.readouterr().err
+    assert main([*call, *output, "--num-inference-steps", "1001"]) == 2
+    assert "--num-inference-steps 1001 must be at most" in capsys.readouterr().err
+
+
+def test_an_eta_out_of_range_is_refused_in_python():
+    pipe = make("denoiser")
+    pipe.scheduler = make_scheduler("ddim", pipe.scheduler.config)
+    for eta in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UserError, match="must lie in"):
+            pipe(num_inference_steps=2, seeds=[0], eta=eta)
+    for call in ({"seeds": [2**64]}, {"seeds": [-1]}, {"batch_size": 10**12}):
+        with pytest.raises(UserError, match=r"must (lie between|be at most)"):
+            pipe(num_inference_steps=2, **call)
