@@ -10,10 +10,12 @@ real-valued, the formula is silent; $r_l$ is 1 there.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+from spikediff.energy.cell import Cell
 from spikediff.energy.costs import CostTable, load_costs
 from spikediff.energy.ledger import Ledger, StepLedger, SynapseEntry, once, total_once
-from spikediff.energy.report import Cell, EnergyReport
+from spikediff.energy.report import EnergyReport
 from spikediff.errors import UserError, suggestion
 
 Accounting = Callable[[SynapseEntry, bool, int, bool], tuple[int, int]]
@@ -117,29 +119,8 @@ def _cells(
         kept = entry.kept if changes is None else changes and entry.followed
         rule = by_changes if kept and count is strict else count
         macs, acs = rule(entry, (layer, operation) == first, spiking_steps, padding)
-        yield Cell(
-            step=index,
-            layer=layer,
-            operation=operation,
-            signal="+".join(sorted(entry.signals)),
-            macs=macs,
-            acs=acs,
-            dense_macs=sum(entry.real_dense.values()) + entry.spiking_dense,
-            events=entry.events,
-            sites=entry.sites,
-            weights=entry.weights,
-            outputs=entry.outputs,
-            calls=entry.calls,
-            synops=entry.spike_changes if kept else entry.synops,
-            pass_macs=entry.spiking_inner / spiking_steps,
-            compared=entry.compared,
-            changed=entry.changed,
-            kept=kept,
-            weight_reads=entry.weight_reads,
-            input_bits=entry.input_bits,
-            real_inputs=total_once(entry.real_inputs, spiking_steps),
-            results=total_once(entry.results, spiking_steps),
-        )
+        cell = _synapses(entry, spiking_steps, kept)
+        yield replace(cell, step=index, layer=layer, macs=macs, acs=acs)
     for layer, norm in step.norms.items():
         elements = sum(once(n, c, spiking_steps) for c, n in norm.elements.items())
         folded = batch_norm == "folded" and norm.foldable
@@ -164,3 +145,28 @@ def _cells(
     for layer, kinds in step.arithmetic.items():
         for kind, elements in kinds.items():
             yield Cell(step=index, layer=layer, operation=kind, signal="real", elements=elements)
+
+
+def _synapses(entry: SynapseEntry, spiking_steps: int, kept: bool) -> Cell:
+    """Return what one operation of a layer was, before it is priced."""
+    return Cell(
+        step=0,
+        layer="",
+        operation=entry.operation,
+        signal="+".join(sorted(entry.signals)),
+        dense_macs=sum(entry.real_dense.values()) + entry.spiking_dense,
+        events=entry.events,
+        sites=entry.sites,
+        weights=entry.weights,
+        outputs=entry.outputs,
+        calls=entry.calls,
+        synops=entry.spike_changes if kept else entry.synops,
+        pass_macs=entry.spiking_inner / spiking_steps,
+        compared=entry.compared,
+        changed=entry.changed,
+        kept=kept,
+        weight_reads=entry.weight_reads,
+        input_bits=entry.input_bits,
+        real_inputs=total_once(entry.real_inputs, spiking_steps),
+        results=total_once(entry.results, spiking_steps),
+    )
