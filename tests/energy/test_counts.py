@@ -116,6 +116,8 @@ def test_changes_are_added_to_what_was_kept():
     conv = model.layers[1]
     assert meter.report(changes=True).acs == sum(reached(change, conv) for change in changes)
     assert meter.report().acs == sum(reached(count, conv) for count in counts)
+    arrived = next(c for c in meter.report(changes=True).layers if c.kept).events
+    assert arrived == sum(int(change.sum()) for change in changes)
 
 
 def test_changes_go_on_from_timestep_to_timestep_and_begin_afresh_with_new_images():
@@ -146,6 +148,16 @@ def test_changes_that_nobody_followed_are_refused():
         observe(model, (x, 9)).report(changes=True)
     with pytest.raises(UserError, match="strict accounting only"):
         observe(model, (x, 9), changes=True).report("paper", changes=True)
+
+
+@pytest.mark.parametrize("neuron", [IF(), IntegerNeuron(3, levels=4)])
+def test_spikes_that_are_nan_are_refused_and_nothing_is_left_behind(neuron):
+    model, x = nn.Sequential(neuron, nn.Conv2d(3, 4, 1)), torch.ones(2, 3, 4, 4)
+    refusal = pytest.raises(UserError, match="0: its neurons emitted NaN")
+    with refusal, EnergyMeter(model):
+        model(x / 0 * 0)
+    assert not neuron._forward_hooks
+    assert observe(model, (x,)).report().acs > 0
 
 
 def test_only_the_stem_and_the_embedding_of_the_integer_network_are_real_valued():
@@ -240,6 +252,8 @@ def test_a_convolution_of_changes_by_hand():
     ones = nn.Conv2d(3, 4, 3, stride=2, padding=1)
     assert report.acs == reached((counts.int() - before.int()).abs(), ones)
     assert report.changed_share == (counts != before).double().mean()
+    (cell,) = report.layers
+    assert cell.events == (counts.int() - before.int()).abs().sum()
 
 
 def test_the_recorder_watches_the_deployment_form(form):

@@ -15,7 +15,7 @@ from spikediff.errors import UserError
 from spikediff.guidance import scale_potentials, threshold_guidance
 from spikediff.interop import load_authors_checkpoint
 from spikediff.models import SpikingUNet
-from spikediff.neurons import IF, NEURONS, Dynamics, NeuronLayer, SignedIF, scan
+from spikediff.neurons import IF, NEURONS, Dynamics, IntegerNeuron, NeuronLayer, SignedIF, scan
 
 T = 6
 
@@ -286,7 +286,9 @@ def test_what_fits_no_layer_is_told(options, word, model):
         pass
 
 
-def test_a_model_without_neurons_is_refused():
+def test_a_model_without_thresholds_to_scale_is_refused():
+    with pytest.raises(UserError, match="IntegerNeuron: has no spiking neurons that guidance"):
+        threshold_guidance(IntegerNeuron(2, levels=4), 0.9).__enter__()
     with pytest.raises(UserError, match="Linear: has no spiking neurons"):
         threshold_guidance(nn.Linear(2, 2), 0.9).__enter__()
 

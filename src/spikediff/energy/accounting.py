@@ -155,7 +155,7 @@ def _synapses(entry: SynapseEntry, spiking_steps: int, kept: bool) -> Cell:
         operation=entry.operation,
         signal="+".join(sorted(entry.signals)),
         dense_macs=sum(entry.real_dense.values()) + entry.spiking_dense,
-        events=entry.events,
+        events=entry.change_events if kept else entry.events,
         sites=entry.sites,
         weights=entry.weights,
         outputs=entry.outputs,

@@ -15,7 +15,7 @@ class Cell:
         macs: Multiply-accumulates, as the accounting has them.
         acs: Accumulates, as the accounting has them.
         dense_macs: What a dense engine would do, at every spiking step, with the padding's zeros.
-        events: Spikes (of a neuron: that it emitted; else: that arrived).
+        events: Spikes (of a neuron: that it emitted; else: that arrived, or what changed of them).
         sites: Elements that could have been one.
         neuron_updates: Updates of neurons, one per neuron, spiking step and image.
         elements: Elements of arithmetic that is counted, and named in the audit, but not billed.

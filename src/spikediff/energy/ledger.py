@@ -29,6 +29,7 @@ class SynapseEntry:
         spike_changes: Accumulates that the spikes of change would cause.
         real_changes: Multiply-accumulates of quantised values that changed; all, where they were
             not followed.
+        change_events: Spikes of change that arrived, or values that changed.
         followed: Whether inputs are compared with those of the last call.
         compared: Elements that were compared.
         changed: Elements that differed.
@@ -54,6 +55,7 @@ class SynapseEntry:
     spiking_inner: int = 0
     spike_changes: int = 0
     real_changes: Counter[int] = field(default_factory=Counter)
+    change_events: int = 0
     followed: bool = False
     compared: int = 0
     changed: int = 0
@@ -91,6 +93,8 @@ class SynapseEntry:
             self.spike_changes += changes
         else:
             self.real_changes[count.copies] += changes
+        events = count.events if count.change_events is None else count.change_events
+        self.change_events += events
         self.followed = self.followed or count.changes is not None
         self.compared += count.compared
         self.changed += count.changed

@@ -156,9 +156,12 @@ class EnergyMeter:
             self._observer.look_away()
 
         def leave(_module: nn.Module, _inputs: object, out: Any) -> None:
-            if isinstance(out, Tensor):  # None where the neurons raised an error
-                self._count_neurons(name, out, module if isinstance(module, SpikeEmitter) else None)
-            self._observer.look_again()
+            try:
+                if isinstance(out, Tensor):  # None where the neurons raised an error
+                    ours = module if isinstance(module, SpikeEmitter) else None
+                    self._count_neurons(name, out, ours)
+            finally:
+                self._observer.look_again()
 
         self._on_call(module, enter, leave)
 
@@ -202,17 +205,20 @@ class EnergyMeter:
 
     def _count_neurons(self, name: str, spikes: Tensor, ours: SpikeEmitter | None) -> None:
         """Count the output of a layer of neurons; a neuron of D levels emits up to D spikes."""
-        levels, steps = (
-            (1, len(spikes)) if ours is None else (ours.levels, ours.spiking_steps(spikes))
-        )
+        known = self._provenance
+        levels, steps = (1, len(spikes))
+        if ours is not None:
+            levels, steps = ours.levels, ours.spiking_steps(spikes)
         if self.ledger.spiking_steps is None:
-            self.ledger.spiking_steps = self._provenance.spiking_steps = steps
+            self.ledger.spiking_steps = known.spiking_steps = steps
+        if spikes.isnan().any():
+            raise UserError(
+                f"{name or 'the model'}: its neurons emitted NaN; a weight or input is not finite"
+            )
+        fired = spikes.count_nonzero() if ours is None else known.add_spikes(spikes, levels)
         entry = self._now.neurons.setdefault(name, NeuronEntry(levels))
         entry.updates += levels * spikes.numel()
-        known = self._provenance
-        entry.spikes += int(
-            spikes.count_nonzero() if ours is None else known.add_spikes(spikes, levels)
-        )
+        entry.spikes += int(fired)
 
     @property
     def _now(self) -> StepLedger:

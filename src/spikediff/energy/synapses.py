@@ -36,6 +36,7 @@ class Count:
         bits: Bits of an input's element; 0 for real values, whose width a cost table says.
         changes: Operations that what changed since the last call would cause: accumulates of
             spikes, multiply-accumulates of quantised values; None where it was not followed.
+        change_events: Spikes of change, or values that changed; None where it was not followed.
         compared: Elements that were compared with those of the last call.
         changed: Elements that differ from those of the last call.
         kept: Whether the call itself started from the sums of the last one.
@@ -53,6 +54,7 @@ class Count:
     rows: int = 0
     bits: int = 0
     changes: int | None = None
+    change_events: int | None = None
     compared: int = 0
     changed: int = 0
     kept: bool = False
@@ -96,10 +98,13 @@ def _through_weights(
     )
     difference, followed = known.changes_of(source, signal)
     if difference is not None:
-        _, changes = _reached(difference.reshape(shape), 2 * max(1, signal.levels), targets)
+        change_events, changes = _reached(
+            difference.reshape(shape), 2 * max(1, signal.levels), targets
+        )
         return replace(
             count,
             changes=changes,
+            change_events=change_events,
             compared=source.numel(),
             changed=int(difference.count_nonzero()),
         )
@@ -177,6 +182,7 @@ def _change_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> 
     return replace(
         count,
         changes=changes.synops,
+        change_events=changes.events,
         compared=counts.numel() if begun else 0,
         changed=int(difference.count_nonzero()) if begun else 0,
         kept=True,
