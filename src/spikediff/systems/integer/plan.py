@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spikediff.native import check_tensor, library_of, pointer
-from spikediff.systems.integer.network import Resample
+from spikediff.systems.integer.network import Doubling, Resample
 from spikediff.systems.integer.weights import FRACTION_BITS
 
 CHANNELS = 16  # of which a layer has a multiple
@@ -360,7 +360,8 @@ class Plan:
         layout = self.layout
         if isinstance(block, Resample):
             counts = layout.listen(block.neuron, currents)
-            return layout.convolve(f"{name}.synapse", block.synapse, counts, block.doubles)
+            doubled = isinstance(block.resize, Doubling)
+            return layout.convolve(f"{name}.synapse", block.synapse, counts, doubled)
         counts, residual = layout.listen(block.neuron1, currents), currents[0]
         if block.shortcut is not None:
             residual = layout.convolve(f"{name}.shortcut", block.shortcut, counts)
