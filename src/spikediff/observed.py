@@ -30,7 +30,7 @@ def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
     """
     if getattr(target, "event_driven", False):
         raise UserError(
-            f"{instrument}: compiled for inference, where spikes are bits and norms are folded; "
+            f"{instrument}: compiled for inference, where no layer shows its spikes; "
             "measure the model that it came from"
         )
     if isinstance(target, nn.Module):

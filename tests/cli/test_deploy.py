@@ -6,9 +6,14 @@ import pytest
 from PIL import Image
 
 from spikediff.cli import main
+from spikediff.cli.models import load_pipeline
 from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.schedulers import make_scheduler
-from spikediff.systems.integer import DeployedIntegerUNet, IntegerSpikingUNet
+from spikediff.systems.integer import (
+    CompiledIntegerUNet,
+    DeployedIntegerUNet,
+    IntegerSpikingUNet,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +32,22 @@ def test_the_form_is_a_pipeline_that_says_how_it_runs(trained):
     assert pipe.unet.config.execution == "delta"
 
 
+def test_what_generates_runs_compiled_where_it_gives_the_same_bits(trained):
+    for execution, kind in (("counts", CompiledIntegerUNet), ("spikes", DeployedIntegerUNet)):
+        pipe = load_pipeline(trained / "whole", execution=execution, to_generate=True)
+        assert type(pipe.unet) is kind
+    assert type(load_pipeline(trained / "whole").unet) is DeployedIntegerUNet
+
+
 def test_images_do_not_depend_on_the_execution(trained, tmp_path):
-    for execution in ("counts", "delta"):
+    for execution in ("counts", "delta", "spikes"):
         arguments = ["--num-images", "12", "--num-inference-steps", "4", "--no-gif"]
         output = ["--output", str(tmp_path / execution), "--execution", execution]
         assert main(["sample", str(trained / "whole"), *arguments, *output]) == 0
     files = [f"seed-{k:06d}.png" for k in range(12)]
-    same, *others = filecmp.cmpfiles(tmp_path / "counts", tmp_path / "delta", files, shallow=False)
-    assert same == files
-    assert not any(others)
+    for execution in ("delta", "spikes"):
+        folders = tmp_path / "counts", tmp_path / execution
+        assert filecmp.cmpfiles(*folders, files, shallow=False) == (files, [], [])
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,19 @@ import torch
 from torch.nn.functional import conv2d
 
 from spikediff.errors import UserError
-from spikediff.events import PackedSpikes, pack, quantise, spike_conv2d
+from spikediff.events import (
+    PackedSpikes,
+    compile_for_inference,
+    pack,
+    quantise,
+    spike_conv2d,
+)
 from spikediff.events.training import weight_gradient
 from spikediff.events.weights import event_weights
 from spikediff.neurons import Dynamics
 from spikediff.neurons.kernels import native
 from spikediff.neurons.surrogate import ATan, Rectangular, Sigmoid, Triangular
+from spikediff.systems.integer import DeployedIntegerUNet
 from spikediff.systems.integer.convolution import change_conv2d, count_conv2d, event_conv2d
 
 TYPES = [torch.float32] * 12 + [
@@ -123,13 +130,14 @@ def neuron(draw):
     native.forward_packed(x, spoilt(draw, words), decay, dynamics)
 
 
+def spoilt_here(draw, x):
+    """The same, of tensors that lie on the CPU."""
+    given = spoilt(draw, x)
+    return given if given.device.type == "cpu" and not given.is_sparse else x
+
+
 def counts(draw):
     """The convolutions of counts, compared with plain torch; as operators they choose by device."""
-
-    def spoilt_here(x):
-        given = spoilt(draw, x)
-        return given if given.device.type == "cpu" and not given.is_sparse else x
-
     shape = [size(draw) for _ in range(4)]
     before, now = (
         torch.randint(0, draw.choice([2, 5, 128, 256]), shape, dtype=torch.uint8) for _ in range(2)
@@ -137,15 +145,45 @@ def counts(draw):
     taps = draw.choice([1, 3, 3, 5, 0])
     channels = shape[1] if draw.random() < 0.9 else size(draw)
     weight = torch.randint(-128, 128, (size(draw), channels, taps, taps), dtype=torch.int8)
-    geometry = spoilt_here(weight), draw.choice([1, 1, 2, 3, 0]), draw.choice([0, 1, 1, 2, -1])
-    sums = count_conv2d(spoilt_here(before), *geometry)
-    got = change_conv2d(spoilt_here(now), spoilt_here(before), spoilt_here(sums), *geometry)
+    geometry = (
+        spoilt_here(draw, weight),
+        draw.choice([1, 1, 2, 3, 0]),
+        draw.choice([0, 1, 1, 2, -1]),
+    )
+    sums = count_conv2d(spoilt_here(draw, before), *geometry)
+    got = change_conv2d(
+        spoilt_here(draw, now), spoilt_here(draw, before), spoilt_here(draw, sums), *geometry
+    )
     want = conv2d(now.double(), geometry[0].double(), None, *geometry[1:])
     assert torch.equal(got.double(), want)
     assert torch.equal(event_conv2d(now, *geometry), got)
 
 
-KINDS = [convolution, convolution, gradient, weights, neuron, counts]
+def integer_network(draw):
+    """The compiled deployment form of a network of random numbers, compared with plain torch."""
+    patch, widths = draw.choice([1, 2, 3]), draw.choice([(3,), (5, 17), (16, 33), (50, 4, 100)])
+    form = DeployedIntegerUNet(
+        4 * patch * draw.choice([1, 2, 3]), draw.choice([1, 2, 3]), patch, widths,
+        draw.choice([1, 2]), draw.choice([1, 3]), draw.choice([1, 20]), draw.choice([0, 2]), 5,
+        draw.choice([8, 6, 4]),
+    )  # fmt: skip
+    for name, x in form.named_parameters():
+        most = 3 if name.endswith(("shift", "exponent")) else 7 if "weight" in name else 300
+        lowest = 0 if name.endswith("shift") else -most
+        x.data = torch.randint(lowest, most + 1, x.shape, dtype=x.dtype)
+    images, size = draw.choice([1, 2, 3, 5]), [4 * patch * draw.choice([1, 2, 3]) for _ in "HW"]
+    delta = compile_for_inference(form.with_execution("delta"))
+    torch.set_num_threads(draw.choice([1, 2]))
+    state = None
+    for timestep in (4, 3):
+        x = spoilt_here(draw, torch.randn(images, form.config.in_channels, *size))
+        out = delta(x, timestep, state=state)
+        state = out.state
+        assert torch.equal(compile_for_inference(form)(x, timestep).sample, out.sample)
+    assert torch.equal(form(x, timestep).sample, out.sample)
+
+
+KINDS = [convolution, convolution, gradient, weights, neuron, counts, integer_network]
 
 
 def run_cases(seed, cases):

@@ -105,7 +105,7 @@ def test_it_is_neither_saved_nor_measured(tmp_path):
     assert not pipe.event_driven
     pipe.save_pretrained(tmp_path / "before")
     pipe.compile_for_inference()
-    with pytest.raises(UserError, match="save the pipeline before it is compiled"):
+    with pytest.raises(UserError, match="save the pipeline before that"):
         pipe.save_pretrained(tmp_path / "after")
     assert not (tmp_path / "after").exists()
     with pytest.raises(UserError, match="measure the model that it came from"):

@@ -66,15 +66,6 @@ class EvaluateOptions:
 def run(arguments: list[str]) -> int:
     """Measure and print."""
     options = parse(EvaluateOptions, arguments, "spikediff evaluate")
-    result = measure(options)
-    if result is not None:
-        write_json(options.json, json.loads(json.dumps(result, sort_keys=True)))
-        _tell(result)
-    return 0
-
-
-def measure(options: EvaluateOptions) -> dict[str, Any] | None:
-    """Return what an evaluation finds; None in all processes but the first."""
     _check(options)
 
     from accelerate import PartialState
@@ -86,7 +77,11 @@ def measure(options: EvaluateOptions) -> dict[str, Any] | None:
         raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
     settings = _settings(options)
     source = _open(options, settings.data_dir, processes.device)
-    return evaluate(source, settings, processes)
+    result = evaluate(source, settings, processes)
+    if result is not None:
+        write_json(options.json, json.loads(json.dumps(result, sort_keys=True)))
+        _tell(result)
+    return 0
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -143,6 +138,7 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
         event_driven=options.event_driven,
         weights=options.event_driven_weights,
         execution=options.execution,
+        to_generate=True,
     )
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)

@@ -46,7 +46,9 @@ def run(arguments: list[str]) -> int:
     from spikediff.pipelines import interpolate_seeds
 
     sampling = options.sampling
-    pipe = load_pipeline(options.source, sampling.scheduler, sampling.device, sampling.event_driven)
+    pipe = load_pipeline(
+        options.source, sampling.scheduler, sampling.device, sampling.event_driven, to_generate=True
+    )
     steps = steps_of(pipe, sampling.num_inference_steps)
     call = {"num_inference_steps": steps, **conditions_of(sampling)}
     images = interpolate_seeds(pipe, options.seeds, options.num_images, sampling.batch_size, **call)

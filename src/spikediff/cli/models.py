@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spikediff.errors import UserError
-from spikediff.pretrained import find_source
 
 
 def load_pipeline(
@@ -14,18 +13,19 @@ def load_pipeline(
     event_driven: bool = False,
     weights: Literal["float32", "int16", "int8"] = "float32",
     execution: str | None = None,
+    to_generate: bool = False,
 ) -> Any:
     """Load a pipeline, of the class that its network is sampled with.
 
     Args:
-        source: A pipeline's folder, a run folder, the name of a model that ships, or USER/NAME of
-            a repository on the Hugging Face Hub. Of a run that is not finished, the newest whole
+        source: A pipeline's folder or a run folder. Of a run that is not finished, the newest whole
             checkpoint is taken.
         scheduler: Key of `spikediff.schedulers.SCHEDULERS`; None keeps the pipeline's own.
         device: "cpu", "cuda", or "auto" for the better of the two that is there.
         event_driven: Whether to compile the networks for inference; "auto" is the CPU then.
         weights: Of the event-driven form.
         execution: Of an integer network's deployment form; None keeps its own.
+        to_generate: Whether all that counts is the images: what gives the same bits compiled is.
 
     Raises:
         UserError: There is no model, or its files are damaged; no such scheduler or device; an
@@ -34,7 +34,6 @@ def load_pipeline(
     check_event_driven(event_driven, weights, device)
     from spikediff.training.trained import load_trained
 
-    source = _local(source)
     pipe = load_trained(source)
     if scheduler is not None:
         _check_denoiser(pipe, source)
@@ -45,24 +44,20 @@ def load_pipeline(
     if execution is not None:
         pipe.unet = _with_execution(denoiser_of(pipe, source), execution, source)
     if not event_driven:
-        return pipe.to(_choose_device(device))
+        pipe = pipe.to(_choose_device(device))
+        return _compile_exactly(pipe) if to_generate else pipe
     return pipe.to("cpu").compile_for_inference(weights)
 
 
-def _local(source: Path) -> Path:
-    """Return the folder of a source; a repository of the Hub is downloaded, without its code."""
-    source = find_source(source)
-    if source.exists() or len(source.parts) != 2 or source.is_absolute() or source.parts[0] == "..":
-        return source
-    from spikediff.pipelines import SpikingDiffusionPipeline
+def _compile_exactly(pipe: Any) -> Any:
+    """Compile a deployment form that runs on the CPU by counts or changes; leave others alone."""
+    from spikediff.systems.integer import DeployedIntegerUNet
 
-    try:
-        return Path(SpikingDiffusionPipeline.download(source.as_posix()))
-    except (OSError, ValueError) as error:  # of the Hub: no such repository, no connection
-        raise UserError(
-            f"{source}: no such folder here, and no such repository on the Hugging Face Hub, or "
-            f"no connection to it ({type(error).__name__})"
-        ) from error
+    unet = pipe.components.get("unet")
+    whole = isinstance(unet, DeployedIntegerUNet) and unet.device.type == "cpu"
+    if whole and unet.config.execution in ("counts", "delta"):
+        pipe.compile_for_inference()
+    return pipe
 
 
 def check_event_driven(event_driven: bool, weights: str, device: str) -> None:

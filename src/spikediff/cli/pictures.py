@@ -90,7 +90,9 @@ def load_editor(source: Path, sampling: Sampling, editors: dict[str, str]) -> An
     import spikediff.pipelines
     from spikediff.cli.models import load_pipeline
 
-    pipe = load_pipeline(source, sampling.scheduler, sampling.device, sampling.event_driven)
+    pipe = load_pipeline(
+        source, sampling.scheduler, sampling.device, sampling.event_driven, to_generate=True
+    )
     part = next((part for part in editors if part in pipe.components), None)
     if part is None:
         raise UserError(

@@ -78,6 +78,7 @@ def run(arguments: list[str]) -> int:
         options.event_driven,
         options.event_driven_weights,
         options.execution,
+        to_generate=True,
     )
     with guided(pipe, options.threshold):
         signals = getattr(pipe, "makes_signals", False)

@@ -68,7 +68,7 @@ def pipeline_images(
         "first_seed": seed,
         "device": pipe.device.type,
     }
-    if getattr(pipe, "event_driven", False):
+    if getattr(pipe, "event_weights", None) is not None:
         description["event_driven"] = True  # its rounding differs
         if pipe.event_weights != "float32":
             description["event_weights"] = pipe.event_weights

@@ -16,6 +16,14 @@ from spikediff.native import native
 Model = TypeVar("Model", bound=nn.Module)
 
 
+class CompilesItself:
+    """A network that knows its own form for inference."""
+
+    def compiled(self) -> nn.Module:
+        """Return that form, which gives the same bits."""
+        raise NotImplementedError
+
+
 def compile_for_inference(model: Model, weights: Precision = "float32") -> Model:
     """Return a copy that computes the same, event by event.
 
@@ -27,6 +35,9 @@ def compile_for_inference(model: Model, weights: Precision = "float32") -> Model
     Rounding differs from the model's by the folded norms and the order of sums. One spike that
     flips changes many behind it, so the outputs agree layer by layer given the same input, and end
     to end in distribution, not bit by bit.
+
+    The deployment form of an integer network (`spikediff.systems.integer`) gives the same bits: a
+    call of it runs in C from the image to the answer.
 
     With weights of 16 or 8 bits, what spikes meet is rounded to whole numbers, with a scale for
     every output channel, and summed exactly. Norms are folded before. A convolution that is given
@@ -51,6 +62,10 @@ def compile_for_inference(model: Model, weights: Precision = "float32") -> Model
         >>> fast(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
         torch.Size([2, 1, 8, 8])
     """
+    own: Any = model
+    if isinstance(own, CompilesItself):
+        compiled: Model = _compiled_by_itself(own, weights)
+        return compiled
     _check(model, weights)
     compiled = copy.deepcopy(model).eval()
     fold_norms(compiled)
@@ -60,6 +75,17 @@ def compile_for_inference(model: Model, weights: Precision = "float32") -> Model
     compiled.event_driven = True  # type: ignore[assignment]  # the energy meter refuses it
     compiled.event_weights = weights  # type: ignore[assignment]
     compiled.save_pretrained = _refuse_to_save  # type: ignore[assignment]
+    return compiled
+
+
+def _compiled_by_itself(model: Any, weights: str) -> Any:
+    if weights != "float32":
+        raise UserError(
+            f"compile_for_inference: weights={weights!r}; the weights of a {type(model).__name__} "
+            f"are whole numbers already, leave it out"
+        )
+    compiled = model.compiled()
+    compiled.save_pretrained = _refuse_to_save
     return compiled
 
 
@@ -98,4 +124,4 @@ def _replace(module: nn.Module, weights: Precision) -> None:
 
 
 def _refuse_to_save(*_: Any, **__: Any) -> NoReturn:
-    raise UserError("compiled for inference: its norms are folded; save the model it came from")
+    raise UserError("compiled for inference: save the model it came from")

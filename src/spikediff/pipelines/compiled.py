@@ -34,7 +34,7 @@ class CompiledInference:
 
     @property
     def event_weights(self) -> Precision | None:
-        """Precision of the weights that spikes meet; None where the pipeline is not compiled."""
+        """Precision of the weights that spikes meet; None where nothing is rounded otherwise."""
         found = (getattr(part, "event_weights", None) for part in self.components.values())
         return next((precision for precision in found if precision), None)
 
@@ -42,7 +42,8 @@ class CompiledInference:
         """Replace the networks by their event-driven form (`spikediff.events`).
 
         The networks that were handed in stay as they are; the pipeline goes on with copies.
-        Rounding differs from theirs, and with it a seed's image now and then.
+        Rounding differs from theirs, and with it a seed's image now and then; but a deployment form
+        of whole numbers gives the same bits.
 
         Args:
             weights: "float32", or rounded to whole numbers: "int16", "int8".
@@ -67,11 +68,10 @@ class CompiledInference:
         """Save the pipeline as diffusers does.
 
         Raises:
-            UserError: It is event-driven: its norms are folded.
+            UserError: It is compiled.
         """
         if self.event_driven:
             raise UserError(
-                f"{type(self).__name__}: compiled for inference, with folded norms; save the "
-                f"pipeline before it is compiled"
+                f"{type(self).__name__}: compiled for inference; save the pipeline before that"
             )
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from integer_networks import SMALL, inputs, network, networks
 
 from spikediff.errors import UserError
 from spikediff.neurons import IntegerNeuron
@@ -18,48 +19,6 @@ from spikediff.systems.integer import (
 )
 from spikediff.systems.integer.deployment import FixedPointNeuron, IntegerSynapse, largest_currents
 from spikediff.systems.integer.weights import FRACTION_BITS, rounded, to_whole
-
-SMALL = {"sample_size": 8, "in_channels": 1, "block_out_channels": (6, 10), "num_classes": 3}
-
-
-def network(seed=0, **options):
-    """A network whose norms and thresholds are not those of birth."""
-    torch.manual_seed(seed)
-    unet = IntegerSpikingUNet(**(SMALL | options)).train()
-    torch.nn.init.normal_(unet.head.weight, std=0.1)
-    for part in unet.modules():
-        if isinstance(part, IntegerNeuron):
-            torch.nn.init.normal_(part.log_theta, -1.0, 0.3)
-            torch.nn.init.normal_(part.bias, 0.0, 0.3)
-    with torch.no_grad():
-        for _ in range(3):
-            unet(*inputs(unet, 16))
-    return unet.eval()
-
-
-def inputs(unet, images, seed=1):
-    """x_t, timesteps and classes."""
-    g = torch.Generator().manual_seed(seed)
-    config = unet.config
-    size = (images, config.in_channels, config.sample_size, config.sample_size)
-    return (
-        torch.randn(size, generator=g),
-        torch.randint(0, config.num_train_timesteps, (images,), generator=g),
-        torch.randint(0, config.num_classes + 1, (images,), generator=g),
-    )
-
-
-networks = st.builds(
-    network,
-    seed=st.integers(0, 1000),
-    levels=st.integers(1, 8),
-    head_levels=st.sampled_from([1, 15, 127]),
-    in_channels=st.sampled_from([1, 3]),
-    patch_size=st.sampled_from([1, 2]),
-    layers_per_block=st.sampled_from([1, 2]),
-    block_out_channels=st.sampled_from([(5,), (6, 10), (4, 4, 7)]),
-    per_channel=st.booleans(),
-)
 
 
 @given(unet=networks, bits=st.sampled_from([8, 6, 4]), calls=st.integers(2, 4))
@@ -76,7 +35,7 @@ def test_every_execution_gives_the_same_bits(unet, bits, calls):
         out = delta(x, t, labels, state=state)
         assert torch.equal(out.sample, by_counts)
         state = out.state
-    assert by_counts.std() > 0
+    assume(by_counts.std() > 0)  # a network of one level may be silent
 
 
 @given(unet=networks, execution=st.sampled_from(list(EXECUTIONS)))

@@ -1,5 +1,6 @@
 """Our own system: trained with integer spike counts, run with spikes."""
 
+from spikediff.systems.integer.compiled import CompiledIntegerUNet
 from spikediff.systems.integer.deployment import (
     EXECUTIONS,
     DeployedIntegerUNet,
@@ -10,6 +11,7 @@ from spikediff.systems.integer.network import IntegerSpikingUNet, IntegerUNetOut
 
 __all__ = [
     "EXECUTIONS",
+    "CompiledIntegerUNet",
     "DeployedIntegerUNet",
     "IntegerSpikingUNet",
     "IntegerUNetOutput",

@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.errors import UserError, suggestion
-from spikediff.models.loading import load_whole
+from spikediff.events.compile import CompilesItself
+from spikediff.models.own_memory import with_own_memory
 from spikediff.models.sizes import check_sample
 from spikediff.neurons import CountNeuron, IntegerNeuron, unroll
 from spikediff.systems.integer.convolution import (
@@ -305,7 +306,7 @@ EXECUTIONS: dict[str, Convolve] = {
 }
 
 
-class DeployedIntegerUNet(ModelMixin, ConfigMixin):
+class DeployedIntegerUNet(ModelMixin, ConfigMixin, CompilesItself):
     """An `IntegerSpikingUNet` in whole numbers; made by `to_integer`.
 
     Args:
@@ -357,8 +358,8 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
+        """Load a model as diffusers does, and give its weights memory of their own."""
+        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -423,26 +424,17 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin):
             UserError: The channels, the size, a timestep, a class or the state do not fit.
         """
         config = self.config
-        check_sample(
-            "DeployedIntegerUNet",
-            sample,
-            config.in_channels,
-            len(config.block_out_channels),
-            config.patch_size,
-        )
-        if state is not None and (config.execution != "delta" or len(state) != len(sample)):
+        self.check_call(sample, state)
+        if state is not None and not isinstance(state, KeptSums):
             raise UserError(
-                f"state: of {len(state)} images, given with {len(sample)} to an execution by "
-                f"{config.execution!r}; only 'delta' goes on from a state, with the same images"
+                f"state: a {type(state).__name__} of a compiled form; go on with that form"
             )
         call = Call(
-            _rows(timestep, config.num_train_timesteps, "timestep", sample.device),
-            self._class_rows(class_labels, sample.device),
+            *self.rows_of(sample, timestep, class_labels),
             EXECUTIONS[config.execution],
             iter(state.layers if state is not None else ()),
         )
-        if not bool(sample.isfinite().all()):
-            raise UserError("DeployedIntegerUNet: the sample is not finite")
+        self.check_finite(sample)
         image = to_fixed_point(sample, IMAGE_FRACTION_BITS)
         current = self.stem(F.pixel_unshuffle(image, config.patch_size))
         answer = F.pixel_shuffle(through_skeleton(self, current, call), config.patch_size)
@@ -451,16 +443,50 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin):
             return (estimate,)
         return DeployedUNetOutput(estimate, KeptSums(tuple(call.after)) if call.after else None)
 
-    def _class_rows(self, labels: Tensor | None, device: torch.device) -> Tensor:
-        classes = self.config.num_classes
+    def check_call(self, sample: Tensor, state: Any) -> None:
+        """Refuse other tensors than images, and a state of others or for another execution."""
+        config = self.config
+        check_sample(
+            "DeployedIntegerUNet",
+            sample,
+            config.in_channels,
+            len(config.block_out_channels),
+            config.patch_size,
+        )
+        if not sample.is_floating_point():
+            raise UserError(f"DeployedIntegerUNet: images are floating point, not {sample.dtype}")
+        if state is not None and (config.execution != "delta" or len(state) != len(sample)):
+            raise UserError(
+                f"state: of {len(state)} images, given with {len(sample)} to an execution by "
+                f"{config.execution!r}; only 'delta' goes on from a state, with the same images"
+            )
+
+    def check_finite(self, sample: Tensor) -> None:
+        """Refuse images that fixed point cannot hold."""
+        if not bool(sample.isfinite().all()):
+            raise UserError("DeployedIntegerUNet: the sample is not finite")
+
+    def rows_of(
+        self, sample: Tensor, timestep: Any, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the rows of the tables of timesteps and classes [B or 1], int64."""
+        classes, images = self.config.num_classes, len(sample)
+        steps = self.config.num_train_timesteps
+        timesteps = _rows(timestep, steps, "timestep", sample.device, images)
         if labels is None:
-            return torch.tensor([classes], device=device)
+            return timesteps, torch.tensor([classes], device=sample.device)
         if not classes:
             raise UserError(
                 "class_labels: the model was trained without classes; leave them out, or train "
                 "with model.num_classes"
             )
-        return _rows(labels, classes + 1, "class label", device)
+        return timesteps, _rows(labels, classes + 1, "class label", sample.device, images)
+
+    def compiled(self) -> "DeployedIntegerUNet":
+        """Return what `compile_for_inference` makes of it (`CompiledIntegerUNet`)."""
+        from spikediff.systems.integer.compiled import compiled
+
+        return compiled(self)
 
 
 def to_integer(unet: IntegerSpikingUNet, weight_bits: int = 8) -> DeployedIntegerUNet:
@@ -613,13 +639,15 @@ def _by_bounds(counts: Tensor, _levels: int, synapse: IntegerSynapse, _call: Cal
     return (weights @ counts.long().amax((0, 2, 3)))[None, :, None, None]
 
 
-def _rows(given: Any, rows: int, what: str, device: torch.device) -> Tensor:
+def _rows(given: Any, rows: int, what: str, device: torch.device, images: int) -> Tensor:
     """Return timesteps or classes as rows of a table [B or 1].
 
     Raises:
-        UserError: One is no whole number, or there is no such row.
+        UserError: One is no whole number, there is no such row, or they are not of these images.
     """
     values = torch.as_tensor(given, device=device).reshape(-1)
+    if len(values) not in (1, images):
+        raise UserError(f"{what}: {len(values)} for {images} images; give one for each or for all")
     whole = values.long()
     wrong = (values != whole) | (whole < 0) | (whole >= rows)
     for value in values[wrong][:1].tolist():
