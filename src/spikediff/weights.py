@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spikediff.errors import UserError, cut, one_line, shown
+from spikediff.finite import check_finite
 from spikediff.pickle_scan import scan_torch_file
 from spikediff.reading import check_regular
 
@@ -111,7 +112,8 @@ def load_renamed(
         convert: Brings one of their tensors, given with their name, into our shape.
 
     Raises:
-        UserError: Keys are missing or unknown, or shapes differ; the first of them are listed.
+        UserError: Keys are missing or unknown, shapes differ, or numbers are not real or not
+            finite; the first of them are listed.
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
@@ -130,11 +132,21 @@ def load_renamed(
         for key, tensor in loaded.items()
         if tensor.shape != ours[key].shape
     ]
+    faults += [
+        f"{theirs[key]} holds {tensor.dtype}, not {ours[key].dtype}"
+        for key, tensor in loaded.items()
+        if tensor.is_floating_point() != ours[key].is_floating_point() or tensor.is_complex()
+    ]
     if faults:
-        shown = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
-        name = type(model).__name__
-        raise UserError(f"{what}: {len(faults)} keys do not fit a {name}: {shown}")
+        raise UserError(f"{what}: {list_faults(faults, type(model).__name__)}")
+    check_finite({theirs[key]: tensor for key, tensor in loaded.items()}, what)
     model.load_state_dict(loaded)
+
+
+def list_faults(faults: Sequence[str], network: str) -> str:
+    """Return the first of what does not fit a network, and how many there are."""
+    listed = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
+    return f"{len(faults)} keys do not fit a {network}: {listed}"
 
 
 def rename(name: str, table: Sequence[tuple[str, str]]) -> str:

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from goldens import Golden
@@ -121,3 +123,84 @@ def test_what_does_not_fit_is_told(a4):
     del state["middleblocks.0.block2.1.act_alpha"]
     with pytest.raises(UserError, match=r"missing middleblocks\.0\.block2\.1\.act_alpha"):
         load_authors_checkpoint(state, "sdm-converted", 3)
+
+
+def authors_state(base, channel_mult, layers, rows=10):
+    """Random weights of the authors' quantised network, by what their code builds."""
+    state, index = {}, 0
+
+    def conv(name, inputs, outputs, kernel):
+        state[f"{name}.weight"] = torch.randn(outputs, inputs, kernel, kernel)
+        state[f"{name}.bias"] = torch.randn(outputs)
+
+    def norm(name, width):
+        state[f"{name}.weight"], state[f"{name}.bias"] = torch.randn(2, width)
+
+    def linear(name, inputs, outputs):
+        state[f"{name}.weight"] = torch.randn(outputs, inputs)
+        state[f"{name}.bias"] = torch.randn(outputs)
+
+    def clip(name):
+        state[f"{name}.act_alpha"] = torch.rand(1) + 0.5
+
+    def block(name, inputs, outputs):
+        norm(f"{name}.block1.0", inputs)
+        clip(f"{name}.block1.1")
+        conv(f"{name}.block1.2", inputs, outputs, 3)
+        clip(f"{name}.temb_proj.0")
+        linear(f"{name}.temb_proj.1", 4 * base, outputs)
+        norm(f"{name}.block2.0", outputs)
+        clip(f"{name}.block2.1")
+        conv(f"{name}.block2.3", outputs, outputs, 3)
+        if inputs != outputs:
+            conv(f"{name}.shortcut", inputs, outputs, 1)
+
+    state["time_embedding.timembedding.0.weight"] = torch.randn(rows, base)
+    linear("time_embedding.timembedding.1", base, 4 * base)
+    clip("time_embedding.timembedding.2")
+    linear("time_embedding.timembedding.3", 4 * base, 4 * base)
+    conv("head", 3, base, 3)
+    skips, width = [base], base
+    for level, mult in enumerate(channel_mult):
+        for _ in range(layers):
+            block(f"downblocks.{index}", width, base * mult)
+            width, index = base * mult, index + 1
+            skips.append(width)
+        if level < len(channel_mult) - 1:
+            conv(f"downblocks.{index}.main", width, width, 3)
+            index += 1
+            skips.append(width)
+    block("middleblocks.0", width, width)
+    block("middleblocks.1", width, width)
+    index = 0
+    for level, mult in reversed(list(enumerate(channel_mult))):
+        for _ in range(layers + 1):
+            block(f"upblocks.{index}", width + skips.pop(), base * mult)
+            width, index = base * mult, index + 1
+        if level:
+            conv(f"upblocks.{index}.main", width, width, 3)
+            index += 1
+    norm("tail.0", width)
+    clip("tail.1")
+    conv("tail.2", width, 3, 3)
+    return state
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3),
+    st.integers(1, 2),
+    st.sampled_from(["sdm-converted", "sdm-quantised"]),
+)
+def test_any_channel_multipliers_load_and_save(tmp_path_factory, channel_mult, layers, system):
+    state = authors_state(32, channel_mult, layers)
+    model = load_authors_checkpoint(state, system, spiking_steps=3, sample_size=8)
+    named = {sdm_converted_key(name, layers): t for name, t in model.state_dict().items()}
+    assert named.keys() == state.keys()
+    assert all(torch.equal(named[key].flatten(), state[key].flatten()) for key in state)
+    folder = tmp_path_factory.mktemp("saved")
+    model.save_pretrained(folder)
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        again = type(model).from_pretrained(folder)(x, 3).sample
+        assert torch.equal(model(x, 3).sample, again)

@@ -182,5 +182,5 @@ def test_a_users_own_class_is_saved_as_diffusers_does(tmp_path):
 def test_a_damaged_folder_is_told_in_one_line(tmp_path):
     make("vae").save_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text("{")
-    with pytest.raises(UserError, match="cannot load the pipeline"):
+    with pytest.raises(UserError, match="cannot be read as JSON"):
         load_trained(tmp_path)

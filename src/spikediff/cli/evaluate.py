@@ -66,6 +66,15 @@ class EvaluateOptions:
 def run(arguments: list[str]) -> int:
     """Measure and print."""
     options = parse(EvaluateOptions, arguments, "spikediff evaluate")
+    result = measure(options)
+    if result is not None:
+        write_json(options.json, json.loads(json.dumps(result, sort_keys=True)))
+        _tell(result)
+    return 0
+
+
+def measure(options: EvaluateOptions) -> dict[str, Any] | None:
+    """Return what an evaluation finds; None in all processes but the first."""
     _check(options)
 
     from accelerate import PartialState
@@ -77,11 +86,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
     settings = _settings(options)
     source = _open(options, settings.data_dir, processes.device)
-    result = evaluate(source, settings, processes)
-    if result is not None:
-        write_json(options.json, json.loads(json.dumps(result, sort_keys=True)))
-        _tell(result)
-    return 0
+    return evaluate(source, settings, processes)
 
 
 def _check(options: EvaluateOptions) -> None:

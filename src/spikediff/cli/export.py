@@ -44,16 +44,21 @@ class ExportOptions:
 def run(arguments: list[str]) -> int:
     """Export as the arguments say."""
     options = parse(ExportOptions, arguments, "spikediff export")
+    write_json(options.json, write(options))
+    return 0
+
+
+def write(options: ExportOptions) -> dict[str, Any]:
+    """Export as the options say; return what was written."""
     _check(options)
 
     from spikediff.cli.models import load_pipeline
 
     pipe = load_pipeline(options.source, options.scheduler)
     model, size = _denoiser(pipe, options.source)
-    write = {"nir": _write_nir, "onnx": _write_program, "torch": _write_program}[options.format]
-    told = write(pipe, model, size, options)
-    write_json(options.json, {"format": options.format, "output": str(options.output), **told})
-    return 0
+    writers = {"nir": _write_nir, "onnx": _write_program, "torch": _write_program}
+    told = writers[options.format](pipe, model, size, options)
+    return {"format": options.format, "output": str(options.output), **told}
 
 
 def _check(options: ExportOptions) -> None:

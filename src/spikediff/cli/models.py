@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spikediff.errors import UserError
+from spikediff.pretrained import find_source
 
 
 def load_pipeline(
@@ -18,7 +19,8 @@ def load_pipeline(
     """Load a pipeline, of the class that its network is sampled with.
 
     Args:
-        source: A pipeline's folder or a run folder. Of a run that is not finished, the newest whole
+        source: A pipeline's folder, a run folder, the name of a model that ships, or USER/NAME of
+            a repository on the Hugging Face Hub. Of a run that is not finished, the newest whole
             checkpoint is taken.
         scheduler: Key of `spikediff.schedulers.SCHEDULERS`; None keeps the pipeline's own.
         device: "cpu", "cuda", or "auto" for the better of the two that is there.
@@ -34,6 +36,7 @@ def load_pipeline(
     check_event_driven(event_driven, weights, device)
     from spikediff.training.trained import load_trained
 
+    source = _local(source)
     pipe = load_trained(source)
     if scheduler is not None:
         _check_denoiser(pipe, source)
@@ -47,6 +50,22 @@ def load_pipeline(
         pipe = pipe.to(_choose_device(device))
         return _compile_exactly(pipe) if to_generate else pipe
     return pipe.to("cpu").compile_for_inference(weights)
+
+
+def _local(source: Path) -> Path:
+    """Return the folder of a source; a repository of the Hub is downloaded, without its code."""
+    source = find_source(source)
+    if source.exists() or len(source.parts) != 2 or source.is_absolute() or source.parts[0] == "..":
+        return source
+    from spikediff.pipelines import SpikingDiffusionPipeline
+
+    try:
+        return Path(SpikingDiffusionPipeline.download(source.as_posix()))
+    except (OSError, ValueError) as error:  # of the Hub: no such repository, no connection
+        raise UserError(
+            f"{source}: no such folder here, and no such repository on the Hugging Face Hub, or "
+            f"no connection to it ({type(error).__name__})"
+        ) from error
 
 
 def _compile_exactly(pipe: Any) -> Any:

@@ -47,21 +47,29 @@ def run(arguments: list[str]) -> int:
     recipe = options.recipe
     if options.data_dir is not None:
         recipe = replace(recipe, data=replace(recipe.data, data_dir=options.data_dir))
-    return _train(recipe, options)
-
-
-def _train(recipe: Recipe, options: TrainOptions) -> int:
-    import torch
-
     if options.threads:
+        import torch
+
         torch.set_num_threads(options.threads)
     root = options.output or Path("runs") / recipe.name
-    if recipe.first_stage is not None and not _train_first_stage(recipe, root, options):
-        return 1
-    return 0 if _train_one(recipe, root, options.resume, options.overwrite) else 1
+    return 0 if train_stages(recipe, root, options.resume, options.overwrite) else 1
 
 
-def _train_first_stage(recipe: Recipe, root: Path, options: TrainOptions) -> bool:
+def train_stages(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> bool:
+    """Train what a recipe describes, its first stage before it; return whether the run is complete.
+
+    Args:
+        recipe: The recipe.
+        root: Run folder.
+        resume: Whether to go on with the run in the folder.
+        overwrite: Whether to replace it.
+    """
+    if recipe.first_stage is not None and not _train_first_stage(recipe, root):
+        return False
+    return _train_one(recipe, root, resume, overwrite)
+
+
+def _train_first_stage(recipe: Recipe, root: Path) -> bool:
     """Train the autoencoder that a recipe names, unless it is there; return whether it is."""
     from spikediff.training.first_stage import first_stage_folder, is_finished
 

@@ -13,6 +13,7 @@ from spikediff.errors import UserError
 from spikediff.interop.sddpm import infer_sddpm_config
 from spikediff.models import ddpm_unet
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
+from spikediff.models.converted.stem import STEM
 from spikediff.models.converted.surgery import own_config
 from spikediff.weights import load_renamed, rename
 
@@ -140,18 +141,13 @@ def _architecture(
     }
     sizes = infer_sddpm_config(as_sddpm, "SDM conversion")
     rows = sizes.pop("num_train_timesteps")
-    if sizes["channel_mult"][0] != 1:
-        raise UserError(
-            f"{_WHAT}: the first level is {sizes['channel_mult'][0]} times as wide as the first "
-            f"convolution; UNet2DModel has them of one width"
-        )
     unet = ddpm_unet(sample_size, **sizes)
     stored_table = {
         "norm_num_groups": _GROUPS,
         "time_embedding_type": "learned",
         "num_train_timesteps": rows,
     }
-    return state, own_config(unet) | stored_table
+    return state, own_config(unet) | stored_table | {STEM: sizes["base_channels"]}
 
 
 def _fill(model: Any, state: dict[str, Tensor], architecture: dict[str, Any]) -> None:

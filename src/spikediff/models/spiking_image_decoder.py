@@ -24,7 +24,7 @@ from spikediff.layers import (
     join_channels,
     over_time,
 )
-from spikediff.models.own_memory import with_own_memory
+from spikediff.models.loading import load_whole
 from spikediff.models.parts import choose, make_neuron_maker
 
 INPUTS = {
@@ -106,8 +106,8 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
+        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     @property
     def mask_token(self) -> int:

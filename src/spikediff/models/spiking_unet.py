@@ -33,7 +33,7 @@ from spikediff.layers import (
 from spikediff.layers.dimensions import BATCH_NORMS, CONVOLUTIONS, Convolution
 from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
 from spikediff.models.ddpm_unet import ddpm_unet_like
-from spikediff.models.own_memory import with_own_memory
+from spikediff.models.loading import load_whole
 from spikediff.models.parts import choose, make_neuron_maker
 from spikediff.models.sizes import (
     check_dimensions,
@@ -280,8 +280,8 @@ class SpikingUNet(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
+        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def ann_counterpart(self) -> UNet2DModel:
         """Return the ordinary network of the same widths, depths and images, untrained."""

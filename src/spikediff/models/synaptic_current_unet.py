@@ -32,7 +32,7 @@ from spikediff.layers import (
     same_size,
 )
 from spikediff.models.ddpm_unet import ddpm_unet_like
-from spikediff.models.own_memory import with_own_memory
+from spikediff.models.loading import load_whole
 from spikediff.models.parts import make_neuron_maker
 from spikediff.models.sizes import check_sample, check_sizes
 from spikediff.neurons import Memory, NeuronLayer, NeuronState
@@ -161,8 +161,8 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
+        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def forward(
         self,

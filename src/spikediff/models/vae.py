@@ -24,7 +24,7 @@ from spikediff.models.autoencoder import (
     level_widths,
 )
 from spikediff.models.divergences import gaussian_kl
-from spikediff.models.own_memory import with_own_memory
+from spikediff.models.loading import load_whole
 
 
 @dataclass
@@ -110,8 +110,8 @@ class VAE(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
+        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def forward(
         self,

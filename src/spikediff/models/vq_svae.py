@@ -23,7 +23,7 @@ from torch.nn.functional import mse_loss
 from spikediff.coding import decay_weights, psp_mmd
 from spikediff.errors import UserError
 from spikediff.layers import VectorQuantiser
-from spikediff.models.own_memory import with_own_memory
+from spikediff.models.loading import load_whole
 from spikediff.models.parts import choose, make_neuron_maker
 from spikediff.models.vq_parts import (
     FEATURES,
@@ -191,8 +191,8 @@ class VQSVAE(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
+        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     @property
     def latent_size(self) -> tuple[int, int]:

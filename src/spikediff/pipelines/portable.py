@@ -11,11 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import diffusers
+from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub import snapshot_download
 from torch import nn
 
+from spikediff.errors import UserError
 from spikediff.finite import check_finite
+from spikediff.models.loading import WEIGHTS, check_saved
 from spikediff.pipelines.components import COMPONENTS
+from spikediff.reading import read_json
 from spikediff.schedulers.exact_timesteps import exact
 from spikediff.whole import flush, put_in_place, remove, unfinished
 
@@ -69,6 +74,27 @@ class PortablePipeline:
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Load a pipeline as diffusers does, and its networks whole.
+
+        Raises:
+            UserError: A network has a file that is not all of it, or a weight that is not finite.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            folder = Path(cls.download(str(pretrained_model_name_or_path), **kwargs))
+        if (folder / INDEX).is_file():
+            content = read_json(folder / INDEX)
+            index = dict(content) if isinstance(content, dict) else {}
+            read = {name: entry for name, entry in index.items() if name not in kwargs}
+            check_networks(read, folder, kwargs.get("variant"))
+        pipe = super().from_pretrained(folder, **kwargs)  # type: ignore[misc]
+        for name, part in pipe.components.items():
+            if isinstance(part, nn.Module):
+                check_finite(part.state_dict(), f"{folder}: {name}")
+        return pipe
+
+    @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
         """Read a configuration; parts of this library bear the names of their modules again."""
         loaded = super().load_config(*args, **kwargs)  # type: ignore[misc]
@@ -92,6 +118,39 @@ class PortablePipeline:
             str,
             snapshot_download(pretrained_model_name, allow_patterns=list(_DOWNLOADED), **options),
         )
+
+
+def check_networks(
+    index: Mapping[str, Any],
+    folder: Path,
+    variant: str | None = None,
+    only_safetensors: bool = False,
+) -> None:
+    """Refuse a saved pipeline whose networks would not be loaded whole.
+
+    Args:
+        index: Its `model_index.json`.
+        folder: Its folder.
+        variant: Of the weights' files.
+        only_safetensors: Whether weights as pickles are refused.
+
+    Raises:
+        UserError: See `spikediff.models.loading.check_saved`.
+    """
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list | tuple) or len(entry) != 2:
+            continue
+        library, class_name = map(str, entry)
+        kind = COMPONENTS.get(class_name)
+        if library == "diffusers":
+            kind = getattr(diffusers, class_name, None)
+        if not isinstance(kind, type) or not issubclass(kind, ModelMixin):
+            continue
+        if not (folder / name).is_dir():
+            raise UserError(f"{folder / name}: missing; {INDEX} names it")
+        if not check_saved(kind, folder / name, variant) and only_safetensors:
+            weights = folder / name / f"{WEIGHTS}.safetensors"
+            raise UserError(f"{weights}: missing; weights are read from safetensors only")
 
 
 def save_whole(pipe: Any, folder: Path) -> None:

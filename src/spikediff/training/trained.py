@@ -1,6 +1,5 @@
 """What an earlier run trained: finding it, and starting another run from it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,17 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, one_line, shown
 from spikediff.models import SpikingUNet, SynapticCurrentUNet
+from spikediff.models.loading import quiet
 from spikediff.pipelines import PIPELINES, SpikingDiffusionPipeline
-from spikediff.pipelines.portable import INDEX, pipeline_class
+from spikediff.pipelines.portable import INDEX, check_networks, pipeline_class
+from spikediff.reading import read_json
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.networks import build_model, build_pipeline, choose_network
 from spikediff.training.plain_names import plain_names
 from spikediff.training.recipe import Recipe, load_run_recipe
+from spikediff.weights import load_renamed
 
 # May differ between a run and what is fine-tuned from it: they have no weights.
 _FREE = {"dropout", "weight_bits"}
@@ -46,23 +48,23 @@ def load_trained(source: Path) -> DiffusionPipeline:
 
 
 def _saved_pipeline(folder: Path) -> DiffusionPipeline:
-    from diffusers.utils import logging
-
-    for part in sorted(path.parent for path in folder.glob("*/config.json")):
-        weights = part / "diffusion_pytorch_model.safetensors"
-        if not weights.is_file():
-            raise UserError(f"{weights}: missing; weights are read from safetensors only")
-    logging.disable_progress_bar()  # "Loading pipeline components", a bar of a tenth of a second
+    quiet()
+    index = read_json(folder / INDEX)
+    if not isinstance(index, dict):
+        raise UserError(f"{folder / INDEX}: is damaged, it holds {shown(index)}")
+    check_networks(index, folder, only_safetensors=True)
     try:
-        name = pipeline_class(json.loads((folder / INDEX).read_text(encoding="utf-8")))
+        name = pipeline_class(index)
         make = PIPELINES.get(name or "", SpikingDiffusionPipeline)
         pipe: DiffusionPipeline = make.from_pretrained(
             folder,
             use_safetensors=True,
             dtype=torch.float32,  # half precision is for the disk
         )
+    except UserError:
+        raise
     except Exception as error:  # diffusers wraps damage in exceptions of many kinds
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{folder}: cannot load the pipeline ({reason})") from error
     return pipe
 
@@ -74,10 +76,12 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
         raise UserError(f"{root}: the run has no checkpoint yet")
     weights = plain_names(checkpoint.tensors["average"])
     first_weight = choose_network(recipe.model).first_weight
+    if first_weight is not None and first_weight not in weights:
+        raise UserError(f"{root}: its checkpoint holds no {first_weight}, another network's")
     seen = 1 if first_weight is None else weights[first_weight].shape[1]
     channels = seen // recipe.model.patch_size**2
     model = build_model(recipe, checkpoint.state["image_size"], channels, root)
-    model.load_state_dict(weights)
+    load_renamed(model, weights, f"{root}: its checkpoint")
     return build_pipeline(model, recipe, root)
 
 

@@ -17,9 +17,11 @@ from spikediff.models.converted.batch_norm import without_folded_norms
 from spikediff.models.converted.converted_if import ConvertedIF
 from spikediff.models.converted.quantised_unet import check_sample, register_image_shape
 from spikediff.models.converted.shared_norm import SharedGroupNorm
+from spikediff.models.converted.stem import unet_of
 from spikediff.models.converted.surgery import bare_unet, pair_activations, replace_modules
 from spikediff.models.converted.synapses import SpikingSynapse
 from spikediff.models.converted.time_mean_attention import TimeMeanAttention
+from spikediff.models.loading import load_whole
 
 SPIKES = {"signed": True, "unsigned": False}
 NORMS = ("shared", "per_step")
@@ -86,6 +88,11 @@ class ConvertedUNet(ModelMixin, ConfigMixin):
         )
         register_image_shape(self)
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
+
     def forward(
         self,
         sample: Tensor,
@@ -119,7 +126,7 @@ class ConvertedUNet(ModelMixin, ConfigMixin):
 
     def ann_counterpart(self) -> UNet2DModel:
         """Return the network that it was, untrained."""
-        counterpart: UNet2DModel = UNet2DModel.from_config(self.config.architecture)
+        counterpart: UNet2DModel = unet_of(self.config.architecture)
         return counterpart
 
 

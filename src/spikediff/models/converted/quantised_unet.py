@@ -14,6 +14,7 @@ from spikediff.models.converted.quantised_relu import AUTHORS_CLIP, QuantisedReL
 from spikediff.models.converted.surgery import bare_unet, pair_activations, replace_modules
 from spikediff.models.converted.synapses import QuantisedSynapse
 from spikediff.models.converted.time_mean_attention import TimeMeanAttention
+from spikediff.models.loading import load_whole
 
 
 class QuantisedUNet(ModelMixin, ConfigMixin):
@@ -65,6 +66,11 @@ class QuantisedUNet(ModelMixin, ConfigMixin):
             lambda layer, dropout: QuantisedSynapse(QuantisedReLU(bits, clip), layer, dropout),
         )
         register_image_shape(self)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def forward(
         self,

@@ -11,6 +11,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
 from spikediff.errors import UserError
+from spikediff.models.converted.stem import unet_of
 
 MakeSynapse = Callable[[Any, nn.Module], nn.Module]
 """From the layer behind an activation, and the dropout between them, to what replaces all three."""
@@ -21,14 +22,14 @@ def bare_unet(config: Mapping[str, Any], batch_norm: bool, attention: str) -> UN
     """Make an untrained `UNet2DModel` that can be taken apart.
 
     Args:
-        config: Its configuration, without diffusers' private entries.
+        config: Its configuration, without diffusers' private entries (`unet_of`).
         batch_norm: Whether batch norm stands in the place of every group norm.
         attention: "refuse", or "real" to let attention blocks pass as they are.
 
     Raises:
         UserError: It has attention, and that is refused.
     """
-    unet: UNet2DModel = UNet2DModel.from_config(dict(config))
+    unet = unet_of(config)
     if attention not in ATTENTION:
         raise UserError(f"conversion: attention = {attention!r}; choose from {ATTENTION}")
     blocks = [name for name, m in unet.named_modules() if isinstance(m, Attention)]

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
-from spikediff.models.own_memory import with_own_memory
+from spikediff.models.loading import load_whole
 from spikediff.models.sizes import check_sample
 from spikediff.neurons import CountNeuron, IntegerNeuron, unroll
 from spikediff.systems.integer.convolution import (
@@ -358,8 +358,8 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin, CompilesItself):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
+        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from spikediff.errors import UserError, suggestion
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes
 from spikediff.layers.class_embedding import linear_by_image
-from spikediff.models.own_memory import with_own_memory
+from spikediff.models.loading import load_whole
 from spikediff.models.sizes import check_sample, patches_of
 from spikediff.neurons import IntegerNeuron
 from spikediff.systems.integer.weights import check_weight_bits, rounded
@@ -304,8 +304,8 @@ class IntegerSpikingUNet(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and give its weights memory of their own."""
-        return with_own_memory(super().from_pretrained(*args, **kwargs), kwargs)
+        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def forward(
         self,

@@ -1,0 +1,58 @@
+"""`import spikediff`: every name is there, nothing heavy is loaded, and the verbs work."""
+
+import subprocess
+import sys
+
+import pytest
+
+import spikediff as sd
+from spikediff.errors import UserError
+
+SMALL = {
+    "model.block_out_channels": [4, 6],
+    "training.steps": 2,
+    "training.log_every": 1,
+    "training.checkpoint_every": 2,
+    "sampling.num_images": 2,
+    "sampling.num_inference_steps": 2,
+}
+
+
+def test_every_name_is_there():
+    assert len(sd.__all__) > 25
+    for name in sd.__all__:
+        assert getattr(sd, name) is not None
+    assert set(sd.__all__) == set(dir(sd))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sd.nothing  # noqa: B018
+
+
+def test_importing_loads_nothing_heavy():
+    program = "import sys, spikediff; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert not {"torch", "diffusers", "numpy"} & set(loaded.stdout.decode().split())
+
+
+def test_train_load_sample_evaluate(tmp_path):
+    run = sd.train("integer/digits", output=tmp_path / "run", **SMALL)
+    pipe = sd.load(run)
+    pipe.set_progress_bar_config(disable=True)
+    assert len(pipe(seeds=[0, 1], num_inference_steps=2).images) == 2
+    assert isinstance(pipe.unet, sd.IntegerSpikingUNet)
+    exported = sd.export(run, tmp_path / "unet.pt2", format="torch")
+    assert exported["network"] == "IntegerSpikingUNet"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda: sd.load("nowhere"), "nowhere: no such folder"),
+        (lambda: sd.train("integer/digit"), "did you mean"),
+        (lambda: sd.train("integer/digits", **{"training.step": 2}), "step"),
+        (lambda: sd.evaluate("mnist", num_sample=3), "did you mean 'num_samples'"),
+        (lambda: sd.export("mnist", "x", formats="nir"), "no such option"),
+    ],
+)
+def test_mistakes_are_told(wrong, told):
+    with pytest.raises(UserError, match=told):
+        wrong()
