@@ -55,7 +55,7 @@ def _draft_of(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         file = open(draft, "ab")  # noqa: SIM115 -- not "wb": it may still be another's
         try:
             _wait_for(file)
-            mine = draft.exists() and os.path.samestat(os.fstat(file.fileno()), draft.stat())
+            mine = _is_at(file, draft)
         except BaseException:
             file.close()
             raise
@@ -69,6 +69,13 @@ def _draft_of(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _wait_for(file: BinaryIO) -> None:

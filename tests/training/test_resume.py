@@ -133,7 +133,7 @@ def test_killed_in_mid_checkpoint(small, tmp_path):
     assert not list((folder / "checkpoints").glob(".unfinished*"))
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_signal_leaves_a_checkpoint(name, small, with_steps, tmp_path):
     save_recipe(with_steps(small, 100_000, checkpoint_every=50_000), tmp_path / "recipe.yaml")
     folder = tmp_path / "run"

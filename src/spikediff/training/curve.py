@@ -171,7 +171,9 @@ def read_curve(path: Path) -> list[CurvePoint]:
     if not path.exists():
         return []
     try:
-        rows = list(csv.DictReader(read_text(path).splitlines()))
+        text = read_text(path)
+        whole = text[: text.rfind("\n") + 1]  # the last row may be on its way to the disk
+        rows = list(csv.DictReader(whole.splitlines()))
         return [_point({key: float(value) for key, value in row.items()}) for row in rows]
     except (ValueError, TypeError, KeyError, csv.Error) as error:
         if isinstance(error, UserError):

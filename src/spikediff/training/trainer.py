@@ -27,7 +27,7 @@ from spikediff.training import build
 from spikediff.training.batches import BatchPlan, batches
 from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from spikediff.training.computation import keeping_activations, prepare_computation
-from spikediff.training.curve import Averages, LossCurve, LossValues
+from spikediff.training.curve import Averages, LossCurve, LossValues, read_curve
 from spikediff.training.ema import averaged
 from spikediff.training.labels import check_classes, drop_labels, shown_labels
 from spikediff.training.networks import (
@@ -115,6 +115,7 @@ class Trainer:
             # A run of an earlier version knows the size alone.
             before = kept.state.get("data", {"size": kept.state["image_size"]})
             check_same_data(root, before, self.data_facts)
+            read_curve(root / "loss.csv")  # a damaged one is told before anything is written
         if recipe.init_from is not None and kept is None:
             start_from(Path(recipe.init_from), model, recipe)
         self.average = averaged(model, recipe.ema).to(self.accelerator.device)
@@ -408,6 +409,11 @@ def _make_accelerator(recipe: Recipe, root: Path, on_cpu: bool) -> Accelerator:
             )
     except ValueError as error:
         raise UserError(f"training.trackers = {list(wanted)}: {error}") from error
+    if accelerator.gradient_accumulation_steps != 1:
+        raise UserError(
+            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS in the environment would divide every gradient "
+            "once more; unset it, and set optimizer.gradient_accumulation_steps in the recipe"
+        )
     for name in wanted:
         if name not in [tracker.value for tracker in accelerator.log_with]:
             raise UserError(f"training.trackers: {name} is not installed; pip install {name}")
