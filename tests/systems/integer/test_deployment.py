@@ -231,3 +231,11 @@ def test_the_largest_current_bounds_every_image():
 def test_the_ordinary_counterpart_has_no_neurons():
     counterpart = network().ann_counterpart()
     assert not any(isinstance(part, IntegerNeuron) for part in counterpart.modules())
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_weights_that_whole_numbers_cannot_say_are_refused(bad):
+    unet = network()
+    unet.stem.weight.data[0, 0, 0, 0] = bad
+    with pytest.raises(UserError, match=r"to_integer: 1 of .* NaN or infinity: stem.weight"):
+        to_integer(unet)

@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
+from spikediff.finite import check_finite
 from spikediff.models.loading import load_whole
 from spikediff.models.sizes import check_sample
 from spikediff.neurons import CountNeuron, IntegerNeuron, unroll
@@ -501,13 +502,14 @@ def to_integer(unet: IntegerSpikingUNet, weight_bits: int = 8) -> DeployedIntege
 
     Raises:
         UserError: The network is the ordinary counterpart, or has a layer that has no form in whole
-            numbers; a width is unknown; currents might overflow 32 bits.
+            numbers; a width is unknown; currents might overflow 32 bits; a weight is not finite.
     """
     config = unet.config
     if config.activation != "integer":
         raise UserError(
             f"to_integer: activation {config.activation!r} emits no counts; only 'integer' does"
         )
+    check_finite(unet.state_dict(), "to_integer")
     settings = {key: value for key, value in config.items() if key in _SHARED}
     form: DeployedIntegerUNet = DeployedIntegerUNet(**settings, weight_bits=weight_bits)
     with torch.no_grad():
