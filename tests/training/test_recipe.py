@@ -108,7 +108,7 @@ def test_mistakes_are_told(content, word):
 
 
 def test_files_that_are_no_recipe(tmp_path):
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_recipe(tmp_path / "absent.yaml")
     (tmp_path / "r.yaml").write_text("a: [1\nb: 2")
     with pytest.raises(UserError, match="not a YAML file") as caught:
