@@ -12,9 +12,8 @@ def warm(model: FSVAE, images: torch.Tensor) -> FSVAE:
     for norm in norms:
         norm.momentum = 0.5
         torch.nn.init.normal_(norm.bias, 0.1, 0.2)
-    with torch.no_grad():
-        for _ in range(12):
-            model.train()(images)
+    for _ in range(12):
+        model.train()(images)
     for norm in norms:
         norm.momentum = 0.1
     return model.eval()

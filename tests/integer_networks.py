@@ -18,9 +18,8 @@ def network(seed=0, **options):
         if isinstance(part, IntegerNeuron):
             torch.nn.init.normal_(part.log_theta, -1.0, 0.3)
             torch.nn.init.normal_(part.bias, 0.0, 0.3)
-    with torch.no_grad():
-        for _ in range(3):
-            unet(*inputs(unet, 16))
+    for _ in range(3):
+        unet(*inputs(unet, 16))
     return unet.eval()
 
 

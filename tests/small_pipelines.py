@@ -34,9 +34,8 @@ def settled(model, *inputs, gain=1.0):
             torch.nn.init.constant_(norm.weight, gain)
             torch.nn.init.normal_(norm.bias, 0.1, 0.2)
     model.train()
-    with torch.no_grad():
-        for _ in range(20):
-            model(*inputs)
+    for _ in range(20):
+        model(*inputs)
     return model.eval()
 
 

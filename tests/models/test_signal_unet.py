@@ -26,9 +26,8 @@ def make(seed=0, **options):
 def warmed(model, *shape):
     """A model in evaluation, with the running statistics of noise."""
     model.train()
-    with torch.no_grad():
-        for _ in range(5):
-            model(torch.randn(8, *shape), torch.randint(1000, (8,)))
+    for _ in range(5):
+        model(torch.randn(8, *shape), torch.randint(1000, (8,)))
     return model.eval()
 
 

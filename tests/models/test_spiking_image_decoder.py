@@ -14,9 +14,8 @@ TINY = {"codebook_size": 8, "widths": (16, 24, 12), "spiking_steps": 4}
 def small(**options):
     torch.manual_seed(0)
     model = SpikingImageDecoder(**{**TINY, **options}).train()
-    with torch.no_grad():
-        for _ in range(20):
-            model(grids(16), 3)
+    for _ in range(20):
+        model(grids(16), 3)
     return model.eval()
 
 

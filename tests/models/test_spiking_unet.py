@@ -102,9 +102,8 @@ def trained_a_little():
     torch.manual_seed(0)
     model = SpikingUNet(**SMALL)
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
-    with torch.no_grad():
-        for _ in range(10):
-            model(torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
+    for _ in range(10):
+        model(torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
     return model.eval()
 
 

@@ -27,9 +27,8 @@ def warmed(**options):
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.constant_(module.weight, 3.0)
-    with torch.no_grad():
-        for _ in range(30):
-            model(images(channels=model.config.in_channels))
+    for _ in range(30):
+        model(images(channels=model.config.in_channels))
     return model.eval()
 
 

@@ -17,9 +17,8 @@ def unet():
     model = SpikingUNet(32, 2, base_channels=16, channel_mult=(1, 2), dimensions=1)
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
     model.train()
-    with torch.no_grad():
-        for _ in range(10):  # running statistics of batch norm
-            model(torch.randn(16, 2, 32), torch.randint(1000, (16,)))
+    for _ in range(10):  # running statistics of batch norm
+        model(torch.randn(16, 2, 32), torch.randint(1000, (16,)))
     return model.eval()
 
 

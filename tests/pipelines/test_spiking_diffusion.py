@@ -21,9 +21,8 @@ def unet():
     model = SpikingUNet(sample_size=8, in_channels=1, base_channels=16, channel_mult=(1, 2))
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
     model.train()
-    with torch.no_grad():
-        for _ in range(20):  # running statistics of batch norm
-            model(torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
+    for _ in range(20):  # running statistics of batch norm
+        model(torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
     return model.eval()
 
 

@@ -49,12 +49,11 @@ def quantise(
     """
     if not isinstance(unet, UNet2DModel):
         raise UserError(f"quantise: expects a diffusers UNet2DModel, got {type(unet).__name__}")
-    norms = {type(module) for module in unet.modules()}
     quantised: QuantisedUNet = QuantisedUNet(
         own_config(unet),
         bits=bits,
         clip=clip,
-        batch_norm=nn.BatchNorm2d in norms,
+        batch_norm=any(isinstance(module, nn.BatchNorm2d) for module in unet.modules()),
         attention=attention,
     )
     ours = quantised.state_dict()

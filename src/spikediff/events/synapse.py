@@ -20,6 +20,7 @@ from spikediff.events.weights import (
     event_weights,
     summed_taps,
 )
+from spikediff.layers.batch_invariant import never_alone
 from spikediff.layers.time import unfold_time
 from spikediff.native import WORD, check_tensor, library_of, pointer
 
@@ -283,7 +284,7 @@ class EventConv2d(nn.Module):
 
     def _convolve(self, x: Tensor) -> Tensor:
         convolve = conv_transpose2d if self.transposed else conv2d
-        return convolve(x, self.weight, self.bias, **self.options)
+        return never_alone(lambda x: convolve(x, self.weight, self.bias, **self.options), x)
 
     def _busy_images(self, x: PackedSpikes) -> Tensor:
         """Return which images [B] are convolved densely: none by whole numbers."""

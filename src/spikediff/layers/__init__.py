@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from spikediff.layers.batch_invariant import batch_invariant, elementwise, never_alone
 from spikediff.layers.bernoulli_latent import (
     BernoulliLatent,
     delayed,
@@ -73,16 +74,19 @@ __all__ = [
     "VectorQuantiser",
     "WindowDropout",
     "average_downsample",
+    "batch_invariant",
     "class_embedding",
     "delayed",
     "draw_choices",
     "draw_coins",
     "draw_each",
+    "elementwise",
     "embed_classes",
     "fold_time",
     "join_channels",
     "linear_by_image",
     "nearest_upsample",
+    "never_alone",
     "over_time",
     "perplexity",
     "pick",

@@ -152,7 +152,6 @@ def roll_out(
     return torch.stack(spikes), torch.stack(candidates)
 
 
-@torch.no_grad()
 def roll_out_prefixes(
     network: BernoulliLatent,
     rule: Rule,
@@ -163,7 +162,8 @@ def roll_out_prefixes(
     """Let a network draw its spikes as the authors' code does: every step runs all before it again.
 
     O(T^2). In eval mode the result is that of `roll_out`. In training mode every prefix is
-    normalised by its own statistics, and the running ones follow every one of them.
+    normalised by its own statistics, and, where gradients are on, the running ones follow every one
+    of them.
 
     Args:
         network: The network.
@@ -180,7 +180,7 @@ def roll_out_prefixes(
 
         def look(last: int = n) -> Tensor:
             found: Tensor = network(torch.stack(before), _part(context, 0, last + 1))[-1]
-            return found
+            return found.detach()
 
         before.append(rule(n, look))
     return torch.stack(before[1:])

@@ -49,7 +49,7 @@ def _can_be_one_node(neuron: nn.Module, norm: nn.Module, current: Tensor) -> boo
     return (
         isinstance(neuron, IF | LIF)
         and operators.can_be_spelled(neuron.dynamics)
-        and type(norm) in _ONE_NODE.get(current.dim(), ())
+        and isinstance(norm, _ONE_NODE.get(current.dim(), ()))
         and norm.training
         and norm.running_mean is not None
         and norm.momentum is not None

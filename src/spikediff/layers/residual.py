@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.class_embedding import linear_by_image
 from spikediff.layers.conv_norm import ConvNorm
 from spikediff.layers.dropout import WindowDropout
@@ -27,7 +28,7 @@ class _TimestepBias(nn.Module):
         self.linear = nn.Linear(embedding_channels, out_channels)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        bias = linear_by_image(self.linear, nn.functional.silu(embedding))  # [B, C]
+        bias = linear_by_image(self.linear, elementwise(nn.functional.silu, embedding))  # [B, C]
         # [B, C, 1, 1], broadcast over T, H, W; [B, C, 1] for signals
         return bias.view(*bias.shape, *[1] * self.dimensions)
 

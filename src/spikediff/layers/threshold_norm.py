@@ -3,6 +3,8 @@ r"""Threshold-dependent batch norm (tdBN): currents of the size of the threshold
 import torch
 from torch import Tensor, nn
 
+from spikediff.layers.batch_norm import follows_batches
+
 
 class ThresholdNorm(nn.Module):
     r"""Batch norm whose gain knows the neuron behind it.
@@ -62,13 +64,18 @@ class ThresholdNorm(nn.Module):
         return self.weight if factor == 1.0 else self.weight * factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return y; in training, by the batch's own statistics, which the running ones follow."""
-        if self.training:
+        """Return y; in training, by the batch's own statistics, which the running ones follow.
+
+        Without gradients they stand still; see `batch_norm`.
+        """
+        follows = follows_batches(self)
+        if follows:
             self.num_batches_tracked.add_(1)
+        known = follows or not self.training
         return nn.functional.batch_norm(
             x,
-            self.running_mean,
-            self.running_var,
+            self.running_mean if known else None,
+            self.running_var if known else None,
             self.gain,
             self.bias,
             self.training,

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 def fold_time(x: Tensor) -> Tensor:
     """Return [T, B, ...] as [T*B, ...]."""
-    return x.flatten(0, 1)
+    folded = x.flatten(0, 1)
+    if not isinstance(folded, Tensor) or torch.compiler.is_compiling() or not folded.numel():
+        return folded
+    # Layers go by the strides, which of one image are what views left, and round accordingly: an
+    # image that is repeated is laid out like several, one image like the first of several.
+    if len(folded) == 1:
+        return folded.as_strided(folded.shape, (folded.numel(), *folded.stride()[1:]))
+    return folded if folded.stride(0) else folded.contiguous()
 
 
 def unfold_time(x: Tensor, spiking_steps: int) -> Tensor:

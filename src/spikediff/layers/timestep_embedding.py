@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.class_embedding import linear_by_image
 from spikediff.layers.residual import Neuron
 from spikediff.neurons import Memory
@@ -68,7 +69,7 @@ class TimestepEmbedding(nn.Module):
             embedded = sinusoidal_embedding(timestep, self.table.shape[1]).to(self.table.dtype)
         else:
             embedded = self.table[timestep]
-        hidden = nn.functional.silu(self.linear1(embedded))
+        hidden = elementwise(nn.functional.silu, self.linear1(embedded))
         out: Tensor = self.linear2(hidden)
         return out
 

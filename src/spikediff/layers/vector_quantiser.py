@@ -8,6 +8,7 @@ from torch.nn.functional import mse_loss
 
 from spikediff.errors import UserError, suggestion
 from spikediff.finite import check_values
+from spikediff.layers.batch_norm import follows_batches
 from spikediff.layers.k_means import draw_rows, gather_rows, k_means, squared_distances
 from spikediff.neurons import carry_nan
 
@@ -56,8 +57,9 @@ class VectorQuantiser(nn.Module):
       batch of the training starts it by k-means, and a code that gets less than `restart_share` of
       an even share moves to a feature of the batch, the likelier the worse that one is coded.
 
-    These averages are, like batch norm's, buffers that the training mode updates; unlike batch
-    norm's they are those of the whole batch, whatever the number of processes that share it.
+    These averages are, like batch norm's, buffers that training updates where gradients are on;
+    unlike batch norm's they are those of the whole batch, whatever the number of processes that
+    share it.
 
     Args:
         codebook_size: K, the number of codes.
@@ -119,7 +121,7 @@ class VectorQuantiser(nn.Module):
             generator: Source of randomness of the codebook's start and restarts.
         """
         rows = self._rows(features)
-        learning = self.training and self.averages
+        learning = self.averages and follows_batches(self)
         if learning and not self.code_counts.any():
             self._start(rows, generator)
         tokens = self._nearest(features)

@@ -35,6 +35,7 @@ from spikediff.layers import (
     scheduled_rule,
     threshold_layer,
 )
+from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.bernoulli_latent import Rule
 from spikediff.models.autoencoder import (
     autoencoder_loss,
@@ -284,7 +285,7 @@ class FSVAE(ModelMixin, ConfigMixin):
         h = spikes.view(*spikes.shape[:2], -1, self.side, self.side)  # [T, B, C, h, w]
         for layer in self.decoder:
             h = layer(h)
-        return torch.tanh(self.readout(over_time(self.head, h)))
+        return elementwise(torch.tanh, self.readout(over_time(self.head, h)))
 
     @torch.no_grad()
     def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
@@ -338,7 +339,6 @@ class FSVAE(ModelMixin, ConfigMixin):
             raise UserError("FSVAE: the draws hold no coins for scheduled sampling; draw them, too")
         return self._foresee(self.prior, scheduled_rule(z, probability, coins), z)
 
-    @torch.no_grad()
     def _foresee(
         self, network: BernoulliLatent, rule: Rule, like: Tensor, context: Tensor | None = None
     ) -> Tensor:
@@ -349,7 +349,8 @@ class FSVAE(ModelMixin, ConfigMixin):
         if self.config.training_draws == "prefixes":
             z = roll_out_prefixes(network, rule, start, steps, context)
         else:
-            z, _ = roll_out(network, rule, start, steps, context)
+            with torch.no_grad():
+                z, _ = roll_out(network, rule, start, steps, context)
         return torch.cat([z, start[None]])
 
 

@@ -24,6 +24,7 @@ from spikediff.layers import (
     join_channels,
     over_time,
 )
+from spikediff.layers.batch_norm import BatchNorm2d
 from spikediff.models.loading import load_whole
 from spikediff.models.parts import choose, make_neuron_maker
 
@@ -99,7 +100,7 @@ class SpikingImageDecoder(ModelMixin, ConfigMixin):
             raise UserError('SpikingImageDecoder: num_classes needs input="embedding"')
         self.class_embedding = class_embedding(num_classes, channels)
         self.layers = nn.ModuleList(
-            SpikingLayer(nn.Conv2d(old, new, 3, padding=1), nn.BatchNorm2d(new), make_neuron())
+            SpikingLayer(nn.Conv2d(old, new, 3, padding=1), BatchNorm2d(new), make_neuron())
             for old, new in zip([channels, *widths], widths, strict=False)
         )
         self.last = nn.Conv2d(widths[-1] + widths[0], codebook_size, 3, padding=1)

@@ -26,9 +26,12 @@ from spikediff.layers import (
     TimestepEmbedding,
     Upsample,
     class_embedding,
+    elementwise,
     embed_classes,
+    fold_time,
     join_channels,
     over_time,
+    unfold_time,
 )
 from spikediff.layers.dimensions import BATCH_NORMS, CONVOLUTIONS, Convolution
 from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
@@ -116,9 +119,14 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return z."""
-        y = self.scaling(over_time(self.conv, nn.functional.silu(over_time(self.norm, x))))
-        z: Tensor = nn.functional.silu(self.refine(y)) + y
-        return z
+        y = self.scaling(over_time(self.conv, _swish(over_time(self.norm, x))))
+        return _swish(self.refine(y)) + y
+
+
+def _swish(window: Tensor) -> Tensor:
+    """Return Swish of [T, B, ...]."""
+    folded = elementwise(nn.functional.silu, fold_time(window))
+    return unfold_time(folded, len(window))
 
 
 class SpikingHead(nn.Module):

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.layers import Generators, draw_each, running_statistics
+from spikediff.layers.batch_invariant import elementwise
+from spikediff.layers.batch_norm import BatchNorm2d
 from spikediff.models.autoencoder import (
     autoencoder_loss,
     check_autoencoder_sizes,
@@ -176,7 +178,7 @@ class VAE(ModelMixin, ConfigMixin):
     def decode(self, z: Tensor) -> Tensor:
         """Return the images [B, C, H, W] in [-1, 1] of latents [B, latent_channels]."""
         h = self.from_latent(z).view(len(z), -1, self.side, self.side)  # [B, C, h, w]
-        return torch.tanh(self.head(self.decoder(h)))
+        return elementwise(torch.tanh, self.head(self.decoder(h)))
 
     @torch.no_grad()
     def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
@@ -203,4 +205,4 @@ class VAE(ModelMixin, ConfigMixin):
 
 
 def _activated(convolution: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.LeakyReLU())
+    return nn.Sequential(convolution, BatchNorm2d(channels), nn.LeakyReLU())

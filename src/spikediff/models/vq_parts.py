@@ -16,6 +16,8 @@ from spikediff.coding import (
     weighted_sum,
 )
 from spikediff.layers import Neuron, SpikingLayer, over_time
+from spikediff.layers.batch_invariant import elementwise
+from spikediff.layers.batch_norm import BatchNorm2d
 
 
 class SpikingEncoder(nn.Module):
@@ -90,9 +92,7 @@ class SpikeGenerator(nn.Module):
     def __init__(self, channels: int, spiking_steps: int, neuron: Neuron) -> None:
         super().__init__()
         self.spiking_steps = spiking_steps
-        self.layer = SpikingLayer(
-            nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), neuron()
-        )
+        self.layer = SpikingLayer(nn.Conv2d(channels, channels, 1), BatchNorm2d(channels), neuron())
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the spikes of a neuron layer that sees the features at every step."""
@@ -129,12 +129,12 @@ class SpikingDecoder(nn.Module):
         r"""Return $\tanh(\sum_n w_n y[n])$ of the last currents y."""
         for layer in self.layers:
             spikes = layer(spikes)
-        return weighted_sum(over_time(self.last, spikes), self.weights).tanh()
+        return elementwise(torch.tanh, weighted_sum(over_time(self.last, spikes), self.weights))
 
 
 def _spiking_layers(
     convs: Sequence[nn.Conv2d | nn.ConvTranspose2d], neuron: Neuron
 ) -> nn.ModuleList:
     return nn.ModuleList(
-        SpikingLayer(conv, nn.BatchNorm2d(conv.out_channels), neuron()) for conv in convs
+        SpikingLayer(conv, BatchNorm2d(conv.out_channels), neuron()) for conv in convs
     )

@@ -12,6 +12,7 @@ from spikediff.data import change_range
 from spikediff.errors import UserError
 from spikediff.finite import check_values
 from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
@@ -38,7 +39,7 @@ class VAEPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae)
 
-    @torch.no_grad()
+    @inference
     def __call__(
         self,
         batch_size: int | None = None,
@@ -75,7 +76,7 @@ class VAEPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
         images = OUTPUT_TYPES[output_type](self.vae.generate(batch_size, generator))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    @torch.no_grad()
+    @inference
     def reconstruct(self, images: Tensor) -> Tensor:
         """Return images [B, C, H, W] in [-1, 1] as they come out of the autoencoder.
 

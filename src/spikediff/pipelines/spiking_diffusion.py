@@ -26,6 +26,7 @@ from spikediff.pipelines.denoising import (
     first_noise,
     step_options,
 )
+from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
@@ -75,7 +76,7 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
         """Whether what it generates are signals [B, C, L]."""
         return getattr(self.unet.config, "dimensions", 2) == 1
 
-    @torch.no_grad()
+    @inference
     def __call__(
         self,
         batch_size: int | None = None,

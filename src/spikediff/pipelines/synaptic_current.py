@@ -13,6 +13,7 @@ from spikediff.errors import UserError
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
 from spikediff.pipelines.denoising import AfterStep, denoise, estimates_of, first_noise
+from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators, generators_of
@@ -67,7 +68,7 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
         check_linear(scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
-    @torch.no_grad()
+    @inference
     def __call__(
         self,
         batch_size: int | None = None,

@@ -14,6 +14,7 @@ from spikediff.models import VQSVAE, SpikingImageDecoder
 from spikediff.pipelines.compiled import CompiledInference
 from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
 from spikediff.pipelines.denoising import Denoiser, finite
+from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
@@ -65,7 +66,7 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
             )
         self.register_modules(vqvae=vqvae, decoder=decoder, scheduler=scheduler)
 
-    @torch.no_grad()
+    @inference
     def __call__(
         self,
         batch_size: int | None = None,
@@ -133,13 +134,13 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
         images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self.decode(grid))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    @torch.no_grad()
+    @inference
     def encode(self, images: Tensor) -> Tensor:
         """Return the tokens [B, h, w] of images [B, C, H, W] in [-1, 1]."""
         tokens: Tensor = self.vqvae.encode(change_range(images, new=self.vqvae.config.input_range))
         return tokens
 
-    @torch.no_grad()
+    @inference
     def reconstruct(self, images: Tensor) -> Tensor:
         """Return images [B, C, H, W] in [-1, 1] as they come back from their tokens."""
         return self.decode(self.encode(images))
@@ -188,7 +189,7 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
         grid = tokens.to(self.device).long().expand(shape)
         return grid if mask is None else grid.masked_fill(mask.to(self.device).bool(), nothing)
 
-    @torch.no_grad()
+    @inference
     def decode(self, tokens: Tensor) -> Tensor:
         """Return the images of tokens [B, h, w], in [-1, 1]."""
         images = change_range(self.vqvae.decode(tokens), old=self.vqvae.config.input_range)

@@ -10,9 +10,8 @@ from spikediff.schedulers import AbsorbingStateScheduler, make_scheduler
 def settled(model, *inputs):
     """Give batch norm running statistics of its own, and leave training mode."""
     model.train()
-    with torch.no_grad():
-        for _ in range(10):
-            model(*inputs)
+    for _ in range(10):
+        model(*inputs)
     return model.eval()
 
 

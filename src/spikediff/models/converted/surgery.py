@@ -11,6 +11,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
 from spikediff.errors import UserError
+from spikediff.layers.batch_norm import BatchNorm2d
 from spikediff.models.converted.stem import unet_of
 
 MakeSynapse = Callable[[Any, nn.Module], nn.Module]
@@ -39,7 +40,7 @@ def bare_unet(config: Mapping[str, Any], batch_norm: bool, attention: str) -> UN
             f"({', '.join(blocks)}); pass attention='real' to keep it, or train without it"
         )
     if batch_norm:
-        replace_modules(unet, nn.GroupNorm, lambda norm: nn.BatchNorm2d(norm.num_channels))
+        replace_modules(unet, nn.GroupNorm, lambda norm: BatchNorm2d(norm.num_channels))
     return unet
 
 

@@ -3,7 +3,6 @@ r"""Variations of an image: noised part of the way, and denoised again (SDEdit).
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
@@ -19,6 +18,7 @@ from spikediff.pipelines.denoising import (
 from spikediff.pipelines.editing.parts import TakesParts, count_images, denoiser_of
 from spikediff.pipelines.editing.pictures_in import Picture, one_per_image, read_images
 from spikediff.pipelines.editing.strength import timesteps_of_strength
+from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators
@@ -61,7 +61,7 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, Di
         check_scheduler(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
-    @torch.no_grad()
+    @inference
     def __call__(
         self,
         image: Picture | Sequence[Picture],

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
@@ -24,6 +23,7 @@ from spikediff.pipelines.denoising import (
 from spikediff.pipelines.editing.parts import TakesParts, denoiser_of, masked_images
 from spikediff.pipelines.editing.pictures_in import Picture, pasted
 from spikediff.pipelines.editing.strength import timesteps_of_strength
+from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators
@@ -163,7 +163,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, Di
         check_scheduler(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
-    @torch.no_grad()
+    @inference
     def __call__(
         self,
         image: Picture | Sequence[Picture],

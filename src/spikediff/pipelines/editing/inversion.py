@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
@@ -16,6 +15,7 @@ from spikediff.pipelines.conditioning import ClassLabels
 from spikediff.pipelines.denoising import Denoiser, denoise, finite, first_noise, image_shape
 from spikediff.pipelines.editing.parts import TakesParts, denoiser_of
 from spikediff.pipelines.editing.pictures_in import Picture, read_images
+from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.spaces import StepCallback, space_of, telling
@@ -113,7 +113,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, 
             unet=unet, scheduler=make_scheduler("synaptic-ddim", scheduler.config)
         )
 
-    @torch.no_grad()
+    @inference
     def invert(
         self,
         image: Picture | Sequence[Picture],
@@ -160,7 +160,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, 
         latents = space.decode(sample)
         return InversionOutput(latents=latents) if return_dict else (latents,)
 
-    @torch.no_grad()
+    @inference
     def __call__(
         self,
         latents: Tensor,

@@ -14,6 +14,7 @@ from spikediff.pipelines.denoising import image_shape
 from spikediff.pipelines.editing.parts import TakesParts, count_images, masked_images
 from spikediff.pipelines.editing.pictures_in import Picture, one_per_image, pasted, read_images
 from spikediff.pipelines.editing.strength import steps_of_strength
+from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
 from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators
@@ -90,7 +91,7 @@ class VQSpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, 
         super().__init__()
         self.register_modules(vqvae=vqvae, decoder=decoder, scheduler=scheduler)
 
-    @torch.no_grad()
+    @inference
     def __call__(
         self,
         image: Picture | Sequence[Picture],
@@ -165,7 +166,7 @@ class VQSpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, 
         super().__init__()
         self.register_modules(vqvae=vqvae, decoder=decoder, scheduler=scheduler)
 
-    @torch.no_grad()
+    @inference
     def __call__(
         self,
         image: Picture | Sequence[Picture],

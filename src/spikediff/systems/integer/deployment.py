@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
 from spikediff.finite import check_finite
+from spikediff.layers.batch_norm import BatchNorm2d
 from spikediff.models.loading import load_whole
 from spikediff.models.sizes import check_sample
 from spikediff.neurons import CountNeuron, IntegerNeuron, unroll
@@ -578,7 +579,7 @@ def _copy(unet: IntegerSpikingUNet, form: DeployedIntegerUNet) -> None:
 
 _FOLDABLE = (
     *(IntegerSpikingUNet, Block, Resample, Synapse, CountConv2d, StepBias, IntegerNeuron),
-    *(nn.ModuleList, nn.Conv2d, nn.BatchNorm2d, nn.Identity, Doubling),
+    *(nn.ModuleList, nn.Conv2d, BatchNorm2d, nn.Identity, Doubling),
 )
 
 # The neurons that a synapse listens to, by its name in a block.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.errors import UserError, suggestion
-from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes
+from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, never_alone
+from spikediff.layers.batch_invariant import elementwise
+from spikediff.layers.batch_norm import BatchNorm2d
 from spikediff.layers.class_embedding import linear_by_image
 from spikediff.models.loading import load_whole
 from spikediff.models.sizes import check_sample, patches_of
@@ -55,7 +58,7 @@ class SiLU(nn.Module):
 
     def forward(self, current: Tensor) -> Tensor:
         """Return current * sigmoid(current)."""
-        return F.silu(current)
+        return elementwise(F.silu, current)
 
     def fold_amplitude(self, weight: Tensor) -> Tensor:
         """Return the weights: real values carry their amplitude themselves."""
@@ -82,7 +85,9 @@ class CountConv2d(nn.Conv2d):
         """Convolve with weights that hold the amplitude, and note what the synapses saw."""
         if self.weight_bits is not None:
             weight = rounded(weight, self.weight_bits)
-        out = F.conv2d(counts, weight, bias, self.stride, self.padding)
+        dilation = 2 if self.kernel_size == (1, 1) else 1  # see `pointwise_conv`
+        convolve = partial(F.conv2d, weight=weight, bias=bias, stride=self.stride)
+        out = never_alone(partial(convolve, padding=self.padding, dilation=dilation), counts)
         call.traffic.append((counts, out[0, 0].numel() * weight.numel()))
         return out
 
@@ -109,7 +114,7 @@ class Synapse(nn.Module):
         super().__init__()
         padding = kernel_size // 2
         self.conv = CountConv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels, momentum=_NORM_MOMENTUM)
+        self.norm = BatchNorm2d(out_channels, momentum=_NORM_MOMENTUM)
         nn.init.constant_(self.norm.weight, gain)
 
     def forward(self, counts: Tensor, source: Activation, call: Call) -> Tensor:
@@ -349,7 +354,7 @@ class IntegerSpikingUNet(ModelMixin, ConfigMixin):
         Timestep and class are added behind the last non-linearity, so that a bias is a row of one
         table plus a row of another.
         """
-        of_time = F.silu(self.time_embedding(timestep.reshape(-1)))
+        of_time = elementwise(F.silu, self.time_embedding(timestep.reshape(-1)))
         return of_time + embed_classes(self.class_embedding, class_labels)
 
     def ann_counterpart(self) -> "IntegerSpikingUNet":

@@ -1,0 +1,174 @@
+"""Arithmetic that gives an image the same bits in every batch and on any number of threads.
+
+On a CPU, torch chooses among kernels that round differently: of a convolution by whether there is
+one image or there are several, and for kernel size 1 by the number of threads; of a matrix product
+by its number of rows. A rounded current may flip a spike.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+_SHARE = 32768  # elements that torch gives to one thread at least
+_VECTOR = 64  # elements: a multiple of every processor's vectors, two at once
+_REPLACED = ("forward", "dilation")
+_CONVOLUTIONS = {nn.Conv1d.forward, nn.Conv2d.forward}
+
+
+def _matters(x: Tensor) -> bool:
+    """Whether images are sampled here: on a CPU, and not for training, a compiler or an instrument.
+
+    A dispatch mode, as the energy meter has, is to see what the network computes, no more.
+    """
+    sampled = x.device.type == "cpu" and not torch.is_grad_enabled()
+    return sampled and not torch.compiler.is_compiling() and _get_current_dispatch_mode() is None
+
+
+def never_alone(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return a convolution of images [N, C, ...]; one image is convolved as one of two.
+
+    Example:
+        >>> with torch.no_grad():
+        ...     never_alone(nn.Conv2d(1, 2, 3), torch.zeros(1, 1, 4, 4)).shape
+        torch.Size([1, 2, 2, 2])
+    """
+    if len(x) != 1 or not _matters(x):
+        return convolve(x)
+    channels_last = x.dim() == 4 and x.shape[1] > 1 and x.stride(1) == 1
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    return convolve(torch.cat([x, x]).contiguous(memory_format=order))[:1]
+
+
+def elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return a function of every element of images [N, ...], such as SiLU.
+
+    torch computes whole vectors otherwise than what is left over at the end of a thread's share. So
+    one thread computes shares of whole vectors, or, where an image does not fill them, one image.
+    """
+    whole = not x[:1].numel() % _VECTOR
+    if (x.numel() <= _SHARE and (whole or len(x) == 1)) or not _matters(x):
+        return function(x)
+    channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    out = torch.empty_like(x, memory_format=order)
+    images, results = (_in_memory(y, channels_last) for y in (x, out))
+    if whole:
+        images, results = images.reshape(1, -1), results.reshape(1, -1)
+    for image, result in zip(images, results, strict=True):
+        for share, written in zip(image.split(_SHARE), result.split(_SHARE), strict=True):
+            written.copy_(function(share))
+    return out
+
+
+def _in_memory(x: Tensor, channels_last: bool) -> Tensor:
+    """Return images [N, ...] as rows in the order in which they lie in memory."""
+    return x.permute(0, 2, 3, 1).flatten(1) if channels_last else x.contiguous().flatten(1)
+
+
+def each_alone(multiply: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0) -> Tensor:
+    """Return a matrix product of rows [..., E]; along `dim`, each image is multiplied by itself."""
+    if x.dim() < 2 or x.shape[dim] == 1 or not _matters(x):
+        return multiply(x)
+    return torch.cat([multiply(image) for image in torch.split(x, 1, dim)], dim)
+
+
+@contextmanager
+def batch_invariant(network: nn.Module) -> Iterator[None]:
+    """Let a network, of this library or of another, give an image the same bits in every batch.
+
+    Convolutions are computed by `never_alone`, transposed ones as convolutions. Where a network is
+    not of this library, its linear layers are computed by `each_alone`, and SiLU by `elementwise`,
+    which networks of this library call themselves. All layers come back as they were.
+
+    Args:
+        network: A network whose layers see images along the first axis.
+
+    Example:
+        >>> network, x = nn.Sequential(nn.Linear(64, 64)), torch.randn(9, 64)
+        >>> with torch.no_grad(), batch_invariant(network):
+        ...     torch.equal(network(x)[:1], network(x[:1]))
+        True
+    """
+    modules: list[Any] = list(network.modules())
+    others = {m for other in _others(network) for m in other.modules()}
+    before = [{name: m.__dict__.get(name) for name in _REPLACED} for m in modules]
+    for module in modules:
+        _make_invariant(module, module in others)
+    try:
+        yield
+    finally:
+        for module, attributes in zip(modules, before, strict=True):
+            for name, value in attributes.items():
+                _restore(module, name, value)
+
+
+def _make_invariant(module: Any, of_others: bool) -> None:
+    if type(module).forward in _CONVOLUTIONS:
+        _never_alone(module)
+    elif type(module).forward is nn.ConvTranspose2d.forward:
+        module.forward = partial(_as_convolution, module, module.forward)
+    elif of_others and isinstance(module, nn.Linear):
+        module.forward = partial(each_alone, module.forward)
+    elif of_others and isinstance(module, nn.GroupNorm):
+        module.forward = partial(_in_order, module.forward)
+    elif of_others and isinstance(module, nn.SiLU):
+        module.forward = partial(elementwise, module.forward)
+
+
+def _others(network: nn.Module) -> list[nn.Module]:
+    """Return the networks in a network, itself among them, that are not of this library."""
+    networks = [m for m in network.modules() if m is network or isinstance(m, ModelMixin)]
+    return [m for m in networks if not type(m).__module__.startswith("spikediff.")]
+
+
+def _never_alone(convolution: Any) -> None:
+    """Compute a convolution by `never_alone`; one of kernel size 1 by the kernel of any threads."""
+    if set(convolution.kernel_size) == {1}:
+        convolution.dilation = (2,) * len(convolution.kernel_size)  # see `pointwise_conv`
+    forward = convolution.forward
+
+    def forward_as_one_of_two(x: Tensor, *args: Any) -> Tensor:
+        return never_alone(lambda images: forward(images, *args), x)
+
+    convolution.forward = forward_as_one_of_two
+
+
+def _as_convolution(
+    layer: nn.ConvTranspose2d, forward: Callable[..., Tensor], x: Tensor, output_size: Any = None
+) -> Tensor:
+    """Compute a transposed convolution as one of the image with zeros between its pixels.
+
+    torch divides a transposed one among its threads so that sums depend on their number.
+    """
+    elsewhere = layer.weight.device != x.device  # weights that a hook is yet to bring
+    if layer.groups > 1 or output_size is not None or elsewhere or not _matters(x):
+        return forward(x, output_size)
+    height, width = ((n - 1) * s + 1 for n, s in zip(x.shape[2:], layer.stride, strict=True))
+    spread = x.new_zeros(*x.shape[:2], height, width)
+    spread[:, :, :: layer.stride[0], :: layer.stride[1]] = x
+    sides = []  # left, right, top, bottom
+    for axis in (1, 0):
+        margin = layer.dilation[axis] * (layer.kernel_size[axis] - 1) - int(layer.padding[axis])
+        sides += [margin, margin + layer.output_padding[axis]]
+    kernel = layer.weight.flip(2, 3).transpose(0, 1)
+    convolve = partial(F.conv2d, weight=kernel, bias=layer.bias, dilation=layer.dilation)
+    return never_alone(convolve, F.pad(spread, sides))
+
+
+def _in_order(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Normalise an image that lies in memory as one in a larger batch does."""
+    return forward(x.contiguous()) if _matters(x) else forward(x)
+
+
+def _restore(module: Any, name: str, value: Any) -> None:
+    if value is None:
+        module.__dict__.pop(name, None)
+    else:
+        setattr(module, name, value)

@@ -1,0 +1,77 @@
+"""Statistics follow training: where gradients are off they stand still, in every network."""
+
+import copy
+
+import pytest
+import torch
+from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler
+from torch import nn
+
+from spikediff.layers import ThresholdNorm, VectorQuantiser
+from spikediff.layers.batch_norm import BatchNorm1d, BatchNorm2d
+from spikediff.models import SpikingUNet
+
+NORMS = {
+    "1d": (lambda: BatchNorm1d(3), nn.BatchNorm1d(3), (8, 3, 5)),
+    "2d": (lambda: BatchNorm2d(3), nn.BatchNorm2d(3), (8, 3, 5, 5)),
+    "threshold": (lambda: ThresholdNorm(3), nn.BatchNorm2d(3), (8, 3, 5, 5)),
+}
+
+
+def state(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def unchanged(module, before):
+    return all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("kind", NORMS)
+def test_without_gradients_nothing_is_learnt(kind, off):
+    make, theirs, shape = NORMS[kind]
+    norm, x = make(), torch.randn(shape) * 3 + 1
+    before = state(norm)
+    with off():
+        out = norm(x)
+    assert unchanged(norm, before)
+    torch.testing.assert_close(out, copy.deepcopy(theirs)(x), msg="by the batch's statistics")
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_with_gradients_it_is_torch_s(kind):
+    make, theirs, shape = NORMS[kind]
+    norm, theirs, x = make(), copy.deepcopy(theirs), torch.randn(shape) * 3 + 1
+    assert torch.equal(norm(x), theirs(x))
+    assert state(norm).keys() == state(theirs).keys()
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(tensor, norm.state_dict()[name])
+    assert torch.equal(norm.eval()(x), theirs.eval()(x))
+
+
+def test_an_averaged_codebook_stands_still_without_gradients():
+    quantiser = VectorQuantiser(8, 3, codebook="ema")
+    features = torch.randn(4, 3, 5, 5)
+    quantiser(features)
+    before = state(quantiser)
+    with torch.no_grad():
+        quantiser(torch.randn(4, 3, 5, 5))
+    assert unchanged(quantiser, before)
+    quantiser(features + 1)
+    assert not unchanged(quantiser, before)
+
+
+@pytest.mark.parametrize("pipeline", [DDPMPipeline, DDIMPipeline])
+def test_diffusers_pipelines_in_a_training_loop_spoil_no_network(pipeline):
+    """As in diffusers' tutorial, which never calls `.eval()`."""
+    unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+    assert unet.training
+    unet(torch.randn(4, 1, 8, 8), 10).sample.mean().backward()
+    before = state(unet)
+    pipe = pipeline(unet=unet, scheduler=DDPMScheduler(num_train_timesteps=10))
+    pipe.set_progress_bar_config(disable=True)
+    pipe(batch_size=2, num_inference_steps=5, output_type="np")
+    assert unet.training
+    assert unchanged(unet, before)
+    unet(torch.randn(4, 1, 8, 8), 10)
+    assert not unchanged(unet, before)
