@@ -8,6 +8,7 @@ import torch
 from spikediff.cli import main
 from spikediff.models import SpikingUNet
 from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.pretrained import pretrained_folder
 from spikediff.schedulers import make_scheduler
 
 
@@ -77,3 +78,18 @@ def test_wrong_use(model, tmp_path, capsys):
     assert "must be at least 1" in capsys.readouterr().err
     assert calibrate(tmp_path) == 2
     assert "holds neither a pipeline" in capsys.readouterr().err
+
+
+def test_a_model_of_the_package_is_never_written_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPIKEDIFF_CACHE", str(tmp_path / "cache"))
+    package = pretrained_folder("digits")
+    before = {path: path.stat().st_mtime_ns for path in package.rglob("*")}
+    assert main(["calibrate", "digits", "--num-images", "2", "--num-timesteps", "3"]) == 0
+    assert str(tmp_path / "cache") in capsys.readouterr().out
+    sample = ["sample", "digits", "--scheduler", "analytic-dpm", "--num-images", "1"]
+    options = ["--num-inference-steps", "2", "--no-gif"]
+    assert main([*sample, *options, "--output", str(tmp_path / "out")]) == 0
+    for output in (package, package / "samples"):
+        assert main([*sample, *options, "--output", str(output), "--overwrite"]) == 2
+        assert "belongs to the package" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in package.rglob("*")} == before

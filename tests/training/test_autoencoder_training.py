@@ -48,7 +48,8 @@ def test_trains_resumes_samples_and_reconstructs(recipe, with_steps, tmp_path, c
     out = ["--output", str(tmp_path / "out")]
     assert main(["sample", run, "--num-images", "3", *out]) == 0
     assert not (tmp_path / "out" / "denoising.gif").exists(), "there is nothing to watch"
-    assert main(["reconstruct", run, "--num-images", "4", *out]) == 0
+    pairs = ["--output", str(tmp_path / "pairs")]
+    assert main(["reconstruct", run, "--num-images", "4", *pairs]) == 0
     assert main(["energy", run, "--num-images", "2"]) == 0
     capsys.readouterr()
 

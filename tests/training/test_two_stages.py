@@ -198,7 +198,7 @@ def test_one_command_trains_both(first_recipe, second_recipe, tmp_path, capsys, 
     assert told["num_inference_steps"] == 16, "as many as there are tokens"
     assert (tmp_path / "out" / "denoising.gif").is_file()
     for wrong in (["--scheduler", "ddim"], ["--eta", "0.5"], ["--threshold", "0.9"]):
-        assert main([*sample, *wrong]) == 2
+        assert main([*sample, "--overwrite", *wrong]) == 2
     assert "has none" in capsys.readouterr().err
 
     assert main(["reconstruct", "run", "--num-images", "5", "--json", "r.json"]) == 0

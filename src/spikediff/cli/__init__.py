@@ -14,6 +14,7 @@ import sys
 import warnings
 
 from spikediff import __version__
+from spikediff.at_work import Heard, at_work, breaking_silence
 from spikediff.cli.visible import Visible
 from spikediff.errors import UserError, one_line, shown, suggestion
 
@@ -53,8 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     _tell_in_lines()
+    out, err = Heard(sys.stdout), Heard(sys.stderr)
     try:
-        with contextlib.redirect_stdout(Visible(sys.stdout)):
+        with (
+            contextlib.redirect_stdout(Visible(out)),
+            contextlib.redirect_stderr(err),
+            breaking_silence(out, err) if _is_first_process() else contextlib.nullcontext(),
+            at_work(arguments[0] if arguments else "help"),
+        ):
             code = _run(arguments)
             sys.stdout.flush()
         return code
@@ -93,6 +100,11 @@ def _told(error: Exception) -> str | None:
     if "No space left on device" in str(error):  # safetensors has exceptions of its own
         return one_line(error)
     return None
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process, or the first under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _leave_stdout() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from spikediff.at_work import at_work
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import write_json
 from spikediff.cli.run_data import find_dataset, training_images
@@ -15,7 +16,8 @@ from spikediff.cli.run_data import find_dataset, training_images
 class CalibrateOptions:
     """Measure how strong a model's noise estimates are; `--scheduler analytic-dpm` needs it.
 
-    The result is kept beside the weights. It is measured on training images.
+    The result is kept beside the weights; of a model that ships with the package, in the cache
+    ($SPIKEDIFF_CACHE or ~/.cache/spikediff). It is measured on training images.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -45,7 +47,7 @@ def run(arguments: list[str]) -> int:
     options = parse(CalibrateOptions, arguments, "spikediff calibrate")
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
 
-    from spikediff.cli.models import denoiser_of, load_pipeline, pipeline_folder
+    from spikediff.cli.models import denoiser_of, kept_calibrations, load_pipeline, pipeline_folder
     from spikediff.pipelines import calibration_timesteps, estimate_second_moment, save_calibration
 
     folder = pipeline_folder(options.source)
@@ -54,16 +56,17 @@ def run(arguments: list[str]) -> int:
     config = pipe.scheduler.config
     images = training_images(pipe, dataset, data_dir, options.num_images, options.seed)
     timesteps = calibration_timesteps(config.num_train_timesteps, options.num_timesteps)
-    h = estimate_second_moment(
-        unet,
-        images,
-        pipe.scheduler.alphas_cumprod,
-        timesteps,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        prediction_type=config.prediction_type,
-        device=pipe.device,
-    )
+    with at_work(f"measuring {len(images)} images at {len(timesteps)} timesteps"):
+        h = estimate_second_moment(
+            unet,
+            images,
+            pipe.scheduler.alphas_cumprod,
+            timesteps,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            prediction_type=config.prediction_type,
+            device=pipe.device,
+        )
     cosine = config.beta_schedule == "squaredcos_cap_v2"
     clip = options.clip_last_noise
     settings = {
@@ -72,7 +75,7 @@ def run(arguments: list[str]) -> int:
         "clip_last_noise": (1.0 if cosine else 2.0) if clip is None else clip,
     }
     facts = {"dataset": dataset, "images": len(images), "seed": options.seed}
-    path = save_calibration(folder, settings, facts)
+    path = save_calibration(folder, settings, facts, kept_calibrations(folder))
     write_json(options.json, settings | facts)
     print(f"h at {len(timesteps)} timesteps over {len(images)} images of {dataset} in {path}")
     return 0

@@ -207,7 +207,7 @@ def _progress(what: str, steps: int | None) -> "Iterator[Callable[..., None]]":
 
     from tqdm import tqdm
 
-    with tqdm(desc=what, total=steps, mininterval=0.2 if sys.stderr.isatty() else 30.0) as bar:
+    with tqdm(desc=what, total=steps, mininterval=0.2 if sys.stderr.isatty() else 4.0) as bar:
 
         def report(loss: float, note: str = "") -> None:
             bar.set_postfix_str(f"{note} loss={loss:.4f}".strip(), refresh=False)

@@ -1,7 +1,7 @@
 """`spikediff evaluate SOURCE`: how good the images are, by a protocol, beside the floor."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +9,7 @@ import tyro
 
 from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse
 from spikediff.cli.outputs import write_json
-from spikediff.cli.run_data import cache_folder, find_dataset
+from spikediff.cli.run_data import cache_folder, find_dataset, network_shape, recipe_shape
 from spikediff.errors import UserError
 
 
@@ -28,6 +28,11 @@ class EvaluateOptions:
     """What to compare with; the data set of the run's recipe where it is not given."""
     data_dir: Path | None = None
     """Folder that holds the data sets; that of the run's recipe where it is not given."""
+    image_size: int | None = None
+    """Side at which images of your own (a folder, hf:ID) are compared; that of the run's recipe,
+    the model or the judged images where it is not given."""
+    channels: Literal[1, 3] | None = None
+    """Their channels, likewise."""
     feature_weights: Path | None = None
     """A file of weights of the feature network, or a folder of them under their published names."""
     statistics: Path | None = None
@@ -85,7 +90,9 @@ def measure(options: EvaluateOptions) -> dict[str, Any] | None:
     if options.device == "cuda" and processes.device.type != "cuda":
         raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
     settings = _settings(options)
-    source = _open(options, settings.data_dir, processes.device)
+    source, shape = _open(options, settings, processes.device)
+    size, channels = settings.image_size or shape[0], settings.channels or shape[1]
+    settings = replace(settings, image_size=size, channels=channels)
     return evaluate(source, settings, processes)
 
 
@@ -101,6 +108,7 @@ def _settings(options: EvaluateOptions) -> Any:
     from spikediff.evaluation.protocol import load_protocol
 
     dataset, data_dir = find_dataset(Path(options.source), options.dataset, options.data_dir)
+    image_size, channels = recipe_shape(Path(options.source))
     cache_dir = cache_folder(options.cache_dir)
     return EvaluationSettings(
         protocol=load_protocol(options.protocol),
@@ -108,6 +116,8 @@ def _settings(options: EvaluateOptions) -> Any:
         cache_dir=cache_dir,
         work_dir=(options.work_dir or cache_dir / "work").expanduser(),
         data_dir=data_dir,
+        image_size=options.image_size or image_size,
+        channels=options.channels or channels,
         num_samples=options.num_samples,
         repeats=options.repeats,
         spool_size=options.batch_size,
@@ -117,11 +127,12 @@ def _settings(options: EvaluateOptions) -> Any:
     )
 
 
-def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
-    """Return the images to be judged: those that are there, or those of a trained model."""
+def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tuple[int, int]]:
+    """Return the images to be judged, there already or of a model, and their size and channels."""
     from spikediff.evaluation.sources import open_images
 
-    source = open_images(options.source, options.seed, data_dir)
+    size, channels = settings.image_size, settings.channels
+    source = open_images(options.source, options.seed, settings.data_dir, size, channels)
     if source is not None:
         if options.threshold is not None:
             raise UserError("--threshold guides a model, but the images are there already")
@@ -131,7 +142,8 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
             raise UserError("--execution runs a model, but the images are there already")
         if options.guidance_scale is not None:
             raise UserError("--guidance-scale guides a model, but the images are there already")
-        return source
+        first = source.images(0, 1)  # [1, C, H, W]
+        return source, (min(first.shape[-2:]), first.shape[1])
 
     from spikediff.cli.guided import guided_images
     from spikediff.cli.models import load_pipeline, steps_of
@@ -149,9 +161,10 @@ def _open(options: EvaluateOptions, data_dir: Path | None, device: Any) -> Any:
     pipe.to(device)
     scale = None if options.threshold is None else parse_scale(options.threshold)
     steps = steps_of(pipe, options.num_inference_steps)
-    return guided_images(
+    images = guided_images(
         pipe, scale, options.seed, steps, options.batch_size, options.guidance_scale
     )
+    return images, network_shape(pipe)
 
 
 def _tell(result: dict[str, Any]) -> None:

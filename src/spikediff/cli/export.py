@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from spikediff.at_work import at_work
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import Overwrite, check_file, check_new_folder, new_folder, write_json
 from spikediff.errors import UserError
@@ -57,7 +58,8 @@ def write(options: ExportOptions) -> dict[str, Any]:
     pipe = load_pipeline(options.source, options.scheduler)
     model, size = _denoiser(pipe, options.source)
     writers = {"nir": _write_nir, "onnx": _write_program, "torch": _write_program}
-    told = writers[options.format](pipe, model, size, options)
+    with at_work(f"exporting as {options.format}"):
+        told = writers[options.format](pipe, model, size, options)
     return {"format": options.format, "output": str(options.output), **told}
 
 

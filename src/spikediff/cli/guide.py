@@ -10,7 +10,7 @@ import tyro
 
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import write_json
-from spikediff.cli.run_data import cache_folder, find_dataset, trained_on_held_out
+from spikediff.cli.run_data import cache_folder, find_dataset, network_shape, trained_on_held_out
 from spikediff.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _open_judge(options: GuideOptions) -> _Judge:
     from accelerate import PartialState
 
     from spikediff.cli.models import load_pipeline
-    from spikediff.data import load_images
+    from spikediff.data import DATASETS, load_images
     from spikediff.evaluation.features import load_features
     from spikediff.evaluation.networks import choose_networks
     from spikediff.evaluation.sources import RealImages
@@ -180,7 +180,10 @@ def _open_judge(options: GuideOptions) -> _Judge:
     processes = PartialState(cpu=pipe.device.type == "cpu")
     if processes.num_processes > 1:
         raise UserError("guide runs in one process; start it without torchrun")
-    split = partial(load_images, dataset, "train", data_dir=data_dir)
+    size, channels = (None, None) if dataset in DATASETS else network_shape(pipe)
+    split = partial(
+        load_images, dataset, "train", image_size=size, channels=channels, data_dir=data_dir
+    )
     held_out, whole = RealImages(split(held_out=True)), split()
     choice = choose_networks(protocol, whole, options.feature_weights, asked=(options.features,))
     [(part, weights)] = choice.weights.items()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from spikediff.at_work import at_work
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
 
@@ -53,7 +54,8 @@ def run(arguments: list[str]) -> int:
     record = _observe(pipe, options)
     settings = _settings(pipe, options)
     new_folder(options.output, "report", options.overwrite)
-    files = write_report(record, options.output, title_of(options.source), settings)
+    with at_work(f"drawing {len(list(record.seen))} layers"):
+        files = write_report(record, options.output, title_of(options.source), settings)
     _tell(record)
     print(f"\n{files[-1]}: the page; {len(files) - 1} pictures beside it")
     write_json(options.json, settings | record.to_dict())

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from spikediff.at_work import at_work
 from spikediff.errors import UserError
 from spikediff.pretrained import find_source
 
@@ -37,7 +38,8 @@ def load_pipeline(
     from spikediff.training.trained import load_trained
 
     source = _local(source)
-    pipe = load_trained(source)
+    with at_work(f"loading {source}"):
+        pipe = load_trained(source)
     if scheduler is not None:
         _check_denoiser(pipe, source)
         from spikediff.schedulers import make_scheduler
@@ -149,7 +151,20 @@ def pipeline_folder(source: Path) -> Path:
 def _calibration(source: Path) -> dict[str, Any]:
     from spikediff.pipelines import load_calibration
 
-    return load_calibration(pipeline_folder(source))
+    folder = pipeline_folder(source)
+    return load_calibration(folder, kept_calibrations(folder))
+
+
+def kept_calibrations(folder: Path) -> Path | None:
+    """Return where the calibration of a pipeline is kept: None for beside it.
+
+    A model that ships with the package belongs to everybody who uses it; what is measured of it is
+    kept in the user's cache.
+    """
+    from spikediff.cli.run_data import cache_folder
+    from spikediff.pretrained import ships
+
+    return cache_folder(None) / "calibrations" if ships(folder) else None
 
 
 def _choose_device(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from spikediff.errors import UserError
+from spikediff.pretrained import ships
 
 Kind = Literal["pictures", "report", "pipeline", "graphs"]
 
@@ -112,8 +113,12 @@ def _check_writable(path: Path) -> None:
         while not above.exists() and not above.is_symlink():
             above = above.parent
         fits = os.access(above, os.W_OK) and (above == path or above.is_dir())
-    except (OSError, ValueError) as error:  # a name that is too long, or with a zero byte
-        raise UserError(f"{path}: cannot be written ({error}); choose another path") from None
+        if ships(path):
+            raise UserError(f"{path}: belongs to the package, which is never written to")
+    except OSError as error:  # a name that is too long
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another path"
+        ) from None
     if not fits:
         reason = "cannot be written to" if above.is_dir() or above == path else "is no folder"
         raise UserError(f"{path}: cannot be written, {above} {reason}; choose another path")

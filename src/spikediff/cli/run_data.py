@@ -35,6 +35,26 @@ def find_dataset(
     return dataset, data_dir
 
 
+def recipe_shape(source: Path) -> tuple[int | None, int | None]:
+    """Return the size and channels that a run's recipe reads its images at; None where it does not.
+
+    Args:
+        source: Perhaps a run folder, with a recipe.
+    """
+    if not (source / "recipe.yaml").is_file():
+        return None, None
+    from spikediff.training.recipe import load_run_recipe
+
+    data = load_run_recipe(source).data
+    return data.image_size, data.channels
+
+
+def network_shape(pipe: Any) -> tuple[int, int]:
+    """Return the size and channels of the images that a pipeline makes."""
+    network = pipe.components.get("unet") or pipe.components.get("vqvae") or pipe.vae
+    return network.config.sample_size, network.config.in_channels
+
+
 def training_images(
     pipe: Any, dataset: str, data_dir: Path | None, count: int, seed: int
 ) -> "Tensor":
@@ -54,12 +74,11 @@ def training_images(
 
     from spikediff.data import load_images, to_model_range
 
-    network = pipe.components.get("unet") or pipe.components.get("vqvae") or pipe.vae
-    config = network.config
+    image_size, channels = network_shape(pipe)
     images = load_images(
         dataset,
-        image_size=config.sample_size,
-        channels=config.in_channels,
+        image_size=image_size,
+        channels=channels,
         data_dir=data_dir,
         held_out=False,
     )

@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from spikediff.at_work import at_work
 from spikediff.cli.arguments import parse
 from spikediff.cli.recipes import find_recipe
 from spikediff.errors import UserError
 from spikediff.training.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from spikediff.training.trainer import Trainer
 
 _USAGE = "spikediff train RECIPE"
 
@@ -72,6 +76,7 @@ def train_stages(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> b
 def _train_first_stage(recipe: Recipe, root: Path) -> bool:
     """Train the autoencoder that a recipe names, unless it is there; return whether it is."""
     from spikediff.training.first_stage import first_stage_folder, is_finished
+    from spikediff.training.stages import check_both_stages
 
     assert recipe.first_stage is not None
     folder = first_stage_folder(recipe, root)
@@ -80,14 +85,30 @@ def _train_first_stage(recipe: Recipe, root: Path) -> bool:
         return True
     first = load_recipe(find_recipe(recipe.first_stage))
     first = replace(first, data=replace(first.data, data_dir=recipe.data.data_dir))
+    check_both_stages(first, recipe)
     return _train_one(first, folder, (folder / "recipe.yaml").is_file(), False)
+
+
+def _told(trainer: "Trainer") -> str:
+    """Return what is trained, on what, for how long and where."""
+    model = trainer.network_in_training
+    parameters = sum(p.numel() for p in model.parameters())
+    data, recipe = trainer.dataset, trainer.recipe
+    return (
+        f"{type(model).__name__}: {parameters:,} parameters, on {len(data):,} items of {data.name} "
+        f"({data.channels} x {data.image_size}), steps {trainer.step + 1:,} to "
+        f"{recipe.training.steps:,} of {recipe.data.batch_size}, on {trainer.accelerator.device}"
+    )
 
 
 def _train_one(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> bool:
     """Train one network; return whether the run is complete."""
     from spikediff.training.trainer import Trainer
 
-    trainer = Trainer(recipe, root, resume, overwrite)
+    with at_work(f"preparing {recipe.name}"):
+        trainer = Trainer(recipe, root, resume, overwrite)
+    if trainer.is_main:
+        print(f"training {_told(trainer)}", flush=True)
     complete = trainer.train()
     if trainer.accelerator.is_main_process and complete:
         print(f"trained {trainer.step} steps; pipeline, samples and loss curve are in {root}")

@@ -3,6 +3,7 @@
 import re
 from typing import Any, TextIO
 
+from spikediff.at_work import Heard
 from spikediff.errors import visible
 
 _COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")  # tyro's, in the help text on a terminal
@@ -15,7 +16,7 @@ class Visible:
         file: Where the text goes.
     """
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO | Heard) -> None:
         self._file = file
 
     def write(self, text: str) -> int:

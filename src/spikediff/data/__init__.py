@@ -7,6 +7,7 @@ Signals are another kind, with a table and a function of their own: `spikediff.d
 
 from pathlib import Path
 
+from spikediff.at_work import at_work
 from spikediff.data.celeba import CROP as _CELEBA_CROP
 from spikediff.data.celeba import NEEDS as _CELEBA_NEEDS
 from spikediff.data.celeba import read_celeba
@@ -179,11 +180,12 @@ def load_images(
         crop=row.crop,
         resize_filter=resize_filter,
     )
-    source = row.read(folder, split)
-    if name not in DATASETS:
-        source = alike(source, row, image_size, channels)
-    flip = row.horizontal_flip
-    return ImageDataset(name, split, take_part(source, held_out), fit, horizontal_flip=flip)
+    with at_work(f"reading {name}/{split}"):
+        source = row.read(folder, split)
+        if name not in DATASETS:
+            source = alike(source, row, image_size, channels)
+        flip = row.horizontal_flip
+        return ImageDataset(name, split, take_part(source, held_out), fit, horizontal_flip=flip)
 
 
 def _check_split(name: str, split: str, splits: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from spikediff.data import ImageDataset, load_images
+from spikediff.data import DATASETS, ImageDataset, load_images
 from spikediff.errors import UserError
 from spikediff.evaluation.features import FeatureNetwork, load_features
 from spikediff.evaluation.networks import Choice, choose_networks
@@ -28,6 +28,9 @@ class EvaluationSettings:
         cache_dir: Where the features of real images and the classifier are kept.
         work_dir: Where generated images and the features of what is judged are kept.
         data_dir: Folder of the data sets.
+        image_size: Side that images of a data set that no row lists are read at; None keeps the
+            data set's own.
+        channels: And their channels.
         num_samples: Images a repeat; as many as the protocol says where it is None.
         repeats: How often, each time with other images.
         spool_size: Images in a file of the spool.
@@ -41,6 +44,8 @@ class EvaluationSettings:
     cache_dir: Path
     work_dir: Path
     data_dir: Path | None = None
+    image_size: int | None = None
+    channels: int | None = None
     num_samples: int | None = None
     repeats: int = 1
     spool_size: int = 64
@@ -99,7 +104,14 @@ def make_plan(
 
     @cache
     def split(name: str) -> ImageDataset:
-        return load_images(settings.dataset, name, data_dir=settings.data_dir)
+        listed = settings.dataset in DATASETS  # the published protocols have its own size
+        return load_images(
+            settings.dataset,
+            name,
+            image_size=None if listed else settings.image_size,
+            channels=None if listed else settings.channels,
+            data_dir=settings.data_dir,
+        )
 
     reference = RealImages(split(protocol.reference_split), limit=protocol.reference_images)
     choice = choose_networks(

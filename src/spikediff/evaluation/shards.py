@@ -8,6 +8,7 @@ share the work without sending tensors: they only need to see one folder.
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
+from spikediff.at_work import at_work
 from spikediff.tensor_file import read_tensors, write_tensors
 
 Make = Callable[[int, int], dict[str, Tensor]]
@@ -71,11 +73,19 @@ class Shards:
             label: What the progress bar says.
         """
         mine = range(processes.process_index, len(self), processes.num_processes)
-        quiet = True if processes.process_index else None  # None: only where nobody watches
-        for index in tqdm(mine, label, unit="shard", disable=quiet, leave=False):
-            if self.read(index) is None:
-                made = make(index * self.size, self._count(index))
-                write_tensors(self._path(index), made, self._metadata())
+        rows = sum(self._count(index) for index in mine)
+        seldom = 0.2 if sys.stderr.isatty() else 4.0
+        quiet = processes.process_index > 0
+        with (
+            tqdm(total=rows, desc=label, mininterval=seldom, disable=quiet, leave=False) as bar,
+            at_work(label, rows) as work,
+        ):
+            for index in mine:
+                if self.read(index) is None:
+                    made = make(index * self.size, self._count(index))
+                    write_tensors(self._path(index), made, self._metadata())
+                bar.update(self._count(index))
+                work.advance(self._count(index))
         processes.wait_for_everyone()
 
     def get(self, index: int) -> dict[str, Tensor]:

@@ -290,13 +290,21 @@ def _as_pictures(pixels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
-def open_images(name: str, seed: int, data_dir: Path | None) -> ImageSource | None:
+def open_images(
+    name: str,
+    seed: int,
+    data_dir: Path | None,
+    image_size: int | None = None,
+    channels: int | None = None,
+) -> ImageSource | None:
     """Open images that are there already.
 
     Args:
         name: `data:NAME/SPLIT` for real images, an npz file, or a folder of images.
         seed: Of the order of real images.
         data_dir: Folder of the data sets.
+        image_size: Side that real images are read at; None keeps the data set's own.
+        channels: And their channels.
 
     Returns:
         The source; None where the name is a folder with a model or a run in it.
@@ -308,7 +316,10 @@ def open_images(name: str, seed: int, data_dir: Path | None) -> ImageSource | No
         dataset, _, split = name.removeprefix(DATA_PREFIX).rpartition("/")
         if not dataset:
             raise UserError(f"{name}: name a split too, for example {DATA_PREFIX}mnist/train")
-        return RealImages(load_images(dataset, split, data_dir=data_dir), seed)
+        images = load_images(
+            dataset, split, image_size=image_size, channels=channels, data_dir=data_dir
+        )
+        return RealImages(images, seed)
     path = Path(name).expanduser()
     if path.exists() and not path.is_dir():
         return open_archive(path)

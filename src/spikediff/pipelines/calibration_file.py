@@ -14,13 +14,17 @@ _WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 _SETTINGS = ("second_moment", "second_moment_timesteps", "clip_last_noise")
 
 
-def save_calibration(folder: Path, settings: dict[str, Any], facts: dict[str, Any]) -> Path:
-    """Write a calibration into a pipeline's folder.
+def save_calibration(
+    folder: Path, settings: dict[str, Any], facts: dict[str, Any], kept: Path | None = None
+) -> Path:
+    """Write a calibration into a pipeline's folder, or beside others by the weights' SHA-256.
 
     Args:
         folder: The pipeline's folder.
         settings: Settings of `AnalyticDPMScheduler`.
         facts: How it was measured, for a reader.
+        kept: A folder to write into instead of the pipeline's; it is made. Models that ship with
+            the package are never written to.
 
     Returns:
         The file's path.
@@ -29,21 +33,27 @@ def save_calibration(folder: Path, settings: dict[str, Any], facts: dict[str, An
         UserError: The folder holds no pipeline.
     """
     content = {"weights_sha256": _hash(folder), "measured": facts, "settings": settings}
-    path = folder / _NAME
+    path = _path(folder, kept)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(content, indent=1) + "\n")
     return path
 
 
-def load_calibration(folder: Path) -> dict[str, Any]:
+def _path(folder: Path, kept: Path | None) -> Path:
+    return folder / _NAME if kept is None else kept / f"{_hash(folder)}.json"
+
+
+def load_calibration(folder: Path, kept: Path | None = None) -> dict[str, Any]:
     """Return the settings of `AnalyticDPMScheduler` that were measured on a pipeline's weights.
 
     Args:
         folder: The pipeline's folder.
+        kept: Where it is kept instead, as in `save_calibration`.
 
     Raises:
         UserError: There is no calibration, it is damaged, or the weights have changed since.
     """
-    path = folder / _NAME
+    path = _path(folder, kept)
     advice = f"run `spikediff calibrate {folder}`"
     if not path.is_file():
         raise UserError(f"{folder}: analytic-dpm needs a calibration; {advice}")

@@ -34,6 +34,16 @@ def pretrained_folder(name: str) -> Path:
     return Path(__file__).parent / name
 
 
+def ships(path: Path) -> bool:
+    """Return whether a path lies in a model that ships with the package.
+
+    Example:
+        >>> ships(pretrained_folder("digits") / "pipeline"), ships(Path("digits"))
+        (True, False)
+    """
+    return path.resolve().is_relative_to(Path(__file__).resolve().parent)
+
+
 def find_source(source: Path) -> Path:
     """Return the folder of a model that ships with the package for its name, else what was given.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from spikediff.at_work import at_work
 from spikediff.data import ImageDataset, change_range, to_model_range
 from spikediff.errors import UserError
 from spikediff.models import VQSVAE
@@ -159,8 +160,11 @@ def encode_all(vqvae: VQSVAE, images: ImageDataset) -> Tensor:
         images: The images.
     """
     parts = []
-    for first in range(0, len(images), _BATCH):
-        pixels = torch.stack([images[i][0] for i in range(first, min(first + _BATCH, len(images)))])
-        x = change_range(to_model_range(pixels), new=vqvae.config.input_range)
-        parts.append(vqvae.encode(x.to(vqvae.device)).to("cpu", torch.int16))
+    with at_work("encoding images as tokens", len(images)) as work:
+        for first in range(0, len(images), _BATCH):
+            chosen = range(first, min(first + _BATCH, len(images)))
+            pixels = torch.stack([images[i][0] for i in chosen])
+            x = change_range(to_model_range(pixels), new=vqvae.config.input_range)
+            parts.append(vqvae.encode(x.to(vqvae.device)).to("cpu", torch.int16))
+            work.advance(len(chosen))
     return torch.cat(parts)

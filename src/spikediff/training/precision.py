@@ -1,32 +1,35 @@
 """Whether this machine can compute in the precision that a recipe asks for."""
 
+import logging
 import platform
 from pathlib import Path
+from typing import Literal
 
-from spikediff.errors import UserError
-
+_log = logging.getLogger("spikediff")
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
-def check_precision(mixed_precision: str, device: str) -> None:
-    """Refuse precisions that would run, but at a fraction of the speed of float32.
+Precision = Literal["no", "fp16", "bf16"]
+
+
+def usable_precision(mixed_precision: Precision, device: str) -> Precision:
+    """Return the precision to train in: as asked, or "no" with a warning where that is faster.
 
     Args:
         mixed_precision: "no", "fp16" or "bf16".
         device: "cpu", "cuda", ...
 
-    Raises:
-        UserError: The CPU has no units for it and would emulate it, slower than float32.
+    Returns:
+        "no" on a CPU that would emulate the precision, at a fraction of the speed of float32.
     """
-    if device != "cpu" or mixed_precision == "no":
-        return
-    if mixed_precision == "fp16":
-        raise UserError("training.mixed_precision: fp16 needs a GPU; use 'no' on the CPU")
-    if not cpu_has_bf16():
-        raise UserError(
-            "training.mixed_precision: this CPU has no bf16 units and would emulate "
-            "them, slower than float32; use 'no'"
-        )
+    usable = mixed_precision == "bf16" and cpu_has_bf16()
+    if device != "cpu" or mixed_precision == "no" or usable:
+        return mixed_precision
+    _log.warning(
+        "training.mixed_precision = %s: this CPU has no units for it; training in float32 (no)",
+        mixed_precision,
+    )
+    return "no"
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
 
+from spikediff.at_work import at_work
 from spikediff.data import random_flip
 from spikediff.errors import UserError
 from spikediff.finite import check_finite
@@ -38,7 +40,7 @@ from spikediff.training.networks import (
 )
 from spikediff.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from spikediff.training.plain_names import load_plain, plain_names
-from spikediff.training.precision import check_precision
+from spikediff.training.precision import usable_precision
 from spikediff.training.ranges import check_ranges
 from spikediff.training.recipe import Recipe
 from spikediff.training.resuming import check_same_data, data_facts
@@ -76,9 +78,12 @@ class Trainer:
     ) -> None:
         check_ranges(recipe)
         self.folder = RunFolder(root)
-        self.recipe = recipe = self.folder.resumed(recipe) if resume else recipe
+        recipe = self.folder.resumed(recipe) if resume else recipe
         on_cpu = not torch.accelerator.is_available()
-        check_precision(recipe.training.mixed_precision, "cpu" if on_cpu else "cuda")
+        wanted = recipe.training.mixed_precision
+        precision = usable_precision(wanted, "cpu" if on_cpu else "cuda")
+        training = replace(recipe.training, mixed_precision=precision)
+        self.recipe = recipe = replace(recipe, training=training)
         self.network = choose_network(recipe.model)
         self.accelerator = _make_accelerator(recipe, root, on_cpu)
         _check_batch(recipe, self.accelerator.num_processes)
@@ -119,7 +124,7 @@ class Trainer:
         if recipe.init_from is not None and kept is None:
             start_from(Path(recipe.init_from), model, recipe)
         self.average = averaged(model, recipe.ema).to(self.accelerator.device)
-        self._pipeline()  # a sampler that does not fit the network is told before any work
+        check_sampling(self._pipeline(), recipe)  # before any work
         optimizer = build.build_optimizer(recipe.optimizer, model)
         prepare_computation(model, recipe.training, self.accelerator.device)
         self.network_in_training = model
@@ -163,12 +168,13 @@ class Trainer:
         )
         with (
             StopSignal() as stop,
+            at_work("training", last) as work,
             tqdm(
                 total=last,
                 initial=self.step,
                 desc="training",
                 disable=not self.show_progress,
-                mininterval=0.2 if sys.stderr.isatty() else 30.0,  # a log file wants fewer lines
+                mininterval=0.2 if sys.stderr.isatty() else 4.0,
             ) as bar,
         ):
             if self._grid_is_due() and not self._grid().exists():
@@ -178,6 +184,7 @@ class Trainer:
                 self.meter.add(*self._step(*next(stream)))
                 self.step += 1
                 bar.update()
+                work.advance()
                 self._report(bar)
                 if self._anyone(stop.received is not None):
                     self._checkpoint()
@@ -325,7 +332,8 @@ class Trainer:
         """Write a grid of what the average makes."""
         if not self.is_main:
             return
-        images = self.network.preview(self._pipeline(), self.recipe, self.dataset)
+        with at_work("drawing a grid of samples"):
+            images = self.network.preview(self._pipeline(), self.recipe, self.dataset)
         picture = io.BytesIO()
         image_grid(images).save(picture, "PNG")
         write_whole(self._grid(), picture.getvalue())
@@ -394,6 +402,19 @@ class Trainer:
             if factors := scaling_factors(self.average.module):
                 plot_temporal_scaling(factors, self.folder.temporal_scaling)
         self.accelerator.end_training()
+
+
+def check_sampling(pipe: DiffusionPipeline, recipe: Recipe) -> None:
+    """Refuse more steps for the grids of samples than the pipeline's sampler has.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    scheduler = pipe.components.get("scheduler")
+    steps = recipe.sampling.num_inference_steps
+    most = steps if scheduler is None else int(scheduler.config.num_train_timesteps)
+    if steps > most:
+        raise UserError(f"sampling.num_inference_steps = {steps} must be at most {most}")
 
 
 def _make_accelerator(recipe: Recipe, root: Path, on_cpu: bool) -> Accelerator:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spikediff.at_work import at_work
 from spikediff.data import ImageDataset
 from spikediff.errors import UserError
 from spikediff.evaluation.features.classifier import (
@@ -50,7 +51,8 @@ def load_or_train_classifier(
         return _restored(stored, data)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)  # before the minutes of training
-        trained = train_on(data, settings)
+        with at_work(f"training a classifier of {dataset.name}"):
+            trained = train_on(data, settings)
         accuracy = torch.tensor(trained.held_out_accuracy, dtype=torch.float64)
         write_tensors(path, {**trained.module.state_dict(), _ACCURACY: accuracy}, {"key": key})
     except OSError as error:

@@ -1,0 +1,30 @@
+"""Nobody waits in silence: what is going on is said where nothing else is written."""
+
+import io
+import time
+
+from spikediff import at_work as module
+from spikediff.at_work import Heard, at_work, breaking_silence
+
+
+def test_silence_is_broken_by_the_innermost_work(monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST", 0.1)
+    out, err = Heard(io.StringIO()), Heard(io.StringIO())
+    with breaking_silence(out, err), at_work("outer"), at_work("counting \x1b[2J", 7) as work:
+        work.advance(3)
+        err.write("half a line")
+        time.sleep(1.2)
+    lines = err._file.getvalue().splitlines()
+    assert lines[0] == "half a line"
+    assert lines[1].startswith("spikediff: counting \\x1b[2J, 3 of 7, ")
+    assert out._file.getvalue() == ""
+
+
+def test_who_writes_is_not_interrupted(monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST", 0.8)
+    out, err = Heard(io.StringIO()), Heard(io.StringIO())
+    with breaking_silence(out, err), at_work("writing"):
+        for _ in range(12):
+            out.write(".")
+            time.sleep(0.1)
+    assert err._file.getvalue() == ""
