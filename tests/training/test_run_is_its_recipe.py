@@ -126,6 +126,27 @@ def test_what_may_change_is_told(begun, caplog):
     assert "workers" not in caplog.text
 
 
+def test_another_rounding_is_told(begun, caplog):
+    recipe, folder = begun
+    environment = folder / "environment.json"
+    before = environment.read_text()
+    environment.write_text(before.replace('"threads": 1', '"threads": 7'))
+    Trainer(recipe, folder, resume=True, show_progress=False).folder.release()
+    assert "other rounding: threads was 7 and is 1" in caplog.text
+    assert environment.read_text() == before
+    caplog.clear()
+    Trainer(recipe, folder, resume=True, show_progress=False).folder.release()
+    assert "rounding" not in caplog.text
+
+
+def test_fewer_steps_than_were_made_are_refused(begun, with_steps):
+    recipe, folder = begun
+    before = content(folder)
+    with pytest.raises(UserError, match=r"has made 4 steps already; .*steps = 3 would"):
+        Trainer(with_steps(recipe, 3), folder, resume=True, show_progress=False)
+    assert content(folder) == before
+
+
 def test_the_digest_of_a_set_on_the_disk_reads_a_few_images():
     class Pictures:
         name, image_size, channels, num_classes, read = "/x/photos", 8, 1, 0, 0

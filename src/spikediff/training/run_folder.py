@@ -2,6 +2,7 @@
 
 import glob
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -10,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spikediff.errors import UserError
+from spikediff.reading import read_json
 from spikediff.training.checkpoint import settle
 from spikediff.training.recipe import (
     Recipe,
@@ -28,6 +32,7 @@ from spikediff.whole import (
     write_if_other,
 )
 
+_log = logging.getLogger("spikediff")
 # Files of a run, as patterns of their paths within it.
 _OWN_FILES = (
     "recipe.yaml",
@@ -109,7 +114,10 @@ class RunFolder:
         if overwrite and self.recipe.is_file():
             self._remove_run()
         save_recipe(recipe, self.recipe)  # first: what has a recipe can be resumed
-        write_if_other(self.environment, json.dumps(environment(recipe.seed), indent=1) + "\n")
+        here = environment(recipe.seed)
+        if resume:
+            self._tell_other_rounding(here)
+        write_if_other(self.environment, json.dumps(here, indent=1) + "\n")
         self.samples.mkdir(exist_ok=True)
         settle(self.checkpoints)
         for left in (*leftovers(self.root), *leftovers(self.samples)):
@@ -150,6 +158,21 @@ class RunFolder:
                 f"{self.root}: is being trained by another process; wait for its end, or choose "
                 f"another folder"
             ) from None
+
+    def _tell_other_rounding(self, here: dict[str, Any]) -> None:
+        """Warn where the machine may round otherwise than the one that the run comes from."""
+        try:
+            there = read_json(self.environment)
+        except UserError:
+            return  # it is written anew
+        known = there.get("rounding", {}) if isinstance(there, dict) else {}
+        told = [
+            f"{key} was {known[key]} and is {value}"
+            for key, value in here["rounding"].items()
+            if isinstance(known, dict) and known.get(key, value) != value
+        ]
+        if told:
+            _log.warning("%s: goes on with other rounding: %s", self.root, "; ".join(told))
 
     def _is_as_good_as_empty(self) -> bool:
         """Whether all that is there is what a run leaves that is killed before it has a recipe."""
@@ -219,6 +242,12 @@ def environment(seed: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "rounding": {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "processor": platform.machine(),
+        },
         "packages": {name: _version(name) for name in _PACKAGES},
     }
 

@@ -135,6 +135,11 @@ class Trainer:
         self.plan = BatchPlan(len(dataset), recipe.data.batch_size, recipe.seed)
         if resume and kept is None:
             _log.warning("%s: no checkpoint yet, starting anew", root)
+        if kept is not None and kept.step > recipe.training.steps:
+            raise UserError(
+                f"{root}: has made {kept.step} steps already; training.steps = "
+                f"{recipe.training.steps} would not be what it was trained for"
+            )
         self.step = 0 if kept is None else self._restore(kept)
         since_last_row = None if kept is None else kept.state.get("since_last_row")
         self.meter = Averages(recipe.data.batch_size, since_last_row)
