@@ -14,6 +14,8 @@ from PIL import Image
 from spikediff.cli import COMMANDS, main
 from spikediff.native import native_name
 from spikediff.training import recipe_from, save_recipe
+from spikediff.training.recipe import load_run_recipe
+from spikediff.training.run_folder import RunFolder
 
 
 def spikediff(*arguments):
@@ -189,6 +191,7 @@ def test_demo(tmp_path, capsys):
     assert sum(told["digits_per_class"]) == 256
     assert told["recognised_real_held_out"] > 0.85
     assert len(told["firing_rate_by_layer"]) == told_layers(said)
+    RunFolder(out).claim(load_run_recipe(out), resume=False, overwrite=True)  # and once more
 
 
 def told_layers(said):

@@ -42,6 +42,7 @@ _OWN_FILES = (
     "temporal_scaling.png",
     "tokens.safetensors",
     ".lock",
+    *("digits.png", "digits_and_nearest.png", "denoising.gif"),  # of `spikediff demo`
     "samples/step-*.png",
     "samples/.unfinished-step-*.png",
     *(f"checkpoints/*step-*/{name}" for name in ("*.json", "*.safetensors")),
