@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikediff.errors import UserError
+from spikediff.native import native
 from spikediff.neurons import IntegerNeuron, count_spikes, unroll
+from spikediff.neurons.kernels import using
 
 
 def layer(levels=4, per_channel=True, seed=0):
@@ -55,6 +57,51 @@ def test_the_amplitude_joins_the_weights_behind():
     amplified = torch.nn.functional.conv2d(counts * neuron.theta.view(-1, 1, 1), weight)
     folded = torch.nn.functional.conv2d(counts, neuron.fold_amplitude(weight))
     torch.testing.assert_close(amplified, folded)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    size=st.tuples(*[st.integers(1, 20)] * 4),
+    levels=st.integers(1, 127),
+    last=st.booleans(),
+    per_channel=st.booleans(),
+)
+@settings(deadline=None)
+@pytest.mark.skipif(native() is None, reason="the compiled kernels are not there")
+def test_the_c_kernel_is_plain_torch(seed, size, levels, last, per_channel):
+    torch.manual_seed(seed)
+    neuron = IntegerNeuron(size[1], levels, per_channel)
+    torch.nn.init.normal_(neuron.bias, 0.0, 0.5)
+    v, weights = 3 * torch.randn(size), torch.randn(size)
+    v = v.contiguous(memory_format=torch.channels_last) if last else v
+
+    def run(kernel):
+        given_to = v.clone().requires_grad_()
+        with using(kernel):
+            counts = neuron(given_to)
+            inputs = (given_to, neuron.log_theta, neuron.bias)
+            return counts, *torch.autograd.grad((counts * weights).sum(), inputs)
+
+    (counts, grad_v, *ours), (wanted, wanted_v, *theirs) = run("native"), run("reference")
+    assert torch.equal(counts, wanted)
+    assert torch.equal(grad_v, wanted_v)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-3)
+
+
+def test_threads_change_no_gradient():
+    neuron = IntegerNeuron(16, 4)
+    v = torch.randn(8, 16, 14, 14)
+
+    def gradients():
+        return torch.autograd.grad(neuron(v).square().sum(), neuron.parameters())
+
+    one = gradients()
+    try:
+        torch.set_num_threads(2)
+        assert all(map(torch.equal, gradients(), one))
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_fewer_than_one_level_is_refused():

@@ -15,7 +15,7 @@ from zlib import crc32
 
 SOURCES = (
     *("neuron.c", "synapse.c", "integer_sums.c", "weight_gradient.c", "weights.c", "bits.c"),
-    *("count_synapse.c", "integer_network.c"),
+    *("count_neuron.c", "count_synapse.c", "integer_network.c"),
 )
 
 # -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a

@@ -369,7 +369,11 @@ class IntegerSpikingUNet(ModelMixin, ConfigMixin):
 def spikes_per_synapse(traffic: Traffic) -> Tensor:
     """Return T x rate of a call: spikes per synapse, padding counted as silent, 0-dim."""
     synapses = sum(reached for _, reached in traffic)
-    return torch.stack([counts.mean() * (reached / synapses) for counts, reached in traffic]).sum()
+    once: dict[int, tuple[Tensor, int]] = {}  # a block's first spikes reach its shortcut, too
+    for counts, reached in traffic:
+        once[id(counts)] = counts, reached + once.get(id(counts), (counts, 0))[1]
+    rates = [counts.mean() * (reached / synapses) for counts, reached in once.values()]
+    return torch.stack(rates).sum()
 
 
 def changes_per_synapse(traffic: Traffic) -> Tensor:
