@@ -1,11 +1,13 @@
 """Output folders: one rule for all commands. Nothing is mixed, nothing else is removed."""
 
 import pytest
+from safetensors import SafetensorError
 
 from small_pipelines import make
 from spikediff.cli import main
 from spikediff.cli.outputs import check_file, new_folder
 from spikediff.errors import UserError
+from spikediff.models import SpikingUNet
 from spikediff.schedulers import make_scheduler
 
 STEPS = ["--num-inference-steps", "2"]
@@ -112,3 +114,44 @@ def test_an_eta_out_of_range_is_refused_in_python():
     for call in ({"seeds": [2**64]}, {"seeds": [-1]}, {"batch_size": 10**12}):
         with pytest.raises(UserError, match=r"must (lie between|be at most)"):
             pipe(num_inference_steps=2, **call)
+
+
+@pytest.mark.parametrize(
+    "call", [{"seeds": 3}, {"seeds": ["a"]}, {"batch_size": 2.0}, {"num_inference_steps": 1.5}]
+)
+def test_numbers_that_are_not_whole_are_refused_in_python(call):
+    with pytest.raises(UserError):
+        make("denoiser")(**{"num_inference_steps": 2, **call})
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"sample_size": (8, 16)}, {"base_channels": 8.0}, {"channel_mult": "12"}, {"patch_size": "1"}],
+)
+def test_sizes_that_are_not_whole_are_refused_in_python(sizes):
+    with pytest.raises(UserError, match="must be a whole number"):
+        SpikingUNet(**sizes)
+
+
+def test_one_value_a_channel_is_told(tmp_path, capsys):
+    model = [
+        "--model.base-channels",
+        "4",
+        "--model.channel-mult",
+        "1",
+        "--model.spiking-steps",
+        "1",
+    ]
+    data = ["--data.image-size", "1", "--data.batch-size", "1", "--output", str(tmp_path / "run")]
+    assert main(["train", "sddpm/digits", *model, *data]) == 2
+    assert "batch norm sees one value a channel" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(monkeypatch, tmp_path):
+    def full(*_args, **_options):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("diffusers.models.modeling_utils.safetensors.torch.save_file", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        make("denoiser").save_pretrained(tmp_path / "out")

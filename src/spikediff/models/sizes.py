@@ -1,10 +1,11 @@
 """The sizes that a U-Net may have, and the images or signals that it may be shown."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
 
 
 def check_sizes(
@@ -35,6 +36,11 @@ def check_sizes(
         spikediff.errors.UserError: UNet: sample_size=30 must be divisible by 4, because \
 channel_mult=(1, 2, 2) has 3 levels
     """
+    check_whole(network, "sample_size", sample_size)
+    check_whole(network, "base_channels", base_channels)
+    check_whole(network, "layers_per_block", layers_per_block)
+    for mult in channel_mult:
+        check_whole(network, "channel_mult", mult)
     factor = 2 ** (len(channel_mult) - 1)
     if not channel_mult or sample_size < 1 or sample_size % factor:
         raise UserError(
@@ -53,6 +59,16 @@ channel_mult=(1, 2, 2) has 3 levels
         )
 
 
+def check_whole(network: str, name: str, value: Any) -> None:
+    """Refuse what is no whole number.
+
+    Raises:
+        UserError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{network}: {name}={shown(value)} must be a whole number")
+
+
 def patches_of(network: str, sample_size: int, patch_size: int) -> int:
     """Return how many patches an image has along a side.
 
@@ -64,6 +80,8 @@ def patches_of(network: str, sample_size: int, patch_size: int) -> int:
     Raises:
         UserError: The image cannot be cut into such patches.
     """
+    check_whole(network, "sample_size", sample_size)
+    check_whole(network, "patch_size", patch_size)
     if patch_size < 1 or sample_size % patch_size:
         raise UserError(
             f"{network}: patch_size={patch_size} must be positive and divide "

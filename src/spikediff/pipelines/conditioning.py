@@ -7,6 +7,7 @@ of no classes.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
@@ -57,8 +58,7 @@ def size_of_labels(class_labels: ClassLabels) -> int | None:
     """Return how many images labels ask for; None where one label is for all, or there are none."""
     if class_labels is None or isinstance(class_labels, int):
         return None
-    one_for_all = isinstance(class_labels, Tensor) and not class_labels.dim()
-    return None if one_for_all else len(class_labels)
+    return None if not np.ndim(class_labels) else len(class_labels)
 
 
 def conditioned(

@@ -12,6 +12,7 @@ from torch import Tensor
 from spikediff.data import to_uint8
 from spikediff.errors import UserError
 from spikediff.finite import check_values
+from spikediff.pipelines.seeding import whole
 
 _READABLE = 640  # pixels: a grid is magnified by a whole number until it is about this wide
 _GAP = 48  # grey level of the lines between the images of a grid
@@ -57,7 +58,7 @@ def check_call(output_type: str, num_inference_steps: int) -> None:
         UserError: The output type is unknown, or there is no step to make.
     """
     check_output_type(output_type)
-    if num_inference_steps < 1:
+    if whole(num_inference_steps, "num_inference_steps") < 1:
         raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
 
 

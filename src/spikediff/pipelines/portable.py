@@ -14,9 +14,10 @@ from typing import Any, cast
 import diffusers
 from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from torch import nn
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, one_line
 from spikediff.finite import check_finite
 from spikediff.models.loading import WEIGHTS, check_saved
 from spikediff.pipelines.components import COMPONENTS
@@ -66,12 +67,18 @@ class PortablePipeline:
         """Save the pipeline as diffusers does.
 
         Raises:
-            UserError: A weight or a buffer of a network is NaN or infinite; nothing is written.
+            UserError: A weight or a buffer of a network is NaN or infinite, and nothing is written;
+                or the disk is full.
         """
         for name, part in self.components.items():
             if isinstance(part, nn.Module):
                 check_finite(part.state_dict(), f"{type(self).__name__}: {name} cannot be saved")
-        super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+        try:
+            super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+        except SafetensorError as error:  # what safetensors makes of an OSError
+            raise UserError(
+                f"{type(self).__name__}: cannot be saved ({one_line(error)})"
+            ) from error
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,8 @@
 """One seed per image, so that an image depends on its seed alone."""
 
 from collections.abc import Sequence
+from operator import index
+from typing import Any
 
 import torch
 
@@ -9,6 +11,18 @@ from spikediff.errors import UserError, shown
 MOST_IMAGES = 65_536  # of one call
 
 Generators = torch.Generator | list[torch.Generator] | None
+
+
+def whole(value: Any, name: str) -> int:
+    """Return a whole number of any type.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        return index(value)
+    except TypeError:
+        raise UserError(f"{name} = {shown(value)} must be a whole number") from None
 
 
 def generators_of(
@@ -31,6 +45,7 @@ def generators_of(
     """
     if seeds is None:
         batch_size = 1 if batch_size is None else batch_size
+        batch_size = whole(batch_size, "batch_size")
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size} must be at least 1")
         if batch_size > MOST_IMAGES:
@@ -38,12 +53,14 @@ def generators_of(
         return generator, batch_size
     if generator is not None:
         raise UserError("give seeds or a generator, not both")
+    if not hasattr(seeds, "__len__"):
+        raise UserError(f"seeds = {shown(seeds)} must be a list, one seed per image")
     if len(seeds) != (len(seeds) if batch_size is None else batch_size) or not len(seeds):
         raise UserError(f"{len(seeds)} seeds for batch_size = {batch_size}; give one per image")
     if len(seeds) > MOST_IMAGES:
         raise UserError(f"{len(seeds)} seeds are too many for one call; give {MOST_IMAGES:,}")
     for seed in seeds:
-        if not 0 <= int(seed) < 2**64:
+        if not 0 <= whole(seed, "seed") < 2**64:
             raise UserError(f"seed {shown(seed)} must lie between 0 and 2^64 - 1")
     # On the CPU, so that a seed means the same image on every device.
     return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds], len(seeds)

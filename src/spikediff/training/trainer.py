@@ -6,8 +6,8 @@ import math
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,7 +221,7 @@ class Trainer:
         chunks = zip(*(tensor.chunk(parts) for tensor in batch), strict=True)
         for i, (classes, *part) in enumerate(chunks):
             with accelerator.no_sync(self.model) if i < parts - 1 else nullcontext():
-                with keeping_activations(self.recipe.training):
+                with keeping_activations(self.recipe.training), telling_lone_values():
                     losses = self.objective(self._denoiser(classes), *part)
                 weighted = {name: term / parts for name, term in losses.terms.items()}
                 accelerator.backward(torch.stack(list(weighted.values())).sum())
@@ -407,6 +407,24 @@ class Trainer:
             if factors := scaling_factors(self.average.module):
                 plot_temporal_scaling(factors, self.folder.temporal_scaling)
         self.accelerator.end_training()
+
+
+@contextmanager
+def telling_lone_values() -> Iterator[None]:
+    """Say what to do where batch norm has one value a channel, of which it takes no variance.
+
+    Raises:
+        UserError: It has.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "batch norm sees one value a channel; take a larger data.batch_size, larger images or "
+            "more model.spiking_steps"
+        ) from error
 
 
 def check_sampling(pipe: DiffusionPipeline, recipe: Recipe) -> None:
