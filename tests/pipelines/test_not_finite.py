@@ -7,7 +7,9 @@ import torch
 from small_pipelines import MAKERS, make
 from spikediff.data import to_uint8
 from spikediff.errors import UserError
+from spikediff.events import compile_for_inference
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
+from spikediff.native import native
 from spikediff.pipelines import (
     SpikingDiffusionPipeline,
     SpikingInpaintPipeline,
@@ -58,6 +60,25 @@ def test_no_tensor_of_a_network_may_be_spoilt(name, every):
             tensor.copy_(kept)
     assert silent == []
     generated(pipe)
+
+
+@pytest.mark.skipif(native() is None, reason="the C kernels are not built")
+@pytest.mark.parametrize("weights", ["float32", "int16", "int8"])
+@pytest.mark.parametrize("every", [19, pytest.param(1, marks=pytest.mark.slow)])
+def test_no_tensor_of_an_event_driven_network_may_be_spoilt(weights, every):
+    """Spikes as bits and weights as whole numbers cannot say NaN."""
+    unet, silent = make("denoiser").unet, []
+    x, floats = torch.randn(1, 1, 8, 8), dict(unet.named_parameters())
+    for key, tensor in list(floats.items())[::every]:
+        kept = tensor.detach().clone()
+        tensor.data.fill_(torch.nan)
+        try:
+            if compile_for_inference(unet, weights)(x, 5).sample.isfinite().all():
+                silent.append(key)
+        except UserError:
+            pass
+        tensor.data.copy_(kept)
+    assert silent == []
 
 
 @pytest.mark.parametrize("bad", BAD)
