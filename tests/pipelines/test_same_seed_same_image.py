@@ -130,3 +130,24 @@ def test_a_network_in_training_mode_is_evaluated_and_not_changed(name):
             assert torch.equal(tensor, state[key]), key
     assert [[m.training for m in network.modules()] for network in networks] == modes
     assert [[set(vars(m)) for m in network.modules()] for network in networks] == attributes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_compiled_network_is_compiled_once(whole):
+    pipe, graphs = make("denoiser"), []
+    torch._dynamo.reset()
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    if whole:
+        pipe.unet = torch.compile(pipe.unet, backend=backend)
+    else:
+        pipe.unet.compile(backend=backend)
+    call = {"seeds": [0, 1], "num_inference_steps": 2, "output_type": "pt"}
+    pipe(**call)
+    compiled = len(graphs)
+    pipe(**call)
+    assert len(graphs) == compiled > 0

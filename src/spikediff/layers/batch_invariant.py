@@ -85,7 +85,8 @@ def batch_invariant(network: nn.Module) -> Iterator[None]:
 
     Convolutions are computed by `never_alone`, transposed ones as convolutions. Where a network is
     not of this library, its linear layers are computed by `each_alone`, and SiLU by `elementwise`,
-    which networks of this library call themselves. All layers come back as they were.
+    which networks of this library call themselves. All layers come back as they were. A compiled
+    network is left to its compiler.
 
     Args:
         network: A network whose layers see images along the first axis.
@@ -96,7 +97,7 @@ def batch_invariant(network: nn.Module) -> Iterator[None]:
         ...     torch.equal(network(x)[:1], network(x[:1]))
         True
     """
-    modules: list[Any] = list(network.modules())
+    modules: list[Any] = [] if _is_compiled(network) else list(network.modules())
     others = {m for other in _others(network) for m in other.modules()}
     before = [{name: m.__dict__.get(name) for name in _REPLACED} for m in modules]
     for module in modules:
@@ -113,13 +114,23 @@ def _make_invariant(module: Any, of_others: bool) -> None:
     if type(module).forward in _CONVOLUTIONS:
         _never_alone(module)
     elif type(module).forward is nn.ConvTranspose2d.forward:
-        module.forward = partial(_as_convolution, module, module.forward)
+        _compute(module, partial(_as_convolution, module, module.forward))
     elif of_others and isinstance(module, nn.Linear):
-        module.forward = partial(each_alone, module.forward)
+        _compute(module, partial(each_alone, module.forward))
     elif of_others and isinstance(module, nn.GroupNorm):
-        module.forward = partial(_in_order, module.forward)
+        _compute(module, partial(_in_order, module.forward))
     elif of_others and isinstance(module, nn.SiLU):
-        module.forward = partial(elementwise, module.forward)
+        _compute(module, partial(elementwise, module.forward))
+
+
+def _compute(layer: Any, forward: Callable[..., Tensor]) -> None:
+    layer.forward = forward
+
+
+def _is_compiled(network: nn.Module) -> bool:
+    """Whether a compiler has chosen the kernels: changed layers would have it start again."""
+    whole = "_orig_mod" in network._modules  # what `torch.compile` returns
+    return whole or any(m._compiled_call_impl is not None for m in network.modules())
 
 
 def _others(network: nn.Module) -> list[nn.Module]:
@@ -137,7 +148,7 @@ def _never_alone(convolution: Any) -> None:
     def forward_as_one_of_two(x: Tensor, *args: Any) -> Tensor:
         return never_alone(lambda images: forward(images, *args), x)
 
-    convolution.forward = forward_as_one_of_two
+    _compute(convolution, forward_as_one_of_two)
 
 
 def _as_convolution(

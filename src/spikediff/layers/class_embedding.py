@@ -41,8 +41,10 @@ class ClassEmbedding(nn.Module):
 
     def forward(self, labels: Tensor | None) -> Tensor:
         """Return the vectors of labels; that of "no class" where there are none."""
-        if labels is None:
+        if labels is None and self.table.weight.device.type != "meta":
             return self.table.weight[-1:]
+        if labels is None:  # an offloaded table is there while it looks up
+            labels = torch.tensor([self.no_class])
         labels = labels.reshape(-1)
         if not torch.compiler.is_compiling():
             self._check(labels)

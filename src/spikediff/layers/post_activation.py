@@ -53,6 +53,8 @@ class PostActivationBlock(nn.Module):
     code); Zheng et al., AAAI 2021, section 3.3, for alpha.
     """
 
+    gradient_checkpointing = False  # diffusers' flag; see `recomputation`
+
     def __init__(
         self,
         in_channels: int,

@@ -70,6 +70,8 @@ class PreSpikeBlock(nn.Module):
     Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024.
     """
 
+    gradient_checkpointing = False  # diffusers' flag; see `recomputation`
+
     def __init__(
         self,
         in_channels: int,
@@ -118,6 +120,8 @@ class PlainBlock(nn.Module):
 
     Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024, table 4.
     """
+
+    gradient_checkpointing = False  # diffusers' flag; see `recomputation`
 
     def __init__(
         self,

@@ -3,6 +3,7 @@ r"""Vector quantisation: every feature vector becomes the nearest row of a codeb
 from typing import NamedTuple
 
 import torch
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, distributed, nn
 from torch.nn.functional import mse_loss
 
@@ -125,13 +126,14 @@ class VectorQuantiser(nn.Module):
         if learning and not self.code_counts.any():
             self._start(rows, generator)
         tokens = self._nearest(features)
-        values = carry_nan(self.look_up(tokens), features)
+        values: Tensor = carry_nan(self.look_up(tokens), features)
         if learning:
             self._follow(rows, tokens.flatten(), generator)
         moved = values.new_zeros(()) if self.averages else mse_loss(values, features.detach())
         committed = mse_loss(features, values.detach())
         return Quantised(values, tokens, moved, committed, perplexity(tokens, len(self.codebook)))
 
+    @apply_forward_hook
     def nearest(self, features: Tensor) -> Tensor:
         """Return the tokens [B, h, w] of features [B, C, h, w].
 
@@ -147,6 +149,7 @@ class VectorQuantiser(nn.Module):
         distances = squared_distances(self._rows(features), self.codebook.detach())
         return distances.argmin(1).view(batch, height, width)
 
+    @apply_forward_hook
     def look_up(self, tokens: Tensor) -> Tensor:
         """Return the rows [B, C, h, w] of tokens [B, h, w]."""
         return nn.functional.embedding(tokens, self.codebook).movedim(-1, 1)

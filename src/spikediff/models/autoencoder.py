@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from spikediff.errors import UserError
@@ -96,3 +98,11 @@ def autoencoder_loss(reconstruction: Tensor, divergence: Tensor, weight: float) 
         3.0
     """
     return reconstruction + weight * divergence
+
+
+def placed(model: Any) -> torch.device:
+    """Return where a model computes: with its weights, or, offloaded, where a hook brings them."""
+    hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
+    devices = (getattr(hook, "execution_device", None) for hook in hooks)
+    found = next((device for device in devices if device is not None), model.device)
+    return torch.device(found)

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from spikediff.coding import decayed_sum
@@ -42,9 +43,11 @@ from spikediff.models.autoencoder import (
     check_autoencoder_sizes,
     check_images,
     level_widths,
+    placed,
 )
 from spikediff.models.divergences import SPIKE_DIVERGENCES
 from spikediff.models.loading import load_whole
+from spikediff.models.own_config import OwnConfig
 from spikediff.models.parts import choose, make_neuron_maker
 
 PAPER_SURROGATE = {"name": "rectangular", "width": 0.2}
@@ -107,7 +110,7 @@ def fsvae_neuron_options(given: Mapping[str, Any] | None = None) -> dict[str, An
     return {"surrogate": released} | options
 
 
-class FSVAE(ModelMixin, ConfigMixin):
+class FSVAE(ModelMixin, OwnConfig):
     """The spiking autoencoder: 4,054,755 parameters by default, 4,053,601 for grey images.
 
     Encoder and decoder see the window at once. Between them stand the posterior, which draws the
@@ -268,6 +271,7 @@ class FSVAE(ModelMixin, ConfigMixin):
         shared = self.config.training_draws == "prefixes"
         return LatentDraws(choice, draw_coins(shape, generator, shared))
 
+    @apply_forward_hook
     def encode(self, images: Tensor) -> Tensor:
         """Return the spikes [T, B, latent_channels] that images [B, C, H, W] cause.
 
@@ -279,6 +283,7 @@ class FSVAE(ModelMixin, ConfigMixin):
             spikes = layer(spikes)  # [T, B, C, H, W]
         return self.to_latent(spikes.flatten(2))  # type: ignore[no-any-return]
 
+    @apply_forward_hook
     def decode(self, z: Tensor) -> Tensor:
         """Return the images [B, C, H, W] in [-1, 1] of latent spikes [T, B, latent_channels]."""
         spikes = self.from_latent(z)  # [T, B, C * h * w]
@@ -287,6 +292,7 @@ class FSVAE(ModelMixin, ConfigMixin):
             h = layer(h)
         return elementwise(torch.tanh, self.readout(over_time(self.head, h)))
 
+    @apply_forward_hook
     @torch.no_grad()
     def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
         """Let the prior draw latents, and decode them.
@@ -308,10 +314,12 @@ class FSVAE(ModelMixin, ConfigMixin):
             return draw_each(self._generate, batch_size, generator)
 
     def _generate(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
-        choice = self.draw(batch_size, generator).choice.to(self.device)
-        start = torch.zeros(choice.shape[1:], device=self.device, dtype=self.dtype)
+        device = placed(self)
+        choice = self.draw(batch_size, generator).choice.to(device)
+        start = torch.zeros(choice.shape[1:], device=device, dtype=self.dtype)
         z, _ = roll_out(self.prior, _picks(choice), start, len(choice))
-        return self.decode(z)
+        images: Tensor = self.decode(z)
+        return images
 
     def _infer(self, context: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
         """Return the posterior's spikes z [T, B, C], and the candidates [T, B, C, k] about them.

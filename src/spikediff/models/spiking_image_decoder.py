@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from spikediff.layers import (
 )
 from spikediff.layers.batch_norm import BatchNorm2d
 from spikediff.models.loading import load_whole
+from spikediff.models.own_config import OwnConfig
 from spikediff.models.parts import choose, make_neuron_maker
 
 INPUTS = {
@@ -45,7 +46,7 @@ class SpikingImageDecoderOutput(BaseOutput):
     sample: Tensor
 
 
-class SpikingImageDecoder(ModelMixin, ConfigMixin):
+class SpikingImageDecoder(ModelMixin, OwnConfig):
     """The second stage of Spiking-Diffusion: tokens with masks -> logits of the tokens behind.
 
     Spiking convolutions of 3x3 that keep the size, and a last one, which sees the spikes of the

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
@@ -34,9 +34,11 @@ from spikediff.layers import (
     unfold_time,
 )
 from spikediff.layers.dimensions import BATCH_NORMS, CONVOLUTIONS, Convolution
+from spikediff.layers.recomputation import ComputesBlocksAgain, computed
 from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
 from spikediff.models.ddpm_unet import ddpm_unet_like
 from spikediff.models.loading import load_whole
+from spikediff.models.own_config import OwnConfig
 from spikediff.models.parts import choose, make_neuron_maker
 from spikediff.models.sizes import (
     check_dimensions,
@@ -120,7 +122,8 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return z."""
         y = self.scaling(over_time(self.conv, _swish(over_time(self.norm, x))))
-        return _swish(self.refine(y)) + y
+        z: Tensor = _swish(self.refine(y)) + y
+        return z
 
 
 def _swish(window: Tensor) -> Tensor:
@@ -161,7 +164,7 @@ class SpikingHead(nn.Module):
         return current
 
 
-class SpikingUNet(ModelMixin, ConfigMixin):
+class SpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
     """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default; or SDM's.
 
     Args:
@@ -336,15 +339,15 @@ class SpikingUNet(ModelMixin, ConfigMixin):
         h = self.stem(nn.functional.pixel_unshuffle(sample, patch))  # [T, B, C, H, W]
         skips = [h]
         for block in self.down_blocks:
-            h = block(h) if isinstance(block, Downsample) else block(h, embedding)
+            h = block(h) if isinstance(block, Downsample) else computed(block, h, embedding)
             skips.append(h)
         for block in self.middle_blocks:
-            h = block(h, embedding)
+            h = computed(block, h, embedding)
         for block in self.up_blocks:
             if isinstance(block, Upsample):
                 h = block(h)
             else:
-                h = block(join_channels([h, skips.pop()]), embedding)
+                h = computed(block, join_channels([h, skips.pop()]), embedding)
         estimate = self.decode(self.head(h))  # [T, B, C, H, W] -> [B, C, H, W]
         estimate = nn.functional.pixel_shuffle(estimate, patch)
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)

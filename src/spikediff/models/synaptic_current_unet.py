@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import Any, cast
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from spikediff.coding import direct, mean
@@ -31,8 +32,10 @@ from spikediff.layers import (
     pointwise_conv,
     same_size,
 )
+from spikediff.layers.recomputation import ComputesBlocksAgain, computed
 from spikediff.models.ddpm_unet import ddpm_unet_like
 from spikediff.models.loading import load_whole
+from spikediff.models.own_config import OwnConfig
 from spikediff.models.parts import make_neuron_maker
 from spikediff.models.sizes import check_sample, check_sizes
 from spikediff.neurons import Memory, NeuronLayer, NeuronState
@@ -62,7 +65,7 @@ class _Level(nn.Module):
         self.resampling = resampling
 
 
-class SynapticCurrentUNet(ModelMixin, ConfigMixin):
+class SynapticCurrentUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
     r"""A fully spiking denoiser of synaptic currents: 52,540,547 parameters by default.
 
     It takes a window of currents, one image-sized array per spiking step, and returns such a
@@ -205,6 +208,7 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         """Return the currents [T, B, C, H, W] of which the mean is the image: all of them."""
         return currents
 
+    @apply_forward_hook
     def step(
         self,
         current: Tensor,
@@ -265,19 +269,19 @@ class SynapticCurrentUNet(ModelMixin, ConfigMixin):
         skips = [h]
         for level in _levels(self.down_levels):
             for block in level.blocks:
-                h = block(h, embedding, memory)
+                h = computed(block, h, embedding, memory)
                 skips.append(h)
             h = level.resampling(h, memory)
         for block in self.middle_blocks:
-            h = block(h, embedding, memory)
+            h = computed(block, h, embedding, memory)
         shallow = skips[: 1 + self.config.layers_per_block]  # of the full image size
         for level in _levels(self.up_levels):
             risen = []
             for block in level.blocks:
-                h = block(join_channels([h, skips.pop()]), embedding, memory)
+                h = computed(block, join_channels([h, skips.pop()]), embedding, memory)
                 risen.append(h)
             h = level.resampling(h, memory)
-        h = self.last_block(join_channels([h, skips.pop()]), embedding, memory)
+        h = computed(self.last_block, join_channels([h, skips.pop()]), embedding, memory)
         return over_time(self.readout, join_channels([h, *shallow, *risen]))
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
@@ -24,9 +25,11 @@ from spikediff.models.autoencoder import (
     check_autoencoder_sizes,
     check_images,
     level_widths,
+    placed,
 )
 from spikediff.models.divergences import gaussian_kl
 from spikediff.models.loading import load_whole
+from spikediff.models.own_config import OwnConfig
 
 
 @dataclass
@@ -52,7 +55,7 @@ class VAEOutput(BaseOutput):
     log_variance: Tensor
 
 
-class VAE(ModelMixin, ConfigMixin):
+class VAE(ModelMixin, OwnConfig):
     """The baseline: 1,181,795 parameters by default, 1,180,641 and 10.2 MMAC for grey images.
 
     `z = mu(x) + sigma(x) eps`. Batch norm and leaky ReLU stand where FSVAE has tdBN and neurons.
@@ -170,16 +173,19 @@ class VAE(ModelMixin, ConfigMixin):
 
         return draw_each(draw, batch_size, generator)
 
+    @apply_forward_hook
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu and ln sigma^2 [B, latent_channels] of images [B, C, H, W]."""
         h = self.encoder(images).flatten(1)
         return self.to_mean(h), self.to_log_variance(h)
 
+    @apply_forward_hook
     def decode(self, z: Tensor) -> Tensor:
         """Return the images [B, C, H, W] in [-1, 1] of latents [B, latent_channels]."""
         h = self.from_latent(z).view(len(z), -1, self.side, self.side)  # [B, C, h, w]
         return elementwise(torch.tanh, self.head(self.decoder(h)))
 
+    @apply_forward_hook
     @torch.no_grad()
     def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
         """Draw latents from the standard normal distribution, and decode them.
@@ -201,7 +207,9 @@ class VAE(ModelMixin, ConfigMixin):
             return draw_each(self._generate, batch_size, generator)
 
     def _generate(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
-        return self.decode(self.draw(batch_size, generator).to(self.device, self.dtype))
+        z = self.draw(batch_size, generator).to(placed(self), self.dtype)
+        images: Tensor = self.decode(z)
+        return images
 
 
 def _activated(convolution: nn.Module, channels: int) -> nn.Sequential:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -24,6 +25,7 @@ from spikediff.coding import decay_weights, psp_mmd
 from spikediff.errors import UserError
 from spikediff.layers import VectorQuantiser
 from spikediff.models.loading import load_whole
+from spikediff.models.own_config import OwnConfig
 from spikediff.models.parts import choose, make_neuron_maker
 from spikediff.models.vq_parts import (
     FEATURES,
@@ -115,7 +117,7 @@ def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
     return value.detach() + (carrier - carrier.detach())
 
 
-class VQSVAE(ModelMixin, ConfigMixin):
+class VQSVAE(ModelMixin, OwnConfig):
     """The first stage of Spiking-Diffusion: 50,658 parameters by default.
 
     Args:
@@ -201,6 +203,7 @@ class VQSVAE(ModelMixin, ConfigMixin):
         height, width = (size, size) if isinstance(size, int) else size
         return height // factor, width // factor
 
+    @apply_forward_hook
     def encode(self, images: Tensor) -> Tensor:
         """Return the tokens of images.
 
@@ -214,8 +217,10 @@ class VQSVAE(ModelMixin, ConfigMixin):
             UserError: The channels or the size do not fit the network.
         """
         self._check_images(images)
-        return self.quantiser.nearest(self.spike_feature(self.encoder(images)))
+        tokens: Tensor = self.quantiser.nearest(self.spike_feature(self.encoder(images)))
+        return tokens
 
+    @apply_forward_hook
     def decode(self, tokens: Tensor) -> Tensor:
         """Return the images of tokens.
 

@@ -91,7 +91,8 @@ def scan(
             current, v, net_spikes, decay, dynamics
         )
         return spikes, NeuronState(v, net_spikes)
-    kernel = COMPILED.get(kernel_for(current, dynamics))
+    compiling = torch.compiler.is_compiling()  # a compiler sees no further than the reference
+    kernel = None if compiling else COMPILED.get(kernel_for(current, dynamics))
     if kernel is not None:
         spikes, v_last = kernel.forward(current, decay, dynamics, v)
         assert v_last is not None

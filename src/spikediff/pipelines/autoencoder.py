@@ -5,20 +5,19 @@ from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from torch import Tensor
 
 from spikediff.data import change_range
 from spikediff.errors import UserError
 from spikediff.finite import check_values
-from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.base import OwnPipeline
 from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
-from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
 
 
-class VAEPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
+class VAEPipeline(OwnPipeline):
     """Unconditional generation: the prior draws a latent, the decoder makes an image of it.
 
     Args:

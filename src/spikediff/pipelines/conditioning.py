@@ -95,15 +95,17 @@ def conditioned(
     _check(type(network).__name__, classes, class_labels, guidance_scale)
     if not classes:
         return call
-    nothing = torch.full((batch_size,), classes, device=network.device)
+    nothing = torch.full((batch_size,), classes)
     labels = nothing if class_labels is None else _labels(class_labels, nothing, classes)
     if guidance_scale is None or guidance_scale == 1.0:
-        return lambda sample, timestep: call(sample, timestep, class_labels=labels)
+        return lambda sample, t: call(sample, t, class_labels=labels.to(sample.device))
     both = torch.cat([labels, nothing])
 
     def guided(sample: Tensor, timestep: Tensor) -> Tensor:
         twice = torch.cat([sample, sample], dim=batch_axis)
-        of_class, of_all = call(twice, timestep, class_labels=both).chunk(2, dim=batch_axis)
+        of_class, of_all = call(twice, timestep, class_labels=both.to(sample.device)).chunk(
+            2, dim=batch_axis
+        )
         return of_all + guidance_scale * (of_class - of_all)
 
     return guided

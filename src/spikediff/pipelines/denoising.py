@@ -26,6 +26,7 @@ def denoise(
     timesteps: Iterable[Tensor],
     options: Mapping[str, Any],
     after_step: AfterStep | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """Return what a sample is after all timesteps, one call of the denoiser each.
 
@@ -37,6 +38,7 @@ def denoise(
         options: Of the scheduler's step; see `step_options`.
         after_step: Called as `after_step(i, timestep, sample)` after every step; it returns what
             goes on, the sample or what is to be put in its place.
+        interrupted: Whether the steps that are left are not to be made.
 
     Returns:
         The sample, of the same shape.
@@ -45,6 +47,8 @@ def denoise(
         UserError: An estimate is not finite.
     """
     for i, timestep in enumerate(timesteps):
+        if interrupted():
+            continue
         scaled = scheduler.scale_model_input(sample, timestep)
         estimate = finite(denoiser(scaled, timestep), timestep)
         sample = scheduler.step(estimate, timestep, sample, **options).prev_sample

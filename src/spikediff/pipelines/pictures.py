@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.utils import make_image_grid
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -29,6 +30,12 @@ def pixels_to_pil(pixels: Tensor) -> list[Image.Image]:
     return [Image.fromarray(a[:, :, 0] if a.shape[2] == 1 else a) for a in arrays]
 
 
+def as_array(values: Tensor) -> Any:
+    """Return a tensor as a NumPy array; half precision, which NumPy does not know, as float32."""
+    half = values.dtype in (torch.float16, torch.bfloat16)
+    return (values.float() if half else values).cpu().numpy()
+
+
 def _to_unit(sample: Tensor) -> Tensor:
     return (check_values(sample, "images") / 2 + 0.5).clamp(0, 1)
 
@@ -36,7 +43,7 @@ def _to_unit(sample: Tensor) -> Tensor:
 # From images [B, C, H, W] in [-1, 1] to what a pipeline's caller asked for.
 OUTPUT_TYPES: dict[str, Callable[[Tensor], Any]] = {
     "pil": to_pil,
-    "np": lambda sample: _to_unit(sample).permute(0, 2, 3, 1).cpu().numpy(),
+    "np": lambda sample: as_array(_to_unit(sample).permute(0, 2, 3, 1)),
     "pt": _to_unit,
 }
 

@@ -28,6 +28,7 @@ from spikediff.whole import flush, put_in_place, remove, unfinished
 INDEX = "model_index.json"
 _ROOM = "spikediff."
 _PIPELINE_FILE = "pipeline"
+_NETWORK_FILE = "spikediff_network"  # for `AutoModel`, which looks for one name in every folder
 _DOWNLOADED = ("*.json", "*.safetensors")  # in any folder; no code
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
@@ -203,6 +204,11 @@ def make_portable(folder: Path) -> None:
         room = COMPONENTS[class_name].__module__.split(".")[1]
         _write_import(folder / part / f"{file}.py", room, class_name)
         index[part] = [file, class_name]
+        if issubclass(COMPONENTS[class_name], ModelMixin):
+            _write_import(
+                folder / part / f"{_NETWORK_FILE}.py", "pipelines.any_network", "AnyNetwork"
+            )
+            index["auto_map"] = {"AutoModel": f"{_NETWORK_FILE}.AnyNetwork"}
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
     (folder / INDEX).write_text(text, encoding="utf-8")
 
@@ -231,7 +237,7 @@ def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
         part: [COMPONENTS[class_name].__module__, class_name]
         for part, (_, class_name) in _own_parts(index).items()
     }
-    known = {**index, **modules}
+    known = {k: v for k, v in {**index, **modules}.items() if k != "auto_map"}
     return {**known, "_class_name": pipeline_class(known)} if "_class_name" in known else known
 
 

@@ -31,7 +31,7 @@ def generators_of(
     """Return the source(s) of noise and the batch size.
 
     Args:
-        batch_size: How many images; None where the seeds tell.
+        batch_size: How many images; None where the seeds, or a list of generators, tell.
         seeds: One seed per image, or None.
         generator: A source of noise instead of seeds.
 
@@ -44,12 +44,18 @@ def generators_of(
         (2, 7)
     """
     if seeds is None:
-        batch_size = 1 if batch_size is None else batch_size
+        if batch_size is None:
+            batch_size = len(generator) if isinstance(generator, list | tuple) else 1
         batch_size = whole(batch_size, "batch_size")
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size} must be at least 1")
         if batch_size > MOST_IMAGES:
             raise UserError(f"batch_size = {batch_size} must be at most {MOST_IMAGES:,}")
+        if isinstance(generator, list | tuple) and len(generator) != batch_size:
+            raise UserError(
+                f"{len(generator)} generators for batch_size = {batch_size}; give one for all "
+                f"images, or a list of one per image"
+            )
         return generator, batch_size
     if generator is not None:
         raise UserError("give seeds or a generator, not both")

@@ -10,6 +10,7 @@ from torch import Tensor
 from spikediff.data import change_range
 from spikediff.errors import UserError
 from spikediff.finite import check_values
+from spikediff.pipelines.pictures import as_array
 
 _MOST_ROWS = 8
 
@@ -43,7 +44,7 @@ def signal_output(
         check_values(sample, "signals")
         if signal_range is not None:
             sample = change_range(sample, new=signal_range)
-        return sample if output_type == "pt" else sample.cpu().numpy()
+        return sample if output_type == "pt" else as_array(sample)
 
     return finish
 

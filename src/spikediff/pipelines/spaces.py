@@ -7,7 +7,7 @@ added to its currents.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,10 +16,8 @@ from torch import Tensor
 
 from spikediff.coding import mean
 from spikediff.errors import UserError
+from spikediff.pipelines.callbacks import StepCallback, begin, told
 from spikediff.pipelines.denoising import AfterStep
-
-# Called as `callback(pipe, i, timestep, tensors)`; what it returns may replace what it saw.
-StepCallback = Callable[[Any, int, Any, dict[str, Tensor]], Mapping[str, Tensor]]
 
 
 class Space(Protocol):
@@ -143,14 +141,27 @@ def check_scheduler(unet: Any, scheduler: SchedulerMixin, eta: float = 0.0) -> N
         raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
 
 
-def telling(pipe: Any, callback: StepCallback | None, space: Space) -> AfterStep:
-    """Return what tells a callback of every step, and goes on with what it puts in its place."""
+def telling(
+    pipe: Any,
+    callback: StepCallback | None,
+    space: Space,
+    inputs: Sequence[str] | None = None,
+    guidance_scale: float | None = None,
+) -> AfterStep:
+    """Return what tells a callback of every step, and goes on with what it puts in its place.
+
+    Args:
+        pipe: The pipeline that is called.
+        callback: Whom to tell; None for nobody.
+        space: What the sample is.
+        inputs: Names of what the callback is shown; everything where it is not given.
+        guidance_scale: Of the call.
+    """
+    begin(pipe, guidance_scale)
 
     def tell(i: int, timestep: Any, sample: Tensor) -> Tensor:
         if callback is None:
             return sample
-        seen = space.seen(sample)
-        last = list(seen)[-1]
-        return (callback(pipe, i, timestep, seen) or {}).get(last, sample)
+        return told(pipe, callback, inputs, (i, timestep), space.seen(sample))
 
     return tell

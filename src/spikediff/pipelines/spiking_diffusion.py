@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.base import OwnPipeline
+from spikediff.pipelines.callbacks import StepCallback, TellsOfSteps
 from spikediff.pipelines.conditioning import (
     Classifier,
     ClassLabels,
@@ -28,14 +29,13 @@ from spikediff.pipelines.denoising import (
 )
 from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
-from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
 from spikediff.pipelines.signals import signal_output
-from spikediff.pipelines.spaces import ImageSpace, StepCallback, telling
+from spikediff.pipelines.spaces import ImageSpace, telling
 from spikediff.schedulers.exact_timesteps import visiting
 
 
-class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
+class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
     """Generation: noise -> image or signal, a network call per inference step; of a class, if any.
 
     Args:
@@ -92,6 +92,7 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
         guidance_scale: float | None = None,
         classifier: Classifier | None = None,
         classifier_scale: float = 1.0,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images, or signals.
 
@@ -113,6 +114,8 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
             classifier: A classifier of noisy images, `classifier(x_t, t)` -> logits [B, K], whose
                 gradient guides the network instead (SDDPM, equation 8).
             classifier_scale: How strongly it does.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
 
         Returns:
             An output whose `.images` are the images or signals.
@@ -129,15 +132,22 @@ class SpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPip
         if self.makes_signals and self.scheduler.config.get("clip_sample"):
             # A signal may leave its range, where DDPM and DDIM would cut their guess of x_0 off.
             self.scheduler.register_to_config(clip_sample=False)
-        scheduler = visiting(self.scheduler, num_inference_steps, self.device)
-        noise = first_noise(self.unet, batch_size, generator, self.device, latents)
+        scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device)
+        noise = first_noise(self.unet, batch_size, generator, self._execution_device, latents)
         sample = denoise(
             self._denoiser(class_labels, guidance_scale, classifier, classifier_scale, batch_size),
             scheduler,
             noise * scheduler.init_noise_sigma,
             self.progress_bar(scheduler.timesteps),
             step_options(scheduler, generator, eta),
-            telling(self, callback_on_step_end, ImageSpace()),
+            telling(
+                self,
+                callback_on_step_end,
+                ImageSpace(),
+                callback_on_step_end_tensor_inputs,
+                guidance_scale,
+            ),
+            lambda: self.interrupt,
         )
         images = finish(sample)
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
-from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.base import OwnPipeline
+from spikediff.pipelines.callbacks import StepCallback, TellsOfSteps
 from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
 from spikediff.pipelines.denoising import AfterStep, denoise, estimates_of, first_noise
 from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
-from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators, generators_of
-from spikediff.pipelines.spaces import CurrentSpace, StepCallback, check_linear, telling
+from spikediff.pipelines.spaces import CurrentSpace, check_linear, telling
 from spikediff.schedulers.exact_timesteps import visiting
 
 
@@ -35,7 +35,7 @@ class SynapticCurrentOutput(ImagePipelineOutput):
     current_variance: list[float]
 
 
-class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
+class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
     """Generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
 
     Args:
@@ -83,6 +83,7 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
         stream: bool = False,
         class_labels: ClassLabels = None,
         guidance_scale: float | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
     ) -> SynapticCurrentOutput | tuple[Any]:
         """Generate images.
 
@@ -101,6 +102,8 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
             class_labels: The class of all images, or one for each; None for no class.
             guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
                 own answer, as is None.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
 
         Returns:
             An output with `.images` and `.current_variance`.
@@ -116,12 +119,15 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
         if eta != 0.0:
             raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
         check_linear(self.scheduler)  # it may have been replaced since
-        scheduler = visiting(self.scheduler, num_inference_steps, self.device)
+        scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device)
         space = CurrentSpace(self.unet)
-        noise = first_noise(self.unet, batch_size, generator, self.device, latents)
+        noise = first_noise(self.unet, batch_size, generator, self._execution_device, latents)
         currents = space.encode(noise * scheduler.init_noise_sigma)
         variances = [self._variance(currents)]
         call = self._stream if stream else estimates_of(self.unet)
+        tell = telling(
+            self, callback_on_step_end, space, callback_on_step_end_tensor_inputs, guidance_scale
+        )
         currents = denoise(
             conditioned(
                 call, self.unet, class_labels, guidance_scale, batch_size, space.batch_axis
@@ -130,7 +136,8 @@ class SynapticCurrentPipeline(CompiledInference, PortablePipeline, DiffusionPipe
             currents,
             self.progress_bar(scheduler.timesteps),
             {},
-            self._observing(variances, telling(self, callback_on_step_end, space)),
+            self._observing(variances, tell),
+            lambda: self.interrupt,
         )
         images = OUTPUT_TYPES[output_type](space.decode(currents))
         return SynapticCurrentOutput(images, variances) if return_dict else (images,)

@@ -1,31 +1,28 @@
 """Generating images out of discrete tokens, with Spiking-Diffusion's two networks."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from torch import Tensor
 
 from spikediff.data import change_range
 from spikediff.errors import UserError
 from spikediff.finite import check_values
 from spikediff.models import VQSVAE, SpikingImageDecoder
-from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.base import OwnPipeline
+from spikediff.pipelines.callbacks import StepCallback, TellsOfSteps, begin, told
 from spikediff.pipelines.conditioning import ClassLabels, conditioned, size_of_labels
 from spikediff.pipelines.denoising import Denoiser, finite
 from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
-from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import generators_of
 from spikediff.schedulers import AbsorbingStateScheduler
 
-TokenCallback = Callable[
-    ["VQSpikingDiffusionPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor]
-]
 
-
-class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionPipeline):
+class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
     """Generation and inpainting: masks -> tokens -> images.
 
     Args:
@@ -80,9 +77,10 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
         mask: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: TokenCallback | None = None,
+        callback_on_step_end: StepCallback | None = None,
         class_labels: ClassLabels = None,
         guidance_scale: float | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images, or fill the masked parts of given ones.
 
@@ -109,6 +107,8 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
             class_labels: The class of all images, or one for each; None for no class.
             guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
                 own answer, as is None.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
 
         Returns:
             An output whose `.images` are the images.
@@ -126,11 +126,17 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
         grid = self._start(batch_size, tokens, mask)
         steps = self.scheduler.config.num_train_timesteps
         steps = steps if num_inference_steps is None else num_inference_steps
-        self.scheduler.set_timesteps(steps, device=self.device)
-        options = {"temperature": temperature, "top_p": top_p, "unmasking": unmasking}
+        self.scheduler.set_timesteps(steps, device=self._execution_device)
+        options: dict[str, Any] = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "unmasking": unmasking,
+        }
         denoiser = conditioned(self._logits, self.decoder, class_labels, guidance_scale, batch_size)
-        told = {"generator": generator, **options}
-        grid = self._unmask(denoiser, grid, told, callback_on_step_end)
+        options["generator"] = generator
+        begin(self, guidance_scale)
+        tell = partial(told, self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        grid = self._unmask(denoiser, grid, options, tell)
         images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self.decode(grid))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -154,19 +160,21 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
         denoiser: Denoiser,
         grid: Tensor,
         options: dict[str, Any],
-        callback: TokenCallback | None,
+        tell: Callable[..., Tensor],
     ) -> Tensor:
         """Return the grids [B, h, w] after all steps."""
         # With known tokens there are fewer masks than usual at time t: as many as at a cleaner one.
         masks, positions = (grid == self.decoder.mask_token).sum((1, 2)), grid[0].numel()  # [B]
+        clean = grid
         for i, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            if self.interrupt:
+                continue
             seen = ((timestep * masks + positions - 1) // positions).clamp(min=1)
             logits = finite(denoiser(grid, seen), timestep)
-            grid = self.scheduler.step(logits, timestep, grid, **options).prev_sample
-            if callback is not None:
-                changed = callback(self, i, timestep, {"sample": grid})
-                grid = (changed or {}).get("sample", grid)
-        return grid
+            step = self.scheduler.step(logits, timestep, grid, **options)
+            grid, clean = step.prev_sample, step.pred_original_sample
+            grid = tell((i, timestep), {"sample": grid})
+        return clean if self.interrupt else grid  # masks have no image
 
     def _start(self, batch_size: int, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         """Return the grids [B, h, w] to begin with: nothing but masks, and what is known."""
@@ -175,7 +183,7 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
         if tokens is None:
             if mask is not None:
                 raise UserError("inpainting: give the known tokens too, not the mask alone")
-            return torch.full(shape, nothing, device=self.device)
+            return torch.full(shape, nothing, device=self._execution_device)
         if tokens.is_floating_point() or tokens.min() < 0 or tokens.max() > nothing:
             raise UserError(
                 f"inpainting: tokens must be whole numbers from 0 to {nothing - 1}, or {nothing} "
@@ -186,8 +194,12 @@ class VQSpikingDiffusionPipeline(CompiledInference, PortablePipeline, DiffusionP
                 raise UserError(
                     f"inpainting: {what} of shape {tuple(given.shape)}; give {shape} or {shape[1:]}"
                 )
-        grid = tokens.to(self.device).long().expand(shape)
-        return grid if mask is None else grid.masked_fill(mask.to(self.device).bool(), nothing)
+        grid = tokens.to(self._execution_device).long().expand(shape)
+        return (
+            grid
+            if mask is None
+            else grid.masked_fill(mask.to(self._execution_device).bool(), nothing)
+        )
 
     @inference
     def decode(self, tokens: Tensor) -> Tensor:

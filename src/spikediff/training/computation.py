@@ -1,25 +1,19 @@
 """How a training step is computed: what is kept, what is computed again, and by which kernels."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import nn
 
 from spikediff.events import train_event_driven
-from spikediff.layers import BLOCKS, PostActivationBlock, ThresholdNorm
+from spikediff.layers.recomputation import set_recomputation
 from spikediff.native import keep_large_tensors
 from spikediff.training.memory import compressed_activations
 from spikediff.training.recipe import TrainingRecipe
 
 _log = logging.getLogger("spikediff")
-
-RESIDUAL_BLOCKS = (*BLOCKS.values(), PostActivationBlock)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, ThresholdNorm)
 
 
 def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.device) -> None:
@@ -38,7 +32,7 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
     if recipe.keep_large_tensors and not keep_large_tensors():
         _log.warning("training.keep_large_tensors: this system's C library has no such switch")
     if recipe.gradient_checkpointing:
-        checkpoint_blocks(model)
+        set_recomputation(model)
     if recipe.compile:
         _channels_last(model)
         model.compile(dynamic=False)  # in place: the names of the weights stay
@@ -55,43 +49,3 @@ def keeping_activations(recipe: TrainingRecipe) -> AbstractContextManager[None]:
     """Return the context of a forward pass, which says how activations are kept."""
     compress = recipe.compress_activations and not recipe.compile
     return compressed_activations() if compress else nullcontext()
-
-
-def checkpoint_blocks(model: nn.Module) -> None:
-    """Compute the residual blocks again in the backward pass, in place.
-
-    Dropout draws the same the second time, and the running statistics of the norms see a batch
-    once: neither gradients nor statistics change.
-
-    Args:
-        model: A U-Net of this library; a network without residual blocks is left as it is.
-    """
-    for module in model.modules():
-        if isinstance(module, RESIDUAL_BLOCKS):
-            module.forward = partial(_computed_again, module, module.forward)
-
-
-def _computed_again(module: nn.Module, forward: Callable[..., Tensor], *args: Any) -> Tensor:
-    if not torch.is_grad_enabled():
-        return forward(*args)
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _frozen_statistics(module)
-
-    output: Tensor = checkpoint(forward, *args, use_reentrant=False, context_fn=contexts)
-    return output
-
-
-@contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Let no norm below a module move its running statistics."""
-    norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, NORMS)]
-    kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)

@@ -69,4 +69,9 @@ class ConvertedIF(NeuronLayer):
         """The constants in clips, as the membrane is."""
         if self.dynamics.v_negative is None:
             return self.dynamics
-        return replace(self.dynamics, v_negative=self.dynamics.v_negative / self.clip.item())
+        return replace(self.dynamics, v_negative=self.dynamics.v_negative / _number(self.clip))
+
+
+@torch.compiler.assume_constant_result  # a compiled network is that of its weights
+def _number(clip: Tensor) -> float:
+    return float(clip.item())

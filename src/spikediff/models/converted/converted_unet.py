@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
@@ -22,12 +22,13 @@ from spikediff.models.converted.surgery import bare_unet, pair_activations, repl
 from spikediff.models.converted.synapses import SpikingSynapse
 from spikediff.models.converted.time_mean_attention import TimeMeanAttention
 from spikediff.models.loading import load_whole
+from spikediff.models.own_config import OwnConfig
 
 SPIKES = {"signed": True, "unsigned": False}
 NORMS = ("shared", "per_step")
 
 
-class ConvertedUNet(ModelMixin, ConfigMixin):
+class ConvertedUNet(ModelMixin, OwnConfig):
     """A spiking network with the weights of a `QuantisedUNet`.
 
     The image enters as the same current at every spiking step, the residual stream is real-valued,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
@@ -15,9 +15,10 @@ from spikediff.models.converted.surgery import bare_unet, pair_activations, repl
 from spikediff.models.converted.synapses import QuantisedSynapse
 from spikediff.models.converted.time_mean_attention import TimeMeanAttention
 from spikediff.models.loading import load_whole
+from spikediff.models.own_config import OwnConfig
 
 
-class QuantisedUNet(ModelMixin, ConfigMixin):
+class QuantisedUNet(ModelMixin, OwnConfig):
     """diffusers' `UNet2DModel` with a `QuantisedReLU` in the place of every activation.
 
     The activations of the timestep embedding and of its projections are among them, and weights

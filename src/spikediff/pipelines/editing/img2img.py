@@ -3,11 +3,12 @@ r"""Variations of an image: noised part of the way, and denoised again (SDEdit).
 from collections.abc import Sequence
 from typing import Any
 
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 
-from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.base import OwnPipeline
+from spikediff.pipelines.callbacks import StepCallback, TellsOfSteps
 from spikediff.pipelines.conditioning import ClassLabels
 from spikediff.pipelines.denoising import (
     denoise,
@@ -15,17 +16,16 @@ from spikediff.pipelines.denoising import (
     image_shape,
     step_options,
 )
-from spikediff.pipelines.editing.parts import TakesParts, count_images, denoiser_of
+from spikediff.pipelines.editing.parts import count_images, denoiser_of
 from spikediff.pipelines.editing.pictures_in import Picture, one_per_image, read_images
 from spikediff.pipelines.editing.strength import timesteps_of_strength
 from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
-from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators
-from spikediff.pipelines.spaces import StepCallback, check_scheduler, space_of, telling
+from spikediff.pipelines.spaces import check_scheduler, space_of, telling
 
 
-class SpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, DiffusionPipeline):
+class SpikingImg2ImgPipeline(TellsOfSteps, OwnPipeline):
     r"""Variations of an image: $x_t$ of it at a share `strength` of the way, and down again.
 
     $x_t = a_t x_0 + \sigma_t \epsilon$, with $\epsilon$ of the seed, is denoised by the steps that
@@ -76,6 +76,7 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, Di
         callback_on_step_end: StepCallback | None = None,
         class_labels: ClassLabels = None,
         guidance_scale: float | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate variations.
 
@@ -93,6 +94,8 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, Di
                 where the network denoises currents.
             class_labels: The class of all images, or one for each; None for no class.
             guidance_scale: How far towards the class; see `conditioned`.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
 
         Returns:
             An output whose `.images` are the images.
@@ -104,11 +107,12 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, Di
         check_scheduler(self.unet, self.scheduler, eta)
         given = read_images(image, image_shape(self.unet))
         generator, batch_size = count_images(len(given), batch_size, seeds, generator)
-        known = one_per_image("image", given, batch_size).to(self.device, self.unet.dtype) * 2 - 1
+        known = one_per_image("image", given, batch_size) * 2 - 1
+        known = known.to(self._execution_device, self.unet.dtype)
         scheduler, timesteps = timesteps_of_strength(
-            self.scheduler, num_inference_steps, strength, self.device
+            self.scheduler, num_inference_steps, strength, self._execution_device
         )
-        noise = first_noise(self.unet, batch_size, generator, self.device)
+        noise = first_noise(self.unet, batch_size, generator, self._execution_device)
         x_t = scheduler.add_noise(known, noise, timesteps[:1].expand(batch_size))
         space = space_of(self.unet)
         sample = denoise(
@@ -117,7 +121,14 @@ class SpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, Di
             space.encode(x_t),
             self.progress_bar(timesteps),
             step_options(scheduler, generator, eta),
-            telling(self, callback_on_step_end, space),
+            telling(
+                self,
+                callback_on_step_end,
+                space,
+                callback_on_step_end_tensor_inputs,
+                guidance_scale,
+            ),
+            lambda: self.interrupt,
         )
         images = OUTPUT_TYPES[output_type](space.decode(sample))
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -5,29 +5,30 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
-from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.base import OwnPipeline
+from spikediff.pipelines.callbacks import StepCallback, TellsOfSteps
 from spikediff.pipelines.conditioning import ClassLabels
 from spikediff.pipelines.denoising import (
+    AfterStep,
     Denoiser,
     denoise,
     first_noise,
     image_shape,
     step_options,
 )
-from spikediff.pipelines.editing.parts import TakesParts, denoiser_of, masked_images
+from spikediff.pipelines.editing.parts import denoiser_of, masked_images
 from spikediff.pipelines.editing.pictures_in import Picture, pasted
 from spikediff.pipelines.editing.strength import timesteps_of_strength
 from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import check_call
-from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators
-from spikediff.pipelines.spaces import Space, StepCallback, check_scheduler, space_of, telling
+from spikediff.pipelines.spaces import Space, check_scheduler, space_of, telling
 from spikediff.schedulers.noise_levels import CLEAN, noise_levels, renoise
 
 
@@ -119,7 +120,7 @@ class _KnownPixels:
         return noise_levels(self.scheduler, self.timesteps[step])
 
 
-class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, DiffusionPipeline):
+class SpikingInpaintPipeline(TellsOfSteps, OwnPipeline):
     r"""Inpainting with a denoiser that knows nothing of masks.
 
     After every step the known pixels are put into $x_s$ as the forward process makes them,
@@ -181,6 +182,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, Di
         callback_on_step_end: StepCallback | None = None,
         class_labels: ClassLabels = None,
         guidance_scale: float | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate what is masked.
 
@@ -200,6 +202,8 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, Di
             callback_on_step_end: As of the pipeline that generates; it sees known pixels put in.
             class_labels: The class of all images, or one for each; None for no class.
             guidance_scale: How far towards the class; see `conditioned`.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
 
         Returns:
             An output whose `.images` are the images.
@@ -212,20 +216,27 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, Di
         given, mask, generator = masked_images(
             image, mask_image, image_shape(self.unet), batch_size, seeds, generator
         )
-        mask = mask.to(self.device)
-        made = given.to(self.device, self.unet.dtype) * 2 - 1
+        mask = mask.to(self._execution_device)
+        made = given.to(self._execution_device, self.unet.dtype) * 2 - 1
         if bool(mask.any()):
             scheduler, timesteps = timesteps_of_strength(
-                self.scheduler, num_inference_steps, strength, self.device
+                self.scheduler, num_inference_steps, strength, self._execution_device
             )
             walk = resampling_walk(len(timesteps), num_resamples, jump_length)
             check_walk(scheduler, walk)
-            noise = first_noise(self.unet, len(made), generator, self.device)
+            noise = first_noise(self.unet, len(made), generator, self._execution_device)
             pixels = _KnownPixels(
                 scheduler, space_of(self.unet), made, mask, noise, timesteps, walk, generator
             )
             denoiser = denoiser_of(self.unet, class_labels, guidance_scale, len(made))
-            made = self._paint(denoiser, pixels, strength, eta, callback_on_step_end)
+            tell = telling(
+                self,
+                callback_on_step_end,
+                pixels.space,
+                callback_on_step_end_tensor_inputs,
+                guidance_scale,
+            )
+            made = self._paint(denoiser, pixels, strength, eta, tell)
         images = pasted(output_type, made, given, mask)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -235,10 +246,9 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, Di
         pixels: _KnownPixels,
         strength: float,
         eta: float,
-        callback: StepCallback | None,
+        tell: AfterStep,
     ) -> Tensor:
         """Return the images [B, C, H, W] after all steps."""
-        tell = telling(self, callback, pixels.space)
 
         def after_step(i: int, timestep: Any, sample: Tensor) -> Tensor:
             return pixels.jump(i, tell(i, timestep, pixels.put(sample, pixels.walk[i] + 1)))
@@ -250,6 +260,7 @@ class SpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, Di
             self.progress_bar(pixels.timesteps[pixels.walk]),
             step_options(pixels.scheduler, pixels.generator, eta),
             after_step,
+            lambda: self.interrupt,
         )
         return pixels.space.decode(sample)
 

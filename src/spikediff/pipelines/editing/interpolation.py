@@ -108,7 +108,7 @@ def interpolate_seeds(
     """
     check_interpolates(pipe, call.get("eta", 0.0))
     generator, count = generators_of(None, seeds, None)
-    noise = first_noise(pipe.unet, count, generator, pipe.device)
+    noise = first_noise(pipe.unet, count, generator, pipe._execution_device)
     way = interpolate_noise(noise, num_images)
     return [
         image

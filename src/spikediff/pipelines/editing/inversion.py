@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
-from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.base import OwnPipeline
+from spikediff.pipelines.callbacks import StepCallback, TellsOfSteps
 from spikediff.pipelines.conditioning import ClassLabels
 from spikediff.pipelines.denoising import Denoiser, denoise, finite, first_noise, image_shape
-from spikediff.pipelines.editing.parts import TakesParts, denoiser_of
+from spikediff.pipelines.editing.parts import denoiser_of
 from spikediff.pipelines.editing.pictures_in import Picture, read_images
 from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_call
-from spikediff.pipelines.portable import PortablePipeline
-from spikediff.pipelines.spaces import StepCallback, space_of, telling
+from spikediff.pipelines.spaces import space_of, telling
 from spikediff.schedulers import SynapticCurrentDDIMScheduler, make_scheduler
 from spikediff.schedulers.ddim_inversion import ddim_inversion_step
 
@@ -71,7 +71,7 @@ def invert(
     return sample
 
 
-class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, DiffusionPipeline):
+class SpikingInversionPipeline(TellsOfSteps, OwnPipeline):
     r"""The noise that an image comes from, by deterministic DDIM backwards; and the way there.
 
     Whatever scheduler the parts have, its noise schedule and `prediction_type` are kept and the
@@ -123,6 +123,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, 
         callback_on_step_end: StepCallback | None = None,
         class_labels: ClassLabels = None,
         guidance_scale: float | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
     ) -> InversionOutput | tuple[Tensor]:
         """Find the noise of images.
 
@@ -136,6 +137,8 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, 
                 "currents" where the network denoises currents; what it returns may replace them.
             class_labels: The class of all images, or one for each; None for no class.
             guidance_scale: How far towards the class; see `conditioned`.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
 
         Returns:
             An output with `.latents`.
@@ -147,15 +150,21 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, 
             raise UserError(f"num_iterations = {num_iterations} must be at least 1")
         given = read_images(image, image_shape(self.unet))
         space = space_of(self.unet)
-        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         rising = self.scheduler.timesteps.flip(0)
         sample = invert(
             denoiser_of(self.unet, class_labels, guidance_scale, len(given)),
             self.scheduler,
-            space.encode(given.to(self.device, self.unet.dtype) * 2 - 1),
+            space.encode(given.to(self._execution_device, self.unet.dtype) * 2 - 1),
             self.progress_bar(rising),
             num_iterations,
-            telling(self, callback_on_step_end, space),
+            telling(
+                self,
+                callback_on_step_end,
+                space,
+                callback_on_step_end_tensor_inputs,
+                guidance_scale,
+            ),
         )
         latents = space.decode(sample)
         return InversionOutput(latents=latents) if return_dict else (latents,)
@@ -170,6 +179,7 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, 
         callback_on_step_end: StepCallback | None = None,
         class_labels: ClassLabels = None,
         guidance_scale: float | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Make images of noise: what `invert` found, or any other.
 
@@ -181,6 +191,8 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, 
             callback_on_step_end: As of `invert`.
             class_labels: The class of all images, or one for each; None for no class.
             guidance_scale: How far towards the class; see `conditioned`.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
 
         Returns:
             An output whose `.images` are the images.
@@ -190,15 +202,22 @@ class SpikingInversionPipeline(TakesParts, CompiledInference, PortablePipeline, 
         """
         check_call(output_type, num_inference_steps)
         space = space_of(self.unet)
-        noise = first_noise(self.unet, len(latents), None, self.device, latents)
-        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        noise = first_noise(self.unet, len(latents), None, self._execution_device, latents)
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         sample = denoise(
             denoiser_of(self.unet, class_labels, guidance_scale, len(noise)),
             self.scheduler,
             space.encode(noise),
             self.progress_bar(self.scheduler.timesteps),
             {},
-            telling(self, callback_on_step_end, space),
+            telling(
+                self,
+                callback_on_step_end,
+                space,
+                callback_on_step_end_tensor_inputs,
+                guidance_scale,
+            ),
+            lambda: self.interrupt,
         )
         images = OUTPUT_TYPES[output_type](space.decode(sample))
         return ImagePipelineOutput(images=images) if return_dict else (images,)

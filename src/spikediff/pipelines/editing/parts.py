@@ -1,49 +1,14 @@
-"""An editing pipeline made of the parts of another pipeline, which goes on as it was."""
+"""What the editing pipelines share: images in, and the denoiser of what is asked for."""
 
-import inspect
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
-from spikediff.errors import UserError
 from spikediff.pipelines.conditioning import ClassLabels, conditioned
 from spikediff.pipelines.denoising import Denoiser, estimates_of
 from spikediff.pipelines.editing.pictures_in import one_per_image, read_images, read_mask
 from spikediff.pipelines.seeding import Generators, generators_of
 from spikediff.pipelines.spaces import space_of
-
-
-class TakesParts:
-    """A pipeline that `from_pipe` makes; it stands before `DiffusionPipeline` in the bases.
-
-    Example:
-        >>> from spikediff.models import SpikingUNet
-        >>> from spikediff.pipelines import SpikingDiffusionPipeline, SpikingInpaintPipeline
-        >>> from spikediff.schedulers import make_scheduler
-        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
-        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
-        >>> SpikingInpaintPipeline.from_pipe(pipe).unet is unet
-        True
-    """
-
-    @classmethod
-    def from_pipe(cls, pipeline: Any, **parts: Any) -> Self:
-        """Return a pipeline of the parts of another one, shared and not copied.
-
-        Args:
-            pipeline: Any whose components have the names of this one's.
-            parts: Components to take instead of the other pipeline's.
-
-        Raises:
-            UserError: The other pipeline generates in another way.
-        """
-        wanted = set(inspect.signature(cls.__init__).parameters) - {"self"}
-        found = {**pipeline.components, **parts}
-        if missing := sorted(wanted - set(found)):
-            raise UserError(
-                f"{cls.__name__}: a {type(pipeline).__name__} has no {' and no '.join(missing)}"
-            )
-        return cls(**{name: found[name] for name in wanted})
 
 
 def count_images(
@@ -60,7 +25,8 @@ def count_images(
     Raises:
         UserError: Seeds, generator and batch size contradict each other.
     """
-    batch_size = images if batch_size is None and seeds is None else batch_size
+    told = seeds is not None or (images == 1 and isinstance(generator, list))
+    batch_size = images if batch_size is None and not told else batch_size
     return generators_of(batch_size, seeds, generator)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spikediff.data import to_uint8
 from spikediff.errors import UserError
-from spikediff.pipelines.pictures import OUTPUT_TYPES, pixels_to_pil
+from spikediff.pipelines.pictures import OUTPUT_TYPES, as_array, pixels_to_pil
 
 Picture = Image.Image | np.ndarray | Tensor
 _MODES = {1: "L", 3: "RGB"}  # PIL's names of the modes that a model's channels are
@@ -196,6 +196,6 @@ def pasted(output_type: str, made: Tensor, known: Tensor, mask: Tensor) -> Any:
 
 
 _FORMS: dict[str, Callable[[Tensor], Any]] = {
-    "np": lambda images: images.permute(0, 2, 3, 1).cpu().numpy(),
+    "np": lambda images: as_array(images.permute(0, 2, 3, 1)),
     "pt": lambda images: images,
 }

@@ -4,21 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from torch import Tensor
 
 from spikediff.errors import UserError
 from spikediff.models import VQSVAE, SpikingImageDecoder
-from spikediff.pipelines.compiled import CompiledInference
+from spikediff.pipelines.base import OwnPipeline
+from spikediff.pipelines.callbacks import StepCallback, TellsOfSteps, begin
 from spikediff.pipelines.denoising import image_shape
-from spikediff.pipelines.editing.parts import TakesParts, count_images, masked_images
+from spikediff.pipelines.editing.parts import count_images, masked_images
 from spikediff.pipelines.editing.pictures_in import Picture, one_per_image, pasted, read_images
 from spikediff.pipelines.editing.strength import steps_of_strength
 from spikediff.pipelines.inference import inference
 from spikediff.pipelines.pictures import OUTPUT_TYPES, check_output_type
-from spikediff.pipelines.portable import PortablePipeline
 from spikediff.pipelines.seeding import Generators
-from spikediff.pipelines.spaces import StepCallback
 from spikediff.pipelines.vq_spiking_diffusion import VQSpikingDiffusionPipeline
 from spikediff.schedulers import AbsorbingStateScheduler
 
@@ -53,7 +52,7 @@ def token_mask(mask: Tensor, latent_size: tuple[int, int], margin: int = 0) -> T
     return marked[:, 0] > 0
 
 
-class VQSpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, DiffusionPipeline):
+class VQSpikingInpaintPipeline(TellsOfSteps, OwnPipeline):
     r"""Inpainting with tokens: those behind the mask are drawn anew, the others are the image's.
 
     A token is drawn wherever any of its pixels is masked. Its image then also differs from the
@@ -104,6 +103,7 @@ class VQSpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, 
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
         **call: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate what is masked.
@@ -121,6 +121,8 @@ class VQSpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, 
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
             callback_on_step_end: As of `VQSpikingDiffusionPipeline`.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
             call: What else `VQSpikingDiffusionPipeline` takes: `temperature`, `class_labels`, ...
 
         Returns:
@@ -133,12 +135,17 @@ class VQSpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, 
         given, mask, generator = masked_images(
             image, mask_image, image_shape(self.vqvae), batch_size, seeds, generator
         )
-        mask = mask.to(self.device)
-        made = given.to(self.device, self.vqvae.dtype) * 2 - 1
+        mask = mask.to(self._execution_device)
+        made = given.to(self._execution_device, self.vqvae.dtype) * 2 - 1
         if bool(mask.any()):
             generates = _generator_of(self)
             tokens = generates.encode(made.masked_fill(mask, BLACK))
-            told = {"generator": generator, "num_inference_steps": num_inference_steps, **call}
+            told = {
+                "generator": generator,
+                "num_inference_steps": num_inference_steps,
+                "callback_on_step_end_tensor_inputs": callback_on_step_end_tensor_inputs,
+                **call,
+            }
             hidden = token_mask(mask, self.vqvae.latent_size, token_margin)
             tokens = _drawn(self, generates, tokens, hidden, callback_on_step_end, told)
             made = generates.decode(tokens)
@@ -146,7 +153,7 @@ class VQSpikingInpaintPipeline(TakesParts, CompiledInference, PortablePipeline, 
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
 
-class VQSpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, DiffusionPipeline):
+class VQSpikingImg2ImgPipeline(TellsOfSteps, OwnPipeline):
     r"""Variations of an image in tokens: a share of them masked by chance and drawn anew.
 
     It is `SpikingImg2ImgPipeline` for absorbing-state diffusion, whose forward process masks each
@@ -178,6 +185,7 @@ class VQSpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, 
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
         **call: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate variations.
@@ -193,6 +201,8 @@ class VQSpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, 
             output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
             return_dict: False returns a tuple.
             callback_on_step_end: As of `VQSpikingDiffusionPipeline`.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
             call: What else `VQSpikingDiffusionPipeline` takes: `temperature`, `class_labels`, ...
 
         Returns:
@@ -204,16 +214,22 @@ class VQSpikingImg2ImgPipeline(TakesParts, CompiledInference, PortablePipeline, 
         check_output_type(output_type)
         given = read_images(image, image_shape(self.vqvae))
         generator, batch_size = count_images(len(given), batch_size, seeds, generator)
-        known = one_per_image("image", given, batch_size).to(self.device, self.vqvae.dtype) * 2 - 1
+        known = one_per_image("image", given, batch_size) * 2 - 1
+        known = known.to(self._execution_device, self.vqvae.dtype)
         longest = self.scheduler.config.num_train_timesteps
         steps = longest if num_inference_steps is None else num_inference_steps
         steps = steps_of_strength(strength, steps)
         generates = _generator_of(self)
         tokens = generates.encode(known)
         uniforms, _ = self.scheduler.draw(
-            (batch_size, 1, *tokens.shape[1:]), generator, self.device
+            (batch_size, 1, *tokens.shape[1:]), generator, self._execution_device
         )
-        told = {"generator": generator, "num_inference_steps": steps, **call}
+        told = {
+            "generator": generator,
+            "num_inference_steps": steps,
+            "callback_on_step_end_tensor_inputs": callback_on_step_end_tensor_inputs,
+            **call,
+        }
         hidden = uniforms < strength
         tokens = _drawn(self, generates, tokens, hidden, callback_on_step_end, told)
         images = OUTPUT_TYPES[output_type](generates.decode(tokens))
@@ -224,6 +240,7 @@ def _generator_of(pipe: Any) -> VQSpikingDiffusionPipeline:
     """Return the pipeline that draws tokens, of the same parts and with the same progress bar."""
     generates = VQSpikingDiffusionPipeline(**pipe.components)
     generates.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
+    begin(pipe, None)
     return generates
 
 
@@ -238,7 +255,11 @@ def _drawn(
     """Return tokens [B, h, w], those behind the mask drawn anew; a callback is told of `pipe`."""
 
     def tell(_: Any, i: int, timestep: Any, seen: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {} if callback is None else dict(callback(pipe, i, timestep, seen) or {})
+        if callback is None:
+            return {}
+        returned = dict(callback(pipe, i, timestep, seen) or {})
+        generates._interrupt = pipe._interrupt
+        return returned
 
     (drawn,) = generates(
         tokens=tokens,

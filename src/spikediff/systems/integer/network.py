@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
@@ -17,7 +17,9 @@ from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, 
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.batch_norm import BatchNorm2d
 from spikediff.layers.class_embedding import linear_by_image
+from spikediff.layers.recomputation import ComputesBlocksAgain, computed
 from spikediff.models.loading import load_whole
+from spikediff.models.own_config import OwnConfig
 from spikediff.models.sizes import check_sample, patches_of
 from spikediff.neurons import IntegerNeuron
 from spikediff.systems.integer.weights import check_weight_bits, rounded
@@ -180,6 +182,8 @@ class Block(nn.Module):
         parts: Makes the layers.
     """
 
+    gradient_checkpointing = False  # diffusers' flag; see `recomputation`
+
     def __init__(self, in_channels: int, out_channels: int, parts: Parts) -> None:
         super().__init__()
         self.neuron1 = parts.neuron(in_channels)
@@ -246,7 +250,7 @@ class IntegerUNetOutput(UNet2DOutput):
     change: Tensor | None = None
 
 
-class IntegerSpikingUNet(ModelMixin, ConfigMixin):
+class IntegerSpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
     """A U-Net of integer neurons, for spike-driven diffusion; or its ordinary counterpart.
 
     The image is cut into patches, and one convolution (the stem) turns them into currents. From
@@ -425,17 +429,25 @@ def add_skeleton(
     model.head = parts.head(widths[0], pixels)
 
 
+def _through(block: nn.Module, h: Tensor, call: Call) -> Tensor:
+    """Return the current behind a block; see `spikediff.layers.recomputation`."""
+    if isinstance(block, Block):
+        return computed(block, h, call)
+    out: Tensor = block(h, call)
+    return out
+
+
 def through_skeleton(model: Any, h: Tensor, call: Any) -> Tensor:
     """Return a model's answer to the current of its stem [B, C, H, W], patch by patch."""
     skips = [h]
     for block in model.down_blocks:
-        h = block(h, call)
+        h = _through(block, h, call)
         skips.append(h)
-    h = model.middle_block(h, call)
+    h = _through(model.middle_block, h, call)
     for block in model.up_blocks:
         if isinstance(block, Block):
             h = torch.cat([h, skips.pop()], dim=1)
-        h = block(h, call)
+        h = _through(block, h, call)
     answer: Tensor = model.head(model.last_neuron(h), model.last_neuron, call)
     return answer
 

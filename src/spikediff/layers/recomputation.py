@@ -1,0 +1,94 @@
+"""Gradient checkpointing: a block that is computed again in the backward pass keeps little.
+
+Dropout draws the same the second time, and the running statistics of the norms see a batch once:
+neither gradients nor statistics change.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from spikediff.errors import UserError
+from spikediff.layers.threshold_norm import ThresholdNorm
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, ThresholdNorm)
+
+
+def computed(block: nn.Module, *args: Any) -> Tensor:
+    """Return what a block makes of its inputs, computed again in the backward pass if it says so.
+
+    Args:
+        block: A module with diffusers' flag `gradient_checkpointing`.
+        args: Its inputs.
+    """
+    if not block.gradient_checkpointing or not torch.is_grad_enabled():
+        out: Tensor = block(*args)
+        return out
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _frozen_statistics(block)
+
+    again: Tensor = checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
+    return again
+
+
+@contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Let no norm below a module move its running statistics."""
+    norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, _NORMS)]
+    kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
+
+
+class ComputesBlocksAgain:
+    """A network with such blocks; it stands before `ModelMixin` in the bases.
+
+    `enable_gradient_checkpointing()` and `disable_gradient_checkpointing()` are diffusers'.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    def enable_gradient_checkpointing(
+        self, gradient_checkpointing_func: Callable[..., Any] | None = None
+    ) -> None:
+        """Compute the residual blocks again in the backward pass.
+
+        Args:
+            gradient_checkpointing_func: Refused: statistics of norms would see a batch twice.
+
+        Raises:
+            UserError: There is such a function.
+        """
+        if gradient_checkpointing_func is not None:
+            raise UserError(
+                f"{type(self).__name__}: gradient_checkpointing_func would let norms see a batch "
+                f"twice; leave it out"
+            )
+        self._set_gradient_checkpointing()
+
+    def _set_gradient_checkpointing(self, enable: bool = True, **_options: Any) -> None:
+        set_recomputation(self, enable)  # type: ignore[arg-type]
+
+
+def set_recomputation(network: nn.Module, enable: bool = True) -> None:
+    """Compute a network's residual blocks again in the backward pass, or no longer.
+
+    Args:
+        network: A U-Net of this library; a network without such blocks is left as it is.
+        enable: Whether to.
+    """
+    blocks: list[Any] = list(network.modules())
+    for module in blocks:
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = enable
