@@ -233,7 +233,6 @@ BAD = [
         ],
         "divisible",
     ),
-    (["train", "sddpm/digits", "--training.mixed-precision", "fp16", "--output", "OUT"], "GPU"),
     (["train", "sddpm/digits", "--resume", "--output", "OUT"], "no run to resume"),
     (["train", "sddpm/digits", "--model.neuron", "iff", "--output", "OUT"], "did you mean 'if'"),
     (["sample", "absent"], "no such folder"),

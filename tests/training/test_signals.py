@@ -78,11 +78,16 @@ def test_what_does_not_fit_images_is_told(small, tmp_path):
         Trainer(changed(small, dataset="membrane"), tmp_path / "run", show_progress=False)
 
 
-@pytest.mark.parametrize("values", [[1.0, -1.0], [0.0], [0.0, 0.0]])
+@pytest.mark.parametrize("values", [[1.0, -1.0], [0.0, 0.0]])
 def test_a_range_rises(values):
     recipe = recipe_from({"data": {"signal_range": values}}, "here")
     with pytest.raises(UserError, match=r"data\.signal_range = .* lower one first"):
         check_ranges(recipe)
+
+
+def test_a_range_has_two_ends():
+    with pytest.raises(UserError, match=r"data\.signal_range = \[0\.0\] must have 2 values"):
+        recipe_from({"data": {"signal_range": [0.0]}}, "here")
 
 
 def test_a_recording_of_ones_own_with_channels(signals, with_steps, tmp_path):

@@ -80,6 +80,6 @@ def test_on_the_command_line(tmp_path, capsys):
     assert len(told["current_variance"]) == 5
     assert told["current_variance"][0] == 0
     assert "variance of the synaptic currents" in capsys.readouterr().out
-    assert main([*sample, *files, "--scheduler", "dpmsolver++"]) == 0
-    assert main([*sample, *files, "--scheduler", "ddim"]) == 2
+    assert main([*sample, *files, "--overwrite", "--scheduler", "dpmsolver++"]) == 0
+    assert main([*sample, *files, "--overwrite", "--scheduler", "ddim"]) == 2
     assert "synaptic currents" in capsys.readouterr().err
