@@ -246,5 +246,7 @@ def test_auto_model_finds_every_network(name, tmp_path):
         if isinstance(part, nn.Module):
             found = AutoModel.from_pretrained(str(tmp_path), subfolder=key, trust_remote_code=True)
             assert type(found) is type(part)
+            alone = AutoModel.from_pretrained(str(tmp_path / key), trust_remote_code=True)
+            assert type(alone) is type(part)
             for one, other in zip(found.parameters(), part.parameters(), strict=True):
                 assert torch.equal(one, other)

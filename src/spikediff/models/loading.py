@@ -142,7 +142,8 @@ def _state_of(cls: Any, folder: Path) -> dict[str, Tensor]:
     config = read_json(path)
     if not isinstance(config, dict):
         raise UserError(f"{path}: is damaged, it holds {shown(config)}")
-    config = {key: value for key, value in config.items() if not key.startswith("_")}
+    told = ("auto_map",)  # for diffusers' `AutoModel`
+    config = {k: v for k, v in config.items() if not k.startswith("_") and k not in told}
     _check_sizes(config, path)
     if cls.__module__.startswith("spikediff."):
         known = inspect.signature(cls.__init__).parameters

@@ -13,8 +13,8 @@ _OF_CONFIG = ("subfolder", "cache_dir", "force_download", "local_files_only", "t
 class AnyNetwork:
     """Loads a network of the class that its configuration names.
 
-    In every folder of a saved pipeline that holds a network lies a file that imports it, because
-    the pipeline's `auto_map` has one name for all of them:
+    Where a saved pipeline has several networks, a file beside each of them imports it, because the
+    pipeline's `auto_map` has one name for all:
     `AutoModel.from_pretrained(folder, subfolder="unet", trust_remote_code=True)`.
     """
 

@@ -28,7 +28,7 @@ from spikediff.whole import flush, put_in_place, remove, unfinished
 INDEX = "model_index.json"
 _ROOM = "spikediff."
 _PIPELINE_FILE = "pipeline"
-_NETWORK_FILE = "spikediff_network"  # for `AutoModel`, which looks for one name in every folder
+_NETWORK_FILE = "spikediff_network"
 _DOWNLOADED = ("*.json", "*.safetensors")  # in any folder; no code
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
@@ -204,13 +204,30 @@ def make_portable(folder: Path) -> None:
         room = COMPONENTS[class_name].__module__.split(".")[1]
         _write_import(folder / part / f"{file}.py", room, class_name)
         index[part] = [file, class_name]
-        if issubclass(COMPONENTS[class_name], ModelMixin):
-            _write_import(
-                folder / part / f"{_NETWORK_FILE}.py", "pipelines.any_network", "AnyNetwork"
-            )
-            index["auto_map"] = {"AutoModel": f"{_NETWORK_FILE}.AnyNetwork"}
+    _tell_auto_model(folder, index)
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
     (folder / INDEX).write_text(text, encoding="utf-8")
+
+
+def _tell_auto_model(folder: Path, index: dict[str, Any]) -> None:
+    """Name the networks for diffusers' `AutoModel`, in their configurations and in the index."""
+    parts = [
+        (part, index[part])
+        for part, (_, class_name) in _own_parts(index).items()
+        if issubclass(COMPONENTS[class_name], ModelMixin)
+    ]
+    for part, (file, class_name) in parts:
+        path = folder / part / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["auto_map"] = {"AutoModel": f"{file}.{class_name}"}
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        path.write_text(text, encoding="utf-8")
+        index["auto_map"] = config["auto_map"]
+    if len(parts) > 1:  # the index has one name for all of them
+        index["auto_map"] = {"AutoModel": f"{_NETWORK_FILE}.AnyNetwork"}
+        for part, _ in parts:
+            path = folder / part / f"{_NETWORK_FILE}.py"
+            _write_import(path, "pipelines.any_network", "AnyNetwork")
 
 
 def _write_import(path: Path, room: str, class_name: str) -> None:
