@@ -1,6 +1,6 @@
 """Train several recipes for so many minutes, and go on from where they stopped the next time.
 
-    python benchmarks/train_long.py runs/long --minutes 9 integer/mnist-classes integer/fashion-mnist
+    python benchmarks/train_long.py runs/long --minutes 9 integer/mnist integer/fashion-mnist
     python benchmarks/train_long.py runs/long --minutes 9 --at-once integer/mnist-classes \
         -- --data.batch-size 512 --optimizer.lr 4e-3 --training.mixed-precision bf16
 
