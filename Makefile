@@ -10,11 +10,13 @@ FIGURE = $(if $(BENCH),build/growth.png,docs/images/performance_growth.png)
 
 # What `make bench` measures: trained runs, where they are. Without SDDPM=RUN, a run of the SDDPM
 # network, its weights are random, and the table says so.
+# Without INTEGER=RUN, the integer network's are, too.
 SDDPM ?=
+INTEGER ?=
 GROWTH ?= runs/demo
 PIPELINES ?= SDDPM=runs/demo SDM=runs/sdm-digits FSDDIM=runs/fsddim-digits \
 	Spiking-Diffusion=runs/spiking-diffusion-digits FSVAE=runs/fsvae-digits
-MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %)
+MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %) $(INTEGER:%=--integer %)
 PERFORMANCE = OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m performance $(MEASURED)
 
 .PHONY: demo test slow lint check format bench bench-guard peers clean
@@ -46,7 +48,7 @@ bench: $(READY) peers  ## speed and memory beside SpikingJelly; BENCH=--quick fo
 bench-guard: $(READY) peers  ## fail if one of our ratios is worse than in the committed table
 	$(PERFORMANCE) --compare benchmarks/performance.json $(BENCH)
 
-peers: $(PEERS)  ## SpikingJelly, apart and without what it requires
+peers: $(PEERS)  ## SpikingJelly, OpenVINO and ONNX Runtime, apart from the environment
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -15,6 +15,7 @@ from performance import (
     convolution_section,
     growth_section,
     guard,
+    integer_section,
     machine,
     network_section,
     neuron_section,
@@ -29,6 +30,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterable[Group]]] = {
     "neuron": neuron_section.measure,
     "convolution": convolution_section.measure,
     "network": network_section.measure,  # its groups of bytes are called memory
+    "integer": integer_section.measure,
     "sampling": sampling_section.measure,
 }
 GROWTH = "growth"
@@ -55,6 +57,7 @@ def arguments() -> argparse.ArgumentParser:
         "--task", choices=network_section.TASKS, action="append", help="of the whole network"
     )
     parser.add_argument("--pipeline", action="append", default=[], metavar="NAME=RUN")
+    parser.add_argument("--integer", type=Path, metavar="RUN", help="of an integer network")
     parser.add_argument("--growth", type=Path, metavar="RUN", help="trained run for growth")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="where to draw the growth")
     parser.add_argument(
@@ -114,6 +117,7 @@ def main() -> int:
         sddpm=args.sddpm,
         random_weights=args.random_weights,
         pipelines={n: Path(run) for n, _, run in (p.partition("=") for p in args.pipeline)},
+        integer=args.integer,
         growth=args.growth,
         plot=args.plot,
         batch=args.batch,

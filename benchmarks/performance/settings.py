@@ -18,6 +18,7 @@ class Settings:
         sddpm: A trained run of a denoiser, for the whole network.
         random_weights: Whether the full-size SDDPM network is measured with random weights.
         pipelines: Runs by system, for images per second.
+        integer: A trained run, or a pipeline, of an integer network; None takes random weights.
         growth: A trained run for the axes of growth that keep its weights.
         plot: Where to draw the growth.
         batch: Images at once in the whole network.
@@ -32,6 +33,7 @@ class Settings:
     sddpm: Path | None = None
     random_weights: bool = False
     pipelines: dict[str, Path] = field(default_factory=dict)
+    integer: Path | None = None
     growth: Path | None = None
     plot: Path | None = None
     batch: int = 1

@@ -87,12 +87,19 @@ def times(
     missing: Mapping[str, str] | None = None,
     facts: Mapping[str, Any] | None = None,
     warm_up: int = 1,
+    calls: Mapping[str, int] | None = None,
 ) -> Group:
-    """Time callables in turns; the first is what the others are divided by."""
+    """Time callables in turns; the first is what the others are divided by.
+
+    A row is of one call of what its callable calls more than once, as `calls` says.
+    """
     found = interleave(runs, patience.rounds, patience.clock, warm_up, patience.budget)
-    first = next(iter(found.values())).median
+    many = dict.fromkeys(found, 1) | dict(calls or {})
+    medians = {key: t.median / many[key] for key, t in found.items()}
+    first = next(iter(medians.values()))
     rows = {
-        key: Row(t.median, t.minimum, t.median / first, len(t.seconds)) for key, t in found.items()
+        key: Row(medians[key], t.minimum / many[key], medians[key] / first, len(t.seconds))
+        for key, t in found.items()
     }
     return Group(section, name, "s", rows, dict(missing or {}), dict(facts or {}))
 

@@ -4,6 +4,7 @@ import gc
 
 import pytest
 
+from performance.table import Patience, times
 from performance.timing import LEAST_ROUNDS, clock_for, interleave
 
 
@@ -75,3 +76,12 @@ def test_garbage_is_not_collected_while_the_clock_runs():
 def test_several_threads_are_timed_on_the_wall():
     assert clock_for(1)[0] == "cpu"
     assert clock_for(2)[0] == "wall"
+
+
+def test_a_row_is_of_one_call_of_what_is_called_more_than_once():
+    ticks = iter(range(1000))
+    patience = Patience(lambda: float(next(ticks)), 3, 1e9)
+    runs = {"once": lambda: None, "four times": lambda: None}
+    group = times("section", "case", runs, patience, warm_up=0, calls={"four times": 4})
+    assert [row.median for row in group.rows.values()] == [1.0, 0.25]
+    assert [row.ratio for row in group.rows.values()] == [1.0, 0.25]

@@ -10,6 +10,7 @@
 #include "count_synapse.h"
 
 #define BLOCK_VECS 3 /* vectors of outputs that a dense tile sums */
+#define AHEAD 4      /* pixels whose kept sums are fetched before they are needed */
 #define ROW_MOST 6   /* and that are summed of a list */
 #if VEC_LANES == 16
 #define TILE 8 /* pixels of a dense tile: its sums are registers */
@@ -21,29 +22,40 @@ static INLINE void count_thresholds(const listener *l, const outlet *o, const fr
                                     int64_t pixel, int64_t channel, int pixels,
                                     const ints *currents) {
   uint8_t *counts = f->memory + l->counts + pixel * l->pixel_bytes + channel;
+  const int32_t *thresholds = l->thresholds + channel;
   for (int p = 0; p < pixels; p++, counts += l->pixel_bytes) {
-    const int32_t *threshold = l->thresholds + channel;
+    const ints current = currents[p];
+    const int32_t *threshold = thresholds;
     ints count = {0};
-    for (int64_t k = 0; k < l->levels; k++, threshold += o->channels)
-      count -= currents[p] >= LOAD_INTS(threshold);
+    for (int64_t k = 0; k < l->levels; k++, threshold += o->channels) {
+#if defined(__AVX512F__)
+      const __mmask16 reached = _mm512_cmpge_epi32_mask((__m512i)current,
+                                                        (__m512i)LOAD_INTS(threshold));
+      count = (ints)_mm512_mask_add_epi32((__m512i)count, reached, (__m512i)count,
+                                          (__m512i)fill_ints(1));
+#else
+      count -= current >= LOAD_INTS(threshold);
+#endif
+    }
     *(loose_lane_bytes *)counts = __builtin_convertvector(count, lane_bytes);
   }
 }
 
 void pass_on(const outlet *o, const frame *f, int64_t pixel, int64_t channel, int pixels, int vecs,
              const ints *sums) {
+  const int64_t channels = o->channels;
   for (int v = 0; v < vecs; v++, channel += VEC_LANES) {
     ints currents[TILE];
     const ints left = LOAD_INTS(o->left + channel), bias = LOAD_INTS(f->bias + channel);
+    const int64_t at = pixel * channels + channel;
     for (int p = 0; p < pixels; p++) currents[p] = (sums[p * vecs + v] << left) + bias;
-    const int64_t at = pixel * o->channels + channel;
     if (o->residual >= 0) {
       const int32_t *residual = (const int32_t *)(f->memory + o->residual) + at;
-      for (int p = 0; p < pixels; p++) currents[p] += LOAD_INTS(residual + p * o->channels);
+      for (int p = 0; p < pixels; p++) currents[p] += LOAD_INTS(residual + p * channels);
     }
     if (o->current >= 0) {
       int32_t *current = (int32_t *)(f->memory + o->current) + at;
-      for (int p = 0; p < pixels; p++) STORE_INTS(current + p * o->channels, currents[p]);
+      for (int p = 0; p < pixels; p++) STORE_INTS(current + p * channels, currents[p]);
     }
     for (int64_t n = 0; n < o->listeners; n++)
       count_thresholds(o->listener + n, o, f, pixel, channel, pixels, currents);
@@ -57,16 +69,17 @@ static INLINE void dense_tile(const synapse *s, const frame *f, int64_t pixel, i
   const size_t row = 4 * (size_t)s->out.channels;
   const int8_t *weights = s->weights + 4 * channel;
   const uint8_t *counts = f->memory + s->counts;
-  const int32_t *sources = s->sources + pixel * s->taps;
+  const int64_t taps = s->kernel * s->kernel, outside = s->in_height * s->in_width;
+  const int32_t *sources = s->sources + pixel * taps;
   for (int p = 0; p < pixels; p++)
     for (int v = 0; v < vecs; v++) sum[p][v] = (ints){0};
-  for (int64_t tap = 0; tap < s->taps; tap++) {
+  for (int64_t tap = 0; tap < taps; tap++) {
     const uint8_t *at[TILE];
     int inside = 0;
     for (int p = 0; p < pixels; p++) {
-      const int64_t source = sources[p * s->taps + tap];
+      const int64_t source = sources[p * taps + tap];
       at[p] = counts + source * 4 * s->quads;
-      inside |= source != s->in_pixels;
+      inside |= source != outside;
     }
     if (!inside) {
       weights += (size_t)s->quads * row;
@@ -121,54 +134,107 @@ static int tile_size(int64_t width) {
   return TILE;
 }
 
-void synapse_dense(const synapse *s, const frame *f, int64_t first, int64_t last) {
+void synapse_dense(const synapse *s, const frame *f) {
   const int64_t vecs = s->out.channels / VEC_LANES, size = tile_size(s->out_width);
+  const int64_t last = s->out_height * s->out_width;
   const int64_t blocks = (vecs + BLOCK_VECS - 1) / BLOCK_VECS;
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t v0 = vecs * block / blocks, v1 = vecs * (block + 1) / blocks;
-    for (int64_t pixel = first; pixel < last; pixel += size) {
+    for (int64_t pixel = 0; pixel < last; pixel += size) {
       const int64_t pixels = last - pixel < size ? last - pixel : size;
       tile_of(s, f, pixel, v0 * VEC_LANES, (int)pixels, (int)(v1 - v0));
     }
   }
 }
 
-/* Gather what an output pixel sees; return how many quads, and the sum of their changes. */
-static INLINE int64_t gather(const synapse *s, const frame *f, int64_t pixel, int32_t *total) {
-  const int64_t room = (s->quads + LISTED - 1) / LISTED * LISTED;
-  const int32_t *sources = s->sources + pixel * s->taps;
+int64_t synapse_list(const synapse *s, const frame *f) {
+  const int32_t quads = (int32_t)s->quads, repeats = 1 + (int32_t)s->doubled;
+  const int64_t columns = columns_of(s), room = columns * quads + LISTED;
+  int64_t found = 0;
+  for (int64_t y = 0; y < s->in_height; y++) {
+    const int64_t bytes = s->in_width * 4 * quads;
+    const uint8_t *now = f->memory + s->counts + y * bytes;
+    uint8_t *before = f->state ? f->state + s->kept_counts + y * bytes : NULL;
+    int32_t *which = f->changed.quads + y * room, *changes = f->changed.changes + y * room;
+    int32_t *starts = f->changed.starts + y * (columns + 1), n = 0, sum = 0;
+    int32_t *sums = f->changed.sums + y * (columns + 1);
+    for (int32_t x = 0; x < columns; x += repeats) {
+      const int64_t at = (int64_t)(x / repeats) * 4 * quads;
+      const int32_t before_sum = sum;
+      starts[x] = n;
+      sums[x] = sum;
+      const int32_t many = list_quads(now + at, before ? before + at : NULL, quads, x * quads,
+                                      which + n, changes + n, &sum);
+      n += many;
+      if (repeats == 1) continue;
+      starts[x + 1] = n;
+      sums[x + 1] = sum;
+      for (int32_t i = n - many; i < n; i++) {
+        which[i + many] = which[i] + quads;
+        changes[i + many] = changes[i];
+      }
+      n += many;
+      sum += sum - before_sum;
+    }
+    starts[columns] = n;
+    sums[columns] = sum;
+    if (before) memcpy(before, now, (size_t)bytes);
+    found += n;
+  }
+  return found;
+}
+
+/* Gather what an output pixel sees, as rows of weights in bytes; return how many, and the sum of all
+ * changes. */
+static INLINE int64_t gather(const synapse *s, const frame *f, int64_t y, int64_t x,
+                             int32_t *total) {
+  const int64_t columns = columns_of(s), rows = s->in_height << s->doubled;
+  const int64_t room = columns * s->quads + LISTED, left = x * s->stride - s->padding;
+  const int64_t c0 = left < 0 ? 0 : left;
+  const int64_t c1 = left + s->kernel > columns ? columns : left + s->kernel;
+  const uint32_t row = (uint32_t)(4 * s->out.channels); /* beyond a list is anything: no sign */
   int64_t n = 0;
   *total = 0;
-  for (int64_t tap = 0; tap < s->taps; tap++) {
-    const int64_t source = sources[tap], many = f->changed.numbers[source];
-    const int32_t *quads = f->changed.quads + source * room;
-    const int32_t *changes = f->changed.changes + source * room;
-    const int32_t first = (int32_t)(tap * s->quads);
-    for (int64_t done = 0; done < many; done += LISTED)
+  if (c0 >= c1) return 0;
+  for (int64_t dy = 0; dy < s->kernel; dy++) {
+    const int64_t at = y * s->stride - s->padding + dy;
+    if (at < 0 || at >= rows) continue;
+    const int64_t line = at >> s->doubled;
+    const int32_t *starts = f->changed.starts + line * (columns + 1);
+    const int32_t *sums = f->changed.sums + line * (columns + 1);
+    const int32_t *quads = f->changed.quads + line * room + starts[c0];
+    const int32_t *changes = f->changed.changes + line * room + starts[c0];
+    const uint32_t first = (uint32_t)((dy * s->kernel - left) * s->quads);
+    const int32_t many = starts[c1] - starts[c0];
+    int32_t *to = f->rows + n, *to_changes = f->changes + n;
+    for (int32_t done = 0; done < many; done += LISTED)
       for (int i = 0; i < LISTED; i++) {
-        f->rows[n + done + i] = quads[done + i] + first;
-        f->changes[n + done + i] = changes[done + i];
+        to[done + i] = (int32_t)(((uint32_t)quads[done + i] + first) * row);
+        to_changes[done + i] = changes[done + i];
       }
     n += many;
-    *total += f->changed.sums[source];
+    *total += sums[c1] - sums[c0];
   }
   return n;
 }
 
-/* Add the rows of `n` quads (a multiple of `sets`) to one pixel's sums, and pass them on. */
+/* Add the rows of `n` quads (a multiple of `sets`) to one pixel's sums. */
 static INLINE void add_rows(const synapse *s, const frame *f, int64_t pixel, int64_t channel,
-                            int64_t n, int32_t total, int sets, int vecs) {
-  const size_t row = 4 * (size_t)s->out.channels;
+                            int64_t n, int32_t total, int sets, int vecs, ints *sums) {
   const uint8_t *weights = s->raised + 4 * channel;
-  int32_t *kept = NULL;
-  ints sum[4][ROW_MOST], sums[ROW_MOST];
-  if (f->state) kept = (int32_t *)(f->state + s->kept_sums) + pixel * s->out.channels + channel;
+  ints sum[SETS][ROW_MOST];
   for (int set = 0; set < sets; set++)
     for (int v = 0; v < vecs; v++) sum[set][v] = (ints){0};
+  int32_t *kept = NULL;
+  if (f->state) {
+    kept = (int32_t *)(f->state + s->kept_sums) + pixel * s->out.channels + channel;
+    for (int v = 0; v < vecs; v++) /* of a pixel to come */
+      __builtin_prefetch(kept + AHEAD * s->out.channels + v * VEC_LANES, 1);
+  }
   for (int64_t i = 0; i < n; i += sets)
 #pragma GCC unroll 4
     for (int set = 0; set < sets; set++) {
-      const uint8_t *w = weights + (size_t)f->rows[i + set] * row;
+      const uint8_t *w = weights + f->rows[i + set];
       const ints change = fill_ints(f->changes[i + set]);
 #pragma GCC unroll 8
       for (int v = 0; v < vecs; v++)
@@ -180,31 +246,46 @@ static INLINE void add_rows(const synapse *s, const frame *f, int64_t pixel, int
     for (int set = 1; set < sets; set++) all += sum[set][v];
     if (kept) {
       all += LOAD_INTS(kept + v * VEC_LANES);
-      STORE_INTS(kept + v * VEC_LANES, all);
+      if (n) STORE_INTS(kept + v * VEC_LANES, all);
     }
     sums[v] = all;
   }
-  pass_on(&s->out, f, pixel, channel, 1, vecs, sums);
 }
 
-void synapse_events(const synapse *s, const frame *f, int64_t first, int64_t last) {
+#define CASE(SETS, V)                                                                             \
+  case V:                                                                                         \
+    add_rows(s, f, pixel, channel, n, total, SETS, V, sums);                                      \
+    break;
+
+static void pixel_sums(const synapse *s, const frame *f, int64_t pixel, int64_t channel, int64_t n,
+                       int32_t total, int vecs, ints *sums) {
+  switch (vecs) { CASE(4, 1) CASE(4, 2) CASE(4, 3) CASE(2, 4) CASE(2, 5) CASE(2, 6) }
+}
+#undef CASE
+
+void synapse_events(const synapse *s, const frame *f) {
+  const int64_t last = s->out_height * s->out_width, size = tile_size(s->out_width);
   const int64_t vecs = s->out.channels / VEC_LANES, blocks = (vecs + ROW_MOST - 1) / ROW_MOST;
-  for (int64_t pixel = first; pixel < last; pixel++) {
-    int32_t total;
-    int64_t n = gather(s, f, pixel, &total);
-    for (int i = 0; i < 4; i++) f->rows[n + i] = f->changes[n + i] = 0;
-    n = (n + 3) / 4 * 4;
-    for (int64_t block = 0; block < blocks; block++) {
-      const int64_t v0 = vecs * block / blocks, v1 = vecs * (block + 1) / blocks;
-      const int64_t channel = v0 * VEC_LANES;
-      switch (v1 - v0) {
-        case 1: add_rows(s, f, pixel, channel, n, total, 4, 1); break;
-        case 2: add_rows(s, f, pixel, channel, n, total, 4, 2); break;
-        case 3: add_rows(s, f, pixel, channel, n, total, 4, 3); break;
-        case 4: add_rows(s, f, pixel, channel, n, total, 2, 4); break;
-        case 5: add_rows(s, f, pixel, channel, n, total, 2, 5); break;
-        case 6: add_rows(s, f, pixel, channel, n, total, 2, 6); break;
+  ints sums[TILE * ROW_MOST];
+  for (int64_t block = 0; block < blocks; block++) {
+    const int64_t v0 = vecs * block / blocks, v1 = vecs * (block + 1) / blocks;
+    const int64_t channel = v0 * VEC_LANES;
+    const int many = (int)(v1 - v0);
+    for (int64_t pixel = 0; pixel < last; pixel += size) {
+      const int pixels = (int)(last - pixel < size ? last - pixel : size);
+      int64_t y = pixel / s->out_width, x = pixel % s->out_width;
+      for (int p = 0; p < pixels; p++) {
+        int32_t total;
+        const int64_t n = gather(s, f, y, x, &total);
+        for (int i = 0; i < SETS; i++) f->rows[n + i] = f->changes[n + i] = 0;
+        pixel_sums(s, f, pixel + p, channel, (n + SETS - 1) / SETS * SETS, total, many,
+                   sums + p * many);
+        if (++x == s->out_width) {
+          x = 0;
+          y++;
+        }
       }
+      pass_on(&s->out, f, pixel, channel, pixels, many, sums);
     }
   }
 }

@@ -23,11 +23,13 @@ typedef struct {
 } outlet;
 
 typedef struct {
-  const int32_t *sources;                   /* [out_pixels][taps]; in_pixels: outside the image */
+  const int32_t *sources;                   /* pixels that the taps read [outputs][taps]; the last
+                                               is outside the image */
   const int8_t *weights;                    /* [taps][quads][channels][4] */
   const uint8_t *raised;                    /* the same + 128 */
-  int64_t in_pixels, out_pixels, out_width, taps, quads;
-  int64_t counts;                           /* [in_pixels + 1][4 * quads] in an image's memory */
+  int64_t in_height, in_width, doubled;     /* doubled: every pixel is repeated 2x2 */
+  int64_t kernel, stride, padding, out_height, out_width, quads;
+  int64_t counts;                           /* [in_height * in_width + 1][4 * quads] in memory */
   int64_t kept_counts, kept_sums;           /* in an image's state; -1 where another keeps them */
   int64_t way;                              /* one of WAYS */
   outlet out;
@@ -38,15 +40,23 @@ enum { BY_DENSITY, DENSE, EVENTS };
 /* One image on its way: its memory, its state or NULL, and what is shared by all pixels. */
 typedef struct {
   uint8_t *memory, *state;
-  const int32_t *bias; /* with the tables' rows, [channels] */
+  int32_t *bias; /* with the tables' rows, [channels] */
   lists changed;
-  int32_t *rows, *changes; /* of one output pixel: [taps * quads + LISTED + 4] */
+  int32_t *rows, *changes; /* of one output pixel: [taps * quads + LISTED + SETS] */
+  int64_t quads;           /* that were listed */
 } frame;
 
-/* The sums of output pixels first ... last - 1 from all counts. */
-void synapse_dense(const synapse *s, const frame *f, int64_t first, int64_t last);
+#define SETS 4 /* of sums, that hide the latency of an addition */
+
+/* Columns that are listed. */
+static INLINE int64_t columns_of(const synapse *s) { return s->in_width << s->doubled; }
+
+/* The sums of all output pixels from all counts. */
+void synapse_dense(const synapse *s, const frame *f);
+/* List what changed, and keep the counts; returns how many quads. */
+int64_t synapse_list(const synapse *s, const frame *f);
 /* From what is listed, added to the kept sums or, without a state, to zero. */
-void synapse_events(const synapse *s, const frame *f, int64_t first, int64_t last);
+void synapse_events(const synapse *s, const frame *f);
 
 /* Sums [pixels][vecs] of outputs from `channel` on become currents and counts. */
 void pass_on(const outlet *o, const frame *f, int64_t pixel, int64_t channel, int pixels, int vecs,

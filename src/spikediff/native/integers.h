@@ -77,51 +77,47 @@ static INLINE ints dot_shorts(ints sum, ints x, ints y) {
 #endif
 }
 
-/* Lists of quads: which four channels of a pixel changed, and by how much; `number` of them, and the
- * sum of all changes. A pixel has room for `quads` rounded up to LISTED. */
-#define LISTED 16
+/* Lists of quads: which four channels of a pixel changed, and by how much. The quads of a row of
+ * pixels lie one behind the other, as column * quads + quad, so that what a row of taps sees is one
+ * piece. `starts` and `sums` (of all changes) are those before every column. */
+#define LISTED 16 /* that are written at a time; a row has room for so many more */
 
 typedef struct {
-  int32_t *quads, *changes; /* [pixels + 1][room] */
-  int32_t *numbers, *sums;  /* [pixels + 1]; the last pixel is the silent one around the image */
+  int32_t *quads, *changes; /* [rows][columns * quads + LISTED] */
+  int32_t *starts, *sums;   /* [rows][columns + 1] */
 } lists;
 
-/* List a pixel's quads that are not what they were, and let `before` be `now`; before NULL, silence. */
-static INLINE int32_t list_quads(const uint8_t *now, uint8_t *before, int64_t quads,
+/* List a pixel's quads that are not what they were before (NULL: silence); return how many. */
+static INLINE int32_t list_quads(const uint8_t *now, const uint8_t *before, int32_t quads, int32_t first,
                                  int32_t *which, int32_t *changes, int32_t *sum) {
   int32_t n = 0;
 #if defined(__AVX512BW__)
   ints total = {0};
   const ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  for (int64_t q = 0; q < quads; q += LISTED) {
+  for (int32_t q = 0; q < quads; q += LISTED) {
     const __mmask16 there = quads - q < LISTED ? (__mmask16)((1 << (quads - q)) - 1) : 0xffff;
     const __m512i x = _mm512_maskz_loadu_epi32(there, now + 4 * q);
     __m512i change = x;
-    if (before) {
-      change = _mm512_sub_epi8(x, _mm512_maskz_loadu_epi32(there, before + 4 * q));
-      _mm512_mask_storeu_epi32(before + 4 * q, there, x);
-    }
+    if (before) change = _mm512_sub_epi8(x, _mm512_maskz_loadu_epi32(there, before + 4 * q));
     const __mmask16 changed = _mm512_test_epi32_mask(change, change);
-    const __m512i index = (__m512i)(lane + (int32_t)q);
+    const __m512i index = (__m512i)(lane + (first + q));
     _mm512_storeu_si512(which + n, _mm512_maskz_compress_epi32(changed, index));
     _mm512_storeu_si512(changes + n, _mm512_maskz_compress_epi32(changed, change));
     total = dot_small(total, fill_ints(0x01010101), (ints)change);
     n += __builtin_popcount(changed);
   }
-  *sum = _mm512_reduce_add_epi32((__m512i)total);
+  *sum += _mm512_reduce_add_epi32((__m512i)total);
 #else
-  *sum = 0;
-  for (int64_t q = 0; q < quads; q++) {
+  for (int32_t q = 0; q < quads; q++) {
     int8_t change[4];
     for (int i = 0; i < 4; i++) {
       change[i] = (int8_t)(now[4 * q + i] - (before ? before[4 * q + i] : 0));
       *sum += change[i];
     }
-    which[n] = (int32_t)q;
+    which[n] = first + q;
     changes[n] = quad_at(change);
     n += changes[n] != 0;
   }
-  if (before) memcpy(before, now, (size_t)(4 * quads));
 #endif
   return n;
 }

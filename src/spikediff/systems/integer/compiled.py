@@ -99,14 +99,15 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
         return DeployedUNetOutput(answer, state) if return_dict else (answer,)
 
     def describe(self) -> Iterator[str]:
-        """Yield a line per convolution: how it ran so far, and what share of its quads counted."""
+        """Yield a line per convolution: how it ran so far, and by what share of its quads."""
         yield f"kernels {native_name()}, execution {self.config.execution}"
         for (height, width), plan in self.plans.items():
             yield f"images of {height}x{width}:"
             for name, layer, (images, dense, quads) in zip(
                 plan.names, plan.layout.layers, plan.tallies().tolist(), strict=True
             ):
-                share = quads / max(1, images * layer.in_pixels * layer.quads)
+                columns = layer.in_width << layer.doubled
+                share = quads / max(1, images * layer.in_height * columns * layer.quads)
                 yield (
                     f"  {name:<24} {dense / max(1, images):4.0%} of {images} images densely, "
                     f"{share:.1%} of quads"

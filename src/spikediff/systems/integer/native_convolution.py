@@ -1,6 +1,6 @@
 """Convolutions of counts by the C kernels (`spikediff/native/count_synapse.c`), on a CPU."""
 
-from ctypes import POINTER, byref, c_int, c_int64, cast
+from ctypes import byref, c_int, c_int64
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from spikediff.systems.integer.plan import (
     Network,
     Outlet,
     SynapseLayer,
+    finish,
     padded,
     prepacked,
     sources,
@@ -74,12 +75,12 @@ def native_sums(
     out = Outlet(layout.at(zeros), channels=out_wide, residual=-1, current=-1)
     layer = SynapseLayer(
         layout.at(table), layout.at(packed), layout.at(packed.view(torch.uint8) ^ 128),
-        pixels, len(table), out_width, table.shape[1], wide // QUAD, 0, 0, pixels * wide, way, out,
+        height, width, False, weight.shape[-1], stride, padding, out_height, out_width,
+        wide // QUAD, 0, 0, pixels * wide, way, out,
     )  # fmt: skip
     threads = min(torch.get_num_threads(), images)
-    network = Network(state_bytes=state.shape[1], most_pixels=pixels, most_quads=wide // QUAD)
-    network.most_rows, network.most_channels = layer.taps * layer.quads, out_wide
-    network.synapse = cast(byref(layer), POINTER(SynapseLayer))
+    network = Network(state_bytes=state.shape[1])
+    finish(network, [layer])
     size = library_of().integer_network_bytes(byref(network))
     library_of().integer_convolution(
         byref(network),

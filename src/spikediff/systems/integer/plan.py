@@ -23,6 +23,7 @@ from spikediff.systems.integer.weights import FRACTION_BITS
 CHANNELS = 16  # of which a layer has a multiple
 QUAD = 4  # channels that are multiplied at once
 LISTENERS = 2
+LISTED = 16  # quads that are listed at a time
 NEVER = 2**31 - 1  # the threshold of neurons that fill up a layer
 BY_DENSITY, DENSE, EVENTS = range(3)  # the ways of a convolution
 
@@ -52,7 +53,9 @@ class SynapseLayer(ctypes.Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("sources", "weights", "raised")),
-        *((name, c_int64) for name in ("in_pixels", "out_pixels", "out_width", "taps", "quads")),
+        *((name, c_int64) for name in ("in_height", "in_width", "doubled")),
+        *((name, c_int64) for name in ("kernel", "stride", "padding")),
+        *((name, c_int64) for name in ("out_height", "out_width", "quads")),
         *((name, c_int64) for name in ("counts", "kept_counts", "kept_sums", "way")),
         ("out", Outlet),
     ]
@@ -76,7 +79,10 @@ class Network(ctypes.Structure):
         *((name, c_int64) for name in ("pixels", "values", "answer", "answer_channels")),
         *((name, c_int64) for name in ("fraction_bits", "image_fraction_bits")),
         *((name, c_int64) for name in ("memory_bytes", "state_bytes")),
-        *((name, c_int64) for name in ("most_pixels", "most_quads", "most_rows", "most_channels")),
+        *(
+            (name, c_int64)
+            for name in ("most_listed", "most_columns", "most_rows", "most_channels")
+        ),
         ("synapses", c_int64),
         ("synapse", POINTER(SynapseLayer)),
         ("stem", StemLayer),
@@ -224,13 +230,13 @@ class Layout:
         out = self.outlet(synapse.shift, synapse.bias, tables)
         if residual is not None:
             out.residual = self.keep(residual)
-        pixels, quads = counts.height * counts.width, counts.pixel_bytes // QUAD
         first = counts.kept is None
         if first:
-            counts.kept = self.kept_room(pixels * counts.pixel_bytes)
+            counts.kept = self.kept_room(counts.height * counts.width * counts.pixel_bytes)
         layer = SynapseLayer(
             self.at(table), self.at(weights), self.at(weights.view(torch.uint8) ^ 128),
-            pixels, height * width, width, table.shape[1], quads, counts.place,
+            *size, doubled, synapse.shape[-1], synapse.stride, synapse.shape[-1] // 2,
+            height, width, counts.pixel_bytes // QUAD, counts.place,
             counts.kept if first else -1,
             self.kept_room(4 * height * width * out.channels), BY_DENSITY, out,
         )  # fmt: skip
@@ -316,7 +322,9 @@ class Plan:
             layout.keep(answer), answer.out.channels,
         )  # fmt: skip
         self.network.stem.out = current.out
-        _finish(self.network, layout)
+        self.network.memory_bytes = layout.memory_bytes
+        self.network.state_bytes = layout.state_bytes
+        finish(self.network, layout.layers)
         self._memory: tuple[int, Tensor, Tensor] | None = None
 
     @property
@@ -399,23 +407,26 @@ class Plan:
 
     def _memory_of(self, threads: int) -> tuple[Tensor, Tensor]:
         if self._memory is None or self._memory[0] != threads:
-            size = library_of().integer_network_bytes(byref(self.network))
+            library = library_of()
+            size = library.integer_network_bytes(byref(self.network))
             self._memory = (
                 threads,
-                torch.zeros(threads, size, dtype=torch.uint8),
+                torch.zeros(threads, library.integer_network_together(), size, dtype=torch.uint8),
                 torch.zeros(threads, len(self.names), 3, dtype=torch.int64),
             )
         return self._memory[1:]
 
 
-def _finish(network: Network, layout: Layout) -> None:
-    """Fill in what follows from the layers."""
-    layers = layout.layers
+def finish(network: Network, layers: Sequence[SynapseLayer]) -> None:
+    """Give a network its layers, and the room that their lists take."""
     network.synapses, network.synapse = len(layers), (SynapseLayer * len(layers))(*layers)
-    network.memory_bytes, network.state_bytes = layout.memory_bytes, layout.state_bytes
-    network.most_pixels = max(layer.in_pixels for layer in layers)
-    network.most_quads = max(layer.quads for layer in layers)
-    network.most_rows = max(layer.taps * layer.quads for layer in layers)
-    network.most_channels = max(
-        network.stem.out.channels, *(layer.out.channels for layer in layers)
-    )
+    for layer in layers:
+        columns = layer.in_width << layer.doubled
+        most = {
+            "most_listed": layer.in_height * (columns * layer.quads + LISTED),
+            "most_columns": layer.in_height * (columns + 1),
+            "most_rows": layer.kernel**2 * layer.quads,
+            "most_channels": max(layer.out.channels, network.stem.out.channels),
+        }
+        for name, size in most.items():
+            setattr(network, name, max(size, getattr(network, name)))
