@@ -62,6 +62,7 @@ from spikediff.systems.integer.network import (
 )
 from spikediff.systems.integer.weights import (
     FRACTION_BITS,
+    SMALL_LAYER_BITS,
     check_weight_bits,
     pack,
     to_whole,
@@ -313,7 +314,8 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin, CompilesItself):
 
     Args:
         sample_size: As of `IntegerSpikingUNet`, and so are those that are not named here.
-        weight_bits: Bits of a synapse's weight: 8, 6 or 4. The stem has 10.
+        weight_bits: Bits of a synapse's weight: 8, 6 or 4. The 1x1 shortcuts and the last
+            convolution keep 8, the stem 10.
         execution: "counts", "spikes", "events" or "delta"; all give the same bits.
 
     Raises:
@@ -547,7 +549,8 @@ class _IntegerParts:
         gain: float = 1.0,
     ) -> nn.Module:
         """Return a synapse; the gain lies in its weights."""
-        return IntegerSynapse(in_channels, out_channels, kernel_size, stride, self.weight_bits)
+        bits = SMALL_LAYER_BITS if kernel_size == 1 else self.weight_bits
+        return IntegerSynapse(in_channels, out_channels, kernel_size, stride, bits)
 
     def bias(self, channels: int) -> nn.Module:
         """Return the tables of biases."""
@@ -555,7 +558,7 @@ class _IntegerParts:
 
     def head(self, in_channels: int, out_channels: int) -> nn.Module:
         """Return the last synapse."""
-        return IntegerSynapse(in_channels, out_channels, 3, 1, self.weight_bits)
+        return IntegerSynapse(in_channels, out_channels, 3, 1, SMALL_LAYER_BITS)
 
 
 def _copy(unet: IntegerSpikingUNet, form: DeployedIntegerUNet) -> None:

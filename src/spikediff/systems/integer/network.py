@@ -22,7 +22,11 @@ from spikediff.models.loading import load_whole
 from spikediff.models.own_config import OwnConfig
 from spikediff.models.sizes import check_sample, patches_of
 from spikediff.neurons import IntegerNeuron
-from spikediff.systems.integer.weights import check_weight_bits, rounded
+from spikediff.systems.integer.weights import (
+    SMALL_LAYER_BITS,
+    check_weight_bits,
+    rounded,
+)
 
 EMBEDDING_CHANNELS = 128
 _SINES = 64  # width of the sinusoidal table
@@ -309,7 +313,8 @@ class IntegerSpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
         if weight_bits is not None:
             check_weight_bits(weight_bits)
             for conv in (m for m in self.modules() if isinstance(m, CountConv2d)):
-                conv.weight_bits = weight_bits
+                small = conv is self.head or conv.kernel_size == (1, 1)
+                conv.weight_bits = SMALL_LAYER_BITS if small else weight_bits
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
