@@ -145,7 +145,7 @@ def test_rounding_lets_the_gradient_pass():
 
 
 def test_a_view_shares_the_weights_and_not_the_name():
-    form = to_integer(network())
+    form = network().to_integer()
     view = form.with_execution("delta")
     assert view.config.execution == "delta"
     assert form.config.execution == "counts"

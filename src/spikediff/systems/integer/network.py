@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -27,6 +27,9 @@ from spikediff.systems.integer.weights import (
     check_weight_bits,
     rounded,
 )
+
+if TYPE_CHECKING:
+    from spikediff.systems.integer.deployment import DeployedIntegerUNet
 
 EMBEDDING_CHANNELS = 128
 _SINES = 64  # width of the sinusoidal table
@@ -365,6 +368,12 @@ class IntegerSpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
         """
         of_time = elementwise(F.silu, self.time_embedding(timestep.reshape(-1)))
         return of_time + embed_classes(self.class_embedding, class_labels)
+
+    def to_integer(self, weight_bits: int = 8) -> "DeployedIntegerUNet":
+        """Return the deployment form: see `spikediff.systems.integer.to_integer`."""
+        from spikediff.systems.integer.deployment import to_integer
+
+        return to_integer(self, weight_bits)
 
     def ann_counterpart(self) -> "IntegerSpikingUNet":
         """Return the ordinary network of the same sizes, untrained."""
