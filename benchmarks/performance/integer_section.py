@@ -17,10 +17,11 @@ from performance.settings import Settings
 from performance.sources import RANDOM, pipeline_at, settle_norms
 from performance.table import Group, available, times
 from spikediff.events import compile_for_inference
-from spikediff.native import native, native_name
+from spikediff.native import native_name
 from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.schedulers import make_scheduler
 from spikediff.systems.integer import DeployedIntegerUNet, IntegerSpikingUNet, to_integer
+from spikediff.systems.integer.plan import has_kernels
 
 BATCHES = (1, 16, 64)
 CALLS = (10, 20, 50)
@@ -124,8 +125,8 @@ def _compare(weights: str, pipe: Any, ordinary: nn.Module, batch: int, settings:
 
 
 def _compiled(form: DeployedIntegerUNet, execution: str) -> Any:
-    if native() is None:
-        raise Missing("the C kernels are not built")
+    if not has_kernels():
+        raise Missing("no C kernels for this processor")
     return compile_for_inference(form.with_execution(execution))
 
 

@@ -12,13 +12,13 @@ from integer_networks import inputs, network, networks
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.events import compile_for_inference
-from spikediff.native import native
 from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.schedulers import make_scheduler
 from spikediff.systems.integer import compiled as room
 from spikediff.systems.integer import to_integer
+from spikediff.systems.integer.plan import has_kernels
 
-needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
+needs_native = pytest.mark.skipif(not has_kernels(), reason="no C kernels for this processor")
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_states_of_others_are_refused():
 @pytest.mark.parametrize("kernels", [True, False])
 def test_bad_input_is_refused_as_by_the_form(kernels, monkeypatch):
     if not kernels:
-        monkeypatch.setattr(room, "native", lambda: None)
+        monkeypatch.setattr(room, "has_kernels", lambda: False)
     form = to_integer(network())
     fast = compile_for_inference(form)
     x, t, labels = inputs(form, 3)

@@ -6,11 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikediff.errors import UserError
-from spikediff.native import native
 from spikediff.systems.integer import convolution
 from spikediff.systems.integer.convolution import change_conv2d, count_conv2d, event_conv2d
-
-needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
 
 
 @st.composite

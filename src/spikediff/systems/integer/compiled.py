@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.native import native, native_name
+from spikediff.native import native_name
 from spikediff.systems.integer.convolution import to_fixed_point
 from spikediff.systems.integer.deployment import (
     IMAGE_FRACTION_BITS,
     DeployedIntegerUNet,
     DeployedUNetOutput,
 )
-from spikediff.systems.integer.plan import Plan
+from spikediff.systems.integer.plan import Plan, has_kernels
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
     It gives the same bits and is called in the same way; `spikes` and `events` run as `counts`.
     Every convolution of every image is computed densely, or by the quads (four channels of a pixel)
     that are not silent or, by `delta`, have changed: as their share was found. Memory is taken in
-    the first call and kept. Two calls at the same time need two copies.
+    the first call and kept. Without kernels (AVX2 at least) it runs in plain torch. Two calls at
+    the same time need two copies.
     """
 
     event_driven = True  # the energy meter refuses it
@@ -70,7 +71,7 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
         return_dict: bool = True,
     ) -> DeployedUNetOutput | tuple[Tensor]:
         """Estimate the noise in a batch of images; see `DeployedIntegerUNet.forward`."""
-        if native() is None or sample.device.type != "cpu":
+        if not has_kernels() or sample.device.type != "cpu":
             return super().forward(sample, timestep, class_labels, state, return_dict)
         self.check_call(sample, state)
         plan = self._plan(*sample.shape[2:])

@@ -5,7 +5,7 @@ from ctypes import byref, c_int, c_int64
 import torch
 from torch import Tensor
 
-from spikediff.native import check_tensor, library_of, native, pointer
+from spikediff.native import check_tensor, library_of, pointer
 from spikediff.systems.integer.plan import (
     QUAD,
     Layout,
@@ -13,6 +13,7 @@ from spikediff.systems.integer.plan import (
     Outlet,
     SynapseLayer,
     finish,
+    has_kernels,
     padded,
     prepacked,
     sources,
@@ -24,7 +25,7 @@ MOST_COUNT = 127  # so that a change has a sign, and sums of two products have 1
 def suits(counts: Tensor, *before: Tensor) -> bool:
     """Return whether the kernels are there, and take these counts."""
     return (
-        native() is not None
+        has_kernels()
         and counts.device.type == "cpu"
         and counts.numel() > 0
         and all(int(x.max()) <= MOST_COUNT for x in (counts, *before))

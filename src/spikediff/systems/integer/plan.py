@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spikediff.native import check_tensor, library_of, pointer
+from spikediff.native import check_tensor, library_of, native_name, pointer
 from spikediff.systems.integer.network import Doubling, Resample
 from spikediff.systems.integer.weights import FRACTION_BITS
 
@@ -26,6 +26,11 @@ LISTENERS = 2
 LISTED = 16  # quads that are listed at a time
 NEVER = 2**31 - 1  # the threshold of neurons that fill up a layer
 BY_DENSITY, DENSE, EVENTS = range(3)  # the ways of a convolution
+
+
+def has_kernels() -> bool:
+    """Return whether there are C kernels that are faster than plain torch: with AVX2 at least."""
+    return native_name() not in ("none", "baseline")
 
 
 class Listener(ctypes.Structure):
