@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 PEERS = build/peers/.ready
+PACKAGING = build/packaging
 # A run with options of its own (BENCH=--quick) is not what is committed.
 TABLE = $(if $(BENCH),build/performance.json,benchmarks/performance.json)
 FIGURE = $(if $(BENCH),build/growth.png,docs/images/performance_growth.png)
@@ -19,7 +20,7 @@ PIPELINES ?= SDDPM=runs/demo SDM=runs/sdm-digits FSDDIM=runs/fsddim-digits \
 MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %) $(INTEGER:%=--integer %)
 PERFORMANCE = OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m performance $(MEASURED)
 
-.PHONY: demo test slow lint check format bench bench-guard peers clean
+.PHONY: demo test slow lint check format bench bench-guard peers dist clean
 
 demo: $(READY)  ## train on real digits for a few minutes and show what comes out
 	$(BIN)/spikediff demo
@@ -50,6 +51,11 @@ bench-guard: $(READY) peers  ## fail if one of our ratios is worse than in the c
 
 peers: $(PEERS)  ## SpikingJelly, OpenVINO and ONNX Runtime, apart from the environment
 
+dist: $(PACKAGING)/.ready  ## the sdist and this machine's wheel, in dist; fails if their README does not render
+	rm -rf dist
+	$(PACKAGING)/bin/python -m build --outdir dist
+	$(PACKAGING)/bin/python -m twine check --strict dist/*
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
@@ -66,3 +72,9 @@ $(PEERS): benchmarks/peers.txt $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--target build/peers -r benchmarks/peers.txt
 	@touch $(PEERS)
+
+$(PACKAGING)/.ready:
+	$(PYTHON) -m venv $(PACKAGING)
+	$(PACKAGING)/bin/python -m pip install --quiet --disable-pip-version-check \
+		build twine 'readme-renderer[md]'
+	@touch $(PACKAGING)/.ready

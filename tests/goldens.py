@@ -3,17 +3,22 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parent / "golden"
+IS_SDIST = (Path(__file__).parents[1] / "PKG-INFO").is_file()
 
 
 class Golden:
     """One golden case."""
 
     def __init__(self, name: str) -> None:
-        self.tensors = load_file(GOLDEN / f"{name}.safetensors")
+        file = GOLDEN / f"{name}.safetensors"
+        if IS_SDIST and not file.exists():
+            pytest.skip("the sdist has no golden tensors; they are in the repository")
+        self.tensors = load_file(file)
         self.facts = json.loads((GOLDEN / f"{name}.json").read_text())
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import warnings
+from types import ModuleType
 
 from spikediff import __version__
 from spikediff.at_work import Heard, at_work, breaking_silence
@@ -37,6 +38,7 @@ COMMANDS = {
     "push": "put a model on the Hugging Face Hub, with a card made from its run",
     "export": "hand a denoiser on as NIR graphs, ONNX or torch.export",
     "info": "say what is installed, or what a model is",
+    "completion": "print the completion script of a shell: bash, zsh or fish",
     "demo": "train on real digits for a few minutes and show what comes out",
 }
 
@@ -139,12 +141,20 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"spikediff {__version__}")
         return DONE
+    if arguments[0] == "help":
+        return _run([*arguments[1:], "--help"])
     command = arguments[0]
     if command not in COMMANDS:
-        raise UserError(f"unknown command {shown(command)}; {suggestion(command, COMMANDS)}")
-    module = f"{command}_" if keyword.iskeyword(command) else command  # `import` names no module
-    code: int = importlib.import_module(f"spikediff.cli.{module}").run(arguments[1:])
+        near = suggestion(command, [*COMMANDS, "help"])
+        raise UserError(f"unknown command {shown(command)}; {near}")
+    code: int = module_of(command).run(arguments[1:])
     return code
+
+
+def module_of(command: str) -> ModuleType:
+    """Import and return the module of a command."""
+    name = f"{command}_" if keyword.iskeyword(command) else command  # `import` names no module
+    return importlib.import_module(f"spikediff.cli.{name}")
 
 
 def _line_of(message: Warning | str, *_where: object, **_more: object) -> str:
@@ -159,6 +169,6 @@ def _help() -> str:
         "usage: spikediff COMMAND [OPTIONS]\n\n"
         "Spiking diffusion models: train, sample, measure.\n\n"
         f"commands:\n{rows}\n\n"
-        "spikediff COMMAND --help tells the options of a command. "
+        "spikediff help COMMAND (or COMMAND --help) tells the options of a command. "
         "Exit codes: 0 done, 2 wrong use or bad input, 1 anything else."
     )

@@ -1,0 +1,195 @@
+"""`spikediff completion SHELL`: print a script that completes commands, options and names."""
+
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from spikediff.cli import COMMANDS, module_of
+from spikediff.cli.arguments import parse
+from spikediff.cli.recipes import shipped_recipes
+from spikediff.pretrained import PRETRAINED
+
+
+@dataclass(frozen=True)
+class CompletionOptions:
+    """Print a completion script.
+
+    Bash and zsh: add `eval "$(spikediff completion bash)"` (or `zsh`) to ~/.bashrc or ~/.zshrc.
+    Fish: `spikediff completion fish > ~/.config/fish/completions/spikediff.fish`.
+    """
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
+    """The shell that reads the script."""
+
+
+def run(arguments: list[str]) -> int:
+    """Print the script for a shell."""
+    options = parse(CompletionOptions, arguments, "spikediff completion")
+    print(_SCRIPTS[options.shell](completions()))
+    return 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What may follow a command.
+
+    Attributes:
+        names: What its first argument may be, besides a path.
+        options: Option -> the values it may have; an empty tuple means any value, None no value.
+    """
+
+    names: tuple[str, ...]
+    options: dict[str, tuple[str, ...] | None]
+
+
+def completions() -> dict[str, Completion]:
+    """Return what may follow each command.
+
+    Example:
+        >>> completions()["sample"].options["--device"][:2]
+        ('auto', 'cpu')
+    """
+    known = {command: _completion(command) for command in COMMANDS}
+    return known | {"help": Completion(tuple(COMMANDS), {})}
+
+
+def _completion(command: str) -> Completion:
+    options = getattr(module_of(command), f"{command.capitalize()}Options")
+    names: tuple[str, ...] = ()
+    found: dict[str, tuple[str, ...] | None] = {"--help": None}
+    for name, hint, is_positional in _leaves(options, ""):
+        if not is_positional:
+            found |= _option(name, hint)
+        elif _choices(hint):
+            names = _choices(hint)
+        elif name == "source":
+            names = tuple(PRETRAINED)
+    return Completion(tuple(shipped_recipes()) if command == "train" else names, found)
+
+
+def _leaves(options: type, prefix: str) -> Iterator[tuple[str, Any, bool]]:
+    """Yield the name, the type, and whether it is positional, of every argument."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    for field in fields(options):
+        hint: Any = hints[field.name]
+        marks: list[Any] = []
+        if typing.get_origin(hint) is Annotated:
+            hint, *marks = typing.get_args(hint)
+        renamed = next((m.name for m in marks if getattr(m, "name", None) is not None), field.name)
+        if is_dataclass(hint):
+            yield from _leaves(typing.cast(type, hint), f"{prefix}{renamed}." if renamed else "")
+        else:
+            is_flag = hint is bool and tyro.conf.FlagCreatePairsOff in marks
+            yield (
+                prefix + renamed,
+                None if is_flag else hint,
+                tyro.conf.Positional in marks,
+            )
+
+
+def _option(name: str, hint: Any) -> dict[str, tuple[str, ...] | None]:
+    """Return an option as it is typed; a switch of two positions has two."""
+    group, _, last = name.replace("_", "-").rpartition(".")
+    group = f"--{group}." if group else "--"
+    if hint is None:
+        return {group + last: None}
+    if hint is bool:
+        return {group + last: None, f"{group}no-{last}": None}
+    return {group + last: _choices(hint)}
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the values of a `Literal`, alone or in a union; empty for any other type."""
+    if typing.get_origin(hint) is Literal:
+        return tuple(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(value for part in typing.get_args(hint) for value in _choices(part))
+    return ()
+
+
+def _bash(known: dict[str, Completion]) -> str:
+    values, first = [], []
+    for command, completion in known.items():
+        values += [
+            f'    "{command} {option}") words="{" ".join(choices)}" ;;'
+            for option, choices in completion.options.items()
+            if choices
+        ]
+        names, options = " ".join(completion.names), " ".join(completion.options)
+        first.append(f'    {command}) names="{names}" options="{options}" ;;')
+    return "\n".join(
+        [
+            "# Completion of spikediff for bash.",
+            "_spikediff() {",
+            "  local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}",
+            '  local words="" names="" options=""',
+            '  case "${COMP_WORDS[1]}" in',
+            *first,
+            "  esac",
+            '  case "${COMP_WORDS[1]} $before" in',
+            *values,
+            "    *) if [[ $current == -* ]]; then words=$options",
+            "       elif ((COMP_CWORD == 2)); then words=$names; fi ;;",
+            "  esac",
+            f'  ((COMP_CWORD == 1)) && words="{" ".join(known)} --help --version"',
+            '  COMPREPLY=($(compgen -W "$words" -- "$current"))',
+            "}",
+            "complete -o default -F _spikediff spikediff",
+        ]
+    )
+
+
+def _zsh(known: dict[str, Completion]) -> str:
+    values, first = [], []
+    for command, completion in known.items():
+        values += [
+            f'    "{command} {option}") compadd -- {" ".join(choices)} ;;'
+            for option, choices in completion.options.items()
+            if choices
+        ]
+        names, options = " ".join(completion.names), " ".join(completion.options)
+        first.append(f"    {command}) names=({names}) options=({options}) ;;")
+    return "\n".join(
+        [
+            "#compdef spikediff",
+            "# Completion of spikediff for zsh.",
+            "_spikediff() {",
+            "  local -a names options",
+            "  if ((CURRENT == 2)); then",
+            f"    compadd -- {' '.join(known)} --help --version",
+            "    return",
+            "  fi",
+            '  case "$words[2]" in',
+            *first,
+            "  esac",
+            '  case "$words[2] $words[CURRENT-1]" in',
+            *values,
+            '    *) if [[ "$words[CURRENT]" == -* ]]; then compadd -- $options',
+            "       else ((CURRENT == 3)) && compadd -- $names; _files; fi ;;",
+            "  esac",
+            "}",
+            'if [[ "$funcstack[1]" == _spikediff ]]; then _spikediff "$@"',
+            "else compdef _spikediff spikediff; fi",
+        ]
+    )
+
+
+def _fish(known: dict[str, Completion]) -> str:
+    lines = ["# Completion of spikediff for fish."]
+    for command, completion in known.items():
+        what = COMMANDS.get(command, "tell the options of a command").replace("'", r"\'")
+        lines.append(f"complete -c spikediff -n __fish_use_subcommand -f -a {command} -d '{what}'")
+        here = f"complete -c spikediff -n '__fish_seen_subcommand_from {command}'"
+        if completion.names:
+            lines.append(f"{here} -a '{' '.join(completion.names)}'")
+        for option, choices in completion.options.items():
+            value = f" -x -a '{' '.join(choices)}'" if choices else " -r" * (choices is not None)
+            lines.append(f"{here} -l {option.removeprefix('--')}{value}")
+    return "\n".join(lines)
+
+
+_SCRIPTS = {"bash": _bash, "zsh": _zsh, "fish": _fish}
