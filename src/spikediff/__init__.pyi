@@ -24,6 +24,7 @@ from spikediff.schedulers import make_scheduler as make_scheduler
 from spikediff.systems.integer import DeployedIntegerUNet as DeployedIntegerUNet
 from spikediff.systems.integer import IntegerSpikingUNet as IntegerSpikingUNet
 from spikediff.systems.integer import to_integer as to_integer
+from spikediff.verbs import compare as compare
 from spikediff.verbs import evaluate as evaluate
 from spikediff.verbs import export as export
 from spikediff.verbs import list_models as list_models

@@ -1,10 +1,13 @@
-"""What the commands do, as functions: load, train, evaluate, export; and what can be chosen."""
+"""What the commands do, as functions: load, train, evaluate, compare, export; what to choose."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from spikediff.errors import UserError
+
+if TYPE_CHECKING:
+    from spikediff.cli.comparison import ModelComparison
 
 
 def load(
@@ -134,6 +137,27 @@ def export(
     )
 
 
+def compare(sources: Sequence[str | Path], **options: Any) -> "ModelComparison":
+    """Put models side by side: quality with its floor, energy, T x rate, speed and size.
+
+    Args:
+        sources: What `load` takes, each perhaps with options of its own: "runs/x@steps=10".
+        **options: Those of `spikediff compare`, with underscores: `quality=False`,
+            `num_inference_steps`, `protocol`, `figure`, ...
+
+    Returns:
+        The comparison: `table()`, `markdown()`, `latex()`, `plot(path)` and `to_dict()`. A notebook
+        shows the table.
+
+    Raises:
+        UserError: An option is unknown or wrong, a source is no model or stands twice, or data are
+            missing.
+    """
+    from spikediff.cli.compare import CompareOptions, measure
+
+    return measure(_options(CompareOptions, sources=tuple(map(str, sources)), **options))
+
+
 def list_models() -> dict[str, str]:
     """Return the models that ship with the package: name -> what it is.
 
@@ -169,14 +193,22 @@ def _with_settings(content: Mapping[str, Any], settings: Mapping[str, Any]) -> d
 
 
 def _options(kind: Any, **given: Any) -> Any:
-    """Return a command's options.
+    """Return a command's options; a file may be a path or text.
 
     Raises:
-        UserError: There is no such option.
+        UserError: There is no such option, or a number or a file does not fit.
     """
+    from spikediff.cli.arguments import check_options
     from spikediff.errors import suggestion
 
     known = kind.__dataclass_fields__
-    for name in given.keys() - known.keys():
-        raise UserError(f"{name}: no such option; {suggestion(name, known)}")
-    return kind(**given)
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(f"{name}: no such option; {suggestion(name, known)}")
+        if isinstance(value, str) and Path in get_args(known[name].type):
+            given[name] = Path(value)
+        elif isinstance(value, Path) and known[name].type is str:
+            given[name] = str(value)
+    options = kind(**given)
+    check_options(options)
+    return options

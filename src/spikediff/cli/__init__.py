@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "measure how good images are, beside the floor of real ones",
     "energy": "count what an image costs, layer by layer and step by step",
     "inspect": "show the spikes: rasters, membranes, firing rates, dead and saturated neurons",
+    "compare": "put models side by side: quality, energy, speed, size",
     "guide": "search a scale of the thresholds that improves the images, on held-out data",
     "convert": "turn an ordinary denoiser into a spiking one, and say where it loses",
     "deploy": "write an integer network in whole numbers: 8-, 6- or 4-bit weights, exact sums",

@@ -122,7 +122,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "residual_alpha": (1e-6, 1e6),
     "guidance_scale": (-1e4, 1e4),
 }
-_FILES = ("json", "csv", "plot", "probe")
+_FILES = ("json", "csv", "plot", "probe", "markdown", "latex", "figure")
 
 
 def check_options(options: Any) -> None:

@@ -72,10 +72,65 @@ def run(arguments: list[str]) -> int:
     if options.differences and options.accounting != "strict":
         raise UserError("--differences needs --accounting strict")
 
+    from spikediff.pipelines.identity import scheduler_name, weights_sha256
+
+    measured = measure(options)
+    meter, report, ordinary = measured.meter, measured.report, measured.ordinary
+    figures = report.to_dict() | {
+        "threshold": options.threshold,
+        "synapses": options.synapses,
+        "execution": options.execution,
+        "weights_sha256": weights_sha256(measured.trained),
+        "scheduler": scheduler_name(measured.pipe),
+    }
+    print(report.table(options.by))
+    _tell_totals(report)
+    if options.memory:
+        _tell_memory(report)
+    if options.audit:
+        figures["audit"] = _tell_audit(report)
+    if measured.comparison is not None:
+        print(f"\n{measured.comparison.table()}")
+        figures["comparison"] = measured.comparison.to_dict()
+    if options.csv is not None:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        options.csv.write_text(report.to_csv())
+    if options.plots is not None:
+        _draw(meter, report, ordinary and _priced(ordinary, options), options)
+    write_json(options.json, figures)
+    return 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A generation that was counted and priced.
+
+    Attributes:
+        trained: The pipeline as it was loaded.
+        pipe: The pipeline that generated: with its synapses merged or carried, if asked for.
+        meter: What observed it.
+        report: Its priced counts.
+        ordinary: What observed the ordinary counterpart; None without `--compare`.
+        comparison: Both side by side, likewise.
+    """
+
+    trained: Any
+    pipe: Any
+    meter: Any
+    report: Any
+    ordinary: Any | None = None
+    comparison: Any | None = None
+
+
+def measure(options: EnergyOptions) -> Measured:
+    """Generate under a meter; with `compare`, do the same with the ordinary counterpart.
+
+    Raises:
+        UserError: There is no model, an option does not fit it, or it has no counterpart.
+    """
     from spikediff.cli.guided import guided
     from spikediff.cli.models import load_pipeline
     from spikediff.energy import load_costs
-    from spikediff.pipelines.identity import scheduler_name, weights_sha256
 
     load_costs(options.costs)  # a wrong name is told before minutes of work
     trained = load_pipeline(
@@ -85,31 +140,10 @@ def run(arguments: list[str]) -> int:
     with guided(pipe, options.threshold):
         meter = _observe(pipe, options, changes=options.compare)
     report = _priced(meter, options)
-    ordinary = _Ordinary(trained, options) if options.compare else None
-    figures = report.to_dict() | {
-        "threshold": options.threshold,
-        "synapses": options.synapses,
-        "execution": options.execution,
-        "weights_sha256": weights_sha256(trained),
-        "scheduler": scheduler_name(pipe),
-    }
-    print(report.table(options.by))
-    _tell_totals(report)
-    if options.memory:
-        _tell_memory(report)
-    if options.audit:
-        figures["audit"] = _tell_audit(report)
-    if ordinary is not None:
-        comparison = ordinary.beside(meter)
-        print(f"\n{comparison.table()}")
-        figures["comparison"] = comparison.to_dict()
-    if options.csv is not None:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        options.csv.write_text(report.to_csv())
-    if options.plots is not None:
-        _draw(meter, report, ordinary and _priced(ordinary.meter, options), options)
-    write_json(options.json, figures)
-    return 0
+    if not options.compare:
+        return Measured(trained, pipe, meter, report)
+    ordinary = _Ordinary(trained, options)
+    return Measured(trained, pipe, meter, report, ordinary.meter, ordinary.beside(meter))
 
 
 def _with_synapses(pipe: Any, synapses: str) -> Any:

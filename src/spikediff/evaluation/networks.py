@@ -7,6 +7,11 @@ from spikediff.data import ImageDataset
 from spikediff.errors import UserError, suggestion
 from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
 
+
+class NoFeatureNetworkError(UserError):
+    """None of a protocol's feature networks can be had: no weights are given, no classes known."""
+
+
 _ANY = "*"
 WEIGHT_FILES: dict[str, dict[str, str]] = {
     "fad": {"mnist": "mnist_64.pth", "fashion-mnist": "fashion_64.pth"},
@@ -50,8 +55,8 @@ def choose_networks(
         The choice.
 
     Raises:
-        UserError: A network is unknown to the protocol, weights that are needed are not given, or
-            nothing is left to measure with.
+        UserError: A network is unknown to the protocol, or weights that are needed are not given.
+        NoFeatureNetworkError: Nothing is left to measure with.
     """
     known = [part.network for part in protocol.measurements]
     for name in asked or ():
@@ -73,7 +78,9 @@ def choose_networks(
                 raise UserError(f"protocol {protocol.name}: {error}") from None
             notes.append(f"left out: {error}")
     if not weights:
-        raise UserError(f"protocol {protocol.name}: nothing to measure with; {'; '.join(notes)}")
+        raise NoFeatureNetworkError(
+            f"protocol {protocol.name}: nothing to measure with; {'; '.join(notes)}"
+        )
     return Choice(weights, tuple(notes))
 
 

@@ -3,7 +3,7 @@
 The autoencoders know no timestep: `model(images).sample`, and `model.generate(batch_size)`.
 """
 
-from spikediff.models.ann_counterpart import ann_counterpart
+from spikediff.models.ann_counterpart import HasCounterpart, ann_counterpart
 from spikediff.models.autoencoder import autoencoder_loss
 from spikediff.models.converted import ConvertedUNet, QuantisedUNet
 from spikediff.models.ddpm_unet import ddpm_unet
@@ -26,6 +26,7 @@ __all__ = [
     "VQSVAE",
     "CarriedSynapticUNet",
     "ConvertedUNet",
+    "HasCounterpart",
     "MergedSynapticUNet",
     "QuantisedUNet",
     "SpikingImageDecoder",

@@ -1,0 +1,353 @@
+"""`spikediff compare A B C`: models side by side in one table and one figure."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import tyro
+
+from spikediff.at_work import at_work
+from spikediff.cli.arguments import parse
+from spikediff.cli.comparison import ComparedModel, ModelComparison, check_figure
+from spikediff.cli.outputs import write_json
+from spikediff.errors import UserError, suggestion
+
+# Options that `spikediff evaluate` has too.
+_OF_QUALITY = (
+    *("protocol", "features", "feature_weights", "dataset", "data_dir", "num_samples", "repeats"),
+    *("seed", "batch_size", "device", "cache_dir", "work_dir"),
+)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Put models side by side: quality with its floor, energy, T x rate, speed and size.
+
+    A source may have options of its own, as in `runs/x@steps=10,scheduler=ddim`: steps, scheduler,
+    execution, threshold (one number) and name, the title of its column.
+    """
+
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Shipped models, run folders or pipeline folders; @steps=10,scheduler=ddim for one alone."""
+    num_inference_steps: int | None = None
+    """Network calls per image of all sources that have no `steps` of their own; 50, or as many as a
+    model has, where it is not given."""
+    quality: bool = True
+    """Whether to measure quality, which takes longest."""
+    protocol: str = "fair"
+    """Of quality: fair, fsddim, sddpm, spiking-diffusion, or a YAML file."""
+    features: tuple[str, ...] | None = None
+    """Only these feature networks of the protocol."""
+    feature_weights: Path | None = None
+    """A file of weights of the feature network, or a folder of them under their published names."""
+    dataset: str | None = None
+    """What to compare with; the data set of a run's recipe where it is not given."""
+    data_dir: Path | None = None
+    """Folder that holds the data sets; that of a run's recipe where it is not given."""
+    num_samples: int | None = None
+    """Images a repeat; as many as the protocol says where it is not given."""
+    repeats: int = 1
+    """How often quality is measured, each time with other seeds."""
+    seed: int = 0
+    """Seed of the first image; the others follow, one each."""
+    num_images: int = 16
+    """Images whose energy and time are measured."""
+    costs: str = "45nm"
+    """Table of costs (45nm, 45nm-float16, 45nm-int8, 7nm, loihi), or a YAML file of your own."""
+    batch_size: int = 64
+    """Images at a time for quality; it does not change them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute quality and energy; time is always that of one thread of the CPU."""
+    cache_dir: Path | None = None
+    """Keeps features of real images; $SPIKEDIFF_CACHE or ~/.cache/spikediff."""
+    work_dir: Path | None = None
+    """Keeps generated images, so that an interrupted run goes on; CACHE_DIR/work."""
+    markdown: Path | None = None
+    """Write the table as Markdown."""
+    latex: Path | None = None
+    """Write the table as LaTeX (booktabs)."""
+    figure: Path | None = None
+    """Draw quality against energy, or time against energy without quality: .svg, .pdf or .png."""
+    json: Path | None = None
+    """Everything, for a program to read."""
+
+
+def run(arguments: list[str]) -> int:
+    """Measure, print, write."""
+    print(measure(parse(CompareOptions, arguments, "spikediff compare")).table())
+    return 0
+
+
+def measure(options: CompareOptions) -> ModelComparison:
+    """Measure all sources and write the files that are asked for.
+
+    Raises:
+        UserError: There is no source, one stands twice, or an option is wrong or does not fit.
+    """
+    if not options.sources:
+        raise UserError("spikediff compare: give one or more models, as in: compare digits mnist")
+    if options.figure is not None:
+        check_figure(options.figure)
+    sources = [_Source.read(text, options) for text in options.sources]
+    names = _names(sources)
+    if options.quality:
+        _check_quality(options)
+    for source in sources:
+        source.check()  # before minutes of work
+    models = [_measured(s, name, options) for s, name in zip(sources, names, strict=True)]
+    compared = ModelComparison(tuple(models), options.costs, options.num_images)
+    _write(compared, options)
+    return compared
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A model and how it is run.
+
+    Attributes:
+        text: What was typed.
+        folder: Where it lies.
+        steps: Network calls per image; None for the default.
+        scheduler: Of its own; None for the pipeline's.
+        execution: Of a deployment form; None for its own.
+        threshold: Threshold guidance; None for none.
+        name: Title of its column; None for one made of the text.
+    """
+
+    text: str
+    folder: Path
+    steps: int | None = None
+    scheduler: str | None = None
+    execution: str | None = None
+    threshold: str | None = None
+    name: str | None = None
+
+    @classmethod
+    def read(cls, text: str, options: CompareOptions) -> "_Source":
+        """Read `SOURCE` or `SOURCE@key=value,...`.
+
+        Raises:
+            UserError: An option is unknown, or a value does not fit.
+        """
+        from spikediff.pretrained import find_source
+
+        path, at, behind = text.rpartition("@")
+        if not at or "=" not in behind or Path(text).exists():
+            return cls(text, find_source(Path(text)), options.num_inference_steps)
+        given = dict(part.partition("=")[::2] for part in behind.split(","))
+        known = ("steps", "scheduler", "execution", "threshold", "name")
+        for key, value in given.items():
+            if key not in known:
+                raise UserError(f"{text}: no option {key!r}; {suggestion(key, known)}")
+            if not value:
+                raise UserError(f"{text}: {key} has no value; give {key}=VALUE")
+        steps = given.pop("steps", None)
+        if steps is not None and not (steps.isascii() and steps.isdigit() and int(steps) > 0):
+            raise UserError(f"{text}: steps={steps} must be a whole number, 1 or more")
+        calls = options.num_inference_steps if steps is None else int(steps)
+        return cls(text, find_source(Path(path)), calls, **given)
+
+    @property
+    def short(self) -> str:
+        """The text without the folders above the last."""
+        path, at, behind = self.text.rpartition("@")
+        if not at or "=" not in behind:
+            path, at, behind = self.text, "", ""
+        return f"{Path(path).name or path}{at}{behind}"
+
+    def check(self) -> None:
+        """Load the pipeline and try its options.
+
+        Raises:
+            UserError: There is no model, or an option does not fit it.
+        """
+        from spikediff.cli.guided import guided
+        from spikediff.cli.models import steps_of
+
+        try:
+            steps_of(self.pipeline, self.steps)
+            with guided(self.pipeline, self.threshold):
+                pass
+        except UserError as error:
+            raise UserError(f"{self.text}: {error}") from None
+
+    @cached_property
+    def pipeline(self) -> Any:
+        """The pipeline on the CPU, as it was saved."""
+        from spikediff.cli.models import load_pipeline
+
+        return load_pipeline(self.folder, self.scheduler, execution=self.execution)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of its own, for JSON."""
+        return {k: v for k, v in asdict(self).items() if k not in ("text", "folder", "name")}
+
+
+def _names(sources: Sequence[_Source]) -> list[str]:
+    """Return the titles of the columns: short where that is enough to tell them apart.
+
+    Raises:
+        UserError: Two sources are the same.
+    """
+    short = [source.name or source.short for source in sources]
+    names = [
+        each if short.count(each) == 1 or source.name else source.text
+        for each, source in zip(short, sources, strict=True)
+    ]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{twice}: stands twice; tell them apart by SOURCE@name=TITLE")
+    return names
+
+
+def _check_quality(options: CompareOptions) -> None:
+    """Refuse a protocol that is not there before the models are loaded.
+
+    Raises:
+        UserError: It is not there, or damaged.
+    """
+    from spikediff.evaluation.protocol import load_protocol
+
+    load_protocol(options.protocol)
+
+
+def _measured(source: _Source, name: str, options: CompareOptions) -> ComparedModel:
+    """Measure one model."""
+    from spikediff.cli.models import networks_of
+
+    networks = networks_of(source.pipeline).values()
+    tensors = [t for n in networks for t in (*n.parameters(), *n.buffers())]
+    quality, left_out = _quality(source, options) if options.quality else (None, None)
+    energies = _energy(source, options)
+    with at_work(f"{name}: time of one thread"):
+        seconds = _seconds_per_image(source, options)
+    return ComparedModel(
+        name=name,
+        source=source.text,
+        options=source.options,
+        network=" + ".join(type(network).__name__ for network in networks),
+        parameters=sum(p.numel() for network in networks for p in network.parameters()),
+        bytes=sum(tensor.nbytes for tensor in tensors),
+        seconds_per_image=seconds,
+        quality=quality,
+        quality_left_out=left_out,
+        **energies,
+    )
+
+
+def _quality(source: _Source, options: CompareOptions) -> tuple[dict[str, Any] | None, str | None]:
+    """Return what an evaluation finds, or why there is none."""
+    from spikediff.cli.evaluate import EvaluateOptions
+    from spikediff.cli.evaluate import measure as evaluate
+    from spikediff.evaluation.networks import NoFeatureNetworkError
+
+    wanted = EvaluateOptions(
+        source=str(source.folder),
+        num_inference_steps=source.steps,
+        scheduler=source.scheduler,
+        threshold=source.threshold,
+        execution=cast(Any, source.execution),
+        **{name: getattr(options, name) for name in _OF_QUALITY},
+    )
+    try:
+        return evaluate(wanted), None
+    except NoFeatureNetworkError as error:
+        return None, str(error)
+    except UserError as error:
+        raise UserError(f"{source.text}: {error}; --no-quality leaves quality out") from None
+
+
+def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
+    """Return energies per image, T x rate, T and network calls, by the names of `ComparedModel`."""
+    from spikediff.cli.energy import EnergyOptions
+    from spikediff.cli.energy import measure as count
+    from spikediff.models import HasCounterpart
+
+    measured = count(
+        EnergyOptions(
+            source=source.folder,
+            num_images=options.num_images,
+            seed=options.seed,
+            num_inference_steps=source.steps,
+            execution=cast(Any, source.execution),
+            scheduler=source.scheduler,
+            threshold=source.threshold,
+            costs=options.costs,
+            compare=isinstance(source.pipeline.components.get("unet"), HasCounterpart),
+            device=options.device,
+        )
+    )
+    report, comparison = measured.report, measured.comparison
+    found: dict[str, Any] = {
+        "network_calls": len(report.timesteps),
+        "spiking_steps": _spiking_steps(source.pipeline, report),
+        "spikes_per_synapse": report.spikes_per_synapse,
+    }
+    if report.spiking_steps is None or comparison is None:
+        column = "ordinary" if report.spiking_steps is None else "spiking"
+        return found | {"energy_pj": {column: report.energy_per_image_pj}}
+    columns = comparison.columns
+    plain = {key: c.plain.energy_per_image_pj for key, c in columns.items() if c.plain}
+    whole = {key: c.whole.energy_per_image_pj for key, c in columns.items() if c.whole}
+    return found | {
+        "energy_pj": plain,
+        "energy_whole_pj": whole,
+        "activation_bits": comparison.activation_bits,
+        "spikes_per_synapse_by_changes": columns["spiking_by_changes"].spikes_per_synapse,
+    }
+
+
+def _spiking_steps(pipe: Any, report: Any) -> int | None:
+    """Return T as the networks are configured; the meter sees that of the first neurons alone."""
+    from spikediff.cli.models import networks_of
+
+    if report.spiking_steps is None:
+        return None
+    steps: list[int] = [n.config.get("spiking_steps") or 0 for n in networks_of(pipe).values()]
+    return max(steps, default=0) or int(report.spiking_steps)
+
+
+def _seconds_per_image(source: _Source, options: CompareOptions) -> float:
+    """Return the time of one thread, after a short first generation; compiled where exact."""
+    from spikediff.cli.guided import guided
+    from spikediff.cli.models import load_pipeline, steps_of
+
+    pipe = load_pipeline(
+        source.folder, source.scheduler, execution=source.execution, to_generate=True
+    )
+    pipe.set_progress_bar_config(disable=True)
+    steps = steps_of(pipe, source.steps)
+    seeds = range(options.seed, options.seed + options.num_images)
+    with _one_thread(), guided(pipe, source.threshold):
+        pipe(seeds=seeds, num_inference_steps=min(2, steps), output_type="pt")
+        started = time.perf_counter()
+        pipe(seeds=seeds, num_inference_steps=steps, output_type="pt")
+        return (time.perf_counter() - started) / len(seeds)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write(compared: ModelComparison, options: CompareOptions) -> None:
+    """Write the files that are asked for."""
+    for path, text in ((options.markdown, compared.markdown), (options.latex, compared.latex)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text() + "\n", encoding="utf-8")
+    if options.figure is not None:
+        compared.plot(options.figure)
+    write_json(options.json, compared.to_dict())

@@ -1,0 +1,377 @@
+"""Models side by side: a table for a terminal, Markdown or LaTeX, and a figure."""
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spikediff.errors import UserError
+
+FIGURE_FORMATS = (".svg", ".pdf", ".png")
+_WIDTH, _LABEL, _CELL = 80, 24, 13  # columns of a terminal: 24 + 4 * (1 + 13) = 80
+_SIDE_BY_SIDE = (_WIDTH - _LABEL) // (_CELL + 1)
+
+# Okabe and Ito's colours, which colour-blind people tell apart, less the yellow that white drowns.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_MARKERS = "osD^vP*X"  # 8 of them and 7 colours: 56 models differ
+
+
+def check_figure(path: Path) -> None:
+    """Refuse a figure of another format.
+
+    Raises:
+        UserError: The file ends in none of `FIGURE_FORMATS`.
+    """
+    if path.suffix not in FIGURE_FORMATS:
+        raise UserError(f"figure {path}: ends in none of {', '.join(FIGURE_FORMATS)}; choose one")
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """What was measured of one model.
+
+    Attributes:
+        name: Title of its column.
+        source: What was typed.
+        options: How it was run: steps, scheduler, execution, threshold.
+        network: Classes of its networks.
+        network_calls: Calls per image.
+        spiking_steps: T; None without neurons.
+        parameters: Weights of all networks.
+        bytes: Of all weights and buffers, as they are loaded.
+        seconds_per_image: Of one thread, compiled where that gives the same bits.
+        spikes_per_synapse: T x rate; None without neurons.
+        spikes_per_synapse_by_changes: The same where only what changed between two calls is
+            computed; None where the network cannot.
+        energy_pj: Per image by the cost table, in picojoules: "ordinary" (the counterpart, or the
+            model itself where it has no neurons), "spiking", "spiking_by_changes".
+        energy_whole_pj: The same in whole numbers with weights of 8 bits: "quantised" (the
+            counterpart), "spiking", "spiking_by_changes".
+        activation_bits: Of the quantised counterpart; None without one.
+        quality: What `spikediff evaluate --json` writes; None where it was left out.
+        quality_left_out: Why, in a line; None where it was not asked for.
+    """
+
+    name: str
+    source: str
+    options: dict[str, Any]
+    network: str
+    network_calls: int
+    spiking_steps: int | None
+    parameters: int
+    bytes: int
+    seconds_per_image: float
+    spikes_per_synapse: float | None = None
+    spikes_per_synapse_by_changes: float | None = None
+    energy_pj: dict[str, float] = field(default_factory=dict)
+    energy_whole_pj: dict[str, float] = field(default_factory=dict)
+    activation_bits: int | None = None
+    quality: dict[str, Any] | None = None
+    quality_left_out: str | None = None
+
+    @property
+    def own_energy_pj(self) -> float:
+        """Energy per image of the model itself, by the cost table."""
+        return self.energy_pj.get("spiking", self.energy_pj.get("ordinary", 0.0))
+
+    def metric(self, name: str) -> dict[str, float | None] | None:
+        """Return mean and standard deviation of a metric; None where it was not measured."""
+        found: dict[str, Any] | None = (self.quality or {"metrics": {}})["metrics"].get(name)
+        return found
+
+    def floor(self, name: str) -> float | None:
+        """Return a metric of real images; None where it was not measured."""
+        found: float | None = (self.quality or {"floor": {}})["floor"].get(name)
+        return found
+
+
+class _Row(NamedTuple):
+    """One quantity of all models."""
+
+    group: str
+    label: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """Models side by side.
+
+    Attributes:
+        models: What was measured of each.
+        costs: Name of the cost table.
+        num_images: Images whose energy and time were measured.
+    """
+
+    models: tuple[ComparedModel, ...]
+    costs: str
+    num_images: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            "costs": self.costs,
+            "num_images": self.num_images,
+            "models": [asdict(model) for model in self.models],
+            "notes": list(self.notes),
+        }
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that the table shows: Frechet distances, or all where there are none."""
+        found = [name for model in self.models for name in (model.quality or {}).get("metrics", ())]
+        frechet = [name for name in found if name.split("/")[-1] == "frechet"]
+        return tuple(dict.fromkeys(frechet or found))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers should know, a line each."""
+        measured = [model.quality for model in self.models if model.quality is not None]
+        notes = [_conditions(quality) for quality in measured]
+        if len({quality["dataset"] for quality in measured}) > 1:
+            notes.append("qualities against different data sets do not compare")
+        if len({quality["counts"]["judged"] for quality in measured}) > 1:
+            notes.append("qualities of different numbers of images do not compare")
+        for model in self.models:
+            if model.quality_left_out is not None:
+                notes.append(f"{model.name}: quality left out ({model.quality_left_out})")
+        notes.append(
+            f"energy: per image, strict accounting, arithmetic alone, of {self.num_images} images"
+        )
+        bits = sorted({m.activation_bits for m in self.models if m.activation_bits is not None})
+        if bits:
+            widths = ", ".join(map(str, bits))
+            notes.append(
+                f"quantised: the ordinary counterpart with activations of {widths} bits, as many "
+                "as the spikes carry"
+            )
+        notes.append(
+            f"seconds: one thread, {self.num_images} images at once, compiled where that gives "
+            "the same bits"
+        )
+        return tuple(dict.fromkeys(notes))
+
+    def table(self) -> str:
+        """Return the table for a terminal, of at most 80 columns; four models stand abreast."""
+        rows, parts = self._rows(), []
+        for first in range(0, len(self.models), _SIDE_BY_SIDE):
+            part = slice(first, first + _SIDE_BY_SIDE)
+            lines = list(_header([model.name for model in self.models[part]]))
+            for group, row in _grouped(rows):
+                lines.append(group if row is None else _line(row.label, row.cells[part]))
+            parts.append("\n".join(lines))
+        wrapped = [textwrap.fill(n, _WIDTH, subsequent_indent="  ") for n in self.notes]
+        return "\n\n".join([*parts, "\n".join(wrapped)])
+
+    def markdown(self) -> str:
+        """Return the table as Markdown, with its notes."""
+        names = [_pipes(model.name) for model in self.models]
+        lines = [_bars("", names), _bars("---", ["---:"] * len(names))]
+        for row in self._rows():
+            label = ", ".join(filter(None, (row.group, row.label.strip())))
+            lines.append(_bars(_pipes(label), row.cells))
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)])
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+    def latex(self) -> str:
+        """Return the table as a LaTeX `tabular` that needs the package booktabs."""
+        count = len(self.models)
+        names = [_latex(model.name) for model in self.models]
+        lines = [*(f"% {note}" for note in self.notes), rf"\begin{{tabular}}{{l{'r' * count}}}"]
+        lines += [r"\toprule", f" & {' & '.join(names)} \\\\", r"\midrule"]
+        for group, row in _grouped(self._rows()):
+            if row is None:
+                lines.append(rf"\multicolumn{{{count + 1}}}{{l}}{{\emph{{{_latex(group)}}}}} \\")
+                continue
+            indent = r"\quad " if row.group else ""
+            cells = " & ".join(map(_latex, row.cells))
+            lines.append(f"{indent}{_latex(row.label.strip())} & {cells} \\\\")
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+    def plot(self, path: str | Path) -> None:
+        """Draw quality against energy, one marker a model; time against energy without quality.
+
+        The metric is the first of the table; a dashed line is its floor, and a hollow marker the
+        energy by changes. The picture has the width of a column of text.
+
+        Args:
+            path: .svg, .pdf or .png.
+
+        Raises:
+            UserError: It ends in another way.
+        """
+        from matplotlib import rc_context
+
+        path = Path(path)
+        check_figure(path)
+        fixed = {"svg.hashsalt": "spikediff", "pdf.fonttype": 42, "font.size": 8}
+        with rc_context({**fixed, "axes.linewidth": 0.6, "legend.fontsize": 7}):
+            figure = self._drawn()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            when = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+            figure.savefig(path, dpi=300, metadata=when.get(path.suffix))
+
+    def _drawn(self) -> Any:
+        from spikediff.inspection.figures import new_figure
+
+        metric = next(iter(self.metrics), None)
+        figure = new_figure(3.4, 2.5 + 0.15 * len(self.models))  # inches: a column is 3.3 to 3.5
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        for model, colour, marker in zip(self.models, cycle(_COLOURS), cycle(_MARKERS)):
+            _mark(axes, model, metric, colour, marker)
+        floors = {model.floor(metric) for model in self.models} - {None} if metric else set()
+        for i, floor in enumerate(sorted(floors)):  # type: ignore[type-var]
+            label = None if i else "floor: real images"
+            axes.axhline(floor, color="0.4", linestyle="--", linewidth=0.8, label=label)
+        axes.set_xscale("log")
+        hollow = any("spiking_by_changes" in model.energy_pj for model in self.models)
+        words = "; hollow: by changes" if hollow else ""
+        axes.set_xlabel(f"energy per image [µJ], {Path(self.costs).stem}{words}")
+        axes.set_ylabel(metric or "seconds per image, one thread")
+        axes.set_ylim(bottom=0)
+        axes.grid(color="0.9", linewidth=0.5)
+        figure.legend(loc="outside lower center", ncols=1, frameon=False)
+        return figure
+
+    def _rows(self) -> list[_Row]:
+        """Return the rows that say something of any model."""
+        rows = [*self._quality_rows(), *self._energy_rows()]
+        simple: dict[str, Callable[[ComparedModel], str]] = {
+            "T x rate": lambda m: _number(m.spikes_per_synapse, "{:.3f}"),
+            "T x rate, by changes": lambda m: _number(m.spikes_per_synapse_by_changes, "{:.3f}"),
+            "seconds per image": lambda m: _number(m.seconds_per_image, "{:.3g}"),
+            "parameters": lambda m: _count(m.parameters),
+            "size of weights, bytes": lambda m: _count(m.bytes),
+        }
+        first: dict[str, Callable[[ComparedModel], str]] = {
+            "network calls per image": lambda m: f"{m.network_calls:,}",
+            "spiking steps T": lambda m: _number(m.spiking_steps, "{}"),
+        }
+        rows = [*self._plain(first), *rows, *self._plain(simple)]
+        return [row for row in rows if set(row.cells) != {"-"}]
+
+    def _plain(self, columns: dict[str, Callable[[ComparedModel], str]]) -> Iterator[_Row]:
+        for label, cell in columns.items():
+            yield _Row("", label, tuple(map(cell, self.models)))
+
+    def _quality_rows(self) -> Iterator[_Row]:
+        low = all(name.endswith("/frechet") for name in self.metrics)
+        group = "Frechet distance, low is good" if low else "quality"
+        for name in self.metrics:
+            label = name.removesuffix("/frechet")
+            found = [model.metric(name) or {} for model in self.models]
+            means = tuple(_number(each.get("mean"), "{:.4g}") for each in found)
+            spreads = tuple(_number(each.get("std"), "{:.2g}") for each in found)
+            yield _Row(group, f" {label}", means)
+            yield _Row(group, "  standard deviation", spreads)
+            floors = tuple(_number(m.floor(name), "{:.4g}") for m in self.models)
+            yield _Row(group, "  floor of real images", floors)
+
+    def _energy_rows(self) -> Iterator[_Row]:
+        formats: dict[str, Callable[[ComparedModel], dict[str, float]]] = {
+            f"uJ per image, {Path(self.costs).stem}": lambda m: m.energy_pj,
+            "uJ per image, 8-bit weights": lambda m: m.energy_whole_pj,
+        }
+        labels = {
+            "ordinary": " ordinary network",
+            "quantised": " quantised network",
+            "spiking": " spiking",
+            "spiking_by_changes": " spiking, by changes",
+        }
+        for group, energies in formats.items():
+            for key, label in labels.items():
+                cells = (_microjoule(energies(m).get(key)) for m in self.models)
+                yield _Row(group, label, tuple(cells))
+
+
+def _conditions(quality: dict[str, Any]) -> str:
+    """Return what a quality number was measured with."""
+    counts, name = quality["counts"], quality["protocol"]["name"]
+    times = f" x {counts['repeats']}" if counts["repeats"] > 1 else ""
+    return (
+        f"quality: protocol {name}, {counts['judged']:,} images{times} against "
+        f"{counts['reference']:,} of {quality['dataset']}/{quality['reference']['split']}, floor "
+        f"of {counts['floor']:,} real images"
+    )
+
+
+def _mark(axes: Any, model: ComparedModel, metric: str | None, colour: str, marker: str) -> None:
+    """Draw a model, if all is known of it: its energy, and hollow that by changes."""
+    value = model.metric(metric) if metric else {"mean": model.seconds_per_image, "std": None}
+    if value is None or not model.own_energy_pj:
+        return
+    by_changes = model.energy_pj.get("spiking_by_changes")
+    energies = [pj / 1e6 for pj in (model.own_energy_pj, by_changes) if pj]
+    heights = [value["mean"]] * len(energies)
+    look = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 0.8}
+    axes.plot(energies, heights, **look, markerfacecolor="white", zorder=3)
+    axes.plot(energies[:1], heights[:1], **look, linestyle="none", label=model.name, zorder=4)
+    if value["std"]:
+        axes.errorbar(energies[0], value["mean"], value["std"], color=colour, linewidth=0.8)
+
+
+def _header(names: Sequence[str]) -> Iterator[str]:
+    """Return the lines of the titles; a long one goes on in the next line, at an @ or comma."""
+    pieces = [re.split("(?=@)|(?<=,)", name) for name in names]
+    cut = [[p for piece in each for p in re.findall(f".{{1,{_CELL}}}", piece)] for each in pieces]
+    for i in range(max(map(len, cut), default=0)):
+        yield _line("", [parts[i] if i < len(parts) else "" for parts in cut])
+
+
+def _line(label: str, cells: Sequence[str]) -> str:
+    start = f"{label:<{_LABEL}}" if len(label) <= _LABEL else f"{label}\n{'':<{_LABEL}}"
+    return (start + "".join(f" {cell:>{_CELL}}" for cell in cells)).rstrip()
+
+
+def _grouped(rows: Sequence[_Row]) -> Iterator[tuple[str, _Row | None]]:
+    """Return the rows; before the first of a group, its title."""
+    group = ""
+    for row in rows:
+        if row.group and row.group != group:
+            yield row.group, None
+        group = row.group
+        yield group, row
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 10**10 else f"{number:.3e}"  # as many letters as a cell has
+
+
+def _microjoule(pj: float | None) -> str:
+    if pj is None:
+        return "-"
+    return _count(round(pj / 1e6)) if pj >= 1e9 else f"{pj / 1e6:.4g}"
+
+
+def _bars(first: str, cells: Sequence[str]) -> str:
+    return f"| {' | '.join([first, *cells])} |"
+
+
+def _pipes(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "uJ per": r"$\mu$J per",
+    "T x rate": r"$T \times$ rate",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}
+_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
+
+
+def _latex(text: str) -> str:
+    """Return a text as LaTeX shows it."""
+    return _SPECIAL.sub(lambda found: _LATEX[found[0]], text)
