@@ -5,14 +5,19 @@ who comes after a killed process finds what it left (`leftovers`).
 """
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 from weakref import WeakSet
+
+try:
+    fcntl: Any = import_module("fcntl")
+except ImportError:  # Windows: no locks of this kind, so processes do not wait for each other
+    fcntl = None
 
 UNFINISHED = ".unfinished-"  # before the name of what is being written
 REPLACED = ".replaced-"  # before the name of what is making room, or going
@@ -37,6 +42,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
         file.write(data)
         file.flush()
         _flush_data(file.fileno())
+        if fcntl is None:
+            file.close()  # Windows renames no open file
         os.replace(draft, path)
 
 
@@ -79,6 +86,8 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _wait_for(file: BinaryIO) -> None:
+    if fcntl is None:
+        return
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
@@ -124,6 +133,8 @@ def remove(path: Path) -> None:
 
 def flush(path: Path) -> None:
     """Make a file, or a folder's entries, durable; a rename is not, until its folder is synced."""
+    if fcntl is None:
+        return  # Windows opens no folder, and flushes no file that is open for reading
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -152,7 +163,7 @@ class FolderLock:
     """A folder has one owner at a time; the lock dies with the process, however it ends.
 
     The folder itself is locked, and nothing is written. Where the file system locks files alone
-    (some network file systems), it is a file `.lock` in it.
+    (some network file systems), it is a file `.lock` in it. On Windows nothing is locked.
 
     Args:
         folder: The folder, which is there.
@@ -165,6 +176,8 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._descriptor: int | None = None
+        if fcntl is None:
+            return
         self._descriptor = os.open(folder, os.O_RDONLY)
         try:
             try:
@@ -197,4 +210,5 @@ def _leave_locks_to_the_parent() -> None:
         lock.release()
 
 
-os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks_to_the_parent)

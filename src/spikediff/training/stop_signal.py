@@ -21,8 +21,9 @@ class StopSignal:
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is not threading.main_thread():
             return self  # Python lets only the main thread handle signals
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+        hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+        for number in filter(None, (signal.SIGTERM, signal.SIGINT, hang_up)):
+            if number == hang_up and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             self._before[number] = signal.signal(number, self._note)
         return self
