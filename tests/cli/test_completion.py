@@ -50,9 +50,11 @@ def test_bash_completes(tmp_path, capsys):
         source "$1"
         try() { COMP_WORDS=(spikediff "$@"); COMP_CWORD=$#; _spikediff; echo "${COMPREPLY[*]}"; }
         try ""; try sample --num-im; try sample x --device ""; try train sddpm/dig; try sample ""
-        try help en; try sample --seed ""
+        try help en; try sample --seed ""; try compare mn
     """
-    first, option, device, recipe, source, help_, seed = ask("bash", program, file).split("\n")[:-1]
+    first, option, device, recipe, source, help_, seed, compared = ask("bash", program, file).split(
+        "\n"
+    )[:-1]
     assert {*COMMANDS, "help"} <= set(first.split())
     assert option == "--num-images"
     assert device.split()[:2] == ["auto", "cpu"]
@@ -60,6 +62,7 @@ def test_bash_completes(tmp_path, capsys):
     assert set(source.split()) == set(PRETRAINED)
     assert help_ == "energy"
     assert seed == ""
+    assert compared == "mnist"
 
 
 def test_zsh_completes(tmp_path, capsys):

@@ -170,6 +170,6 @@ def _help() -> str:
         "usage: spikediff COMMAND [OPTIONS]\n\n"
         "Spiking diffusion models: train, sample, measure.\n\n"
         f"commands:\n{rows}\n\n"
-        "spikediff help COMMAND (or COMMAND --help) tells the options of a command. "
+        "spikediff help COMMAND (or COMMAND --help) tells the options of a command.\n"
         "Exit codes: 0 done, 2 wrong use or bad input, 1 anything else."
     )

@@ -66,7 +66,7 @@ def _completion(command: str) -> Completion:
             found |= _option(name, hint)
         elif _choices(hint):
             names = _choices(hint)
-        elif name == "source":
+        elif name in ("source", "sources"):
             names = tuple(PRETRAINED)
     return Completion(tuple(shipped_recipes()) if command == "train" else names, found)
 
