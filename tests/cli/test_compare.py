@@ -135,7 +135,7 @@ def test_pipelines_of_other_kinds(tmp_path):
     [
         ([], "give one or more models"),
         (["{run}", "{run}"], "stands twice"),
-        (["{run}", "{nowhere}"], "nowhere: no such folder"),
+        (["{run}", "{nowhere}"], "error: {nowhere}: no such folder"),
         (["{run}@step=3"], "did you mean 'steps'"),
         (["{run}@steps=none"], "steps=none must be a whole number"),
         (["{run}@steps=99999"], "must be at most"),
@@ -157,7 +157,7 @@ def test_mistakes_are_one_line(models, arguments, told, capsys):
     assert main(["compare", *QUICK, "--no-quality", *wrong]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(lines) == 1
-    assert told in lines[0]
+    assert told.format(**names) in lines[0]
 
 
 def test_mistakes_in_python():

@@ -173,7 +173,9 @@ class _Source:
             with guided(self.pipeline, self.threshold):
                 pass
         except UserError as error:
-            raise UserError(f"{self.text}: {error}") from None
+            said = str(error)
+            names_it = said.startswith(f"{self.folder}:")
+            raise UserError(said if names_it else f"{self.text}: {said}") from None
 
     @cached_property
     def pipeline(self) -> Any:
