@@ -39,7 +39,7 @@ def test_train_load_sample_evaluate(tmp_path):
     pipe.set_progress_bar_config(disable=True)
     assert len(pipe(seeds=[0, 1], num_inference_steps=2).images) == 2
     assert isinstance(pipe.unet, sd.IntegerSpikingUNet)
-    exported = sd.export(run, tmp_path / "unet.pt2", format="torch")
+    exported = sd.export(run, tmp_path / "unet.pt2", format="torch", batch_size=1)
     assert exported["network"] == "IntegerSpikingUNet"
 
 

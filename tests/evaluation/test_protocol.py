@@ -88,7 +88,7 @@ def test_a_missing_key_is_named():
 def test_files_that_are_no_protocols(tmp_path):
     with pytest.raises(UserError, match="did you mean 'fair'"):
         load_protocol("fare")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_protocol(str(tmp_path / "absent.yaml"))
     (tmp_path / "p.yaml").write_text("{")
     with pytest.raises(UserError, match="not a YAML file"):

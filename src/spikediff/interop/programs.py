@@ -17,8 +17,14 @@ from spikediff.systems.integer import IntegerSpikingUNet
 
 # torch 2.13 cannot prove of the latter that every batch size will do for them (tried with the
 # first two; the converted networks are made of the second).
-ANY_BATCH_SIZE = (SpikingUNet, SpikingImageDecoder, IntegerSpikingUNet)
-ONE_BATCH_SIZE = (SynapticCurrentUNet, UNet2DModel, ConvertedUNet, QuantisedUNet)
+ANY_BATCH_SIZE = (SpikingUNet, SpikingImageDecoder)
+ONE_BATCH_SIZE = (
+    SynapticCurrentUNet,
+    UNet2DModel,
+    ConvertedUNet,
+    QuantisedUNet,
+    IntegerSpikingUNet,
+)
 
 
 class _Estimate(nn.Module):
