@@ -1,7 +1,7 @@
 """Small trained models that ship with the package, so that `spikediff sample mnist` works at once.
 
 A model is a run folder without its checkpoints: the recipe, and the pipeline with its weights in
-half precision, which are what the figures in its README.md were measured with.
+half precision or in whole numbers, which are what the figures in its README.md were measured with.
 `benchmarks/ship_weights.py` makes one of a run.
 """
 
@@ -11,7 +11,7 @@ from spikediff.errors import UserError, suggestion
 
 PRETRAINED = {
     "digits": "SDDPM of 8x8 digits that can be asked for a digit",
-    "mnist": "SDDPM of MNIST that can be asked for a digit",
+    "mnist": "the integer system on MNIST, in whole numbers, that can be asked for a digit",
 }
 """Name -> what it is."""
 
