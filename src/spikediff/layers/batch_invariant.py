@@ -39,7 +39,7 @@ def never_alone(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         ...     never_alone(nn.Conv2d(1, 2, 3), torch.zeros(1, 1, 4, 4)).shape
         torch.Size([1, 2, 2, 2])
     """
-    if len(x) != 1 or not _matters(x):
+    if not _matters(x) or len(x) != 1:
         return convolve(x)
     channels_last = x.dim() == 4 and x.shape[1] > 1 and x.stride(1) == 1
     order = torch.channels_last if channels_last else torch.contiguous_format
@@ -52,8 +52,10 @@ def elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     torch computes whole vectors otherwise than what is left over at the end of a thread's share. So
     one thread computes shares of whole vectors, or, where an image does not fill them, one image.
     """
+    if not _matters(x):  # asked first: an exported program is to hold for every batch
+        return function(x)
     whole = not x[:1].numel() % _VECTOR
-    if (x.numel() <= _SHARE and (whole or len(x) == 1)) or not _matters(x):
+    if x.numel() <= _SHARE and (whole or len(x) == 1):
         return function(x)
     channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     order = torch.channels_last if channels_last else torch.contiguous_format
@@ -74,7 +76,7 @@ def _in_memory(x: Tensor, channels_last: bool) -> Tensor:
 
 def each_alone(multiply: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0) -> Tensor:
     """Return a matrix product of rows [..., E]; along `dim`, each image is multiplied by itself."""
-    if x.dim() < 2 or x.shape[dim] == 1 or not _matters(x):
+    if not _matters(x) or x.dim() < 2 or x.shape[dim] == 1:
         return multiply(x)
     return torch.cat([multiply(image) for image in torch.split(x, 1, dim)], dim)
 
