@@ -100,6 +100,8 @@ def _is_number(value: Any, kind: Any) -> bool:
     """Return whether a constant is a finite number, or None where its type allows it."""
     if value is None:
         return kind is not float
+    if isinstance(value, torch.SymFloat):
+        return True  # a weight's value, which an exported program does not fix
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     return is_number and math.isfinite(value)
 

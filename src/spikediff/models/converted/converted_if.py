@@ -74,4 +74,5 @@ class ConvertedIF(NeuronLayer):
 
 @torch.compiler.assume_constant_result  # a compiled network is that of its weights
 def _number(clip: Tensor) -> float:
-    return float(clip.item())
+    number: float = clip.item()  # of an exported program a symbol, which float() would fix
+    return number
