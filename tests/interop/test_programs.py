@@ -52,7 +52,7 @@ def made(name):
     sample = torch.randint(9, (5, 4, 4)) if tokens else torch.randn(5, 1, *sides)
     with torch.no_grad():
         if isinstance(model, SpikingUNet):
-            torch.nn.init.normal_(model.head.conv.weight, std=0.1)
+            torch.nn.init.normal_(model.head.conv.weight, std=0.3)
         want = model(sample, torch.tensor(7)).sample
     assert want.std() > 0.05  # what is near zero agrees with anything
     return model, sample, want, 4 if tokens else None
