@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikediff.cli.models import load_pipeline
 from spikediff.data import load_images
+from spikediff.diffusion.classes import classes_in_turn
 from spikediff.evaluation import Moments, frechet_distance, load_features
-from spikediff.evaluation.networks import WEIGHT_FILES
+from spikediff.evaluation.plan import WEIGHT_FILES
 from spikediff.evaluation.preparation import Preparation
-from spikediff.pipelines import classes_in_turn
+from spikediff.hub.load import load_pipeline
 from spikediff.pretrained import find_source
 
 SEED, BATCH = 50_000, 64

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from spikediff.cli.models import load_pipeline
 from spikediff.energy import EnergyMeter
-from spikediff.models import SpikingUNet
+from spikediff.hub.load import load_pipeline
+from spikediff.systems.sddpm.network import SpikingUNet
 
 REPEATS = 9
 

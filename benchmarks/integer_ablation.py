@@ -20,7 +20,7 @@ from integer_table import held_out_loss, metered
 
 import spikediff as sd
 from spikediff.data import load_images, to_model_range
-from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.systems.integer import to_integer
 
 CALLS = 10

@@ -7,9 +7,9 @@ import torch
 
 from spikediff.cli.guided import guided
 from spikediff.data import load_images
+from spikediff.diffusion.classes import classes_in_turn
+from spikediff.diffusion.outputs import image_grid, pixels_to_pil
 from spikediff.evaluation import nearest_images
-from spikediff.pipelines import classes_in_turn, image_grid
-from spikediff.pipelines.pictures import pixels_to_pil
 
 SEEDS = range(64)
 

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from spikediff.cli.guided import guided, guided_images
-from spikediff.cli.models import load_pipeline
 from spikediff.cli.run_data import cache_folder, find_dataset
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.energy import EnergyMeter
 from spikediff.evaluation.plan import EvaluationSettings
 from spikediff.evaluation.protocol import load_protocol
 from spikediff.evaluation.run import evaluate
 from spikediff.evaluation.shards import fingerprint_of
 from spikediff.evaluation.sources import GeneratedImages
-from spikediff.guidance import parse_scale
-from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.hub.load import load_pipeline
+from spikediff.systems.sdm.threshold_guidance import parse_scale
 
 _HEADER = (
     "| model | sampler | steps | Frechet | inception score | precision, recall | FAD | energy |\n"

@@ -14,8 +14,8 @@ import torch
 from choose_sampler import images_of
 from torch import Tensor
 
-from spikediff.cli.models import load_pipeline
 from spikediff.data import load_images
+from spikediff.hub.load import load_pipeline
 from spikediff.pretrained import find_source
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from spikediff.layers import ThresholdNorm
-from spikediff.models import FSVAE
+from spikediff.systems.fsvae.network import FSVAE
 
 
 def warm(model: FSVAE, images: torch.Tensor) -> FSVAE:

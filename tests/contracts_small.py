@@ -12,27 +12,24 @@ import torch
 import spikediff
 from autoencoders import warm
 from small_pipelines import make, settled
-from spikediff.conversion import convert, quantise
-from spikediff.models import (
-    FSVAE,
-    VAE,
-    VQSVAE,
-    SpikingImageDecoder,
-    SpikingUNet,
-    SynapticCurrentUNet,
-    ddpm_unet,
-)
-from spikediff.pipelines import (
-    SpikingImg2ImgPipeline,
-    SpikingInpaintPipeline,
-    SpikingInversionPipeline,
-    VQSpikingImg2ImgPipeline,
-    VQSpikingInpaintPipeline,
-)
-from spikediff.pipelines.base import OwnPipeline
-from spikediff.schedulers import SCHEDULERS, AbsorbingStateScheduler, make_scheduler
+from spikediff.diffusion.pipeline import OwnPipeline
+from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
+from spikediff.editing.inpaint import SpikingInpaintPipeline
+from spikediff.editing.inversion import SpikingInversionPipeline
+from spikediff.editing.tokens import VQSpikingImg2ImgPipeline, VQSpikingInpaintPipeline
+from spikediff.editing.variations import SpikingImg2ImgPipeline
+from spikediff.systems.converted.convert import convert
+from spikediff.systems.converted.quantise import quantise
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsvae.network import FSVAE
+from spikediff.systems.fsvae.vae import VAE
 from spikediff.systems.integer.deployment import to_integer
 from spikediff.systems.integer.network import IntegerSpikingUNet
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 U_NET = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
 

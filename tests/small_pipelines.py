@@ -6,22 +6,19 @@ from functools import cache
 import torch
 
 from autoencoders import warm
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.layers import ThresholdNorm
-from spikediff.models import (
-    FSVAE,
-    VAE,
-    VQSVAE,
-    SpikingImageDecoder,
-    SpikingUNet,
-    SynapticCurrentUNet,
-)
-from spikediff.pipelines import (
-    SpikingDiffusionPipeline,
-    SynapticCurrentPipeline,
-    VAEPipeline,
-    VQSpikingDiffusionPipeline,
-)
-from spikediff.schedulers import AbsorbingStateScheduler, make_scheduler
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
+from spikediff.systems.fsvae.network import FSVAE
+from spikediff.systems.fsvae.pipeline import VAEPipeline
+from spikediff.systems.fsvae.vae import VAE
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
+from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 U_NET = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
 BOTH = {"spiking_stem": True, "spiking_resampling": True}

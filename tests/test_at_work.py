@@ -3,8 +3,8 @@
 import io
 import time
 
-from spikediff import at_work as module
-from spikediff.at_work import Heard, at_work, breaking_silence
+from spikediff import progress as module
+from spikediff.progress import Heard, at_work, breaking_silence
 
 
 def test_silence_is_broken_by_the_innermost_work(monkeypatch):

@@ -19,24 +19,23 @@ import yaml
 from PIL import Image
 
 from small_pipelines import MAKERS, made
+from spikediff.data.arrays import read_idx, read_npz
 from spikediff.data.cifar import _read_batch
 from spikediff.data.decoding import decode_image
-from spikediff.data.idx import read_idx
-from spikediff.data.npz import read_npz
 from spikediff.data.signals import read_recording
+from spikediff.diffusion.calibration import load_calibration
 from spikediff.energy import COST_TABLES, load_costs
 from spikediff.errors import UserError
 from spikediff.evaluation.protocol import load_protocol
-from spikediff.hub.facts import gather_facts
+from spikediff.files.weights import read_state_dict
+from spikediff.hub.describe import gather_facts
 from spikediff.hub.results import collect_results
-from spikediff.pipelines import load_calibration
 from spikediff.training.checkpoint import Checkpoint, save_checkpoint
 from spikediff.training.curve import read_curve
 from spikediff.training.networks import build_model
 from spikediff.training.ranges import check_ranges
 from spikediff.training.recipe import Recipe, load_recipe, recipe_from, save_recipe
 from spikediff.training.trained import load_trained
-from spikediff.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
 CASES = 300  # of each kind

@@ -12,7 +12,7 @@ from hatchling.plugin.manager import PluginManager
 
 import spikediff
 from goldens import IS_SDIST
-from spikediff.hub import papers
+from spikediff.hub import describe as papers
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -11,8 +11,8 @@ from pathlib import Path
 sys.modules["fcntl"] = None
 del os.register_at_fork, signal.SIGHUP
 from spikediff.cli import COMMANDS, module_of
-from spikediff.training.stop_signal import StopSignal
-from spikediff.whole import FolderLock, flush, put_in_place, unfinished, write_whole
+from spikediff.progress import StopSignal
+from spikediff.files.writing import FolderLock, flush, put_in_place, unfinished, write_whole
 
 for command in COMMANDS:
     module_of(command)

@@ -14,8 +14,8 @@ from performance.missing import Missing
 from performance.settings import Settings
 from performance.table import quantity
 from performance.timing import interleave
-from spikediff.models import SpikingUNet
-from spikediff.schedulers import make_scheduler
+from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.systems.sddpm.network import SpikingUNet
 
 SMALL = {"sample_size": 16, "base_channels": 32, "channel_mult": (1, 2), "layers_per_block": 1}
 BATCH = 16  # of the axes that are not the batch: what a call costs at least is then a small share

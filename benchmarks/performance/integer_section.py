@@ -16,10 +16,10 @@ from performance.missing import Missing
 from performance.settings import Settings
 from performance.sources import RANDOM, pipeline_at, settle_norms
 from performance.table import Group, available, times
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.events import compile_for_inference
 from spikediff.native import native_name
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
 from spikediff.systems.integer import DeployedIntegerUNet, IntegerSpikingUNet, to_integer
 from spikediff.systems.integer.plan import has_kernels
 

@@ -17,8 +17,7 @@ from spikediff.errors import UserError
 from spikediff.events import EventConv2d, Precision, compile_for_inference, pack
 from spikediff.native import native
 from spikediff.neurons.kernels import using
-from spikediff.training.computation import prepare_computation
-from spikediff.training.memory import compressed_activations
+from spikediff.training.computation import compressed_activations, prepare_computation
 from spikediff.training.recipe import TrainingRecipe
 
 Context = Callable[[], AbstractContextManager[Any]]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from performance.sources import Source
-from spikediff.energy.signals import read_signal
+from spikediff.energy.provenance import read_signal
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch import nn
 
 from performance import systems
 from performance.missing import Missing
-from spikediff.cli.models import load_pipeline
-from spikediff.models import SpikingUNet
+from spikediff.hub.load import load_pipeline
+from spikediff.systems.sddpm.network import SpikingUNet
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

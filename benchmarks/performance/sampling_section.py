@@ -11,8 +11,8 @@ from performance.missing import Missing
 from performance.settings import Settings
 from performance.sources import firing_of, pipeline_at
 from performance.table import Group, available, times
-from spikediff.cli.models import steps_of
 from spikediff.energy import EnergyMeter
+from spikediff.hub.load import steps_of
 
 IMAGES = 8
 

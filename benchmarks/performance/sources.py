@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from performance.missing import Missing
-from spikediff.cli.models import denoiser_of, load_pipeline
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
-from spikediff.models import SpikingUNet
+from spikediff.hub.load import denoiser_of, load_pipeline
+from spikediff.systems.sddpm.network import SpikingUNet
 
 RANDOM = "RANDOM, not trained"
 STEPS = 10  # of the trajectory along which firing rates are taken

@@ -1,29 +1,51 @@
 """What `import spikediff` offers; `__init__.py` reads it, so every name stands here alone."""
 
-from spikediff.conversion import convert as convert
-from spikediff.energy import EnergyMeter as EnergyMeter
+from spikediff.diffusion.analytic_dpm import AnalyticDPMScheduler as AnalyticDPMScheduler
+from spikediff.diffusion.denoising_pipeline import (
+    SpikingDiffusionPipeline as SpikingDiffusionPipeline,
+)
+from spikediff.diffusion.saving import AnyNetwork as AnyNetwork
+from spikediff.diffusion.schedulers import make_scheduler as make_scheduler
+from spikediff.editing.inpaint import SpikingInpaintPipeline as SpikingInpaintPipeline
+from spikediff.editing.inversion import SpikingInversionPipeline as SpikingInversionPipeline
+from spikediff.editing.tokens import VQSpikingImg2ImgPipeline as VQSpikingImg2ImgPipeline
+from spikediff.editing.tokens import VQSpikingInpaintPipeline as VQSpikingInpaintPipeline
+from spikediff.editing.variations import SpikingImg2ImgPipeline as SpikingImg2ImgPipeline
+from spikediff.energy.meter import EnergyMeter as EnergyMeter
 from spikediff.errors import UserError as UserError
-from spikediff.events import compile_for_inference as compile_for_inference
-from spikediff.guidance import threshold_guidance as threshold_guidance
-from spikediff.inspection import SpikeRecorder as SpikeRecorder
-from spikediff.interop import load_authors_checkpoint as load_authors_checkpoint
-from spikediff.models import FSVAE as FSVAE
-from spikediff.models import VAE as VAE
-from spikediff.models import VQSVAE as VQSVAE
-from spikediff.models import SpikingImageDecoder as SpikingImageDecoder
-from spikediff.models import SpikingUNet as SpikingUNet
-from spikediff.models import SynapticCurrentUNet as SynapticCurrentUNet
-from spikediff.neurons import IF as IF
-from spikediff.neurons import LIF as LIF
-from spikediff.neurons import IntegerNeuron as IntegerNeuron
-from spikediff.neurons import ParametricLIF as ParametricLIF
-from spikediff.schedulers import AbsorbingStateScheduler as AbsorbingStateScheduler
-from spikediff.schedulers import AnalyticDPMScheduler as AnalyticDPMScheduler
-from spikediff.schedulers import SynapticCurrentDDIMScheduler as SynapticCurrentDDIMScheduler
-from spikediff.schedulers import make_scheduler as make_scheduler
-from spikediff.systems.integer import DeployedIntegerUNet as DeployedIntegerUNet
-from spikediff.systems.integer import IntegerSpikingUNet as IntegerSpikingUNet
-from spikediff.systems.integer import to_integer as to_integer
+from spikediff.events.compile import compile_for_inference as compile_for_inference
+from spikediff.inspection.recorder import SpikeRecorder as SpikeRecorder
+from spikediff.neurons.integer import IntegerNeuron as IntegerNeuron
+from spikediff.neurons.integrate_and_fire import IF as IF
+from spikediff.neurons.integrate_and_fire import LIF as LIF
+from spikediff.neurons.integrate_and_fire import ParametricLIF as ParametricLIF
+from spikediff.systems.converted.convert import convert as convert
+from spikediff.systems.converted.network import ConvertedUNet as ConvertedUNet
+from spikediff.systems.converted.quantised import QuantisedUNet as QuantisedUNet
+from spikediff.systems.fsddim.merged.network import CarriedSynapticUNet as CarriedSynapticUNet
+from spikediff.systems.fsddim.merged.network import MergedSynapticUNet as MergedSynapticUNet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet as SynapticCurrentUNet
+from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline as SynapticCurrentPipeline
+from spikediff.systems.fsddim.scheduler import (
+    SynapticCurrentDDIMScheduler as SynapticCurrentDDIMScheduler,
+)
+from spikediff.systems.fsvae.network import FSVAE as FSVAE
+from spikediff.systems.fsvae.pipeline import VAEPipeline as VAEPipeline
+from spikediff.systems.fsvae.vae import VAE as VAE
+from spikediff.systems.integer.deployment import DeployedIntegerUNet as DeployedIntegerUNet
+from spikediff.systems.integer.deployment import to_integer as to_integer
+from spikediff.systems.integer.network import IntegerSpikingUNet as IntegerSpikingUNet
+from spikediff.systems.released import load_authors_checkpoint as load_authors_checkpoint
+from spikediff.systems.sddpm.network import SpikingUNet as SpikingUNet
+from spikediff.systems.sdm.threshold_guidance import threshold_guidance as threshold_guidance
+from spikediff.systems.spiking_diffusion.absorbing import (
+    AbsorbingStateScheduler as AbsorbingStateScheduler,
+)
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder as SpikingImageDecoder
+from spikediff.systems.spiking_diffusion.pipeline import (
+    VQSpikingDiffusionPipeline as VQSpikingDiffusionPipeline,
+)
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE as VQSVAE
 from spikediff.verbs import compare as compare
 from spikediff.verbs import evaluate as evaluate
 from spikediff.verbs import export as export
@@ -32,4 +54,5 @@ from spikediff.verbs import list_recipes as list_recipes
 from spikediff.verbs import load as load
 from spikediff.verbs import train as train
 
+__all__: list[str]
 __version__: str

@@ -102,3 +102,20 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = get_close_matches(cut(name), known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+
+
+def brief(error: BaseException) -> str:
+    r"""Return the first line of an exception's message, or its type's name.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        One line.
+
+    Example:
+        >>> brief(ValueError("too short\nmore"))
+        'too short'
+    """
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return cut(next(iter(reason.splitlines()), "")) or type(error).__name__

@@ -22,7 +22,7 @@ def load(
         source: Name of a model that ships (`list_models`), run folder, pipeline folder, or the
             id of a repository on the Hugging Face Hub. Of a run that is not finished, the newest
             whole checkpoint is taken; always the averaged weights.
-        scheduler: A key of `spikediff.schedulers.SCHEDULERS`; None keeps the pipeline's own.
+        scheduler: Name of a sampler; None keeps the pipeline's own.
         device: "cpu", "cuda", or "auto".
         execution: "counts", "spikes", "events" or "delta" of an integer network's deployment form.
 
@@ -37,7 +37,7 @@ def load(
         >>> type(pipe.unet).__name__
         'SpikingUNet'
     """
-    from spikediff.cli.models import load_pipeline
+    from spikediff.hub.load import load_pipeline
 
     return load_pipeline(Path(source), scheduler, device, execution=execution)
 
@@ -66,10 +66,9 @@ def train(
         UserError: A setting is unknown, data are missing, or the folder does not fit.
         KeyboardInterrupt: A signal stopped the run; a checkpoint is written, `resume` goes on.
     """
-    from spikediff.cli.recipes import find_recipe
     from spikediff.cli.train import train_stages
-    from spikediff.training.recipe import recipe_from
-    from spikediff.yaml_file import read_yaml
+    from spikediff.files.yaml import read_yaml
+    from spikediff.training.recipe import find_recipe, recipe_from
 
     where = "recipe" if isinstance(recipe, Mapping) else str(recipe)
     content = recipe if isinstance(recipe, Mapping) else read_yaml(find_recipe(str(recipe)))
@@ -177,7 +176,7 @@ def list_recipes() -> list[str]:
         >>> "integer/digits" in list_recipes()
         True
     """
-    from spikediff.cli.recipes import shipped_recipes
+    from spikediff.training.recipe import shipped_recipes
 
     return list(shipped_recipes())
 

@@ -8,11 +8,11 @@ from performance.convolution_section import _compare
 from performance.missing import Missing
 from performance.settings import Settings
 from performance.table import lines
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
-from spikediff.models import SpikingUNet
 from spikediff.native import native
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
+from spikediff.systems.sddpm.network import SpikingUNet
 
 TINY = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
 needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")

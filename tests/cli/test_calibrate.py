@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from spikediff.cli import main
-from spikediff.models import SpikingUNet
-from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.pretrained import pretrained_folder
-from spikediff.schedulers import make_scheduler
+from spikediff.systems.sddpm.network import SpikingUNet
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from pixel_features import PIXELS, PROTOCOL
 from small_pipelines import MAKERS
 from spikediff.cli import main
 from spikediff.cli.comparison import ComparedModel, ModelComparison
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.evaluation.features import FEATURES
-from spikediff.models import SpikingUNet, ddpm_unet
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
+from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.integer import IntegerSpikingUNet, to_integer
+from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import recipe_from, save_recipe
 
 QUICK = ["--num-images", "2", "--num-inference-steps", "3"]

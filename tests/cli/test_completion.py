@@ -8,8 +8,8 @@ import pytest
 
 from spikediff.cli import COMMANDS, main
 from spikediff.cli.completion import completions
-from spikediff.cli.recipes import shipped_recipes
 from spikediff.pretrained import PRETRAINED
+from spikediff.training.recipe import shipped_recipes
 
 
 def script(shell, capsys):

@@ -6,14 +6,10 @@ import pytest
 from PIL import Image
 
 from spikediff.cli import main
-from spikediff.cli.models import load_pipeline
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
-from spikediff.systems.integer import (
-    CompiledIntegerUNet,
-    DeployedIntegerUNet,
-    IntegerSpikingUNet,
-)
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.hub.load import load_pipeline
+from spikediff.systems.integer import CompiledIntegerUNet, DeployedIntegerUNet, IntegerSpikingUNet
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spikediff.cli import main
-from spikediff.models import VAE, VQSVAE, SpikingImageDecoder, SpikingUNet
-from spikediff.pipelines import (
-    SpikingDiffusionPipeline,
-    VAEPipeline,
-    VQSpikingDiffusionPipeline,
-)
-from spikediff.schedulers import AbsorbingStateScheduler, make_scheduler
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.systems.fsvae.pipeline import VAEPipeline
+from spikediff.systems.fsvae.vae import VAE
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
+from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,15 @@ import pytest
 import torch
 
 from spikediff.cli import main
-from spikediff.models import ConvertedUNet, SpikingUNet, SynapticCurrentUNet, ddpm_unet
-from spikediff.pipelines import SpikingDiffusionPipeline, SynapticCurrentPipeline
-from spikediff.schedulers import SynapticCurrentDDIMScheduler, make_scheduler
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.systems.converted.network import ConvertedUNet
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
+from spikediff.systems.fsddim.scheduler import SynapticCurrentDDIMScheduler
 from spikediff.systems.integer import IntegerSpikingUNet, to_integer
+from spikediff.systems.sddpm.network import SpikingUNet
 
 
 def saved(unet, folder):

@@ -15,12 +15,13 @@ from PIL import Image
 
 from pixel_features import PIXELS, PROTOCOL
 from spikediff.cli import main
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.evaluation.features import FEATURES
 from spikediff.evaluation.generator import pipeline_images
-from spikediff.models import SpikingUNet, ddpm_unet
 from spikediff.native import native
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import recipe_from, save_recipe
 
 PROGRAM = f"""

@@ -8,10 +8,10 @@ from PIL import Image
 
 from pixel_features import PIXELS
 from spikediff.cli import main
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.evaluation.features import FEATURES
-from spikediff.models import SpikingUNet
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
+from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import recipe_from, save_recipe
 
 STEPS = ["--num-inference-steps", "2"]

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from goldens import Golden
 from spikediff.cli import main
 from spikediff.errors import UserError
-from spikediff.interop import SYSTEMS, load_authors_checkpoint
+from spikediff.files.weights import read_foreign_weights
+from spikediff.systems.released import SYSTEMS, load_authors_checkpoint
 from spikediff.training.trained import load_trained
-from spikediff.weights import read_foreign_weights
 
 # The golden case of a system, what its weights do not tell, and the inputs of its network.
 CASES = {

@@ -7,9 +7,12 @@ import torch
 
 from spikediff.cli import main
 from spikediff.cli.inspect import title_of
-from spikediff.models import FSVAE, SpikingUNet, ddpm_unet
-from spikediff.pipelines import SpikingDiffusionPipeline, VAEPipeline
-from spikediff.schedulers import make_scheduler
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.fsvae.network import FSVAE
+from spikediff.systems.fsvae.pipeline import VAEPipeline
+from spikediff.systems.sddpm.network import SpikingUNet
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from safetensors import SafetensorError
 from small_pipelines import make
 from spikediff.cli import main
 from spikediff.cli.outputs import check_file, new_folder
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
-from spikediff.models import SpikingUNet
-from spikediff.schedulers import make_scheduler
+from spikediff.systems.sddpm.network import SpikingUNet
 
 STEPS = ["--num-inference-steps", "2"]
 PICTURE = ["--dataset", "digits", "--data-index", "0", "--num-images", "1", *STEPS]

@@ -7,9 +7,9 @@ from PIL import Image
 
 from small_pipelines import make
 from spikediff.cli import main
-from spikediff.models import VQSVAE
-from spikediff.pipelines import VAEPipeline
-from spikediff.pipelines.identity import weights_sha256
+from spikediff.diffusion.pipeline import weights_sha256
+from spikediff.systems.fsvae.pipeline import VAEPipeline
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 from spikediff.training.trained import load_trained
 
 

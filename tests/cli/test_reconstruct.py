@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from spikediff.cli import main
-from spikediff.models import VQSVAE
 from spikediff.native import native
-from spikediff.pipelines import VAEPipeline
+from spikediff.systems.fsvae.pipeline import VAEPipeline
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 
 @pytest.fixture(scope="module")

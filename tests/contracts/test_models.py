@@ -14,7 +14,8 @@ import torch
 from contracts_small import NETWORKS, classes_of, first, inputs, network
 from diffusers.models.modeling_utils import ModelMixin
 
-from spikediff.pipelines.components import COMPONENTS
+import spikediff
+from spikediff.diffusion.saving import component
 
 TRAINED = sorted(set(NETWORKS) - {"DeployedIntegerUNet"})
 # Their layers compute with one another's weights, which offloading layer by layer takes away.
@@ -27,7 +28,7 @@ def test_every_class_is_here():
 
 
 def test_a_pipeline_may_be_saved_with_every_class():
-    assert set(NETWORKS) <= set(COMPONENTS)
+    assert all(component(name) is not None for name in NETWORKS)
 
 
 def written(model):
@@ -96,7 +97,7 @@ def test_statistics_stand_still_without_gradients(name):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in TRAINED if COMPONENTS[n]._supports_gradient_checkpointing]
+    "name", [n for n in TRAINED if getattr(spikediff, n)._supports_gradient_checkpointing]
 )
 def test_gradient_checkpointing_changes_nothing(name):
     plain, again = network(name).train(), network(name).train()
@@ -125,7 +126,7 @@ def test_gradient_checkpointing_changes_nothing(name):
 
 def test_the_u_nets_support_checkpointing():
     for name in ("SpikingUNet", "SynapticCurrentUNet", "IntegerSpikingUNet"):
-        assert COMPONENTS[name]._supports_gradient_checkpointing
+        assert getattr(spikediff, name)._supports_gradient_checkpointing
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

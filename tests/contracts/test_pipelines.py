@@ -17,8 +17,9 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from small_pipelines import make
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.errors import UserError
-from spikediff.pipelines import SpikingDiffusionPipeline, SynapticCurrentPipeline
+from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 
 STEPPED = sorted(set(PIPELINES) - {"VAEPipeline"})
 DRAWN = sorted(set(PIPELINES) - {"SpikingInversionPipeline"})

@@ -1,7 +1,7 @@
 """What diffusers expects of a scheduler, of every scheduler class of the package.
 
 The list is that of diffusers' common tests: saving and loading, steps of a device and a type,
-outputs, shapes, noising. Timesteps and noise schedules have tests of their own in tests/schedulers.
+outputs, shapes, noising. Timesteps and noise schedules have tests of their own in tests/diffusion.
 """
 
 import inspect
@@ -12,7 +12,7 @@ import torch
 from contracts_small import classes_of, scheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from spikediff.schedulers import SCHEDULERS
+from spikediff.diffusion.schedulers import SCHEDULERS
 
 NAMES = sorted({class_name for class_name, _ in SCHEDULERS.values()} | {"AbsorbingStateScheduler"})
 IMAGES = sorted(set(NAMES) - {"AbsorbingStateScheduler"})

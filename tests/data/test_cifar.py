@@ -12,7 +12,7 @@ from PIL import Image
 
 from spikediff.data import load_images
 from spikediff.data.cifar import LOSSLESS, PACKED
-from spikediff.data.safe_pickle import load_plain
+from spikediff.files.pickles import load_plain
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from spikediff.data import RESIZE_FILTERS, Fit
-from spikediff.data.fitting import fit_picture, fit_pixels
+from spikediff.data.resize import fit_picture, fit_pixels
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (5, 8, 8), dtype=np.uint8)

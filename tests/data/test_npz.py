@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spikediff.data.npz import read_npz
+from spikediff.data.arrays import read_npz
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from torch import nn
 from goldens import Golden
 from spikediff.energy import ACCOUNTINGS, EnergyMeter, audit
 from spikediff.errors import UserError
-from spikediff.interop import load_authors_checkpoint
 from spikediff.layers import over_time
-from spikediff.models import SpikingUNet, ddpm_unet
 from spikediff.neurons import IF
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.released import load_authors_checkpoint
+from spikediff.systems.sddpm.network import SpikingUNet
 
 # MAC figures are those of the dossier of the SDDPM paper: FLOPs of one 32x32 image in one step.
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from spikediff.energy.fan_out import dense_pairs, fan_out, fan_out_1d
+from spikediff.energy.synapses import dense_pairs, fan_out, fan_out_1d
 
 GEOMETRY = {
     "size": st.integers(3, 9),

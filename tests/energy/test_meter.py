@@ -5,13 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.layers import over_time
-from spikediff.models import SpikingUNet, SynapticCurrentUNet
 from spikediff.neurons import IF, LIF, ParametricLIF, SignedIF
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.sddpm.network import SpikingUNet
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -11,8 +11,8 @@ from torch import nn
 from spikediff.energy import COST_TABLES, CostTable, EnergyMeter, audit, load_costs
 from spikediff.energy.plots import plot_comparison, plot_firing_rates, plot_parts
 from spikediff.errors import UserError
-from spikediff.models import SpikingUNet
 from spikediff.neurons import IF, IntegerNeuron
+from spikediff.systems.sddpm.network import SpikingUNet
 
 
 @pytest.fixture(scope="module")

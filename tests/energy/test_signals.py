@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from spikediff.energy.signals import copies, read_signal
+from spikediff.energy.provenance import copies, read_signal
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from spikediff.errors import UserError
-from spikediff.evaluation.networks import choose_networks
+from spikediff.evaluation.plan import choose_networks
 from spikediff.evaluation.protocol import load_protocol
 
 FAIR, FSDDIM, SDDPM = map(load_protocol, ("fair", "fsddim", "sddpm"))

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from spikediff.evaluation.shards import Shards, fingerprint_of
-from spikediff.tensor_file import read_tensors, write_tensors
+from spikediff.files.tensors import read_tensors, write_tensors
 
 
 @dataclass

@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 from spikediff.data import load_images
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
 from spikediff.evaluation.generator import pipeline_images
 from spikediff.evaluation.sources import (
@@ -17,9 +19,7 @@ from spikediff.evaluation.sources import (
     open_images,
     quantise,
 )
-from spikediff.models import SpikingUNet
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
+from spikediff.systems.sddpm.network import SpikingUNet
 
 
 def make_pipe(seed=0):

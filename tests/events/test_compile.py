@@ -10,28 +10,19 @@ from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.events import EventConv2d, PackedNeuron, PackedSpikes, compile_for_inference, pack
 from spikediff.events import compile as compiling
-from spikediff.layers import (
-    ConvNorm,
-    NormedShortcut,
-    PostActivationBlock,
-    SpikingLayer,
-    SynapticResampling,
-    ThresholdNorm,
-)
-from spikediff.models import (
-    FSVAE,
-    VAE,
-    VQSVAE,
-    ConvertedUNet,
-    SpikingImageDecoder,
-    SpikingUNet,
-    SynapticCurrentUNet,
-    carry_currents,
-    merge_synapses,
-)
-from spikediff.models.converted import SpikingSynapse
+from spikediff.layers import ConvNorm, SpikingLayer, ThresholdNorm
 from spikediff.native import native
 from spikediff.neurons import NeuronLayer
+from spikediff.systems.converted.network import ConvertedUNet
+from spikediff.systems.converted.quantised import SpikingSynapse
+from spikediff.systems.fsddim.blocks import NormedShortcut, PostActivationBlock, SynapticResampling
+from spikediff.systems.fsddim.merged.network import carry_currents, merge_synapses
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsvae.network import FSVAE
+from spikediff.systems.fsvae.vae import VAE
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
 CONVOLUTIONS = nn.Conv2d | nn.ConvTranspose2d

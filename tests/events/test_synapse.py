@@ -9,7 +9,7 @@ from torch.nn.functional import conv2d
 
 from spikediff.events import EventConv2d, pack, spike_conv2d, synapse
 from spikediff.events.synapse import break_even, can_be_event_driven
-from spikediff.layers.pointwise import pointwise_conv
+from spikediff.layers.conv import pointwise_conv
 from spikediff.native import native
 
 pytestmark = pytest.mark.skipif(native() is None, reason="the C kernels are not built")

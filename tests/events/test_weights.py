@@ -17,8 +17,8 @@ from spikediff.events import (
     weights,
 )
 from spikediff.events import compile as compiling
-from spikediff.models import SpikingUNet
 from spikediff.native import native
+from spikediff.systems.sddpm.network import SpikingUNet
 
 needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
 LARGEST = {"int8": 127, "int16": 32767}

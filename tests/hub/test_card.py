@@ -10,17 +10,17 @@ import yaml
 from pixel_features import PIXELS, PROTOCOL
 from small_pipelines import make
 from spikediff.cli import main
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.pipeline import weights_sha256
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
 from spikediff.evaluation.features import FEATURES
 from spikediff.hub import collect_results, gather_facts, model_card
-from spikediff.hub.facts import shareable
-from spikediff.hub.papers import paper_of
-from spikediff.hub.pictures import choose_picture
+from spikediff.hub.card import choose_picture
+from spikediff.hub.describe import paper_of, shareable
 from spikediff.hub.results import Results
-from spikediff.models import SpikingUNet, ddpm_unet
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.pipelines.identity import weights_sha256
-from spikediff.schedulers import make_scheduler
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.trained import load_trained
 

@@ -11,7 +11,7 @@ from small_pipelines import MAKERS, make
 from spikediff.cli import main
 from spikediff.errors import UserError
 from spikediff.hub import check_repository_name
-from spikediff.models import SynapticCurrentUNet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.training.trained import load_trained
 
 
@@ -36,7 +36,7 @@ def test_push_and_load(hub, run_folder, tmp_path, capsys):
         "scheduler/scheduler_config.json",
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
-        "unet/spikediff_models_spiking_unet.py",
+        "unet/spikediff.py",
     }
     front = yaml.safe_load(hub.files["me/tiny"]["README.md"].decode().split("---\n")[1])
     assert front["license"] == "cc0-1.0"

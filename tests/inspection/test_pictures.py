@@ -8,8 +8,15 @@ from PIL import Image
 
 from spikediff.errors import UserError
 from spikediff.inspection import SpikeRecord, write_report
-from spikediff.inspection.figures import DEAD, SATURATED, SPIKE
-from spikediff.inspection.plots import colours_of, largest_of, plot_firing_rates, plot_rate_maps
+from spikediff.inspection.plots import (
+    DEAD,
+    SATURATED,
+    SPIKE,
+    colours_of,
+    largest_of,
+    plot_firing_rates,
+    plot_rate_maps,
+)
 
 PLACES = "parts.<i>&"  # 2 of 8 columns always fire, 1 never
 DARK, BRIGHT = (68, 1, 84), (253, 231, 37)  # the ends of the scale

@@ -4,28 +4,25 @@ import pytest
 import torch
 from torch import nn
 
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.inspection import SpikeRecorder
 from spikediff.layers import SpikingLayer
-from spikediff.models import (
-    FSVAE,
-    VAE,
-    VQSVAE,
-    SpikingImageDecoder,
-    SpikingUNet,
-    SynapticCurrentUNet,
-    ddpm_unet,
-)
-from spikediff.models.converted import ConvertedIF
 from spikediff.neurons import IF, LIF, NEURONS
-from spikediff.pipelines import (
-    SpikingDiffusionPipeline,
-    SynapticCurrentPipeline,
-    VAEPipeline,
-    VQSpikingDiffusionPipeline,
-)
-from spikediff.schedulers import AbsorbingStateScheduler, make_scheduler
+from spikediff.systems.converted.quantised import ConvertedIF
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
+from spikediff.systems.fsvae.network import FSVAE
+from spikediff.systems.fsvae.pipeline import VAEPipeline
+from spikediff.systems.fsvae.vae import VAE
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
+from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 
 def currents(*shape, seed=0):

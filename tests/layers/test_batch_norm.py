@@ -7,9 +7,10 @@ import torch
 from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler
 from torch import nn
 
-from spikediff.layers import ThresholdNorm, VectorQuantiser
-from spikediff.layers.batch_norm import BatchNorm1d, BatchNorm2d
-from spikediff.models import SpikingUNet
+from spikediff.layers import ThresholdNorm
+from spikediff.layers.norm import BatchNorm1d, BatchNorm2d
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.quantiser import VectorQuantiser
 
 NORMS = {
     "1d": (lambda: BatchNorm1d(3), nn.BatchNorm1d(3), (8, 3, 5)),

@@ -13,13 +13,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from spikediff.errors import UserError
-from spikediff.events import (
-    PackedSpikes,
-    compile_for_inference,
-    pack,
-    quantise,
-    spike_conv2d,
-)
+from spikediff.events import PackedSpikes, compile_for_inference, pack, quantise, spike_conv2d
 from spikediff.events.training import weight_gradient
 from spikediff.events.weights import event_weights
 from spikediff.neurons import Dynamics

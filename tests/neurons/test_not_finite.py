@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikediff.events import compile_for_inference
-from spikediff.interop.plain_neurons import PlainNeuron
-from spikediff.models.converted import ConvertedIF, QuantisedReLU
+from spikediff.interchange.programs import PlainNeuron
 from spikediff.native import native
 from spikediff.neurons import (
     IF,
@@ -20,6 +19,7 @@ from spikediff.neurons import (
     unroll,
 )
 from spikediff.neurons.kernels import using
+from spikediff.systems.converted.quantised import ConvertedIF, QuantisedReLU
 
 KERNELS = ["reference", *(["native"] if native() is not None else [])]
 BAD = st.sampled_from([torch.nan, torch.inf, -torch.inf])

@@ -8,9 +8,9 @@ from PIL import Image
 
 from spikediff.cli import main
 from spikediff.data import load_images, to_model_range
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.errors import UserError
 from spikediff.evaluation import ImageJudge, class_agreement
-from spikediff.pipelines import SpikingDiffusionPipeline
 from spikediff.pretrained import PRETRAINED, find_source, pretrained_folder
 
 MEBIBYTE = 2**20

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from spikediff.cli import main
-from spikediff.pipelines import VAEPipeline
+from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.training import recipe_from
 from spikediff.training.autoencoders import AutoencoderObjective
 from spikediff.training.checkpoint import load_latest
+from spikediff.training.computation import cpu_has_bf16
 from spikediff.training.curve import read_curve
 from spikediff.training.networks import build_model, choose_objective
-from spikediff.training.precision import cpu_has_bf16
 from spikediff.training.recipe import save_recipe
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer

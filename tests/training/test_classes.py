@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spikediff.errors import UserError
+from spikediff.training.batches import check_classes, drop_labels
 from spikediff.training.checkpoint import load_latest
-from spikediff.training.labels import check_classes, drop_labels
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from spikediff.events import SpikeConv2d
-from spikediff.models import VAE, SpikingUNet, SynapticCurrentUNet
 from spikediff.native import keep_large_tensors, native
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsvae.vae import VAE
+from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training.computation import prepare_computation
 from spikediff.training.recipe import TrainingRecipe
 

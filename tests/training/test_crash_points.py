@@ -11,11 +11,11 @@ from safetensors.torch import load
 
 from spikediff.cli import main
 from spikediff.errors import UserError
+from spikediff.files.writing import leftovers
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.recipe import recipe_from, save_recipe
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
-from spikediff.whole import leftovers
 
 
 @pytest.fixture

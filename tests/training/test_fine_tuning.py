@@ -11,8 +11,8 @@ from spikediff.errors import UserError
 from spikediff.layers.temporal_scaling import scaling_factors
 from spikediff.training import load_recipe
 from spikediff.training.checkpoint import load_latest
+from spikediff.training.curve import plot_temporal_scaling
 from spikediff.training.networks import build_model
-from spikediff.training.scaling_plot import plot_temporal_scaling
 from spikediff.training.trained import load_trained, start_from
 from spikediff.training.trainer import Trainer
 

@@ -7,7 +7,7 @@ from torch.nn.functional import conv2d
 from spikediff.layers import SpikingLayer
 from spikediff.native import native
 from spikediff.neurons import LIF
-from spikediff.training.memory import _Bits, _pack, _unpack, compressed_activations
+from spikediff.training.computation import _Bits, _pack, _unpack, compressed_activations
 
 needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
 
@@ -93,7 +93,7 @@ def test_a_layer_of_convolution_norm_and_neuron_keeps_little_more_than_one_windo
 
 
 def test_without_kernels_nothing_changes(monkeypatch):
-    monkeypatch.setattr("spikediff.training.memory.native", lambda: None)
+    monkeypatch.setattr("spikediff.native.library.native", lambda: None)
     x, weight = torch.zeros(1, 8, 32, 32), torch.randn(8, 8, 3, 3, requires_grad=True)
     with compressed_activations():
         y = conv2d(x, weight)

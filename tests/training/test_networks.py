@@ -7,9 +7,9 @@ import torch
 import yaml
 from diffusers.models.unets.unet_2d import UNet2DModel
 
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.errors import UserError
-from spikediff.models import SpikingUNet
-from spikediff.pipelines import SpikingDiffusionPipeline
+from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.networks import NETWORKS, build_model, choose_network

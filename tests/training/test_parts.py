@@ -8,17 +8,17 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
+from spikediff.diffusion.objective import denoising_loss, draw_noise, target_of, timestep_weights
+from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.diffusion.seeds import derived_generator
 from spikediff.errors import UserError
-from spikediff.schedulers import make_scheduler
 from spikediff.training.batches import BatchPlan
 from spikediff.training.build import build_lr_schedule, build_optimizer
+from spikediff.training.computation import cpu_has_bf16
 from spikediff.training.curve import CurvePoint, LossCurve, read_curve
-from spikediff.training.ema import averaged, decay_at
-from spikediff.training.loss import denoising_loss, draw_noise, target_of, timestep_weights
-from spikediff.training.precision import cpu_has_bf16
+from spikediff.training.optimizers import averaged, decay_at
 from spikediff.training.recipe import EMARecipe, OptimizerRecipe
 from spikediff.training.run_folder import RunFolder
-from spikediff.training.seeds import derived_generator
 
 
 def test_every_image_once_an_epoch_in_a_new_order():

@@ -7,14 +7,18 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from spikediff.cli.recipes import find_recipe, shipped_recipes
 from spikediff.errors import UserError
-from spikediff.models import FSVAE, VAE, VQSVAE, SpikingUNet, SynapticCurrentUNet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsvae.network import FSVAE
+from spikediff.systems.fsvae.vae import VAE
 from spikediff.systems.integer import IntegerSpikingUNet
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.build import build_noise_schedule
 from spikediff.training.networks import build_model
 from spikediff.training.ranges import check_ranges
+from spikediff.training.recipe import find_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from spikediff.cli import main
 from spikediff.errors import UserError
-from spikediff.hub.facts import trained_steps
-from spikediff.tensor_file import read_tensors, write_tensors
+from spikediff.files.tensors import read_tensors, write_tensors
+from spikediff.files.writing import FolderLock, leftovers, write_whole
+from spikediff.hub.describe import trained_steps
+from spikediff.progress import StopSignal
 from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint, settle
 from spikediff.training.curve import Averages, LossCurve, LossValues, read_curve
 from spikediff.training.first_stage import is_finished
 from spikediff.training.recipe import load_run_recipe
 from spikediff.training.run_folder import RunFolder
-from spikediff.training.stop_signal import StopSignal
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
-from spikediff.whole import FolderLock, leftovers, write_whole
 
 
 def train(recipe, folder, **options):

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import distributed
 
 from spikediff.errors import UserError
-from spikediff.layers.vector_quantiser import VectorQuantiser
+from spikediff.systems.spiking_diffusion.quantiser import VectorQuantiser
 from spikediff.training.checkpoint import load_latest, save_checkpoint
 from spikediff.training.curve import read_curve
 from spikediff.training.resuming import data_facts

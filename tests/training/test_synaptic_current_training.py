@@ -8,7 +8,7 @@ import torch
 
 from spikediff.cli import main
 from spikediff.errors import UserError
-from spikediff.pipelines import SynapticCurrentPipeline
+from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.curve import read_curve
 from spikediff.training.trained import load_trained

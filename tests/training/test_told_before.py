@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 
 from spikediff.cli import main
-from spikediff.cli.recipes import find_recipe
 from spikediff.errors import UserError
-from spikediff.training.precision import usable_precision
-from spikediff.training.recipe import load_recipe
-from spikediff.training.stages import check_both_stages
+from spikediff.training.computation import usable_precision
+from spikediff.training.ranges import check_both_stages
+from spikediff.training.recipe import find_recipe, load_recipe
 from spikediff.training.trainer import Trainer
 
 SMALL = ["--training.steps", "1", "--sampling.num-images", "1", "--sampling.num-inference-steps"]
@@ -39,7 +38,7 @@ def test_more_steps_than_the_sampler_has(tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_cpu_without_units_trains_in_float32(precision, monkeypatch, caplog):
-    monkeypatch.setattr("spikediff.training.precision.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("spikediff.training.computation.cpu_has_bf16", lambda: False)
     with caplog.at_level(logging.WARNING):
         assert usable_precision(precision, "cpu") == "no"
     [record] = caplog.records
@@ -49,7 +48,7 @@ def test_a_cpu_without_units_trains_in_float32(precision, monkeypatch, caplog):
 
 
 def test_a_recipe_in_bf16_runs_and_says_what_was_done(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("spikediff.training.precision.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("spikediff.training.computation.cpu_has_bf16", lambda: False)
     root = tmp_path / "run"
     call = ["train", "sddpm/digits", "--output", str(root), *SMALL, "1"]
     call += ["--model.base-channels", "4", "--model.channel-mult", "1", "2"]

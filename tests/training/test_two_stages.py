@@ -9,17 +9,18 @@ import torch
 from spikediff.cli import main
 from spikediff.data import change_range, to_model_range
 from spikediff.errors import UserError
-from spikediff.models import VQSVAE, vq_svae_loss
-from spikediff.pipelines import VAEPipeline, VQSpikingDiffusionPipeline
-from spikediff.schedulers import AbsorbingStateScheduler, absorbing_loss
-from spikediff.tensor_file import told_of
+from spikediff.files.tensors import told_of
+from spikediff.systems.fsvae.pipeline import VAEPipeline
+from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler, absorbing_loss
+from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE, vq_svae_loss
 from spikediff.training import recipe_from
 from spikediff.training.checkpoint import load_latest
+from spikediff.training.computation import cpu_has_bf16
 from spikediff.training.curve import read_curve
 from spikediff.training.first_stage import encode_all, load_first_stage, token_dataset
-from spikediff.training.precision import cpu_has_bf16
 from spikediff.training.recipe import save_recipe
-from spikediff.training.token_objective import TokenObjective, VQObjective, vq_objective
+from spikediff.training.tokens import TokenObjective, VQObjective, vq_objective
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
 

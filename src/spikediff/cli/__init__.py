@@ -15,9 +15,9 @@ import warnings
 from types import ModuleType
 
 from spikediff import __version__
-from spikediff.at_work import Heard, at_work, breaking_silence
-from spikediff.cli.visible import Visible
+from spikediff.cli.arguments import Visible
 from spikediff.errors import UserError, one_line, shown, suggestion
+from spikediff.progress import Heard, at_work, breaking_silence
 
 COMMANDS = {
     "train": "train a model from a recipe",

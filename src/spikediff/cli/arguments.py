@@ -1,4 +1,7 @@
-"""Reading a command's arguments into a dataclass; a mistake becomes one line."""
+"""What a command prints: names from files are shown, and not obeyed by the terminal.
+
+Reading a command's arguments into a dataclass; a mistake becomes one line.
+"""
 
 import contextlib
 import io
@@ -9,13 +12,42 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TextIO, TypeVar
 
 import tyro
 
 from spikediff.cli.outputs import check_file
-from spikediff.errors import UserError
+from spikediff.errors import UserError, visible
 from spikediff.pretrained import PRETRAINED, find_source
+from spikediff.progress import Heard
+
+_COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")  # tyro's, in the help text on a terminal
+
+
+class Visible:
+    """A text file whose control characters are written as escapes, and what it cannot encode too.
+
+    Args:
+        file: Where the text goes.
+    """
+
+    def __init__(self, file: TextIO | Heard) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write a text; line breaks, tabs and, on a terminal, colours stay."""
+        parts = _COLOURS.split(text) if self._file.isatty() else [text]
+        shown = "".join(p if i % 2 else visible(p) for i, p in enumerate(parts))
+        try:
+            self._file.write(shown)
+        except UnicodeEncodeError:
+            encoding = self._file.encoding or "ascii"
+            self._file.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
 
 Options = TypeVar("Options")
 

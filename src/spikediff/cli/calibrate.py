@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from spikediff.at_work import at_work
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import write_json
-from spikediff.cli.run_data import find_dataset, training_images
+from spikediff.hub.run_data import find_dataset, training_images
+from spikediff.progress import at_work
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,12 @@ def run(arguments: list[str]) -> int:
     options = parse(CalibrateOptions, arguments, "spikediff calibrate")
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
 
-    from spikediff.cli.models import denoiser_of, kept_calibrations, load_pipeline, pipeline_folder
-    from spikediff.pipelines import calibration_timesteps, estimate_second_moment, save_calibration
+    from spikediff.diffusion.calibration import (
+        calibration_timesteps,
+        estimate_second_moment,
+        save_calibration,
+    )
+    from spikediff.hub.load import denoiser_of, kept_calibrations, load_pipeline, pipeline_folder
 
     folder = pipeline_folder(options.source)
     pipe = load_pipeline(options.source, device=options.device)

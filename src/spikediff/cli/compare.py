@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, cast
 
 import tyro
 
-from spikediff.at_work import at_work
 from spikediff.cli.arguments import parse
 from spikediff.cli.comparison import ComparedModel, ModelComparison, check_figure
 from spikediff.cli.outputs import write_json
 from spikediff.errors import UserError, suggestion
+from spikediff.progress import at_work
 
 # Options that `spikediff evaluate` has too.
 _OF_QUALITY = (
@@ -166,7 +166,7 @@ class _Source:
             UserError: There is no model, or an option does not fit it.
         """
         from spikediff.cli.guided import guided
-        from spikediff.cli.models import steps_of
+        from spikediff.hub.load import steps_of
 
         try:
             steps_of(self.pipeline, self.steps)
@@ -180,7 +180,7 @@ class _Source:
     @cached_property
     def pipeline(self) -> Any:
         """The pipeline on the CPU, as it was saved."""
-        from spikediff.cli.models import load_pipeline
+        from spikediff.hub.load import load_pipeline
 
         return load_pipeline(self.folder, self.scheduler, execution=self.execution)
 
@@ -220,7 +220,7 @@ def _check_quality(options: CompareOptions) -> None:
 
 def _measured(source: _Source, name: str, options: CompareOptions) -> ComparedModel:
     """Measure one model."""
-    from spikediff.cli.models import networks_of
+    from spikediff.hub.load import networks_of
 
     networks = networks_of(source.pipeline).values()
     tensors = [t for n in networks for t in (*n.parameters(), *n.buffers())]
@@ -246,7 +246,7 @@ def _quality(source: _Source, options: CompareOptions) -> tuple[dict[str, Any] |
     """Return what an evaluation finds, or why there is none."""
     from spikediff.cli.evaluate import EvaluateOptions
     from spikediff.cli.evaluate import measure as evaluate
-    from spikediff.evaluation.networks import NoFeatureNetworkError
+    from spikediff.evaluation.plan import NoFeatureNetworkError
 
     wanted = EvaluateOptions(
         source=str(source.folder),
@@ -268,7 +268,7 @@ def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
     """Return energies per image, T x rate, T and network calls, by the names of `ComparedModel`."""
     from spikediff.cli.energy import EnergyOptions
     from spikediff.cli.energy import measure as count
-    from spikediff.models import HasCounterpart
+    from spikediff.diffusion.model import HasCounterpart
 
     measured = count(
         EnergyOptions(
@@ -306,7 +306,7 @@ def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
 
 def _spiking_steps(pipe: Any, report: Any) -> int | None:
     """Return T as the networks are configured; the meter sees that of the first neurons alone."""
-    from spikediff.cli.models import networks_of
+    from spikediff.hub.load import networks_of
 
     if report.spiking_steps is None:
         return None
@@ -317,7 +317,7 @@ def _spiking_steps(pipe: Any, report: Any) -> int | None:
 def _seconds_per_image(source: _Source, options: CompareOptions) -> float:
     """Return the time of one thread, after a short first generation; compiled where exact."""
     from spikediff.cli.guided import guided
-    from spikediff.cli.models import load_pipeline, steps_of
+    from spikediff.hub.load import load_pipeline, steps_of
 
     pipe = load_pipeline(
         source.folder, source.scheduler, execution=source.execution, to_generate=True

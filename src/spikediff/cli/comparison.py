@@ -217,7 +217,7 @@ class ModelComparison:
             figure.savefig(path, dpi=300, metadata=when.get(path.suffix))
 
     def _drawn(self) -> Any:
-        from spikediff.inspection.figures import new_figure
+        from spikediff.inspection.plots import new_figure
 
         metric = next(iter(self.metrics), None)
         figure = new_figure(3.4, 2.5 + 0.15 * len(self.models))  # inches: a column is 3.3 to 3.5

@@ -10,8 +10,8 @@ import tyro
 
 from spikediff.cli import COMMANDS, module_of
 from spikediff.cli.arguments import parse
-from spikediff.cli.recipes import shipped_recipes
 from spikediff.pretrained import PRETRAINED
+from spikediff.training.recipe import shipped_recipes
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ import tyro
 
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
-from spikediff.cli.run_data import find_dataset, training_images
+from spikediff.hub.run_data import find_dataset, training_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from spikediff.conversion import LayerError, NoisedImages, QuantisedUNet
+    from spikediff.systems.converted.fine_tune import LayerError
+    from spikediff.systems.converted.quantise import NoisedImages
+    from spikediff.systems.converted.quantised import QuantisedUNet
 
 _PROBE_IMAGES = 64  # x_t on which the errors are measured
 
@@ -80,8 +82,9 @@ def run(arguments: list[str]) -> int:
     options = parse(ConvertOptions, arguments, "spikediff convert")
     _check(options)
 
-    from spikediff.cli.models import load_pipeline
-    from spikediff.conversion import convert, fine_tune
+    from spikediff.hub.load import load_pipeline
+    from spikediff.systems.converted.convert import convert
+    from spikediff.systems.converted.fine_tune import fine_tune
 
     started = time.monotonic()
     pipe = load_pipeline(options.source, device=options.device)
@@ -117,7 +120,7 @@ def run(arguments: list[str]) -> int:
     _save(pipe, quantised, options.output / "quantised")
     _save(pipe, converted, options.output)
     if options.probe is not None:
-        from spikediff.conversion import plot_conversion_errors
+        from spikediff.systems.converted.fine_tune import plot_conversion_errors
 
         plot_conversion_errors(errors, options.probe)
     _tell(converted, errors, to_source, options)
@@ -143,7 +146,7 @@ def _check(options: ConvertOptions) -> None:
 
 def _noised_images(pipe: Any, options: ConvertOptions) -> "NoisedImages":
     """Return the inputs that the network sees in training."""
-    from spikediff.conversion import NoisedImages
+    from spikediff.systems.converted.quantise import NoisedImages
 
     name, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
     images = training_images(pipe, name, data_dir, options.num_images, options.seed)
@@ -151,14 +154,15 @@ def _noised_images(pipe: Any, options: ConvertOptions) -> "NoisedImages":
 
 
 def _reseeded(noised: "NoisedImages", seed: int) -> "NoisedImages":
-    from spikediff.conversion import NoisedImages
+    from spikediff.systems.converted.quantise import NoisedImages
 
     return NoisedImages(noised.images, noised.alphas_cumprod, seed)
 
 
 def _quantised(pipe: Any, noised: "NoisedImages", options: ConvertOptions) -> "QuantisedUNet":
     """Return the source if it is a quantised network, else one that was taught to answer as it."""
-    from spikediff.conversion import QuantisedUNet, quantise
+    from spikediff.systems.converted.quantise import quantise
+    from spikediff.systems.converted.quantised import QuantisedUNet
 
     if isinstance(pipe.unet, QuantisedUNet):
         given: QuantisedUNet = pipe.unet
@@ -186,7 +190,7 @@ def _distil(
     options: ConvertOptions,
 ) -> None:
     """Let a network learn to answer as another does, with a progress bar."""
-    from spikediff.conversion import distil
+    from spikediff.systems.converted.quantise import distil
 
     with _progress(what, steps) as report:
         distil(
@@ -217,7 +221,7 @@ def _progress(what: str, steps: int | None) -> "Iterator[Callable[..., None]]":
 
 
 def _measure(converted: Any, quantised: Any, unseen: Any) -> "list[LayerError]":
-    from spikediff.conversion import probe
+    from spikediff.systems.converted.fine_tune import probe
 
     return probe(converted, quantised, *unseen)
 
@@ -226,14 +230,14 @@ def _distance(model: Any, source: Any, unseen: Any) -> float:
     """Return the relative difference of two networks' answers."""
     import torch
 
-    from spikediff.conversion.probe import relative_error
+    from spikediff.systems.converted.fine_tune import relative_error
 
     with torch.no_grad():
         return relative_error(model(*unseen).sample, source(*unseen).sample)
 
 
 def _save(pipe: Any, unet: Any, folder: Path) -> None:
-    from spikediff.pipelines import SpikingDiffusionPipeline
+    from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 
     SpikingDiffusionPipeline(unet.eval(), pipe.scheduler).save_pretrained(folder)
 

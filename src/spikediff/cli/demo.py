@@ -9,9 +9,8 @@ import tyro
 
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import write_json
-from spikediff.cli.recipes import find_recipe
 from spikediff.errors import UserError
-from spikediff.training.recipe import load_recipe
+from spikediff.training.recipe import find_recipe, load_recipe
 
 _SEEDS = 256
 _SHOWN = 64
@@ -68,11 +67,11 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
     """Generate 256 digits; write the pictures; return the figures."""
     import torch
 
-    from spikediff.cli.models import load_pipeline
     from spikediff.data import load_images, to_model_range
+    from spikediff.diffusion.outputs import image_grid, record_frames, save_gif, to_pil
     from spikediff.energy import EnergyMeter
     from spikediff.evaluation import ImageJudge, nearest_images
-    from spikediff.pipelines import image_grid, record_frames, save_gif, to_pil
+    from spikediff.hub.load import load_pipeline
 
     print(f"Generating {_SEEDS} digits ...", flush=True)
     pipe = load_pipeline(folder)

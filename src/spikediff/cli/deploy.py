@@ -36,8 +36,8 @@ def run(arguments: list[str]) -> int:
     """Load, convert, save."""
     options = parse(DeployOptions, arguments, "spikediff deploy")
 
-    from spikediff.cli.models import denoiser_of, load_pipeline
-    from spikediff.pipelines import SpikingDiffusionPipeline
+    from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+    from spikediff.hub.load import denoiser_of, load_pipeline
     from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 
     check_new_folder(options.output, options.overwrite)

@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
     if options.differences and options.accounting != "strict":
         raise UserError("--differences needs --accounting strict")
 
-    from spikediff.pipelines.identity import scheduler_name, weights_sha256
+    from spikediff.diffusion.pipeline import scheduler_name, weights_sha256
 
     measured = measure(options)
     meter, report, ordinary = measured.meter, measured.report, measured.ordinary
@@ -129,8 +129,8 @@ def measure(options: EnergyOptions) -> Measured:
         UserError: There is no model, an option does not fit it, or it has no counterpart.
     """
     from spikediff.cli.guided import guided
-    from spikediff.cli.models import load_pipeline
     from spikediff.energy import load_costs
+    from spikediff.hub.load import load_pipeline
 
     load_costs(options.costs)  # a wrong name is told before minutes of work
     trained = load_pipeline(
@@ -151,7 +151,8 @@ def _with_synapses(pipe: Any, synapses: str) -> Any:
     if synapses == "trained":
         return pipe
 
-    from spikediff.models import SynapticCurrentUNet, carry_currents, merge_synapses
+    from spikediff.systems.fsddim.merged.network import carry_currents, merge_synapses
+    from spikediff.systems.fsddim.network import SynapticCurrentUNet
 
     unet = getattr(pipe, "unet", None)
     if not isinstance(unet, SynapticCurrentUNet):
@@ -170,7 +171,7 @@ def _observe(pipe: Any, options: EnergyOptions, changes: bool = False) -> Any:
 
 
 def _generate(pipe: Any, options: EnergyOptions) -> None:
-    from spikediff.cli.models import steps_of
+    from spikediff.hub.load import steps_of
 
     pipe(
         seeds=range(options.seed, options.seed + options.num_images),
@@ -212,10 +213,10 @@ class _Ordinary:
 
 def _counterpart(spiking: Any, options: EnergyOptions) -> Any:
     """Return a pipeline of the ordinary network: the given one, else one of new weights."""
-    from spikediff.cli.models import denoiser_of, load_pipeline
-    from spikediff.models import ann_counterpart
+    from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+    from spikediff.diffusion.model import ann_counterpart
+    from spikediff.hub.load import denoiser_of, load_pipeline
     from spikediff.neurons import SpikeEmitter
-    from spikediff.pipelines import SpikingDiffusionPipeline
 
     unet = denoiser_of(spiking, options.source)
     if options.counterpart is None:

@@ -9,8 +9,8 @@ import tyro
 
 from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse
 from spikediff.cli.outputs import write_json
-from spikediff.cli.run_data import cache_folder, find_dataset, network_shape, recipe_shape
 from spikediff.errors import UserError
+from spikediff.hub.run_data import cache_folder, find_dataset, network_shape, recipe_shape
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def measure(options: EvaluateOptions) -> dict[str, Any] | None:
 
 
 def _check(options: EvaluateOptions) -> None:
-    from spikediff.cli.models import check_event_driven
+    from spikediff.hub.load import check_event_driven
 
     check_event_driven(options.event_driven, options.event_driven_weights, options.device)
 
@@ -146,8 +146,8 @@ def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tu
         return source, (min(first.shape[-2:]), first.shape[1])
 
     from spikediff.cli.guided import guided_images
-    from spikediff.cli.models import load_pipeline, steps_of
-    from spikediff.guidance import parse_scale
+    from spikediff.hub.load import load_pipeline, steps_of
+    from spikediff.systems.sdm.threshold_guidance import parse_scale
 
     pipe = load_pipeline(
         Path(options.source),

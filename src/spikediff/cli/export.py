@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.at_work import at_work
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import Overwrite, check_file, check_new_folder, new_folder, write_json
 from spikediff.errors import UserError
+from spikediff.progress import at_work
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def write(options: ExportOptions) -> dict[str, Any]:
     """Export as the options say; return what was written."""
     _check(options)
 
-    from spikediff.cli.models import load_pipeline
+    from spikediff.hub.load import load_pipeline
 
     pipe = load_pipeline(options.source, options.scheduler)
     model, size = _denoiser(pipe, options.source)
@@ -89,14 +89,14 @@ def _denoiser(pipe: Any, source: Path) -> tuple[Any, tuple[int, int] | None]:
     """Return the network that is called at every timestep, and the size that it does not know."""
     if "decoder" in pipe.components:
         return pipe.decoder, pipe.vqvae.latent_size
-    from spikediff.cli.models import denoiser_of
+    from spikediff.hub.load import denoiser_of
 
     return denoiser_of(pipe, source), None
 
 
 def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict[str, Any]:
-    from spikediff.cli.models import steps_of
-    from spikediff.interop.nir_export import write_nir
+    from spikediff.hub.load import steps_of
+    from spikediff.interchange.nir.export import write_nir
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=options.output.parent, prefix=".graphs-") as draft:
@@ -123,7 +123,7 @@ def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict
 
 
 def _write_program(_pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict[str, Any]:
-    from spikediff.interop.programs import export_onnx, export_torch
+    from spikediff.interchange.programs import export_onnx, export_torch
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write = export_onnx if options.format == "onnx" else export_torch

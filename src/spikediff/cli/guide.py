@@ -10,13 +10,13 @@ import tyro
 
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import write_json
-from spikediff.cli.run_data import cache_folder, find_dataset, network_shape, trained_on_held_out
 from spikediff.errors import UserError, suggestion
+from spikediff.hub.run_data import cache_folder, find_dataset, network_shape, trained_on_held_out
 
 if TYPE_CHECKING:
     from spikediff.evaluation.protocol import EvaluationProtocol
     from spikediff.evaluation.statistics import FeatureSet
-    from spikediff.guidance import GuidanceCurve, GuidanceSearch
+    from spikediff.systems.sdm.scale_search import GuidanceCurve, GuidanceSearch
 
 _LOWER, _HIGHER = True, False
 METRICS = {
@@ -88,7 +88,8 @@ def run(arguments: list[str]) -> int:
     options = parse(GuideOptions, arguments, "spikediff guide")
     _check(options)
 
-    from spikediff.guidance import parse_numbers, plot_curve, search_scale
+    from spikediff.systems.sdm.scale_search import plot_curve, search_scale
+    from spikediff.systems.sdm.threshold_guidance import parse_numbers
 
     scales = parse_numbers(options.thresholds)
     budget = _budget(options, scales)
@@ -124,7 +125,7 @@ def _check(options: GuideOptions) -> None:
 
 def _budget(options: GuideOptions, scales: tuple[float, ...]) -> Any:
     """Return what may be spent; refuse what cannot buy two repeats."""
-    from spikediff.guidance import Budget
+    from spikediff.systems.sdm.scale_search import Budget
 
     if options.budget_images is None:
         return Budget(options.budget_seconds)
@@ -165,12 +166,12 @@ def _open_judge(options: GuideOptions) -> _Judge:
     """Load the model, the feature network and the held-out images; check all that can be."""
     from accelerate import PartialState
 
-    from spikediff.cli.models import load_pipeline
     from spikediff.data import DATASETS, load_images
     from spikediff.evaluation.features import load_features
-    from spikediff.evaluation.networks import choose_networks
+    from spikediff.evaluation.plan import choose_networks
     from spikediff.evaluation.sources import RealImages
     from spikediff.evaluation.statistics import extract_features
+    from spikediff.hub.load import load_pipeline
 
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
     cache_dir = cache_folder(options.cache_dir)
@@ -230,7 +231,7 @@ def _protocol(options: GuideOptions) -> "EvaluationProtocol":
 def _measure(judge: _Judge, options: GuideOptions, scale: float, repeat: int) -> float:
     """Return the metric of the images of one scale and one range of seeds."""
     from spikediff.cli.guided import guided_images
-    from spikediff.evaluation.scores import compute_scores
+    from spikediff.evaluation.run import compute_scores
     from spikediff.evaluation.statistics import extract_features
 
     guidance = scale if options.layers is None else {options.layers: scale}

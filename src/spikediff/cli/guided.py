@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spikediff.evaluation.sources import GeneratedImages
-    from spikediff.guidance import Scale
+    from spikediff.systems.sdm.threshold_guidance import Scale
 
 
 def guided(pipe: Any, threshold: str | None) -> AbstractContextManager[None]:
@@ -25,7 +25,7 @@ def guided(pipe: Any, threshold: str | None) -> AbstractContextManager[None]:
     Raises:
         UserError: It is no scale; inside the block, what `threshold_guidance` raises.
     """
-    from spikediff.guidance import parse_scale, threshold_guidance
+    from spikediff.systems.sdm.threshold_guidance import parse_scale, threshold_guidance
 
     if threshold is None:
         return nullcontext()
@@ -57,7 +57,7 @@ def guided_images(
     """
     from spikediff.evaluation.generator import pipeline_images
     from spikediff.evaluation.shards import fingerprint_of
-    from spikediff.guidance import threshold_guidance
+    from spikediff.systems.sdm.threshold_guidance import threshold_guidance
 
     source = pipeline_images(pipe, seed, num_inference_steps, batch_size, guidance_scale)
     if scale is None:

@@ -9,7 +9,7 @@ import tyro
 
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
-from spikediff.reading import file_sha256
+from spikediff.files.reading import file_sha256
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def run(arguments: list[str]) -> int:
     options = parse(ImportOptions, arguments, "spikediff import")
     check_new_folder(options.output, options.overwrite)
 
-    from spikediff.interop import load_authors_pipeline
-    from spikediff.pipelines.identity import scheduler_name
+    from spikediff.diffusion.pipeline import scheduler_name
+    from spikediff.systems.released import load_authors_pipeline
 
     pipe = load_authors_pipeline(
         options.checkpoint,
@@ -95,7 +95,7 @@ def _origin(options: ImportOptions) -> dict[str, Any]:
 
 
 def _told(pipe: Any) -> dict[str, dict[str, Any]]:
-    from spikediff.cli.models import networks_of
+    from spikediff.hub.load import networks_of
 
     return {
         name: {

@@ -36,11 +36,11 @@ def run(arguments: list[str]) -> int:
 def _installed() -> dict[str, dict[str, Any]]:
     import torch
 
-    from spikediff.cli.recipes import shipped_recipes
     from spikediff.data import DATASETS, SIGNALS
+    from spikediff.diffusion.schedulers import SCHEDULERS
     from spikediff.native import native_name
-    from spikediff.schedulers import SCHEDULERS
-    from spikediff.training.precision import cpu_has_bf16
+    from spikediff.training.computation import cpu_has_bf16
+    from spikediff.training.recipe import shipped_recipes
     from spikediff.training.run_folder import environment
 
     here = environment(seed=0)
@@ -67,7 +67,7 @@ def _kernels(name: str) -> str:
 
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:
-    from spikediff.cli.models import load_pipeline, networks_of
+    from spikediff.hub.load import load_pipeline, networks_of
     from spikediff.neurons import SpikeEmitter
 
     pipe = load_pipeline(source)

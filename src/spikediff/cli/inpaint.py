@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
     if options.mask is not None and not options.mask.is_file():
         raise UserError(f"--mask {options.mask}: no such file")
 
-    from spikediff.cli.models import steps_of
+    from spikediff.hub.load import steps_of
 
     editors = {"unet": "SpikingInpaintPipeline", "decoder": "VQSpikingInpaintPipeline"}
     pipe = load_editor(options.source, options.sampling, editors)

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.at_work import at_work
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
+from spikediff.progress import at_work
 
 _BATCH = 64  # images at a time
 
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
     options = parse(InspectOptions, arguments, "spikediff inspect")
     check_new_folder(options.output, options.overwrite)
 
-    from spikediff.cli.models import load_pipeline
+    from spikediff.hub.load import load_pipeline
     from spikediff.inspection import write_report
 
     pipe = load_pipeline(options.source, options.scheduler, options.device)
@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
 def _observe(pipe: Any, options: InspectOptions) -> Any:
     """Generate the images under a recorder."""
     from spikediff.cli.guided import guided
-    from spikediff.cli.models import steps_of
+    from spikediff.hub.load import steps_of
     from spikediff.inspection import SpikeRecorder
 
     recorder = SpikeRecorder(
@@ -93,7 +93,7 @@ def title_of(source: Path) -> str:
 
 def _settings(pipe: Any, options: InspectOptions) -> dict[str, Any]:
     """Return what was done, for the page and for a program."""
-    from spikediff.cli.models import networks_of, steps_of
+    from spikediff.hub.load import networks_of, steps_of
 
     networks = networks_of(pipe)
     windows = [str(network.config.get("spiking_steps", "")) for network in networks.values()]

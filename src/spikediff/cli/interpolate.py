@@ -8,12 +8,7 @@ import tyro
 
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import Overwrite, check_new_folder, write_json
-from spikediff.cli.pictures import (
-    Sampling,
-    SamplingOptions,
-    conditions_of,
-    write_pictures,
-)
+from spikediff.cli.pictures import Sampling, SamplingOptions, conditions_of, write_pictures
 from spikediff.errors import UserError
 
 
@@ -42,8 +37,8 @@ def run(arguments: list[str]) -> int:
     if not 1 < len(options.seeds) <= options.num_images:
         raise UserError("--seeds: give two or more, and --num-images at least as many")
 
-    from spikediff.cli.models import load_pipeline, steps_of
-    from spikediff.pipelines import interpolate_seeds
+    from spikediff.editing.interpolation import interpolate_seeds
+    from spikediff.hub.load import load_pipeline, steps_of
 
     sampling = options.sampling
     pipe = load_pipeline(

@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
     if options.sampling.scheduler is not None:
         raise UserError("--scheduler: inversion has steps of its own, DDIM's; leave it out")
 
-    from spikediff.cli.models import steps_of
+    from spikediff.hub.load import steps_of
 
     pipe = load_editor(options.source, options.sampling, {"unet": "SpikingInversionPipeline"})
     picture = open_picture(options.source, options.picture, pipe)

@@ -8,8 +8,8 @@ import tyro
 
 from spikediff.cli.arguments import EventDriven
 from spikediff.cli.outputs import new_folder
-from spikediff.cli.run_data import find_dataset
 from spikediff.errors import UserError
+from spikediff.hub.run_data import find_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,14 +81,14 @@ def load_editor(source: Path, sampling: Sampling, editors: dict[str, str]) -> An
     Args:
         source: A pipeline's folder or a run folder.
         sampling: Scheduler and device.
-        editors: The editing pipeline's name in `spikediff.pipelines` for "unet", a network of
-            images or currents, and for "decoder", one of tokens.
+        editors: The editing pipeline's name for "unet", a network of images or currents, and for
+            "decoder", one of tokens.
 
     Raises:
         UserError: There is no model, or it cannot be edited with in this way.
     """
-    import spikediff.pipelines
-    from spikediff.cli.models import load_pipeline
+    import spikediff
+    from spikediff.hub.load import load_pipeline
 
     pipe = load_pipeline(
         source, sampling.scheduler, sampling.device, sampling.event_driven, to_generate=True
@@ -99,7 +99,7 @@ def load_editor(source: Path, sampling: Sampling, editors: dict[str, str]) -> An
             f"{source}: a {type(pipe).__name__} has no diffusion that could do this; take a run of "
             f"{' or '.join(_SYSTEMS[part] for part in editors)}"
         )
-    return getattr(spikediff.pipelines, editors[part]).from_pipe(pipe)
+    return getattr(spikediff, editors[part]).from_pipe(pipe)
 
 
 _SYSTEMS = {"unet": "SDDPM, SDM, FSDDIM or DDPM", "decoder": "Spiking-Diffusion"}
@@ -114,7 +114,7 @@ def open_picture(source: Path, picture: Picture, pipe: Any) -> "Image.Image":
     if picture.image is not None:
         return open_file(picture.image, "--image")
     from spikediff.data import load_images
-    from spikediff.pipelines.pictures import pixels_to_pil
+    from spikediff.diffusion.outputs import pixels_to_pil
 
     dataset, data_dir = find_dataset(source, picture.dataset, picture.data_dir)
     config = _network_of(pipe).config
@@ -169,7 +169,7 @@ def write_pictures(
     shown: "list[Image.Image] | None" = None,
 ) -> list[str]:
     """Write pictures under their names, and a grid of those to look at; return the paths."""
-    from spikediff.pipelines import image_grid
+    from spikediff.diffusion.outputs import image_grid
 
     new_folder(folder, "pictures", overwrite)
     for name, image in named.items():

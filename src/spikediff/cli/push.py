@@ -53,8 +53,8 @@ def run(arguments: list[str]) -> int:
     options = parse(PushOptions, arguments, "spikediff push")
     _check(options)
 
-    from spikediff.cli.models import load_pipeline
     from spikediff.hub import upload_repository
+    from spikediff.hub.load import load_pipeline
 
     pipe = load_pipeline(options.source)
     pipe.set_progress_bar_config(disable=True)
@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(options: PushOptions) -> None:
-    from spikediff.hub.upload import check_licence, check_repository_name
+    from spikediff.hub.repository import check_licence, check_repository_name
 
     check_repository_name(options.repository)
     check_licence(options.license)
@@ -101,9 +101,9 @@ def _folder(options: PushOptions) -> AbstractContextManager[str]:
 
 def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Path]]:
     """Gather what is known and write the repository; return the facts and the files."""
-    from spikediff.cli.models import steps_of
+    from spikediff.diffusion.pipeline import weights_sha256
     from spikediff.hub import collect_results, gather_facts, write_repository
-    from spikediff.pipelines.identity import weights_sha256
+    from spikediff.hub.load import steps_of
 
     steps = steps_of(pipe, options.num_inference_steps)
     results = collect_results(
@@ -123,7 +123,7 @@ def _measured(pipe: Any, results: Any, steps: int) -> Any:
     from dataclasses import replace
 
     from spikediff.hub import measure_energy
-    from spikediff.hub.facts import can_generate
+    from spikediff.hub.describe import can_generate
 
     if not can_generate(pipe):
         raise UserError(f"--measure: a {type(pipe).__name__} of this network generates no images")

@@ -8,8 +8,8 @@ import tyro
 
 from spikediff.cli.arguments import EventDriven, EventDrivenWeights, parse
 from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
-from spikediff.cli.run_data import find_dataset
 from spikediff.errors import UserError
+from spikediff.hub.run_data import find_dataset
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
     check_new_folder(options.output, options.overwrite)
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
 
-    from spikediff.cli.models import load_pipeline
+    from spikediff.hub.load import load_pipeline
 
     weights = options.event_driven_weights
     pipe = load_pipeline(options.source, None, options.device, options.event_driven, weights)
@@ -68,8 +68,8 @@ def _images(pipe: Any, dataset: str, data_dir: Path | None, options: Reconstruct
     """Return real images in [-1, 1], of the size that the autoencoder makes."""
     import torch
 
-    from spikediff.cli.models import networks_of
     from spikediff.data import load_images, to_model_range
+    from spikediff.hub.load import networks_of
 
     networks = networks_of(pipe)
     config = networks.get("vqvae", networks.get("vae")).config  # type: ignore[union-attr]
@@ -111,7 +111,7 @@ def _draw(real: Any, made: Any, folder: Path) -> None:
     """Write 32 images, each followed by its reconstruction."""
     import torch
 
-    from spikediff.pipelines import image_grid, to_pil
+    from spikediff.diffusion.outputs import image_grid, to_pil
 
     pairs = torch.stack([real[:32], made[:32]], dim=1).flatten(0, 1)  # [64, C, H, W]
     image_grid(to_pil(pairs)).save(folder / "reconstructions.png")

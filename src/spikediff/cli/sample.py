@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> int:
     check_new_folder(options.output, options.overwrite)
 
     from spikediff.cli.guided import guided
-    from spikediff.cli.models import load_pipeline, steps_of
+    from spikediff.hub.load import load_pipeline, steps_of
 
     pipe = load_pipeline(
         options.source,
@@ -115,7 +115,7 @@ def run(arguments: list[str]) -> int:
 
 def write_samples(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[float]]:
     """Generate and write the pictures; return their paths, and the currents' variance if any."""
-    from spikediff.pipelines import image_grid, record_frames, save_gif
+    from spikediff.diffusion.outputs import image_grid, record_frames, save_gif
 
     call = _options_of(pipe, options)
     new_folder(options.output, "pictures", options.overwrite)
@@ -151,7 +151,7 @@ def write_signals(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[f
     import numpy as np
     import torch
 
-    from spikediff.pipelines import plot_signals
+    from spikediff.diffusion.outputs import plot_signals
 
     call = _options_of(pipe, options)
     new_folder(options.output, "pictures", options.overwrite)
@@ -174,7 +174,7 @@ def _batches(seeds: range, size: int) -> list[range]:
 
 def _classes(pipe: Any, options: SampleOptions, seeds: Sequence[int]) -> dict[str, Any]:
     """Return the labels of seeds: those that were asked for, over and over, or all in turn."""
-    from spikediff.pipelines import classes_in_turn
+    from spikediff.diffusion.classes import classes_in_turn
 
     wanted = options.class_labels
     if not wanted:
@@ -186,7 +186,7 @@ def _classes(pipe: Any, options: SampleOptions, seeds: Sequence[int]) -> dict[st
 
 def _options_of(pipe: Any, options: SampleOptions) -> dict[str, Any]:
     """Return what a pipeline is told; refuse what it does not know."""
-    from spikediff.cli.models import steps_of
+    from spikediff.hub.load import steps_of
 
     known = inspect.signature(pipe.__call__).parameters
     call: dict[str, Any] = {"num_inference_steps": steps_of(pipe, options.num_inference_steps)}

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from spikediff.at_work import at_work
 from spikediff.cli.arguments import parse
-from spikediff.cli.recipes import find_recipe
 from spikediff.errors import UserError
-from spikediff.training.recipe import Recipe, load_recipe
+from spikediff.progress import at_work
+from spikediff.training.recipe import Recipe, find_recipe, load_recipe
 
 if TYPE_CHECKING:
     from spikediff.training.trainer import Trainer
@@ -76,7 +75,7 @@ def train_stages(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> b
 def _train_first_stage(recipe: Recipe, root: Path) -> bool:
     """Train the autoencoder that a recipe names, unless it is there; return whether it is."""
     from spikediff.training.first_stage import first_stage_folder, is_finished
-    from spikediff.training.stages import check_both_stages
+    from spikediff.training.ranges import check_both_stages
 
     assert recipe.first_stage is not None
     folder = first_stage_folder(recipe, root)

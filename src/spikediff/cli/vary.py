@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     check_picture(options.picture)
     check_new_folder(options.output, options.overwrite)
 
-    from spikediff.cli.models import steps_of
+    from spikediff.hub.load import steps_of
 
     editors = {"unet": "SpikingImg2ImgPipeline", "decoder": "VQSpikingImg2ImgPipeline"}
     pipe = load_editor(options.source, options.sampling, editors)

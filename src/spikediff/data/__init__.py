@@ -7,7 +7,6 @@ Signals are another kind, with a table and a function of their own: `spikediff.d
 
 from pathlib import Path
 
-from spikediff.at_work import at_work
 from spikediff.data.celeba import CROP as _CELEBA_CROP
 from spikediff.data.celeba import NEEDS as _CELEBA_NEEDS
 from spikediff.data.celeba import read_celeba
@@ -16,16 +15,16 @@ from spikediff.data.cifar import NEEDS as _CIFAR_NEEDS
 from spikediff.data.cifar import read_cifar10, read_cifar10_lossless
 from spikediff.data.dataset import ImageDataset
 from spikediff.data.digits import read_digits
-from spikediff.data.fitting import RESIZE_FILTERS, Fit
+from spikediff.data.folder import alike, unlisted_row
 from spikediff.data.handwriting import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST
 from spikediff.data.lsun import NEEDS as _LSUN_NEEDS
 from spikediff.data.lsun import read_lsun_bedroom
 from spikediff.data.pixels import change_range, random_flip, to_model_range, to_uint8
+from spikediff.data.resize import RESIZE_FILTERS, Fit
 from spikediff.data.signals import SIGNALS, SignalDataset, SignalSpec, load_signals
-from spikediff.data.sources import PictureSource, take_part
-from spikediff.data.spec import DatasetSpec, Reader
-from spikediff.data.unlisted import alike, unlisted_row
+from spikediff.data.sources import DatasetSpec, PictureSource, Reader, take_part
 from spikediff.errors import UserError
+from spikediff.progress import at_work
 
 __all__ = [
     "DATASETS",

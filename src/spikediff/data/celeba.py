@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from spikediff.data.arrays import candidate_folders, find_first, missing_files
 from spikediff.data.decoding import ImageFiles
-from spikediff.data.files import candidate_folders, find_first, missing_files
 from spikediff.data.folder import list_images
 from spikediff.errors import UserError
-from spikediff.reading import MIB, read_regular
+from spikediff.files.reading import MIB, read_regular
 
 IMAGES = "img_align_celeba"
 PARTITION = "list_eval_partition.txt"

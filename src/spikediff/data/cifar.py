@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spikediff.data.arrays import candidate_folders, find_first, missing_files, read_npz
 from spikediff.data.decoding import decode_image
-from spikediff.data.files import candidate_folders, find_first, missing_files
-from spikediff.data.npz import read_npz
-from spikediff.data.safe_pickle import load_plain
 from spikediff.data.sources import PixelArray, labelled_pixels
 from spikediff.errors import UserError
+from spikediff.files.pickles import load_plain
 
 CLASSES = (
     "airplane",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spikediff.data.fitting import Fit, fit_picture, fit_pixels
+from spikediff.data.resize import Fit, fit_picture, fit_pixels
 from spikediff.data.sources import PictureSource, PixelArray
 
 NO_LABEL = -1

@@ -12,10 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from spikediff.data.files import brief
 from spikediff.data.sources import select_labels
-from spikediff.errors import UserError
-from spikediff.reading import MOST_IMAGE, read_regular
+from spikediff.errors import UserError, brief
+from spikediff.files.reading import MOST_IMAGE, read_regular
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikediff.data.files import candidate_folders, find_first, missing_files
-from spikediff.data.idx import read_idx
-from spikediff.data.npz import read_npz
+from spikediff.data.arrays import candidate_folders, find_first, missing_files, read_idx, read_npz
 from spikediff.data.sources import PixelArray, labelled_pixels
 from spikediff.errors import UserError
 

@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from spikediff.data.decoding import check_pixels, grey_or_rgb
-from spikediff.data.files import brief
 from spikediff.data.sources import select_labels
-from spikediff.errors import UserError
+from spikediff.errors import UserError, brief
 
 
 @dataclass(frozen=True, eq=False)

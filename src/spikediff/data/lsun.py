@@ -14,12 +14,12 @@ from typing import Any
 
 from PIL import Image
 
+from spikediff.data.arrays import candidate_folders, find_first, missing_files
 from spikediff.data.decoding import ImageFiles, decode_image
-from spikediff.data.files import brief, candidate_folders, find_first, missing_files
 from spikediff.data.folder import list_images
 from spikediff.data.sources import PictureSource
-from spikediff.errors import UserError
-from spikediff.reading import open_regular
+from spikediff.errors import UserError, brief
+from spikediff.files.reading import open_regular
 
 PARTS = {"train": "bedroom_train", "test": "bedroom_val"}
 NEEDS = "bedroom_train and bedroom_val, either folders of images or bedroom_*_lmdb databases"

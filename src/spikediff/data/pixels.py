@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.finite import check_values
+from spikediff.files.tensors import check_values
 
 HALF_RANGE = 127.5  # 255 / 2: grey levels from the middle of uint8 to either end
 

@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikediff.data.dataset import NO_LABEL
-from spikediff.data.files import brief
-from spikediff.errors import UserError, shown, suggestion
-from spikediff.reading import GIB, read_regular
+from spikediff.errors import UserError, brief, shown, suggestion
+from spikediff.files.reading import GIB, read_regular
 
 SPLITS = ("train", "test")
 DEFAULT_LENGTH = 128

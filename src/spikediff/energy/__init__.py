@@ -2,12 +2,11 @@
 
 from spikediff.energy.accounting import ACCOUNTINGS
 from spikediff.energy.audit import Audit, Finding, audit
-from spikediff.energy.cell import Cell
 from spikediff.energy.comparison import Comparison, compare, measure_differences
-from spikediff.energy.costs import COST_TABLES, CostTable, load_costs
+from spikediff.energy.costs import COST_TABLES, CostTable, Traffic, load_costs
+from spikediff.energy.ledger import Cell
 from spikediff.energy.meter import EnergyMeter
 from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, EnergyReport
-from spikediff.energy.traffic import Traffic
 
 __all__ = [
     "ACCOUNTINGS",

@@ -12,9 +12,8 @@ real-valued, the formula is silent; $r_l$ is 1 there.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from spikediff.energy.cell import Cell
 from spikediff.energy.costs import CostTable, load_costs
-from spikediff.energy.ledger import Ledger, StepLedger, SynapseEntry, once, total_once
+from spikediff.energy.ledger import Cell, Ledger, StepLedger, SynapseEntry, once, total_once
 from spikediff.energy.report import EnergyReport
 from spikediff.errors import UserError, suggestion
 

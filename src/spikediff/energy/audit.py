@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spikediff.energy.cell import Cell
+from spikediff.energy.ledger import Cell
 from spikediff.energy.report import EnergyReport
 from spikediff.errors import UserError
 

@@ -28,7 +28,7 @@ from spikediff.energy.report import EnergyReport
 from spikediff.energy.synapses import SYNAPSES, Count, one_to_one
 from spikediff.errors import UserError
 from spikediff.neurons import SpikeEmitter
-from spikediff.observed import arguments_of, as_timestep, modules_of
+from spikediff.targets import arguments_of, as_timestep, modules_of
 
 
 class EnergyMeter:
@@ -56,7 +56,7 @@ class EnergyMeter:
 
     Example:
         >>> import torch
-        >>> from spikediff.models import SpikingUNet
+        >>> from spikediff import SpikingUNet
         >>> model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
         >>> with EnergyMeter(model.eval()) as meter, torch.no_grad():
         ...     _ = model(torch.randn(1, 1, 8, 8), timestep=10)

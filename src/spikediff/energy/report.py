@@ -9,9 +9,8 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from spikediff.energy.cell import Cell
-from spikediff.energy.costs import CostTable
-from spikediff.energy.traffic import Traffic, traffic_of
+from spikediff.energy.costs import CostTable, Traffic, traffic_of
+from spikediff.energy.ledger import Cell
 from spikediff.errors import UserError
 
 Key = TypeVar("Key", bound=Hashable)
@@ -151,7 +150,7 @@ class EnergyReport:
 
         Args:
             reuse: True moves every tensor once a call; False reuses nothing. See
-                `spikediff.energy.traffic.traffic_of`.
+                `spikediff.energy.costs.traffic_of`.
         """
         return traffic_of(self.cells, self.costs, reuse)
 

@@ -7,7 +7,6 @@ Distances compare sets of features; a feature network turns images into features
     frechet_distance(real, fake)
 """
 
-from spikediff.evaluation.class_agreement import ClassAgreement, class_agreement
 from spikediff.evaluation.features import (
     FEATURES,
     Activations,
@@ -19,9 +18,13 @@ from spikediff.evaluation.features import (
 from spikediff.evaluation.frechet import Moments, RunningMoments, TooFewSamples, frechet_distance
 from spikediff.evaluation.inception_score import InceptionScore, inception_score
 from spikediff.evaluation.kernel import KernelDistance, kernel_distance
-from spikediff.evaluation.nearest import Nearest, nearest_images
-from spikediff.evaluation.neighbours import PrecisionRecall, precision_recall
-from spikediff.evaluation.recognisability import ImageJudge, Recognised
+from spikediff.evaluation.neighbours import (
+    Nearest,
+    PrecisionRecall,
+    nearest_images,
+    precision_recall,
+)
+from spikediff.evaluation.recognition import ClassAgreement, ImageJudge, Recognised, class_agreement
 from spikediff.evaluation.reconstruction import mse, ssim
 
 __all__ = [

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from spikediff.diffusion.classes import classes_in_turn
+from spikediff.diffusion.pipeline import scheduler_name, weights_sha256
 from spikediff.evaluation.shards import fingerprint_of
 from spikediff.evaluation.sources import GeneratedImages
-from spikediff.pipelines import classes_in_turn
-from spikediff.pipelines.identity import scheduler_name, weights_sha256
 
 _PACKAGE = Path(__file__).parents[1]
 _ROOMS = [

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.evaluation.feature_sets import as_pair
+from spikediff.evaluation.frechet import as_pair
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikediff.data import Fit
-from spikediff.data.fitting import fit_pixels
+from spikediff.data.resize import fit_pixels
 from spikediff.errors import UserError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from spikediff.data import RESIZE_FILTERS
 from spikediff.errors import UserError, suggestion
-from spikediff.yaml_file import build, read_yaml
+from spikediff.files.yaml import build, read_yaml
 
 _SHELF = Path(__file__).parent / "protocols"
 METRICS = ("frechet", "kernel", "inception_score", "neighbours")

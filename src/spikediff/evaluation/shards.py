@@ -18,8 +18,8 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
-from spikediff.at_work import at_work
-from spikediff.tensor_file import read_tensors, write_tensors
+from spikediff.files.tensors import read_tensors, write_tensors
+from spikediff.progress import at_work
 
 Make = Callable[[int, int], dict[str, Tensor]]
 """`(first, count)` to named tensors, each with `count` rows."""

@@ -18,15 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from spikediff.data import DATASETS, ImageDataset, PictureSource, load_images, to_uint8
+from spikediff.data.arrays import read_npz
 from spikediff.data.decoding import ImageFiles
-from spikediff.data.folder import list_files, warn_of_others
-from spikediff.data.npz import read_npz
+from spikediff.data.folder import FOLDER_PREFIX, HUB_PREFIX, list_files, warn_of_others
 from spikediff.data.sources import PixelArray
-from spikediff.data.unlisted import FOLDER_PREFIX, HUB_PREFIX
 from spikediff.errors import UserError
 from spikediff.evaluation.shards import Shards, fingerprint_of
-from spikediff.reading import file_sha256
-from spikediff.tensor_file import state_digest
+from spikediff.files.reading import file_sha256
+from spikediff.files.tensors import state_digest
 
 DATA_PREFIX = "data:"
 _OWN_SAMPLES = "seed-"  # `spikediff sample` writes seed-000000.png, ...

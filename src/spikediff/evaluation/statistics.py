@@ -9,13 +9,12 @@ from torch import Tensor
 
 from spikediff.errors import UserError
 from spikediff.evaluation.features.autoencoder import load_published_statistics
-from spikediff.evaluation.features.contract import FeatureNetwork
-from spikediff.evaluation.features.extractor import extract
+from spikediff.evaluation.features.network import FeatureNetwork, extract
 from spikediff.evaluation.frechet import Moments, RunningMoments, frechet_distance
 from spikediff.evaluation.preparation import Preparation
 from spikediff.evaluation.shards import Shards, fingerprint_of
 from spikediff.evaluation.sources import ImageSource
-from spikediff.tensor_file import read_tensors, write_tensors
+from spikediff.files.tensors import read_tensors, write_tensors
 
 _BATCH = 64  # images a call of a network whose features do not depend on the batch
 _SHARD = 512  # images a file of its features

@@ -1,7 +1,6 @@
 """Event-driven inference: spikes as bits, and synapses that add the weights of what fired."""
 
 from spikediff.events.compile import compile_for_inference
-from spikediff.events.folding import fold_norms
 from spikediff.events.neuron import PackedNeuron
 from spikediff.events.packed import PackedSpikes, pack
 from spikediff.events.synapse import EventConv2d, spike_conv2d
@@ -15,7 +14,6 @@ __all__ = [
     "Precision",
     "SpikeConv2d",
     "compile_for_inference",
-    "fold_norms",
     "pack",
     "quantise",
     "spike_conv2d",

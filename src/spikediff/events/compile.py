@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from spikediff.errors import UserError
-from spikediff.events.folding import fold_norms
 from spikediff.events.neuron import PackedNeuron, can_be_packed
 from spikediff.events.synapse import EventConv2d, can_be_event_driven
 from spikediff.events.weights import Precision, check_precision
+from spikediff.layers.norm import fold_norms
 from spikediff.native import native
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -56,7 +56,7 @@ def compile_for_inference(model: Model, weights: Precision = "float32") -> Model
             weights; `weights` is unknown, or needs the compiled kernels and they are not there.
 
     Example:
-        >>> from spikediff.models import SpikingUNet
+        >>> from spikediff import SpikingUNet
         >>> model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
         >>> fast = compile_for_inference(model)
         >>> fast(torch.randn(2, 1, 8, 8), timestep=10).sample.shape

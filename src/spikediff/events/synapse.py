@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from spikediff.errors import UserError, shown
+from spikediff.events.kernel_offsets import convolution_taps, doubled_taps, transposed_taps
 from spikediff.events.packed import PackedSpikes, pack, slots_of
-from spikediff.events.taps import convolution_taps, doubled_taps, transposed_taps
 from spikediff.events.weights import (
     MAX_TAPS,
     EventWeights,
@@ -80,7 +80,7 @@ def event_driven(
         weights: As `event_weights` made them.
         bias: [C_out].
         channels: C_out.
-        rows: Table of the taps along the height (`spikediff.events.taps`).
+        rows: Table of the taps along the height (`spikediff.events.kernel_offsets`).
         columns: The same along the width.
     """
     steps, batch, height, width, _ = spikes.words.shape
@@ -133,7 +133,7 @@ def event_driven(
 
 
 def check_tables(*tables: Tensor) -> None:
-    """Refuse what is no table of taps (`spikediff.events.taps`).
+    """Refuse what is no table of taps (`spikediff.events.kernel_offsets`).
 
     Raises:
         UserError: There is such a one.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError, suggestion
 from spikediff.events.packed import slots_of
-from spikediff.finite import check_finite
+from spikediff.files.tensors import check_finite
 from spikediff.native import check_tensor, library_of, pointer
 
 Precision = Literal["float32", "int16", "int8"]
@@ -119,7 +119,7 @@ def event_weights(
 
 
 def summed_taps(weight: Tensor, y_sums: Sums | None, x_sums: Sums | None) -> Tensor:
-    """Return the kernel whose taps are sums of this one's (`spikediff.events.taps.doubled_taps`).
+    """Return the kernel whose taps are sums of this one's (`kernel_offsets.doubled_taps`).
 
     Args:
         weight: [C_out, C, h, w].

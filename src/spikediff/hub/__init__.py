@@ -1,10 +1,9 @@
 """Handing a model on: its repository on the Hugging Face Hub, with a card that says what it is."""
 
 from spikediff.hub.card import model_card
-from spikediff.hub.facts import ModelFacts, Stage, gather_facts
-from spikediff.hub.repository import write_repository
+from spikediff.hub.describe import ModelFacts, Stage, gather_facts
+from spikediff.hub.repository import check_repository_name, upload_repository, write_repository
 from spikediff.hub.results import Results, collect_results, measure_energy
-from spikediff.hub.upload import check_repository_name, upload_repository
 
 __all__ = [
     "ModelFacts",

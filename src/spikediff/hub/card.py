@@ -1,18 +1,155 @@
-"""The card of a model: what it is and what was measured of it; what was not, it says so.
+"""The picture of a card: what the run drew at its end, or what the pipeline draws now.
 
-The text is made of facts alone (`spikediff.hub.facts`); a section is a function from the facts to
+The front matter of a card: what the Hub reads, files and counts by.
+
+The card of a model: what it is and what was measured of it; what was not, it says so.
+
+The text is made of facts alone (`describe`); a section is a function from the facts to
 Markdown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from PIL import Image
 
 from spikediff.data import DATASETS
-from spikediff.hub.facts import ModelFacts, Stage
-from spikediff.hub.metadata import card_data
-from spikediff.hub.pictures import Picture
+from spikediff.data.decoding import read_image
+from spikediff.data.folder import HUB_PREFIX
+from spikediff.diffusion.classes import classes_in_turn
+from spikediff.diffusion.outputs import image_grid
+from spikediff.hub.describe import ModelFacts, Stage
+from spikediff.hub.results import own_file
+
+_BATCH = 16  # images at a time; it does not change them
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A grid of images and what it shows.
+
+    Attributes:
+        image: The grid.
+        caption: What it shows, without a full stop.
+    """
+
+    image: Image.Image
+    caption: str
+
+
+def choose_picture(
+    facts: ModelFacts, source: Path, pipe: Any, num_inference_steps: int, count: int = 64
+) -> Picture | None:
+    """Return the grid that a run drew with the weights that it left, else one drawn now.
+
+    Args:
+        facts: What is known of the model.
+        source: The run's folder.
+        pipe: The pipeline.
+        num_inference_steps: Network calls per image of a grid that is drawn now.
+        count: Its images.
+
+    Returns:
+        The picture; None of an autoencoder that only reconstructs, whose run draws training images.
+    """
+    if not facts.generates:
+        return None
+    if facts.stages and (drawn := _drawn_by_run(facts, source)) is not None:
+        return drawn
+    images: list[Image.Image] = []
+    for first in range(0, count, _BATCH):
+        seeds = range(first, min(first + _BATCH, count))
+        told = classes_in_turn(pipe, seeds)
+        images += pipe(seeds=seeds, num_inference_steps=num_inference_steps, **told).images
+    return Picture(image_grid(images), f"{_images_of(facts, count)}, not selected")
+
+
+def _images_of(facts: ModelFacts, count: int) -> str:
+    in_turn = ", of the classes in turn" if any(part.classes for part in facts.networks) else ""
+    return f"Images of the seeds 0 to {count - 1}{in_turn}"
+
+
+def _drawn_by_run(facts: ModelFacts, source: Path) -> Picture | None:
+    stage = facts.stages[-1]
+    path = source / "samples" / f"step-{stage.steps or 0:08d}.png"
+    if stage.steps is None or not path.is_file():
+        return None
+    sampling = stage.recipe.sampling
+    return Picture(
+        read_image(own_file(path, source)),
+        f"{_images_of(facts, sampling.num_images)}, not selected, drawn at the end of the "
+        f"training in {sampling.num_inference_steps} steps",
+    )
+
+
+TASK = "unconditional-image-generation"
+
+
+def card_data(facts: ModelFacts) -> ModelCardData:
+    """Return the front matter; a key of which nothing is known is left out.
+
+    Args:
+        facts: What is known of the model.
+    """
+    results = list(_eval_results(facts))
+    return ModelCardData(
+        model_name=facts.name,
+        library_name="diffusers",
+        pipeline_tag=TASK if facts.generates else None,
+        license=facts.licence,
+        datasets=sorted(_hub_datasets(facts)) or None,
+        tags=_tags(facts),
+        metrics=sorted({result.metric_type for result in results}) or None,
+        eval_results=results or None,
+    )
+
+
+def hub_dataset(name: str) -> str | None:
+    """Return the Hub's name of a data set; None where it has none.
+
+    Args:
+        name: The name in a recipe, public.
+
+    Example:
+        >>> hub_dataset("mnist"), hub_dataset("hf:some/images"), hub_dataset("folder:cats")
+        ('ylecun/mnist', 'some/images', None)
+    """
+    if name.startswith(HUB_PREFIX):
+        return name.removeprefix(HUB_PREFIX)
+    return DATASETS[name].hub_id if name in DATASETS else None
+
+
+def _hub_datasets(facts: ModelFacts) -> set[str]:
+    names = {hub_dataset(stage.recipe.data.dataset) for stage in facts.stages}
+    return {name for name in names if name is not None}
+
+
+def _tags(facts: ModelFacts) -> list[str]:
+    spiking = any(network.neuron_layers for network in facts.networks)
+    tags = ["spikediff"]
+    tags += ["spiking-neural-network", "neuromorphic"] if spiking else []
+    tags += ["diffusion"] if facts.scheduler is not None else ["autoencoder"]
+    return tags + ([facts.paper.name.lower()] if facts.paper is not None else [])
+
+
+def _eval_results(facts: ModelFacts) -> Iterator[EvalResult]:
+    for evaluation in facts.results.evaluations:
+        dataset, count = evaluation["dataset"], evaluation["counts"]["judged"]
+        protocol = evaluation["protocol"]["name"]
+        for name, value in evaluation["metrics"].items():
+            yield EvalResult(
+                task_type=TASK,
+                dataset_type=hub_dataset(dataset) or dataset,
+                dataset_name=dataset,
+                dataset_split=evaluation["reference"]["split"],
+                metric_type=name.rpartition("/")[2],
+                metric_name=f"{name} (protocol {protocol}, {count} images)",
+                metric_value=value["mean"],
+            )
+
 
 NOT_MEASURED = "not measured"
 NOT_STATED = "not stated"
@@ -59,7 +196,7 @@ def _loading(facts: ModelFacts, repository: str) -> str:
     return f"""## How to load it
 
 ```python
-from spikediff.pipelines import {facts.pipeline}
+from spikediff.systems.pipelines import {facts.pipeline}
 
 pipe = {facts.pipeline}.from_pretrained("{repository}")
 {use}

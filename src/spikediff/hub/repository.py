@@ -1,15 +1,21 @@
-"""The folder of a model's repository: pipeline, card, picture, recipes and results."""
+"""The folder of a model's repository: pipeline, card, picture, recipes and results.
+
+Putting a folder on the Hugging Face Hub.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from spikediff.errors import UserError
-from spikediff.hub.card import GRID, model_card, recipe_file
-from spikediff.hub.facts import ModelFacts
-from spikediff.hub.own_files import own_file
-from spikediff.hub.pictures import choose_picture
-from spikediff.reading import read_json
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from spikediff.errors import UserError, suggestion
+from spikediff.files.reading import read_json
+from spikediff.hub.card import GRID, choose_picture, model_card, recipe_file
+from spikediff.hub.describe import ModelFacts
+from spikediff.hub.results import own_file
 from spikediff.training.recipe import save_recipe
 
 # What other commands leave beside a pipeline, and what belongs to it.
@@ -76,3 +82,91 @@ def _companions(source: Path) -> dict[str, Any]:
                     raise UserError(f"{beside}: is not what spikediff writes there; remove it")
                 found[name] = content
     return found
+
+
+def check_repository_name(repository: str) -> None:
+    """Refuse what cannot be a repository's name.
+
+    Args:
+        repository: USER/NAME.
+
+    Raises:
+        UserError: It is none.
+
+    Example:
+        >>> check_repository_name("me/sddpm-mnist")
+        >>> check_repository_name("sddpm-mnist")
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: 'sddpm-mnist': is no repository; give USER/NAME
+    """
+    if repository.count("/") != 1:
+        raise UserError(f"{repository!r}: is no repository; give USER/NAME")
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{repository!r}: is no repository ({reason})") from error
+
+
+# https://huggingface.co/docs/hub/repositories-licenses
+# fmt: off
+LICENCES = (
+    "apache-2.0", "mit", "openrail", "openrail++", "bigscience-openrail-m",
+    "creativeml-openrail-m", "bigscience-bloom-rail-1.0", "bigcode-openrail-m", "afl-3.0",
+    "artistic-2.0", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear",
+    "c-uda", "cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0",
+    "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0",
+    "cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0",
+    "cc-by-nc-sa-4.0", "cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0",
+    "wtfpl", "ecl-2.0", "epl-1.0", "epl-2.0", "etalab-2.0", "eupl-1.1", "eupl-1.2", "agpl-3.0",
+    "gfdl", "gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "isc", "h-research",
+    "intel-research", "lppl-1.3c", "ms-pl", "apple-ascl", "apple-amlr", "mpl-2.0", "odc-by",
+    "odbl", "osl-3.0", "postgresql", "ofl-1.1", "ncsa", "unlicense", "zlib", "pddl", "lgpl-lr",
+    "deepfloyd-if-license", "fair-noncommercial-research-license", "llama2", "llama3",
+    "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma", "unknown", "other",
+)
+# fmt: on
+
+
+def check_licence(licence: str | None) -> None:
+    """Refuse a licence that the Hub does not know by this word.
+
+    Args:
+        licence: The word; None states no licence.
+
+    Raises:
+        UserError: The Hub has no such word.
+    """
+    if licence is not None and licence not in LICENCES:
+        hint = suggestion(licence, LICENCES)
+        raise UserError(f"--license {licence}: no licence of the Hub; {hint}")
+
+
+def upload_repository(folder: Path, repository: str, private: bool = False) -> str:
+    """Make the repository where there is none yet, and put all files of a folder into it.
+
+    Args:
+        folder: The folder.
+        repository: USER/NAME.
+        private: Whether a repository that is made is private.
+
+    Returns:
+        Its address.
+
+    Raises:
+        UserError: The Hub refuses, or cannot be reached.
+    """
+    api = HfApi()
+    try:
+        made = api.create_repo(repository, private=private or None, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="Upload a spikediff model"
+        )
+    except Exception as error:  # the client raises what its transport raises, of every kind
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{repository}: the upload failed ({reason}); log in with `hf auth login`, and try "
+            f"again: what is there already is not sent twice"
+        ) from error
+    return str(made)

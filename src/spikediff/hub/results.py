@@ -1,4 +1,6 @@
-"""Measured results for a card: found beside a run, given as files, or measured now.
+"""Which files of a run are its own: what lies in its folder, and no link that leaves it.
+
+Measured results for a card: found beside a run, given as files, or measured now.
 
 A result counts only for the weights that it names. One that names others is refused where it was
 given, and passed over where it was found.
@@ -10,11 +12,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spikediff.diffusion.pipeline import scheduler_name, weights_sha256
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError, shown
-from spikediff.hub.own_files import own_file
-from spikediff.pipelines.identity import scheduler_name, weights_sha256
-from spikediff.reading import read_json
+from spikediff.files.reading import read_json
+
+
+def own_file(path: Path, source: Path) -> Path:
+    """Return the path of a file in a run's folder.
+
+    A run may come from elsewhere, and with it a link to a file of this machine, which nobody means
+    to upload.
+
+    Args:
+        path: The file.
+        source: The run's folder.
+
+    Raises:
+        UserError: It is a link that leaves the folder.
+    """
+    if not path.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{path}: is a link that leaves {source}; put the file itself there")
+    return path
+
 
 _log = logging.getLogger("spikediff")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spikediff.inspection.figures import (
+from spikediff.inspection.plots import (
     RATES,
     SPIKE,
     TAKEN_BACK,

@@ -1,18 +1,30 @@
-"""One page of HTML with everything in it: no file beside it, no network, also without script."""
+"""One page of HTML with everything in it: no file beside it, no network, also without script.
+
+Everything that was seen, in a folder: pictures, and one page that holds them all.
+"""
 
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from spikediff import __version__
-from spikediff.inspection.figures import spread
-from spikediff.inspection.plots import colours_of, largest_of
+from spikediff.inspection.layer_plot import plot_layer
+from spikediff.inspection.plots import (
+    colours_of,
+    largest_of,
+    plot_dead_and_saturated,
+    plot_firing_rates,
+    plot_rate_maps,
+    spread,
+)
 from spikediff.inspection.record import LayerRecord, SpikeRecord
 
 _ACROSS, _GAP, _MOST = 25, 1, 50  # maps in a row of a strip, pixels between two, maps in a strip
@@ -43,7 +55,7 @@ def make_page(
         record: What was seen.
         title: Name of the run.
         settings: What was done, by name.
-        overview: PNGs of all layers by name, as `spikediff.inspection.report` draws them.
+        overview: PNGs of all layers by name, as `spikediff.inspection.page` draws them.
         layers: PNG of every layer, by its name.
     """
     numbered = list(enumerate(record.seen))
@@ -203,3 +215,41 @@ def _strip(layer: LayerRecord, steps: Sequence[int]) -> str:
         f'<p class="facts">by place, one map a denoising step, left to right: 0 '
         f'<span class="scale"></span> {scale:.1%}</p></div></div>'
     )
+
+
+PICTURES: dict[str, Callable[[SpikeRecord], bytes | None]] = {
+    "firing_rates": plot_firing_rates,
+    "dead_and_saturated": plot_dead_and_saturated,
+    "rate_maps": plot_rate_maps,
+}
+
+
+def write_report(
+    record: SpikeRecord, folder: Path, title: str, settings: Mapping[str, object]
+) -> list[Path]:
+    """Draw what was seen.
+
+    Args:
+        record: What was seen.
+        folder: Where; it is made. `index.html` holds everything, `layers/` one picture a layer.
+        title: Name of the run.
+        settings: What was done, by name.
+
+    Returns:
+        The files, the page last.
+
+    Raises:
+        UserError: No layer ran.
+    """
+    drawn = {name: draw(record) for name, draw in PICTURES.items()}
+    overview = {name: png for name, png in drawn.items() if png is not None}
+    layers = {layer.name: plot_layer(record, layer.name) for layer in record.seen}
+    content = {f"{name}.png": png for name, png in overview.items()}
+    for number, (name, png) in enumerate(layers.items()):
+        content[f"layers/{number:03d}-{re.sub(r'[^0-9A-Za-z._-]+', '_', name)}.png"] = png
+    page = make_page(record, title, settings, overview, layers)
+    content["index.html"] = page.encode()
+    (folder / "layers").mkdir(parents=True, exist_ok=True)
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in content]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikediff.errors import UserError
 from spikediff.inspection.record import LayerRecord, SpikeRecord, Window
 from spikediff.neurons import NeuronState, SpikeEmitter
-from spikediff.observed import arguments_of, as_timestep, choose_by_name, modules_of, neurons_of
+from spikediff.targets import arguments_of, as_timestep, choose_by_name, modules_of, neurons_of
 
 _WHOLE = "(model)"  # name of a layer of neurons that is all there is
 
@@ -30,7 +30,7 @@ class SpikeRecorder:
 
     Args:
         target: A model, or a pipeline, of which all models are watched.
-        layers: Patterns of the layers to watch, as `spikediff.observed.choose_by_name` has them.
+        layers: Patterns of the layers to watch, as `spikediff.targets.choose_by_name` has them.
         neurons_per_layer: K, how many neurons of a layer are chosen.
         seed: Of the choice.
 
@@ -39,7 +39,7 @@ class SpikeRecorder:
             layer; K is below 1.
 
     Example:
-        >>> from spikediff.neurons import IF
+        >>> from spikediff import IF
         >>> model = nn.Sequential(nn.Identity(), IF())
         >>> with SpikeRecorder(model) as record:
         ...     _ = model(torch.tensor([0.5, 2.0]).expand(4, 1, 2))  # [T, B, C]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikediff.layers.threshold_norm import ThresholdNorm
+from spikediff.layers.norm import ThresholdNorm
 from spikediff.layers.time import over_time, unfold_time
 from spikediff.neurons import IF, LIF, Memory, NeuronLayer
 from spikediff.neurons.kernels import choice

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spikediff.errors import UserError
-from spikediff.layers.threshold_norm import ThresholdNorm
+from spikediff.layers.norm import ThresholdNorm
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, ThresholdNorm)
 

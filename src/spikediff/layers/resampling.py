@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from spikediff.layers.conv_norm import ConvNorm
+from spikediff.layers.conv import ConvNorm
 from spikediff.layers.residual import Neuron
 from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import fold_time, unfold_time

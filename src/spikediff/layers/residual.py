@@ -1,4 +1,6 @@
-"""The two residual blocks of the SDDPM paper: pre-spike, and the plain one of its ablation.
+"""Dropout that drops a unit for the whole spiking window.
+
+The two residual blocks of the SDDPM paper: pre-spike, and the plain one of its ablation.
 
 Both have one skip per two convolutions and add the timestep between them. They differ in the place
 of the neuron, hence in what flows along the skip: real-valued currents, or spikes.
@@ -10,11 +12,33 @@ from torch import Tensor, nn
 
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.class_embedding import linear_by_image
-from spikediff.layers.conv_norm import ConvNorm
-from spikediff.layers.dropout import WindowDropout
-from spikediff.layers.pointwise import pointwise_conv
+from spikediff.layers.conv import ConvNorm, pointwise_conv
 from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import over_time
+
+
+class WindowDropout(nn.Module):
+    """Dropout whose mask is the same at every spiking step.
+
+    A fresh mask a step would average out over the window and hardly regularise.
+
+    Args:
+        p: Probability of dropping a unit, in [0, 1).
+
+    Shape: [T, B, ...] -> [T, B, ...].
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x with units dropped and the others scaled by 1 / (1 - p); x itself in eval."""
+        if not self.training or self.drop.p == 0.0:
+            return x
+        mask: Tensor = self.drop(x.new_ones(x.shape[1:]))  # [B, ...], broadcast over T
+        return x * mask
+
 
 Neuron = Callable[[], nn.Module]
 

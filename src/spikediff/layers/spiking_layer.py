@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from spikediff.layers.norm import ThresholdNorm, fold_norm
 from spikediff.layers.normed_neuron import fire_normed
-from spikediff.layers.threshold_norm import ThresholdNorm
 from spikediff.layers.time import over_time
 from spikediff.neurons import Memory, NeuronLayer
 
@@ -22,7 +22,7 @@ class SpikingLayer(nn.Module):
 
     Example:
         >>> import torch
-        >>> from spikediff.neurons import LIF
+        >>> from spikediff import LIF
         >>> synapse = nn.ConvTranspose2d(2, 3, 2, stride=2)
         >>> layer = SpikingLayer(synapse, nn.BatchNorm2d(3), LIF())
         >>> layer(torch.ones(4, 1, 2, 5, 5)).shape
@@ -60,6 +60,10 @@ class SpikingLayer(nn.Module):
     def fire(self, current: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the spikes that the synapse's currents [T, B, ...] cause."""
         return fire_normed(self.neuron, self.norm, current, memory=memory)
+
+    def fold_norms(self) -> None:
+        """Fold the norm into the synapse."""
+        fold_norm(self, "synapse")
 
 
 def threshold_layer(

@@ -4,22 +4,20 @@ A module that receives a window `[T, ...]` starts from a fresh state and keeps n
 streams calls `step(current, state) -> (spike, state)`. There is nothing to reset.
 """
 
-from spikediff.neurons.dynamics import (
-    Dynamics,
-    NeuronState,
-    carry_nan,
-    charge,
-    fire,
-    reset,
-)
+from spikediff.neurons.dynamics import Dynamics, NeuronState, carry_nan, charge, fire, reset
 from spikediff.neurons.emitter import CountNeuron, SpikeEmitter, UnitTrace, unroll
 from spikediff.neurons.integer import IntegerNeuron, count_spikes
-from spikediff.neurons.integrate_and_fire import IF, integrate_and_fire
-from spikediff.neurons.layer import Memory, NeuronLayer
-from spikediff.neurons.leaky import LIF, leaky_integrate_and_fire
-from spikediff.neurons.parametric_leaky import ParametricLIF
+from spikediff.neurons.integrate_and_fire import (
+    IF,
+    LIF,
+    Memory,
+    NeuronLayer,
+    ParametricLIF,
+    SignedIF,
+    integrate_and_fire,
+    leaky_integrate_and_fire,
+)
 from spikediff.neurons.scan import membranes, scan, window
-from spikediff.neurons.signed import SignedIF
 from spikediff.neurons.surrogate import (
     SURROGATES,
     ATan,

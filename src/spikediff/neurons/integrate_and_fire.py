@@ -1,14 +1,145 @@
-"""The integrate-and-fire neuron: no leak."""
+"""What all neuron layers are: constants, a decay, and the scan over a window.
 
-from collections.abc import Mapping
+The integrate-and-fire neuron: no leak.
+
+The leaky integrate-and-fire neuron.
+
+The parametric leaky neuron: its time constant is learnt.
+
+The signed integrate-and-fire neuron: it can take a spike back.
+"""
+
+import math
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from spikediff.neurons.dynamics import Dynamics
-from spikediff.neurons.layer import NeuronLayer
-from spikediff.neurons.scan import window
+from spikediff.errors import UserError
+from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
+from spikediff.neurons.emitter import SpikeEmitter, UnitTrace
+from spikediff.neurons.scan import membranes, scan, window
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
+
+Memory = MutableMapping["NeuronLayer", NeuronState]
+
+
+class NeuronLayer(SpikeEmitter):
+    """The face of a neuron: a window at once, or a step at a time. It keeps no state.
+
+    Abstract: the neurons are its final subclasses, which say only what decays. (The neuron of a
+    converted network also says what its threshold is, because it is learnt.)
+
+    Args:
+        dynamics: The neuron's constants.
+    """
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+
+    @property
+    def decay(self) -> Decay:
+        """Multiplier of the membrane per spiking step."""
+        raise NotImplementedError
+
+    @property
+    def membrane_dynamics(self) -> Dynamics:
+        """The constants in the units of the membrane; a neuron that scales it says which."""
+        return self.dynamics
+
+    def forward(self, current: Tensor, memory: Memory | None = None) -> Tensor:
+        """Return the spikes [T, ...] for the currents [T, ...] of one window.
+
+        Args:
+            current: Currents [T, ...].
+            memory: States by layer, of a network that streams: the window goes on from this layer's
+                state in it (from rest where there is none yet) and leaves the new state there.
+                Without a memory the window starts from rest, and nothing is kept.
+        """
+        if memory is None:
+            return self.window(current)
+        spikes, memory[self] = self.run(current, memory.get(self))
+        return spikes
+
+    def window(self, current: Tensor) -> Tensor:
+        """Return the spikes [T, ...] of a window that starts from rest."""
+        return window(current, self.dynamics, self.decay)
+
+    def step(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
+        """Return the spike and the state after one step, for a current [...]; None starts fresh."""
+        spikes, state = self.run(current[None], state)
+        return spikes[0], state
+
+    def run(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
+        """Return the spikes [T, ...] and the state after them; None starts from rest."""
+        return scan(current, self.dynamics, self.decay, state)
+
+    def membranes(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, Tensor]:
+        """Return u [T, ...], which is compared with the threshold, and v [T, ...] after the reset.
+
+        Args:
+            current: Currents [T, ...].
+            state: State before the window; None starts from rest.
+        """
+        return membranes(current, self.dynamics, self.decay, state)
+
+    def spiking_steps(self, emitted: Tensor) -> int:
+        """Return T of a window of spikes [T, ...]."""
+        return len(emitted)
+
+    def unrolled(self, emitted: Tensor) -> Tensor:
+        """Return a window of spikes as [T, B, ...]."""
+        return _folded(emitted)
+
+    def trace(self, current: Tensor, units: Tensor, before: NeuronState | None = None) -> UnitTrace:
+        """Return the membranes of some neurons of the first image, by the layer's own equations."""
+        chosen = _folded(current)[:, 0].flatten(1)[:, units]  # [T, K]
+        dynamics = self.membrane_dynamics
+        state = dynamics.fresh_state(chosen[0])
+        if before is not None:
+            counted = before.net_spikes
+            state = NeuronState(
+                _of_first(before.v, units), None if counted is None else _of_first(counted, units)
+            )
+        u, v = self.membranes(chosen, state)
+        return UnitTrace(
+            u,
+            torch.cat([state.v[None], v]),
+            dynamics.v_threshold,
+            dynamics.v_negative,
+            dynamics.strict_threshold,
+        )
+
+    def describe(self) -> str:
+        """Return what the neurons are, in words.
+
+        Example:
+            >>> from spikediff import LIF
+            >>> LIF(tau=2.0, v_reset=None).describe()
+            'LIF, decay 0.5, threshold 1, soft reset'
+        """
+        decay = torch.as_tensor(self.decay).item()
+        leak = "no leak" if decay == 1 else f"decay {decay:.3g}"
+        kind = "soft" if self.dynamics.v_reset is None else "hard"
+        threshold = f"threshold {self.dynamics.v_threshold:g}"
+        return f"{type(self).__name__}, {leak}, {threshold}, {kind} reset"
+
+    def extra_repr(self) -> str:
+        """Return the constants, for `print(model)`."""
+        decay = torch.as_tensor(self.decay).item()
+        return f"decay={decay:g}, {self.dynamics!r}"
+
+
+def _of_first(state: Tensor, units: Tensor) -> Tensor:
+    """Return some neurons of the first image, of a state [B, ...]."""
+    return _folded(state[None])[0, 0].flatten()[units]
+
+
+def _folded(window: Tensor) -> Tensor:
+    """Return a window as [T, B, ...]; a plain [T] or [T, C] has one image."""
+    return window if window.dim() > 2 else window.reshape(len(window), 1, -1)
 
 
 def integrate_and_fire(current: Tensor, dynamics: Dynamics | None = None) -> Tensor:
@@ -50,6 +181,203 @@ class IF(NeuronLayer):
     ) -> None:
         super().__init__(
             Dynamics(v_threshold, v_reset, v_init, make_surrogate(surrogate), detach_reset)
+        )
+
+    @property
+    def decay(self) -> float:
+        """No leak."""
+        return 1.0
+
+
+def decay_of(tau: float | None, decay: float | None) -> float:
+    """Return the membrane multiplier `1 - 1/tau` of a time constant, or the one given.
+
+    Args:
+        tau: Membrane time constant in spiking steps, at least 1; None means 2.0.
+        decay: The multiplier itself, in [0, 1]; excludes `tau`.
+
+    Raises:
+        UserError: Both are given, or the value lies outside its range.
+
+    Example:
+        >>> decay_of(tau=5.0, decay=None)
+        0.8
+    """
+    if decay is not None and tau is not None:
+        raise UserError(f"LIF: give tau = {tau} or decay = {decay}, not both")
+    if decay is not None:
+        if not 0.0 <= decay <= 1.0:
+            raise UserError(f"LIF: decay = {decay} must lie in [0, 1]")
+        return float(decay)
+    tau = 2.0 if tau is None else tau
+    if not tau >= 1.0:
+        raise UserError(f"LIF: tau = {tau} must be at least 1 spiking step")
+    return 1.0 - 1.0 / tau
+
+
+def leaky_integrate_and_fire(
+    current: Tensor, decay: float = 0.5, dynamics: Dynamics | None = None
+) -> Tensor:
+    """Return the spikes [T, ...] of a fresh LIF layer for the currents [T, ...].
+
+    Example:
+        >>> import torch
+        >>> leaky_integrate_and_fire(torch.tensor([0.6, 0.6, 0.6])).tolist()
+        [0.0, 0.0, 1.0]
+    """
+    return window(current, dynamics or Dynamics(), decay)
+
+
+class LIF(NeuronLayer):
+    """A layer of leaky neurons: `u[n] = v_rest + decay (v[n-1] - v_rest) + gain I[n]`.
+
+    `decay = 1 - 1/tau`; `gain = 1/tau` with `decay_input`, else 1.
+
+    Args:
+        v_threshold: Firing threshold; fires at `u >= v_threshold`.
+        v_reset: Potential after a spike; None for the soft reset (`u - v_threshold`).
+        surrogate: Name, mapping or object; see `make_surrogate`.
+        detach_reset: Whether the gradient ignores the path through the reset.
+        tau: Membrane time constant in spiking steps; 2.0 where neither it nor decay is given.
+        decay: The multiplier instead of the time constant.
+        decay_input: Whether the input is scaled by `1/tau` too.
+        v_init: Membrane of a fresh neuron; None stands for the rest potential.
+        strict_threshold: Whether it fires at `u > v_threshold` only (FSVAE, FSDDIM).
+
+    Raises:
+        UserError: `tau` and `decay` are both given, or out of range.
+
+    Example:
+        >>> import torch
+        >>> LIF(tau=2.0)(torch.tensor([1.5, 1.5, 1.5])).tolist()
+        [0.0, 1.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        surrogate: str | Mapping[str, Any] | Surrogate = "atan",
+        detach_reset: bool = False,
+        tau: float | None = None,
+        decay: float | None = None,
+        decay_input: bool = True,
+        v_init: float | None = None,
+        strict_threshold: bool = False,
+    ) -> None:
+        super().__init__(
+            Dynamics(
+                v_threshold,
+                v_reset,
+                v_init,
+                make_surrogate(surrogate),
+                detach_reset,
+                decay_input,
+                strict_threshold=strict_threshold,
+            )
+        )
+        self._decay = decay_of(tau, decay)
+
+    @property
+    def decay(self) -> float:
+        """`1 - 1/tau`."""
+        return self._decay
+
+
+class ParametricLIF(NeuronLayer):
+    r"""A layer of leaky neurons that share one learnt time constant, $1/\tau = \sigma(w)$.
+
+    The membrane follows `LIF`; the gradient reaches w through the decay (and, with
+    `decay_input`, through the gain).
+
+    Args:
+        v_threshold: Firing threshold; fires at `u >= v_threshold`.
+        v_reset: Potential after a spike; None for the soft reset (`u - v_threshold`).
+        surrogate: Name, mapping or object; see `make_surrogate`.
+        detach_reset: Whether the gradient ignores the path through the reset.
+        init_tau: Time constant before training, in spiking steps, above 1.
+        decay_input: Whether the input is scaled by `1/tau` too.
+        v_init: Membrane of a fresh neuron; None stands for the rest potential.
+
+    Raises:
+        UserError: `init_tau` is not above 1.
+
+    Example:
+        >>> neuron = ParametricLIF(init_tau=2.0)
+        >>> neuron(torch.tensor([1.5, 1.5, 1.5])).tolist()
+        [0.0, 1.0, 0.0]
+
+    Reference: Fang et al., "Incorporating learnable membrane time constant", ICCV 2021.
+    """
+
+    def __init__(
+        self,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        surrogate: str | Mapping[str, Any] | Surrogate = "atan",
+        detach_reset: bool = False,
+        init_tau: float = 2.0,
+        decay_input: bool = True,
+        v_init: float | None = None,
+    ) -> None:
+        if not init_tau > 1.0:
+            raise UserError(f"ParametricLIF: init_tau = {init_tau} must be above 1 spiking step")
+        surrogate = make_surrogate(surrogate)
+        super().__init__(
+            Dynamics(v_threshold, v_reset, v_init, surrogate, detach_reset, decay_input)
+        )
+        self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1.0)))
+
+    @property
+    def decay(self) -> Tensor:
+        """The membrane multiplier `1 - sigmoid(w)`, a 0-dim tensor with a gradient."""
+        return 1.0 - torch.sigmoid(self.w)
+
+
+class SignedIF(NeuronLayer):
+    """A layer of IF neurons with ternary spikes {-1, 0, 1} and a soft reset.
+
+    It emits -1 at `u <= -v_negative`, but only while it has emitted more positive than negative
+    spikes: the sum over the window stays non-negative, as the ReLU that it replaces does.
+
+    Args:
+        v_threshold: Threshold of the positive spike, and the amount that either spike resets by.
+        v_negative: Distance below zero at which a spike is taken back.
+        surrogate: Name, mapping or object; see `make_surrogate`.
+        detach_reset: Whether the gradient ignores the path through the reset.
+        v_init: Membrane of a fresh neuron; None stands for half the threshold, which makes the
+            spike count round the input instead of flooring it.
+
+    Raises:
+        UserError: `v_negative` is negative.
+
+    Example:
+        >>> import torch
+        >>> SignedIF()(torch.tensor([0.6, -0.8, 0.0])).tolist()
+        [1.0, -1.0, 0.0]
+
+    Reference: Hu et al., "Fast-SNN", IEEE TPAMI 2023; ANN-to-SNN conversion of SDM, section 6.
+    """
+
+    def __init__(
+        self,
+        v_threshold: float = 1.0,
+        v_negative: float = 1e-3,
+        surrogate: str | Mapping[str, Any] | Surrogate = "atan",
+        detach_reset: bool = False,
+        v_init: float | None = None,
+    ) -> None:
+        if v_negative < 0:
+            raise UserError(f"SignedIF: v_negative = {v_negative} must not be negative")
+        super().__init__(
+            Dynamics(
+                v_threshold=v_threshold,
+                v_reset=None,
+                v_init=v_threshold / 2 if v_init is None else v_init,
+                surrogate=make_surrogate(surrogate),
+                detach_reset=detach_reset,
+                v_negative=v_negative,
+            )
         )
 
     @property

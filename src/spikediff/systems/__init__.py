@@ -1,5 +1,1 @@
-"""Whole systems, one folder each."""
-
-from spikediff.systems.integer import DeployedIntegerUNet, IntegerSpikingUNet
-
-__all__ = ["DeployedIntegerUNet", "IntegerSpikingUNet"]
+"""Published systems and our own, one folder each; a folder's docstring says what to read first."""

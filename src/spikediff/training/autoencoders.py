@@ -11,10 +11,11 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from spikediff.data import to_model_range
-from spikediff.layers import scheduled_sampling_probability
-from spikediff.models import FSVAE, VAE
-from spikediff.pipelines import VAEPipeline
-from spikediff.training.objective import Losses, Objective
+from spikediff.diffusion.objective import Losses, Objective
+from spikediff.systems.fsvae.latent import scheduled_sampling_probability
+from spikediff.systems.fsvae.network import FSVAE
+from spikediff.systems.fsvae.pipeline import VAEPipeline
+from spikediff.systems.fsvae.vae import VAE
 from spikediff.training.recipe import Recipe
 
 VAE_SETTINGS = ("widths", "latent_channels")

@@ -1,8 +1,11 @@
-"""Which images step k sees, and how they reach the training loop."""
+"""Which images step k sees, and how they reach the training loop.
+
+Classes in the training loop: labels are dropped now and then, and shown to the network.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -10,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from spikediff.data import ImageDataset
+from spikediff.diffusion.seeds import derived_generator
 from spikediff.errors import UserError
-from spikediff.training.seeds import derived_generator
+from spikediff.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -107,3 +111,39 @@ def _collate(items: list[Any]) -> Any:
     """Return a batch of items, or the first error among them."""
     failed = next((item for item in items if isinstance(item, UserError)), None)
     return default_collate(items) if failed is None else failed
+
+
+def check_classes(recipe: Recipe, dataset: Any) -> None:
+    """Refuse a network whose classes are not those of the data set.
+
+    Args:
+        recipe: The recipe.
+        dataset: The items that it trains on, with `num_classes`.
+
+    Raises:
+        UserError: The numbers of classes differ.
+    """
+    wanted = recipe.model.num_classes
+    if wanted and wanted != dataset.num_classes:
+        raise UserError(
+            f"model.num_classes = {wanted}: the data set {dataset.name} has "
+            f"{dataset.num_classes or 'no'} classes"
+        )
+
+
+def drop_labels(labels: Tensor, uniforms: Tensor, recipe: Recipe) -> Tensor:
+    """Return labels [B], some replaced by K, "no class".
+
+    Args:
+        labels: Labels, 0 to K - 1.
+        uniforms: A number between 0 and 1 for each [B], drawn anew every step.
+        recipe: The recipe; it says how often a label is dropped.
+
+    Reference: Ho and Salimans, "Classifier-free diffusion guidance", 2022, algorithm 1.
+    """
+    return labels.masked_fill(uniforms < recipe.loss.label_dropout, recipe.model.num_classes)
+
+
+def shown_labels(model: Any, labels: Tensor) -> Any:
+    """Return the network of these classes: a denoiser like any other, as every loss knows it."""
+    return partial(model, class_labels=labels)

@@ -1,15 +1,25 @@
 """From a recipe to parts: data set, noise schedule, optimizer; `networks.py` has the rest."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from spikediff.data import ImageDataset, load_images
+from spikediff.data import ImageDataset, load_images, to_model_range
+from spikediff.diffusion.objective import (
+    DenoisingObjective,
+    Objective,
+    denoising_loss,
+    timestep_weights,
+)
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
-from spikediff.schedulers import make_scheduler
-from spikediff.training.muon import MuonWithAdamW
-from spikediff.training.recipe import DataRecipe, DiffusionRecipe, OptimizerRecipe
+from spikediff.systems.fsddim.loss import consistency_weights, synaptic_current_loss
+from spikediff.systems.integer.loss import IntegerObjective
+from spikediff.training.optimizers import MuonWithAdamW
+from spikediff.training.recipe import DataRecipe, DiffusionRecipe, OptimizerRecipe, Recipe
 
 
 def build_dataset(recipe: DataRecipe, split: str = "train") -> ImageDataset:
@@ -76,3 +86,40 @@ def build_lr_schedule(
         name, optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=steps
     )
     return schedule
+
+
+def denoising_objective(
+    recipe: Recipe, _dataset: Any = None, to_range: Callable[[Tensor], Tensor] = to_model_range
+) -> Objective:
+    """Return the denoising loss of a recipe."""
+    loss, schedule = recipe.loss, build_noise_schedule(recipe.diffusion)
+    weights = timestep_weights(schedule, loss.min_snr_gamma, loss.p2_gamma)
+    return DenoisingObjective(partial(denoising_loss, weights=weights), schedule, to_range)
+
+
+def synaptic_current_objective(recipe: Recipe, _dataset: Any = None) -> Objective:
+    """Return synaptic current learning as a recipe weighs it."""
+    loss, schedule = recipe.loss, build_noise_schedule(recipe.diffusion)
+    compute = partial(
+        synaptic_current_loss,
+        spiking_steps=recipe.model.spiking_steps,
+        consistency=consistency_weights(schedule, loss.consistency, loss.consistency_weights),
+        spike_level=loss.spike_level,
+    )
+    return DenoisingObjective(compute, schedule)
+
+
+def integer_objective(recipe: Recipe, _dataset: Any = None) -> Objective:
+    """Return the loss of an integer network as a recipe weighs it.
+
+    Raises:
+        UserError: Changes are priced, and the network has classes or the batch cannot be halved.
+    """
+    loss, schedule = recipe.loss, build_noise_schedule(recipe.diffusion)
+    if loss.change_penalty and (recipe.model.num_classes or recipe.data.batch_size % 2):
+        raise UserError(
+            "loss.change_penalty: pairs the images of a batch; leave out model.num_classes, and "
+            "take an even data.batch_size"
+        )
+    weights = timestep_weights(schedule, loss.min_snr_gamma, loss.p2_gamma)
+    return IntegerObjective(schedule, weights, loss.rate_penalty, loss.change_penalty)

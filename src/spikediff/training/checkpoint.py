@@ -1,4 +1,6 @@
-"""Checkpoints: complete, checked by checksum, and either there or not.
+"""Names of weights as the network has them, whatever wraps it in training.
+
+Checkpoints: complete, checked by checksum, and either there or not.
 
 A checkpoint is a folder `step-00001000` with the weights, their average and the optimizer's moments
 as safetensors and the rest as JSON. It is written under another name, flushed to the disk and then
@@ -15,17 +17,18 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikediff.errors import UserError, one_line, shown
-from spikediff.reading import read_json, read_regular
-from spikediff.whole import (
+from spikediff.files.reading import read_json, read_regular
+from spikediff.files.writing import (
     UNFINISHED,
     flush,
     leftovers,
@@ -34,6 +37,37 @@ from spikediff.whole import (
     remove_folder,
     unfinished,
 )
+
+_COMPILED = "_orig_mod"  # torch.compile, of the whole network or of a part
+_PARALLEL = "module"  # DistributedDataParallel, around the whole network
+
+
+def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors without what wrappers put before their names.
+
+    Example:
+        >>> list(plain_names({"module._orig_mod.stem.weight": 0, "down._orig_mod.bias": 1}))
+        ['stem.weight', 'down.bias']
+    """
+    return {plain_name(name): tensor for name, tensor in state.items()}
+
+
+def plain_name(name: str) -> str:
+    """Return a name without what wrappers put before it."""
+    parts = [part for part in name.split(".") if part != _COMPILED]
+    return ".".join(parts[1:] if parts[0] == _PARALLEL and len(parts) > 1 else parts)
+
+
+def load_plain(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load weights into a network, whatever wrapped it or wraps it now.
+
+    Args:
+        network: The network.
+        state: Its weights, by names of this or of an earlier version.
+    """
+    theirs = {plain_name(name): name for name in network.state_dict()}
+    network.load_state_dict({theirs.get(n, n): x for n, x in plain_names(state).items()})
+
 
 MANIFEST = "manifest.json"
 STATE = "state.json"

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spikediff.at_work import at_work
 from spikediff.data import ImageDataset, change_range, to_model_range
 from spikediff.errors import UserError
-from spikediff.models import VQSVAE
-from spikediff.tensor_file import state_digest, told_of, write_tensors
+from spikediff.files.tensors import state_digest, told_of, write_tensors
+from spikediff.progress import at_work
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 from spikediff.training.build import build_dataset
 from spikediff.training.recipe import Recipe, load_run_recipe
 

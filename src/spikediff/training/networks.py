@@ -11,22 +11,25 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.objective import Objective
+from spikediff.diffusion.seeds import derived_seed
 from spikediff.errors import UserError, suggestion
-from spikediff.models import SpikingUNet, SynapticCurrentUNet, ddpm_unet
-from spikediff.pipelines import SpikingDiffusionPipeline, SynapticCurrentPipeline
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 from spikediff.systems.integer import IntegerSpikingUNet
+from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import autoencoders, signals, tokens
-from spikediff.training.build import build_dataset
-from spikediff.training.integer import integer_objective
-from spikediff.training.objective import (
-    Objective,
+from spikediff.training.build import (
+    build_dataset,
     denoising_objective,
+    integer_objective,
     synaptic_current_objective,
 )
-from spikediff.training.previews import preview_samples
+from spikediff.training.first_stage import token_dataset
+from spikediff.training.previews import preview_reconstructions, preview_samples, sampled_by
 from spikediff.training.recipe import ModelRecipe, Recipe
-from spikediff.training.samplers import sampled_by
-from spikediff.training.seeds import derived_seed
 
 MakeModel = Callable[[Recipe, int, int, Path], ModelMixin]
 MakeObjective = Callable[[Recipe, Any], Objective]
@@ -133,7 +136,7 @@ NETWORKS: dict[str, Network] = {
         {"vq_svae": tokens.vq_objective},
         tokens.FIRST_WEIGHT,
         part="vae",
-        preview=tokens.preview_reconstructions,
+        preview=preview_reconstructions,
     ),
     "spiking_image_decoder": Network(
         tokens.make_decoder,
@@ -142,7 +145,7 @@ NETWORKS: dict[str, Network] = {
         {"absorbing": tokens.token_objective},
         None,
         part="decoder",
-        data=tokens.token_dataset,
+        data=token_dataset,
     ),
     "fsvae": Network(
         make=autoencoders.make_fsvae,

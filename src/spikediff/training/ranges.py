@@ -5,11 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from spikediff.diffusion.schedulers import SCHEDULERS
 from spikediff.errors import UserError, shown
-from spikediff.schedulers import SCHEDULERS
-from spikediff.training.networks import choose_objective
+from spikediff.files.yaml import check_value
+from spikediff.training.build import build_dataset
+from spikediff.training.networks import build_model, choose_objective
 from spikediff.training.recipe import Recipe
-from spikediff.yaml_file import check_value
 
 # Analytic-DPM needs a trained model to be measured before it samples.
 _IN_TRAINING = [name for name in SCHEDULERS if name != "analytic-dpm"]
@@ -110,4 +113,28 @@ def check_ranges(recipe: Recipe) -> None:
         raise UserError(
             f"sampling.num_inference_steps = {recipe.sampling.num_inference_steps} must not exceed "
             f"diffusion.num_train_timesteps = {recipe.diffusion.num_train_timesteps}"
+        )
+
+
+def check_both_stages(first: Recipe, second: Recipe) -> None:
+    """Refuse a second stage that could not sample from the tokens of the first.
+
+    Args:
+        first: Recipe of the autoencoder.
+        second: Recipe of the network that generates its tokens.
+
+    Raises:
+        UserError: A value lies outside its range, or there are fewer tokens than steps to sample.
+    """
+    check_ranges(first)
+    check_ranges(second)
+    images = build_dataset(first.data)
+    with torch.device("meta"):
+        autoencoder = build_model(first, images.image_size, images.channels)
+    height, width = autoencoder.latent_size
+    steps = second.sampling.num_inference_steps
+    if steps > height * width:
+        raise UserError(
+            f"sampling.num_inference_steps = {steps} must be at most {height * width}, the tokens "
+            f"of an image of {images.image_size} pixels"
         )

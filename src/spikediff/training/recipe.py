@@ -2,6 +2,8 @@
 
 A recipe is read from YAML, overridden on the command line, and saved with the run. Reading one
 imports neither torch nor diffusers.
+
+Finding a recipe: a file, or the name of one that comes with the package.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -10,9 +12,9 @@ from typing import Any, Literal
 
 import yaml
 
-from spikediff.errors import UserError
-from spikediff.whole import write_if_other
-from spikediff.yaml_file import build, read_yaml
+from spikediff.errors import UserError, suggestion
+from spikediff.files.writing import write_if_other
+from spikediff.files.yaml import build, read_yaml
 
 
 @dataclass(frozen=True)
@@ -340,3 +342,35 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+_PACKAGE = Path(__file__).parents[1]
+# A wheel carries the recipes inside the package; a checkout has them at its root.
+_SHELVES = (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name: `sddpm/digits` and so on."""
+    for shelf in _SHELVES:
+        if shelf.is_dir():
+            paths = sorted(shelf.glob("*/*.yaml"))
+            return {path.relative_to(shelf).with_suffix("").as_posix(): path for path in paths}
+    return {}
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file of a recipe.
+
+    Args:
+        name: A path, or the name of a shipped recipe, with or without `recipes/` and `.yaml`.
+
+    Raises:
+        UserError: There is no such file and no such recipe.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = shipped_recipes()
+    short = name.removeprefix("recipes/").removesuffix(".yaml")
+    if short in shipped:
+        return shipped[short]
+    raise UserError(f"{name}: no such recipe; {suggestion(short, shipped)}")

@@ -14,23 +14,11 @@ from typing import Any
 import torch
 
 from spikediff.errors import UserError
-from spikediff.reading import read_json
+from spikediff.files.reading import read_json
+from spikediff.files.writing import FolderLock, leftovers, remove, remove_folder, write_if_other
 from spikediff.training.checkpoint import settle
-from spikediff.training.recipe import (
-    Recipe,
-    load_recipe,
-    load_run_recipe,
-    recipe_text,
-    save_recipe,
-)
+from spikediff.training.recipe import Recipe, load_recipe, load_run_recipe, recipe_text, save_recipe
 from spikediff.training.resuming import check_same_run
-from spikediff.whole import (
-    FolderLock,
-    leftovers,
-    remove,
-    remove_folder,
-    write_if_other,
-)
 
 _log = logging.getLogger("spikediff")
 # Files of a run, as patterns of their paths within it.

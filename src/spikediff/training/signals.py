@@ -10,11 +10,13 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 
 from spikediff.data import SignalDataset, change_range, load_signals
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.objective import Objective
+from spikediff.diffusion.outputs import plot_signals
 from spikediff.errors import UserError
-from spikediff.pipelines import SpikingDiffusionPipeline, plot_signals
-from spikediff.training.objective import Objective, denoising_objective
+from spikediff.training.build import denoising_objective
+from spikediff.training.previews import sampled_by
 from spikediff.training.recipe import DataRecipe, Recipe
-from spikediff.training.samplers import sampled_by
 
 _OF_IMAGES = ("channels", "resize_filter", "horizontal_flip", "hold_out")
 

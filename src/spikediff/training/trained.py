@@ -7,17 +7,18 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.model import quiet
+from spikediff.diffusion.saving import INDEX, check_networks, pipeline_class
 from spikediff.errors import UserError, one_line, shown
-from spikediff.models import SpikingUNet, SynapticCurrentUNet
-from spikediff.models.loading import quiet
-from spikediff.pipelines import PIPELINES, SpikingDiffusionPipeline
-from spikediff.pipelines.portable import INDEX, check_networks, pipeline_class
-from spikediff.reading import read_json
-from spikediff.training.checkpoint import load_latest
+from spikediff.files.reading import read_json
+from spikediff.files.weights import load_renamed
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.pipelines import PIPELINES
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.training.checkpoint import load_latest, plain_names
 from spikediff.training.networks import build_model, build_pipeline, choose_network
-from spikediff.training.plain_names import plain_names
 from spikediff.training.recipe import Recipe, load_run_recipe
-from spikediff.weights import load_renamed
 
 # May differ between a run and what is fine-tuned from it: they have no weights.
 _FREE = {"dropout", "weight_bits"}

@@ -18,38 +18,48 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
 
-from spikediff.at_work import at_work
 from spikediff.data import random_flip
+from spikediff.diffusion.outputs import image_grid
+from spikediff.diffusion.saving import save_whole
+from spikediff.diffusion.seeds import derived_generator, derived_seed
 from spikediff.errors import UserError
-from spikediff.finite import check_finite
+from spikediff.files.tensors import check_finite
+from spikediff.files.writing import write_whole
 from spikediff.layers.temporal_scaling import scaling_factors
-from spikediff.pipelines import image_grid
-from spikediff.pipelines.portable import save_whole
+from spikediff.progress import StopSignal, at_work
 from spikediff.training import build
-from spikediff.training.batches import BatchPlan, batches
-from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
-from spikediff.training.computation import keeping_activations, prepare_computation
-from spikediff.training.curve import Averages, LossCurve, LossValues, read_curve
-from spikediff.training.ema import averaged
-from spikediff.training.labels import check_classes, drop_labels, shown_labels
+from spikediff.training.batches import BatchPlan, batches, check_classes, drop_labels, shown_labels
+from spikediff.training.checkpoint import (
+    Checkpoint,
+    load_latest,
+    load_plain,
+    plain_names,
+    save_checkpoint,
+)
+from spikediff.training.computation import (
+    keeping_activations,
+    prepare_computation,
+    usable_precision,
+)
+from spikediff.training.curve import (
+    Averages,
+    LossCurve,
+    LossValues,
+    plot_temporal_scaling,
+    read_curve,
+)
 from spikediff.training.networks import (
     build_model,
     build_pipeline,
     choose_network,
     choose_objective,
 )
-from spikediff.training.optimizer_state import flatten_optimizer, unflatten_optimizer
-from spikediff.training.plain_names import load_plain, plain_names
-from spikediff.training.precision import usable_precision
+from spikediff.training.optimizers import averaged, flatten_optimizer, unflatten_optimizer
 from spikediff.training.ranges import check_ranges
 from spikediff.training.recipe import Recipe
 from spikediff.training.resuming import check_same_data, data_facts
 from spikediff.training.run_folder import RunFolder
-from spikediff.training.scaling_plot import plot_temporal_scaling
-from spikediff.training.seeds import derived_generator, derived_seed
-from spikediff.training.stop_signal import StopSignal
 from spikediff.training.trained import start_from
-from spikediff.whole import write_whole
 
 _log = logging.getLogger("spikediff")
 

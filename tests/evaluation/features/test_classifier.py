@@ -18,8 +18,7 @@ from spikediff.evaluation.features import (
     load_or_train_classifier,
     train_classifier,
 )
-from spikediff.evaluation.features.classifier import ClassifierData, shifted
-from spikediff.evaluation.features.classifier_cache import cache_key
+from spikediff.evaluation.features.classifier import ClassifierData, cache_key, shifted
 
 QUICK = TrainingSettings(steps=12, batch_size=16)
 
@@ -128,7 +127,7 @@ def test_cache_gives_back_the_same_bits(digits, tmp_path):
 
 def test_a_stored_classifier_is_read_and_not_trained(digits, tmp_path, monkeypatch):
     load_or_train_classifier(digits, tmp_path, QUICK)
-    monkeypatch.setattr("spikediff.evaluation.features.classifier_cache.train_on", None)
+    monkeypatch.setattr("spikediff.evaluation.features.classifier.train_on", None)
     load_or_train_classifier(digits, tmp_path, QUICK)
 
 

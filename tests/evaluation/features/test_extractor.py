@@ -8,7 +8,8 @@ from torch import nn
 
 from spikediff.errors import UserError
 from spikediff.evaluation.features import ChannelsReplicated, extract, module_features
-from spikediff.evaluation.features.extractor import FeatureExtractor, state_digest
+from spikediff.evaluation.features.network import FeatureExtractor
+from spikediff.files.tensors import state_digest
 
 
 def network(module=None, **changes):

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_networks import inputs, network, networks
 
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.events import compile_for_inference
-from spikediff.pipelines import SpikingDiffusionPipeline
-from spikediff.schedulers import make_scheduler
 from spikediff.systems.integer import compiled as room
 from spikediff.systems.integer import to_integer
 from spikediff.systems.integer.plan import has_kernels

@@ -12,11 +12,7 @@ from integer_networks import SMALL, inputs, network, networks
 
 from spikediff.errors import UserError
 from spikediff.neurons import IntegerNeuron
-from spikediff.systems.integer import (
-    EXECUTIONS,
-    IntegerSpikingUNet,
-    to_integer,
-)
+from spikediff.systems.integer import EXECUTIONS, IntegerSpikingUNet, to_integer
 from spikediff.systems.integer.deployment import FixedPointNeuron, IntegerSynapse, largest_currents
 from spikediff.systems.integer.weights import FRACTION_BITS, rounded, to_whole
 

@@ -13,19 +13,20 @@ from spikediff.evaluation.features.autoencoder import load_autoencoder, load_pub
 from spikediff.evaluation.features.classifier import (
     TrainedClassifier,
     TrainingSettings,
+    load_or_train_classifier,
     train_classifier,
 )
-from spikediff.evaluation.features.classifier_cache import load_or_train_classifier
-from spikediff.evaluation.features.contract import (
+from spikediff.evaluation.features.inception import load_inception
+from spikediff.evaluation.features.loading import FeatureRequest, FeatureSpec
+from spikediff.evaluation.features.network import (
     MODES,
     Activations,
     ChannelsReplicated,
+    FeatureExtractor,
     FeatureNetwork,
+    extract,
+    module_features,
 )
-from spikediff.evaluation.features.extractor import FeatureExtractor, extract
-from spikediff.evaluation.features.inception import load_inception
-from spikediff.evaluation.features.loading import FeatureRequest, FeatureSpec
-from spikediff.evaluation.features.module import module_features
 from spikediff.evaluation.features.resnet import load_resnet
 
 __all__ = [

@@ -21,12 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spikediff.data.npz import read_npz
+from spikediff.data.arrays import read_npz
 from spikediff.errors import UserError, suggestion
-from spikediff.evaluation.features.contract import MODES
-from spikediff.evaluation.features.extractor import FeatureExtractor
+from spikediff.evaluation.features.network import MODES, FeatureExtractor
 from spikediff.evaluation.frechet import Moments
-from spikediff.weights import load_renamed, read_state_dict
+from spikediff.files.weights import load_renamed, read_state_dict
 
 IMAGE_SIZE = 32
 WIDTHS = (32, 64, 128, 256)

@@ -4,9 +4,15 @@ Its penultimate layer gives features, its softmax the probabilities of the Incep
 learns from the training split less the tenth that is held out, and its accuracy on that tenth says
 how far its features can be trusted. Training is a function of the data and the seed: the same bits
 on the same machine with the same number of threads.
+
+Keeping trained classifiers: one file for every combination of data, layout and settings.
 """
 
+import dataclasses
+import hashlib
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,8 +22,9 @@ from torch.nn import functional as F
 from spikediff.data import ImageDataset, random_flip, to_model_range
 from spikediff.data.sources import PixelArray, take_part
 from spikediff.errors import UserError
-from spikediff.evaluation.features.extractor import FeatureExtractor
-from spikediff.tensor_file import state_digest
+from spikediff.evaluation.features.network import FeatureExtractor
+from spikediff.files.tensors import read_tensors, state_digest, write_tensors
+from spikediff.progress import at_work
 
 FEATURES_LENGTH = 128
 MIN_SIZE = 8  # pixels; two strides leave 2x2
@@ -282,3 +289,67 @@ def accuracy(module: nn.Module, data: LabelledImages) -> float:
             _, logits = module(to_model_range(images))
             right += int((logits.argmax(dim=1) == labels).sum())
     return right / len(data.labels)
+
+
+_ACCURACY = "held_out_accuracy"  # beside the weights in the file
+
+
+def load_or_train_classifier(
+    dataset: ImageDataset, cache_dir: Path | str, settings: TrainingSettings | None = None
+) -> TrainedClassifier:
+    """Return the classifier of a data set, from the cache where it is there.
+
+    Args:
+        dataset: The whole training split, labelled.
+        cache_dir: Folder of stored classifiers; made where it does not exist.
+        settings: How it is trained.
+
+    Returns:
+        The classifier. A stored one has the same bits as when it was trained; one whose file is
+        damaged is trained again, with a warning in the log.
+
+    Raises:
+        UserError: The data set cannot be learnt from; see `ClassifierData.of`. Or the folder
+            cannot be written to.
+    """
+    settings = settings or TrainingSettings()
+    data = ClassifierData.of(dataset)
+    key = cache_key(data, settings)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name)[-40:].strip("-")  # may be a path
+    path = Path(cache_dir).expanduser() / f"classifier-{name}-{key[:16]}.safetensors"
+    stored = read_tensors(path, {"key": key})
+    if stored is not None:
+        return _restored(stored, data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # before the minutes of training
+        with at_work(f"training a classifier of {dataset.name}"):
+            trained = train_on(data, settings)
+        accuracy = torch.tensor(trained.held_out_accuracy, dtype=torch.float64)
+        write_tensors(path, {**trained.module.state_dict(), _ACCURACY: accuracy}, {"key": key})
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give another cache_dir") from error
+    return trained
+
+
+def cache_key(data: ClassifierData, settings: TrainingSettings) -> str:
+    """Return SHA-256 over all that the weights depend on."""
+    layout = SmallClassifier(data.train.images.shape[1], data.classes)
+    facts = (
+        data.train.digest,
+        data.held_out.digest,
+        data.flip,
+        str(layout),
+        sorted(dataclasses.asdict(settings).items()),
+        torch.__version__,
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _restored(stored: dict[str, Tensor], data: ClassifierData) -> TrainedClassifier:
+    """Return a stored classifier."""
+    channels, side = data.train.images.shape[1], data.train.images.shape[-1]
+    module = SmallClassifier(channels, data.classes)
+    accuracy = stored.pop(_ACCURACY).item()
+    module.load_state_dict(stored)
+    module.eval()
+    return TrainedClassifier(module, side, channels, accuracy)

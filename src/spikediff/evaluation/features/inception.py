@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
-from spikediff.evaluation.features.extractor import FeatureExtractor
-from spikediff.weights import read_state_dict
+from spikediff.evaluation.features.network import FeatureExtractor
+from spikediff.files.weights import read_state_dict
 
 NATIVE_SIZE = 299
 LAYERS = (

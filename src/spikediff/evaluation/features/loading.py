@@ -7,10 +7,9 @@ from pathlib import Path
 from spikediff.data import ImageDataset
 from spikediff.errors import UserError
 from spikediff.evaluation.features.autoencoder import load_autoencoder
-from spikediff.evaluation.features.classifier import train_classifier
-from spikediff.evaluation.features.classifier_cache import load_or_train_classifier
-from spikediff.evaluation.features.contract import FeatureNetwork
+from spikediff.evaluation.features.classifier import load_or_train_classifier, train_classifier
 from spikediff.evaluation.features.inception import NATIVE_SIZE, load_inception
+from spikediff.evaluation.features.network import FeatureNetwork
 from spikediff.evaluation.features.resnet import load_resnet
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.errors import UserError
-from spikediff.evaluation.features.extractor import FeatureExtractor
-from spikediff.weights import load_renamed, read_state_dict
+from spikediff.evaluation.features.network import FeatureExtractor
+from spikediff.files.weights import load_renamed, read_state_dict
 
 IMAGE_SIZE = 32
 WIDTHS = (16, 32, 64)

@@ -2,4 +2,9 @@
 
 from spikediff.neurons.kernels.choice import COMPILED, KERNELS, kernel_for, using
 
-__all__ = ["COMPILED", "KERNELS", "kernel_for", "using"]
+__all__ = [
+    "COMPILED",
+    "KERNELS",
+    "kernel_for",
+    "using",
+]

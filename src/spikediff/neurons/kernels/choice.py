@@ -60,7 +60,7 @@ def using(kernel: str) -> Iterator[None]:
 
     Example:
         >>> import torch
-        >>> from spikediff.neurons import IF
+        >>> from spikediff import IF
         >>> with using("reference"):
         ...     IF()(torch.tensor([0.5, 0.5])).tolist()
         [0.0, 1.0]

@@ -1,4 +1,15 @@
-"""Our own system: trained with integer spike counts, run with spikes."""
+"""Our own system: trained with integer spike counts, run with spikes.
+
+To read the system, open in order:
+
+1. `neurons.integer`: `IntegerNeuron`, which emits a count in one pass.
+2. `network`: `IntegerSpikingUNet`; `loss`: denoising, and a price for spikes and changes.
+3. `weights`, `deployment`: the deployment form in whole numbers, and its four executions.
+4. `convolution`: exact convolutions of counts, spikes and changes.
+5. `plan`, `compiled`: the layout for the C kernels, and the fused network.
+
+docs/systems/integer.md has the equations and the lemma.
+"""
 
 from spikediff.systems.integer.compiled import CompiledIntegerUNet
 from spikediff.systems.integer.deployment import (

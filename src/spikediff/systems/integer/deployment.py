@@ -33,12 +33,12 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spikediff.diffusion.model import load_whole
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
-from spikediff.finite import check_finite
-from spikediff.layers.batch_norm import BatchNorm2d
-from spikediff.models.loading import load_whole
-from spikediff.models.sizes import check_sample
+from spikediff.files.tensors import check_finite
+from spikediff.layers.norm import BatchNorm2d
+from spikediff.layers.sizes import check_sample
 from spikediff.neurons import CountNeuron, IntegerNeuron, unroll
 from spikediff.systems.integer.convolution import (
     change_conv2d,
@@ -362,7 +362,7 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin, CompilesItself):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
         return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     @property

@@ -12,21 +12,16 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spikediff.diffusion.model import OwnConfig, load_whole
 from spikediff.errors import UserError, suggestion
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, never_alone
 from spikediff.layers.batch_invariant import elementwise
-from spikediff.layers.batch_norm import BatchNorm2d
 from spikediff.layers.class_embedding import linear_by_image
+from spikediff.layers.norm import BatchNorm2d
 from spikediff.layers.recomputation import ComputesBlocksAgain, computed
-from spikediff.models.loading import load_whole
-from spikediff.models.own_config import OwnConfig
-from spikediff.models.sizes import check_sample, patches_of
+from spikediff.layers.sizes import check_sample, patches_of
 from spikediff.neurons import IntegerNeuron
-from spikediff.systems.integer.weights import (
-    SMALL_LAYER_BITS,
-    check_weight_bits,
-    rounded,
-)
+from spikediff.systems.integer.weights import SMALL_LAYER_BITS, check_weight_bits, rounded
 
 if TYPE_CHECKING:
     from spikediff.systems.integer.deployment import DeployedIntegerUNet
@@ -321,7 +316,7 @@ class IntegerSpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.models.loading.load_whole`."""
+        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
         return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def forward(

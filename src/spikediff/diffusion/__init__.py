@@ -1,0 +1,5 @@
+"""Diffusion: noise schedules, samplers, the sampling loop, seeds, classes, the contract of a loss.
+
+Read `schedulers` (samplers by name), `loop` (the loop of every pipeline), `objective` (what
+training minimises), then `denoising_pipeline`, the pipeline of every denoiser of images.
+"""

@@ -1,0 +1,336 @@
+r"""Analytic-DPM: the reverse variance that is optimal for a given denoiser, in closed form.
+
+A step from timestep t down to s draws $x_s \sim N(\mu, \sigma^{*2})$ with DDIM's mean and, where
+DDPM and DDIM guess a variance, the one that is nearest to the true reverse process (Theorem 1):
+
+    mu      = a_s x_0 + sqrt(sig_s^2 - lambda^2) eps
+    lambda^2 = eta^2 (sig_s^2 / sig_t^2) (1 - abar_t / abar_s)
+    sigma*^2 = lambda^2 + gamma^2 Cov[x_0 | x_t]
+    gamma    = a_s - sqrt(sig_s^2 - lambda^2) a_t / sig_t
+    Cov[x_0 | x_t] = (sig_t^2 / a_t^2) (1 - h(t)),    h(t) = E ||eps_theta(x_t, t)||^2 / d
+
+for a^2 = abar, sig^2 = 1 - abar and d elements an image. All that it needs of the network is the
+curve h, one number a timestep: `calibration.estimate_second_moment` measures it.
+
+Reference: Bao, Li, Zhu and Zhang, "Analytic-DPM: an analytic estimate of the optimal reverse
+variance in diffusion probabilistic models", ICLR 2022.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import isfinite, pi, sqrt
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from spikediff.diffusion.scheduler_config import KeepsSchedule, image_and_noise
+from spikediff.diffusion.schedules import noise_schedule_of
+from spikediff.errors import UserError
+
+_GREY_LEVEL = 2.0 / 255.0  # one level of 8 bits, in images that reach from -1 to 1
+
+
+def fresh_noise_variance(alpha_bar_t: float, alpha_bar_s: float, eta: float) -> float:
+    r"""Return $\lambda^2 = \eta^2 (\sigma_s^2 / \sigma_t^2)(1 - \bar\alpha_t / \bar\alpha_s)$.
+
+    It is the variance of $x_s$ given both $x_t$ and $x_0$: 0 for eta = 0, DDPM's posterior variance
+    for eta = 1.
+
+    Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, equation 16.
+    """
+    posterior = (1.0 - alpha_bar_s) / (1.0 - alpha_bar_t) * (1.0 - alpha_bar_t / alpha_bar_s)
+    return eta**2 * posterior
+
+
+def image_variance(
+    alpha_bar_t: float, second_moment: float, clip_covariance: float | None = None
+) -> float:
+    r"""Return how far $x_0$ is from its estimate on average: $Cov[x_0 | x_t]$ per element.
+
+    Args:
+        alpha_bar_t: $\bar\alpha_t$.
+        second_moment: $h(t)$; where Monte Carlo put it above 1, the variance is 0.
+        clip_covariance: Largest value, $((b - a)/2)^2$ for pixels in [a, b]; None sets no limit.
+    """
+    variance = max(0.0, (1.0 - second_moment) * (1.0 - alpha_bar_t) / alpha_bar_t)
+    return variance if clip_covariance is None else min(variance, clip_covariance)
+
+
+def optimal_variance(
+    alpha_bar_t: float,
+    alpha_bar_s: float,
+    second_moment: float,
+    eta: float = 1.0,
+    clip_covariance: float | None = None,
+) -> float:
+    r"""Return the optimal variance $\sigma^{*2}$ of the step from t down to s.
+
+    It lies between $\lambda^2$, where the denoiser leaves nothing open, and, where it knows
+    nothing, $\lambda^2 + \gamma^2 \min(\sigma_t^2 / \bar\alpha_t, clip)$ (Theorem 2).
+
+    Args:
+        alpha_bar_t: $\bar\alpha$ at the noisier end.
+        alpha_bar_s: $\bar\alpha$ at the cleaner end; 1 stands for $x_0$ itself.
+        second_moment: $h(t) = E \|\epsilon_\theta(x_t, t)\|^2 / d$.
+        eta: 1 for the DDPM-like process, 0 for the DDIM-like one, or between.
+        clip_covariance: As in `image_variance`.
+
+    Example:
+        >>> round(optimal_variance(0.5, 0.8, second_moment=1.0), 4)  # DDPM's "fixed_small"
+        0.15
+        >>> round(optimal_variance(0.5, 0.8, second_moment=0.5), 4)
+        0.375
+
+    Reference: Bao et al. 2022, Theorems 1 and 2.
+    """
+    noise = fresh_noise_variance(alpha_bar_t, alpha_bar_s, eta)
+    slope = sqrt((1.0 - alpha_bar_s - noise) * alpha_bar_t / (1.0 - alpha_bar_t))
+    gamma = sqrt(alpha_bar_s) - slope
+    return noise + gamma**2 * image_variance(alpha_bar_t, second_moment, clip_covariance)
+
+
+class AnalyticDPMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
+    """Sampling with the optimal reverse variance, for any number of steps.
+
+    The first eleven settings mean what they mean in diffusers' `DDPMScheduler`.
+
+    Args:
+        num_train_timesteps: Length of the diffusion clock.
+        beta_start: First beta of the linear schedules.
+        beta_end: Last beta of the linear schedules.
+        beta_schedule: "linear", "scaled_linear" or "squaredcos_cap_v2".
+        trained_betas: The betas themselves, instead of a schedule by name.
+        prediction_type: "epsilon", "sample" or "v_prediction".
+        timestep_spacing: "linspace", the paper's: both the noisiest and the cleanest timestep are
+            visited, so that little is left to the last step, which adds no noise; "trailing" or
+            "leading" as in diffusers.
+        steps_offset: Added to the timesteps of "leading".
+        clip_sample: Whether estimates of x_0 are clipped.
+        clip_sample_range: To how far from 0.
+        rescale_betas_zero_snr: Refused; kept so that a schedule that has it is not misread.
+        eta: Share of fresh noise: 1 is Analytic-DDPM (the one in SDM's tables), 0 Analytic-DDIM.
+        use_clipped_model_output: Whether eps is derived again from the clipped x_0, which is DDPM's
+            posterior mean; False keeps the denoiser's own eps, as the authors' DDIM does.
+        second_moment: h(t) at every timestep, or at those of `second_moment_timesteps`.
+        second_moment_timesteps: Increasing timesteps of `second_moment`; linear between them,
+            constant outside.
+        clip_covariance: Bound of Cov[x_0 | x_t], by Theorem 2: 1 for pixels in [-1, 1]; it keeps
+            the variance below 1 too. None leaves it out.
+        clip_last_noise: The noise of the step that lands on timestep 0 is limited to so many grey
+            levels of 8 bits on average (E|sigma z| <= 2/255 times this). The authors take 2 for
+            Analytic-DDPM on a linear schedule, 1 on a cosine one and for Analytic-DDIM; SDM takes
+            2. None leaves it out.
+
+    Raises:
+        UserError: A setting makes no sense; the line says which.
+
+    Example:
+        >>> h = [0.05, 0.6, 0.97, 1.0]  # from estimate_second_moment
+        >>> scheduler = AnalyticDPMScheduler(
+        ...     second_moment=h, second_moment_timesteps=[0, 100, 400, 999]
+        ... )
+        >>> scheduler.set_timesteps(4)
+        >>> [(t, round(scheduler.variance(t), 4)) for t in scheduler.timesteps.tolist()]
+        [(999, 0.9854), (666, 0.9689), (333, 0.0004), (0, 0.0)]
+
+    Reference: Bao et al., "Analytic-DPM", ICLR 2022; clips: the paper's appendix and its code
+    (`clip_pixel`), and the SDM authors' code.
+    """
+
+    _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]  # noqa: RUF012
+    order = 1
+    init_noise_sigma = 1.0
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: list[float] | None = None,
+        prediction_type: str = "epsilon",
+        timestep_spacing: str = "linspace",
+        steps_offset: int = 0,
+        clip_sample: bool = True,
+        clip_sample_range: float = 1.0,
+        rescale_betas_zero_snr: bool = False,
+        eta: float = 1.0,
+        use_clipped_model_output: bool = True,
+        second_moment: list[float] | None = None,
+        second_moment_timesteps: list[int] | None = None,
+        clip_covariance: float | None = 1.0,
+        clip_last_noise: float | None = 2.0,
+    ) -> None:
+        if rescale_betas_zero_snr:
+            raise UserError(
+                "AnalyticDPMScheduler: rescale_betas_zero_snr leaves no signal at the last "
+                "timestep, where the variance is then undefined; sample with ddim"
+            )
+        if not 0.0 <= eta <= 1.0:
+            raise UserError(f"AnalyticDPMScheduler: eta = {eta} must lie in [0, 1]")
+        self._noise_schedule = noise_schedule_of(self.config)
+        self.betas: Tensor = self._noise_schedule.betas
+        self.alphas_cumprod: Tensor = self._noise_schedule.alphas_cumprod
+        self.timesteps: Tensor = self._noise_schedule.timesteps
+        self.num_inference_steps: int | None = None
+        self._second_moment = _table(second_moment, second_moment_timesteps, len(self.betas))
+
+    def set_timesteps(
+        self, num_inference_steps: int, device: str | torch.device | None = None
+    ) -> None:
+        """Choose the timesteps to visit.
+
+        Args:
+            num_inference_steps: Network calls per image, 1 to `num_train_timesteps`.
+            device: Where `timesteps` lies.
+
+        Raises:
+            UserError: There is no `second_moment`, or the number of steps is out of range.
+        """
+        self._require_second_moment()
+        self._noise_schedule.set_timesteps(num_inference_steps, device=device)
+        self.num_inference_steps = num_inference_steps
+        self.timesteps = self._noise_schedule.timesteps
+
+    def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
+        """Return the sample as it is: the denoiser is shown x_t itself."""
+        return sample
+
+    def variance(self, timestep: int) -> float:
+        r"""Return $\sigma^2$ of the noise in the step that leaves `timestep`, clips included.
+
+        The step onto x_0 adds no noise, as in the paper.
+
+        Raises:
+            UserError: There is no `second_moment`.
+        """
+        second_moment = self._require_second_moment()[timestep]
+        landing = self._next_timestep(timestep)
+        if landing is None:
+            return 0.0
+        variance = optimal_variance(
+            self._alpha_bar(timestep),
+            self._alpha_bar(landing),
+            second_moment,
+            self.config.eta,
+            self.config.clip_covariance,
+        )
+        if landing == 0 and self.config.clip_last_noise is not None:
+            # E|sigma z| = sigma sqrt(2 / pi) for a standard normal z
+            largest = self.config.clip_last_noise * _GREY_LEVEL * sqrt(pi / 2)
+            variance = min(variance, largest**2)
+        return variance
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> DDPMSchedulerOutput | tuple[Tensor, Tensor]:
+        """Go from x_t to the next timestep of `timesteps`, or from the last one to x_0.
+
+        Args:
+            model_output: The denoiser's answer [B, ...].
+            timestep: t.
+            sample: x_t [B, ...].
+            generator: Source of the noise; a list has one for every image.
+            variance_noise: Standard normal noise [B, ...] instead of a generator.
+            return_dict: False returns a tuple.
+
+        Returns:
+            `prev_sample`, x_s [B, ...], and `pred_original_sample`, the estimate of x_0 [B, ...].
+
+        Raises:
+            UserError: There is no `second_moment`.
+        """
+        t = int(timestep)
+        variance = self.variance(t)
+        # Half precision would lose the difference of two almost equal images.
+        dtype = torch.promote_types(sample.dtype, torch.float32)
+        x_0, eps = self._image_and_noise(model_output.to(dtype), sample.to(dtype), t)
+        x_s = self._mean(x_0, eps, t)
+        if variance > 0.0:
+            noise = variance_noise
+            if noise is None:
+                noise = randn_tensor(
+                    sample.shape, generator=generator, device=sample.device, dtype=dtype
+                )
+            x_s = x_s + sqrt(variance) * noise
+        x_s, x_0 = x_s.to(sample.dtype), x_0.to(sample.dtype)
+        if not return_dict:
+            return x_s, x_0
+        return DDPMSchedulerOutput(prev_sample=x_s, pred_original_sample=x_0)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return x_t for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
+        noisy: Tensor = self._noise_schedule.add_noise(original_samples, noise, timesteps)
+        return noisy
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return v for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
+        velocity: Tensor = self._noise_schedule.get_velocity(sample, noise, timesteps)
+        return velocity
+
+    def __len__(self) -> int:
+        return int(self.config.num_train_timesteps)
+
+    def _require_second_moment(self) -> list[float]:
+        if self._second_moment is None:
+            raise UserError(
+                "AnalyticDPMScheduler: the model's second moment is not known; "
+                "run `spikediff calibrate` on its folder, or choose another scheduler"
+            )
+        return self._second_moment
+
+    def _alpha_bar(self, timestep: int | None) -> float:
+        return 1.0 if timestep is None else float(self.alphas_cumprod[timestep])
+
+    def _next_timestep(self, timestep: int) -> int | None:
+        """Return the next, cleaner timestep to visit; None stands for x_0."""
+        return max((t for t in self.timesteps.tolist() if t < timestep), default=None)
+
+    def _image_and_noise(self, output: Tensor, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """Return the estimates of x_0 and eps, clipped as the settings say."""
+        alpha_bar = self._alpha_bar(t)
+        x_0, eps = image_and_noise(output, x_t, alpha_bar, self.config.prediction_type)
+        if not self.config.clip_sample:
+            return x_0, eps
+        limit = self.config.clip_sample_range
+        x_0 = x_0.clamp(-limit, limit)
+        if self.config.use_clipped_model_output:
+            return image_and_noise(x_0, x_t, alpha_bar, "sample")
+        return x_0, eps
+
+    def _mean(self, x_0: Tensor, eps: Tensor, t: int) -> Tensor:
+        """Return mu = a_s x_0 + sqrt(sig_s^2 - lambda^2) eps."""
+        abar_t, abar_s = self._alpha_bar(t), self._alpha_bar(self._next_timestep(t))
+        noise = fresh_noise_variance(abar_t, abar_s, self.config.eta)
+        return sqrt(abar_s) * x_0 + sqrt(1.0 - abar_s - noise) * eps
+
+
+def _table(
+    second_moment: Sequence[float] | None, timesteps: Sequence[int] | None, length: int
+) -> list[float] | None:
+    """Return h at every timestep [length], or None where nothing is known."""
+    name = "AnalyticDPMScheduler: second_moment"
+    if second_moment is None:
+        return None
+    if not isinstance(second_moment, list | tuple) or not all(map(isfinite, second_moment)):
+        raise UserError(f"{name} must be a list of finite numbers; a tensor has `.tolist()`")
+    grid = list(range(length)) if timesteps is None else list(timesteps)
+    if len(second_moment) != len(grid):
+        raise UserError(f"{name} has {len(second_moment)} numbers for {len(grid)} timesteps")
+    inside = all(0 <= t < length for t in grid)
+    if not grid or not inside or any(b <= a for a, b in pairwise(grid)):
+        raise UserError(f"{name}_timesteps must increase and lie in 0 to {length - 1}")
+    table: list[float] = np.interp(np.arange(length), grid, second_moment).tolist()
+    return table

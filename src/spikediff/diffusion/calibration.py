@@ -1,0 +1,244 @@
+r"""Measuring a denoiser for Analytic-DPM: the second moment of its noise estimates.
+
+The curve is the model's own. A spiking network's estimates are weaker or noisier than those of the
+ordinary network of the same shape, so that network's curve would give it the wrong variance.
+
+A calibration kept beside the weights that it was measured on.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from math import isfinite, sqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikediff.diffusion.scheduler_config import image_and_noise
+from spikediff.errors import UserError, cut, shown
+from spikediff.files.reading import file_sha256, read_json
+from spikediff.files.writing import write_whole
+
+
+def calibration_timesteps(num_train_timesteps: int = 1000, count: int = 51) -> list[int]:
+    r"""Return timesteps at which the second moment is worth knowing: dense near x_0.
+
+    $t_i = (i / (count - 1))^2 (num\_train\_timesteps - 1)$, rounded, without repetitions: linear
+    interpolation between them then errs about as little at the clean end, where the curve bends, as
+    elsewhere.
+
+    Args:
+        num_train_timesteps: Length of the diffusion clock.
+        count: How many, 2 or more; fewer come back where some coincide.
+
+    Raises:
+        UserError: There is no such grid.
+
+    Example:
+        >>> calibration_timesteps(1000, 6)
+        [0, 40, 160, 360, 639, 999]
+    """
+    if count < 2 or num_train_timesteps < 2:
+        raise UserError(f"calibration: {count} of {num_train_timesteps} timesteps; take 2 or more")
+    last = num_train_timesteps - 1
+    return sorted({round((i / (count - 1)) ** 2 * last) for i in range(count)})
+
+
+@torch.no_grad()
+def estimate_second_moment(
+    denoiser: Callable[[Tensor, Any], Any],
+    images: Tensor,
+    alphas_cumprod: Tensor,
+    timesteps: Sequence[int],
+    seed: int = 0,
+    batch_size: int = 64,
+    prediction_type: str = "epsilon",
+    device: torch.device | str | None = None,
+) -> Tensor:
+    r"""Estimate $h(t) = E \|\epsilon_\theta(x_t, t)\|^2 / d$ over training images.
+
+    The mean over images k of $(\|\hat\epsilon_k\|^2 - \|\epsilon_k\|^2) / d$, plus 1: that
+    $E \|\epsilon\|^2 / d = 1$ is known makes the drawn noise a control variate. Near pure noise the
+    two almost agree, and there the variance hangs on the small $1 - h$, which the plain mean would
+    drown. An image gets the same noise at every timestep, so the curve is smooth, and what stands
+    at one timestep depends neither on the others nor on `batch_size`.
+
+    Args:
+        denoiser: `denoiser(x_t, t).sample`, in evaluation mode.
+        images: Training images in the model's range [N, C, H, W]; a few hundred will do.
+        alphas_cumprod: $\bar\alpha$ of every timestep [num_train_timesteps].
+        timesteps: Where to measure; see `calibration_timesteps`.
+        seed: What the noise depends on.
+        batch_size: Images at a time.
+        prediction_type: What the denoiser estimates: "epsilon", "sample" or "v_prediction".
+        device: Where the denoiser is; the images' device where it is not given.
+
+    Returns:
+        h [len(timesteps)], float64 on the CPU; not below 0.
+
+    Raises:
+        UserError: There are no images, a timestep does not exist, the denoiser is in training
+            mode, or its answers are not finite.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> def half(x_t, t):  # a denoiser that takes half of what it sees for noise
+        ...     return SimpleNamespace(sample=0.5 * x_t)
+        >>> images, alphas_cumprod = torch.zeros(100, 1, 8, 8), torch.tensor([0.9, 0.5, 0.2])
+        >>> h = estimate_second_moment(half, images, alphas_cumprod, [0, 2])
+        >>> torch.allclose(h, torch.tensor([0.025, 0.2]).double(), atol=0.05)
+        True
+
+    Reference: Bao et al., "Analytic-DPM", ICLR 2022, the Monte Carlo estimate Gamma (there of the
+    score, which is eps over the standard deviation of the noise).
+    """
+    _check(denoiser, images, alphas_cumprod, timesteps, batch_size)
+    moments = [
+        _second_moment(
+            denoiser,
+            images,
+            float(alphas_cumprod[t]),
+            int(t),
+            torch.Generator().manual_seed(seed),
+            batch_size,
+            prediction_type,
+            images.device if device is None else device,
+        )
+        for t in timesteps
+    ]
+    h = torch.tensor(moments, dtype=torch.float64)  # [len(timesteps)]
+    if not h.isfinite().all():
+        raise UserError("calibration: the denoiser's answers are not finite; check the weights")
+    return h.clamp(min=0.0)
+
+
+def _second_moment(
+    denoiser: Callable[[Tensor, Any], Any],
+    images: Tensor,
+    alpha_bar: float,
+    timestep: int,
+    generator: torch.Generator,
+    batch_size: int,
+    prediction_type: str,
+    device: torch.device | str,
+) -> float:
+    """Return h at one timestep."""
+    excess = 0.0
+    for first in range(0, len(images), batch_size):
+        x_0 = images[first : first + batch_size]
+        # One draw an image: what it gets must not depend on the batch that it is in.
+        noise = torch.stack([torch.randn(x.shape, generator=generator) for x in x_0])
+        eps = noise.to(device, images.dtype)
+        x_t = sqrt(alpha_bar) * x_0.to(device) + sqrt(1.0 - alpha_bar) * eps
+        output = denoiser(x_t, timestep).sample
+        _, estimate = image_and_noise(output, x_t, alpha_bar, prediction_type)
+        excess += float((estimate.double().square() - eps.double().square()).sum())
+    return 1.0 + excess / images.numel()
+
+
+def _check(
+    denoiser: object,
+    images: Tensor,
+    alphas_cumprod: Tensor,
+    timesteps: Sequence[int],
+    batch_size: int,
+) -> None:
+    """Refuse what cannot be measured."""
+    if images.ndim < 2 or not len(images) or not images.is_floating_point():
+        raise UserError("calibration: give floating-point images [N, C, H, W], at least one")
+    if batch_size < 1:
+        raise UserError(f"calibration: batch_size = {batch_size} must be at least 1")
+    for t in timesteps:
+        if not 0 <= t < len(alphas_cumprod):
+            raise UserError(f"calibration: timestep {t} is not in 0 to {len(alphas_cumprod) - 1}")
+    if getattr(denoiser, "training", False):
+        # Batch norm in training mode would answer by the batch, and learn from it.
+        raise UserError("calibration: the denoiser is in training mode; call `.eval()` first")
+
+
+_NAME = "calibration.json"
+_WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
+_SETTINGS = ("second_moment", "second_moment_timesteps", "clip_last_noise")
+
+
+def save_calibration(
+    folder: Path, settings: dict[str, Any], facts: dict[str, Any], kept: Path | None = None
+) -> Path:
+    """Write a calibration into a pipeline's folder, or beside others by the weights' SHA-256.
+
+    Args:
+        folder: The pipeline's folder.
+        settings: Settings of `AnalyticDPMScheduler`.
+        facts: How it was measured, for a reader.
+        kept: A folder to write into instead of the pipeline's; it is made. Models that ship with
+            the package are never written to.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: The folder holds no pipeline.
+    """
+    content = {"weights_sha256": _hash(folder), "measured": facts, "settings": settings}
+    path = _path(folder, kept)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def _path(folder: Path, kept: Path | None) -> Path:
+    return folder / _NAME if kept is None else kept / f"{_hash(folder)}.json"
+
+
+def load_calibration(folder: Path, kept: Path | None = None) -> dict[str, Any]:
+    """Return the settings of `AnalyticDPMScheduler` that were measured on a pipeline's weights.
+
+    Args:
+        folder: The pipeline's folder.
+        kept: Where it is kept instead, as in `save_calibration`.
+
+    Raises:
+        UserError: There is no calibration, it is damaged, or the weights have changed since.
+    """
+    path = _path(folder, kept)
+    advice = f"run `spikediff calibrate {folder}`"
+    if not path.is_file():
+        raise UserError(f"{folder}: analytic-dpm needs a calibration; {advice}")
+    try:
+        content = read_json(path)
+        settings = {key: content["settings"][key] for key in _SETTINGS}
+        measured_on = content["weights_sha256"]
+        moments = [float(value) for value in _numbers(settings["second_moment"])]
+        timesteps = _numbers(settings["second_moment_timesteps"])
+        if len(moments) != len(timesteps) or not moments:
+            raise ValueError("lists of different lengths")
+        if any(not isinstance(t, int) or t < 0 for t in timesteps):
+            raise ValueError("timesteps that are none")
+        if (
+            settings["clip_last_noise"] is not None
+            and _numbers([settings["clip_last_noise"]])[0] < 0
+        ):
+            raise ValueError("a negative clip_last_noise")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged ({cut(str(error))}); {advice}") from error
+    if measured_on != _hash(folder):
+        raise UserError(f"{path}: was measured on other weights; {advice}")
+    return settings
+
+
+def _numbers(values: Any) -> list[float]:
+    """Return a list after checking that it holds finite numbers alone."""
+    if not isinstance(values, list):
+        raise TypeError(f"{shown(values)} is no list")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise TypeError(f"{shown(value)} is no number")
+    return values
+
+
+def _hash(folder: Path) -> str:
+    weights = folder / _WEIGHTS
+    if not weights.is_file():
+        raise UserError(f"{folder}: holds no pipeline to calibrate; give a finished run")
+    return file_sha256(weights)

@@ -1,0 +1,190 @@
+r"""Asking a denoiser for a class: labels, classifier-free guidance, guidance by a classifier.
+
+Each turns a network into another denoiser, `(x_t, t) -> estimate`, so the loops that call it know
+of no classes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor, nn
+
+from spikediff.diffusion.loop import Denoiser
+from spikediff.errors import UserError
+
+Network = Callable[..., Tensor]
+Classifier = Callable[[Tensor, Tensor], Tensor]
+ClassLabels = int | Sequence[int] | Tensor | None
+
+
+def number_of_classes(network: Any) -> int:
+    """Return how many classes a network can be asked for; 0 for one that knows none.
+
+    Args:
+        network: A network with a diffusers configuration, `UNet2DModel` among them. Of its
+            embeddings the last stands for no class.
+    """
+    config = network.config
+    return int(config.get("num_classes") or (config.get("num_class_embeds") or 1) - 1)
+
+
+def classes_in_turn(pipe: Any, seeds: Sequence[int]) -> dict[str, Any]:
+    """Return what a pipeline is told so that its images are of class 0, 1, ..., K - 1, 0, ...
+
+    Args:
+        pipe: A pipeline.
+        seeds: The seeds of the images; image k is of class `seeds[k]` modulo K.
+
+    Returns:
+        {"class_labels": the labels}; nothing where the pipeline knows no classes.
+
+    Example:
+        >>> from spikediff import SpikingUNet
+        >>> from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+        >>> from spikediff import make_scheduler
+        >>> unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), num_classes=3)
+        >>> classes_in_turn(SpikingDiffusionPipeline(unet, make_scheduler("ddim")), range(4))
+        {'class_labels': [0, 1, 2, 0]}
+    """
+    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    classes = max(map(number_of_classes, networks), default=0)
+    return {"class_labels": [seed % classes for seed in seeds]} if classes else {}
+
+
+def size_of_labels(class_labels: ClassLabels) -> int | None:
+    """Return how many images labels ask for; None where one label is for all, or there are none."""
+    if class_labels is None or isinstance(class_labels, int):
+        return None
+    return None if not np.ndim(class_labels) else len(class_labels)
+
+
+def conditioned(
+    call: Network,
+    network: Any,
+    class_labels: ClassLabels,
+    guidance_scale: float | None,
+    batch_size: int,
+    batch_axis: int = 0,
+) -> Denoiser:
+    r"""Return a network as the denoiser of some classes.
+
+    With guidance $w$ the estimate is $e_\varnothing + w\,(e_c - e_\varnothing)$, of the network's
+    answers to the class and to no class, which it computes in one call of twice the batch. $w = 1$
+    is the plain answer. It holds for noise, velocity, image, current and logits alike: each is
+    linear in the score.
+
+    Args:
+        call: `call(x_t, t)` or `call(x_t, t, class_labels=labels)` -> estimate.
+        network: The network behind it, whose configuration tells its classes.
+        class_labels: A class for all images, one for each, or None for no class.
+        guidance_scale: w; None for no guidance.
+        batch_size: How many images there are.
+        batch_axis: The axis of x_t that counts images.
+
+    Raises:
+        UserError: The network knows no classes, or not these; labels and images differ in number;
+            or guidance lacks a class.
+
+    Reference: Ho and Salimans, "Classifier-free diffusion guidance", 2022, equation 6, whose w is
+    one less.
+    """
+    classes = number_of_classes(network)
+    _check(type(network).__name__, classes, class_labels, guidance_scale)
+    if not classes:
+        return call
+    nothing = torch.full((batch_size,), classes)
+    labels = nothing if class_labels is None else _labels(class_labels, nothing, classes)
+    if guidance_scale is None or guidance_scale == 1.0:
+        return lambda sample, t: call(sample, t, class_labels=labels.to(sample.device))
+    both = torch.cat([labels, nothing])
+
+    def guided(sample: Tensor, timestep: Tensor) -> Tensor:
+        twice = torch.cat([sample, sample], dim=batch_axis)
+        of_class, of_all = call(twice, timestep, class_labels=both.to(sample.device)).chunk(
+            2, dim=batch_axis
+        )
+        return of_all + guidance_scale * (of_class - of_all)
+
+    return guided
+
+
+def classifier_guided(
+    denoiser: Denoiser,
+    scheduler: SchedulerMixin,
+    classifier: Classifier,
+    class_labels: ClassLabels,
+    scale: float,
+    batch_size: int,
+) -> Denoiser:
+    r"""Return a denoiser that a classifier of noisy images pulls towards classes.
+
+    $\hat\epsilon = \epsilon - s\,\sigma_t \nabla_{x_t} \log p(c \mid x_t, t)$ with
+    $\sigma_t = \sqrt{1 - \bar\alpha_t}$; velocity and image are moved by what that means for them.
+
+    Args:
+        denoiser: The denoiser.
+        scheduler: What defines $\bar\alpha$ and the kind of the estimate.
+        classifier: `classifier(x_t, t)` -> logits [B, K], differentiable.
+        class_labels: A class for all images, or one for each.
+        scale: s.
+        batch_size: How many images there are.
+
+    Raises:
+        UserError: There is no class, or not one per image.
+
+    Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024,
+    equation 8; Dhariwal and Nichol, "Diffusion models beat GANs", 2021, algorithm 2.
+    """
+    if class_labels is None:
+        raise UserError("classifier: guidance needs class_labels")
+    labels = _labels(class_labels, torch.zeros(batch_size, dtype=torch.long), None)
+
+    def guided(sample: Tensor, timestep: Tensor) -> Tensor:
+        estimate = denoiser(sample, timestep)
+        alpha_bar = scheduler.alphas_cumprod[int(timestep)].to(sample)
+        alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        with torch.enable_grad():
+            x = sample.detach().requires_grad_()
+            log_p = classifier(x, timestep).log_softmax(-1)  # [B, K]
+            of_class = log_p[torch.arange(batch_size), labels.to(log_p.device)]
+            gradient = torch.autograd.grad(of_class.sum(), x)[0]
+        shift = -scale * sigma * gradient  # of epsilon
+        moves = {"epsilon": shift, "v_prediction": shift / alpha, "sample": -sigma / alpha * shift}
+        moved: Tensor = estimate + moves[scheduler.config.prediction_type]
+        return moved
+
+    return guided
+
+
+def _check(name: str, classes: int, labels: ClassLabels, guidance_scale: float | None) -> None:
+    if not classes and (labels is not None or guidance_scale is not None):
+        given = "guidance_scale" if labels is None else "class_labels"
+        raise UserError(
+            f"{given}: the {name} was trained without classes; leave it out, or train with "
+            f"model.num_classes"
+        )
+    if guidance_scale is None:
+        return
+    if labels is None:
+        raise UserError(f"guidance_scale = {guidance_scale}: guidance needs class_labels")
+    if guidance_scale < 0:
+        raise UserError(f"guidance_scale = {guidance_scale} must not be negative")
+
+
+def _labels(class_labels: ClassLabels, like: Tensor, classes: int | None) -> Tensor:
+    """Return labels as int64 [B], with the length and device of another tensor."""
+    labels = torch.as_tensor(class_labels, device=like.device)
+    if labels.is_floating_point() or labels.dim() > 1 or labels.numel() not in (1, len(like)):
+        raise UserError(
+            f"class_labels of shape {tuple(labels.shape)} ({labels.dtype}) for {len(like)} images; "
+            f"give one whole number for all, or one for each"
+        )
+    if classes is not None and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UserError(
+            f"class_labels from {int(labels.min())} to {int(labels.max())}: the model knows 0 to "
+            f"{classes - 1}"
+        )
+    return labels.long().reshape(-1).expand(like.shape)

@@ -1,0 +1,234 @@
+"""diffusers' samplers with exactly the timesteps that are asked for, each a step to the next.
+
+Three things go wrong there. "trailing" spacing counts down in floats, so that 61 of 1,000 timesteps
+are 62, the last of them -1. Some spacings repeat a timestep, or start at the clean end. And DDIM
+goes down by `num_train_timesteps // num_inference_steps`, which leads past the next timestep unless
+the one number divides the other. A class here bears the name and the module of the one that it
+mends: what is saved names diffusers' class, and plain diffusers loads it.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import wraps
+from itertools import pairwise
+from typing import Any
+
+import torch
+from diffusers.schedulers import (
+    scheduling_ddim,
+    scheduling_ddpm,
+    scheduling_deis_multistep,
+    scheduling_dpmsolver_multistep,
+    scheduling_unipc_multistep,
+)
+from torch import Tensor
+
+from spikediff.diffusion.scheduler_config import KeepsSchedule
+from spikediff.errors import UserError
+
+# With one of these, sigmas are chosen first, and timesteps may fall between the whole numbers.
+_BY_SIGMAS = (
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "use_flow_sigmas",
+    "use_lu_lambdas",
+)
+
+
+def _exactly(theirs: type[Any]) -> Callable[..., None]:
+    """Return a class's `set_timesteps`, with exactly the timesteps that are asked for."""
+
+    @wraps(theirs.set_timesteps)
+    def set_timesteps(
+        self: Any, num_inference_steps: int | None = None, *args: Any, **options: Any
+    ) -> None:
+        if num_inference_steps is None:  # the timesteps themselves are given
+            theirs.set_timesteps(self, None, *args, **options)
+            return
+        check_steps(num_inference_steps, self.config.num_train_timesteps)
+        theirs.set_timesteps(self, num_inference_steps, *args, **options)
+        if not _by_sigmas(self):
+            _visit(self, _grid(self, num_inference_steps))
+        check_timesteps(self, num_inference_steps)
+
+    return set_timesteps
+
+
+def _by_sigmas(scheduler: Any) -> bool:
+    return any(scheduler.config.get(key) for key in _BY_SIGMAS)
+
+
+def _grid(scheduler: Any, steps: int) -> list[int]:
+    """Return timesteps: those that diffusers set where they are as many, valid and distinct."""
+    longest = scheduler.config.num_train_timesteps
+    if steps == longest:
+        return list(range(longest - 1, -1, -1))
+    if steps == 1 and scheduler.config.timestep_spacing == "linspace":
+        return [longest - 1]  # one point of linspace is its clean end
+    return [int(timestep) for timestep in scheduler.timesteps[:steps]]
+
+
+def _visit(scheduler: Any, grid: list[int]) -> None:
+    """Set timesteps, and the sigmas of a class that has them."""
+    if grid == scheduler.timesteps.tolist():
+        return
+    scheduler.timesteps = torch.tensor(grid, device=scheduler.timesteps.device)
+    scheduler.num_inference_steps = len(grid)
+    if hasattr(scheduler, "sigmas"):
+        table = ((1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod) ** 0.5
+        scheduler.sigmas = torch.cat([table[grid].cpu().float(), scheduler.sigmas[-1:]])
+
+
+class _Exact(KeepsSchedule):
+    """A class of diffusers, mended; it stands before that class in the bases."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _restored, (type(self).__bases__[1], self.__dict__)
+
+
+def _restored(theirs: type[Any], state: dict[str, Any]) -> Any:
+    scheduler = object.__new__(theirs)
+    scheduler.__dict__.update(state)
+    return exact(scheduler)
+
+
+class DDPMScheduler(_Exact, scheduling_ddpm.DDPMScheduler):
+    """DDPM, whose step onto x_0 adds no noise."""
+
+    __module__ = scheduling_ddpm.__name__
+    set_timesteps = _exactly(scheduling_ddpm.DDPMScheduler)
+
+    @wraps(scheduling_ddpm.DDPMScheduler._get_variance)
+    def _get_variance(self, t: int, *args: Any, **options: Any) -> Any:
+        variance = super()._get_variance(t, *args, **options)
+        # "fixed_large" does not shrink towards x_0; diffusers leaves it out at timestep 0 alone.
+        last = self.variance_type == "fixed_large" and int(t) == int(self.timesteps[-1])
+        return torch.zeros_like(variance) if last else variance
+
+
+class DDIMScheduler(_Exact, scheduling_ddim.DDIMScheduler):
+    """DDIM, whose step lands on the next timestep."""
+
+    num_inference_steps: Any
+
+    __module__ = scheduling_ddim.__name__
+    set_timesteps = _exactly(scheduling_ddim.DDIMScheduler)
+
+    @wraps(scheduling_ddim.DDIMScheduler.step)
+    def step(
+        self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **options: Any
+    ) -> Any:
+        """Go from a timestep to the next of `timesteps`, or from the last one to x_0."""
+        steps = self.num_inference_steps
+        if steps is not None:
+            t = int(timestep)
+            landing = max((s for s in self.timesteps.tolist() if s < t), default=-1)
+            # diffusers goes down by longest // steps: here, by the way to the next timestep.
+            self.num_inference_steps = Fraction(self.config.num_train_timesteps, t - landing)
+        try:
+            return super().step(model_output, timestep, sample, *args, **options)
+        finally:
+            self.num_inference_steps = steps
+
+
+class DPMSolverMultistepScheduler(
+    _Exact, scheduling_dpmsolver_multistep.DPMSolverMultistepScheduler
+):
+    """DPM-Solver++."""
+
+    __module__ = scheduling_dpmsolver_multistep.__name__
+    set_timesteps = _exactly(scheduling_dpmsolver_multistep.DPMSolverMultistepScheduler)
+
+
+class UniPCMultistepScheduler(_Exact, scheduling_unipc_multistep.UniPCMultistepScheduler):
+    """UniPC."""
+
+    __module__ = scheduling_unipc_multistep.__name__
+    set_timesteps = _exactly(scheduling_unipc_multistep.UniPCMultistepScheduler)
+
+
+class DEISMultistepScheduler(_Exact, scheduling_deis_multistep.DEISMultistepScheduler):
+    """DEIS."""
+
+    __module__ = scheduling_deis_multistep.__name__
+    set_timesteps = _exactly(scheduling_deis_multistep.DEISMultistepScheduler)
+
+
+EXACT: dict[str, type[Any]] = {
+    mended.__name__: mended
+    for mended in (
+        DDPMScheduler,
+        DDIMScheduler,
+        DPMSolverMultistepScheduler,
+        UniPCMultistepScheduler,
+        DEISMultistepScheduler,
+    )
+}
+
+
+def exact(scheduler: Any) -> Any:
+    """Return a scheduler as one that visits exactly the timesteps that are asked for.
+
+    It shares the state of the one that was given, which thus shows what the other has done. A
+    scheduler that is no class of diffusers mended here is returned as it is.
+    """
+    theirs = type(scheduler)
+    mended = EXACT.get(theirs.__name__)
+    if mended is None or mended.__bases__[1] is not theirs:
+        return scheduler
+    view: Any = object.__new__(mended)
+    view.__dict__ = scheduler.__dict__
+    return view
+
+
+def visiting(scheduler: Any, num_inference_steps: int, device: Any = None) -> Any:
+    """Return a scheduler, any of diffusers' or ours, with the timesteps of a call set.
+
+    Args:
+        scheduler: The scheduler of a pipeline; its `timesteps` are set, too.
+        num_inference_steps: How many, 1 to its `num_train_timesteps`.
+        device: Where `timesteps` lies.
+
+    Returns:
+        What makes the steps; see `exact`.
+
+    Raises:
+        UserError: The number is out of range, or the settings give no such timesteps.
+    """
+    sampler = exact(scheduler)
+    check_steps(num_inference_steps, sampler.config.num_train_timesteps)
+    sampler.set_timesteps(num_inference_steps, device=device)
+    check_timesteps(sampler, num_inference_steps)
+    return sampler
+
+
+def check_steps(num_inference_steps: int, longest: int) -> None:
+    """Refuse a number of steps of which there is no image.
+
+    Raises:
+        UserError: It lies outside 1 to `longest`.
+    """
+    if not 1 <= num_inference_steps <= longest:
+        raise UserError(
+            f"num_inference_steps = {num_inference_steps} must lie between 1 and {longest}"
+        )
+
+
+def check_timesteps(scheduler: Any, num_inference_steps: int) -> None:
+    """Refuse timesteps at which no network was trained, or others than were asked for.
+
+    Raises:
+        UserError: One lies outside the training's, or, of a scheduler that calls the network once a
+            step, they are not as many as were asked for, or do not fall.
+    """
+    timesteps, longest = scheduler.timesteps.tolist(), scheduler.config.num_train_timesteps
+    falling = all(later < earlier for earlier, later in pairwise(timesteps))
+    exact_ones = len(timesteps) == num_inference_steps and (falling or _by_sigmas(scheduler))
+    valid = all(0 <= timestep < longest for timestep in timesteps)
+    if not valid or (isinstance(scheduler, KeepsSchedule) and not exact_ones):
+        raise UserError(
+            f"{type(scheduler).__name__}: num_inference_steps = {num_inference_steps} gives "
+            f"{len(timesteps)} timesteps from {max(timesteps)} to {min(timesteps)}; choose another "
+            f"number, or timestep_spacing='trailing' with steps_offset=0"
+        )

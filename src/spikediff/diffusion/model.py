@@ -1,0 +1,284 @@
+"""What a network of this library remembers of how it was made.
+
+Loading a network whole: every tensor of its file, of its shape and kind, or an error.
+
+The ordinary network that a spiking one is compared with.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import safetensors
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.utils import logging
+from torch import Tensor, nn
+
+from spikediff.errors import UserError, cut, one_line, shown
+from spikediff.files.reading import check_regular, read_json
+from spikediff.files.tensors import check_finite
+from spikediff.files.weights import list_faults
+
+
+class OwnConfig(ConfigMixin):
+    """diffusers' configuration, of which `from_config` takes every value.
+
+    diffusers forgets in `from_config` the values of arguments that were not given by name, even if
+    they were given by position, as in `SpikingUNet(8, 1)`.
+    """
+
+    def register_to_config(self, **settings: Any) -> None:
+        """Set settings; none of them is noted as a default."""
+        settings.pop("_use_default_values", None)
+        super().register_to_config(**settings)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: Mapping[str, Any], **settings: Any) -> Any:
+        """Return the arguments of a configuration, without what it tells `AutoModel`."""
+        kept = {key: value for key, value in config_dict.items() if key != "auto_map"}
+        return super().extract_init_dict(kept, **settings)
+
+
+WEIGHTS = "diffusion_pytorch_model"
+_MOST = 2**24  # of a number in a configuration
+_MOST_LAYERS = 256  # of a list in one, and of the blocks of a level
+# Names that diffusers gave the projections of attention before.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+class SavedTensor(NamedTuple):
+    """What the head of a file says of a tensor.
+
+    Attributes:
+        kind: Its type by the word of safetensors: F32, BF16, I64, BOOL, ...
+        shape: Its shape.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+def load_whole(
+    cls: Any, load: Callable[..., Any], pretrained_model_name_or_path: Any, **options: Any
+) -> Any:
+    """Load a network as diffusers does; refuse a file that is not all of it.
+
+    Args:
+        cls: The network's class.
+        load: diffusers' own `from_pretrained` of the class.
+        pretrained_model_name_or_path: A folder, or a name on the Hub.
+        options: Its keyword arguments.
+
+    Returns:
+        What `load` returns, its weights in memory of their own.
+
+    Raises:
+        UserError: Tensors are missing, unknown, of another shape or kind, or not finite; or the
+            configuration makes no such network.
+    """
+    path = pretrained_model_name_or_path
+    folder = Path(path) / (options.get("subfolder") or "")
+    if folder.is_dir():
+        check_saved(cls, folder, options.get("variant"))
+    wants_info = options.pop("output_loading_info", False)
+    model, info = load(path, output_loading_info=True, **options)
+    faults = [f"missing {key}" for key in info["missing_keys"]]
+    faults += [f"unknown {key}" for key in info["unexpected_keys"]]
+    if faults:
+        raise UserError(f"{path}: {list_faults(faults, cls.__name__)}")
+    with_own_memory(model, options)
+    check_finite(model.state_dict(), str(folder))
+    return (model, info) if wants_info else model
+
+
+def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
+    """Refuse a saved network that would not be loaded whole; only the heads of files are read.
+
+    Args:
+        cls: The network's class.
+        folder: Its folder, with config.json and the weights, in one file or in several.
+        variant: Of the weights' files.
+
+    Returns:
+        Whether there are weights as safetensors.
+
+    Raises:
+        UserError: See `load_whole`.
+    """
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder / 'config.json'}: missing; it says what network this is")
+    expected = _state_of(cls, folder)
+    files = _files(folder, variant)
+    if not files:
+        return False
+    saved = {_new_name(k, expected): v for path in files for k, v in read_head(path).items()}
+    faults = [f"missing {name}" for name in expected if name not in saved]
+    faults += [f"unknown {name}" for name in saved if name not in expected]
+    for name, tensor in expected.items():
+        if name in saved and saved[name].shape != tuple(tensor.shape):
+            faults.append(f"{name} has shape {saved[name].shape}, not {tuple(tensor.shape)}")
+        elif name in saved and not _fits(saved[name].kind, tensor.dtype):
+            faults.append(f"{name} holds {saved[name].kind}, not {tensor.dtype}")
+    if faults:
+        raise UserError(f"{folder}: {list_faults(faults, cls.__name__)}")
+    return True
+
+
+def read_head(path: Path) -> dict[str, SavedTensor]:
+    """Return what the head of a safetensors file says of its tensors.
+
+    Raises:
+        UserError: The file is no regular one, or damaged.
+    """
+    try:
+        with safetensors.safe_open(check_regular(path), framework="pt") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {k: SavedTensor(v.get_dtype(), tuple(v.get_shape())) for k, v in parts.items()}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: is damaged ({one_line(error, 200)})") from error
+
+
+def _files(folder: Path, variant: str | None) -> list[Path]:
+    """Return the files of the weights: one, or those that an index names; none without either."""
+    mark = "" if variant is None else f".{variant}"
+    single, index = (
+        folder / f"{WEIGHTS}{mark}.safetensors",
+        folder / f"{WEIGHTS}.safetensors.index{mark}.json",
+    )
+    if single.exists():
+        return [single]
+    if not index.exists():
+        return []
+    content = read_json(index)
+    named = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise UserError(f"{index}: is damaged, it has no weight_map")
+    names = sorted(set(named.values()))
+    if any(Path(name).name != name for name in names):
+        raise UserError(f"{index}: is damaged, it names files of other folders")
+    return [folder / name for name in names]
+
+
+def _state_of(cls: Any, folder: Path) -> dict[str, Tensor]:
+    """Return names, shapes and types of what a network of this configuration has."""
+    path = folder / "config.json"
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is damaged, it holds {shown(config)}")
+    told = ("auto_map",)  # for diffusers' `AutoModel`
+    config = {k: v for k, v in config.items() if not k.startswith("_") and k not in told}
+    _check_sizes(config, path)
+    if cls.__module__.startswith("spikediff."):
+        known = inspect.signature(cls.__init__).parameters
+        unknown = [shown(key) for key in config if key not in known]
+        if unknown:
+            raise UserError(f"{path}: {cls.__name__} has no {', '.join(unknown[:8])}")
+    try:
+        with torch.device("meta"):
+            model: nn.Module = cls.from_config(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # whatever a constructor raises of a wrong value
+        reason = cut(one_line(error)) or type(error).__name__
+        raise UserError(f"{path}: makes no {cls.__name__} ({reason})") from error
+    return model.state_dict()
+
+
+def _check_sizes(value: Any, path: Path, key: str = "") -> None:
+    """Refuse numbers that no network has, before anything of that size is made."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            _check_sizes(part, path, name)
+    elif isinstance(value, list):
+        if len(value) > _MOST_LAYERS:
+            raise UserError(f"{path}: {key} has {len(value)} entries")
+        for part in value:
+            _check_sizes(part, path, key)
+    elif isinstance(value, int | float):
+        most = _MOST_LAYERS if key == "layers_per_block" else _MOST
+        if not -most <= value <= most:
+            raise UserError(f"{path}: {key} = {shown(value)} is no size of a network")
+
+
+def _new_name(name: str, expected: Mapping[str, Tensor]) -> str:
+    """Return a tensor's name; of an attention that an earlier diffusers saved, today's."""
+    if name in expected:
+        return name
+    return re.sub(
+        r"\.(query|key|value|proj_attn)(?=\.(weight|bias)$)",
+        lambda old: f".{_OLD_ATTENTION[old[1]]}",
+        name,
+    )
+
+
+def _fits(kind: str, dtype: torch.dtype) -> bool:
+    """Return whether a saved type may be read as a tensor's: any real one as a real one."""
+    if dtype.is_floating_point:
+        return kind in ("F64", "F32", "F16", "BF16")
+    return kind == _KINDS.get(dtype)
+
+
+_KINDS = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+}
+
+
+def with_own_memory(model: nn.Module, options: Mapping[str, Any]) -> None:
+    """Copy the weights of a model that was loaded out of the file that they are mapped from.
+
+    A file starts its tensors wherever the one before ends. The product of a matrix and a single
+    vector, as in an autoencoder that makes one image, is rounded by where its memory starts; so a
+    model that was loaded would differ, in the last bit, from the one that was saved. The copy has
+    the type that was asked for: without accelerate, diffusers keeps that of the file where the
+    file's first tensor, a counter of batch norm, is none of floating point.
+
+    Args:
+        model: The model, changed in place.
+        options: The keyword arguments of `from_pretrained`.
+    """
+    dtype = options.get("dtype") or options.get("torch_dtype")
+    for tensor in (*model.parameters(), *model.buffers()):
+        kept = tensor.dtype if dtype is None or not tensor.is_floating_point() else dtype
+        tensor.data = tensor.data.to(kept, copy=True)
+
+
+def quiet() -> None:
+    """Let diffusers say nothing of what is loaded; what is wrong is an error here."""
+    logging.disable_progress_bar()  # "Loading pipeline components", a bar of a tenth of a second
+    logging.set_verbosity_error()
+
+
+@runtime_checkable
+class HasCounterpart(Protocol):
+    """A spiking network that knows its ordinary counterpart."""
+
+    def ann_counterpart(self) -> nn.Module:
+        """Return the ordinary network of the same sizes, untrained."""
+
+
+def ann_counterpart(model: Any) -> nn.Module:
+    """Return the ordinary network of the same widths, depths and images, untrained.
+
+    Args:
+        model: A network with a method `ann_counterpart`.
+
+    Raises:
+        UserError: The model has none.
+
+    Example:
+        >>> from spikediff import SpikingUNet
+        >>> spiking = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2))
+        >>> ann_counterpart(spiking).config.block_out_channels
+        (8, 16)
+    """
+    if not isinstance(model, HasCounterpart):
+        raise UserError(f"{type(model).__name__} has no ordinary counterpart to compare with")
+    return model.ann_counterpart()

@@ -1,0 +1,187 @@
+r"""What training makes small: the contract of a loss in the common loop, and the denoising ones.
+
+The denoising loss: noise an image, ask the network what was done, take the squared error.
+
+What a loss returns are its terms, already weighted: training makes their sum small and logs each.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spikediff.data import to_model_range
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one part of a batch says.
+
+    Attributes:
+        terms: Terms of the loss by name, already weighted, 0-dim; training makes their sum small.
+        watched: Further numbers for the curve, 0-dim.
+    """
+
+    terms: Mapping[str, Tensor]
+    watched: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """How a network is trained; it knows neither optimizer nor processes."""
+
+    def prepare(self, items: Tensor) -> Tensor:
+        """Return items of the data set, as they are stored, as the loss sees them [B, ...]."""
+
+    def draw(
+        self, shape: tuple[int, ...], progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Draw all that is random for a whole batch, so that no process count changes it.
+
+        Args:
+            shape: Shape of the batch over all processes and parts [B, ...].
+            progress: Share of the training that is done, from 0 to 1.
+            generator: The source.
+
+        Returns:
+            Tensors whose first axis is B, which are cut along it as the items are.
+        """
+
+    def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
+        """Return the losses of a part of the batch, with what was drawn for it."""
+
+
+@dataclass(frozen=True)
+class DenoisingObjective:
+    """Noise an image, and ask the network what was done.
+
+    Attributes:
+        loss: `loss(model, schedule, x_0, timestep, eps)` -> terms by name.
+        schedule: The scheduler that noises the images.
+        to_range: Turns items as they are stored into what the network sees, about [-1, 1].
+    """
+
+    loss: Callable[..., Mapping[str, Tensor]]
+    schedule: Any
+    to_range: Callable[[Tensor], Tensor] = to_model_range
+
+    def prepare(self, items: Tensor) -> Tensor:
+        """Return images in [-1, 1], or signals in the range that the recipe names."""
+        return self.to_range(items)
+
+    def draw(
+        self, shape: tuple[int, ...], progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Draw timesteps [B] and noise [B, C, H, W]."""
+        return draw_noise(shape, self.schedule.config.num_train_timesteps, generator)
+
+    def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
+        """Return the terms for timesteps and noise."""
+        return Losses(self.loss(model, self.schedule, x_0, *drawn))
+
+
+def target_of(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:
+    r"""Return what the network should estimate.
+
+    $\epsilon$; or $x_0$ ("sample"); or
+    $v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1 - \bar\alpha_t}\,x_0$.
+    """
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type == "epsilon":
+        return eps
+    if prediction_type == "sample":
+        return x_0
+    velocity: Tensor = scheduler.get_velocity(x_0, eps, timestep)
+    return velocity
+
+
+def timestep_weights(
+    scheduler: Any, min_snr_gamma: float = 0.0, p2_gamma: float = 0.0
+) -> Tensor | None:
+    r"""Return how the squared error of every timestep is weighed [num_train_timesteps].
+
+    With $S = \bar\alpha / (1 - \bar\alpha)$, the ratio of signal to noise, and both where both are
+    asked for:
+
+        min-SNR:  min(S, gamma) times 1 / S of epsilon, 1 of x_0 ("sample"), 1 / (S + 1) of v
+        P2:       (1 + S)^-gamma
+
+    The first weighs the error of $x_0$ alike, whatever the network estimates. The second turns
+    training from faint noise to strong noise, where the shape of an image is decided; for v and
+    gamma = 1, all timesteps count by their error of $x_0$.
+
+    Args:
+        scheduler: The noise schedule, with its prediction type.
+        min_snr_gamma: Gamma of the first, about 5; 0 leaves it out.
+        p2_gamma: Gamma of the second, 0.5 to 1; 0 leaves it out.
+
+    Returns:
+        The weights; None where all are 1.
+
+    Reference: Hang et al., "Efficient diffusion training via min-SNR weighting strategy", ICCV
+    2023; Choi et al., "Perception prioritized training of diffusion models", CVPR 2022 (k = 1).
+
+    Example:
+        >>> from diffusers import DDIMScheduler
+        >>> weights = timestep_weights(DDIMScheduler(prediction_type="v_prediction"), p2_gamma=1)
+        >>> bool(weights[0] < 0.01), bool(weights[-1] > 0.99)
+        (True, True)
+    """
+    if not (min_snr_gamma or p2_gamma):
+        return None
+    snr: Tensor = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
+    weights: Tensor = (1 + snr) ** -p2_gamma
+    if min_snr_gamma:
+        kind = scheduler.config.prediction_type
+        of_x_0 = {"epsilon": snr, "sample": torch.ones(()), "v_prediction": snr + 1}[kind]
+        weights = weights * snr.clamp(max=min_snr_gamma) / of_x_0
+    return weights
+
+
+def denoising_loss(
+    model: nn.Module,
+    scheduler: Any,
+    x_0: Tensor,
+    timestep: Tensor,
+    eps: Tensor,
+    weights: Tensor | None = None,
+) -> dict[str, Tensor]:
+    r"""Return the term $w_t \|f(x_t, t) - target\|^2$, averaged over all elements.
+
+    Args:
+        model: The denoiser.
+        scheduler: The noise schedule, with `add_noise` and `prediction_type`.
+        x_0: Images in the model's range [B, C, H, W].
+        timestep: Diffusion timesteps [B].
+        eps: Standard normal noise [B, C, H, W].
+        weights: Those of `timestep_weights` [num_train_timesteps]; None is 1 for all.
+
+    Returns:
+        {"denoising": the loss, 0-dim}.
+
+    Reference: Ho et al., "Denoising diffusion probabilistic models", 2020, equation 14; v from
+    Salimans and Ho, "Progressive distillation", 2022.
+    """
+    x_t = scheduler.add_noise(x_0, eps, timestep)
+    estimate = model(x_t, timestep).sample
+    target = target_of(scheduler, x_0, eps, timestep)
+    return {"denoising": squared_error(estimate, target, timestep, weights)}
+
+
+def squared_error(
+    estimate: Tensor, target: Tensor, timestep: Tensor, weights: Tensor | None
+) -> Tensor:
+    """Return the weighted mean squared error of estimates [B, C, H, W], 0-dim."""
+    if weights is None:
+        return nn.functional.mse_loss(estimate.float(), target.float())
+    of_image = (estimate.float() - target.float()).square().flatten(1).mean(1)  # [B]
+    return (weights.to(of_image)[timestep] * of_image).mean()
+
+
+def draw_noise(
+    shape: tuple[int, ...], num_train_timesteps: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw a timestep [B] and noise [B, C, H, W] for every image of a whole batch."""
+    timestep = torch.randint(num_train_timesteps, shape[:1], generator=generator)
+    return timestep, torch.randn(shape, generator=generator)

@@ -1,0 +1,204 @@
+"""From a model's images to pictures that a person looks at: PIL images, grids, GIFs.
+
+From a model's signals to what a caller asked for, and to a plot that a person looks at.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import make_image_grid
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from spikediff.data import change_range, to_uint8
+from spikediff.diffusion.seeds import whole
+from spikediff.errors import UserError
+from spikediff.files.tensors import check_values
+
+_READABLE = 640  # pixels: a grid is magnified by a whole number until it is about this wide
+_GAP = 48  # grey level of the lines between the images of a grid
+
+
+def to_pil(sample: Tensor) -> list[Image.Image]:
+    """Return images [B, C, H, W] in [-1, 1] as PIL images: "L" for one channel, else "RGB"."""
+    return pixels_to_pil(to_uint8(sample))
+
+
+def pixels_to_pil(pixels: Tensor) -> list[Image.Image]:
+    """Return uint8 images [B, C, H, W] as PIL images: "L" for one channel, else "RGB"."""
+    arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, C]
+    return [Image.fromarray(a[:, :, 0] if a.shape[2] == 1 else a) for a in arrays]
+
+
+def as_array(values: Tensor) -> Any:
+    """Return a tensor as a NumPy array; half precision, which NumPy does not know, as float32."""
+    half = values.dtype in (torch.float16, torch.bfloat16)
+    return (values.float() if half else values).cpu().numpy()
+
+
+def _to_unit(sample: Tensor) -> Tensor:
+    return (check_values(sample, "images") / 2 + 0.5).clamp(0, 1)
+
+
+# From images [B, C, H, W] in [-1, 1] to what a pipeline's caller asked for.
+OUTPUT_TYPES: dict[str, Callable[[Tensor], Any]] = {
+    "pil": to_pil,
+    "np": lambda sample: as_array(_to_unit(sample).permute(0, 2, 3, 1)),
+    "pt": _to_unit,
+}
+
+
+def check_output_type(output_type: str, known: Collection[str] = tuple(OUTPUT_TYPES)) -> None:
+    """Refuse an output type that a pipeline does not have.
+
+    Raises:
+        UserError: It is none of the known ones.
+    """
+    if output_type not in known:
+        raise UserError(f"unknown output_type {output_type!r}; choose from {list(known)}")
+
+
+def check_call(output_type: str, num_inference_steps: int) -> None:
+    """Refuse a call of a pipeline that could not end well, before it computes.
+
+    Raises:
+        UserError: The output type is unknown, or there is no step to make.
+    """
+    check_output_type(output_type)
+    if whole(num_inference_steps, "num_inference_steps") < 1:
+        raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
+
+
+def image_grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """Return images in rows, thin lines between them, magnified so that small ones can be seen.
+
+    Args:
+        images: Images of one size and mode.
+        columns: Images a row; a square grid where it is not given.
+
+    Example:
+        >>> image_grid([Image.new("L", (8, 8))] * 4).size
+        (640, 640)
+    """
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    grey: int | tuple[int, ...] = _GAP if images[0].mode == "L" else (_GAP,) * 3
+    scale = max(1, round(_READABLE / (columns * images[0].width)))
+    size = (images[0].width * scale, images[0].height * scale)
+    framed = [
+        ImageOps.expand(_inner(image.resize(size, Image.Resampling.NEAREST)), 1, grey)
+        for image in images
+    ]
+    blank = Image.new(images[0].mode, size, grey)
+    padded = [*framed, *[blank] * (rows * columns - len(images))]
+    grid: Image.Image = make_image_grid(padded, rows, columns)
+    return grid
+
+
+def _inner(image: Image.Image) -> Image.Image:
+    """Return the picture without its outermost line of pixels, where the frame goes."""
+    return image.crop((1, 1, image.width - 1, image.height - 1))
+
+
+def record_frames(frames: list[Image.Image], shown: int) -> Callable[..., dict[str, Tensor]]:
+    """Return a callback of a pipeline that keeps a grid of every step, for `save_gif`.
+
+    Args:
+        frames: The list that grows by one grid a step.
+        shown: Images in a grid, at most.
+    """
+
+    def keep(_pipe: object, _i: int, _t: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        frames.append(image_grid(to_pil(_visible(tensors["sample"][:shown]))))
+        return {}
+
+    return keep
+
+
+def _visible(sample: Tensor) -> Tensor:
+    """Return images as they are, and grids of tokens [B, h, w] in grey, masks white."""
+    if sample.is_floating_point():
+        return sample
+    return sample[:, None] / sample.max().clamp(min=1) * 2.0 - 1.0
+
+
+def save_gif(frames: Sequence[Image.Image], path: Path, frame_ms: int = 120) -> None:
+    """Write an endless GIF that rests on its last frame.
+
+    Args:
+        frames: Pictures of one size.
+        path: The file.
+        frame_ms: Time of a frame in milliseconds; the last one stays ten times as long.
+    """
+    durations = [frame_ms] * (len(frames) - 1) + [10 * frame_ms]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+
+
+_MOST_ROWS = 8
+
+
+def signal_output(
+    output_type: str, signal_range: Sequence[float] | None
+) -> Callable[[Tensor], Any]:
+    """Return what turns signals [B, C, L] of a model into an output of a pipeline.
+
+    Nothing is clamped: a recording may leave the range, and so may what is generated.
+
+    Args:
+        output_type: "pt" or "np".
+        signal_range: Values of the signal that the model sees as -1 and 1; None leaves them.
+
+    Raises:
+        UserError: The output type is another.
+
+    Example:
+        >>> import torch
+        >>> signal_output("pt", (-60.0, 20.0))(torch.tensor([-1.0, 0.5, 2.0])).tolist()
+        [-60.0, 0.0, 60.0]
+    """
+    if output_type not in ("pt", "np"):
+        raise UserError(
+            f"output_type {output_type!r}: the network makes signals, not pictures; "
+            'give output_type="np" or "pt"'
+        )
+
+    def finish(sample: Tensor) -> Any:
+        check_values(sample, "signals")
+        if signal_range is not None:
+            sample = change_range(sample, new=signal_range)
+        return sample if output_type == "pt" else as_array(sample)
+
+    return finish
+
+
+def plot_signals(columns: Mapping[str, Tensor], unit: str = "") -> Image.Image:
+    """Return lines, one signal below the other, in a column for every kind.
+
+    Args:
+        columns: Signals [N, C, L] by what they are; the first eight are shown.
+        unit: Of the values.
+
+    Example:
+        >>> import torch
+        >>> plot_signals({"noise": torch.randn(3, 1, 64)}).mode
+        'RGB'
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = min(_MOST_ROWS, max(len(signals) for signals in columns.values()))
+    figure = Figure(figsize=(4.5 * len(columns), 0.9 * rows + 0.8), layout="constrained")
+    grid = figure.subplots(rows, len(columns), squeeze=False, sharex=True, sharey=True)
+    for column, (name, signals) in enumerate(columns.items()):
+        grid[0][column].set_title(name)
+        grid[-1][column].set_xlabel("sample")
+        for axes, signal in zip(grid[:, column], signals, strict=False):
+            axes.plot(signal.T.numpy(), linewidth=0.9)
+    figure.supylabel(unit)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

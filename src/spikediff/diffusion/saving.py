@@ -1,0 +1,307 @@
+"""Saved pipelines: whole when they are written and when they are read, and open to plain diffusers.
+
+diffusers finds the class of a pipeline of another library only through a file of code beside the
+weights, which it runs where `trust_remote_code=True` allows it; so does its `AutoModel`. Such a
+file holds one import, and nothing else in a folder is code. Our own pipelines run none of them.
+"""
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import diffusers
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from torch import nn
+
+import spikediff
+from spikediff.diffusion.exact_timesteps import exact
+from spikediff.diffusion.model import WEIGHTS, check_saved
+from spikediff.errors import UserError, one_line
+from spikediff.files.reading import read_json
+from spikediff.files.tensors import check_finite
+from spikediff.files.writing import flush, put_in_place, remove, unfinished
+
+
+def component(name: object) -> type[Any] | None:
+    """Return the network or scheduler of this library that has a name; None where none has it."""
+    if name not in spikediff.__all__:
+        return None
+    found = getattr(spikediff, str(name))
+    known = inspect.isclass(found) and issubclass(found, ModelMixin | SchedulerMixin)
+    return found if known else None
+
+
+_OF_CONFIG = ("subfolder", "cache_dir", "force_download", "local_files_only", "token", "revision")
+
+
+class AnyNetwork:
+    """Loads a network of the class that its configuration names.
+
+    A file beside every saved network imports it, for
+    `AutoModel.from_pretrained(folder, subfolder="unet", trust_remote_code=True)`.
+    """
+
+    @classmethod
+    def from_pretrained(cls, folder: str, **options: Any) -> ModelMixin:
+        """Load a network.
+
+        Args:
+            folder: A folder or a repository.
+            options: Those of diffusers' `from_pretrained`.
+
+        Raises:
+            UserError: Its configuration names no network of this library.
+        """
+        where = {key: options[key] for key in _OF_CONFIG if options.get(key) is not None}
+        name = spikediff.SpikingUNet.load_config(folder, **where).get("_class_name")
+        network = component(name)
+        if network is None:
+            raise UserError(f"{folder}: {name!r} is no network of spikediff")
+        loaded: ModelMixin = network.from_pretrained(folder, **options)
+        return loaded
+
+
+INDEX = "model_index.json"
+_PIPELINE_FILE = "pipeline"
+_DOWNLOADED = ("*.json", "*.safetensors")  # in any folder; no code
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
+
+class PortablePipeline:
+    """Saves with the files that plain diffusers needs, and loads without running them.
+
+    It stands before `DiffusionPipeline` in the bases.
+
+    Example:
+        >>> import tempfile
+        >>> from spikediff import VAE, VAEPipeline
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     VAEPipeline(VAE(8, 1, channels=(4, 8), latent_channels=6)).save_pretrained(folder)
+        ...     print((Path(folder) / "pipeline.py").read_text())
+        # Lets diffusers find a class of the package spikediff.
+        from spikediff import VAEPipeline
+        <BLANKLINE>
+        __all__ = ["VAEPipeline"]
+        <BLANKLINE>
+    """
+
+    components: dict[str, Any]
+
+    def register_modules(self, **modules: Any) -> None:
+        """Take the parts; a sampler of diffusers makes exactly the steps that are asked for."""
+        super().register_modules(**{name: exact(part) for name, part in modules.items()})  # type: ignore[misc]
+
+    def save_config(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Write `model_index.json`, and the files of code that it then names."""
+        super().save_config(save_directory, *args, **kwargs)  # type: ignore[misc]
+        if type(self).__module__.startswith(
+            f"{spikediff.__name__}."
+        ):  # nobody else can import a user's own class
+            make_portable(Path(save_directory))
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save the pipeline as diffusers does.
+
+        Raises:
+            UserError: A weight or a buffer of a network is NaN or infinite, and nothing is written;
+                or the disk is full.
+        """
+        for name, part in self.components.items():
+            if isinstance(part, nn.Module):
+                check_finite(part.state_dict(), f"{type(self).__name__}: {name} cannot be saved")
+        try:
+            super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+        except SafetensorError as error:  # what safetensors makes of an OSError
+            raise UserError(
+                f"{type(self).__name__}: cannot be saved ({one_line(error)})"
+            ) from error
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Load a pipeline as diffusers does, and its networks whole.
+
+        Raises:
+            UserError: A network has a file that is not all of it, or a weight that is not finite.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            folder = Path(cls.download(str(pretrained_model_name_or_path), **kwargs))
+        if (folder / INDEX).is_file():
+            content = read_json(folder / INDEX)
+            index = dict(content) if isinstance(content, dict) else {}
+            read = {name: entry for name, entry in index.items() if name not in kwargs}
+            check_networks(read, folder, kwargs.get("variant"))
+        pipe = super().from_pretrained(folder, **kwargs)  # type: ignore[misc]
+        for name, part in pipe.components.items():
+            if isinstance(part, nn.Module):
+                check_finite(part.state_dict(), f"{folder}: {name}")
+        return pipe
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Read a configuration; parts of this library bear the names of their modules again."""
+        loaded = super().load_config(*args, **kwargs)  # type: ignore[misc]
+        if isinstance(loaded, tuple):
+            return (own_classes(loaded[0]), *loaded[1:])
+        return own_classes(loaded)
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
+        """Download a repository's weights and configurations, and no code.
+
+        Args:
+            pretrained_model_name: USER/NAME on the Hugging Face Hub.
+            kwargs: Those of `DiffusionPipeline.download` that say from where and how.
+
+        Returns:
+            The folder.
+        """
+        options = {key: kwargs[key] for key in _HUB_OPTIONS if kwargs.get(key) is not None}
+        return cast(
+            str,
+            snapshot_download(pretrained_model_name, allow_patterns=list(_DOWNLOADED), **options),
+        )
+
+
+def check_networks(
+    index: Mapping[str, Any],
+    folder: Path,
+    variant: str | None = None,
+    only_safetensors: bool = False,
+) -> None:
+    """Refuse a saved pipeline whose networks would not be loaded whole.
+
+    Args:
+        index: Its `model_index.json`.
+        folder: Its folder.
+        variant: Of the weights' files.
+        only_safetensors: Whether weights as pickles are refused.
+
+    Raises:
+        UserError: See `spikediff.diffusion.model.check_saved`.
+    """
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list | tuple) or len(entry) != 2:
+            continue
+        library, class_name = map(str, entry)
+        kind = component(class_name)
+        if library == "diffusers":
+            kind = getattr(diffusers, class_name, None)
+        if not isinstance(kind, type) or not issubclass(kind, ModelMixin):
+            continue
+        if not (folder / name).is_dir():
+            raise UserError(f"{folder / name}: missing; {INDEX} names it")
+        if not check_saved(kind, folder / name, variant) and only_safetensors:
+            weights = folder / name / f"{WEIGHTS}.safetensors"
+            raise UserError(f"{weights}: missing; weights are read from safetensors only")
+
+
+def save_whole(pipe: Any, folder: Path) -> None:
+    """Save a pipeline so that its folder is there and whole, or not there, or the one before.
+
+    Args:
+        pipe: The pipeline.
+        folder: Its folder. One that holds the same files already is left as it is, with what else
+            lies there.
+
+    Raises:
+        UserError: A weight is NaN or infinite.
+    """
+    draft = unfinished(folder)
+    remove(draft)
+    pipe.save_pretrained(draft)
+    files = [path for path in sorted(draft.rglob("*")) if path.is_file()]
+    if all(_same(path, folder / path.relative_to(draft)) for path in files):
+        remove(draft)
+        return
+    for path in (*files, *{path.parent for path in files}):
+        flush(path)
+    put_in_place(draft, folder)
+
+
+def _same(one: Path, two: Path) -> bool:
+    return two.is_file() and one.read_bytes() == two.read_bytes()
+
+
+def make_portable(folder: Path) -> None:
+    """Let plain diffusers load a saved pipeline.
+
+    Parts of this library are named by the front door, `["spikediff", "SpikingUNet"]`, an address
+    that no move of a module breaks, and a file beside each of them imports it from there.
+
+    Args:
+        folder: The pipeline's folder, with its `model_index.json`.
+    """
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    name = index["_class_name"]
+    if isinstance(name, str):
+        _write_import(folder / f"{_PIPELINE_FILE}.py", name)
+        index["_class_name"] = [_PIPELINE_FILE, name]
+    for part, kind in _own_parts(index).items():
+        index[part] = [spikediff.__name__, kind.__name__]
+        names = [kind.__name__]
+        if issubclass(kind, ModelMixin):
+            names.insert(0, AnyNetwork.__name__)
+            index["auto_map"] = {"AutoModel": f"{spikediff.__name__}.{AnyNetwork.__name__}"}
+            path = folder / part / "config.json"
+            config = json.loads(path.read_text(encoding="utf-8"))
+            _write_json(path, {**config, "auto_map": index["auto_map"]})
+        _write_import(folder / part / f"{spikediff.__name__}.py", *names)
+    _write_json(folder / INDEX, index)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    path.write_text(text, encoding="utf-8")
+
+
+def _write_import(path: Path, *names: str) -> None:
+    quoted = ", ".join(f'"{name}"' for name in names)
+    path.write_text(
+        "# Lets diffusers find a class of the package spikediff.\n"
+        f"from spikediff import {', '.join(names)}\n\n__all__ = [{quoted}]\n",
+        encoding="utf-8",
+    )
+
+
+def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `model_index.json` in which the parts of this library name its modules.
+
+    diffusers takes a part whose name is that of a file for code that it must be trusted to run.
+
+    Args:
+        index: Its content, from this or an earlier version of the library, which named modules or
+            files of code.
+
+    Example:
+        >>> index = {"_class_name": ["pipeline", "VAEPipeline"], "vae": ["spikediff_vae", "VAE"]}
+        >>> own_classes(index)
+        {'_class_name': 'VAEPipeline', 'vae': ['spikediff.systems.fsvae.vae', 'VAE']}
+    """
+    own = {part: [kind.__module__, kind.__name__] for part, kind in _own_parts(index).items()}
+    known = {k: v for k, v in {**index, **own}.items() if k != "auto_map"}
+    return {**known, "_class_name": pipeline_class(known)} if "_class_name" in known else known
+
+
+def _own_parts(index: Mapping[str, Any]) -> dict[str, type[Any]]:
+    """Return the parts of this library, whatever module or file is named for them."""
+    found = {
+        part: component(entry[1])
+        for part, entry in index.items()
+        if not part.startswith("_")
+        and isinstance(entry, list | tuple)
+        and len(entry) == 2
+        and str(entry[0]).startswith(spikediff.__name__)
+    }
+    return {part: kind for part, kind in found.items() if kind is not None}
+
+
+def pipeline_class(index: Mapping[str, Any]) -> str | None:
+    """Return the name of the pipeline's class out of a `model_index.json`."""
+    name = index.get("_class_name")
+    return name[-1] if isinstance(name, list | tuple) else name

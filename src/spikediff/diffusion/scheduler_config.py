@@ -1,0 +1,163 @@
+r"""What a denoiser's output says: the image and the noise in $x_t$.
+
+With $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1 - \bar\alpha_t}\,\epsilon$, either of the two gives
+the other, and $v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1 - \bar\alpha_t}\,x_0$ gives both.
+
+What a scheduler takes over of another one's configuration: its noise schedule, or nothing.
+
+diffusers' `from_config` drops the values that were defaults of the other class and puts those of
+the new class in their place. Where the two differ, a network would meet another noise schedule than
+it was trained with. The schedulers here keep the values.
+"""
+
+import inspect
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any
+
+from diffusers.configuration_utils import FrozenDict
+from torch import Tensor
+
+from spikediff.errors import UserError, suggestion
+
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
+
+def image_and_noise(
+    output: Tensor, x_t: Tensor, alpha_bar: float, prediction_type: str
+) -> tuple[Tensor, Tensor]:
+    r"""Return the estimates of $x_0$ and $\epsilon$ that a denoiser's output stands for.
+
+    Args:
+        output: What the denoiser answered [...].
+        x_t: What it was shown [...].
+        alpha_bar: $\bar\alpha_t$ of the timestep, in (0, 1).
+        prediction_type: "epsilon", "sample" ($x_0$) or "v_prediction".
+
+    Returns:
+        $\hat x_0$ [...] and $\hat\epsilon$ [...].
+
+    Raises:
+        UserError: The prediction type is unknown.
+
+    Example:
+        >>> import torch
+        >>> x_0, eps = torch.tensor(0.5), torch.tensor(-1.0)
+        >>> x_t = 0.8 * x_0 + 0.6 * eps
+        >>> image_and_noise(0.8 * eps - 0.6 * x_0, x_t, 0.64, "v_prediction")
+        (tensor(0.5000), tensor(-1.0000))
+
+    Reference: Salimans and Ho, "Progressive distillation for fast sampling of diffusion models",
+    ICLR 2022, appendix D.
+    """
+    a, sigma = sqrt(alpha_bar), sqrt(1.0 - alpha_bar)
+    if prediction_type == "epsilon":
+        return (x_t - sigma * output) / a, output
+    if prediction_type == "sample":
+        return output, (x_t - a * output) / sigma
+    if prediction_type == "v_prediction":
+        return a * x_t - sigma * output, a * output + sigma * x_t
+    raise UserError(
+        f"unknown prediction_type {prediction_type!r}; "
+        f"{suggestion(prediction_type, PREDICTION_TYPES)}"
+    )
+
+
+_DEFAULTS = "_use_default_values"  # diffusers' list of the values that were defaults
+_BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+# What else belongs to a noise schedule, and its value in classes of diffusers that do not have it.
+_NEUTRAL: dict[str, Any] = {
+    "trained_betas": None,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "snr_shift_scale": 1.0,
+    "use_flow_sigmas": False,
+}
+_SCHEDULE = (*_BETAS, *_NEUTRAL)
+
+
+def kept_schedule(
+    cls: type[Any], config: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return another scheduler's configuration so that a class keeps its noise schedule.
+
+    Args:
+        cls: The class that is to take it.
+        config: The `.config` of a scheduler, the content of its JSON file, or some settings.
+        settings: What replaces values of the configuration.
+
+    Raises:
+        UserError: It has no betas, or something that `cls` does not know.
+    """
+    kept = {**config, **settings}
+    kept[_DEFAULTS] = [key for key in config.get(_DEFAULTS, ()) if key not in _SCHEDULE]
+    if isinstance(config, FrozenDict) or "_class_name" in config:  # a scheduler's, not a user's
+        kept = {**_defaults_of(config.get("_class_name")), **kept}
+        kept.setdefault("prediction_type", _NEUTRAL["prediction_type"])
+        if missing := [key for key in _BETAS if key not in kept]:
+            raise UserError(
+                f"{cls.__name__}: the given configuration has no {' and no '.join(missing)}; take "
+                f"the scheduler that the network was trained with"
+            )
+    known = inspect.signature(cls.__init__).parameters
+    for key, neutral in _NEUTRAL.items():
+        if key not in known and kept.get(key, neutral) not in (neutral, None):
+            raise UserError(
+                f"{cls.__name__}: does not know {key} = {kept[key]!r}, which belongs to the noise "
+                f"schedule; take a scheduler that does, such as ddim"
+            )
+    kind = kept.get("prediction_type", PREDICTION_TYPES[0])
+    if kind not in PREDICTION_TYPES:
+        raise UserError(f"prediction_type = {kind!r}: choose from {list(PREDICTION_TYPES)}")
+    return kept
+
+
+def _defaults_of(class_name: Any) -> dict[str, Any]:
+    """Return the defaults of a scheduler's noise schedule; none where the class is not known."""
+    import diffusers
+
+    from spikediff.diffusion import schedulers
+
+    if not isinstance(class_name, str):
+        return {}
+    known = getattr(schedulers, class_name, None) or getattr(diffusers, class_name, None)
+    if not inspect.isclass(known):
+        return {}
+    parameters = inspect.signature(known.__init__).parameters
+    return {key: parameters[key].default for key in _SCHEDULE if key in parameters}
+
+
+class KeepsSchedule:
+    """A scheduler that keeps the noise schedule of a configuration, and hands on its own.
+
+    It stands before diffusers' classes in the bases.
+    """
+
+    def register_to_config(self, **settings: Any) -> None:
+        """Set settings. Those of the noise schedule are never noted as defaults."""
+        if _DEFAULTS in settings:
+            replaceable = [key for key in settings[_DEFAULTS] if key not in _SCHEDULE]
+            settings[_DEFAULTS] = replaceable
+        super().register_to_config(**settings)  # type: ignore[misc]
+
+    @classmethod
+    def from_config(
+        cls, config: Any = None, return_unused_kwargs: bool = False, **settings: Any
+    ) -> Any:
+        """Make a scheduler with the noise schedule and the prediction type of a configuration.
+
+        Args:
+            config: Of any scheduler with betas.
+            return_unused_kwargs: Whether to return what is not used, too.
+            settings: What replaces values of the configuration.
+
+        Raises:
+            UserError: The schedule is none that this class can keep.
+        """
+        if isinstance(config, Mapping):
+            of_schedule = {key: settings.pop(key) for key in _SCHEDULE if key in settings}
+            config = kept_schedule(cls, config, of_schedule)
+        try:
+            return super().from_config(config, return_unused_kwargs, **settings)  # type: ignore[misc]
+        except NotImplementedError as error:
+            raise UserError(f"{cls.__name__}: {error}") from error

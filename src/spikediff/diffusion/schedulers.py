@@ -1,0 +1,86 @@
+"""Noise schedules and samplers by name: diffusers', and ours where it has none. They know no spike.
+
+`SCHEDULERS` says which class a name stands for and which of its settings differ from the class's
+defaults. Those of diffusers visit exactly the timesteps that are asked for (`exact_timesteps`), and
+all keep the noise schedule of a configuration (`scheduler_config`).
+`timestep_spacing="trailing"` starts at the noisiest timestep and ends at x_0 for every number of
+steps, which "leading" (the default of some classes) does not. Analytic-DPM keeps its paper's
+"linspace", which also visits the cleanest timestep: its last step adds no noise, so the jump that
+it makes should be small.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import spikediff
+from spikediff.errors import UserError, suggestion
+
+_COMMON: dict[str, Any] = {"timestep_spacing": "trailing"}
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddpm": ("DDPMScheduler", {**_COMMON, "clip_sample": True}),
+    "ddim": ("DDIMScheduler", {**_COMMON, "clip_sample": True}),
+    "dpmsolver++": (
+        "DPMSolverMultistepScheduler",
+        {**_COMMON, "algorithm_type": "dpmsolver++", "solver_order": 2},
+    ),
+    "unipc": ("UniPCMultistepScheduler", {**_COMMON, "solver_order": 2}),
+    "deis": ("DEISMultistepScheduler", {**_COMMON, "solver_order": 2}),
+    "synaptic-ddim": ("SynapticCurrentDDIMScheduler", _COMMON),
+    "analytic-dpm": ("AnalyticDPMScheduler", {"timestep_spacing": "linspace", "clip_sample": True}),
+}
+
+# Our own classes. The one of tokens has no row above: it cannot sample what a denoiser of images
+# was trained for.
+_OURS = ("AbsorbingStateScheduler", "AnalyticDPMScheduler", "SynapticCurrentDDIMScheduler")
+
+
+def _class_of(class_name: str) -> Any:
+    if class_name in _OURS:
+        return getattr(
+            spikediff, class_name
+        )  # a system's own, by the front door: systems lie above
+    from spikediff.diffusion.exact_timesteps import EXACT  # seconds: it imports diffusers
+
+    return EXACT[class_name]
+
+
+def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
+    """Make a scheduler by name.
+
+    Args:
+        name: Key of `SCHEDULERS`.
+        config: Noise schedule to keep (betas, `prediction_type`, zero terminal SNR): keyword
+            arguments, or the `.config` of another scheduler with all its values, defaults included.
+
+    Returns:
+        The scheduler.
+
+    Raises:
+        UserError: The name is unknown, or the scheduler does not know such a noise schedule.
+
+    Example:
+        >>> ddpm = make_scheduler("ddpm", {"prediction_type": "v_prediction"})
+        >>> make_scheduler("unipc", ddpm.config).config.prediction_type
+        'v_prediction'
+    """
+    if name not in SCHEDULERS:
+        raise UserError(f"unknown scheduler {name!r}; {suggestion(name, SCHEDULERS)}")
+    class_name, settings = SCHEDULERS[name]
+    stray = _only_ours() - _settings_of(class_name)
+    known = {key: value for key, value in (config or {}).items() if key not in stray}
+    from diffusers.configuration_utils import FrozenDict
+
+    kept = FrozenDict(known) if isinstance(config, FrozenDict) else known
+    return _class_of(class_name).from_config(kept, **settings)
+
+
+def _settings_of(class_name: str) -> set[str]:
+    return set(inspect.signature(_class_of(class_name).__init__).parameters)
+
+
+def _only_ours() -> set[str]:
+    """Return the settings that only our classes have: diffusers' would print them in a warning."""
+    theirs = {class_name for class_name, _ in SCHEDULERS.values()} - set(_OURS)
+    return set().union(*map(_settings_of, _OURS)) - set().union(*map(_settings_of, theirs))

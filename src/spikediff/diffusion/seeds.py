@@ -1,0 +1,98 @@
+"""Counter-based randomness: what step k draws is a function of the seed and of k.
+
+Hence a resumed run needs no saved generator: the step number is the whole state. And hence the
+noise of an image does not depend on the number of processes that share the batch.
+
+One seed per image, so that an image depends on its seed alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from operator import index
+from typing import Any
+
+import torch
+
+from spikediff.errors import UserError, shown
+
+
+def derived_seed(seed: int, *path: str | int) -> int:
+    """Return a seed for one purpose, for example `derived_seed(seed, "noise", step)`.
+
+    Example:
+        >>> derived_seed(0, "noise", 1) == derived_seed(0, "noise", 1)
+        True
+        >>> derived_seed(0, "noise", 1) == derived_seed(0, "noise", 2)
+        False
+    """
+    text = "/".join(map(str, (seed, *path)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def derived_generator(seed: int, *path: str | int) -> torch.Generator:
+    """Return a CPU generator for one purpose; see `derived_seed`."""
+    return torch.Generator("cpu").manual_seed(derived_seed(seed, *path))
+
+
+MOST_IMAGES = 65_536  # of one call
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+def whole(value: Any, name: str) -> int:
+    """Return a whole number of any type.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        return index(value)
+    except TypeError:
+        raise UserError(f"{name} = {shown(value)} must be a whole number") from None
+
+
+def generators_of(
+    batch_size: int | None, seeds: Sequence[int] | None, generator: Generators
+) -> tuple[Generators, int]:
+    """Return the source(s) of noise and the batch size.
+
+    Args:
+        batch_size: How many images; None where the seeds, or a list of generators, tell.
+        seeds: One seed per image, or None.
+        generator: A source of noise instead of seeds.
+
+    Raises:
+        UserError: Seeds, generator and batch size contradict each other.
+
+    Example:
+        >>> generators, batch_size = generators_of(None, [7, 8], None)
+        >>> batch_size, generators[0].initial_seed()
+        (2, 7)
+    """
+    if seeds is None:
+        if batch_size is None:
+            batch_size = len(generator) if isinstance(generator, list | tuple) else 1
+        batch_size = whole(batch_size, "batch_size")
+        if batch_size < 1:
+            raise UserError(f"batch_size = {batch_size} must be at least 1")
+        if batch_size > MOST_IMAGES:
+            raise UserError(f"batch_size = {batch_size} must be at most {MOST_IMAGES:,}")
+        if isinstance(generator, list | tuple) and len(generator) != batch_size:
+            raise UserError(
+                f"{len(generator)} generators for batch_size = {batch_size}; give one for all "
+                f"images, or a list of one per image"
+            )
+        return generator, batch_size
+    if generator is not None:
+        raise UserError("give seeds or a generator, not both")
+    if not hasattr(seeds, "__len__"):
+        raise UserError(f"seeds = {shown(seeds)} must be a list, one seed per image")
+    if len(seeds) != (len(seeds) if batch_size is None else batch_size) or not len(seeds):
+        raise UserError(f"{len(seeds)} seeds for batch_size = {batch_size}; give one per image")
+    if len(seeds) > MOST_IMAGES:
+        raise UserError(f"{len(seeds)} seeds are too many for one call; give {MOST_IMAGES:,}")
+    for seed in seeds:
+        if not 0 <= whole(seed, "seed") < 2**64:
+            raise UserError(f"seed {shown(seed)} must lie between 0 and 2^64 - 1")
+    # On the CPU, so that a seed means the same image on every device.
+    return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds], len(seeds)

@@ -1,0 +1,1 @@
+"""Editing: inpainting, variations, inversion and interpolation, with the networks that generate."""

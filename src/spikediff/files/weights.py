@@ -1,0 +1,177 @@
+"""Weights that others saved: read without running any code in them, and loaded under our names."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from spikediff.errors import UserError, cut, one_line, shown
+from spikediff.files.pickles import scan_torch_file
+from spikediff.files.reading import check_regular
+from spikediff.files.tensors import check_finite
+
+_SHOWN = 8  # faults that an error lists
+
+
+def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Read a checkpoint of unknown origin without running any code that it may carry.
+
+    Args:
+        source: A `.safetensors` file, a file of `torch.save`, or what one of them holds.
+
+    Returns:
+        The mapping that the file holds, tensors on the CPU.
+
+    Raises:
+        UserError: The file is absent, damaged, or holds anything but tensors and plain containers.
+    """
+    if isinstance(source, Mapping):
+        return source
+    path = check_regular(Path(source))
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        scan_torch_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what is wrong in a pickle shows in exceptions of every kind
+        raise UserError(
+            f"{path}: cannot be read as weights ({_reason(error)}); give a safetensors file, or a "
+            f"file of torch.save that holds tensors alone"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """Say why, without torch's advice to run the code in the file."""
+    line = one_line(error, most=10_000) or type(error).__name__
+    found = re.search(r"WeightsUnpickler error: (.*?)(?: Please use| Check the doc|$)", line)
+    return cut(found[1] if found else line)
+
+
+def find_state_dict(
+    content: Mapping[str, Any], keys: tuple[str, ...], where: str
+) -> dict[str, Tensor]:
+    """Return the network's tensors out of a training checkpoint.
+
+    Args:
+        content: A state dict, or a mapping that holds one.
+        keys: Names under which the state dict may be found.
+        where: The source, for the message.
+
+    Returns:
+        The state dict, without the `module.` that DataParallel puts before every key.
+
+    Raises:
+        UserError: There are no tensors.
+    """
+    for key in keys:
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    state = {
+        key.removeprefix("module."): value
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    if not state:
+        first = ", ".join(shown(key) for key in islice(content, 8))
+        raise UserError(f"{where}: holds no tensors; its keys are {first or 'none'}")
+    return state
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file; `read_foreign_weights` and `find_state_dict` in one.
+
+    Raises:
+        UserError: As these two.
+    """
+    return find_state_dict(read_foreign_weights(path), ("state_dict",), str(path))
+
+
+def load_renamed(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    what: str,
+    their_name: Callable[[str], str] = lambda name: name,
+    convert: Callable[[Tensor, str], Tensor] = lambda tensor, _name: tensor,
+) -> None:
+    """Copy weights of other names into a model, all of them or none.
+
+    Args:
+        model: Our model.
+        state: The others' state dict.
+        what: What the state dict is, for the message.
+        their_name: Turns the name of our parameter or buffer into theirs.
+        convert: Brings one of their tensors, given with their name, into our shape.
+
+    Raises:
+        UserError: Keys are missing or unknown, shapes differ, or numbers are not real or not
+            finite; the first of them are listed.
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> load_renamed(layer, {"fc.w": torch.ones(1, 1)}, "example", {"weight": "fc.w"}.get)
+        >>> layer.weight.item()
+        1.0
+    """
+    ours = model.state_dict()
+    theirs = {key: their_name(key) for key in ours}
+    faults = [f"missing {key}" for key in theirs.values() if key not in state]
+    known = set(theirs.values())
+    faults += [f"unknown {key}" for key in state if key not in known]
+    loaded = {key: convert(state[name], name) for key, name in theirs.items() if name in state}
+    faults += [
+        f"{theirs[key]} has shape {tuple(tensor.shape)}, not {tuple(ours[key].shape)}"
+        for key, tensor in loaded.items()
+        if tensor.shape != ours[key].shape
+    ]
+    faults += [
+        f"{theirs[key]} holds {tensor.dtype}, not {ours[key].dtype}"
+        for key, tensor in loaded.items()
+        if tensor.is_floating_point() != ours[key].is_floating_point() or tensor.is_complex()
+    ]
+    if faults:
+        raise UserError(f"{what}: {list_faults(faults, type(model).__name__)}")
+    check_finite({theirs[key]: tensor for key, tensor in loaded.items()}, what)
+    model.load_state_dict(loaded)
+
+
+def list_faults(faults: Sequence[str], network: str) -> str:
+    """Return the first of what does not fit a network, and how many there are."""
+    listed = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
+    return f"{len(faults)} keys do not fit a {network}: {listed}"
+
+
+def rename(name: str, table: Sequence[tuple[str, str]]) -> str:
+    r"""Return a name as the first pattern of a table that matches all of it says.
+
+    Args:
+        name: Our name of a parameter or buffer.
+        table: Patterns of our names, and what they are replaced by.
+
+    Raises:
+        KeyError: No pattern matches.
+
+    Example:
+        >>> rename("stem.conv.bias", [(r"stem\.conv\.(.*)", r"conv_in.\1")])
+        'conv_in.bias'
+    """
+    for ours, theirs in table:
+        if re.fullmatch(ours, name):
+            return re.sub(ours, theirs, name)
+    raise KeyError(name)
+
+
+def conv3d_as_conv2d(tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor; a Conv3d's weight of kernel (k, k, 1) as the Conv2d's that it is.
+
+    The published systems convolve windows whose last axis is time; no kernel mixes spiking steps.
+    """
+    return tensor.squeeze(-1) if tensor.dim() == 5 and name.endswith("weight") else tensor

@@ -1,0 +1,205 @@
+"""Dataclasses from YAML: every key known, every value of its declared type."""
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from spikediff.errors import UserError, one_line, shown, suggestion
+from spikediff.files.reading import MOST_DEPTH, MOST_YAML, read_text
+
+_MOST_NODES = 20_000  # values of a file, each alias written out
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what grows without end when it is built, and keys that stand twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > MOST_DEPTH:
+            raise UserError(f"values lie more than {MOST_DEPTH} levels deep in each other")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            _written_out(node, {})
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for part, _ in node.value:
+            if part.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(part, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                line = part.start_mark.line + 1
+                raise UserError(f"line {line}: the key {shown(key)} stands twice")
+            if isinstance(key, Hashable):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Return how many values a node has once every alias is written out; refuse too many."""
+    if id(node) not in sizes:
+        sizes[id(node)] = _MOST_NODES + 1  # of a node that lies in itself
+        total = 1
+        if isinstance(node, yaml.SequenceNode):
+            total += sum(_written_out(part, sizes) for part in node.value)
+        elif isinstance(node, yaml.MappingNode):
+            total += sum(_written_out(part, sizes) for pair in node.value for part in pair)
+        sizes[id(node)] = total
+    if sizes[id(node)] > _MOST_NODES:
+        raise UserError(f"holds more than {_MOST_NODES:,} values when its aliases are written out")
+    return sizes[id(node)]
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: The file is absent or no regular file, too large, no YAML, or has a key twice.
+    """
+    return parse_yaml(read_text(path, MOST_YAML), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    r"""Return what a text of YAML holds.
+
+    Args:
+        text: The text.
+        where: Its source, for messages.
+
+    Raises:
+        UserError: It is no YAML, too large or too deep, or a key stands twice.
+
+    Example:
+        >>> parse_yaml("a: 1\na: 2", "here")
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: here: line 2: the key 'a' stands twice
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{where}: values lie too deeply in each other") from None
+    # A tag promises a type, and the value is none: each type has its own exception.
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
+        raise UserError(f"{where}: not a YAML file ({one_line(e, 300)})") from e
+
+
+def check_value(value: Any, name: str) -> None:
+    """Refuse numbers and texts that fit their type and that nothing can compute with or print.
+
+    Args:
+        value: A value, or containers of some.
+        name: Its name, for the message.
+
+    Raises:
+        UserError: A number is not finite or has more than 64 bits; a text has control characters.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} = {value} must be finite")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{name} = {shown(value)} must lie between -2^63 and 2^63 - 1")
+    if isinstance(value, str) and not value.isprintable():
+        raise UserError(f"{name} = {shown(value)} must be printable, without control characters")
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            check_value(key, f"a key of {name}")
+            check_value(part, f"{name}.{key}")
+    if isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            check_value(part, f"{name}[{index}]")
+
+
+def build(cls: Any, content: Any, where: str, prefix: str = "") -> Any:
+    """Build a dataclass from a mapping, and the dataclasses in it from the mappings in that.
+
+    Args:
+        cls: The dataclass.
+        content: Mappings, lists and values as YAML gives them.
+        where: Their source, for messages.
+        prefix: Path of keys that leads here, for messages.
+
+    Raises:
+        UserError: A key is unknown or missing, or a value has a wrong type; the message names it.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Point:
+        ...     x: float
+        ...     y: float = 0.0
+        >>> build(Point, {"x": "1e-3"}, "here")
+        Point(x=0.001, y=0.0)
+    """
+    if not isinstance(content, Mapping):
+        what = prefix[:-1] or "the file"
+        raise UserError(f"{where}: {what} must hold keys and values, not {shown(content)}")
+    hints, parts = get_type_hints(cls), fields(cls)
+    known = [part.name for part in parts]
+    for key in content:
+        if key not in known:
+            named = f"{prefix}{key}" if isinstance(key, str) else f"{prefix}{shown(key)}"
+            hint = suggestion(str(key) if isinstance(key, str) else "", known)
+            raise UserError(f"{where}: unknown key '{named}'; {hint}")
+    missing = [
+        f"{prefix}{part.name}"
+        for part in parts
+        if part.name not in content and part.default is part.default_factory is MISSING
+    ]
+    if missing:
+        raise UserError(f"{where}: keys are missing: {', '.join(missing)}")
+    values = {key: _convert(hints[key], v, where, prefix + key) for key, v in content.items()}
+    return cls(**values)
+
+
+def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
+    """Return a value of YAML as the type that is asked for."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return build(kind, {} if value is None else value, where, f"{key}.")
+    if origin is UnionType:
+        inner = next(a for a in arguments if a is not type(None))
+        return None if value is None else _convert(inner, value, where, key)
+    if origin is Literal:
+        if value is False and "no" in arguments:
+            return "no"  # YAML 1.1 reads no as false
+        if value in arguments:
+            return value
+        raise UserError(f"{where}: {key} = {shown(value)}; choose from {', '.join(arguments)}")
+    if origin is tuple and isinstance(value, list | tuple):
+        if Ellipsis not in arguments and len(value) != len(arguments):
+            raise UserError(f"{where}: {key} = {shown(value)} must have {len(arguments)} values")
+        return tuple(_convert(arguments[0], v, where, f"{key}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, Mapping):
+        check_value(value, f"{where}: {key}")
+        return dict(value)
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)  # YAML 1.1 reads 1e-4 as a string
+        except (ValueError, OverflowError):
+            pass
+        else:
+            check_value(number, f"{where}: {key}")
+            return number
+    if kind in (int, str, bool) and type(value) is kind:  # not isinstance: true is no number
+        check_value(value, f"{where}: {key}")
+        return value
+    name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
+    raise UserError(f"{where}: {key} = {shown(value)} must be of type {name}")

@@ -1,0 +1,372 @@
+"""The systems' papers: what a card cites.
+
+What is known of a model: read from its run, its networks and its results; nothing is guessed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from spikediff.diffusion.classes import number_of_classes
+from spikediff.errors import UserError
+from spikediff.evaluation.sources import public_name
+from spikediff.files.reading import read_json
+from spikediff.hub.results import Results
+from spikediff.neurons import SpikeEmitter
+from spikediff.training.checkpoint import load_latest
+from spikediff.training.curve import read_curve
+from spikediff.training.first_stage import first_stage_folder
+from spikediff.training.recipe import Recipe, load_run_recipe
+from spikediff.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A published system.
+
+    Attributes:
+        name: What it is called.
+        authors: As BibTeX has them.
+        title: Title of the paper.
+        venue: Where and when.
+        year: Year.
+        arxiv: Number on arXiv.
+        spiking: Whether its networks are spiking ones.
+    """
+
+    name: str
+    authors: str
+    title: str
+    venue: str
+    year: int
+    arxiv: str
+    spiking: bool = True
+
+    def bibtex(self) -> str:
+        """Return the entry for a bibliography."""
+        key = f"{self.authors.split(',')[0].lower()}{self.year}{self.name.lower().split('-')[0]}"
+        return (
+            f"@misc{{{key},\n"
+            f"  author = {{{self.authors}}},\n"
+            f"  title = {{{self.title}}},\n"
+            f"  year = {{{self.year}}},\n"
+            f"  note = {{{self.venue}}},\n"
+            f"  eprint = {{{self.arxiv}}},\n"
+            f"  archivePrefix = {{arXiv}}\n"
+            f"}}"
+        )
+
+
+SDDPM = Paper(
+    "SDDPM",
+    "Cao, Jiahang and others",
+    "Spiking Denoising Diffusion Probabilistic Models",
+    "WACV 2024",
+    2024,
+    "2306.17046",
+)
+SDM = Paper(
+    "SDM", "Cao, Jiahang and others", "Spiking Diffusion Models", "IEEE TAI", 2025, "2408.16467"
+)
+FSDDIM = Paper(
+    "FSDDIM",
+    "Watanabe, Ryo and Mukuta, Yusuke and Harada, Tatsuya",
+    "Fully Spiking Denoising Diffusion Implicit Models",
+    "arXiv",
+    2023,
+    "2312.01742",
+)
+SPIKING_DIFFUSION = Paper(
+    "Spiking-Diffusion",
+    "Liu, Mingxuan and others",
+    "Spiking-Diffusion: Vector Quantized Discrete Diffusion Model with Spiking Neural Networks",
+    "arXiv",
+    2023,
+    "2308.10187",
+)
+FSVAE = Paper(
+    "FSVAE",
+    "Kamata, Hiromichi and Mukuta, Yusuke and Harada, Tatsuya",
+    "Fully Spiking Variational Autoencoder",
+    "AAAI 2022",
+    2022,
+    "2110.00375",
+)
+DDPM = Paper(
+    "DDPM",
+    "Ho, Jonathan and Jain, Ajay and Abbeel, Pieter",
+    "Denoising Diffusion Probabilistic Models",
+    "NeurIPS 2020",
+    2020,
+    "2006.11239",
+    spiking=False,
+)
+VAE = Paper(
+    "VAE",
+    "Kingma, Diederik P. and Welling, Max",
+    "Auto-Encoding Variational Bayes",
+    "ICLR 2014",
+    2014,
+    "1312.6114",
+    spiking=False,
+)
+
+# By the class of a network; a U-Net with temporal scaling is SDM's.
+_PAPERS = {
+    "SpikingUNet": SDDPM,
+    "ConvertedUNet": SDM,
+    "QuantisedUNet": SDM,
+    "SynapticCurrentUNet": FSDDIM,
+    "VQSVAE": SPIKING_DIFFUSION,
+    "SpikingImageDecoder": SPIKING_DIFFUSION,
+    "FSVAE": FSVAE,
+    "VAE": VAE,
+    "UNet2DModel": DDPM,
+}
+
+
+def paper_of(networks: Iterable[Any]) -> Paper | None:
+    """Return the paper of the system that the networks of a pipeline are of; None of no known one.
+
+    Args:
+        networks: The networks, with their `.config`.
+    """
+    for network in networks:
+        if network.config.get("temporal_scaling"):
+            return SDM
+        if (paper := _PAPERS.get(type(network).__name__)) is not None:
+            return paper
+    return None
+
+
+_PACKAGES = ("spikediff", "torch", "diffusers", "safetensors")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run.
+
+    Attributes:
+        recipe: Its recipe, without the folders of the machine that it ran on.
+        steps: Optimizer steps behind the weights; None where the folder does not tell.
+        packages: Versions that it ran with.
+        commit: Commit of this library's code that it ran with.
+    """
+
+    recipe: Recipe
+    steps: int | None
+    packages: Mapping[str, str | None] = field(default_factory=dict)
+    commit: str | None = None
+
+    @property
+    def images_seen(self) -> int | None:
+        """Training images that the network saw, repetitions counted."""
+        return None if self.steps is None else self.steps * self.recipe.data.batch_size
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """One network of a pipeline.
+
+    Attributes:
+        part: Its name in the pipeline.
+        kind: Its class.
+        parameters: Numbers that were trained or are constant, without buffers.
+        spiking_steps: T; None for an ordinary network.
+        neuron_layers: Layers of neurons.
+        image: Channels and side of its images, where it has such.
+        classes: Classes that it can be asked for; 0 of a network that knows none.
+    """
+
+    part: str
+    kind: str
+    parameters: int
+    spiking_steps: int | None
+    neuron_layers: int
+    image: tuple[int, int] | None
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a card may say.
+
+    Attributes:
+        name: Name of the model.
+        pipeline: Class of the pipeline.
+        networks: Its networks.
+        scheduler: Class of its scheduler, and the settings that a reader wants; None without one.
+        generates: Whether it makes new images, or only reconstructs given ones.
+        paper: The paper of the system; None of no known one.
+        stages: Training runs, the first stage first; none where the weights came without a run.
+        origin: What `spikediff import` wrote of the weights' origin; None where it did not.
+        results: What was measured.
+        licence: Licence of the weights, by the word of the Hub; None where nobody stated one.
+        packages: Versions that the repository was written with.
+    """
+
+    name: str
+    pipeline: str
+    networks: tuple[NetworkFacts, ...]
+    scheduler: dict[str, Any] | None
+    generates: bool
+    paper: Paper | None
+    stages: tuple[Stage, ...] = ()
+    origin: dict[str, Any] | None = None
+    results: Results = field(default_factory=Results)
+    licence: str | None = None
+    packages: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def gather_facts(
+    pipe: Any, source: Path, name: str, results: Results, licence: str | None = None
+) -> ModelFacts:
+    """Put together what is known of a model.
+
+    Args:
+        pipe: Its pipeline.
+        source: The run's or the pipeline's folder that it was loaded from.
+        name: Name of the model.
+        results: What was measured.
+        licence: Licence of the weights, if somebody stated one.
+
+    Raises:
+        UserError: A file of the folder is damaged.
+    """
+    networks = {k: v for k, v in pipe.components.items() if isinstance(v, nn.Module)}
+    return ModelFacts(
+        name=name,
+        pipeline=type(pipe).__name__,
+        networks=tuple(_network(part, network) for part, network in networks.items()),
+        scheduler=_scheduler(pipe.components.get("scheduler")),
+        generates=can_generate(pipe),
+        paper=paper_of(networks.values()),
+        stages=_stages(source),
+        origin=_origin(source),
+        results=results,
+        licence=licence,
+        packages={package: _version(package) for package in _PACKAGES},
+    )
+
+
+def can_generate(pipe: Any) -> bool:
+    """Return whether a pipeline makes new images; an autoencoder without a prior does not."""
+    vae = pipe.components.get("vae")
+    return vae is None or hasattr(vae, "generate")
+
+
+def _network(part: str, network: nn.Module) -> NetworkFacts:
+    config: Mapping[str, Any] = network.config  # type: ignore[assignment]
+    image = (config.get("in_channels"), config.get("sample_size"))
+    return NetworkFacts(
+        part=part,
+        kind=type(network).__name__,
+        parameters=sum(p.numel() for p in network.parameters()),
+        spiking_steps=config.get("spiking_steps"),
+        neuron_layers=sum(isinstance(module, SpikeEmitter) for module in network.modules()),
+        image=None if None in image else image,  # type: ignore[arg-type]
+        classes=number_of_classes(network),
+    )
+
+
+_SCHEDULER_SETTINGS = (
+    "num_train_timesteps",
+    "beta_schedule",
+    "prediction_type",
+    "temperature",
+    "unmasking",
+)
+
+
+def _scheduler(scheduler: Any) -> dict[str, Any] | None:
+    if scheduler is None:
+        return None
+    known = {key: scheduler.config[key] for key in _SCHEDULER_SETTINGS if key in scheduler.config}
+    return {"class": type(scheduler).__name__, **known}
+
+
+def _stages(source: Path) -> tuple[Stage, ...]:
+    """Return the run of a folder, and before it that of its first stage, where they are there."""
+    folder = RunFolder(source)
+    if not folder.recipe.is_file():
+        return ()
+    recipe = load_run_recipe(source)
+    packages, commit = _environment(folder.environment)
+    stage = Stage(shareable(recipe), trained_steps(folder, recipe), packages, commit)
+    first = () if recipe.first_stage is None else _stages(first_stage_folder(recipe, source))
+    return (*first, stage)
+
+
+def _environment(path: Path) -> tuple[dict[str, str | None], str | None]:
+    """Return the versions and the commit that a run wrote down; nothing where it wrote none."""
+    told = read_json(path) if path.exists() else {}
+    packages = told.get("packages", {}) if isinstance(told, dict) else None
+    commit = told.get("git_commit") if isinstance(told, dict) else None
+    texts = [commit, *packages, *packages.values()] if isinstance(packages, dict) else [0]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise UserError(f"{path}: is damaged; delete it, and the card says nothing of versions")
+    return packages or {}, commit
+
+
+def trained_steps(folder: RunFolder, recipe: Recipe) -> int | None:
+    """Return the optimizer steps behind the weights that a run folder is loaded with.
+
+    A finished run has its recipe's steps. One that was resumed with more steps and has not reached
+    them holds the pipeline of the earlier end, of which nothing tells the steps any more.
+    """
+    if not folder.pipeline.is_dir():
+        kept = load_latest(folder.checkpoints)
+        return None if kept is None else kept.step
+    points = read_curve(folder.root / "loss.csv")
+    finished = bool(points) and points[-1].step == recipe.training.steps
+    return recipe.training.steps if finished else None
+
+
+def shareable(recipe: Recipe) -> Recipe:
+    """Return a recipe without the folders of the machine that it ran on.
+
+    Example:
+        >>> from spikediff.training import recipe_from
+        >>> mine = recipe_from({"data": {"data_dir": "/home/me/data"}, "init_from": "runs/a"}, "")
+        >>> shareable(mine).data.data_dir is None, shareable(mine).init_from
+        (True, 'a')
+    """
+
+    def name_of(path: str | None) -> str | None:
+        return None if path is None else Path(path).name
+
+    data = replace(recipe.data, data_dir=None, dataset=public_name(recipe.data.dataset))
+    first = recipe.first_stage
+    shipped = first is not None and not Path(first).exists()  # `system/dataset` names no file
+    return replace(
+        recipe,
+        data=data,
+        init_from=name_of(recipe.init_from),
+        first_stage=first if shipped else name_of(first),
+    )
+
+
+_FILES, _NO_FILE = ("checkpoint", "first_stage"), {"file": "", "sha256": ""}
+
+
+def _origin(source: Path) -> dict[str, Any] | None:
+    path = source / "origin.json"
+    if not path.exists():
+        return None
+    origin: dict[str, Any] = read_json(path)
+    parts = [origin.get(key, _NO_FILE) for key in _FILES] if isinstance(origin, dict) else [None]
+    whole = all(isinstance(part, dict) and _NO_FILE.keys() <= part.keys() for part in parts)
+    if not whole or not isinstance(origin.get("system"), str):
+        raise UserError(f"{path}: is damaged; `spikediff import` writes it anew")
+    return origin
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,177 @@
+"""Finding a trained model: a pipeline, or the run that made it."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from spikediff.errors import UserError
+from spikediff.pretrained import find_source
+from spikediff.progress import at_work
+
+
+def load_pipeline(
+    source: Path,
+    scheduler: str | None = None,
+    device: str = "cpu",
+    event_driven: bool = False,
+    weights: Literal["float32", "int16", "int8"] = "float32",
+    execution: str | None = None,
+    to_generate: bool = False,
+) -> Any:
+    """Load a pipeline, of the class that its network is sampled with.
+
+    Args:
+        source: A pipeline's folder, a run folder, the name of a model that ships, or USER/NAME of
+            a repository on the Hugging Face Hub. Of a run that is not finished, the newest whole
+            checkpoint is taken.
+        scheduler: Key of `SCHEDULERS`; None keeps the pipeline's own.
+        device: "cpu", "cuda", or "auto" for the better of the two that is there.
+        event_driven: Whether to compile the networks for inference; "auto" is the CPU then.
+        weights: Of the event-driven form.
+        execution: Of an integer network's deployment form; None keeps its own.
+        to_generate: Whether all that counts is the images: what gives the same bits compiled is.
+
+    Raises:
+        UserError: There is no model, or its files are damaged; no such scheduler or device; an
+            event-driven network is asked for elsewhere than on the CPU, or its weights without it.
+    """
+    check_event_driven(event_driven, weights, device)
+    from spikediff.training.trained import load_trained
+
+    source = _local(source)
+    with at_work(f"loading {source}"):
+        pipe = load_trained(source)
+    if scheduler is not None:
+        _check_denoiser(pipe, source)
+        from spikediff.diffusion.schedulers import make_scheduler
+
+        measured = _calibration(source) if scheduler == "analytic-dpm" else {}
+        pipe.scheduler = make_scheduler(scheduler, {**pipe.scheduler.config, **measured})
+    if execution is not None:
+        pipe.unet = _with_execution(denoiser_of(pipe, source), execution, source)
+    if not event_driven:
+        pipe = pipe.to(_choose_device(device))
+        return _compile_exactly(pipe) if to_generate else pipe
+    return pipe.to("cpu").compile_for_inference(weights)
+
+
+def _local(source: Path) -> Path:
+    """Return the folder of a source; a repository of the Hub is downloaded, without its code."""
+    source = find_source(source)
+    if source.exists() or len(source.parts) != 2 or source.is_absolute() or source.parts[0] == "..":
+        return source
+    from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+
+    try:
+        return Path(SpikingDiffusionPipeline.download(source.as_posix()))
+    except (OSError, ValueError) as error:  # of the Hub: no such repository, no connection
+        raise UserError(
+            f"{source}: no such folder here, and no such repository on the Hugging Face Hub, or "
+            f"no connection to it ({type(error).__name__})"
+        ) from error
+
+
+def _compile_exactly(pipe: Any) -> Any:
+    """Compile a deployment form that runs on the CPU by counts or changes; leave others alone."""
+    from spikediff.systems.integer import DeployedIntegerUNet
+
+    unet = pipe.components.get("unet")
+    whole = isinstance(unet, DeployedIntegerUNet) and unet.device.type == "cpu"
+    if whole and unet.config.execution in ("counts", "delta"):
+        pipe.compile_for_inference()
+    return pipe
+
+
+def check_event_driven(event_driven: bool, weights: str, device: str) -> None:
+    """Refuse to run event by event elsewhere than on the CPU.
+
+    Raises:
+        UserError: The device is "cuda"; or there are weights for what is not event-driven.
+    """
+    if not event_driven and weights != "float32":
+        raise UserError(f"--event-driven-weights {weights}: goes with --event-driven; add it")
+    if event_driven and device == "cuda":
+        raise UserError("--event-driven: runs on the CPU only; leave out --device cuda")
+
+
+def denoiser_of(pipe: Any, source: Path) -> Any:
+    """Return a pipeline's denoiser of images.
+
+    Args:
+        pipe: The pipeline.
+        source: Where it came from, for the message.
+
+    Raises:
+        UserError: It generates in another way.
+    """
+    _check_denoiser(pipe, source)
+    return pipe.unet
+
+
+def _with_execution(unet: Any, execution: str, source: Path) -> Any:
+    from spikediff.systems.integer import DeployedIntegerUNet
+
+    if not isinstance(unet, DeployedIntegerUNet):
+        raise UserError(
+            f"--execution {execution}: {source} holds a {type(unet).__name__}; only the deployment "
+            "form of an integer network has executions (spikediff deploy makes it)"
+        )
+    return unet.with_execution(execution)
+
+
+def networks_of(pipe: Any) -> dict[str, Any]:
+    """Return the networks of a pipeline by the names that it has for them."""
+    from torch import nn
+
+    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+
+
+def steps_of(pipe: Any, given: int | None) -> int:
+    """Return how many network calls an image takes: as given, else 50 or as many as there are.
+
+    Raises:
+        UserError: More are given than there are.
+    """
+    scheduler = pipe.components.get("scheduler")
+    most = None if scheduler is None else int(scheduler.config.num_train_timesteps)
+    if given is not None and most is not None and given > most:
+        raise UserError(f"--num-inference-steps {given} must be at most {most}, the model's steps")
+    return given or min(50, most or 50)
+
+
+def _check_denoiser(pipe: Any, source: Path) -> None:
+    if "unet" not in pipe.components:
+        raise UserError(f"{source}: a {type(pipe).__name__} has no denoiser")
+
+
+def pipeline_folder(source: Path) -> Path:
+    """Return the folder of a pipeline: the source itself, or the one in a finished run."""
+    return source / "pipeline" if (source / "pipeline").is_dir() else source
+
+
+def _calibration(source: Path) -> dict[str, Any]:
+    from spikediff.diffusion.calibration import load_calibration
+
+    folder = pipeline_folder(source)
+    return load_calibration(folder, kept_calibrations(folder))
+
+
+def kept_calibrations(folder: Path) -> Path | None:
+    """Return where the calibration of a pipeline is kept: None for beside it.
+
+    A model that ships with the package belongs to everybody who uses it; what is measured of it is
+    kept in the user's cache.
+    """
+    from spikediff.hub.run_data import cache_folder
+    from spikediff.pretrained import ships
+
+    return cache_folder(None) / "calibrations" if ships(folder) else None
+
+
+def _choose_device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
+    return name

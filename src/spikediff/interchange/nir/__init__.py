@@ -1,0 +1,1 @@
+"""Denoisers as graphs of the neuromorphic intermediate representation (NIR)."""

@@ -1,0 +1,140 @@
+"""How the networks become graphs: a walk along their forward pass, with sources for tensors."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spikediff.interchange.nir.graph import GraphBuilder, Parts, fold
+from spikediff.layers import (
+    ConvNorm,
+    Downsample,
+    PlainBlock,
+    PreSpikeBlock,
+    SpikingLayer,
+    embed_classes,
+)
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
+
+Shape = tuple[int, int]
+
+
+class Lowering(NamedTuple):
+    """How a class of networks becomes a graph.
+
+    Attributes:
+        walk: Adds nodes for a network, an input size, a timestep and a class label [1] or None;
+            returns what it answers at every spiking step.
+        readout: Name of what turns those currents into the estimate.
+        depends_on_time: Whether its weights are others at another timestep.
+    """
+
+    walk: Callable[[GraphBuilder, Any, Shape, Any, Tensor | None], Parts]
+    readout: Callable[[Any], str]
+    depends_on_time: bool
+
+
+def _walk_decoder(
+    graph: GraphBuilder,
+    model: SpikingImageDecoder,
+    size: Shape,
+    _timestep: object,
+    label: Tensor | None,
+) -> Parts:
+    """`last(cat(layers(x), layers[0](x)))`; tokens and class become vectors on the host."""
+    classes = embed_classes(model.class_embedding, label)  # [1, C], or 0
+    layers: Sequence[SpikingLayer] = list(model.layers)  # type: ignore[arg-type]
+    first = layers[0]
+    assert isinstance(first.synapse, nn.Conv2d)
+    kernel = fold(first.synapse, first.norm)
+    current = graph.first_conv("layers.0.synapse", kernel, (first.synapse.in_channels, *size))
+    spikes = early = graph.fire("layers.0.neuron", first.neuron, current)
+    for number, layer in enumerate(layers[1:], start=1):
+        assert isinstance(layer.synapse, nn.Conv2d)
+        kernel = fold(layer.synapse, layer.norm)
+        current = graph.conv(f"layers.{number}.synapse", kernel, spikes)
+        spikes = graph.fire(f"layers.{number}.neuron", layer.neuron, current)
+    if "embedding" in dict(model.named_children()):
+        graph.host["embedding"] = (model.embedding.weight + classes).detach()
+    return graph.conv("last", fold(model.last), [*spikes, *early])
+
+
+def _walk_unet(
+    graph: GraphBuilder, model: SpikingUNet, size: Shape, timestep: Any, label: Tensor | None
+) -> Parts:
+    """The U-Net without a change of size upwards; timestep and class are a bias in every block."""
+    embedding = model.time_embedding(torch.as_tensor(timestep, device=model.device).reshape(-1))
+    embedding = embedding + embed_classes(model.class_embedding, label)
+    channels = model.stem.encode.conv.in_channels  # those of a patch
+    h = _stem(graph, model.stem, (channels, *(side // model.config.patch_size for side in size)))
+    skips = [h]
+    for number, block in enumerate(model.down_blocks):
+        h = _step(graph, f"down_blocks.{number}", block, h, embedding)
+        skips.append(h)
+    for number, block in enumerate(model.middle_blocks):
+        h = _step(graph, f"middle_blocks.{number}", block, h, embedding)
+    for number, block in enumerate(model.up_blocks):
+        h = _step(graph, f"up_blocks.{number}", block, [*h, *skips.pop()], embedding)
+    head: Any = model.head
+    spikes = graph.fire("head.neuron", head.neuron, h)
+    return graph.conv("head.conv", fold(head.conv, scaling=head.scaling), spikes)
+
+
+def _stem(graph: GraphBuilder, stem: Any, shape: tuple[int, ...]) -> Parts:
+    encode: ConvNorm = stem.encode
+    kernel = fold(encode.conv, encode.norm, encode.scaling)
+    current = graph.first_conv("stem.encode.conv", kernel, shape)
+    spikes = graph.fire("stem.neuron", stem.neuron, current)
+    current = _conv_norm(graph, "stem.synapse", stem.synapse, spikes)
+    return graph.fire("stem.last_neuron", stem.last_neuron, current)
+
+
+def _step(graph: GraphBuilder, name: str, block: nn.Module, x: Parts, embedding: Tensor) -> Parts:
+    """Return what a block answers."""
+    if isinstance(block, Downsample):
+        return _downsample(graph, name, block, x)
+    assert isinstance(block, PreSpikeBlock | PlainBlock)
+    bias = block.timestep_bias(embedding)[0, :, 0, 0]  # [C]
+    if isinstance(block, PreSpikeBlock):
+        h = graph.fire(f"{name}.neuron1", block.neuron1, x)
+        h = _conv_norm(graph, f"{name}.synapse1", block.synapse1, h, bias)
+        h = graph.fire(f"{name}.neuron2", block.neuron2, h)
+        return _plus_shortcut(graph, name, block, h, x)
+    h = _conv_norm(graph, f"{name}.synapse1", block.synapse1, x, bias)
+    h = graph.fire(f"{name}.neuron1", block.neuron1, h)
+    return graph.fire(f"{name}.neuron2", block.neuron2, _plus_shortcut(graph, name, block, h, x))
+
+
+def _plus_shortcut(
+    graph: GraphBuilder, name: str, block: PreSpikeBlock | PlainBlock, h: Parts, x: Parts
+) -> Parts:
+    """Return `synapse2(h) + shortcut(x)`, cut into parts where x is and joins as it is."""
+    shortcut = block.shortcut
+    if isinstance(shortcut.conv, nn.Conv2d):
+        x = graph.conv(f"{name}.shortcut.conv", fold(shortcut.conv, None, shortcut.scaling), x)
+    kernel = fold(block.synapse2.conv, block.synapse2.norm, block.synapse2.scaling)
+    current = graph.conv(f"{name}.synapse2.conv", kernel, h, [part.shape[0] for part in x])
+    return [a + b for a, b in zip(current, x, strict=True)]
+
+
+def _downsample(graph: GraphBuilder, name: str, block: Downsample, x: Parts) -> Parts:
+    if block.neuron_first:
+        spikes = graph.fire(f"{name}.neuron", block.neuron, x)
+        return _conv_norm(graph, f"{name}.synapse", block.synapse, spikes)
+    current = _conv_norm(graph, f"{name}.synapse", block.synapse, x)
+    return graph.fire(f"{name}.neuron", block.neuron, current)
+
+
+def _conv_norm(
+    graph: GraphBuilder, name: str, layer: ConvNorm, parts: Parts, bias: Tensor | None = None
+) -> Parts:
+    kernel = fold(layer.conv, layer.norm, layer.scaling, bias)
+    return graph.conv(f"{name}.conv", kernel, parts)
+
+
+LOWERINGS: dict[type[nn.Module], Lowering] = {
+    SpikingImageDecoder: Lowering(_walk_decoder, lambda _model: "mean", False),
+    SpikingUNet: Lowering(_walk_unet, lambda model: model.config.readout, True),
+}

@@ -1,0 +1,230 @@
+"""Neurons in the standard operations of torch: what is left of them in an exported program.
+
+A denoiser as one program for other runtimes: `torch.export` and ONNX.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import Tensor, nn
+
+from spikediff.errors import UserError
+from spikediff.interchange.extras import import_extra
+from spikediff.neurons import IF, LIF, NeuronLayer, ParametricLIF, SignedIF, carry_nan, charge
+from spikediff.neurons.dynamics import Dynamics
+from spikediff.neurons.kernels.choice import using
+from spikediff.systems.converted.network import ConvertedUNet
+from spikediff.systems.converted.quantised import QuantisedUNet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.integer import IntegerSpikingUNet
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class PlainNeuron(nn.Module):
+    """The window of a neuron layer, step by step, without an operator of ours.
+
+    Equations and rounding are those of `spikediff.neurons`; it is not differentiable.
+
+    Args:
+        neuron: The layer.
+
+    Shape: currents [T, ...] -> spikes [T, ...].
+
+    Example:
+        >>> PlainNeuron(IF())(torch.tensor([0.5, 0.5, 2.0])).tolist()
+        [0.0, 1.0, 1.0]
+    """
+
+    def __init__(self, neuron: NeuronLayer) -> None:
+        super().__init__()
+        self.dynamics: Dynamics = neuron.dynamics
+        self.decay = float(torch.as_tensor(neuron.decay).detach())
+
+    def forward(self, current: Tensor, memory: object = None) -> Tensor:
+        """Return the spikes of a window from rest; a memory has no place in an exported program."""
+        assert memory is None
+        v, counts = self.dynamics.fresh_state(current[0])
+        spikes = []
+        for n in range(len(current)):
+            u = charge(v, current[n], self.decay, self.dynamics)
+            spike = self._fire(u, counts)
+            v = self._reset(u, spike)
+            counts = None if counts is None else counts + spike
+            spikes.append(spike.to(current.dtype))
+        return torch.stack(spikes)
+
+    def _fire(self, u: Tensor, counts: Tensor | None) -> Tensor:
+        dynamics = self.dynamics
+        threshold = dynamics.v_threshold
+        spike = (u > threshold if dynamics.strict_threshold else u >= threshold).to(u.dtype)
+        spike = carry_nan(spike, u)
+        if dynamics.v_negative is None or counts is None:
+            return spike
+        return spike - ((u <= -dynamics.v_negative) & (counts > 0)).to(u.dtype)
+
+    def _reset(self, u: Tensor, spike: Tensor) -> Tensor:
+        if self.dynamics.v_reset is None:
+            return u - spike * self.dynamics.v_threshold
+        return u * (1.0 - spike) + spike * self.dynamics.v_reset
+
+
+def with_plain_neurons(model: Model) -> Model:
+    """Return a copy of a network whose neurons are `PlainNeuron`.
+
+    Neurons that are not of `spikediff.neurons` (a converted network's) stay, and run by the
+    reference.
+    """
+    plain = copy.deepcopy(model)
+    for module in list(plain.modules()):
+        for name, child in module.named_children():
+            if type(child) in (IF, LIF, ParametricLIF, SignedIF):
+                setattr(module, name, PlainNeuron(child))  # type: ignore[arg-type]
+    return plain
+
+
+# torch 2.13 cannot prove of the latter that every batch size will do for them (tried with the
+# first two; the converted networks are made of the second).
+ANY_BATCH_SIZE = (SpikingUNet, SpikingImageDecoder)
+ONE_BATCH_SIZE = (
+    SynapticCurrentUNet,
+    UNet2DModel,
+    ConvertedUNet,
+    QuantisedUNet,
+    IntegerSpikingUNet,
+)
+
+
+class _Estimate(nn.Module):
+    """A denoiser with tensors in and a tensor out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        estimate: Tensor = self.model(sample, timestep, return_dict=False)[0]
+        return estimate
+
+
+@torch.no_grad()
+def export_program(
+    model: nn.Module,
+    sample_size: int | tuple[int, int] | None = None,
+    plain: bool = True,
+    batch_size: int | None = None,
+) -> Any:
+    """Trace a denoiser, for batches of any size or of one.
+
+    Args:
+        model: A denoiser in evaluation mode: `model(sample, timestep).sample`.
+        sample_size: Height and width of its input; the configured ones where there are such.
+        plain: Whether neurons become standard operations, T times each, so that the program runs
+            without this library; else each stays one operator, `torch.ops.spikediff.*`.
+        batch_size: B, if the program shall take no other; any B where it is not given, which
+            `SpikingUNet` and `SpikingImageDecoder` can do.
+
+    Returns:
+        A `torch.export.ExportedProgram` of `(sample, timestep) -> estimate`: images [B, C, H, W],
+        signals [B, C, L] or tokens [B, h, w], a whole timestep (0-dim, int64), and what the model
+        estimates.
+
+    Raises:
+        UserError: The model is in training mode, the size is missing, or the network exports for
+            one batch size only and none is given.
+
+    Example:
+        >>> from spikediff import SpikingImageDecoder
+        >>> model = SpikingImageDecoder(codebook_size=8, widths=(4,), spiking_steps=2).eval()
+        >>> program = export_program(model, sample_size=4).module()
+        >>> tokens = torch.full((3, 4, 4), 8)
+        >>> torch.equal(program(tokens, torch.tensor(1)), model(tokens).sample)
+        True
+    """
+    if model.training:
+        raise UserError("export needs the norms' running statistics; call `.eval()` first")
+    traced = _Estimate(with_plain_neurons(model) if plain else model).eval()
+    _check_batch(model, batch_size)
+    sample = _example(model, sample_size, batch_size or 2)
+    shapes = ({0: torch.export.Dim("batch")}, None) if batch_size is None else None
+    with using("reference"):
+        return torch.export.export(
+            traced, (sample, torch.tensor(1)), dynamic_shapes=shapes, strict=False
+        )
+
+
+def export_torch(
+    model: nn.Module,
+    path: Path,
+    sample_size: int | tuple[int, int] | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """Write a denoiser as a file of `torch.export` (.pt2), which needs nothing but torch.
+
+    Args:
+        model: See `export_program`.
+        path: The file.
+        sample_size: Height and width of the input.
+        batch_size: B, if the program shall take no other.
+
+    Raises:
+        UserError: See `export_program`.
+    """
+    torch.export.save(export_program(model, sample_size, batch_size=batch_size), path)
+
+
+def export_onnx(
+    model: nn.Module,
+    path: Path,
+    sample_size: int | tuple[int, int] | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """Write a denoiser as ONNX: inputs `sample` and `timestep`, output `estimate`.
+
+    Args:
+        model: See `export_program`.
+        path: The file; weights of large networks stand in another beside it.
+        sample_size: Height and width of the input.
+        batch_size: B, if the program shall take no other.
+
+    Raises:
+        UserError: The packages onnx and onnxscript are missing; or see `export_program`.
+    """
+    import_extra("onnx", "onnx")
+    import_extra("onnxscript", "onnx")
+    program = torch.onnx.export(
+        export_program(model, sample_size, batch_size=batch_size),
+        input_names=["sample", "timestep"],
+        output_names=["estimate"],
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path)
+
+
+def _check_batch(model: nn.Module, batch_size: int | None) -> None:
+    name = type(model).__name__
+    if batch_size is None and not isinstance(model, ANY_BATCH_SIZE):
+        raise UserError(
+            f"{name}: torch exports it for one batch size only; give that size: --batch-size 1"
+        )
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"{name}: the batch size {batch_size} must be at least 1")
+
+
+def _example(model: Any, given: int | tuple[int, int] | None, batch_size: int) -> Tensor:
+    """Return an input of images, of signals, or of grids of tokens."""
+    size = model.config.get("sample_size") if given is None else given
+    if size is None:
+        raise UserError(f"{type(model).__name__}: takes any size; give sample_size, of its input")
+    dimensions = model.config.get("dimensions", 2)
+    sides = [size] * dimensions if isinstance(size, int) else size
+    if isinstance(model, SpikingImageDecoder):
+        return torch.zeros(batch_size, *sides, dtype=torch.int64)
+    return torch.zeros(batch_size, model.config.in_channels, *sides, dtype=model.dtype)

@@ -1,0 +1,200 @@
+r"""Direct coding: the same real-valued current at every spiking step.
+
+Postsynaptic potentials: spike trains as the slow traces that a synapse leaves of them.
+
+How far two spike trains are apart, as a synapse sees it: MMD with the PSP kernel.
+
+Read-outs: what is read from a window of currents [T, ...], in real numbers [...].
+
+What a spike train says in real numbers: its firing rate mixed with its recent past.
+
+The rate knows how often a neuron fired, a potential when. Spiking-Diffusion quantises a mixture of
+the two. The paper mixes rate and postsynaptic potential, both between 0 and 1, by a share between
+0 and 1. The released code instead takes the unnormalised membrane read-out, up to 4.86 for T = 16,
+for the second, and a factor that nothing bounds for the share.
+
+Images to windows of currents or spikes, and back.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from spikediff.errors import UserError
+
+
+def direct(x: Tensor, spiking_steps: int) -> Tensor:
+    """Return x [B, ...] as a constant current [T, B, ...] (a view, no copy).
+
+    Example:
+        >>> import torch
+        >>> direct(torch.zeros(2, 3), 4).shape
+        torch.Size([4, 2, 3])
+    """
+    return x.expand(spiking_steps, *x.shape)
+
+
+def postsynaptic_potential(spikes: Tensor, tau_syn: float = 2.0) -> Tensor:
+    r"""Return the postsynaptic potential of a spike train after every spiking step.
+
+    $PSP[n] = (1 - 1/\tau_{syn})\,PSP[n-1] + z[n]/\tau_{syn}$, from 0.
+
+    Args:
+        spikes: z [T, ...]; rates between 0 and 1 will do too.
+        tau_syn: Time constant of the synapse in spiking steps, at least 1.
+
+    Returns:
+        The potentials [T, ...]; the last is $1 - (1 - 1/\tau_{syn})^T$ where every step fires.
+
+    Raises:
+        UserError: `tau_syn` is below 1.
+
+    Example:
+        >>> postsynaptic_potential(torch.tensor([1.0, 0.0, 1.0])).tolist()
+        [0.5, 0.25, 0.625]
+
+    Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022 (the kernel of its
+    MMD); Liu et al., "Spiking-Diffusion", arXiv 2308.10187, equation 5.
+    """
+    if not tau_syn >= 1.0:
+        raise UserError(f"postsynaptic potential: tau_syn = {tau_syn} must be at least 1 step")
+    potential, potentials = torch.zeros_like(spikes[0]), []
+    for spike in spikes:
+        potential = potential + (spike - potential) / tau_syn
+        potentials.append(potential)
+    return torch.stack(potentials)
+
+
+def psp_mmd(a: Tensor, b: Tensor, tau_syn: float = 2.0) -> Tensor:
+    r"""Return the squared maximum mean discrepancy of two spike trains under the PSP kernel.
+
+    The kernel $k(z, z') = \sum_n PSP(z_{\le n}) \cdot PSP(z'_{\le n})$ makes it
+    $\sum_n \|PSP(a_{\le n}) - PSP(b_{\le n})\|^2$. As in the released code of FSVAE and of
+    Spiking-Diffusion it is a mean, over the steps n and over all units, where the papers write the
+    sum.
+
+    Args:
+        a: Spikes, or firing probabilities [T, ...].
+        b: The others, of the same shape.
+        tau_syn: Time constant of the synapse in spiking steps, at least 1.
+
+    Returns:
+        The distance, a scalar; its gradient reaches both sides.
+
+    Raises:
+        UserError: `tau_syn` is below 1.
+
+    Example:
+        >>> import torch
+        >>> psp_mmd(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])).item()  # (.5^2 + .25^2) / 2
+        0.15625
+
+    Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022; Liu et al.,
+    "Spiking-Diffusion", arXiv 2308.10187, equation 9.
+    """
+    # The potential is linear in the spikes, but the authors' rounding is that of two traces.
+    difference = postsynaptic_potential(a, tau_syn) - postsynaptic_potential(b, tau_syn)
+    return difference.square().mean()
+
+
+def decay_weights(spiking_steps: int, decay: float = 0.8) -> Tensor:
+    r"""Return $\lambda^{T-1-n}$ for n from 0 to T - 1, float64 [T]: the weights of `decayed_sum`.
+
+    Example:
+        >>> decay_weights(3, decay=0.5).tolist()
+        [0.25, 0.5, 1.0]
+    """
+    powers = [decay ** (spiking_steps - 1 - n) for n in range(spiking_steps)]
+    return torch.tensor(powers, dtype=torch.float64)
+
+
+def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
+    """Return the sum of x [T, ...] over the spiking steps, each by its weight [T]."""
+    return (weights.to(x).view(-1, *[1] * (x.dim() - 1)) * x).sum(0)
+
+
+def decayed_sum(x: Tensor, decay: float = 0.8) -> Tensor:
+    r"""Return the membrane of a leaky neuron that never fires, after the last step.
+
+    $v[T] = \sum_n \lambda^{T-1-n} x[n]$, n from 0. The weights are not normalised (they sum to
+    2.952 for T = 4 and 4.161 for T = 8), so a network does not carry over to another T unscaled.
+
+    Args:
+        x: Currents [T, ...].
+        decay: Lambda.
+
+    Returns:
+        The membrane [...].
+
+    Example:
+        >>> round(decayed_sum(torch.ones(4)).item(), 3)
+        2.952
+
+    Reference: FSVAE (Kamata et al., AAAI 2022) calls it membrane output; SDDPM uses it too.
+    """
+    return weighted_sum(x, decay_weights(x.shape[0], decay))
+
+
+def mean(x: Tensor) -> Tensor:
+    """Return the average over the spiking steps [...]."""
+    return x.mean(0)
+
+
+def last(x: Tensor) -> Tensor:
+    """Return the value at the last spiking step [...]."""
+    return x[-1]
+
+
+def rate_and_potential(spikes: Tensor, k: Tensor | float, tau_syn: float = 2.0) -> Tensor:
+    r"""Return the paper's feature, $k\,SFR(z) + (1 - k)\,PSP(z_{\le T})$.
+
+    Args:
+        spikes: z [T, ...].
+        k: Share of the firing rate, between 0 and 1.
+        tau_syn: Time constant of the synapse in spiking steps, at least 1.
+
+    Returns:
+        The feature [...], between 0 and 1.
+
+    Raises:
+        UserError: `tau_syn` is below 1.
+
+    Example:
+        >>> import torch
+        >>> rate_and_potential(torch.tensor([0.0, 1.0]), k=0.5).item()  # rate and potential 0.5
+        0.5
+
+    Reference: Liu et al., "Spiking-Diffusion", arXiv 2308.10187, equations 4 to 6.
+    """
+    return k * mean(spikes) + (1 - k) * postsynaptic_potential(spikes, tau_syn)[-1]
+
+
+def rate_and_membrane(spikes: Tensor, a: Tensor | float, weights: Tensor | None = None) -> Tensor:
+    r"""Return the released feature, $a\,SFR(z) + (1 - a) \sum_n w_n z[n]$.
+
+    Args:
+        spikes: z [T, ...].
+        a: Factor of the firing rate; nothing bounds it.
+        weights: w [T], of the membrane read-out; $0.8^{T-1-n}$ where they are not given.
+
+    Returns:
+        The feature [...].
+
+    Example:
+        >>> import torch
+        >>> round(rate_and_membrane(torch.ones(16), a=0.0).item(), 5)
+        4.85926
+
+    Reference: Liu et al., "Spiking-Diffusion", the released code (its reading of equation 6).
+    """
+    weights = decay_weights(len(spikes)) if weights is None else weights
+    return a * mean(spikes) + (1 - a) * weighted_sum(spikes, weights)
+
+
+ENCODERS: dict[str, Callable[[Tensor, int], Tensor]] = {"direct": direct}
+DECODERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "decayed_sum": decayed_sum,
+    "mean": mean,
+    "last": last,
+}

@@ -1,0 +1,104 @@
+"""Images or signals: torch's layers by the number of axes along which they convolve.
+
+Convolutions of kernel size 1.
+
+Convolution and norm: what turns spikes into the current of the next neuron.
+"""
+
+from collections.abc import Callable
+from typing import overload
+
+from torch import Tensor, nn
+
+from spikediff.layers.norm import BatchNorm1d, BatchNorm2d, fold_norm
+from spikediff.layers.normed_neuron import fire_normed
+from spikediff.layers.temporal_scaling import Scaling
+from spikediff.layers.time import over_time
+from spikediff.neurons import Memory
+
+Convolution = nn.Conv1d | nn.Conv2d
+
+CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+BATCH_NORMS: dict[int, type[BatchNorm1d] | type[BatchNorm2d]] = {1: BatchNorm1d, 2: BatchNorm2d}
+
+
+@overload
+def pointwise_conv(in_channels: int, out_channels: int) -> nn.Conv2d: ...
+@overload
+def pointwise_conv(in_channels: int, out_channels: int, dimensions: int) -> Convolution: ...
+def pointwise_conv(in_channels: int, out_channels: int, dimensions: int = 2) -> Convolution:
+    """Return a 1x1 convolution whose rounding does not depend on the batch size.
+
+    With one thread on a CPU, torch computes a 1x1 convolution of fewer than 16 images by another
+    kernel than one of more, unless it is dilated; an image would then depend on the batch that it
+    is in. One tap has nothing to dilate, so the dilation changes nothing else.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        dimensions: 2 for images, 1 for signals.
+    """
+    return CONVOLUTIONS[dimensions](in_channels, out_channels, 1, dilation=2)
+
+
+Norm = Callable[[int], nn.Module]
+
+
+class ConvNorm(nn.Module):
+    """`BN(p[n] Conv(x))` at every spiking step; the statistics are joint over time and batch.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the current.
+        stride: Stride of the convolution, 3x3 or of 3 taps.
+        scaling: Makes what scales the current, `TemporalScaling`; p = 1 by default.
+        norm: Makes the norm of a number of channels; batch norm where it is not given.
+        dimensions: 2 for images, 1 for signals.
+
+    Shape: [T, B, C_in, H, W] -> [T, B, C_out, H / stride, W / stride], without H for signals.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        scaling: Scaling = nn.Identity,
+        norm: Norm | None = None,
+        dimensions: int = 2,
+    ) -> None:
+        super().__init__()
+        self.conv = CONVOLUTIONS[dimensions](in_channels, out_channels, 3, stride, padding=1)
+        self.scaling = scaling()
+        self.norm = (norm or BATCH_NORMS[dimensions])(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the current [T, B, C_out, H', W']."""
+        return self.normalise(over_time(self.conv, x))
+
+    def fire(
+        self,
+        neuron: nn.Module,
+        x: Tensor,
+        bias: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """Return the spikes of the neuron [T, B, C_out, H', W'] that the current drives.
+
+        Args:
+            neuron: The neuron layer behind.
+            x: Input [T, B, C_in, H, W].
+            bias: Joins behind the norm, of a shape that broadcasts to the current.
+            memory: As in `spikediff.neurons.NeuronLayer.forward`.
+        """
+        current = self.scaling(over_time(self.conv, x))
+        return fire_normed(neuron, self.norm, current, bias, memory)
+
+    def normalise(self, current: Tensor) -> Tensor:
+        """Return `BN(p[n] current)` of a convolution's result [T, B, C_out, H, W]."""
+        return over_time(self.norm, self.scaling(current))
+
+    def fold_norms(self) -> None:
+        """Fold the norm into the convolution, unless a factor per spiking step stands between."""
+        if isinstance(self.scaling, nn.Identity):
+            fold_norm(self, "conv")

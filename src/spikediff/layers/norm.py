@@ -1,0 +1,220 @@
+r"""Looking at a network without leaving a trace in its norms.
+
+Batch norm whose running statistics follow training only: they stand still without gradients.
+
+diffusers' pipelines do not put a network into evaluation mode, for theirs have no batch norm. In a
+training loop, pictures drawn with a network in training mode would overwrite its statistics.
+
+Threshold-dependent batch norm (tdBN): currents of the size of the threshold that they meet.
+
+Folding: a norm in evaluation is a gain and an offset, which the synapse before it can take.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@contextmanager
+def running_statistics(network: nn.Module) -> Iterator[None]:
+    """Let norms use, and not change, their running statistics; every module's mode comes back.
+
+    Args:
+        network: The network, in whatever mode.
+
+    Example:
+        >>> network = nn.BatchNorm1d(1)
+        >>> with running_statistics(network):
+        ...     network.training
+        False
+        >>> network.training
+        True
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def follows_batches(module: nn.Module) -> bool:
+    """Whether a module's statistics follow what it sees: in training, where gradients are on."""
+    return module.training and torch.is_grad_enabled()
+
+
+def _by_the_batch(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Return x normalised by its own statistics, which leave no trace."""
+    norm._check_input_dim(x)
+    return F.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """torch's, for signals; see above.
+
+    Example:
+        >>> norm, x = BatchNorm1d(1), torch.tensor([[1.0], [3.0]])
+        >>> with torch.no_grad():
+        ...     norm(x).round().flatten().tolist(), norm.running_mean.item()
+        ([-1.0, 1.0], 0.0)
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised currents."""
+        if self.training and not follows_batches(self):
+            return _by_the_batch(self, input)
+        return super().forward(input)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """torch's, for images; see above."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised currents."""
+        if self.training and not follows_batches(self):
+            return _by_the_batch(self, input)
+        return super().forward(input)
+
+
+class ThresholdNorm(nn.Module):
+    r"""Batch norm whose gain knows the neuron behind it.
+
+    $y = \alpha\,V_{th}\,\gamma\,(x - \mu) / \sqrt{\sigma^2 + \varepsilon} + \beta$, with statistics
+    joint over batch, space and, because the spiking steps are folded into the batch, time.
+
+    It is no `BatchNorm2d`, because tools that convert those in place would drop alpha without a
+    word: `SyncBatchNorm.convert_sync_batchnorm` does so in FSDDIM's trainer.
+
+    Args:
+        channels: C.
+        alpha: Factor of the gain; $1/\sqrt{2}$ where two such currents meet, so that their sum
+            keeps the variance of one.
+        v_threshold: $V_{th}$ of the neuron.
+        eps: Added to the variance.
+        momentum: Weight of a batch in the running statistics.
+
+    Shape: [T*B, C, H, W] -> [T*B, C, H, W].
+
+    Example:
+        >>> norm = ThresholdNorm(1, alpha=0.5)
+        >>> norm(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)).flatten().round(decimals=3).tolist()
+        [-0.5, 0.5]
+
+    Reference: Zheng et al., "Going deeper with directly-trained larger spiking neural networks",
+    AAAI 2021, equations 5 to 7.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        alpha: float = 1.0,
+        v_threshold: float = 1.0,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.v_threshold = v_threshold
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(channels))  # gamma
+        self.bias = nn.Parameter(torch.zeros(channels))  # beta
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    @property
+    def gain(self) -> Tensor:
+        r"""$\alpha V_{th} \gamma$ [C]; the weight itself where the factor is 1."""
+        factor = self.alpha * self.v_threshold
+        return self.weight if factor == 1.0 else self.weight * factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y; in training, by the batch's own statistics, which the running ones follow.
+
+        Without gradients they stand still; see `batch_norm`.
+        """
+        follows = follows_batches(self)
+        if follows:
+            self.num_batches_tracked.add_(1)
+        known = follows or not self.training
+        return nn.functional.batch_norm(
+            x,
+            self.running_mean if known else None,
+            self.running_var if known else None,
+            self.gain,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the constants, for `print(model)`."""
+        return f"{len(self.weight)}, alpha={self.alpha:g}, v_threshold={self.v_threshold:g}"
+
+
+@runtime_checkable
+class FoldsNorms(Protocol):
+    """A layer that can fold its norms into its synapses, in evaluation."""
+
+    def fold_norms(self) -> None:
+        """Fold in place what can be folded."""
+
+
+def fold_norms(model: nn.Module) -> None:
+    """Fold every norm that stands behind a synapse into it, in place.
+
+    A block comes before its parts, so that it may fold what its parts could not know of.
+    """
+    for module in model.modules():
+        if isinstance(module, FoldsNorms):
+            module.fold_norms()
+
+
+def fold_norm(module: nn.Module, synapse: str) -> Tensor | None:
+    """Fold `module.norm` into a synapse before it, in place.
+
+    It changes the rounding of a current, and with it fewer than one spike in ten thousand.
+
+    Args:
+        module: Holds both, as attributes.
+        synapse: Name of the convolution or linear layer.
+
+    Returns:
+        The gain [C], or None where there is nothing to fold.
+    """
+    linear, after = getattr(module, synapse), module.norm
+    if not isinstance(linear, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        return None
+    if not isinstance(after, nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm):
+        return None
+    gain, offset = norm_affine(after)
+    axis = 1 if isinstance(linear, nn.ConvTranspose2d) else 0
+    shape = [1] * linear.weight.dim()
+    shape[axis] = -1
+    bias = torch.zeros_like(gain) if linear.bias is None else linear.bias.detach().double()
+    weight = linear.weight.detach().double() * gain.view(shape)
+    linear.weight = nn.Parameter(weight.to(linear.weight.dtype))
+    linear.bias = nn.Parameter((gain * bias + offset).to(linear.weight.dtype))
+    module.norm = nn.Identity()
+    return gain
+
+
+def norm_affine(norm: nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm) -> tuple[Tensor, Tensor]:
+    """Return what a norm in evaluation multiplies by and adds [C], float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight = norm.gain if isinstance(norm, ThresholdNorm) else norm.weight
+    deviation = torch.sqrt(norm.running_var.double() + norm.eps)
+    gain = weight.detach().double() / deviation
+    return gain, norm.bias.detach().double() - gain * norm.running_mean.double()

@@ -1,0 +1,214 @@
+"""The sizes that a U-Net may have, and the images or signals that it may be shown.
+
+Parts of a network that its configuration names.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from spikediff.errors import UserError, shown, suggestion
+from spikediff.neurons import NEURONS, NeuronLayer
+
+
+def check_sizes(
+    network: str,
+    sample_size: int,
+    base_channels: int,
+    channel_mult: Sequence[int],
+    layers_per_block: int,
+    dropout: float,
+) -> None:
+    """Refuse sizes of which no U-Net can be made.
+
+    Args:
+        network: Name of the network, for the message.
+        sample_size: Height and width of the images, or length of the signals.
+        base_channels: Width of the first level.
+        channel_mult: Width of every level, in multiples of `base_channels`.
+        layers_per_block: Residual blocks per level.
+        dropout: Probability of dropping a unit.
+
+    Raises:
+        UserError: The image cannot be halved between all levels, or a number is out of range.
+
+    Example:
+        >>> check_sizes("UNet", 30, 16, (1, 2, 2), 1, 0.0)
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: UNet: sample_size=30 must be divisible by 4, because \
+channel_mult=(1, 2, 2) has 3 levels
+    """
+    check_whole(network, "sample_size", sample_size)
+    check_whole(network, "base_channels", base_channels)
+    check_whole(network, "layers_per_block", layers_per_block)
+    for mult in channel_mult:
+        check_whole(network, "channel_mult", mult)
+    factor = 2 ** (len(channel_mult) - 1)
+    if not channel_mult or sample_size < 1 or sample_size % factor:
+        raise UserError(
+            f"{network}: sample_size={sample_size} must be divisible by {factor}, because "
+            f"channel_mult={tuple(channel_mult)} has {len(channel_mult)} levels"
+        )
+    if base_channels < 2 or base_channels % 2 or min(channel_mult) < 1:
+        raise UserError(
+            f"{network}: base_channels={base_channels} must be even and positive, and "
+            f"channel_mult={tuple(channel_mult)} positive"
+        )
+    if layers_per_block < 1 or not 0.0 <= dropout < 1.0:
+        raise UserError(
+            f"{network}: layers_per_block={layers_per_block} must be at least 1, and "
+            f"dropout={dropout} in [0, 1)"
+        )
+
+
+def check_whole(network: str, name: str, value: Any) -> None:
+    """Refuse what is no whole number.
+
+    Raises:
+        UserError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{network}: {name}={shown(value)} must be a whole number")
+
+
+def patches_of(network: str, sample_size: int, patch_size: int) -> int:
+    """Return how many patches an image has along a side.
+
+    Args:
+        network: Name of the network, for the message.
+        sample_size: Height and width of the images in pixels.
+        patch_size: Height and width of a patch in pixels.
+
+    Raises:
+        UserError: The image cannot be cut into such patches.
+    """
+    check_whole(network, "sample_size", sample_size)
+    check_whole(network, "patch_size", patch_size)
+    if patch_size < 1 or sample_size % patch_size:
+        raise UserError(
+            f"{network}: patch_size={patch_size} must be positive and divide "
+            f"sample_size={sample_size}"
+        )
+    return sample_size // patch_size
+
+
+def check_sample(
+    network: str,
+    sample: Tensor,
+    channels: int,
+    levels: int,
+    patch_size: int = 1,
+    dimensions: int = 2,
+) -> None:
+    """Refuse images or signals that a U-Net cannot halve between its levels, or of other channels.
+
+    Args:
+        network: Name of the network, for the message.
+        sample: Images [B, C, H, W], or signals [B, C, L].
+        channels: C of the network.
+        levels: Levels of the network.
+        patch_size: Height and width in pixels of what the network sees as one.
+        dimensions: 2 of images, 1 of signals.
+
+    Raises:
+        UserError: The channels or the size do not fit.
+    """
+    what, axes, size = _WORDS[dimensions]
+    if sample.dim() != 2 + dimensions or sample.shape[1] != channels:
+        raise UserError(
+            f"{network}: expects {what} [B, {channels}, {axes}], got {tuple(sample.shape)}; "
+            f"the model was made with in_channels={channels}{_other(dimensions)}"
+        )
+    factor = patch_size * 2 ** (levels - 1)
+    if any(length % factor for length in sample.shape[2:]):
+        raise UserError(
+            f"{network}: {size} {tuple(sample.shape[2:])} is not divisible by {factor}; "
+            f"pad the {what}, or make the model with fewer than {levels} levels"
+        )
+
+
+def check_places(network: str, sample: Tensor, sample_size: int) -> None:
+    """Refuse images or signals of another size than the places that a network has learned.
+
+    Args:
+        network: Name of the network, for the message.
+        sample: Images [B, C, H, W], or signals [B, C, L].
+        sample_size: H and W, or L, of the network.
+
+    Raises:
+        UserError: The size differs.
+    """
+    if any(length != sample_size for length in sample.shape[2:]):
+        raise UserError(
+            f"{network}: got a size of {tuple(sample.shape[2:])}; its position_embedding knows "
+            f"sample_size={sample_size} alone"
+        )
+
+
+# What a network is shown, its axes, and what their lengths are called; by `dimensions`.
+_WORDS = {1: ("signals", "L", "signal length"), 2: ("images", "H, W", "image size")}
+
+
+def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None:
+    """Refuse a number of axes for which there are no layers, or patches of signals.
+
+    Raises:
+        UserError: It is neither 1 nor 2, or signals shall be cut into patches.
+    """
+    if dimensions not in _WORDS:
+        raise UserError(f"{network}: dimensions={dimensions}; 2 for images, 1 for signals")
+    if dimensions == 1 and patch_size > 1:
+        raise UserError(
+            f"{network}: patch_size={patch_size}; signals have no patches, leave it out"
+        )
+
+
+def _other(dimensions: int) -> str:
+    return "" if dimensions == 2 else f" and dimensions={dimensions}"
+
+
+def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:
+    """Return a row of a table.
+
+    Args:
+        network: Name of the network, for the message.
+        table: The table.
+        what: What its rows are.
+        name: Key of the row.
+
+    Raises:
+        UserError: There is no such row.
+    """
+    if name not in table:
+        raise UserError(f"{network}: unknown {what} {name!r}; {suggestion(name, table)}")
+    return table[name]
+
+
+def make_neuron_maker(
+    network: str, name: str, options: Mapping[str, Any]
+) -> Callable[[], NeuronLayer]:
+    """Return what makes one neuron layer.
+
+    Args:
+        network: Name of the network, for the message.
+        name: Key of `spikediff.neurons.NEURONS`.
+        options: Keyword arguments of the neuron.
+
+    Raises:
+        UserError: There is no such neuron, or it does not have these options.
+
+    Example:
+        >>> make_neuron_maker("a network", "lif", {"decay": 0.8})().decay
+        0.8
+    """
+    make: Callable[[], NeuronLayer] = partial(choose(network, NEURONS, "neuron", name), **options)
+    try:
+        make()
+    except TypeError as error:
+        raise UserError(
+            f"{network}: neuron_options={dict(options)} do not fit neuron {name!r} ({error})"
+        ) from error
+    return make

@@ -1,0 +1,157 @@
+"""What a long piece of work is doing, for whoever waits for it.
+
+Being told to stop: finish the step, keep a checkpoint, then leave.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any, TextIO
+
+from spikediff.errors import one_line
+
+_LONGEST = 3.5  # seconds without a word
+
+
+@dataclass
+class Work:
+    """A piece of work.
+
+    Attributes:
+        what: What is done, for a person: "encoding images".
+        total: How many parts there are; None where nobody knows.
+        done: How many are done.
+        since: When it began.
+    """
+
+    what: str
+    total: int | None = None
+    done: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def advance(self, parts: int = 1) -> None:
+        """Note that so many parts more are done."""
+        self.done += parts
+
+    def __str__(self) -> str:
+        of = "" if self.total is None else f", {self.done:,} of {self.total:,}"
+        return one_line(f"{self.what}{of}, {time.monotonic() - self.since:.0f} s", 200)
+
+
+_works: list[Work] = []
+
+
+@contextmanager
+def at_work(what: str, total: int | None = None) -> Iterator[Work]:
+    """Say what is going on in this block, where a command watches over silence; else nothing.
+
+    Args:
+        what: What is done, for a person.
+        total: How many parts there are.
+
+    Example:
+        >>> with at_work("counting", total=3) as work:
+        ...     for _ in range(3):
+        ...         work.advance()
+        >>> str(work)
+        'counting, 3 of 3, 0 s'
+    """
+    work = Work(what, total)
+    _works.append(work)
+    try:
+        yield work
+    finally:
+        _works.remove(work)
+
+
+class Heard:
+    """A text file that notes when something was last written to it.
+
+    Args:
+        file: Where the text goes.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.last = time.monotonic()
+        self.in_line = False
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        if text:
+            self.last = time.monotonic()
+            self.in_line = not text.endswith("\n")
+        return self._file.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def breaking_silence(out: Heard, err: Heard) -> Iterator[None]:
+    """Say what is going on where nothing was written for some seconds.
+
+    Args:
+        out: Standard output.
+        err: Standard error, where it is said.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            if _works and time.monotonic() - max(out.last, err.last) > _LONGEST:
+                err.write(f"{chr(10) if err.in_line else ''}spikediff: {_works[-1]}\n")
+                err.flush()
+
+    watcher = threading.Thread(target=watch, name="breaking silence", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+class StopSignal:
+    """While it is entered, the first SIGTERM, SIGINT or SIGHUP only sets `received`; a second acts.
+
+    A process that ignores SIGHUP, as under nohup, goes on ignoring it.
+
+    Attributes:
+        received: Name of the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is not threading.main_thread():
+            return self  # Python lets only the main thread handle signals
+        hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+        for number in filter(None, (signal.SIGTERM, signal.SIGINT, hang_up)):
+            if number == hang_up and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._restore()

@@ -1,0 +1,349 @@
+r"""The activation of a network that is to be converted: a ReLU with a clip and a few levels.
+
+Attention in a converted network: real-valued, once a window.
+
+The neuron that stands where a quantised activation was.
+
+An activation and the weights behind it, before and after conversion, under the same names.
+
+Kept together because a spike's amplitude belongs to both: the neuron says it, and the weights
+absorb it, so that what travels between them is 0, 1 or -1 and costs accumulates alone.
+
+The network half-way: ordinary arithmetic, activations that a spike count can express.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.errors import UserError
+from spikediff.layers import fold_time, unfold_time
+from spikediff.neurons import Dynamics, NeuronLayer, NeuronState, carry_nan, membranes, scan
+from spikediff.systems.converted.replace_modules import bare_unet, pair_activations, replace_modules
+
+AUTHORS_CLIP = 6.0  # where the authors' clips start
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounding, whose derivative is taken for 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+def quantise_activation(x: Tensor, clip: Tensor | float, levels: int) -> Tensor:
+    r"""Return $Q(x) = \frac{s}{L}\,\mathrm{round}(L\,\mathrm{clip}(x / s, 0, 1))$.
+
+    The gradient goes straight through the rounding: $\partial Q/\partial x$ is 1 where $0 < x < s$,
+    else 0, and $\partial Q/\partial s$ is $(Q(x) - x) / s$ there, 1 above, 0 below.
+
+    Args:
+        x: What the activation sees, any shape.
+        clip: s, the largest value that comes out, 0-dim.
+        levels: L, the steps between 0 and s.
+
+    Example:
+        >>> quantise_activation(torch.tensor([-1.0, 0.4, 0.6, 9.0]), 3.0, levels=3).tolist()
+        [0.0, 0.0, 1.0, 3.0]
+
+    Reference: Cao et al., SDM, IEEE TAI 2025, section 6; Hu et al., Fast-SNN, IEEE TPAMI 2023.
+    """
+    share = carry_nan((x / clip).relu().clamp(max=1.0), x)
+    rounded: Tensor = _StraightThrough.apply(levels * share)  # type: ignore[no-untyped-call]
+    return rounded / levels * clip
+
+
+class QuantisedReLU(nn.Module):
+    """A ReLU with a learnable clip and `2^b - 1` steps below it.
+
+    Args:
+        bits: b; None does not round, which is what infinitely many spiking steps would compute.
+        clip: Initial clip s, in units of the activation.
+
+    Raises:
+        UserError: `bits` or `clip` is not positive.
+
+    Shape: any -> the same.
+
+    Example:
+        >>> QuantisedReLU(bits=2, clip=3.0)(torch.tensor([1.2, 1.8])).tolist()
+        [1.0, 2.0]
+    """
+
+    def __init__(self, bits: int | None, clip: float = AUTHORS_CLIP) -> None:
+        super().__init__()
+        if (bits is not None and bits < 1) or not clip > 0:
+            raise UserError(f"QuantisedReLU: bits = {bits} and clip = {clip} must be positive")
+        self.levels = None if bits is None else 2**bits - 1
+        self.clip = nn.Parameter(torch.tensor(float(clip)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return Q(x)."""
+        if self.levels is None:
+            return carry_nan((x / self.clip).relu().clamp(max=1.0), x) * self.clip
+        return quantise_activation(x, self.clip, self.levels)
+
+    def extra_repr(self) -> str:
+        """Return the constants, for `print(model)`."""
+        return f"levels={self.levels}"
+
+
+class TimeMeanAttention(nn.Module):
+    r"""Attention of the window's mean, added to every spiking step.
+
+    $y[n] = A(\bar x) + (x[n] - \bar x) / r$, where A is the block with its residual connection and
+    r what it rescales its output by. So $\overline{y} = A(\bar x)$, the block of the network that
+    was converted, and the products of queries, keys and values run once and not T times. They stay
+    products of real numbers: no spikes come into it, and an energy audit names them.
+
+    Args:
+        attention: diffusers' `Attention`, with a residual connection.
+        spiking_steps: T; 1 for a network without time.
+
+    Shape: [T*B, C, H, W] -> [T*B, C, H, W].
+    """
+
+    def __init__(self, attention: nn.Module, spiking_steps: int) -> None:
+        super().__init__()
+        self.attention, self.spiking_steps = attention, spiking_steps
+        self.rescale: float = attention.rescale_output_factor  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, *_unused: object, **_keywords: object) -> Tensor:
+        """Return y."""
+        window = unfold_time(x, self.spiking_steps)  # [T, B, C, H, W]
+        mean = window.mean(0)
+        rest = (window - mean) / self.rescale
+        return fold_time(self.attention(mean) + rest)
+
+
+V_NEGATIVE = 1e-3  # how far below zero the membrane takes a spike back, in units of the current
+
+
+class ConvertedIF(NeuronLayer):
+    r"""IF neurons whose threshold is the clip s of the activation that they replace.
+
+    Soft reset, and a membrane that starts at s/2. For a constant current I, T steps give
+    $\mathrm{clip}(\lfloor T I / s + 1/2 \rfloor, 0, T)$ spikes: times s/T, the quantised activation
+    of T levels. The membrane is kept in units of s, so the gradient reaches the clip too.
+
+    Args:
+        signed: Whether a neuron may take a spike back, which mends what a current that varies over
+            the window has cost: spikes {-1, 0, 1}, of which never more are -1 than 1.
+        clip: s, in units of the current.
+
+    Shape: currents [T, ...] -> spikes [T, ...]; their amplitude s is the next synapse's business.
+
+    Example:
+        >>> ConvertedIF(signed=False, clip=3.0)(torch.full((3,), 1.8)).sum().item()
+        2.0
+
+    Reference: Hu et al., "Fast-SNN", IEEE TPAMI 2023; Bu et al., "Optimal ANN-SNN conversion", ICLR
+    2022; as used in SDM, section 6.
+    """
+
+    def __init__(self, signed: bool = True, clip: float = AUTHORS_CLIP) -> None:
+        super().__init__(
+            Dynamics(
+                v_threshold=1.0,
+                v_reset=None,
+                v_init=0.5,
+                v_negative=V_NEGATIVE if signed else None,
+            )
+        )
+        if not clip > 0:
+            raise UserError(f"ConvertedIF: clip = {clip} must be positive")
+        self.clip = nn.Parameter(torch.tensor(float(clip)))
+
+    @property
+    def decay(self) -> float:
+        """No leak."""
+        return 1.0
+
+    def window(self, current: Tensor) -> Tensor:
+        """Return the spikes [T, ...] of a window that starts from rest."""
+        return self.run(current)[0]
+
+    def run(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
+        """Return the spikes [T, ...] and the state after them, whose membrane is in clips."""
+        return scan(current / self.clip, self.membrane_dynamics, state=state)
+
+    def membranes(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, Tensor]:
+        """Return the membranes before and after the reset [T, ...], in clips."""
+        return membranes(current / self.clip, self.membrane_dynamics, state=state)
+
+    @property
+    def membrane_dynamics(self) -> Dynamics:
+        """The constants in clips, as the membrane is."""
+        if self.dynamics.v_negative is None:
+            return self.dynamics
+        return replace(self.dynamics, v_negative=self.dynamics.v_negative / _number(self.clip))
+
+
+@torch.compiler.assume_constant_result  # a compiled network is that of its weights
+def _number(clip: Tensor) -> float:
+    number: float = clip.item()  # of an exported program a symbol, which float() would fix
+    return number
+
+
+class QuantisedSynapse(nn.Module):
+    """`W Dropout(Q(x))`.
+
+    Args:
+        activation: Q.
+        layer: The convolution or linear layer W.
+        dropout: What stands between them.
+
+    Shape: [B, ...] -> [B, ...].
+    """
+
+    def __init__(self, activation: QuantisedReLU, layer: nn.Module, dropout: nn.Module) -> None:
+        super().__init__()
+        self.activation, self.dropout, self.layer = activation, dropout, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output."""
+        out: Tensor = self.layer(self.dropout(self.activation(x)))
+        return out
+
+
+class SpikingSynapse(nn.Module):
+    """`(s W) SN(x)`: neurons of amplitude s, whose weights absorb it.
+
+    Args:
+        activation: The neurons SN.
+        layer: The convolution or linear layer W.
+        spiking_steps: T.
+
+    Shape: currents [T*B, ...] -> currents [T*B, ...].
+    """
+
+    def __init__(
+        self, activation: ConvertedIF, layer: nn.Conv2d | nn.Linear, spiking_steps: int
+    ) -> None:
+        super().__init__()
+        self.activation, self.layer, self.spiking_steps = activation, layer, spiking_steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the current of every spiking step."""
+        spikes = self.activation(unfold_time(x, self.spiking_steps))  # [T, B, ...]
+        weight = self.layer.weight * self.activation.clip
+        out: Tensor = functional_call(self.layer, {"weight": weight}, (fold_time(spikes),))
+        return out
+
+
+class QuantisedUNet(ModelMixin, OwnConfig):
+    """diffusers' `UNet2DModel` with a `QuantisedReLU` in the place of every activation.
+
+    The activations of the timestep embedding and of its projections are among them, and weights
+    stay in full precision, as in the authors' network. A denoiser like any other: train it, save
+    it, sample with it.
+
+    Args:
+        architecture: Configuration of the `UNet2DModel`.
+        bits: b, of which `2^b - 1` steps come; None does not round.
+        clip: Initial clip of every activation.
+        batch_norm: Whether batch norm stands in the place of group norm.
+        attention: "refuse", or "real" to keep attention blocks as they are.
+        sample_size: Read off `architecture`, as the two below: what a pipeline asks a denoiser for.
+        in_channels: Channels of the image.
+        out_channels: Channels of the estimate.
+
+    Raises:
+        UserError: The network has a part that cannot be converted.
+
+    Example:
+        >>> import torch
+        >>> from spikediff.systems.ddpm.network import ddpm_unet
+        >>> unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2))
+        >>> model = QuantisedUNet({k: v for k, v in unet.config.items() if k[0] != "_"}, bits=2)
+        >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        architecture: Mapping[str, Any],
+        bits: int | None = 2,
+        clip: float = AUTHORS_CLIP,
+        batch_norm: bool = False,
+        attention: str = "refuse",
+        sample_size: int | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.unet = bare_unet(architecture, batch_norm, attention)
+        replace_modules(self.unet, Attention, lambda a: TimeMeanAttention(a, spiking_steps=1))
+        pair_activations(
+            self.unet,
+            lambda layer, dropout: QuantisedSynapse(QuantisedReLU(bits, clip), layer, dropout),
+        )
+        register_image_shape(self)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        class_labels: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DOutput | tuple[Tensor]:
+        """Estimate the noise (or what `prediction_type` says) in a batch of images.
+
+        Args:
+            sample: Noisy images x_t [B, C, H, W].
+            timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
+            class_labels: Classes [B], for a network that was trained with them.
+            return_dict: False returns a tuple.
+
+        Returns:
+            An output whose `.sample` is the estimate [B, C_out, H, W].
+
+        Raises:
+            UserError: The images have another number of channels.
+        """
+        check_sample(self, sample)
+        estimate = self.unet(sample, timestep, class_labels, return_dict=False)[0]
+        return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+
+
+def register_image_shape(model: Any) -> None:
+    """Write into a model's configuration what pipelines ask of it."""
+    unet = model.unet.config
+    model.register_to_config(
+        sample_size=unet.sample_size, in_channels=unet.in_channels, out_channels=unet.out_channels
+    )
+
+
+def check_sample(model: Any, sample: Tensor) -> None:
+    """Refuse images of another number of channels."""
+    channels = model.config.in_channels
+    if sample.dim() != 4 or sample.shape[1] != channels:
+        raise UserError(
+            f"{type(model).__name__}: expects images [B, {channels}, H, W], got "
+            f"{tuple(sample.shape)}; the model was made with in_channels={channels}"
+        )
+
+
+def activations(model: nn.Module) -> dict[str, QuantisedReLU]:
+    """Return the quantised activations of a model by name."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, QuantisedReLU)}

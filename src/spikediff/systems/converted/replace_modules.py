@@ -1,0 +1,230 @@
+"""Folding batch norm into the weights before it: a norm that costs a spiking network nothing.
+
+A `UNet2DModel` whose first convolution is narrower or wider than its first level.
+
+The authors' network has its first level `channel_mult[0]` times as wide as the first convolution,
+and embeds the timestep in the width of that; diffusers has one width for both.
+
+Taking a `UNet2DModel` apart: every activation goes into the synapse behind it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from diffusers.models.activations import ACT2CLS
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import TimestepEmbedding
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import Tensor, nn
+
+from spikediff.errors import UserError
+from spikediff.layers.norm import BatchNorm2d
+
+
+@torch.no_grad()
+def fold_batch_norm(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d) -> Tensor:
+    r"""Change a layer's weights in place, so that it computes what it and the norm computed.
+
+    $W' = g W$ and $b' = g (b - \mu) + \beta$ with $g = \gamma / \sqrt{\sigma^2 + \epsilon}$, per
+    output channel, from the running statistics.
+
+    Args:
+        layer: A convolution or linear layer with a bias; its C outputs are normalised.
+        norm: The norm behind it.
+
+    Returns:
+        g [C], for other layers whose outputs are added before the norm.
+
+    Raises:
+        UserError: The norm has no running statistics, or the layer no bias.
+
+    Example:
+        >>> conv, norm, x = nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2).eval(), torch.randn(3, 1, 4, 4)
+        >>> before = norm(conv(x))
+        >>> _ = fold_batch_norm(conv, norm)
+        >>> torch.allclose(conv(x), before, atol=1e-5)
+        True
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise UserError("fold_batch_norm: the norm keeps no running statistics; there is no fold")
+    gain: Tensor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    scale_outputs(layer, gain)
+    _bias_of(layer).add_(norm.bias - gain * norm.running_mean)
+    return gain
+
+
+@torch.no_grad()
+def scale_outputs(layer: nn.Conv2d | nn.Linear, gain: Tensor) -> None:
+    """Multiply every output channel of a layer by its gain [C], in place."""
+    layer.weight *= gain.reshape(-1, *[1] * (layer.weight.dim() - 1))
+    _bias_of(layer).mul_(gain)
+
+
+def _bias_of(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    if layer.bias is None:
+        raise UserError("fold_batch_norm: the layer before the norm has no bias to take its shift")
+    return layer.bias
+
+
+def fold_residual_norms(unet: nn.Module) -> None:
+    """Fold the second norm of every residual block, in place; the first has no layer before it."""
+    for block in _residual_blocks(unet):
+        gain = fold_batch_norm(block.conv1.layer, block.norm2)
+        if block.time_emb_proj is not None and block.time_embedding_norm == "default":
+            scale_outputs(block.time_emb_proj.layer, gain)  # added before the norm
+    without_folded_norms(unet)
+
+
+def without_folded_norms(unet: nn.Module) -> None:
+    """Take out the norms that `fold_residual_norms` folds."""
+    for block in _residual_blocks(unet):
+        block.norm2 = nn.Identity()
+
+
+def _residual_blocks(unet: nn.Module) -> list[ResnetBlock2D]:
+    return [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]
+
+
+STEM = "stem_channels"  # the key of an architecture, beside those of `UNet2DModel`
+
+
+def unet_of(architecture: Mapping[str, Any]) -> UNet2DModel:
+    """Make an untrained `UNet2DModel`, with a first convolution of another width if told.
+
+    Args:
+        architecture: Its configuration, without diffusers' private entries; `stem_channels` is the
+            width of the first convolution where it is not that of the first level.
+
+    Raises:
+        UserError: The width of the first convolution is told, and the timestep is not embedded by
+            a learned table.
+    """
+    config = dict(architecture)
+    stem = config.pop(STEM, None)
+    unet: UNet2DModel = UNet2DModel.from_config(config)
+    if stem is not None and stem != unet.config.block_out_channels[0]:
+        _set_stem(unet, stem)
+    return unet
+
+
+def _set_stem(unet: UNet2DModel, stem: int) -> None:
+    """Give the first convolution, its skip and the timestep's embedding another width, in place."""
+    if not isinstance(unet.time_proj, nn.Embedding):
+        raise UserError(f"{STEM} = {stem}: goes with time_embedding_type='learned' only")
+    rows, embedding = unet.time_proj.num_embeddings, 4 * stem
+    unet.conv_in = nn.Conv2d(unet.config.in_channels, stem, kernel_size=3, padding=1)
+    unet.time_proj = nn.Embedding(rows, stem)
+    unet.time_embedding = TimestepEmbedding(stem, embedding)
+    first, last = unet.down_blocks[0].resnets, unet.up_blocks[-1].resnets
+    level = unet.config.block_out_channels[0]
+    first[0] = _block(first[0], stem, embedding)
+    last[-1] = _block(last[-1], level + stem, embedding)  # the skip of the first convolution
+    for block in unet.modules():
+        if isinstance(block, ResnetBlock2D) and block.time_emb_proj.in_features != embedding:
+            block.time_emb_proj = nn.Linear(embedding, block.time_emb_proj.out_features)
+
+
+def _block(like: ResnetBlock2D, in_channels: int, embedding: int) -> ResnetBlock2D:
+    """Return a residual block of another input."""
+    return ResnetBlock2D(
+        in_channels=in_channels,
+        out_channels=like.out_channels,
+        temb_channels=embedding,
+        groups=like.norm1.num_groups,
+        eps=like.norm1.eps,
+        dropout=like.dropout.p,
+        output_scale_factor=like.output_scale_factor,
+    )
+
+
+MakeSynapse = Callable[[Any, nn.Module], nn.Module]
+"""From the layer behind an activation, and the dropout between them, to what replaces all three."""
+ATTENTION = ("refuse", "real")
+
+
+def bare_unet(config: Mapping[str, Any], batch_norm: bool, attention: str) -> UNet2DModel:
+    """Make an untrained `UNet2DModel` that can be taken apart.
+
+    Args:
+        config: Its configuration, without diffusers' private entries (`unet_of`).
+        batch_norm: Whether batch norm stands in the place of every group norm.
+        attention: "refuse", or "real" to let attention blocks pass as they are.
+
+    Raises:
+        UserError: It has attention, and that is refused.
+    """
+    unet = unet_of(config)
+    if attention not in ATTENTION:
+        raise UserError(f"conversion: attention = {attention!r}; choose from {ATTENTION}")
+    blocks = [name for name, m in unet.named_modules() if isinstance(m, Attention)]
+    if blocks and attention == "refuse":
+        raise UserError(
+            f"conversion: attention multiplies real numbers and has no spiking counterpart here "
+            f"({', '.join(blocks)}); pass attention='real' to keep it, or train without it"
+        )
+    if batch_norm:
+        replace_modules(unet, nn.GroupNorm, lambda norm: BatchNorm2d(norm.num_channels))
+    return unet
+
+
+def own_config(unet: UNet2DModel) -> dict[str, Any]:
+    """Return a U-Net's configuration without the entries that diffusers keeps for itself."""
+    return {key: value for key, value in unet.config.items() if not key.startswith("_")}
+
+
+def replace_modules(
+    root: nn.Module,
+    kinds: type[nn.Module] | tuple[type[nn.Module], ...],
+    make: Callable[[Any], nn.Module],
+) -> None:
+    """Replace every module of some kinds by what `make` makes of it; nothing inside one is."""
+    for name, child in list(root.named_children()):
+        if isinstance(child, kinds):
+            setattr(root, name, make(child))
+        else:
+            replace_modules(child, kinds, make)
+
+
+def pair_activations(unet: UNet2DModel, synapse: MakeSynapse) -> None:
+    """Replace every activation and the layer behind it by a synapse, in place.
+
+    diffusers' residual block uses one activation module in three places; afterwards each place has
+    its own.
+
+    Args:
+        unet: The network.
+        synapse: Makes a synapse.
+
+    Raises:
+        UserError: The network has an activation in another place.
+    """
+    for name, module in list(unet.named_modules()):
+        if isinstance(module, ResnetBlock2D):
+            _pair_residual_block(module, synapse, name)
+        elif isinstance(module, TimestepEmbedding):
+            module.linear_2 = synapse(module.linear_2, nn.Identity())
+            module.act = nn.Identity()
+    unet.conv_out = synapse(unet.conv_out, nn.Identity())
+    unet.conv_act = nn.Identity()
+    kinds = tuple({nn.Sigmoid, nn.Tanh, *ACT2CLS.values()})
+    left = [name for name, module in unet.named_modules() if isinstance(module, kinds)]
+    if left:
+        raise UserError(
+            f"conversion: the activation {left[0]} stands in a kind of block that has no spiking "
+            f"counterpart here; use DownBlock2D and UpBlock2D, with or without attention"
+        )
+
+
+def _pair_residual_block(block: ResnetBlock2D, synapse: MakeSynapse, name: str) -> None:
+    if block.upsample is not None or block.downsample is not None:
+        raise UserError(
+            f"conversion: {name} resamples inside a residual block, between an activation and its "
+            f"weights; use downsample_type='conv' and upsample_type='conv'"
+        )
+    block.conv1 = synapse(block.conv1, nn.Identity())
+    block.conv2 = synapse(block.conv2, block.dropout)
+    if block.time_emb_proj is not None and not block.skip_time_act:
+        block.time_emb_proj = synapse(block.time_emb_proj, nn.Identity())
+    block.nonlinearity = block.dropout = nn.Identity()

@@ -1,0 +1,164 @@
+"""Halving, doubling or keeping the size of a window between two levels of FSDDIM's network.
+
+FSDDIM's residual block: the neuron fires last, so that spikes enter and leave it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from spikediff.layers.class_embedding import linear_by_image
+from spikediff.layers.conv import ConvNorm, Norm, pointwise_conv
+from spikediff.layers.norm import ThresholdNorm, fold_norm
+from spikediff.layers.normed_neuron import fire_normed
+from spikediff.layers.residual import Neuron, WindowDropout
+from spikediff.layers.time import fold_time, over_time, unfold_time
+from spikediff.neurons import Memory
+
+Resize = Callable[[Tensor], Tensor]
+
+
+def average_downsample(x: Tensor) -> Tensor:
+    """Return [T, B, C, H, W] as [T, B, C, H/2, W/2], the mean of every four pixels."""
+    return unfold_time(nn.functional.avg_pool2d(fold_time(x), 2), x.shape[0])
+
+
+def same_size(x: Tensor) -> Tensor:
+    """Return the window itself."""
+    return x
+
+
+class SynapticResampling(nn.Module):
+    """Resize, convolve; and, where it is given neurons, norm and fire.
+
+    Without neurons the result is a current, which merges with the next convolution into one linear
+    synapse: nothing fires between them.
+
+    Args:
+        in_channels: Channels of the incoming window.
+        out_channels: Channels of the outgoing one.
+        resize: `average_downsample`, `nearest_upsample` or `same_size`.
+        kernel_size: Odd size of the kernel.
+        neuron: Makes one neuron layer; None leaves the current as it is.
+        v_threshold: Threshold of the neurons, which the norm aims at.
+
+    Shape: [T, B, C_in, H, W] -> [T, B, C_out, H', W'].
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        resize: Resize,
+        kernel_size: int,
+        neuron: Neuron | None = None,
+        v_threshold: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.resize = resize
+        self.conv = (
+            pointwise_conv(in_channels, out_channels)
+            if kernel_size == 1
+            else nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        )
+        fires = neuron is not None
+        self.norm = ThresholdNorm(out_channels, v_threshold=v_threshold) if fires else nn.Identity()
+        self.neuron = None if neuron is None else neuron()
+
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        """Return the resized window of currents, or of spikes where there are neurons."""
+        current = over_time(self.conv, self.resize(x))
+        if self.neuron is None:
+            return current
+        return fire_normed(self.neuron, self.norm, current, memory=memory)
+
+    def fold_norms(self) -> None:
+        """Fold the norm into the convolution."""
+        fold_norm(self, "conv")
+
+
+class NormedShortcut(nn.Module):
+    """The skip: a norm, behind a 1x1 convolution where the width changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__()
+        same = in_channels == out_channels
+        self.conv = nn.Identity() if same else pointwise_conv(in_channels, out_channels)
+        self.norm = norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the current [T, B, C_out, H, W] that joins."""
+        return over_time(self.norm, over_time(self.conv, x))
+
+    def fold_norms(self) -> None:
+        """Fold the norm into the convolution."""
+        fold_norm(self, "conv")
+
+
+class PostActivationBlock(nn.Module):
+    r"""Convolve, norm, add the skip, fire.
+
+    $h = SN(\mathrm{BN}(\mathrm{Conv}(x) + W\,SN(e_t)))$;
+    $O = SN(\mathrm{BN}_\alpha(\mathrm{Conv}(h)) + \mathrm{BN}_\alpha(\mathrm{skip}(x)))$.
+
+    Unlike `PlainBlock`, the timestep enters before the norm, as spikes of its own, and the skip has
+    a norm. All norms are threshold-dependent (`ThresholdNorm`).
+
+    Args:
+        in_channels: Channels of the incoming spikes or currents.
+        out_channels: Channels of the outgoing spikes.
+        embedding_channels: Width of the timestep embedding.
+        neuron: Makes one neuron layer.
+        dropout: Probability of dropping a spiking unit before the second convolution.
+        residual_alpha: $\alpha$ of the two norms whose results are added.
+        v_threshold: Threshold of the neurons, which the norms aim at.
+
+    Shape: x [T, B, C_in, H, W], embedding [T, B, E] -> spikes [T, B, C_out, H, W].
+
+    Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023 (released
+    code); Zheng et al., AAAI 2021, section 3.3, for alpha.
+    """
+
+    gradient_checkpointing = False  # diffusers' flag; see `recomputation`
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_channels: int,
+        neuron: Neuron,
+        dropout: float = 0.0,
+        residual_alpha: float = 1.0,
+        v_threshold: float = 1.0,
+    ) -> None:
+        super().__init__()
+        norm = partial(ThresholdNorm, v_threshold=v_threshold)
+        residual_norm = partial(norm, alpha=residual_alpha)
+        self.timestep_neuron = neuron()
+        self.timestep_synapse = nn.Linear(embedding_channels, out_channels)
+        self.synapse1 = ConvNorm(in_channels, out_channels, norm=norm)
+        self.neuron1 = neuron()
+        self.dropout = WindowDropout(dropout)
+        self.synapse2 = ConvNorm(out_channels, out_channels, norm=residual_norm)
+        self.shortcut = NormedShortcut(in_channels, out_channels, residual_norm)
+        self.neuron2 = neuron()
+
+    def forward(self, x: Tensor, embedding: Tensor, memory: Memory | None = None) -> Tensor:
+        """Return the outgoing spikes; `memory` as in `spikediff.neurons.NeuronLayer.forward`."""
+        timestep_spikes = self.timestep_neuron(embedding, memory)  # [T, B, E]
+        bias = linear_by_image(self.timestep_synapse, timestep_spikes)[..., None, None]
+        current = over_time(self.synapse1.conv, x) + bias  # [T, B, C, H, W]
+        h = fire_normed(self.neuron1, self.synapse1.norm, current, memory=memory)
+        current = self.synapse2(self.dropout(h)) + self.shortcut(x)
+        spikes: Tensor = self.neuron2(current, memory)
+        return spikes
+
+    def fold_norms(self) -> None:
+        """Fold the first norm, whose gain the timestep's synapse takes too: it joins before it."""
+        gain = fold_norm(self.synapse1, "conv")
+        if gain is None:
+            return
+        linear = self.timestep_synapse
+        linear.weight.data = (linear.weight.double() * gain[:, None]).to(linear.weight.dtype)
+        linear.bias.data = (linear.bias.double() * gain).to(linear.bias.dtype)

@@ -1,0 +1,126 @@
+r"""Synaptic current learning: the loss of FSDDIM.
+
+Training shows the network the same current at every spiking step; while it samples, the currents of
+the steps drift apart, because each is moved by its own output. The consistency term keeps them
+together: it is the variance of the outputs over the spiking steps, weighted by how far the output
+moves the next current.
+
+Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023 (the released
+code; the paper's typeset equations were not at hand).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikediff.diffusion.objective import target_of
+from spikediff.diffusion.schedules import fine_alphas_cumprod
+from spikediff.layers.coding import direct, mean
+from spikediff.systems.fsddim.scheduler import step_gains
+
+
+def synaptic_current_loss(
+    model: nn.Module,
+    scheduler: Any,
+    x_0: Tensor,
+    timestep: Tensor,
+    eps: Tensor,
+    *,
+    spiking_steps: int,
+    consistency: Tensor,
+    spike_level: float = 0.0,
+) -> dict[str, Tensor]:
+    r"""Return the terms of the loss for $o = f(x_t, \dots, x_t; t)$, T outputs.
+
+    With $\bar o$ the mean of o over the spiking steps, y the target and $w_t$ of `noise_weight`:
+
+        image_level = mean w_t (obar - y)^2
+        consistency = mean c_t (o - obar)^2
+        spike_level = weight * mean w_t (o - y)^2
+
+    Args:
+        model: The denoiser, from currents [T, B, C, H, W] to such currents.
+        scheduler: The noise schedule, with `add_noise` and `prediction_type`.
+        x_0: Images in the model's range [B, C, H, W].
+        timestep: Diffusion timesteps [B].
+        eps: Standard normal noise [B, C, H, W].
+        spiking_steps: T.
+        consistency: $c_t$ of every timestep [num_train_timesteps]; see `consistency_weights`.
+        spike_level: Weight of the last term, which is left out at 0, as published.
+
+    Returns:
+        The terms by name, 0-dim each.
+    """
+    x_t = scheduler.add_noise(x_0, eps, timestep)
+    output = model(direct(x_t, spiking_steps), timestep).sample.to(x_0.dtype)  # [T, B, C, H, W]
+    target = target_of(scheduler, x_0, eps, timestep)
+    decoded = mean(output)
+    alpha_bar = scheduler.alphas_cumprod.to(x_0)[timestep]
+    weight = _per_image(noise_weight(alpha_bar, scheduler.config.prediction_type))
+    spread = _per_image(consistency.to(x_0)[timestep])
+    terms = {
+        "image_level": (weight * (decoded - target).square()).mean(),
+        "consistency": (spread * (output - decoded).square()).mean(),
+    }
+    if spike_level:
+        terms["spike_level"] = spike_level * (weight * (output - target).square()).mean()
+    return terms
+
+
+def noise_weight(alpha_bar: Tensor, prediction_type: str) -> Tensor:
+    r"""Return what turns an estimate's squared error into that of the noise it implies.
+
+    1 for "epsilon"; $\bar\alpha_t$ for "v_prediction"; $\bar\alpha_t / (1 - \bar\alpha_t)$, the
+    signal-to-noise ratio, for "sample".
+
+    Args:
+        alpha_bar: $\bar\alpha_t$ [...].
+        prediction_type: What the network estimates.
+
+    Returns:
+        The weights [...].
+
+    Example:
+        >>> noise_weight(torch.tensor([0.5]), "v_prediction").item()
+        0.5
+
+    Reference: Salimans and Ho, "Progressive distillation", ICLR 2022, section 4.
+    """
+    if prediction_type == "epsilon":
+        return torch.ones_like(alpha_bar)
+    return alpha_bar if prediction_type == "v_prediction" else alpha_bar / (1.0 - alpha_bar)
+
+
+def consistency_weights(scheduler: Any, weight: float = 1.0, over_time: str = "released") -> Tensor:
+    r"""Return the weight $c_t$ of the consistency term at every timestep.
+
+    "released" is proportional to $|g_o|$ of the step from t to t - 1 (see `step_gains`), $\sin
+    \delta_t$ for v, and has the largest value 1; "constant" is 1 everywhere.
+
+    Args:
+        scheduler: The noise schedule.
+        weight: Factor of all.
+        over_time: "released" or "constant".
+
+    Returns:
+        $c_t$ [num_train_timesteps], float64.
+
+    Example:
+        >>> from spikediff import SynapticCurrentDDIMScheduler
+        >>> c = consistency_weights(SynapticCurrentDDIMScheduler())
+        >>> [round(float(c[t]), 4) for t in (0, 1, 500)]
+        [1.0, 0.4552, 0.2426]
+    """
+    alpha_bar = [1.0, *fine_alphas_cumprod(scheduler.config).tolist()]
+    gains = [
+        abs(step_gains(alpha_bar[t + 1], alpha_bar[t], scheduler.config.prediction_type)[1])
+        for t in range(len(alpha_bar) - 1)
+    ]
+    c = torch.tensor(gains, dtype=torch.float64)
+    c = c / c.max() if over_time == "released" else torch.ones_like(c)
+    return weight * c
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values[:, None, None, None]  # [B] -> [B, 1, 1, 1]

@@ -1,0 +1,241 @@
+r"""Kernels of two linear maps in a row: what one synapse must weigh to do both at once.
+
+A convolution c [O, M] behind a convolution p [M, I] is one convolution, whose kernel is the full
+convolution of theirs, $K[o, i, u] = \sum_{m, a} c[o, m, a]\,p[m, i, u - a]$. Two things stand in
+the way of that being all:
+
+- The image between the two is padded with zeros, not with what p would find there. So targets at
+  the border, where taps of c fall off that image, have kernels without those taps.
+- Where p sees an image of which every pixel is doubled, several taps of K meet the same pixel of
+  the small image, and which do depends on the target being even or odd. Their weights add up.
+
+The axes are independent in this, so each is cut into strips of targets that have the same taps.
+
+Synapses of a merged network: one linear map, without bias, from a source to its targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d, pad
+
+from spikediff.layers.time import fold_time, unfold_time
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Targets along one axis that meet the source in the same way.
+
+    Attributes:
+        targets: Their positions, spaced by the factor of the upsampling.
+        taps: The consumer's taps that fall on the image between the two convolutions.
+        window: Source positions that the first target meets; the next one meets those plus 1.
+        folding: Which tap of the composite kernel meets which position of the window: zeros and
+            ones [composite taps, window], float64.
+    """
+
+    targets: range
+    taps: slice
+    window: range
+    folding: Tensor
+
+
+def cut(size: int, consumer_taps: int, prefix_taps: int, factor: int = 1) -> list[Strip]:
+    """Cut an axis into strips.
+
+    Args:
+        size: Targets, as many as the image between the two convolutions has positions.
+        consumer_taps: Taps of the second kernel, odd.
+        prefix_taps: Taps of the first kernel, odd.
+        factor: How many times every source position is repeated before the first convolution.
+
+    Example:
+        >>> [list(strip.targets) for strip in cut(5, 3, 3)]
+        [[0], [1, 2, 3], [4]]
+        >>> [list(strip.targets) for strip in cut(8, 3, 3, factor=2)]
+        [[0], [1, 3, 5], [2, 4, 6], [7]]
+    """
+    reach, alike = consumer_taps // 2, dict[tuple[int, int, int], list[int]]()
+    for target in range(size):
+        first, stop = max(0, reach - target), min(consumer_taps, size - target + reach)
+        alike.setdefault((first, stop, target % factor), []).append(target)
+    return [
+        _strip(targets, slice(first, stop), reach, prefix_taps, size, factor)
+        for (first, stop, _phase), targets in alike.items()
+    ]
+
+
+def _strip(
+    targets: list[int], taps: slice, reach: int, prefix_taps: int, size: int, factor: int
+) -> Strip:
+    count = len(targets)
+    leftmost = targets[0] + taps.start - reach - prefix_taps // 2  # in the repeated image
+    positions = range(leftmost, leftmost + taps.stop - taps.start + prefix_taps - 1)
+    sources = [position // factor for position in positions]
+    # A source position that lies in the padding for every target needs no weight.
+    window = range(max(sources[0], 1 - count), min(sources[-1], size // factor - 1) + 1)
+    folding = torch.tensor([[source == met for met in window] for source in sources])
+    return Strip(range(targets[0], targets[-1] + 1, factor), taps, window, folding.double())
+
+
+Region = tuple[Strip, Strip]  # of rows, of columns
+
+
+def regions(size: int, consumer_taps: int, prefix_taps: int, factor: int) -> list[Region]:
+    """Return all pairs of strips of a square image; arguments as of `cut`."""
+    strips = cut(size, consumer_taps, prefix_taps, factor)
+    return [(rows, columns) for rows in strips for columns in strips]
+
+
+def regional_kernels(consumer: Tensor, prefix: Tensor, regions: Sequence[Region]) -> list[Tensor]:
+    """Return a kernel per region, for a prefix that keeps or doubles the image size.
+
+    Args:
+        consumer: Kernel of the second convolution [O, M, a, a], float64.
+        prefix: Kernel of the first [M, I, b, b], float64.
+        regions: Those of the image.
+
+    Returns:
+        Kernels [O, I, window of rows, window of columns].
+    """
+    fine: dict[tuple[int, ...], Tensor] = {}  # even and odd targets fold the same composite kernel
+    kernels = []
+    for rows, columns in regions:
+        taps = (rows.taps.start, rows.taps.stop, columns.taps.start, columns.taps.stop)
+        if taps not in fine:
+            fine[taps] = composite(consumer[..., rows.taps, columns.taps], prefix)  # [O, I, y, x]
+        folded = torch.einsum("oiyx,yu,xv->oiuv", fine[taps], rows.folding, columns.folding)
+        kernels.append(folded)
+    return kernels
+
+
+def behind_average(consumer: Tensor, prefix: Tensor) -> Tensor:
+    r"""Return the kernel of a convolution behind `average of four pixels, 1x1 convolution`.
+
+    The two are a 2x2 convolution of stride 2, and a zero in the padding of the small image is four
+    zeros in that of the large one; so one kernel of twice the size and stride 2 is exact.
+
+    Args:
+        consumer: Kernel [O, M, a, a] on the halved image, float64.
+        prefix: Kernel of the 1x1 convolution [M, I, 1, 1], float64.
+
+    Returns:
+        The kernel [O, I, 2a, 2a] on the large image, for stride 2 and padding `2 (a // 2)`.
+
+    Example:
+        >>> behind_average(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1)).flatten().tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    taps = (prefix / 4).expand(-1, -1, 2, 2)
+    return conv_transpose2d(consumer, taps, stride=2)
+
+
+def composite(consumer: Tensor, prefix: Tensor) -> Tensor:
+    """Return the full convolution of two kernels: [O, M, a, a], [M, I, b, b] -> [O, I, a+b-1, ..].
+
+    Where either is 1x1 it is exact at the border too: a 1x1 consumer meets no padding, and behind a
+    1x1 prefix without bias the padding's zeros are those of the source.
+    """
+    return conv_transpose2d(consumer, prefix)
+
+
+def scaled(kernel: Tensor, gain: Tensor) -> Tensor:
+    """Return a kernel [O, ...] with every output channel times its gain [O]."""
+    return kernel * gain.view(-1, *[1] * (kernel.dim() - 1))
+
+
+class UniformSynapse(nn.Module):
+    """The same kernel for all targets: an ordinary convolution.
+
+    Args:
+        kernel: Weights [O, I / groups, k, k].
+        stride: Stride.
+        padding: Zeros round the source.
+        groups: Groups of channels; as many as channels for a one-to-one synapse.
+
+    Shape: [T, B, I, H, W] -> [T, B, O, H', W'].
+    """
+
+    def __init__(self, kernel: Tensor, stride: int = 1, padding: int = 0, groups: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(kernel, requires_grad=False)
+        self.stride = stride
+        self.padding = padding
+        self.groups = groups
+        self.dilation = 2 if kernel.shape[-1] == 1 else 1  # see layers/conv.py
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the current."""
+        current = conv2d(
+            fold_time(x),
+            self.weight,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        return unfold_time(current, len(x))
+
+    def extra_repr(self) -> str:
+        """Return the sizes, for `print(model)`."""
+        return f"{list(self.weight.shape)}, stride={self.stride}, groups={self.groups}"
+
+
+class RegionalSynapse(nn.Module):
+    """A kernel per region of targets: the border, and even and odd places, have their own.
+
+    Args:
+        kernels: One kernel [O, I, h, w] per region.
+        regions: Strips of the rows and of the columns of every region; together they are the image.
+
+    Shape: [T, B, I, H, W] -> [T, B, O, H', W'].
+    """
+
+    def __init__(self, kernels: Sequence[Tensor], regions: Sequence[Region]) -> None:
+        super().__init__()
+        frozen = (nn.Parameter(kernel, requires_grad=False) for kernel in kernels)
+        self.weights = nn.ParameterList(frozen)
+        self.regions = [
+            (rows.targets, columns.targets, _reach(rows), _reach(columns))
+            for rows, columns in regions
+        ]
+        self.size = 1 + max(rows.targets[-1] for rows, _columns in regions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the current."""
+        source = fold_time(x)  # [T*B, I, H, W]
+        channels = self.weights[0].shape[0]
+        current = source.new_empty(len(source), channels, self.size, self.size)  # [T*B, O, H', W']
+        for kernel, (rows, columns, down, across) in zip(self.weights, self.regions, strict=True):
+            current[..., _places(rows), _places(columns)] = _reached(source, kernel, down, across)
+        return unfold_time(current, len(x))
+
+    def extra_repr(self) -> str:
+        """Return the sizes, for `print(model)`."""
+        out_channels, in_channels = self.weights[0].shape[:2]
+        return f"[{out_channels}, {in_channels}], {len(self.regions)} regions of {self.size}"
+
+
+def _reach(strip: Strip) -> range:
+    """Return the source positions that any target of a strip meets, those in the padding too."""
+    return range(strip.window.start, strip.window.stop + len(strip.targets) - 1)
+
+
+def _places(targets: range) -> slice:
+    return slice(targets.start, targets.stop, targets.step)
+
+
+def _reached(source: Tensor, kernel: Tensor, rows: range, columns: range) -> Tensor:
+    """Convolve the rows and columns of a source [N, I, H, W], zeros where they lie outside."""
+    (top, bottom), (left, right) = (
+        (max(0, -reach.start), max(0, reach.stop - size))
+        for reach, size in zip((rows, columns), source.shape[2:], strict=True)
+    )
+    met = source[..., max(0, rows.start) : rows.stop, max(0, columns.start) : columns.stop]
+    vertical, horizontal = min(top, bottom), min(left, right)  # what the convolution pads itself
+    rest = (left - horizontal, right - horizontal, top - vertical, bottom - vertical)
+    met = pad(met, rest) if any(rest) else met
+    dilation = [2 if taps == 1 else 1 for taps in kernel.shape[2:]]  # see layers/conv.py
+    return conv2d(met, kernel, padding=(vertical, horizontal), dilation=dilation)

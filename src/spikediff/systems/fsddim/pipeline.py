@@ -1,0 +1,168 @@
+"""FSDDIM's way of generating: synaptic currents from the first step to the last, decoded once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor, nn
+
+from spikediff.diffusion.classes import ClassLabels, conditioned, size_of_labels
+from spikediff.diffusion.exact_timesteps import visiting
+from spikediff.diffusion.latent_space import CurrentSpace, check_linear, telling
+from spikediff.diffusion.loop import (
+    AfterStep,
+    StepCallback,
+    TellsOfSteps,
+    denoise,
+    estimates_of,
+    first_noise,
+    inference,
+)
+from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call
+from spikediff.diffusion.pipeline import OwnPipeline
+from spikediff.diffusion.seeds import Generators, generators_of
+from spikediff.errors import UserError
+
+
+@dataclass
+class SynapticCurrentOutput(ImagePipelineOutput):
+    """Images, and how far apart the currents of the spiking steps drifted.
+
+    Attributes:
+        images: The images.
+        current_variance: Variance over the T spiking steps, averaged over all else: before the
+            first step, where it is 0, and after every step. It is what the consistency term of the
+            loss bounds: training shows the network equal currents only.
+    """
+
+    current_variance: list[float]
+
+
+class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
+    """Generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
+
+    Args:
+        unet: A `SynapticCurrentUNet`; one that `merge_synapses` or `carry_currents` made of it; or
+            another model from currents to currents that knows `first_currents` of noise and
+            `image_currents`, of which the mean is the image.
+        scheduler: One whose step is linear: `SynapticCurrentDDIMScheduler`, or a solver of
+            diffusers that neither clips nor draws noise (DPM-Solver++, UniPC, DEIS).
+
+    Raises:
+        UserError: The scheduler clips or draws noise, which currents cannot take.
+
+    Example:
+        >>> from spikediff import SynapticCurrentUNet
+        >>> from spikediff import make_scheduler
+        >>> unet = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
+        >>> pipe = SynapticCurrentPipeline(unet.eval(), make_scheduler("synaptic-ddim"))
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> output = pipe(batch_size=2, num_inference_steps=3, seeds=[0, 1])
+        >>> output.images[0].size, len(output.current_variance)
+        ((8, 8), 4)
+
+    Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        check_linear(scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @inference
+    def __call__(
+        self,
+        batch_size: int | None = None,
+        num_inference_steps: int = 50,
+        seeds: Sequence[int] | None = None,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        eta: float = 0.0,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        stream: bool = False,
+        class_labels: ClassLabels = None,
+        guidance_scale: float | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
+    ) -> SynapticCurrentOutput | tuple[Any]:
+        """Generate images.
+
+        Args:
+            batch_size: How many; where not given, as many as seeds, latents or labels, else 1.
+            num_inference_steps: Network calls per image.
+            seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
+            generator: The source of noise instead of seeds, as in diffusers.
+            latents: The noise to start from [B, C, H, W], standard normal, instead of drawing it.
+            eta: Only 0: currents take no fresh noise. Kept so that pipelines have one face.
+            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
+            return_dict: False returns a tuple.
+            callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t, "currents":
+                I})` after every step, x_t decoded from I; "currents" in what it returns replace I.
+            stream: Whether the network runs one spiking step after the other, as a chip would.
+            class_labels: The class of all images, or one for each; None for no class.
+            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
+                own answer, as is None.
+            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
+                "currents"; everything where it is not given.
+
+        Returns:
+            An output with `.images` and `.current_variance`.
+
+        Raises:
+            UserError: Seeds, latents, labels and batch size contradict each other, the network
+                knows no such class, or a setting is out of range.
+        """
+        if batch_size is None and seeds is None:
+            batch_size = size_of_labels(class_labels) if latents is None else len(latents)
+        generator, batch_size = generators_of(batch_size, seeds, generator)
+        check_call(output_type, num_inference_steps)
+        if eta != 0.0:
+            raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
+        check_linear(self.scheduler)  # it may have been replaced since
+        scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device)
+        space = CurrentSpace(self.unet)
+        noise = first_noise(self.unet, batch_size, generator, self._execution_device, latents)
+        currents = space.encode(noise * scheduler.init_noise_sigma)
+        variances = [self._variance(currents)]
+        call = self._stream if stream else estimates_of(self.unet)
+        tell = telling(
+            self, callback_on_step_end, space, callback_on_step_end_tensor_inputs, guidance_scale
+        )
+        currents = denoise(
+            conditioned(
+                call, self.unet, class_labels, guidance_scale, batch_size, space.batch_axis
+            ),
+            scheduler,
+            currents,
+            self.progress_bar(scheduler.timesteps),
+            {},
+            self._observing(variances, tell),
+            lambda: self.interrupt,
+        )
+        images = OUTPUT_TYPES[output_type](space.decode(currents))
+        return SynapticCurrentOutput(images, variances) if return_dict else (images,)
+
+    def _observing(self, variances: list[float], tell: AfterStep) -> AfterStep:
+        """Return what notes the variance of the currents after a step, before it tells of it."""
+
+        def observe(i: int, timestep: Tensor, currents: Tensor) -> Tensor:
+            variances.append(self._variance(currents))
+            return tell(i, timestep, currents)
+
+        return observe
+
+    def _variance(self, currents: Tensor) -> float:
+        return float(self.unet.image_currents(currents).var(0, unbiased=False).mean())
+
+    def _stream(self, currents: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
+        outputs, state = [], None
+        for current in currents:  # [B, C, H, W]
+            output, state = self.unet.step(current, timestep, state, **labels)
+            outputs.append(output)
+        return torch.stack(outputs)

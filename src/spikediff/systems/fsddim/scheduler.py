@@ -1,0 +1,218 @@
+r"""DDIM without noise as a rotation: a scheduler that a spiking network can carry out itself.
+
+With $\cos\varphi_t = \sqrt{\bar\alpha_t}$, the deterministic DDIM step from timestep t to s is, for
+a network that estimates v,
+
+    I_s = cos(delta) I_t - sin(delta) v,    delta = phi_t - phi_s
+
+and, whatever the network estimates, a sum of two scaled arrays. It acts on every element alone, so
+it may as well act on a synaptic current per spiking step, and need not wait until the currents are
+decoded into an image: decoding is linear, hence decode(step(I, v)) = step(decode(I), decode(v)).
+Here is no clipping and no noise, for neither is linear in what spikes add up to.
+
+Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, equation 12 with sigma 0;
+Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import atan2, cos, sin, sqrt
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import (
+    KarrasDiffusionSchedulers,
+    SchedulerMixin,
+    SchedulerOutput,
+)
+from torch import Tensor
+
+from spikediff.diffusion.scheduler_config import KeepsSchedule, image_and_noise
+from spikediff.diffusion.schedules import fine_alphas_cumprod, fine_betas, noise_schedule_of
+from spikediff.errors import UserError
+
+
+def angle(alpha_bar: float) -> float:
+    r"""Return phi with $\cos\varphi = \sqrt{\bar\alpha}$: 0 for an image, $\pi/2$ for noise."""
+    return atan2(sqrt(1.0 - alpha_bar), sqrt(alpha_bar))
+
+
+def step_gains(
+    alpha_bar_t: float, alpha_bar_s: float, prediction_type: str = "v_prediction"
+) -> tuple[float, float]:
+    r"""Return the two scalars of a step: $I_s = g_I\,I_t + g_o\,o$ for the network's output o.
+
+    Args:
+        alpha_bar_t: $\bar\alpha$ at the noisier end, in (0, 1), or 0 unless o estimates "epsilon".
+        alpha_bar_s: $\bar\alpha$ at the cleaner end; 1 stands for $x_0$ itself.
+        prediction_type: What o estimates: "epsilon", "sample" or "v_prediction", for which the
+            scalars are $\cos\delta$ and $-\sin\delta$.
+
+    Returns:
+        $g_I$ and $g_o$.
+
+    Example:
+        >>> [round(gain, 4) for gain in step_gains(0.5, 1.0)]  # a turn of 45 degrees
+        [0.7071, -0.7071]
+        >>> step_gains(0.64, 1.0, "sample")  # to x_0: the estimate itself
+        (0.0, 1.0)
+    """
+    if prediction_type == "v_prediction":
+        delta = angle(alpha_bar_t) - angle(alpha_bar_s)
+        return cos(delta), -sin(delta)
+    a_s, sigma_s = sqrt(alpha_bar_s), sqrt(1.0 - alpha_bar_s)
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    # The step is linear, so its gains are what it makes of a unit current and of a unit output.
+    of_current = image_and_noise(zero, one, alpha_bar_t, prediction_type)
+    of_output = image_and_noise(one, zero, alpha_bar_t, prediction_type)
+    gains = (a_s * x_0 + sigma_s * eps for x_0, eps in (of_current, of_output))
+    g_current, g_output = (float(gain) for gain in gains)
+    return g_current, g_output
+
+
+class SynapticCurrentDDIMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
+    """Deterministic DDIM between any two timesteps, on images or on currents of any shape.
+
+    The settings mean what they mean in diffusers' `DDPMScheduler`.
+
+    Args:
+        num_train_timesteps: Length of the diffusion clock.
+        beta_start: First beta of the linear schedules.
+        beta_end: Last beta of the linear schedules.
+        beta_schedule: "linear", "scaled_linear" or "squaredcos_cap_v2" (cosine, as FSDDIM).
+        trained_betas: The betas themselves, instead of a schedule by name.
+        prediction_type: "epsilon", "sample" or "v_prediction".
+        timestep_spacing: "trailing", "linspace" or "leading".
+        steps_offset: Added to the timesteps of "leading".
+        rescale_betas_zero_snr: Whether the last timestep is nothing but noise.
+
+    Raises:
+        UserError: The schedule has no table, or its last timestep says nothing of the image.
+
+    Example:
+        >>> scheduler = SynapticCurrentDDIMScheduler()
+        >>> scheduler.set_timesteps(4)
+        >>> scheduler.timesteps.tolist()
+        [999, 749, 499, 249]
+        >>> [round(gain, 4) for gain in scheduler.gains(249)]  # the last step, to x_0
+        [0.9203, -0.3911]
+    """
+
+    _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]  # noqa: RUF012
+    order = 1
+    init_noise_sigma = 1.0
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        beta_schedule: str = "squaredcos_cap_v2",
+        trained_betas: list[float] | None = None,
+        prediction_type: str = "v_prediction",
+        timestep_spacing: str = "trailing",
+        steps_offset: int = 0,
+        rescale_betas_zero_snr: bool = False,
+    ) -> None:
+        if rescale_betas_zero_snr and prediction_type == "epsilon":
+            raise UserError(
+                "SynapticCurrentDDIMScheduler: rescale_betas_zero_snr leaves no image at the last "
+                "timestep, which an estimate of the noise does not give back; train v_prediction"
+            )
+        self._noise_schedule = noise_schedule_of(self.config)
+        self.betas: Tensor = fine_betas(self.config)
+        self.alphas_cumprod: Tensor = fine_alphas_cumprod(self.config)
+        self.set_timesteps(num_train_timesteps)
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[int] | None = None,
+    ) -> None:
+        """Choose the timesteps to visit; the last step leads from the last of them to x_0.
+
+        Args:
+            num_inference_steps: Network calls per image, 1 to `num_train_timesteps`.
+            device: Where `timesteps` lies.
+            timesteps: The timesteps themselves instead, falling.
+
+        Raises:
+            UserError: Neither or both are given, or they are out of range or order.
+        """
+        longest = self.config.num_train_timesteps
+        if (num_inference_steps is None) == (timesteps is None):
+            raise UserError("set_timesteps: give num_inference_steps or timesteps, one of them")
+        if timesteps is not None:
+            _check_falling(timesteps, longest)
+            self._noise_schedule.set_timesteps(timesteps=list(timesteps), device=device)
+        else:
+            self._noise_schedule.set_timesteps(num_inference_steps, device=device)
+        self.timesteps: Tensor = self._noise_schedule.timesteps
+        self.num_inference_steps = len(self.timesteps)
+        visited = self.timesteps.tolist()
+        self._next: dict[int, int | None] = {**dict(pairwise(visited)), visited[-1]: None}
+
+    def gains(self, timestep: int) -> tuple[float, float]:
+        """Return the two scalars of the step that leaves a timestep; see `step_gains`.
+
+        Raises:
+            UserError: The timestep is not one of those to visit.
+        """
+        if timestep not in self._next:
+            raise UserError(f"timestep {timestep} is not to be visited; see set_timesteps")
+        landing = self._next[timestep]
+        alpha_bar_s = 1.0 if landing is None else float(self.alphas_cumprod[landing])
+        alpha_bar_t = float(self.alphas_cumprod[timestep])
+        return step_gains(alpha_bar_t, alpha_bar_s, self.config.prediction_type)
+
+    def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
+        """Return the sample as it is: the denoiser is shown the current itself."""
+        return sample
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[Tensor]:
+        """Go from a timestep to the next one, or from the last one to x_0.
+
+        Args:
+            model_output: The denoiser's answer [...].
+            timestep: t, one of `timesteps`.
+            sample: Images x_t, or currents, of the same shape.
+            return_dict: False returns a tuple.
+
+        Returns:
+            `prev_sample`, of the same shape.
+
+        Raises:
+            UserError: The timestep is not one of those to visit.
+        """
+        g_current, g_output = self.gains(int(timestep))
+        previous = g_current * sample + g_output * model_output
+        return SchedulerOutput(prev_sample=previous) if return_dict else (previous,)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return x_t for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
+        noisy: Tensor = self._noise_schedule.add_noise(original_samples, noise, timesteps)
+        return noisy
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return v for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
+        velocity: Tensor = self._noise_schedule.get_velocity(sample, noise, timesteps)
+        return velocity
+
+    def __len__(self) -> int:
+        return int(self.config.num_train_timesteps)
+
+
+def _check_falling(timesteps: Sequence[int], longest: int) -> None:
+    falling = all(later < earlier for earlier, later in pairwise(timesteps))
+    if not timesteps or not falling or timesteps[0] >= longest or timesteps[-1] < 0:
+        raise UserError(
+            f"timesteps = {list(timesteps)} must fall, and lie between 0 and {longest - 1}"
+        )

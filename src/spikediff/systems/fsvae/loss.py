@@ -1,0 +1,167 @@
+"""How far a posterior is from its prior.
+
+What the variational autoencoders share: the sizes that they may have, and their loss.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikediff.errors import UserError
+from spikediff.layers.coding import psp_mmd
+
+_SMOOTHING = 1e-2
+
+
+def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
+    r"""Return the smoothed Kullback-Leibler divergence of Bernoulli latents.
+
+    $\sum q\,\ln\frac{q + s}{p + s} + (1 - q)\,\ln\frac{1 - q + s}{1 - p + s}$, s = 0.01, over
+    steps and units, then the mean over images. The smoothing keeps it finite where all candidates
+    of a unit agree; it may be slightly negative for that.
+
+    Args:
+        q: Probabilities of a 1 under the posterior [T, B, C].
+        p: Those under the prior [T, B, C].
+
+    Returns:
+        The divergence in nats, 0-dim; 0 for equal probabilities.
+
+    Example:
+        >>> round(bernoulli_kl(torch.ones(1, 1, 1), torch.full((1, 1, 1), 0.5)).item(), 4)
+        0.6833
+
+    Reference: the alternative loss in the released code of Kamata et al., AAAI 2022.
+    """
+    ones = q * torch.log((q + _SMOOTHING) / (p + _SMOOTHING))
+    zeros = (1 - q) * torch.log((1 - q + _SMOOTHING) / (1 - p + _SMOOTHING))
+    return (ones + zeros).sum((0, 2)).mean()  # [T, B, C] -> [B] -> []
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    r"""Return $KL(N(\mu, \sigma^2) \| N(0, 1))$, summed over units, then the mean over images.
+
+    $\frac{1}{2} \sum \mu^2 + \sigma^2 - 1 - \ln \sigma^2$.
+
+    Args:
+        mean: Mu [B, D].
+        log_variance: $\ln \sigma^2$ [B, D].
+
+    Returns:
+        The divergence in nats, 0-dim.
+
+    Example:
+        >>> gaussian_kl(torch.ones(1, 3), torch.zeros(1, 3)).item()
+        1.5
+
+    Reference: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, appendix B.
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+
+
+# Of spike trains: the distance, and the weight that the authors give it beside the squared error.
+SPIKE_DIVERGENCES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] = {
+    "mmd": (psp_mmd, 1.0),
+    "kl": (bernoulli_kl, 1e-4),
+}
+
+
+def check_autoencoder_sizes(
+    network: str, sample_size: int, in_channels: int, channels: Sequence[int], latent_channels: int
+) -> int:
+    """Return the side of the smallest feature map; refuse sizes of which there is none.
+
+    Args:
+        network: Name of the network, for the message.
+        sample_size: Height and width of the images in pixels.
+        in_channels: Channels of the image.
+        channels: Width of every level; each halves the image.
+        latent_channels: Units of the latent.
+
+    Raises:
+        UserError: The image cannot be halved at all levels, or a number is not positive.
+
+    Example:
+        >>> check_autoencoder_sizes("VAE", 28, 1, (32, 64, 128, 256), 128)
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: VAE: sample_size=28 must be divisible by 16, because \
+channels=(32, 64, 128, 256) has 4 levels
+    """
+    factor: int = 2 ** len(channels)
+    if not channels or sample_size < 1 or sample_size % factor:
+        raise UserError(
+            f"{network}: sample_size={sample_size} must be divisible by {factor}, because "
+            f"channels={tuple(channels)} has {len(channels)} levels"
+        )
+    if min(*channels, in_channels, latent_channels) < 1:
+        raise UserError(
+            f"{network}: in_channels={in_channels}, channels={tuple(channels)} and "
+            f"latent_channels={latent_channels} must be positive"
+        )
+    return sample_size // factor
+
+
+def level_widths(
+    in_channels: int, channels: Sequence[int]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return the channels in and out of every convolution, on the way down and on the way up.
+
+    Args:
+        in_channels: Channels of the image.
+        channels: Width of every level.
+
+    Example:
+        >>> level_widths(1, (32, 64))
+        ([(1, 32), (32, 64)], [(64, 32), (32, 32)])
+    """
+    down = pairwise([in_channels, *channels])
+    up = pairwise([*reversed(channels), channels[0]])  # the last one makes no image yet
+    return list(down), list(up)
+
+
+def check_images(network: str, images: Tensor, in_channels: int, sample_size: int) -> None:
+    """Refuse images that the network was not made for.
+
+    Args:
+        network: Name of the network, for the message.
+        images: The images.
+        in_channels: Channels that they must have.
+        sample_size: Height and width that they must have.
+
+    Raises:
+        UserError: The shape is not [B, in_channels, sample_size, sample_size].
+    """
+    shape = (in_channels, sample_size, sample_size)
+    if images.dim() != 4 or tuple(images.shape[1:]) != shape:
+        raise UserError(
+            f"{network}: expects images [B, {in_channels}, {sample_size}, {sample_size}], got "
+            f"{tuple(images.shape)}; resize them, or make the network for their size"
+        )
+
+
+def autoencoder_loss(reconstruction: Tensor, divergence: Tensor, weight: float) -> Tensor:
+    r"""Return the loss of a variational autoencoder: $MSE + w\,D(q, p)$.
+
+    Args:
+        reconstruction: Mean squared error of the images, 0-dim.
+        divergence: Distance of posterior and prior, 0-dim.
+        weight: w.
+
+    Example:
+        >>> import torch
+        >>> autoencoder_loss(torch.tensor(1.0), torch.tensor(4.0), 0.5).item()
+        3.0
+    """
+    return reconstruction + weight * divergence
+
+
+def placed(model: Any) -> torch.device:
+    """Return where a model computes: with its weights, or, offloaded, where a hook brings them."""
+    hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
+    devices = (getattr(hook, "execution_device", None) for hook in hooks)
+    found = next((device for device in devices if device is not None), model.device)
+    return torch.device(found)

@@ -1,0 +1,363 @@
+"""The fully spiking variational autoencoder: every layer from the image to the read-out spikes.
+
+Reference: Kamata, Mukuta, Harada, "Fully spiking variational autoencoder", AAAI 2022
+(arXiv 2110.00375). What differs between the paper and the authors' code, and which of the two is
+the default here, is told in docs/systems/fsvae.md.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor, nn
+
+from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.errors import UserError, suggestion
+from spikediff.layers import SpikingLayer, over_time, running_statistics, threshold_layer
+from spikediff.layers.batch_invariant import elementwise
+from spikediff.layers.coding import decayed_sum
+from spikediff.layers.sizes import choose, make_neuron_maker
+from spikediff.systems.fsvae.latent import (
+    BernoulliLatent,
+    Coins,
+    Generators,
+    Rule,
+    delayed,
+    draw_choices,
+    draw_coins,
+    draw_each,
+    pick,
+    roll_out,
+    roll_out_prefixes,
+    scheduled_rule,
+)
+from spikediff.systems.fsvae.loss import (
+    SPIKE_DIVERGENCES,
+    autoencoder_loss,
+    check_autoencoder_sizes,
+    check_images,
+    level_widths,
+    placed,
+)
+
+PAPER_SURROGATE = {"name": "rectangular", "width": 0.2}
+TRAINING_DRAWS = ("stateful", "prefixes")
+
+
+@dataclass
+class FSVAEOutput(BaseOutput):
+    """What a call of `FSVAE` gives.
+
+    Attributes:
+        sample: Reconstructions [B, C, H, W] in [-1, 1].
+        loss: `reconstruction + divergence_weight * divergence`, 0-dim.
+        reconstruction: Mean squared error, 0-dim.
+        divergence: Distance of posterior and prior, 0-dim, unweighted.
+        latent: The sampled spikes z [T, B, latent_channels].
+        posterior: Candidates of the posterior, 0 or 1, [T, B, latent_channels, k].
+        prior: Those of the prior.
+    """
+
+    sample: Tensor
+    loss: Tensor
+    reconstruction: Tensor
+    divergence: Tensor
+    latent: Tensor
+    posterior: Tensor
+    prior: Tensor
+
+
+class LatentDraws(NamedTuple):
+    """All that is random in a call of `FSVAE`.
+
+    Attributes:
+        choice: Which candidate every latent unit takes, [T, B, latent_channels], from 0 to k - 1.
+        coins: Those of scheduled sampling; None where there is none.
+    """
+
+    choice: Tensor
+    coins: Coins | None = None
+
+
+def fsvae_neuron_options(given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    r"""Return the options of the LIF neuron that FSVAE was released with, some replaced.
+
+    $u[n] = 0.25\,u[n-1](1 - s[n-1]) + I[n]$, firing at $u > 0.2$. The surrogate stands about the
+    membrane 0, wherever the threshold is; the paper's, `PAPER_SURROGATE`, about the threshold.
+
+    Args:
+        given: What replaces or joins them.
+
+    Example:
+        >>> fsvae_neuron_options({"v_threshold": 0.5})["surrogate"]
+        {'name': 'rectangular', 'width': 1.0, 'center': -0.5}
+    """
+    given = dict(given or {})
+    options = {"decay_input": False, "v_threshold": 0.2, "strict_threshold": True} | given
+    if "tau" not in given:
+        options.setdefault("decay", 0.25)
+    released = {"name": "rectangular", "width": 1.0, "center": -float(options["v_threshold"])}
+    return {"surrogate": released} | options
+
+
+class FSVAE(ModelMixin, OwnConfig):
+    """The spiking autoencoder: 4,054,755 parameters by default, 4,053,601 for grey images.
+
+    Encoder and decoder see the window at once. Between them stand the posterior, which draws the
+    latent spikes from the image and from what it drew before, and the prior, which learns to draw
+    such spikes without the image. `generate` lets the prior draw, and decodes.
+
+    Args:
+        sample_size: Height and width of the images.
+        in_channels: Channels of the image.
+        channels: Width of every level; each halves the image. The authors' large network, for
+            CelebA at 64x64, has (32, 64, 128, 256, 512): 6,681,571 parameters.
+        latent_channels: Latent units.
+        group_size: k, candidates of a latent unit a step.
+        spiking_steps: T, the number of spiking steps of a call.
+        neuron: Key of `spikediff.neurons.NEURONS`.
+        neuron_options: Keyword arguments of the neuron; a "lif" has what is not given from
+            `fsvae_neuron_options`.
+        training_draws: How posterior and prior draw, in training, the spikes that they go on from:
+            "stateful", in one pass by the running statistics of their norms, as they draw when
+            they generate; or "prefixes", as in the authors' code, every prefix of the window again
+            and by statistics of its own. Without training the two are the same, and one pass runs.
+        divergence: Key of `SPIKE_DIVERGENCES`: "mmd", or "kl" for the smoothed Bernoulli one.
+        divergence_weight: Its weight in the loss; the authors' (1, and 1e-4) where not given.
+
+    Raises:
+        UserError: A name is unknown, or sizes do not fit together.
+
+    Example:
+        >>> model = FSVAE(8, 1, channels=(4, 8), latent_channels=6, group_size=3, spiking_steps=4)
+        >>> model(torch.rand(2, 1, 8, 8) * 2 - 1).sample.shape
+        torch.Size([2, 1, 8, 8])
+        >>> model.generate(3).shape
+        torch.Size([3, 1, 8, 8])
+    """
+
+    distance: Callable[[Tensor, Tensor], Tensor]
+    readout: Callable[[Tensor], Tensor]
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 32,
+        in_channels: int = 3,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        latent_channels: int = 128,
+        group_size: int = 20,
+        spiking_steps: int = 16,
+        neuron: str = "lif",
+        neuron_options: Mapping[str, Any] | None = None,
+        training_draws: str = "stateful",
+        divergence: str = "mmd",
+        divergence_weight: float | None = None,
+    ) -> None:
+        super().__init__()
+        side = check_autoencoder_sizes("FSVAE", sample_size, in_channels, channels, latent_channels)
+        if spiking_steps < 1 or group_size < 1:
+            raise UserError(
+                f"FSVAE: spiking_steps={spiking_steps} and group_size={group_size} must be at "
+                f"least 1"
+            )
+        if training_draws not in TRAINING_DRAWS:
+            hint = suggestion(training_draws, TRAINING_DRAWS)
+            raise UserError(f"FSVAE: unknown training_draws {training_draws!r}; {hint}")
+        distance, weight = choose("FSVAE", SPIKE_DIVERGENCES, "divergence", divergence)
+        self.register_to_config(
+            divergence_weight=weight if divergence_weight is None else divergence_weight
+        )
+        options = fsvae_neuron_options(neuron_options) if neuron == "lif" else neuron_options or {}
+        make_neuron = make_neuron_maker("FSVAE", neuron, options)
+        layer = partial(threshold_layer, neuron=make_neuron)
+        down, up = level_widths(in_channels, channels)
+        self.encoder = nn.ModuleList(
+            layer(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), c_out) for c_in, c_out in down
+        )
+        flat = channels[-1] * side**2
+        self.to_latent = layer(nn.Linear(flat, latent_channels), latent_channels)
+        latent = partial(
+            BernoulliLatent, latent_channels, group_size=group_size, neuron=make_neuron
+        )
+        self.posterior = latent(latent_channels)
+        self.prior = latent(0)
+        self.from_latent = layer(nn.Linear(latent_channels, flat), flat)
+        self.decoder = nn.ModuleList(
+            layer(nn.ConvTranspose2d(c_in, c_out, 3, 2, padding=1, output_padding=1), c_out)
+            for c_in, c_out in up
+        )
+        self.head = nn.ConvTranspose2d(channels[0], in_channels, 3, padding=1)
+        self.side = side
+        self.distance = distance
+        self.readout = decayed_sum
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
+
+    def forward(
+        self,
+        images: Tensor,
+        generator: Generators = None,
+        draws: LatentDraws | None = None,
+        scheduled_sampling: float = 0.0,
+        return_dict: bool = True,
+    ) -> FSVAEOutput | tuple[Any, ...]:
+        """Encode, draw and decode a batch of images.
+
+        Args:
+            images: [B, C, H, W] in [-1, 1].
+            generator: The source of the draws, or one per image.
+            draws: The draws themselves instead of a generator, from `draw`.
+            scheduled_sampling: Probability that the prior, in training, goes on from its own
+                guess; see `scheduled_sampling_probability`. In eval mode it is not consulted.
+            return_dict: False returns a tuple.
+
+        Returns:
+            `FSVAEOutput`; its `.sample` are the reconstructions, its `.loss` trains.
+
+        Raises:
+            UserError: The images do not fit the network, or a number is out of range.
+        """
+        check_images("FSVAE", images, self.config.in_channels, self.config.sample_size)
+        if not 0.0 <= scheduled_sampling <= 1.0:
+            raise UserError(f"FSVAE: scheduled_sampling={scheduled_sampling} must lie in [0, 1]")
+        probability = scheduled_sampling if self.training else 0.0
+        draws = draws or self.draw(len(images), generator, probability)
+        z, posterior = self._infer(self.encode(images), draws.choice.to(images.device))
+        prior = self.prior(delayed(self._follow(z.detach(), probability, draws.coins)))
+        sample = self.decode(z)
+        real = images.dtype  # what autocast made half is compared in full
+        reconstruction = nn.functional.mse_loss(sample.to(real), images)
+        divergence = self.distance(posterior.to(real).mean(-1), prior.to(real).mean(-1))
+        loss = autoencoder_loss(reconstruction, divergence, self.config.divergence_weight)
+        output = FSVAEOutput(
+            sample=sample,
+            loss=loss,
+            reconstruction=reconstruction,
+            divergence=divergence,
+            latent=z,
+            posterior=posterior,
+            prior=prior,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def draw(
+        self, batch_size: int, generator: Generators = None, scheduled_sampling: float = 0.0
+    ) -> LatentDraws:
+        """Draw what a call needs for a batch, so that its parts may go to several processes.
+
+        Args:
+            batch_size: B.
+            generator: The source, or one per image.
+            scheduled_sampling: Coins are drawn where it is not 0.
+        """
+        shape = (self.config.spiking_steps, batch_size, self.config.latent_channels)
+        choice = draw_choices(shape, self.config.group_size, generator)
+        if not scheduled_sampling:
+            return LatentDraws(choice)
+        shared = self.config.training_draws == "prefixes"
+        return LatentDraws(choice, draw_coins(shape, generator, shared))
+
+    @apply_forward_hook
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the spikes [T, B, latent_channels] that images [B, C, H, W] cause.
+
+        The image is the same at every step, so its convolution runs once.
+        """
+        first: SpikingLayer = self.encoder[0]  # type: ignore[assignment]
+        spikes = first.of_constant(images, self.config.spiking_steps)
+        for layer in self.encoder[1:]:
+            spikes = layer(spikes)  # [T, B, C, H, W]
+        return self.to_latent(spikes.flatten(2))  # type: ignore[no-any-return]
+
+    @apply_forward_hook
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the images [B, C, H, W] in [-1, 1] of latent spikes [T, B, latent_channels]."""
+        spikes = self.from_latent(z)  # [T, B, C * h * w]
+        h = spikes.view(*spikes.shape[:2], -1, self.side, self.side)  # [T, B, C, h, w]
+        for layer in self.decoder:
+            h = layer(h)
+        return elementwise(torch.tanh, self.readout(over_time(self.head, h)))
+
+    @apply_forward_hook
+    @torch.no_grad()
+    def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
+        """Let the prior draw latents, and decode them.
+
+        Args:
+            batch_size: How many images.
+            generator: The source; or one per image. Those are made one by one, because the
+                rounding of a matrix product, and with it a spike, depends on the size of the batch.
+
+        Returns:
+            Images [B, C, H, W] in [-1, 1].
+
+        Raises:
+            UserError: There are not as many generators as images, or there are no images.
+        """
+        if batch_size < 1:
+            raise UserError(f"FSVAE: batch_size = {batch_size} must be at least 1")
+        with running_statistics(self):
+            return draw_each(self._generate, batch_size, generator)
+
+    def _generate(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
+        device = placed(self)
+        choice = self.draw(batch_size, generator).choice.to(device)
+        start = torch.zeros(choice.shape[1:], device=device, dtype=self.dtype)
+        z, _ = roll_out(self.prior, _picks(choice), start, len(choice))
+        images: Tensor = self.decode(z)
+        return images
+
+    def _infer(self, context: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the posterior's spikes z [T, B, C], and the candidates [T, B, C, k] about them.
+
+        In training, what it draws goes into it again, in one pass over the window that normalises
+        by the statistics of the whole window and carries the gradient.
+        """
+        if not self.training:
+            return roll_out(
+                self.posterior,
+                _picks(choice),
+                context.new_zeros(context.shape[1:]),
+                len(context),
+                context,
+            )
+        z = self._foresee(self.posterior, _picks(choice), context, context)
+        candidates = self.posterior(delayed(z), context)
+        return pick(candidates, choice), candidates
+
+    def _follow(self, z: Tensor, probability: float, coins: Coins | None) -> Tensor:
+        """Return the spikes that the prior goes on from: z, and some of its own."""
+        if not probability:
+            return z
+        if coins is None:
+            raise UserError("FSVAE: the draws hold no coins for scheduled sampling; draw them, too")
+        return self._foresee(self.prior, scheduled_rule(z, probability, coins), z)
+
+    def _foresee(
+        self, network: BernoulliLatent, rule: Rule, like: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """Return what a network draws [T, B, C]; the last step, which nothing follows, as zeros."""
+        steps, start = len(like) - 1, torch.zeros_like(like[0])
+        if not steps:
+            return start[None]
+        if self.config.training_draws == "prefixes":
+            z = roll_out_prefixes(network, rule, start, steps, context)
+        else:
+            with torch.no_grad():
+                z, _ = roll_out(network, rule, start, steps, context)
+        return torch.cat([z, start[None]])
+
+
+def _picks(choice: Tensor) -> Rule:
+    """Return the rule that takes the chosen candidates, for choices [T, B, C]."""
+    return lambda n, look: pick(look(), choice[n])

@@ -1,0 +1,216 @@
+"""The ordinary autoencoder that FSVAE is compared with: the same widths, a Gaussian latent.
+
+Reference: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014; the baseline in Kamata
+et al., "Fully spiking variational autoencoder", AAAI 2022. What of that baseline is published, and
+what is not, is told in docs/systems/fsvae.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor, nn
+
+from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.errors import UserError
+from spikediff.layers import running_statistics
+from spikediff.layers.batch_invariant import elementwise
+from spikediff.layers.norm import BatchNorm2d
+from spikediff.systems.fsvae.latent import Generators, draw_each
+from spikediff.systems.fsvae.loss import (
+    autoencoder_loss,
+    check_autoencoder_sizes,
+    check_images,
+    gaussian_kl,
+    level_widths,
+    placed,
+)
+
+
+@dataclass
+class VAEOutput(BaseOutput):
+    r"""What a call of `VAE` gives.
+
+    Attributes:
+        sample: Reconstructions [B, C, H, W] in [-1, 1].
+        loss: `reconstruction + divergence_weight * divergence`, 0-dim.
+        reconstruction: Mean squared error, 0-dim.
+        divergence: Kullback-Leibler divergence in nats an image, 0-dim, unweighted.
+        latent: The sampled latent [B, latent_channels].
+        mean: Mu of the posterior [B, latent_channels].
+        log_variance: $\ln \sigma^2$ of the posterior [B, latent_channels].
+    """
+
+    sample: Tensor
+    loss: Tensor
+    reconstruction: Tensor
+    divergence: Tensor
+    latent: Tensor
+    mean: Tensor
+    log_variance: Tensor
+
+
+class VAE(ModelMixin, OwnConfig):
+    """The baseline: 1,181,795 parameters by default, 1,180,641 and 10.2 MMAC for grey images.
+
+    `z = mu(x) + sigma(x) eps`. Batch norm and leaky ReLU stand where FSVAE has tdBN and neurons.
+
+    Args:
+        sample_size: Height and width of the images.
+        in_channels: Channels of the image.
+        channels: Width of every level; each halves the image. The authors' large network, for
+            CelebA at 64x64, has (32, 64, 128, 256, 512): 3,937,635 parameters.
+        latent_channels: Latent units.
+        divergence_weight: Weight of the divergence in the loss. The authors' is one over the
+            batches of an epoch: 1/240 for the 60,000 images of MNIST in batches of 250.
+
+    Raises:
+        UserError: Sizes do not fit together.
+
+    Example:
+        >>> model = VAE(8, 1, channels=(4, 8), latent_channels=6)
+        >>> model(torch.rand(2, 1, 8, 8) * 2 - 1).sample.shape
+        torch.Size([2, 1, 8, 8])
+        >>> model.generate(3).shape
+        torch.Size([3, 1, 8, 8])
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 32,
+        in_channels: int = 3,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        latent_channels: int = 128,
+        divergence_weight: float = 1 / 240,
+    ) -> None:
+        super().__init__()
+        side = check_autoencoder_sizes("VAE", sample_size, in_channels, channels, latent_channels)
+        down, up = level_widths(in_channels, channels)
+        flat = channels[-1] * side**2
+        self.encoder = nn.Sequential(
+            *(
+                _activated(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), c_out)
+                for c_in, c_out in down
+            )
+        )
+        self.to_mean = nn.Linear(flat, latent_channels)
+        self.to_log_variance = nn.Linear(flat, latent_channels)
+        self.from_latent = nn.Linear(latent_channels, flat)
+        self.decoder = nn.Sequential(
+            *(
+                _activated(
+                    nn.ConvTranspose2d(c_in, c_out, 3, 2, padding=1, output_padding=1), c_out
+                )
+                for c_in, c_out in up
+            )
+        )
+        self.head = nn.ConvTranspose2d(channels[0], in_channels, 3, padding=1)
+        self.side = side
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
+
+    def forward(
+        self,
+        images: Tensor,
+        generator: Generators = None,
+        draws: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> VAEOutput | tuple[Any, ...]:
+        """Encode, draw and decode a batch of images.
+
+        Args:
+            images: [B, C, H, W] in [-1, 1].
+            generator: The source of the draws, or one per image.
+            draws: The draws themselves instead of a generator, from `draw`.
+            return_dict: False returns a tuple.
+
+        Returns:
+            `VAEOutput`; its `.sample` are the reconstructions, its `.loss` trains.
+
+        Raises:
+            UserError: The images do not fit the network.
+        """
+        check_images("VAE", images, self.config.in_channels, self.config.sample_size)
+        eps = self.draw(len(images), generator) if draws is None else draws
+        mean, log_variance = self.encode(images)
+        z = mean + (0.5 * log_variance).exp() * eps.to(mean)
+        sample = self.decode(z)
+        real = images.dtype  # what autocast made half is compared in full
+        reconstruction = nn.functional.mse_loss(sample.to(real), images)
+        divergence = gaussian_kl(mean.to(real), log_variance.to(real))
+        output = VAEOutput(
+            sample=sample,
+            loss=autoencoder_loss(reconstruction, divergence, self.config.divergence_weight),
+            reconstruction=reconstruction,
+            divergence=divergence,
+            latent=z,
+            mean=mean,
+            log_variance=log_variance,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def draw(self, batch_size: int, generator: Generators = None) -> Tensor:
+        """Draw eps [B, latent_channels] for a batch, standard normal.
+
+        Args:
+            batch_size: B.
+            generator: The source, or one per image.
+        """
+
+        def draw(images: int, source: torch.Generator | None) -> Tensor:
+            device = "cpu" if source is None else source.device
+            size = (images, self.config.latent_channels)
+            return torch.randn(size, generator=source, device=device)
+
+        return draw_each(draw, batch_size, generator)
+
+    @apply_forward_hook
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and ln sigma^2 [B, latent_channels] of images [B, C, H, W]."""
+        h = self.encoder(images).flatten(1)
+        return self.to_mean(h), self.to_log_variance(h)
+
+    @apply_forward_hook
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the images [B, C, H, W] in [-1, 1] of latents [B, latent_channels]."""
+        h = self.from_latent(z).view(len(z), -1, self.side, self.side)  # [B, C, h, w]
+        return elementwise(torch.tanh, self.head(self.decoder(h)))
+
+    @apply_forward_hook
+    @torch.no_grad()
+    def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
+        """Draw latents from the standard normal distribution, and decode them.
+
+        Args:
+            batch_size: How many images.
+            generator: The source; or one per image. Those are made one by one, because the
+                rounding of a matrix product depends on the size of the batch.
+
+        Returns:
+            Images [B, C, H, W] in [-1, 1].
+
+        Raises:
+            UserError: There are not as many generators as images, or there are no images.
+        """
+        if batch_size < 1:
+            raise UserError(f"VAE: batch_size = {batch_size} must be at least 1")
+        with running_statistics(self):
+            return draw_each(self._generate, batch_size, generator)
+
+    def _generate(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
+        z = self.draw(batch_size, generator).to(placed(self), self.dtype)
+        images: Tensor = self.decode(z)
+        return images
+
+
+def _activated(convolution: nn.Module, channels: int) -> nn.Sequential:
+    return nn.Sequential(convolution, BatchNorm2d(channels), nn.LeakyReLU())

@@ -1,0 +1,388 @@
+"""The spiking U-Net of SDDPM and SDM: a denoiser whose convolutions see spikes.
+
+Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024
+(arXiv 2306.17046), and, with temporal scaling, Cao et al., "Spiking diffusion models", IEEE TAI
+2025 (arXiv 2408.16467). What differs between the papers and the authors' code, and which of the two
+is the default here, is told in docs/systems/sddpm.md and docs/systems/sdm.md.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
+from torch import Tensor, nn
+
+from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.errors import UserError
+from spikediff.layers import (
+    BLOCKS,
+    ConvNorm,
+    Downsample,
+    Neuron,
+    TimestepEmbedding,
+    Upsample,
+    class_embedding,
+    elementwise,
+    embed_classes,
+    fold_time,
+    join_channels,
+    over_time,
+    unfold_time,
+)
+from spikediff.layers.coding import DECODERS, direct
+from spikediff.layers.conv import BATCH_NORMS, CONVOLUTIONS, Convolution
+from spikediff.layers.recomputation import ComputesBlocksAgain, computed
+from spikediff.layers.sizes import (
+    check_dimensions,
+    check_places,
+    check_sample,
+    check_sizes,
+    choose,
+    make_neuron_maker,
+    patches_of,
+)
+from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
+from spikediff.systems.ddpm.network import ddpm_unet_like
+
+MakeBlock = Callable[..., nn.Module]
+
+
+class Stem(nn.Module):
+    """Direct coding and the first neurons: image -> residual stream.
+
+    `BN(Conv(SN(BN(Conv(x)))))`. The image is the same at every spiking step, so its convolution
+    runs once and only its result is repeated; `scaling` then scales the repeated current. Where
+    `places` gives H and W, each of them has a learned current of its own in every channel, which
+    starts at zero.
+
+    Shape: [B, C_in, H, W] -> currents [T, B, C_out, H, W] (spikes where `fire_last`); without H
+    for signals.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spiking_steps: int,
+        neuron: Neuron,
+        fire_last: bool,
+        scaling: Scaling = nn.Identity,
+        dimensions: int = 2,
+        places: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.spiking_steps = spiking_steps
+        conv_norm = partial(ConvNorm, scaling=scaling, dimensions=dimensions)
+        self.encode = conv_norm(in_channels, out_channels)
+        self.neuron = neuron()
+        self.synapse = conv_norm(out_channels, out_channels)
+        self.last_neuron = neuron() if fire_last else nn.Identity()
+        self.position_embedding = (
+            None if places is None else nn.Parameter(torch.zeros(out_channels, *places))
+        )
+
+    def forward(self, sample: Tensor) -> Tensor:
+        """Return the first entry of the residual stream."""
+        current = direct(self.encode.conv(sample), self.spiking_steps)  # [T, B, C, H, W]
+        spikes = self.neuron(self.encode.normalise(current))
+        current = self.synapse(spikes)
+        if self.position_embedding is not None:
+            current = current + self.position_embedding.to(current.dtype)
+        out: Tensor = self.last_neuron(current)
+        return out
+
+
+class Head(nn.Module):
+    """The real-valued end: residual stream -> noise estimate of every spiking step.
+
+    `y = Conv(Swish(BN(x)))`, `z = Swish(BN(Conv(y))) + y`. The authors write the second
+    convolution as a Conv3d of kernel (3, 3, 1): it does not mix spiking steps. `scaling` scales y;
+    TSM leaves the second convolution alone.
+
+    Shape: [T, B, C, H, W] -> [T, B, C_out, H, W]; without H for signals.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        scaling: Scaling = nn.Identity,
+        dimensions: int = 2,
+    ) -> None:
+        super().__init__()
+        self.norm = BATCH_NORMS[dimensions](channels)
+        self.conv = CONVOLUTIONS[dimensions](channels, out_channels, 3, padding=1)
+        self.scaling = scaling()
+        self.refine = ConvNorm(out_channels, out_channels, dimensions=dimensions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return z."""
+        y = self.scaling(over_time(self.conv, _swish(over_time(self.norm, x))))
+        z: Tensor = _swish(self.refine(y)) + y
+        return z
+
+
+def _swish(window: Tensor) -> Tensor:
+    """Return Swish of [T, B, ...]."""
+    folded = elementwise(nn.functional.silu, fold_time(window))
+    return unfold_time(folded, len(window))
+
+
+class SpikingHead(nn.Module):
+    """The end that a chip can run: fire, then one convolution of spikes.
+
+    Shape: [T, B, C, H, W] -> currents [T, B, C_out, H, W].
+
+    Args:
+        channels: Channels of what enters.
+        out_channels: Channels of the estimate.
+        scaling: Makes what scales the current.
+        neuron: Makes one neuron layer; None where spikes enter.
+        dimensions: 2 for images, 1 for signals.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        scaling: Scaling = nn.Identity,
+        neuron: Neuron | None = None,
+        dimensions: int = 2,
+    ) -> None:
+        super().__init__()
+        self.neuron = nn.Identity() if neuron is None else neuron()
+        self.conv = CONVOLUTIONS[dimensions](channels, out_channels, 3, padding=1)
+        self.scaling = scaling()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the currents."""
+        current: Tensor = self.scaling(over_time(self.conv, self.neuron(x)))
+        return current
+
+
+class SpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
+    """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default; or SDM's.
+
+    Args:
+        sample_size: Height and width of the images (or length L of the signals) that a pipeline
+            makes; others of a fitting size may be passed to `forward`.
+        in_channels: Channels of the image or signal.
+        out_channels: Channels of the estimate; as many as `in_channels` by default.
+        base_channels: Width of the first level.
+        channel_mult: Width of every level, in multiples of `base_channels`; its length is the
+            number of levels, and every level but the last halves the image.
+        layers_per_block: Residual blocks per level (one more on the way up).
+        spiking_steps: T, the number of spiking steps of a call.
+        neuron: Key of `spikediff.neurons.NEURONS`.
+        neuron_options: Keyword arguments of the neuron (`{"tau": 2.0, "surrogate": "sigmoid"}`).
+        block: Key of `spikediff.layers.BLOCKS`: "pre_spike" or "plain".
+        dropout: Probability of dropping a spiking unit in training.
+        readout: Key of `spikediff.layers.coding.DECODERS`: "decayed_sum", "mean" or "last".
+        num_train_timesteps: Rows of the frozen timestep table.
+        temporal_scaling: Whether every convolution but the last has a learned factor per spiking
+            step (SDM's TSM): 268 parameters more by default. T is then fixed by the weights.
+        num_classes: K classes that an image may be asked to be of; 0 for a network without.
+        patch_size: Side of the patches of pixels that the network sees as the channels of one; 2
+            spares three quarters of the work. 1 is the published network.
+        dimensions: 2 for images [B, C, H, W]; 1 for signals [B, C, L], whose convolutions have 3
+            taps instead of 3x3.
+        spiking_head: Whether the end is one convolution of spikes, instead of SDDPM's real-valued
+            one. With it, `readout="mean"` and one level, every operation exports to NIR.
+        position_embedding: Whether every place has a learned current of its own behind the stem, as
+            in vision transformers (Dosovitskiy et al. 2021). Convolutions alone hardly know where
+            they are. `sample_size` is then the only size.
+
+    Raises:
+        UserError: A name is unknown, or sizes do not fit together.
+
+    Example:
+        >>> model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
+        torch.Size([2, 1, 8, 8])
+        >>> model = SpikingUNet(64, 1, base_channels=8, channel_mult=(1, 2), dimensions=1)
+        >>> model(torch.randn(2, 1, 64), timestep=10).sample.shape
+        torch.Size([2, 1, 64])
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 32,
+        in_channels: int = 3,
+        out_channels: int | None = None,
+        base_channels: int = 128,
+        channel_mult: Sequence[int] = (1, 2, 2, 4),
+        layers_per_block: int = 2,
+        spiking_steps: int = 4,
+        neuron: str = "if",
+        neuron_options: Mapping[str, Any] | None = None,
+        block: str = "pre_spike",
+        dropout: float = 0.0,
+        readout: str = "decayed_sum",
+        num_train_timesteps: int = 1000,
+        temporal_scaling: bool = False,
+        num_classes: int = 0,
+        patch_size: int = 1,
+        dimensions: int = 2,
+        spiking_head: bool = False,
+        position_embedding: bool = False,
+    ) -> None:
+        super().__init__()
+        check_dimensions("SpikingUNet", dimensions, patch_size)
+        patches = patches_of("SpikingUNet", sample_size, patch_size)
+        check_sizes("SpikingUNet", patches, base_channels, channel_mult, layers_per_block, dropout)
+        if spiking_steps < 1:
+            raise UserError(f"SpikingUNet: spiking_steps={spiking_steps} must be at least 1")
+        make_neuron = make_neuron_maker("SpikingUNet", neuron, neuron_options or {})
+        make_scaling: Scaling = (
+            partial(TemporalScaling, spiking_steps) if temporal_scaling else nn.Identity
+        )
+        make_block = partial(
+            choose("SpikingUNet", BLOCKS, "block", block),
+            embedding_channels=4 * base_channels,
+            neuron=make_neuron,
+            dropout=dropout,
+            scaling=make_scaling,
+            dimensions=dimensions,
+        )
+        pre_spike = block == "pre_spike"
+
+        def shrink(width: int) -> nn.Module:
+            return Downsample(width, make_neuron, pre_spike, make_scaling, dimensions)
+
+        def grow(width: int) -> nn.Module:
+            return Upsample(width, make_neuron, pre_spike, make_scaling, dimensions)
+
+        self.decode = choose("SpikingUNet", DECODERS, "readout", readout)
+
+        self.time_embedding = TimestepEmbedding(
+            base_channels, 4 * base_channels, num_train_timesteps
+        )
+        self.class_embedding = class_embedding(num_classes, 4 * base_channels)
+        pixels = patch_size**2  # of a patch
+        self.stem = Stem(
+            pixels * in_channels,
+            base_channels,
+            spiking_steps,
+            make_neuron,
+            fire_last=not pre_spike,
+            scaling=make_scaling,
+            dimensions=dimensions,
+            places=[patches] * dimensions if position_embedding else None,
+        )
+        widths = [base_channels * m for m in channel_mult]
+        self.down_blocks, skips = _way_down(
+            base_channels, widths, layers_per_block, make_block, shrink
+        )
+        self.middle_blocks = nn.ModuleList([make_block(widths[-1], widths[-1]) for _ in range(2)])
+        self.up_blocks = _way_up(widths, layers_per_block, skips, make_block, grow)
+        channels = pixels * (out_channels or in_channels)
+        last_neuron = make_neuron if pre_spike else None  # else spikes arrive
+        self.head = (
+            SpikingHead(widths[0], channels, make_scaling, last_neuron, dimensions)
+            if spiking_head
+            else Head(widths[0], channels, make_scaling, dimensions)
+        )
+        self._initialise()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
+
+    def ann_counterpart(self) -> UNet2DModel:
+        """Return the ordinary network of the same widths, depths and images, untrained."""
+        return ddpm_unet_like(self.config)
+
+    def _initialise(self) -> None:
+        """Xavier-uniform weights and zero biases, as the authors have them, and a quiet head."""
+        default = [self.stem.synapse, self.head]  # left as torch draws them
+        spared = {id(m) for part in default for m in part.modules()}
+        for module in self.modules():
+            if isinstance(module, Convolution | nn.Linear) and id(module) not in spared:
+                _xavier(module)
+        _xavier(self.head.conv, gain=1e-5)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        class_labels: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DOutput | tuple[Tensor]:
+        """Estimate the noise (or what `prediction_type` says) in a batch of images, or of signals.
+
+        Args:
+            sample: Noisy images x_t [B, C, H, W], or signals [B, C, L].
+            timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
+            class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
+            return_dict: False returns a tuple.
+
+        Returns:
+            An output whose `.sample` is the estimate [B, C_out, H, W] or [B, C_out, L].
+
+        Raises:
+            UserError: The channels or the size do not fit the network, or it has no such class.
+        """
+        config = self.config
+        patch, levels = config.patch_size, len(config.channel_mult)
+        check_sample("SpikingUNet", sample, config.in_channels, levels, patch, config.dimensions)
+        if config.position_embedding:
+            check_places("SpikingUNet", sample, config.sample_size)
+        timestep = torch.as_tensor(timestep, device=sample.device)
+        embedding = self.time_embedding(timestep.reshape(-1))  # [B or 1, E]
+        embedding = embedding + embed_classes(self.class_embedding, class_labels)
+        h = self.stem(nn.functional.pixel_unshuffle(sample, patch))  # [T, B, C, H, W]
+        skips = [h]
+        for block in self.down_blocks:
+            h = block(h) if isinstance(block, Downsample) else computed(block, h, embedding)
+            skips.append(h)
+        for block in self.middle_blocks:
+            h = computed(block, h, embedding)
+        for block in self.up_blocks:
+            if isinstance(block, Upsample):
+                h = block(h)
+            else:
+                h = computed(block, join_channels([h, skips.pop()]), embedding)
+        estimate = self.decode(self.head(h))  # [T, B, C, H, W] -> [B, C, H, W]
+        estimate = nn.functional.pixel_shuffle(estimate, patch)
+        return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+
+
+def _way_down(
+    width: int, widths: list[int], layers_per_block: int, block: MakeBlock, shrink: MakeBlock
+) -> tuple[nn.ModuleList, list[int]]:
+    """Return the contracting half, and the channels of every skip that it leaves, stem's first."""
+    blocks, skips = nn.ModuleList(), [width]
+    for level, out_width in enumerate(widths):
+        for _ in range(layers_per_block):
+            blocks.append(block(width, out_width))
+            skips.append(width := out_width)
+        if level < len(widths) - 1:
+            blocks.append(shrink(width))
+            skips.append(width)
+    return blocks, skips
+
+
+def _way_up(
+    widths: list[int], layers_per_block: int, skips: list[int], block: MakeBlock, grow: MakeBlock
+) -> nn.ModuleList:
+    """Return the expanding half; every block takes the last skip that is left beside its input."""
+    blocks, width = nn.ModuleList(), widths[-1]
+    for level, out_width in reversed(list(enumerate(widths))):
+        for _ in range(layers_per_block + 1):
+            blocks.append(block(width + skips.pop(), out_width))
+            width = out_width
+        if level > 0:
+            blocks.append(grow(width))
+    return blocks
+
+
+def _xavier(layer: Convolution | nn.Linear, gain: float = 1.0) -> None:
+    nn.init.xavier_uniform_(layer.weight, gain=gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

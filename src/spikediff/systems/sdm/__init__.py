@@ -1,0 +1,13 @@
+"""SDM: SDDPM with temporal scaling (Cao et al., "Spiking diffusion models", IEEE TAI 2025).
+
+To read the system, open in order:
+
+1. `layers.temporal_scaling`: the temporal-wise spiking mechanism (TSM).
+2. `systems.sddpm.network`: `SpikingUNet(temporal_scaling=True)` is SDM's network.
+3. `threshold_guidance`: sampling with other thresholds than those of training.
+4. `scale_search`: choosing the thresholds on held-out data.
+5. `released`: the authors' checkpoints. Those converted from ordinary networks are in
+   `systems.converted`.
+
+docs/systems/sdm.md tells where paper and code differ.
+"""

@@ -1,0 +1,283 @@
+r"""Choosing a guidance scale by measurements that are repeated, paired and confirmed.
+
+A quality number varies with the seeds of its images by more than guidance moves it. So every scale
+is measured on the same seeds, and what counts is the difference to scale 1 on each range of seeds,
+
+    d_r = D_r(1) - D_r(k),    gain = mean_r d_r,    standard error = std_r d_r / sqrt(repeats)
+
+(with the other sign where higher is better), in which the variation that both share is gone. The
+best of many scales looks better than it is, because it was chosen for its luck too; therefore
+a gain that exceeds two standard errors is measured again on seeds that had no part in the choice.
+
+A picture of a guidance curve.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from spikediff.errors import UserError
+
+Measure = Callable[[float, int], float]
+"""From a scale and the number of a repeat to the quality number; equal repeats, equal seeds."""
+
+NO_GUIDANCE = 1.0
+_ERRORS = 2.0  # standard errors that a gain has to exceed
+_DIGITS = 6  # features are float32
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A paired difference to scale 1; positive is better.
+
+    Attributes:
+        mean: Mean over the repeats.
+        standard_error: Of the mean.
+
+    Example:
+        >>> Gain.of([1.0, 2.0, 3.0])
+        Gain(mean=2.0, standard_error=0.5773502691896258)
+    """
+
+    mean: float
+    standard_error: float
+
+    @staticmethod
+    def of(differences: Sequence[float]) -> "Gain":
+        """Return the gain of two or more paired differences."""
+        error = statistics.stdev(differences) / sqrt(len(differences))
+        return Gain(statistics.fmean(differences), error)
+
+    @property
+    def exceeds_noise(self) -> bool:
+        """Whether it is positive by more than two standard errors."""
+        return self.mean > _ERRORS * self.standard_error
+
+
+@dataclass(frozen=True)
+class GuidanceCurve:
+    """A quality number over the scale.
+
+    Attributes:
+        values: Scale -> its number in every repeat; scale 1 is among them.
+        lower_is_better: Whether the number is a distance.
+
+    Example:
+        >>> curve = GuidanceCurve({1.0: (5.0, 7.0), 0.99: (4.0, 5.0)}, lower_is_better=True)
+        >>> curve.best, curve.gain(0.99)
+        (0.99, Gain(mean=1.5, standard_error=0.5))
+    """
+
+    values: Mapping[float, tuple[float, ...]]
+    lower_is_better: bool
+
+    @property
+    def repeats(self) -> int:
+        """How often every scale was measured."""
+        return len(self.values[NO_GUIDANCE])
+
+    @property
+    def best(self) -> float:
+        """The scale, other than 1, of the largest mean gain."""
+        others = [scale for scale in self.values if scale != NO_GUIDANCE]
+        return max(others, key=lambda scale: self.gain(scale).mean)
+
+    def gain(self, scale: float) -> Gain:
+        """Return what a scale gains over scale 1, repeat by repeat."""
+        sign = 1.0 if self.lower_is_better else -1.0
+        pairs = zip(self.values[NO_GUIDANCE], self.values[scale], strict=True)
+        return Gain.of([sign * (without - guided) for without, guided in pairs])
+
+    def content(self) -> list[dict[str, Any]]:
+        """Return a row for every scale, as JSON knows it; two or more repeats."""
+        return [self._row(scale) for scale in sorted(self.values)]
+
+    def _row(self, scale: float) -> dict[str, Any]:
+        values, gain = self.values[scale], self.gain(scale)
+        return {
+            "threshold": scale,
+            "mean": _rounded(statistics.fmean(values)),
+            "std": _rounded(statistics.stdev(values)),
+            "gain": _rounded(gain.mean),
+            "gain_standard_error": _rounded(gain.standard_error),
+            "values": [_rounded(value) for value in values],
+        }
+
+
+@dataclass(frozen=True)
+class GuidanceSearch:
+    """What a search found.
+
+    Attributes:
+        curve: Every scale on the seeds of the search; None where the budget ended before two
+            repeats were complete.
+        confirmation: The best scale and 1 on fresh seeds; None where there was no gain to confirm,
+            or no budget left.
+        within_budget: Whether everything was measured.
+    """
+
+    curve: GuidanceCurve | None
+    confirmation: GuidanceCurve | None
+    within_budget: bool
+
+    @property
+    def verdict(self) -> str:
+        """One of "confirmed gain", "within noise", "no gain", "not confirmed", "not measured"."""
+        if self.curve is None:
+            return "not measured"
+        found = self.curve.gain(self.curve.best)
+        if found.mean <= 0:
+            return "no gain"
+        if not found.exceeds_noise:
+            return "within noise"
+        if self.confirmation is None:
+            return "not confirmed"
+        fresh = self.confirmation.gain(self.curve.best)
+        return "confirmed gain" if fresh.exceeds_noise else "within noise"
+
+    @property
+    def recommended(self) -> float:
+        """The scale to use: the best one if its gain is confirmed, else 1."""
+        confirmed = self.curve is not None and self.verdict == "confirmed gain"
+        return self.curve.best if confirmed and self.curve is not None else NO_GUIDANCE
+
+    def content(self) -> dict[str, Any]:
+        """Return everything, as JSON knows it."""
+        return {
+            "verdict": self.verdict,
+            "recommended": self.recommended,
+            "best": None if self.curve is None else self.curve.best,
+            "within_budget": self.within_budget,
+            "curve": [] if self.curve is None else self.curve.content(),
+            "confirmation": [] if self.confirmation is None else self.confirmation.content(),
+        }
+
+
+class Budget:
+    """What a search may spend; asked before every measurement.
+
+    Args:
+        seconds: Time from now on; None for no limit.
+        measurements: How many; None for no limit.
+
+    Example:
+        >>> budget = Budget(measurements=1)
+        >>> budget.spend(), budget.spend()
+        (True, False)
+    """
+
+    def __init__(self, seconds: float | None = None, measurements: int | None = None) -> None:
+        self._until = None if seconds is None else time.monotonic() + seconds
+        self._left = measurements
+
+    def spend(self) -> bool:
+        """Return whether one more measurement may begin, and count it."""
+        if self._left is not None:
+            self._left -= 1
+        in_time = self._until is None or time.monotonic() < self._until
+        return in_time and (self._left is None or self._left >= 0)
+
+
+def search_scale(
+    measure: Measure,
+    scales: Iterable[float],
+    repeats: int = 3,
+    *,
+    lower_is_better: bool = True,
+    budget: Budget | None = None,
+) -> GuidanceSearch:
+    """Measure a grid of scales, and the best one again on fresh seeds if it seems to gain.
+
+    Repeat by repeat, so that a budget that ends leaves complete repeats of all scales; what is
+    incomplete does not count.
+
+    Args:
+        measure: Called as `measure(scale, repeat)`; must return equal numbers for equal
+            arguments. Repeats 0 to `repeats` - 1 serve the search, the next as many the
+            confirmation.
+        scales: The grid; 1 joins it.
+        repeats: Ranges of seeds, at least 2.
+        lower_is_better: Whether the number is a distance.
+        budget: Where to stop; everything is measured without one.
+
+    Returns:
+        The curve, the confirmation and the verdict.
+
+    Raises:
+        UserError: Fewer than two repeats, or no scale but 1.
+
+    Example:
+        >>> found = search_scale(lambda k, r: (k - 0.9) ** 2 + r, [0.9, 1.1], repeats=2)
+        >>> found.verdict, found.recommended
+        ('confirmed gain', 0.9)
+    """
+    grid = [NO_GUIDANCE, *dict.fromkeys(k for k in scales if k != NO_GUIDANCE)]
+    if repeats < 2:
+        raise UserError(f"guidance: {repeats} repeats show no noise; take 2 or more")
+    if len(grid) < 2:
+        raise UserError("guidance: give thresholds other than 1 to compare with it")
+    budget = budget or Budget()
+    curve = _measure(measure, grid, range(repeats), lower_is_better, budget)
+    complete = curve is not None and curve.repeats == repeats
+    if curve is None or not complete or not curve.gain(curve.best).exceeds_noise:
+        return GuidanceSearch(curve, None, complete)
+    pair, fresh = [NO_GUIDANCE, curve.best], range(repeats, 2 * repeats)
+    confirmation = _measure(measure, pair, fresh, lower_is_better, budget)
+    complete = confirmation is not None and confirmation.repeats == repeats
+    return GuidanceSearch(curve, confirmation if complete else None, complete)
+
+
+def _measure(
+    measure: Measure, grid: Sequence[float], repeats: range, lower_is_better: bool, budget: Budget
+) -> GuidanceCurve | None:
+    """Return the curve of the complete repeats; None if they are fewer than two."""
+    columns: list[list[float]] = []
+    for repeat in repeats:
+        column = [measure(scale, repeat) for scale in grid if budget.spend()]
+        if len(column) < len(grid):
+            break
+        columns.append(column)
+    if len(columns) < 2:
+        return None
+    rows = zip(*columns, strict=True)  # a row for each scale
+    return GuidanceCurve(dict(zip(grid, rows, strict=True)), lower_is_better)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def plot_curve(curve: GuidanceCurve, metric: str, path: Path) -> None:
+    """Draw the metric over the threshold, and beside it the paired gain over threshold 1.
+
+    Args:
+        curve: Two or more repeats.
+        metric: Its name, for the axis.
+        path: The PNG; its folder is made.
+    """
+    from matplotlib.figure import Figure  # not pyplot: no display, no global state
+
+    scales = sorted(curve.values)
+    values = [curve.values[scale] for scale in scales]
+    gains = [curve.gain(scale) for scale in scales]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    means, stds = map(statistics.fmean, values), map(statistics.stdev, values)
+    left.errorbar(scales, [*means], [*stds], marker="o", capsize=3)
+    left.set_title(f"mean ± std over {curve.repeats} ranges of seeds", fontsize=9)
+    left.set_ylabel(metric)
+    errors = [2 * gain.standard_error for gain in gains]
+    right.errorbar(scales, [gain.mean for gain in gains], errors, marker="o", capsize=3)
+    right.axhline(0, color="0.6", linewidth=1)
+    right.set_title("± 2 standard errors, same seeds", fontsize=9)
+    right.set_ylabel("gain over no guidance")
+    for axes in (left, right):
+        axes.axvline(NO_GUIDANCE, color="0.6", linewidth=1, linestyle=":")
+        axes.set_xlabel("threshold, times the trained one")
+        axes.locator_params(axis="x", nbins=5)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

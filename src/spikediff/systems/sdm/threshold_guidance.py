@@ -1,0 +1,400 @@
+r"""Naming layers of neurons by patterns.
+
+Scales that change over the denoising steps.
+
+Scales as a person types them.
+
+Threshold guidance: other thresholds while sampling, without training.
+
+A neuron's equations are homogeneous: with k times the current and k times every potential (the
+threshold, the reset, the initial membrane, the negative threshold) each membrane is k times as
+large and the spikes are the same,
+
+    spikes(k I; k v_threshold, k v_reset, k v_init, k v_negative) = spikes(I; v_threshold, ...)
+
+so guidance with scale k is the same as dividing the input current of every neuron by k. That is
+why all potentials scale and not the threshold alone: for the papers' neurons (hard or soft reset
+to 0, membrane from rest) it is the same, and for every other neuron only this keeps the law.
+
+Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024, and "SDM",
+IEEE TAI 2024, section 4.3; there k < 1 is called inhibitory and k > 1 excitatory guidance.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from math import inf
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikediff.errors import UserError
+from spikediff.neurons import Dynamics, NeuronLayer
+from spikediff.targets import choose_by_name, neurons_of
+
+
+def find_layers(model: nn.Module) -> dict[str, NeuronLayer]:
+    """Return the layers of neurons of a model by name, in the model's order.
+
+    Raises:
+        UserError: There are none.
+
+    Example:
+        >>> from spikediff import IF
+        >>> list(find_layers(nn.Sequential(nn.Linear(2, 2), IF())))
+        ['1']
+    """
+    layers = neurons_of({"": model}, NeuronLayer)
+    if not layers:
+        raise UserError(
+            f"{type(model).__name__}: has no spiking neurons that guidance could change; threshold "
+            "guidance needs layers of IF, LIF or other neurons with a fixed threshold"
+        )
+    return layers
+
+
+def choose_layers(model: nn.Module, patterns: Iterable[str]) -> list[NeuronLayer]:
+    """Return the layers of neurons that some pattern fits.
+
+    Args:
+        model: Where they are looked for.
+        patterns: As `fnmatch` has them, where `*` also stands for dots. One that fits the name of
+            a module stands for all layers of neurons in it.
+
+    Raises:
+        UserError: The model has no neurons, there is no pattern, or one fits none of them.
+
+    Example:
+        >>> from spikediff import IF, LIF
+        >>> model = nn.ModuleDict({"a": nn.Sequential(IF(), LIF()), "b": IF()})
+        >>> choose_layers(model, ["a"]) == [*model["a"]]
+        True
+        >>> choose_layers(model, ["*.0", "b"]) == [model["a"][0], model["b"]]
+        True
+    """
+    layers, patterns = find_layers(model), list(patterns)
+    if not patterns:
+        raise UserError("threshold_guidance: no layer is named; give a pattern, or nothing for all")
+    return list(choose_by_name(layers, patterns, "threshold_guidance").values())
+
+
+Schedule = Callable[[float], float]
+"""From the timestep to the scale."""
+
+
+class StepSchedule:
+    """One scale for every denoising step of a run, in the order of sampling.
+
+    A step ends where the timestep falls, so a sampler that calls the model twice at one timestep
+    is in one step. A timestep that rises begins another run.
+
+    Args:
+        scales: One a step.
+
+    Raises:
+        UserError: There are none.
+
+    Example:
+        >>> schedule = StepSchedule([0.98, 1.0])
+        >>> [schedule(t) for t in (900, 400, 900, 400)]
+        [0.98, 1.0, 0.98, 1.0]
+    """
+
+    def __init__(self, scales: Sequence[float]) -> None:
+        if not scales:
+            raise UserError("threshold_guidance: the schedule is empty; give a scale for each step")
+        self._scales = tuple(scales)
+        self._step = 0
+        self._timestep: float | None = None  # of the call before
+
+    def __call__(self, timestep: float) -> float:
+        """Return the scale of a call.
+
+        Raises:
+            UserError: The run has more steps than scales, or the one before had fewer.
+        """
+        if self._timestep is None or timestep > self._timestep:
+            self.finish()
+            self._step = 0
+        elif timestep < self._timestep:
+            self._step += 1
+        self._timestep = timestep
+        if self._step >= len(self._scales):
+            raise UserError(f"threshold_guidance: {self._told()} a step beyond; give one each")
+        return self._scales[self._step]
+
+    def finish(self) -> None:
+        """Refuse a run that ended before the schedule did.
+
+        Raises:
+            UserError: It did.
+        """
+        if self._timestep is not None and self._step + 1 < len(self._scales):
+            raise UserError(
+                f"threshold_guidance: {self._told()} only {self._step + 1} steps; give one each"
+            )
+
+    def _told(self) -> str:
+        return f"the schedule has {len(self._scales)} scales, but the run has"
+
+
+def timestep_of(inputs: Sequence[Any], options: Mapping[str, Any]) -> float:
+    """Return the timestep of a call `model(sample, timestep)`.
+
+    Args:
+        inputs: Positional arguments of the call.
+        options: Keyword arguments.
+
+    Raises:
+        UserError: There is none, or images of one batch have different ones.
+
+    Example:
+        >>> timestep_of(["sample"], {"timestep": 999})
+        999.0
+    """
+    timestep = options.get("timestep", inputs[1] if len(inputs) > 1 else None)
+    if isinstance(timestep, Tensor) and timestep.numel():
+        first = timestep.flatten()[0]
+        timestep = first.item() if bool((timestep == first).all()) else None
+    if not isinstance(timestep, int | float):
+        raise UserError(
+            "threshold_guidance: a schedule needs model(sample, timestep) with one timestep for "
+            "all images"
+        )
+    return float(timestep)
+
+
+def parse_scale(text: str) -> float | dict[str, float] | tuple[float, ...]:
+    """Read the scale of `threshold_guidance`.
+
+    Args:
+        text: `0.997` for all layers; `up_blocks.*=0.99,stem=1.01` by layer; `0.98,0.99,1` one for
+            every denoising step.
+
+    Raises:
+        UserError: It is none of these.
+
+    Example:
+        >>> parse_scale("0.997"), parse_scale("0.98,1"), parse_scale("stem=1.01")
+        (0.997, (0.98, 1.0), {'stem': 1.01})
+    """
+    parts = _parts(text)
+    if all("=" in part for part in parts):
+        return {name: _number(k, text) for name, _, k in (p.rpartition("=") for p in parts)}
+    scales = parse_numbers(text)
+    return scales[0] if len(scales) == 1 else scales
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Read positive numbers that commas separate.
+
+    Raises:
+        UserError: One is none.
+
+    Example:
+        >>> parse_numbers("0.99, 1,1.01")
+        (0.99, 1.0, 1.01)
+    """
+    return tuple(_number(part, text) for part in _parts(text))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _number(part: str, text: str) -> float:
+    try:
+        number = float(part)
+    except ValueError:
+        number = -1.0
+    if not 0.0 < number < float("inf"):
+        raise UserError(
+            f"threshold {text!r}: {part!r} is no positive number; write 0.997, or 0.98,0.99 one a "
+            "step, or stem=1.01,up_blocks.*=0.99"
+        )
+    return number
+
+
+Scale = float | Mapping[str, float] | Sequence[float] | Schedule
+"""One for all layers; by name of a layer; one a denoising step; or a function of the timestep."""
+
+_POTENTIALS = ("v_threshold", "v_reset", "v_init", "v_negative")
+
+
+def scale_potentials(dynamics: Dynamics, scale: float) -> Dynamics:
+    """Return a neuron's constants with every potential `scale` times as large.
+
+    Args:
+        dynamics: The constants.
+        scale: k, positive and finite.
+
+    Raises:
+        UserError: The scale is not positive and finite, or not a number.
+
+    Example:
+        >>> scaled = scale_potentials(Dynamics(v_threshold=2.0, v_reset=-1.0), 0.5)
+        >>> scaled.v_threshold, scaled.v_reset
+        (1.0, -0.5)
+    """
+    k = _checked(scale)
+    held = {name: getattr(dynamics, name) for name in _POTENTIALS}
+    return replace(dynamics, **{name: k * v for name, v in held.items() if v is not None})
+
+
+@contextmanager
+def threshold_guidance(
+    model: nn.Module, scale: Scale, *, layers: str | Iterable[str] | None = None
+) -> Iterator[None]:
+    """Scale the thresholds of a model's neurons inside a `with` block.
+
+    Each scale is relative to the layer's own threshold. After the block, also after an exception,
+    the model is as before. Blocks inside one another multiply. A schedule changes the model during
+    its calls only.
+
+    Args:
+        model: Any model with layers of `spikediff.neurons`.
+        scale: k, positive: below 1 neurons fire more, above 1 less. Or a mapping from patterns of
+            layers to k, where the last pattern that fits a layer counts and others keep their
+            thresholds. Or a schedule over the denoising steps: a function from the timestep to k,
+            or one k for every step of a run, in the order of sampling. Steps are told apart by
+            falling timesteps (the second argument of the model, `timestep`); a rising one begins
+            another run.
+        layers: Patterns (`fnmatch`) of the layers to scale, all by default. A pattern is compared
+            with the names of layers of neurons and of the modules that hold them: "stem",
+            "up_blocks.*", "*.neuron2".
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: The model has no neurons; a pattern fits none; a scale is not positive and
+            finite, or too near 1 for the model's precision; a run has other steps than its
+            schedule.
+
+    Example:
+        >>> from spikediff import IF
+        >>> neuron = IF()
+        >>> current = torch.tensor([0.5, 0.499, 0.5, 0.5])
+        >>> neuron(current).tolist()
+        [0.0, 0.0, 1.0, 0.0]
+        >>> with threshold_guidance(neuron, 0.997):
+        ...     neuron(current).tolist()
+        [0.0, 1.0, 0.0, 1.0]
+        >>> neuron.dynamics.v_threshold
+        1.0
+    """
+    with _guided(model, _plain(scale), layers):
+        yield
+
+
+def _guided(
+    model: nn.Module, scale: Any, layers: str | Iterable[str] | None
+) -> AbstractContextManager[None]:
+    """Return the guidance for one of the kinds of scale."""
+    if isinstance(scale, Mapping):
+        if layers is not None:
+            raise UserError("threshold_guidance: a mapping names its layers; leave `layers` out")
+        return _constant(model, _by_layer(model, scale))
+    patterns = ["*"] if layers is None else [layers] if isinstance(layers, str) else layers
+    chosen = choose_layers(model, patterns)
+    if isinstance(scale, Real):
+        return _constant(model, dict.fromkeys(chosen, float(scale)))
+    if callable(scale):
+        return _scheduled(model, chosen, scale)
+    if isinstance(scale, Iterable) and not isinstance(scale, str):
+        return _stepwise(model, chosen, StepSchedule([_checked(k) for k in scale]))
+    raise UserError(
+        f"threshold_guidance: scale = {scale!r} must be a number, a mapping from layers to "
+        "numbers, one number a step, or a function of the timestep"
+    )
+
+
+def _by_layer(model: nn.Module, scales: Mapping[str, float]) -> dict[NeuronLayer, float]:
+    """Return the scale of every layer that some pattern fits; the last pattern counts."""
+    choose_layers(model, scales)
+    return {layer: k for pattern, k in scales.items() for layer in choose_layers(model, [pattern])}
+
+
+def _plain(scale: Any) -> Any:
+    """Return the numbers of a tensor or an array; anything else as it is."""
+    return scale.tolist() if hasattr(scale, "tolist") else scale
+
+
+def _checked(scale: Any) -> float:
+    """Return a scale that is positive and finite, as a float."""
+    k = _plain(scale)
+    if not isinstance(k, Real) or not 0.0 < float(k) < inf:
+        raise UserError(f"threshold_guidance: scale = {scale} must be a positive number")
+    return float(k)
+
+
+@contextmanager
+def _constant(model: nn.Module, scales: Mapping[NeuronLayer, float]) -> Iterator[None]:
+    """Scale layers by constants, after checking that the model's precision can tell."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    for layer, scale in scales.items():
+        before, k = layer.dynamics.v_threshold, _checked(scale)
+        held = torch.tensor([before, k * before], dtype=dtype)
+        if k != 1.0 and held[0] == held[1]:
+            name = str(dtype).removeprefix("torch.")
+            raise UserError(
+                f"threshold_guidance: in {name} a threshold of {k * before:g} is the same as "
+                f"{before:g}; use the model in float32, or a scale further from 1"
+            )
+    with _scaled(scales):
+        yield
+
+
+@contextmanager
+def _scaled(scales: Mapping[NeuronLayer, float]) -> Iterator[None]:
+    """Scale layers, and put back what was there."""
+    before = {layer: layer.dynamics for layer in scales}
+    try:
+        for layer, scale in scales.items():
+            layer.dynamics = scale_potentials(layer.dynamics, scale)
+        yield
+    finally:
+        for layer, dynamics in before.items():
+            layer.dynamics = dynamics
+
+
+@contextmanager
+def _scheduled(
+    model: nn.Module, layers: Sequence[NeuronLayer], schedule: Callable[[float], float]
+) -> Iterator[None]:
+    """Scale layers during each call of the model, by the timestep of the call."""
+    calls: list[ExitStack] = []
+
+    def begin(_model: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        k = schedule(timestep_of(inputs, options))
+        calls.append(ExitStack())
+        calls[-1].enter_context(_scaled(dict.fromkeys(layers, k)))
+
+    def end(*_: object) -> None:
+        if calls:  # not where `begin` itself failed
+            calls.pop().close()
+
+    # prepend: of two schedules the one that scaled last is the first to put back.
+    hooks = [
+        model.register_forward_pre_hook(begin, with_kwargs=True),
+        model.register_forward_hook(end, prepend=True, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        while calls:  # an interrupt from the keyboard passes torch's hooks by
+            end()
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _stepwise(
+    model: nn.Module, layers: Sequence[NeuronLayer], schedule: StepSchedule
+) -> Iterator[None]:
+    """Scale layers by the number of the denoising step."""
+    with _scheduled(model, layers, schedule):
+        yield
+    schedule.finish()

@@ -1,0 +1,366 @@
+r"""The loss of an absorbing-state diffusion: cross entropy behind the masks, weighted by time.
+
+With $CE = -\sum_{masked} \log p_\theta(h_0 | h_t)$ of a grid, T_d timesteps and a weight w(t) the
+loss is $mean_b\; w(t_b)\,CE_b / (T_d \ln 2)$, in bits per token where there are T_d tokens.
+
+Absorbing-state diffusion: tokens that turn into masks one by one, and back.
+
+Forward, a token becomes MASK at step t with probability $\gamma_t = 1 / (T_d - t + 1)$ and stays
+so; hence it is masked at time t with probability $t / T_d$. Backward, a masked position is unmasked
+in a jump from t down to any s with probability $(t - s) / t$, exactly; what stands behind it is
+drawn from the network's $p_\theta(h_0 | h_t)$.
+
+Reference: Austin et al., "Structured denoising diffusion models in discrete state-spaces", NeurIPS
+2021; Liu et al., "Spiking-Diffusion", arXiv 2308.10187, equations 10 to 14; unmasking by
+confidence: Chang et al., "MaskGIT", CVPR 2022.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from spikediff.errors import UserError, suggestion
+
+# w(t, T_d). The bound (paper's equation 14) makes the loss of a nearly clean grid loud; Bond-Taylor
+# et al. reweight by how much is masked. As released, that weight is 0 at t = T_d: the grid of
+# nothing but masks, where every sample starts, is never trained. "reweighted" moves it by a step.
+LOSS_WEIGHTS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "elbo": lambda t, t_d: t_d / t,
+    "reweighted": lambda t, t_d: 1.0 - (t - 1.0) / t_d,
+    "released": lambda t, t_d: 1.0 - t / t_d,
+}
+
+
+def absorbing_loss(
+    logits: Tensor,
+    tokens: Tensor,
+    masked: Tensor,
+    timesteps: Tensor,
+    num_train_timesteps: int,
+    weighting: str = "reweighted",
+) -> Tensor:
+    r"""Return the loss of estimating masked tokens.
+
+    Args:
+        logits: Of every code at every position [B, K, h, w].
+        tokens: The grid without masks, $h_0$ [B, h, w].
+        masked: Which positions were masked [B, h, w], boolean; only they count.
+        timesteps: t of every grid, from 1 to T_d [B].
+        num_train_timesteps: T_d.
+        weighting: Key of `LOSS_WEIGHTS`: "reweighted", "elbo" or "released".
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        UserError: The weighting is unknown, or the grids do not fit together.
+
+    Example:
+        >>> import torch
+        >>> logits, tokens = torch.zeros(1, 2, 1, 4), torch.zeros(1, 1, 4, dtype=torch.long)
+        >>> masked, t = torch.ones(1, 1, 4, dtype=torch.bool), torch.tensor([4])
+        >>> absorbing_loss(logits, tokens, masked, t, 4, "elbo").item()  # one bit a token
+        1.0
+
+    Reference: Austin et al., "Structured denoising diffusion models in discrete state-spaces",
+    NeurIPS 2021; Bond-Taylor et al., "Unleashing transformers", ECCV 2022 (the reweighted bound);
+    Liu et al., "Spiking-Diffusion", arXiv 2308.10187, equation 14.
+    """
+    if weighting not in LOSS_WEIGHTS:
+        raise UserError(f"unknown weighting {weighting!r}; {suggestion(weighting, LOSS_WEIGHTS)}")
+    if tokens.shape != masked.shape or logits.shape[:1] + logits.shape[2:] != tokens.shape:
+        raise UserError(
+            f"absorbing loss: logits {tuple(logits.shape)}, tokens {tuple(tokens.shape)} and masks "
+            f"{tuple(masked.shape)} do not fit; give [B, K, h, w], [B, h, w] and [B, h, w]"
+        )
+    per_token = cross_entropy(logits, tokens, reduction="none")  # [B, h, w]
+    per_grid = (per_token * masked).sum((1, 2))  # [B]
+    weight = LOSS_WEIGHTS[weighting](timesteps.to(per_grid.dtype), num_train_timesteps)
+    return (weight * per_grid).mean() / (num_train_timesteps * math.log(2.0))
+
+
+UNMASKING = {
+    "ancestral": "every masked position with the same probability (exact)",
+    "confidence": "as many as ancestral on average, the surest first (MaskGIT)",
+}
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass
+class AbsorbingStateSchedulerOutput(BaseOutput):
+    """One step back.
+
+    Attributes:
+        prev_sample: The grid at the next, cleaner time [B, h, w].
+        pred_original_sample: The grid with all masks replaced by what was drawn [B, h, w].
+    """
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+def mask_probability(timestep: Tensor, num_train_timesteps: int) -> Tensor:
+    r"""Return $t / T_d$: how likely a token is masked at time t."""
+    return timestep / num_train_timesteps
+
+
+def unmask_probability(timestep: int, landing: int) -> float:
+    """Return (t - s) / t: how likely a masked position is unmasked by the jump from t down to s.
+
+    Example:
+        >>> unmask_probability(4, 3), unmask_probability(4, 0)
+        (0.25, 1.0)
+    """
+    return (timestep - landing) / timestep
+
+
+def keep_nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Return logits [B, K, ...] with -inf for codes outside the nucleus.
+
+    The nucleus holds the likeliest codes: as few as together have probability `top_p` or more.
+
+    Example:
+        >>> keep_nucleus(torch.tensor([[0.5, 0.3, 0.2]]).log(), 0.6).isfinite().tolist()
+        [[True, True, False]]
+
+    Reference: Holtzman et al., "The curious case of neural text degeneration", ICLR 2020.
+    """
+    if top_p >= 1.0:
+        return logits
+    ordered, order = logits.sort(dim=1, descending=True)
+    probabilities = ordered.softmax(1)
+    outside = probabilities.cumsum(1) - probabilities >= top_p  # what comes before it suffices
+    return logits.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), -torch.inf)
+
+
+def draw_tokens(
+    logits: Tensor, exponentials: Tensor, temperature: float = 1.0, top_p: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Draw a token at every position.
+
+    The code with the largest `p / E` for draws E ~ Exp(1) is a draw from p.
+
+    Args:
+        logits: [B, K, h, w].
+        exponentials: E [B, K, h, w].
+        temperature: What divides the logits; 0 takes the likeliest code.
+        top_p: Probability of the nucleus that is drawn from; 1 is all of it.
+
+    Returns:
+        Tokens [B, h, w], and the logarithms of their probabilities.
+
+    Example:
+        >>> logits = torch.tensor([0.0, 2.0, 1.0]).view(1, 3, 1, 1)
+        >>> draw_tokens(logits, torch.ones_like(logits), temperature=0.0)[0].item()
+        1
+    """
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    if temperature > 0.0:
+        logits = keep_nucleus(logits / temperature, top_p)
+    scores = logits.log_softmax(1)
+    perturbed = scores - exponentials.log() if temperature > 0.0 else scores
+    tokens = perturbed.argmax(1)
+    return tokens, scores.gather(1, tokens[:, None])[:, 0]
+
+
+class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
+    """Masks tokens for training, and unmasks them to generate, in any number of steps.
+
+    Args:
+        num_train_timesteps: T_d, at which all is masked; Spiking-Diffusion has one per token.
+        mask_token: MASK; the size K of the codebook, because its tokens go from 0 to K - 1.
+        confidence_noise: Of "confidence": scale of the Gumbel noise on the confidences, which
+            shrinks with the time; 0 leaves no chance to the order. MaskGIT has 4.5.
+        temperature: What divides the logits where `step` is not told; 0 takes the likeliest codes.
+        top_p: Probability of the nucleus that is drawn from where `step` is not told.
+        unmasking: "ancestral" or "confidence" where `step` is not told.
+
+    Raises:
+        UserError: A number makes no sense.
+
+    Example:
+        >>> scheduler = AbsorbingStateScheduler(num_train_timesteps=49, mask_token=128)
+        >>> scheduler.set_timesteps(4)
+        >>> scheduler.timesteps.tolist()
+        [49, 37, 25, 12]
+    """
+
+    order = 1
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 49,
+        mask_token: int = 128,
+        confidence_noise: float = 4.5,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        unmasking: str = "ancestral",
+    ) -> None:
+        if num_train_timesteps < 1 or mask_token < 1 or not confidence_noise >= 0.0:
+            raise UserError(
+                f"AbsorbingStateScheduler: num_train_timesteps={num_train_timesteps} and "
+                f"mask_token={mask_token} must be at least 1, confidence_noise={confidence_noise} "
+                f"not negative"
+            )
+        self.num_inference_steps: int | None = None
+        self.timesteps: Tensor = torch.arange(num_train_timesteps, 0, -1)
+        self._visited: list[int] = self.timesteps.tolist()
+
+    def set_timesteps(
+        self, num_inference_steps: int, device: str | torch.device | None = None
+    ) -> None:
+        """Choose the timesteps to visit: T_d first, evenly spaced down to the jump onto 0.
+
+        Args:
+            num_inference_steps: Network calls per image, 1 to T_d.
+            device: Where `timesteps` lies.
+
+        Raises:
+            UserError: The number is out of range.
+        """
+        longest = self.config.num_train_timesteps
+        if not 1 <= num_inference_steps <= longest:
+            raise UserError(
+                f"num_inference_steps = {num_inference_steps} must lie between 1 and {longest}"
+            )
+        remaining = range(num_inference_steps, 0, -1)
+        self._visited = [(2 * longest * k // num_inference_steps + 1) // 2 for k in remaining]
+        self.timesteps = torch.tensor(self._visited, device=device)
+        self.num_inference_steps = num_inference_steps
+
+    def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
+        """Return the sample as it is: the network is shown the tokens themselves."""
+        return sample
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Mask tokens as the forward process does by time t.
+
+        Args:
+            original_samples: Tokens h_0 [B, h, w].
+            noise: Uniform between 0 and 1 [B, h, w]; what is below t / T_d is masked.
+            timesteps: t of every grid, from 1 to T_d [B].
+
+        Returns:
+            h_t [B, h, w].
+        """
+        share = mask_probability(timesteps, self.config.num_train_timesteps)
+        masked = noise < share.to(noise.dtype).view(-1, *[1] * (noise.dim() - 1))
+        return original_samples.masked_fill(masked, self.config.mask_token)
+
+    def draw(
+        self,
+        shape: tuple[int, ...],
+        generator: Generators = None,
+        device: torch.device | str | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw what one step needs, whatever is masked by then.
+
+        Args:
+            shape: Of the logits, (B, K, h, w).
+            generator: One for all, or a list with one per image, of which it then alone depends.
+            device: Where the draws shall lie; they are made where the generator is.
+
+        Returns:
+            Uniforms [B, h, w] and exponentials [B, K, h, w].
+        """
+        if isinstance(generator, list):
+            if len(generator) != shape[0]:
+                raise UserError(f"{len(generator)} generators for {shape[0]} images; one for each")
+            parts = [self.draw((1, *shape[1:]), one, device) for one in generator]
+            return torch.cat([u for u, _ in parts]), torch.cat([e for _, e in parts])
+        place = device if generator is None else generator.device
+        grid = (shape[0], *shape[2:])
+        uniforms = torch.rand(grid, generator=generator, device=place)
+        exponentials = torch.empty(shape, device=place).exponential_(generator=generator)
+        return uniforms.to(device), exponentials.to(device)
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        generator: Generators = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        unmasking: str | None = None,
+        draws: tuple[Tensor, Tensor] | None = None,
+        return_dict: bool = True,
+    ) -> AbsorbingStateSchedulerOutput | tuple[Tensor, Tensor]:
+        """Unmask some positions. One that is not masked never changes.
+
+        Args:
+            model_output: The network's logits [B, K, h, w].
+            timestep: The time t that the step leaves; it lands on the next of `timesteps`, or on 0,
+                where nothing is masked.
+            sample: The grid h_t [B, h, w].
+            generator: One for all, or a list with one per image, of which it then alone depends.
+            temperature: What divides the logits; this and the next two are the configuration's
+                where they are not given.
+            top_p: Probability of the nucleus of codes that is drawn from; 1 is all of it.
+            unmasking: "ancestral" or "confidence".
+            draws: The random numbers, instead of drawing them; see `draw`.
+            return_dict: False returns a tuple.
+
+        Returns:
+            `prev_sample` and `pred_original_sample`, both [B, h, w].
+
+        Raises:
+            UserError: An option makes no sense, or logits and grid do not fit together.
+        """
+        temperature = self.config.temperature if temperature is None else temperature
+        top_p = self.config.top_p if top_p is None else top_p
+        unmasking = self.config.unmasking if unmasking is None else unmasking
+        self._check(model_output, sample, temperature, top_p, unmasking)
+        t = int(timestep)
+        landing = max((s for s in self._visited if s < t), default=0)
+        if draws is None:
+            draws = self.draw(tuple(model_output.shape), generator, sample.device)
+        uniforms, exponentials = draws
+        tokens, scores = draw_tokens(model_output, exponentials, temperature, top_p)
+        masked = sample == self.config.mask_token
+        if unmasking == "ancestral":
+            revealed = masked & (uniforms < unmask_probability(t, landing))
+        else:
+            scale = self.config.confidence_noise * landing / self.config.num_train_timesteps
+            confidence = scores - scale * (-uniforms.log()).log()  # Gumbel noise
+            revealed = _surest(confidence, masked, t, landing)
+        before = torch.where(revealed, tokens, sample)
+        clean = torch.where(masked, tokens, sample)
+        if not return_dict:
+            return before, clean
+        return AbsorbingStateSchedulerOutput(prev_sample=before, pred_original_sample=clean)
+
+    def __len__(self) -> int:
+        return int(self.config.num_train_timesteps)
+
+    def _check(
+        self, logits: Tensor, sample: Tensor, temperature: float, top_p: float, unmasking: str
+    ) -> None:
+        if unmasking not in UNMASKING:
+            raise UserError(f"unknown unmasking {unmasking!r}; {suggestion(unmasking, UNMASKING)}")
+        if not temperature >= 0.0 or not 0.0 < top_p <= 1.0:
+            raise UserError(
+                f"temperature = {temperature} must not be negative, and top_p = {top_p} must lie "
+                f"in (0, 1]"
+            )
+        if logits.shape != (sample.shape[0], self.config.mask_token, *sample.shape[1:]):
+            raise UserError(
+                f"AbsorbingStateScheduler: logits {tuple(logits.shape)} do not fit a grid "
+                f"{tuple(sample.shape)} of {self.config.mask_token} codes"
+            )
+
+
+def _surest(confidence: Tensor, masked: Tensor, timestep: int, landing: int) -> Tensor:
+    """Return which masked positions of every grid [B, h, w] to unmask: (t - s) / t, rounded up."""
+    order = confidence.masked_fill(~masked, -torch.inf).flatten(1).argsort(1, descending=True)
+    rank = order.argsort(1).view_as(masked)  # [B, h, w], 0 for the surest
+    left = masked.sum((1, 2), keepdim=True) * landing // timestep
+    return masked & (rank < masked.sum((1, 2), keepdim=True) - left)

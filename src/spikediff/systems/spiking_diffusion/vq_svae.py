@@ -1,0 +1,321 @@
+r"""The vector-quantised spiking autoencoder (VQ-SVAE) of Spiking-Diffusion: images <-> tokens.
+
+image -> spiking encoder -> feature of the spikes -> nearest code -> adaptive spike generator ->
+spiking decoder -> membrane read-out -> image. The token of a code is what the second stage, the
+spiking image decoder, learns to generate.
+
+Reference: Liu et al., "Spiking-Diffusion: vector quantized discrete diffusion model with spiking
+neural networks", arXiv 2308.10187, section 2.2. Sizes, which the paper does not tell, and what is
+called "released" are those of the authors' code.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.errors import UserError
+from spikediff.layers.coding import decay_weights, psp_mmd
+from spikediff.layers.sizes import choose, make_neuron_maker
+from spikediff.systems.spiking_diffusion.blocks import (
+    FEATURES,
+    SpikeFeature,
+    SpikeGenerator,
+    SpikingDecoder,
+    SpikingEncoder,
+)
+from spikediff.systems.spiking_diffusion.quantiser import VectorQuantiser
+
+# Where the gradient of the reconstruction steps over the quantiser.
+STRAIGHT_THROUGH = {
+    "dense": "from the quantised feature to the feature (released code)",
+    "spike": "also from the generated spikes to the encoder's (paper)",
+}
+
+
+@dataclass
+class VQSVAEOutput(BaseOutput):
+    """A reconstruction, and the terms of the loss that `vq_svae_loss` adds up.
+
+    Attributes:
+        sample: The reconstruction [B, C, H, W], in the model's range.
+        tokens: The codes [B, h, w].
+        perplexity: How many codes the batch uses, in effect.
+        reconstruction_loss: Mean squared error of the reconstruction.
+        codebook_loss: Distance of the codes from the features, which moves the codes.
+        commitment_loss: The same distance, which moves the features.
+        spike_loss: MMD of the generated spikes from the encoder's, which moves the generator.
+        spike_commitment_loss: The same, which moves the encoder.
+    """
+
+    sample: Tensor
+    tokens: Tensor
+    perplexity: Tensor
+    reconstruction_loss: Tensor
+    codebook_loss: Tensor
+    commitment_loss: Tensor
+    spike_loss: Tensor
+    spike_commitment_loss: Tensor
+
+
+def vq_svae_loss(
+    output: VQSVAEOutput, data_variance: float | Tensor = 1.0, commitment_weight: float = 0.25
+) -> Tensor:
+    r"""Return the loss of the first stage, from its terms.
+
+    $\|x - \hat x\|^2 / Var(x) + \|z^Q - sg[z^E]\|^2 + \beta \|z^E - sg[z^Q]\|^2 +
+    MMD(sg[s^E], s^Q) + \beta\,MMD(s^E, sg[s^Q])$, every norm a mean over its elements; z are the
+    features and s the spike trains.
+
+    Args:
+        output: What the model returned, in training mode.
+        data_variance: Variance of all pixels of the training images in the model's range (0.0949
+            for MNIST); the released code divides by it, the paper does not: 1.
+        commitment_weight: Beta.
+
+    Raises:
+        UserError: The variance is not positive: all training images are of one grey.
+
+    Example:
+        >>> one = torch.tensor(1.0)
+        >>> output = VQSVAEOutput(*[one] * 8)
+        >>> vq_svae_loss(output, data_variance=0.5, commitment_weight=0.25).item()
+        4.5
+
+    Reference: Liu et al., arXiv 2308.10187, equation 9, and the released code.
+    """
+    terms = vq_svae_terms(output, data_variance, commitment_weight)
+    return torch.stack(list(terms.values())).sum()
+
+
+def vq_svae_terms(
+    output: VQSVAEOutput, data_variance: float | Tensor = 1.0, commitment_weight: float = 0.25
+) -> dict[str, Tensor]:
+    """Return the weighted terms of `vq_svae_loss`, which takes the same arguments, by name."""
+    if not data_variance > 0.0:
+        raise UserError(f"VQSVAE: data_variance = {float(data_variance)} must be positive")
+    return {
+        "reconstruction": output.reconstruction_loss / data_variance,
+        "codebook": output.codebook_loss,
+        "commitment": commitment_weight * output.commitment_loss,
+        "spikes": output.spike_loss,
+        "spike_commitment": commitment_weight * output.spike_commitment_loss,
+    }
+
+
+def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
+    """Return value, bit for bit, with a gradient that goes to the carrier instead of to it."""
+    return value.detach() + (carrier - carrier.detach())
+
+
+class VQSVAE(ModelMixin, OwnConfig):
+    """The first stage of Spiking-Diffusion: 50,658 parameters by default.
+
+    Args:
+        sample_size: Height and width of the images that a pipeline makes, a number or a pair;
+            others that `2 ** len(widths)` divides may be passed to `forward`.
+        in_channels: Channels of the image.
+        widths: Channels of the layers, each of which halves the image, from the image inwards.
+        codebook_size: K, the number of codes.
+        embedding_channels: C, the length of a code.
+        spiking_steps: T; fixed by the weights of the read-out.
+        neuron: Key of `spikediff.neurons.NEURONS`.
+        neuron_options: Keyword arguments of the neuron (`{"tau": 4.0, "surrogate": "sigmoid"}`).
+        feature: What of the encoder's spikes is quantised: "released" or "paper".
+        straight_through: How the gradient steps over the quantiser: "dense" (released) or "spike"
+            (paper), which also leads it past the generator, whom the MMD alone then teaches.
+        codebook: "gradient" (released) or "ema"; see `VectorQuantiser`.
+        codebook_decay: Of the averages of "ema".
+        restart_share: Of "ema": below which share of an even one a code is dead.
+        readout_decay: Decay of the membrane read-outs.
+        tau_syn: Time constant of the postsynaptic potentials in feature and loss.
+        input_range: Black and white as the weights know them, within [-1, 1]. Pipelines convert;
+            the model does not.
+
+    Raises:
+        UserError: A name is unknown, or sizes do not fit together.
+
+    Example:
+        >>> model = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4).eval()
+        >>> tokens = model.encode(torch.rand(2, 1, 8, 8) - 0.5)
+        >>> tokens.shape, model.decode(tokens).shape
+        (torch.Size([2, 4, 4]), torch.Size([2, 1, 8, 8]))
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int | Sequence[int] = 28,
+        in_channels: int = 1,
+        widths: Sequence[int] = (32, 64),
+        codebook_size: int = 128,
+        embedding_channels: int = 16,
+        spiking_steps: int = 16,
+        neuron: str = "lif",
+        neuron_options: Mapping[str, Any] | None = None,
+        feature: str = "released",
+        straight_through: str = "dense",
+        codebook: str = "gradient",
+        codebook_decay: float = 0.99,
+        restart_share: float = 0.03,
+        readout_decay: float = 0.8,
+        tau_syn: float = 2.0,
+        input_range: Sequence[float] = (-0.5, 0.5),
+    ) -> None:
+        super().__init__()
+        _check(sample_size, in_channels, widths, spiking_steps, input_range)
+        if not tau_syn >= 1.0 or not 0.0 <= readout_decay <= 1.0:
+            raise UserError(
+                f"VQSVAE: tau_syn = {tau_syn} must be at least 1 spiking step, and readout_decay = "
+                f"{readout_decay} lie in [0, 1]"
+            )
+        choose("VQSVAE", FEATURES, "feature", feature)
+        choose("VQSVAE", STRAIGHT_THROUGH, "straight_through", straight_through)
+        make_neuron = make_neuron_maker("VQSVAE", neuron, neuron_options or {})
+        channels, inwards = embedding_channels, tuple(widths)
+        weights = decay_weights(spiking_steps, readout_decay).float()
+        self.encoder = SpikingEncoder(in_channels, inwards, channels, spiking_steps, make_neuron)
+        self.spike_feature = SpikeFeature(feature, spiking_steps, readout_decay, tau_syn)
+        self.quantiser = VectorQuantiser(
+            codebook_size, channels, codebook, codebook_decay, restart_share
+        )
+        self.spike_generator = SpikeGenerator(channels, spiking_steps, make_neuron)
+        self.decoder = SpikingDecoder(channels, inwards[::-1], in_channels, weights, make_neuron)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
+        return load_whole(cls, super().from_pretrained, *args, **kwargs)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of the grid of tokens of an image of `sample_size`."""
+        size, factor = self.config.sample_size, 2 ** len(self.config.widths)
+        height, width = (size, size) if isinstance(size, int) else size
+        return height // factor, width // factor
+
+    @apply_forward_hook
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the tokens of images.
+
+        Args:
+            images: [B, C, H, W] in the model's `input_range`.
+
+        Returns:
+            Tokens [B, h, w], from 0 to K - 1.
+
+        Raises:
+            UserError: The channels or the size do not fit the network.
+        """
+        self._check_images(images)
+        tokens: Tensor = self.quantiser.nearest(self.spike_feature(self.encoder(images)))
+        return tokens
+
+    @apply_forward_hook
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return the images of tokens.
+
+        Args:
+            tokens: Whole numbers from 0 to K - 1 [B, h, w].
+
+        Returns:
+            Images [B, C, H, W], near the model's `input_range`.
+
+        Raises:
+            UserError: They are no tokens of this codebook (the MASK of the second stage is none).
+        """
+        size = self.config.codebook_size
+        if tokens.dim() != 3 or tokens.is_floating_point():
+            raise UserError(f"VQSVAE: expects tokens [B, h, w], got {tokens.dtype} {tokens.shape}")
+        if tokens.min() < 0 or tokens.max() >= size:
+            raise UserError(
+                f"VQSVAE: tokens must lie between 0 and {size - 1}, got {int(tokens.min())} to "
+                f"{int(tokens.max())}; a grid with MASK is not finished"
+            )
+        images: Tensor = self.decoder(self.spike_generator(self.quantiser.look_up(tokens)))
+        return images
+
+    def forward(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        return_dict: bool = True,
+    ) -> VQSVAEOutput | tuple[Tensor, ...]:
+        """Reconstruct a batch of images.
+
+        Args:
+            images: [B, C, H, W] in the model's `input_range`.
+            generator: Source of randomness of an "ema" codebook in training.
+            return_dict: False returns a tuple.
+
+        Returns:
+            The reconstruction, the tokens and the terms of the loss.
+
+        Raises:
+            UserError: The channels or the size do not fit the network.
+        """
+        self._check_images(images)
+        encoded = self.encoder(images)  # [T, B, C, h, w]
+        features = self.spike_feature(encoded)  # [B, C, h, w]
+        quantised = self.quantiser(features, generator)
+        generated = self.spike_generator(straight_through(quantised.values, features))
+        spikes = generated
+        if self.config.straight_through == "spike":
+            spikes = straight_through(generated, encoded)
+        sample = self.decoder(spikes)  # [T, B, C, h, w] -> [B, C, H, W]
+        output = VQSVAEOutput(
+            sample=sample,
+            tokens=quantised.tokens,
+            perplexity=quantised.perplexity,
+            reconstruction_loss=mse_loss(sample, images),
+            codebook_loss=quantised.codebook_loss,
+            commitment_loss=quantised.commitment_loss,
+            spike_loss=psp_mmd(generated, encoded.detach(), self.config.tau_syn),
+            spike_commitment_loss=psp_mmd(generated.detach(), encoded, self.config.tau_syn),
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _check_images(self, images: Tensor) -> None:
+        channels, factor = self.config.in_channels, 2 ** len(self.config.widths)
+        if images.dim() != 4 or images.shape[1] != channels:
+            raise UserError(
+                f"VQSVAE: expects images [B, {channels}, H, W], got {tuple(images.shape)}; the "
+                f"model was made with in_channels={channels}"
+            )
+        if images.shape[2] % factor or images.shape[3] % factor:
+            raise UserError(
+                f"VQSVAE: image size {tuple(images.shape[2:])} is not divisible by {factor}; pad "
+                f"the images, or halve them less often than widths={self.config.widths}"
+            )
+
+
+def _check(
+    sample_size: int | Sequence[int],
+    in_channels: int,
+    widths: Sequence[int],
+    spiking_steps: int,
+    input_range: Sequence[float],
+) -> None:
+    """Refuse a configuration of which no VQSVAE can be made."""
+    sizes, factor = [sample_size] if isinstance(sample_size, int) else sample_size, 2 ** len(widths)
+    if not widths or min([*widths, in_channels, spiking_steps]) < 1:
+        raise UserError(
+            f"VQSVAE: widths={tuple(widths)}, in_channels={in_channels} and "
+            f"spiking_steps={spiking_steps} must be at least 1, and there must be a width"
+        )
+    if len(sizes) not in (1, 2) or any(size < 1 or size % factor for size in sizes):
+        raise UserError(
+            f"VQSVAE: sample_size={sample_size} must be divisible by {factor}, because "
+            f"widths={tuple(widths)} halve it {len(widths)} times"
+        )
+    low, high = input_range
+    if not -1.0 <= low < high <= 1.0:
+        raise UserError(f"VQSVAE: input_range={tuple(input_range)} must rise within [-1, 1]")

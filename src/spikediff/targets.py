@@ -1,0 +1,122 @@
+"""What an instrument looks at: the models and neurons of a target, and what a call was given."""
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from inspect import signature
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from spikediff.errors import UserError
+from spikediff.neurons import SpikeEmitter
+
+Layer = TypeVar("Layer")
+Neurons = TypeVar("Neurons", bound=SpikeEmitter)
+
+
+def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
+    """Return the models to observe, by the prefix of their layers' names.
+
+    Args:
+        target: A model, or a pipeline. A prefix is empty where there is only one model.
+        instrument: Who asks, for the message.
+
+    Raises:
+        UserError: The target holds no model, or was compiled for inference.
+
+    Example:
+        >>> modules_of(nn.Linear(2, 2), "EnergyMeter")
+        {'': Linear(in_features=2, out_features=2, bias=True)}
+    """
+    if getattr(target, "event_driven", False):
+        raise UserError(
+            f"{instrument}: compiled for inference, where no layer shows its spikes; "
+            "measure the model that it came from"
+        )
+    if isinstance(target, nn.Module):
+        return {"": target}
+    parts = getattr(target, "components", {})
+    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    if not modules:
+        raise UserError(
+            f"{instrument}: {type(target).__name__} holds no model; pass a model or a pipeline"
+        )
+    return modules if len(modules) > 1 else {"": next(iter(modules.values()))}
+
+
+def neurons_of(models: Mapping[str, nn.Module], kind: type[Neurons]) -> dict[str, Neurons]:
+    """Return the layers of neurons of models by name, in the models' order.
+
+    Args:
+        models: By the prefix of the names, as `modules_of` returns them.
+        kind: Type of the layers.
+
+    Example:
+        >>> from spikediff import IF
+        >>> list(neurons_of({"unet": nn.Sequential(nn.Linear(2, 2), IF())}, SpikeEmitter))
+        ['unet.1']
+    """
+    return {
+        ".".join(part for part in (prefix, name) if part): module
+        for prefix, model in models.items()
+        for name, module in model.named_modules()
+        if isinstance(module, kind)
+    }
+
+
+def choose_by_name(
+    layers: Mapping[str, Layer], patterns: Iterable[str], who: str
+) -> dict[str, Layer]:
+    """Return the layers that some pattern fits, in their order.
+
+    Args:
+        layers: By name.
+        patterns: As `fnmatch` has them, where `*` also stands for dots. One that fits the name of
+            a module stands for all layers in it.
+        who: Who asks, for the message.
+
+    Raises:
+        UserError: A pattern fits no layer.
+
+    Example:
+        >>> choose_by_name({"a.0": 1, "a.1": 2, "b": 3}, ["*.1", "b"], "me")
+        {'a.1': 2, 'b': 3}
+    """
+    patterns = list(patterns)
+    for pattern in patterns:
+        if not any(_fits(name, pattern) for name in layers):
+            raise UserError(
+                f"{who}: no layer of neurons is named {pattern!r}; there are {', '.join(layers)}"
+            )
+    return {n: layer for n, layer in layers.items() if any(_fits(n, p) for p in patterns)}
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Return whether a pattern fits the layer or a module around it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[: i + 1]), pattern) for i in range(len(parts)))
+
+
+def arguments_of(
+    model: nn.Module, inputs: tuple[Any, ...], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a call was given, by the names of the model's `forward`, in their order.
+
+    Example:
+        >>> arguments_of(nn.Linear(2, 2), ("x",), {})
+        {'input': 'x'}
+    """
+    return dict(zip(signature(model.forward).parameters, inputs, strict=False)) | dict(options)
+
+
+def as_timestep(given: Any) -> float | None:
+    """Return a timestep as a number; None where there is none, or a batch of different ones.
+
+    Example:
+        >>> as_timestep(981), as_timestep(None)
+        (981.0, None)
+    """
+    if isinstance(given, Tensor):
+        same = bool((given == given.flatten()[0]).all())
+        return float(given.flatten()[0]) if same else None
+    return float(given) if isinstance(given, float | int) else None

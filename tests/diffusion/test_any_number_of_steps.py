@@ -1,0 +1,68 @@
+"""Pipelines make exactly the steps that are asked for, whatever class their folder names."""
+
+import diffusers
+import pytest
+import torch
+
+from small_pipelines import make
+from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.editing.inpaint import SpikingInpaintPipeline
+from spikediff.editing.inversion import SpikingInversionPipeline
+from spikediff.editing.variations import SpikingImg2ImgPipeline
+from spikediff.errors import UserError
+
+PLAIN = {"timestep_spacing": "trailing", "beta_schedule": "squaredcos_cap_v2"}
+CLASSES = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+
+
+class Watched:
+    """Counts the timesteps that a network is asked for."""
+
+    def __init__(self, unet):
+        self.asked = []
+        unet.register_forward_pre_hook(lambda _module, args: self.asked.append(int(args[1])))
+
+
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_as_many_calls_as_asked_for(class_name):
+    pipe = make("denoiser")
+    pipe.scheduler = getattr(diffusers, class_name)(**PLAIN)
+    watched = Watched(pipe.unet)
+    images = pipe(num_inference_steps=61, seeds=[0], output_type="pt").images
+    assert len(watched.asked) == len(set(watched.asked)) == 61
+    assert min(watched.asked) >= 0
+    assert pipe.scheduler.timesteps.tolist() == watched.asked
+
+    pipe.scheduler = make_scheduler("ddim", pipe.scheduler.config)
+    pipe.scheduler = getattr(diffusers, class_name).from_config(pipe.scheduler.config)
+    assert torch.equal(images, pipe(num_inference_steps=61, seeds=[0], output_type="pt").images)
+
+
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_edits_make_the_steps_of_the_sampler(class_name):
+    """The steps of an edit are those of the sampler, in any number."""
+    pipe = SpikingInpaintPipeline.from_pipe(make("denoiser"))
+    pipe.scheduler = getattr(diffusers, class_name)(**PLAIN, num_train_timesteps=100)
+    image, mask = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., 4:] = 1
+    watched = Watched(pipe.unet)
+    pipe(image, mask, num_inference_steps=67, seeds=[0])
+    assert len(watched.asked) == 67
+    watched.asked.clear()
+    pipe = SpikingImg2ImgPipeline.from_pipe(pipe)
+    pipe(image, strength=0.5, num_inference_steps=67, seeds=[0])
+    assert len(watched.asked) == 33
+
+
+def test_too_many_steps_are_refused():
+    pipe = make("denoiser")
+    pipe.scheduler = diffusers.DPMSolverMultistepScheduler(num_train_timesteps=10)
+    with pytest.raises(UserError, match="between 1 and 10"):
+        pipe(num_inference_steps=11)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "unipc"])
+def test_inversion_keeps_what_the_scheduler_has_by_default(name):
+    pipe = SpikingInversionPipeline(make("denoiser").unet, make_scheduler(name))
+    assert pipe.scheduler.config.prediction_type == "epsilon"
+    assert pipe.scheduler.config.beta_schedule == "linear"

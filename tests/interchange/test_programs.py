@@ -1,0 +1,177 @@
+"""Exported programs: what they compute, and what they need."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from spikediff.cli import main
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.errors import UserError
+from spikediff.interchange.programs import (
+    PlainNeuron,
+    export_onnx,
+    export_program,
+    export_torch,
+    with_plain_neurons,
+)
+from spikediff.neurons import IF, LIF, NEURONS, NeuronLayer, ParametricLIF, SignedIF
+from spikediff.systems.converted.network import ConvertedUNet
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
+
+TINY = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
+TOKENS = {"codebook_size": 8, "widths": (4, 4), "spiking_steps": 3}
+
+
+def converted():
+    unet = ddpm_unet(8, 1, None, 32, (1, 2), 1)
+    return ConvertedUNet({key: value for key, value in unet.config.items() if key[0] != "_"})
+
+
+DENOISERS = {
+    "sddpm": lambda: SpikingUNet(**TINY, layers_per_block=1),
+    "sdm": lambda: SpikingUNet(**TINY, layers_per_block=1, temporal_scaling=True),
+    "parametric": lambda: SpikingUNet(**TINY, layers_per_block=1, neuron="plif"),
+    "signed": lambda: SpikingUNet(**TINY, layers_per_block=1, neuron="signed_if"),
+    "fsddim": lambda: SynapticCurrentUNet(**TINY, layers_per_block=1, spiking_steps=3),
+    "tokens": lambda: SpikingImageDecoder(**TOKENS),
+    "raw tokens": lambda: SpikingImageDecoder(**TOKENS, input="raw"),
+    "signals": lambda: SpikingUNet(**TINY, layers_per_block=1, dimensions=1),
+    "ddpm": lambda: ddpm_unet(8, 1, None, 32, (1, 2), 1),
+    "converted": converted,
+}
+ONE_BATCH_SIZE = {
+    "fsddim": 5,
+    "ddpm": 5,
+    "converted": 5,
+}  # torch 2.13 cannot prove that every size will do
+
+
+def made(name):
+    torch.manual_seed(0)
+    model = DENOISERS[name]().eval()
+    tokens = isinstance(model, SpikingImageDecoder)
+    sides = (8,) if name == "signals" else (8, 8)
+    sample = torch.randint(9, (5, 4, 4)) if tokens else torch.randn(5, 1, *sides)
+    with torch.no_grad():
+        if isinstance(model, SpikingUNet):
+            torch.nn.init.normal_(model.head.conv.weight, std=0.3)
+        want = model(sample, torch.tensor(7)).sample
+    assert want.std() > 0.05  # what is near zero agrees with anything
+    return model, sample, want, 4 if tokens else None
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        IF(),
+        IF(v_reset=None),
+        LIF(tau=3.0, v_reset=-0.2),
+        LIF(decay=0.8, decay_input=False, strict_threshold=True),
+        LIF(v_reset=None, v_init=0.5),
+        ParametricLIF(init_tau=3.0),
+        SignedIF(),
+    ],
+)
+def test_plain_neurons_fire_as_ours_bit_for_bit(neuron):
+    current = torch.randn(6, 500, generator=torch.Generator().manual_seed(0))
+    current[:, :4] = torch.tensor([0.5, 1.0, 2.0, -0.001])  # at the threshold, too
+    with torch.no_grad():
+        assert torch.equal(PlainNeuron(neuron)(current), neuron(current))
+
+
+def test_every_neuron_of_the_table_becomes_plain():
+    for name in NEURONS:
+        model = SpikingUNet(**TINY, neuron=name)
+        assert not any(isinstance(m, NeuronLayer) for m in with_plain_neurons(model).modules())
+        assert any(isinstance(m, NeuronLayer) for m in model.modules())
+
+
+def test_wrong_use(tmp_path, capsys, monkeypatch):
+    model = made("tokens")[0]
+    with pytest.raises(UserError, match="give sample_size"):
+        export_program(model)
+    with pytest.raises(UserError, match="eval"):
+        export_program(model.train(), 4)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"pip install 'spikediff\[onnx\]'"):
+        export_onnx(model.eval(), tmp_path / "out.onnx", 4)
+
+
+@pytest.mark.parametrize("name", ONE_BATCH_SIZE)
+def test_a_network_of_one_batch_size_says_so(name):
+    model = made(name)[0]
+    with pytest.raises(UserError, match=f"{type(model).__name__}: .* --batch-size 1"):
+        export_program(model)
+    with pytest.raises(UserError, match="batch size 0"):
+        export_program(model, batch_size=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("name", DENOISERS)
+def test_every_denoiser_is_one_program(name, plain):
+    model, sample, want, size = made(name)
+    program = export_program(model, size, plain, ONE_BATCH_SIZE.get(name))
+    ours = {str(node.target) for node in program.graph.nodes if "spikediff" in str(node.target)}
+    has_neurons = any(isinstance(m, IF | LIF | ParametricLIF) for m in model.modules())
+    assert bool(ours) == (has_neurons and not plain)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(sample, torch.tensor(7)), want)
+
+
+@pytest.mark.slow
+def test_a_file_runs_without_this_library(tmp_path):
+    model, sample, want, size = made("tokens")
+    export_torch(model, tmp_path / "tokens.pt2", size)
+    torch.save(sample, tmp_path / "sample.pt")
+    code = (
+        "import sys, torch; sys.modules['spikediff'] = None; "
+        "program = torch.export.load(sys.argv[1] + '/tokens.pt2').module(); "
+        "answer = program(torch.load(sys.argv[1] + '/sample.pt'), torch.tensor(7)); "
+        "torch.save(answer.detach(), sys.argv[1] + '/answer.pt')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    torch.testing.assert_close(torch.load(tmp_path / "answer.pt"), want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DENOISERS)
+def test_onnxruntime_agrees(name, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, sample, want, size = made(name)
+    export_onnx(model, tmp_path / "net.onnx", size, ONE_BATCH_SIZE.get(name))
+    session = runtime.InferenceSession(
+        str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"]
+    )
+    given = {"sample": sample.numpy(), "timestep": torch.tensor(7).numpy()}
+    asked = {entry.name for entry in session.get_inputs()}  # ONNX drops an input that nobody reads
+    (answer,) = session.run(None, {key: given[key] for key in asked})
+    torch.testing.assert_close(torch.from_numpy(answer), want, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path, capsys):
+    model = made("sddpm")[0]
+    pipe = SpikingDiffusionPipeline(model, make_scheduler("ddim"))
+    pipe.save_pretrained(tmp_path / "model")
+    arguments = ["export", str(tmp_path / "model"), "--output", str(tmp_path / "net.pt2")]
+    assert main([*arguments, "--format", "torch"]) == 0
+    assert "for batches of any size" in capsys.readouterr().out
+    assert torch.export.load(tmp_path / "net.pt2")
+
+
+def test_the_command_names_the_way_out(tmp_path, capsys):
+    pipe = SpikingDiffusionPipeline(made("ddpm")[0], make_scheduler("ddim"))
+    pipe.save_pretrained(tmp_path / "model")
+    arguments = ["export", str(tmp_path / "model"), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--format", "torch"]) == 2
+    assert "UNet2DModel: torch exports it for one batch size only" in capsys.readouterr().err
+    assert main([*arguments, "--batch-size", "1"]) == 2
+    assert "NIR has no batch" in capsys.readouterr().err

@@ -1,0 +1,157 @@
+"""Learning to live with levels and spikes: what improves, what stays, what is drawn."""
+
+import pytest
+import torch
+
+from spikediff.errors import UserError
+from spikediff.systems.converted.convert import convert
+from spikediff.systems.converted.fine_tune import (
+    block_names,
+    fine_tune,
+    plot_conversion_errors,
+    probe,
+)
+from spikediff.systems.converted.quantise import NoisedImages, distil, quantise
+
+BLOCKS = [
+    "time_embedding",
+    "conv_in",
+    "down_blocks.0.resnets.0",
+    "down_blocks.0.downsamplers.0",
+    "down_blocks.1.resnets.0",
+    "mid_block.resnets.0",
+    "mid_block.resnets.1",
+    "up_blocks.0.resnets.0",
+    "up_blocks.0.resnets.1",
+    "up_blocks.0.upsamplers.0",
+    "up_blocks.1.resnets.0",
+    "up_blocks.1.resnets.1",
+]
+
+
+def again(noised, seed):
+    return NoisedImages(noised.images, noised.alphas_cumprod, seed)
+
+
+@pytest.fixture
+def quantised(unet, noised):
+    return quantise(unet, 2, noised)
+
+
+def test_blocks_in_the_order_of_running(quantised, noised):
+    assert block_names(quantised, *noised.draw(1)) == BLOCKS
+    assert block_names(convert(quantised), *noised.draw(1)) == BLOCKS
+
+
+def test_timesteps_of_the_whole_clock_and_noised_images(noised):
+    x_t, timestep = noised.draw(4000)
+    counts = torch.histc(timestep.float(), bins=10, min=0, max=1000)
+    assert (counts - 400).abs().max() < 80  # uniform: four standard deviations
+    noisy = x_t[timestep > 900]
+    assert noisy.std().item() == pytest.approx(1.0, abs=0.05)
+    clean = x_t[timestep < 10]
+    assert clean.abs().max() < 1.5
+
+
+def test_x_t_is_what_the_schedule_says():
+    # One image, one timestep: x_t = sqrt(a) x_0 + sqrt(1 - a) eps.
+    noised = NoisedImages(torch.full((1, 1, 40, 40), 0.5), torch.tensor([0.36]))
+    x_t, _ = noised.draw(4)
+    assert x_t.mean().item() == pytest.approx(0.6 * 0.5, abs=0.03)
+    assert x_t.std().item() == pytest.approx(0.8, abs=0.03)
+
+
+def test_distillation_brings_the_answers_together(unet, quantised, noised):
+    before, after = (
+        sum(losses[-10:]) for losses in (distil(quantised, unet, noised, n) for n in (10, 80))
+    )
+    assert after < 0.8 * before
+    assert not quantised.training
+
+
+def test_a_spiking_network_learns_through_its_neurons(unet, quantised, noised):
+    spiking = convert(quantised)
+    losses = distil(spiking, unet, noised, 40, lr=3e-3)
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_fine_tuning_mends_what_norms_at_every_step_break(quantised, noised):
+    converted = convert(quantised, spikes="unsigned", norm="per_step")
+    seen = again(noised, 7).draw(32)
+    before = {e.layer: e.error for e in probe(converted, quantised, *seen)}
+    losses = fine_tune(converted, quantised, noised, 15, batch_size=16, lr=1e-3)
+    after = {e.layer: e.error for e in probe(converted, quantised, *seen)}
+    assert [loss.block for loss in losses] == BLOCKS
+    assert all(after[name] < before[name] for name in BLOCKS if before[name] > 1e-3)
+    assert all(loss.after <= loss.before for loss in losses)
+    assert after["conv_out"] < before["conv_out"]
+
+
+def test_what_cannot_be_wrong_does_not_change(quantised, noised):
+    converted, fresh = convert(quantised), convert(quantised)
+    losses = fine_tune(converted, quantised, noised, steps_per_block=2)
+    exact = {loss.block: loss.before for loss in losses}
+    assert exact["time_embedding"] < 1e-10
+    assert exact["conv_in"] < 1e-10
+    tail = ("unet.conv_norm_out.", "unet.conv_out.")  # the tail is never fine-tuned
+    for name, p in converted.named_parameters():
+        if name.startswith(tail):
+            assert torch.equal(p, fresh.get_parameter(name)), name
+
+
+def test_what_does_not_help_is_taken_back(quantised, noised):
+    converted, fresh = convert(quantised), convert(quantised)
+    losses = fine_tune(converted, quantised, noised, steps_per_block=2, lr=10.0)
+    assert all(loss.after == loss.before for loss in losses)
+    pairs = zip(converted.parameters(), fresh.parameters(), strict=True)
+    assert all(torch.equal(tuned, given) for tuned, given in pairs)
+
+
+@pytest.mark.parametrize("train_thresholds", [False, True])
+def test_thresholds_are_frozen_unless_asked_for(quantised, noised, train_thresholds):
+    converted, fresh = (convert(quantised, norm="per_step") for _ in range(2))
+    fine_tune(converted, quantised, noised, 4, lr=1e-3, train_thresholds=train_thresholds)
+    moved = {
+        n for n, p in converted.named_parameters() if not torch.equal(p, fresh.get_parameter(n))
+    }
+    assert any(name.endswith("layer.weight") for name in moved)
+    assert any(name.endswith("clip") for name in moved) == train_thresholds
+
+
+def test_the_quantised_network_stays_as_it_is(quantised, noised):
+    before = {key: tensor.clone() for key, tensor in quantised.state_dict().items()}
+    fine_tune(convert(quantised), quantised, noised, 2)
+    assert all(torch.equal(before[k], tensor) for k, tensor in quantised.state_dict().items())
+
+
+def test_the_seed_decides(quantised, noised):
+    def tuned(seed):
+        model = convert(quantised, norm="per_step")
+        fine_tune(model, quantised, again(noised, seed), 4, lr=1e-3)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    torch.manual_seed(0)
+    first = tuned(3)
+    torch.manual_seed(99)
+    assert torch.equal(first, tuned(3))
+    assert not torch.equal(first, tuned(4))
+
+
+def test_the_wrong_reference_is_refused(make_unet, quantised, noised):
+    other = quantise(make_unet(block_out_channels=(4, 8)), 2)
+    with pytest.raises(UserError, match="must be the one that was converted"):
+        fine_tune(convert(quantised), other, noised, 1)
+    with pytest.raises(UserError, match="at least one"):
+        NoisedImages(torch.zeros(0, 1, 8, 8), noised.alphas_cumprod)
+
+
+def test_the_picture_of_the_probe(quantised, noised, tmp_path):
+    drawn = noised.draw(4)
+    errors = {
+        spikes: probe(convert(quantised, spikes=spikes), quantised, *drawn)
+        for spikes in ("signed", "unsigned")
+    }
+    assert errors["signed"][-1].layer == "conv_out"
+    path = tmp_path / "pictures" / "probe.png"
+    plot_conversion_errors(errors, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
