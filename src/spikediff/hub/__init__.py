@@ -1,4 +1,4 @@
-"""Handing a model on: its repository on the Hugging Face Hub, with a card that says what it is."""
+"""Loading models, and publishing them on the Hugging Face Hub with a model card."""
 
 from spikediff.hub.card import model_card
 from spikediff.hub.describe import ModelFacts, Stage, gather_facts

@@ -1,7 +1,4 @@
-"""The systems' papers: what a card cites.
-
-What is known of a model: read from its run, its networks and its results; nothing is guessed.
-"""
+"""The facts about a model, read from its run, its networks and its results; nothing is guessed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +12,7 @@ from spikediff.diffusion.classes import number_of_classes
 from spikediff.errors import UserError
 from spikediff.evaluation.sources import public_name
 from spikediff.files.reading import read_json
+from spikediff.hub.load import networks_of
 from spikediff.hub.results import Results
 from spikediff.neurons import SpikeEmitter
 from spikediff.training.checkpoint import load_latest
@@ -148,19 +146,12 @@ _PACKAGES = ("spikediff", "torch", "diffusers", "safetensors")
 
 @dataclass(frozen=True)
 class Stage:
-    """One training run.
+    """One training run."""
 
-    Attributes:
-        recipe: Its recipe, without the folders of the machine that it ran on.
-        steps: Optimizer steps behind the weights; None where the folder does not tell.
-        packages: Versions that it ran with.
-        commit: Commit of this library's code that it ran with.
-    """
-
-    recipe: Recipe
-    steps: int | None
-    packages: Mapping[str, str | None] = field(default_factory=dict)
-    commit: str | None = None
+    recipe: Recipe  # without the folders of the machine that it ran on
+    steps: int | None  # optimizer steps behind the weights; None where the folder does not tell
+    packages: Mapping[str, str] = field(default_factory=dict)  # versions that it ran with
+    commit: str | None = None  # of spikediff
 
     @property
     def images_seen(self) -> int | None:
@@ -170,62 +161,55 @@ class Stage:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """One network of a pipeline.
+    """One network of a pipeline."""
 
-    Attributes:
-        part: Its name in the pipeline.
-        kind: Its class.
-        parameters: Numbers that were trained or are constant, without buffers.
-        spiking_steps: T; None for an ordinary network.
-        neuron_layers: Layers of neurons.
-        image: Channels and side of its images, where it has such.
-        classes: Classes that it can be asked for; 0 of a network that knows none.
-    """
-
-    part: str
-    kind: str
+    part: str  # its name in the pipeline
+    kind: str  # its class
     parameters: int
-    spiking_steps: int | None
+    spiking_steps: int | None  # T; None for an ordinary network
     neuron_layers: int
-    image: tuple[int, int] | None
-    classes: int = 0
+    image: tuple[int, int] | None  # channels and side
+    classes: int = 0  # 0 for an unconditional network
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a card may say.
-
-    Attributes:
-        name: Name of the model.
-        pipeline: Class of the pipeline.
-        networks: Its networks.
-        scheduler: Class of its scheduler, and the settings that a reader wants; None without one.
-        generates: Whether it makes new images, or only reconstructs given ones.
-        paper: The paper of the system; None of no known one.
-        stages: Training runs, the first stage first; none where the weights came without a run.
-        origin: What `spikediff import` wrote of the weights' origin; None where it did not.
-        results: What was measured.
-        licence: Licence of the weights, by the word of the Hub; None where nobody stated one.
-        packages: Versions that the repository was written with.
-    """
+    """What a card may say; the template `card.md.jinja` sees every field by its name."""
 
     name: str
-    pipeline: str
+    pipeline: str  # its class
     networks: tuple[NetworkFacts, ...]
-    scheduler: dict[str, Any] | None
-    generates: bool
+    scheduler: dict[str, Any] | None  # its class and main settings
+    generates: bool  # False for an autoencoder that only reconstructs
     paper: Paper | None
-    stages: tuple[Stage, ...] = ()
-    origin: dict[str, Any] | None = None
+    stages: tuple[Stage, ...] = ()  # training runs, the first stage first
+    origin: dict[str, Any] | None = None  # the contents of origin.json, by `spikediff import`
     results: Results = field(default_factory=Results)
-    licence: str | None = None
-    packages: Mapping[str, str | None] = field(default_factory=dict)
+    licence: str | None = None  # of the weights, by the word of the Hub
+    packages: Mapping[str, str] = field(default_factory=dict)  # versions that save the repository
+
+    @property
+    def spiking(self) -> bool:
+        """Whether a network has spiking neurons."""
+        return any(network.neuron_layers for network in self.networks)
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets that the stages were trained on, by name."""
+        return sorted({stage.recipe.data.dataset for stage in self.stages})
+
+    @property
+    def recipes(self) -> dict[str, Stage]:
+        """The stages, by the name of their recipe's file in the repository."""
+        names = [f"recipe-stage-{i + 1}.yaml" for i in range(len(self.stages))]
+        names[-1:] = ["recipe.yaml"]
+        return dict(zip(names, self.stages, strict=False))
 
 
 def gather_facts(
     pipe: Any, source: Path, name: str, results: Results, licence: str | None = None
 ) -> ModelFacts:
-    """Put together what is known of a model.
+    """Collect what is known of a model.
 
     Args:
         pipe: Its pipeline.
@@ -237,7 +221,7 @@ def gather_facts(
     Raises:
         UserError: A file of the folder is damaged.
     """
-    networks = {k: v for k, v in pipe.components.items() if isinstance(v, nn.Module)}
+    networks = networks_of(pipe)
     return ModelFacts(
         name=name,
         pipeline=type(pipe).__name__,
@@ -249,7 +233,7 @@ def gather_facts(
         origin=_origin(source),
         results=results,
         licence=licence,
-        packages={package: _version(package) for package in _PACKAGES},
+        packages=_stated({package: _version(package) for package in _PACKAGES}),
     )
 
 
@@ -273,20 +257,25 @@ def _network(part: str, network: nn.Module) -> NetworkFacts:
     )
 
 
-_SCHEDULER_SETTINGS = (
-    "num_train_timesteps",
-    "beta_schedule",
-    "prediction_type",
-    "temperature",
-    "unmasking",
-)
+_SETTINGS = "num_train_timesteps", "beta_schedule", "prediction_type", "temperature", "unmasking"
 
 
 def _scheduler(scheduler: Any) -> dict[str, Any] | None:
     if scheduler is None:
         return None
-    known = {key: scheduler.config[key] for key in _SCHEDULER_SETTINGS if key in scheduler.config}
+    known = {key: scheduler.config[key] for key in _SETTINGS if key in scheduler.config}
     return {"class": type(scheduler).__name__, **known}
+
+
+def _stated(packages: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: version for name, version in packages.items() if version is not None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _stages(source: Path) -> tuple[Stage, ...]:
@@ -301,7 +290,7 @@ def _stages(source: Path) -> tuple[Stage, ...]:
     return (*first, stage)
 
 
-def _environment(path: Path) -> tuple[dict[str, str | None], str | None]:
+def _environment(path: Path) -> tuple[dict[str, str], str | None]:
     """Return the versions and the commit that a run wrote down; nothing where it wrote none."""
     told = read_json(path) if path.exists() else {}
     packages = told.get("packages", {}) if isinstance(told, dict) else None
@@ -309,7 +298,7 @@ def _environment(path: Path) -> tuple[dict[str, str | None], str | None]:
     texts = [commit, *packages, *packages.values()] if isinstance(packages, dict) else [0]
     if not all(text is None or isinstance(text, str) for text in texts):
         raise UserError(f"{path}: is damaged; delete it, and the card says nothing of versions")
-    return packages or {}, commit
+    return _stated(packages or {}), commit
 
 
 def trained_steps(folder: RunFolder, recipe: Recipe) -> int | None:
@@ -363,10 +352,3 @@ def _origin(source: Path) -> dict[str, Any] | None:
     if not whole or not isinstance(origin.get("system"), str):
         raise UserError(f"{path}: is damaged; `spikediff import` writes it anew")
     return origin
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -20,15 +20,14 @@ def load_pipeline(
     """Load a pipeline, of the class that its network is sampled with.
 
     Args:
-        source: A pipeline's folder, a run folder, the name of a model that ships, or USER/NAME of
-            a repository on the Hugging Face Hub. Of a run that is not finished, the newest whole
-            checkpoint is taken.
+        source: A pipeline's folder, a run folder (an unfinished run gives its newest whole
+            checkpoint), the name of a shipped model, or USER/NAME on the Hugging Face Hub.
         scheduler: Key of `SCHEDULERS`; None keeps the pipeline's own.
-        device: "cpu", "cuda", or "auto" for the better of the two that is there.
-        event_driven: Whether to compile the networks for inference; "auto" is the CPU then.
-        weights: Of the event-driven form.
+        device: "cpu", "cuda", or "auto": CUDA where there is one.
+        event_driven: Whether to compile the networks for event-driven inference, on the CPU.
+        weights: Precision of the event-driven weights.
         execution: Of an integer network's deployment form; None keeps its own.
-        to_generate: Whether all that counts is the images: what gives the same bits compiled is.
+        to_generate: Whether only the images matter: compiles what gives the same bits compiled.
 
     Raises:
         UserError: There is no model, or its files are damaged; no such scheduler or device; an
@@ -41,7 +40,7 @@ def load_pipeline(
     with at_work(f"loading {source}"):
         pipe = load_trained(source)
     if scheduler is not None:
-        _check_denoiser(pipe, source)
+        denoiser_of(pipe, source)  # schedulers belong to denoisers
         from spikediff.diffusion.schedulers import make_scheduler
 
         measured = _calibration(source) if scheduler == "analytic-dpm" else {}
@@ -82,11 +81,7 @@ def _compile_exactly(pipe: Any) -> Any:
 
 
 def check_event_driven(event_driven: bool, weights: str, device: str) -> None:
-    """Refuse to run event by event elsewhere than on the CPU.
-
-    Raises:
-        UserError: The device is "cuda"; or there are weights for what is not event-driven.
-    """
+    """Refuse event-driven inference on another device than the CPU, and weights without it."""
     if not event_driven and weights != "float32":
         raise UserError(f"--event-driven-weights {weights}: goes with --event-driven; add it")
     if event_driven and device == "cuda":
@@ -94,16 +89,13 @@ def check_event_driven(event_driven: bool, weights: str, device: str) -> None:
 
 
 def denoiser_of(pipe: Any, source: Path) -> Any:
-    """Return a pipeline's denoiser of images.
-
-    Args:
-        pipe: The pipeline.
-        source: Where it came from, for the message.
+    """Return a pipeline's denoiser of images; `source` is where it came from, for the message.
 
     Raises:
         UserError: It generates in another way.
     """
-    _check_denoiser(pipe, source)
+    if "unet" not in pipe.components:
+        raise UserError(f"{source}: a {type(pipe).__name__} has no denoiser")
     return pipe.unet
 
 
@@ -138,11 +130,6 @@ def steps_of(pipe: Any, given: int | None) -> int:
     return given or min(50, most or 50)
 
 
-def _check_denoiser(pipe: Any, source: Path) -> None:
-    if "unet" not in pipe.components:
-        raise UserError(f"{source}: a {type(pipe).__name__} has no denoiser")
-
-
 def pipeline_folder(source: Path) -> Path:
     """Return the folder of a pipeline: the source itself, or the one in a finished run."""
     return source / "pipeline" if (source / "pipeline").is_dir() else source
@@ -156,10 +143,9 @@ def _calibration(source: Path) -> dict[str, Any]:
 
 
 def kept_calibrations(folder: Path) -> Path | None:
-    """Return where the calibration of a pipeline is kept: None for beside it.
+    """Return where a pipeline's calibration is kept: None for beside it.
 
-    A model that ships with the package belongs to everybody who uses it; what is measured of it is
-    kept in the user's cache.
+    That of a shipped model goes to the user's cache: its folder belongs to all users.
     """
     from spikediff.hub.run_data import cache_folder
     from spikediff.pretrained import ships

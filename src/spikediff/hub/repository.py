@@ -1,7 +1,4 @@
-"""The folder of a model's repository: pipeline, card, picture, recipes and results.
-
-Putting a folder on the Hugging Face Hub.
-"""
+"""A model's repository: a folder with pipeline, card, picture, recipes and results; its upload."""
 
 import json
 from pathlib import Path
@@ -13,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from spikediff.errors import UserError, suggestion
 from spikediff.files.reading import read_json
-from spikediff.hub.card import GRID, choose_picture, model_card, recipe_file
+from spikediff.hub.card import GRID, choose_picture, model_card
 from spikediff.hub.describe import ModelFacts
 from spikediff.hub.results import own_file
 from spikediff.training.recipe import save_recipe
@@ -33,10 +30,10 @@ def write_repository(
     repository: str,
     num_inference_steps: int,
 ) -> list[Path]:
-    """Write all that is uploaded.
+    """Write everything that is uploaded.
 
     Args:
-        folder: Where to; it is made.
+        folder: Where to write; it is created.
         pipe: The pipeline.
         facts: What is known of it.
         source: The run's or pipeline's folder that it was loaded from.
@@ -48,27 +45,21 @@ def write_repository(
     """
     companions = _companions(source)
     pipe.save_pretrained(folder)
-    for name, content in companions.items():
-        _write_json(folder / name, content)
-    for index, stage in enumerate(facts.stages):
-        save_recipe(stage.recipe, folder / recipe_file(index, len(facts.stages)))
-    _write_results(folder, "evaluation", facts.results.evaluations)
-    _write_results(folder, "energy", facts.results.energies)
+    for name, stage in facts.recipes.items():
+        save_recipe(stage.recipe, folder / name)
+    results = {"evaluation": facts.results.evaluations, "energy": facts.results.energies}
+    measured = {
+        f"{kind}-{number}.json" if number > 1 else f"{kind}.json": result
+        for kind, found in results.items()
+        for number, result in enumerate(found, 1)
+    }
+    for name, content in (companions | measured).items():
+        (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     picture = choose_picture(facts, source, pipe, num_inference_steps)
     if picture is not None:
         picture.image.save(folder / GRID)
     model_card(facts, repository, picture).save(folder / "README.md")
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-
-
-def _write_results(folder: Path, kind: str, results: tuple[dict[str, Any], ...]) -> None:
-    for index, result in enumerate(results):
-        name = f"{kind}.json" if index == 0 else f"{kind}-{index + 1}.json"
-        _write_json(folder / name, result)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _companions(source: Path) -> dict[str, Any]:
@@ -85,13 +76,7 @@ def _companions(source: Path) -> dict[str, Any]:
 
 
 def check_repository_name(repository: str) -> None:
-    """Refuse what cannot be a repository's name.
-
-    Args:
-        repository: USER/NAME.
-
-    Raises:
-        UserError: It is none.
+    """Refuse what cannot be a repository's name, USER/NAME.
 
     Example:
         >>> check_repository_name("me/sddpm-mnist")
@@ -130,29 +115,19 @@ LICENCES = (
 
 
 def check_licence(licence: str | None) -> None:
-    """Refuse a licence that the Hub does not know by this word.
-
-    Args:
-        licence: The word; None states no licence.
-
-    Raises:
-        UserError: The Hub has no such word.
-    """
+    """Refuse a licence that the Hub does not know by this word; None states no licence."""
     if licence is not None and licence not in LICENCES:
         hint = suggestion(licence, LICENCES)
         raise UserError(f"--license {licence}: no licence of the Hub; {hint}")
 
 
 def upload_repository(folder: Path, repository: str, private: bool = False) -> str:
-    """Make the repository where there is none yet, and put all files of a folder into it.
+    """Upload a folder to a repository, which is created if need be; return its address.
 
     Args:
         folder: The folder.
         repository: USER/NAME.
-        private: Whether a repository that is made is private.
-
-    Returns:
-        Its address.
+        private: Whether a new repository is private.
 
     Raises:
         UserError: The Hub refuses, or cannot be reached.

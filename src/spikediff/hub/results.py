@@ -1,13 +1,11 @@
-"""Which files of a run are its own: what lies in its folder, and no link that leaves it.
-
-Measured results for a card: found beside a run, given as files, or measured now.
+"""Measured results for a card: found beside a run, given as files, or measured now.
 
 A result counts only for the weights that it names. One that names others is refused where it was
 given, and passed over where it was found.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,39 +15,23 @@ from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError, shown
 from spikediff.files.reading import read_json
 
-
-def own_file(path: Path, source: Path) -> Path:
-    """Return the path of a file in a run's folder.
-
-    A run may come from elsewhere, and with it a link to a file of this machine, which nobody means
-    to upload.
-
-    Args:
-        path: The file.
-        source: The run's folder.
-
-    Raises:
-        UserError: It is a link that leaves the folder.
-    """
-    if not path.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{path}: is a link that leaves {source}; put the file itself there")
-    return path
-
-
 _log = logging.getLogger("spikediff")
 
 _NUMBER = (int, float)
-_EVERY = object()  # stands for every key of a mapping
-# What a card reads of a file of each kind, as `spikediff evaluate` and `spikediff energy` write it.
-_SHAPES: dict[str, dict[Any, Any]] = {
+_COMMANDS = {"evaluation": "evaluate", "energy": "energy"}
+# What a card reads of the files that these commands write. "*" stands for every key; a key with a
+# question mark may be absent or null.
+_SHAPES: dict[str, dict[str, Any]] = {
     "evaluation": {
         "protocol": {"name": str, "caveat": str, "floor_split": str},
         "source": {},
+        "seeds?": {"first": int, "last": int},
         "counts": {"judged": int, "repeats": int, "reference": int},
         "dataset": str,
         "reference": {"split": str},
-        "metrics": {_EVERY: {"mean": _NUMBER, "std": (*_NUMBER, type(None))}},
-        "floor": {_EVERY: _NUMBER},
+        "metrics": {"*": {"mean": _NUMBER, "std?": _NUMBER}},
+        "floor": {"*": _NUMBER},
+        "notes?": list,
     },
     "energy": {
         "accounting": str,
@@ -61,14 +43,14 @@ _SHAPES: dict[str, dict[Any, Any]] = {
         "macs": _NUMBER,
         "acs": _NUMBER,
         "firing_rate": _NUMBER,
-        "firing_rates": {_EVERY: _NUMBER},
+        "firing_rates": {"*": _NUMBER},
     },
 }
 
 
 @dataclass(frozen=True)
 class Results:
-    """What is known of a model by measurement.
+    """What was measured of a model.
 
     Attributes:
         evaluations: Contents of `spikediff evaluate --json`.
@@ -93,95 +75,69 @@ def collect_results(
     Raises:
         UserError: A file that was given is no result, or one of other weights.
     """
-    found = [path for path in sorted(folder.glob("*.json")) if _is_own(path, folder)]
-    return Results(
-        _given("evaluation", evaluations, weights) or _found("evaluation", found, weights),
-        _given("energy", energies, weights) or _found("energy", found, weights),
-    )
+    given = {"evaluation": evaluations, "energy": energies}
+    read = {kind: [_given(kind, path, weights) for path in paths] for kind, paths in given.items()}
+    found = _found(folder, weights, [kind for kind, results in read.items() if not results])
+    return Results(*(tuple(read[kind] or found[kind]) for kind in given))
 
 
-def _is_own(path: Path, folder: Path) -> bool:
-    """Return whether a file lies in a folder; warn of a link that leaves it."""
-    try:
-        own_file(path, folder)
-    except UserError as error:
-        _log.warning("%s; left out", error)
-        return False
-    return True
+def _given(kind: str, path: Path, weights: str) -> dict[str, Any]:
+    result = read_json(path)
+    if _kind_of(result) != kind:
+        raise UserError(f"{path}: is no file of `spikediff {_COMMANDS[kind]} --json`")
+    if _measured_on(result) not in (weights, None):
+        raise UserError(f"{path}: was measured on other weights than these; measure again")
+    return _checked(kind, result, path)
 
 
-def _given(kind: str, paths: Sequence[Path], weights: str) -> tuple[dict[str, Any], ...]:
-    results = []
-    for path in paths:
-        result = read_json(path)
-        if not _is(kind, result):
-            raise UserError(f"{path}: is no file of `spikediff {_COMMANDS[kind]} --json`")
-        if _measured_on(result) not in (weights, None):
-            raise UserError(f"{path}: was measured on other weights than these; measure again")
-        results.append(_checked(kind, result, path))
-    return tuple(results)
-
-
-_COMMANDS = {"evaluation": "evaluate", "energy": "energy"}
-
-
-def _found(kind: str, paths: Iterable[Path], weights: str) -> tuple[dict[str, Any], ...]:
-    results = []
-    for path in paths:
+def _found(folder: Path, weights: str, kinds: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the results in a folder, by kind; warn of those that are left out."""
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _SHAPES}
+    for path in sorted(folder.glob("*.json")) if kinds else ():
         try:
-            result = read_json(path)
-        except UserError:
-            continue  # whatever it is, it is none of ours
-        if not _is(kind, result):
-            continue
-        if _measured_on(result) != weights:
-            _log.warning("%s: was not measured on these weights; left out", path)
-            continue
-        try:
-            results.append(_checked(kind, result, path))
+            own_file(path, folder)
+            kind = _kind_of(result := _readable(path))
+            if kind not in kinds:
+                continue
+            if _measured_on(result) != weights:
+                raise UserError(f"{path}: was not measured on these weights")
+            found[kind].append(_checked(kind, result, path))
         except UserError as error:
             _log.warning("%s; left out", error)
-    return tuple(results)
+    return found
 
 
-def _is(kind: str, result: Any) -> bool:
-    """Return whether a file says that it is of a kind, whatever it holds."""
-    return isinstance(result, dict) and _SHAPES[kind].keys() <= result.keys()
+def own_file(path: Path, source: Path) -> Path:
+    """Return the path of a file in a run's folder.
 
+    A run may come from elsewhere, and with it a link to a file of this machine, which nobody means
+    to upload.
 
-def _check_shape(value: Any, shape: Any, where: str) -> None:
-    """Refuse a result that a card could not be written of.
+    Args:
+        path: The file.
+        source: The run's folder.
 
     Raises:
-        UserError: A key is missing, or its value is of another type.
+        UserError: It is a link that leaves the folder.
     """
-    if not isinstance(shape, dict):
-        if not isinstance(value, shape) or (isinstance(value, bool) and shape is not bool):
-            raise UserError(f"{where}: is damaged, {shown(value)} stands there; measure again")
-        return
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: is damaged, {shown(value)} stands there; measure again")
-    for key, part in shape.items():
-        for name in value if key is _EVERY else [key]:
-            _check_shape(value.get(name), part, f"{where}: {name}")
+    if not path.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{path}: is a link that leaves {source}; put the file itself there")
+    return path
 
 
-def _checked(kind: str, result: Any, path: Path) -> Any:
-    """Return a result after checking all that a card reads of it."""
-    _check_shape(result, _SHAPES[kind], str(path))
-    if kind == "energy" and result["images"] < 1:
-        raise UserError(f"{path}: is damaged, it counts no images; measure again")
-    if kind == "evaluation":
-        source, seeds = result["source"], result.get("seeds")
-        missing = result["metrics"].keys() - result["floor"].keys()
-        optional = {"seeds": {"first": int, "last": int}, "notes": list, "source": dict}
-        told = {"seeds": seeds, "notes": result.get("notes", []), "source": source}
-        for key, value in told.items():
-            if value is not None:
-                _check_shape(value, optional[key], f"{path}: {key}")
-        if missing or (source.get("scheduler") and "num_inference_steps" not in source):
-            raise UserError(f"{path}: is damaged, it is not complete; measure again")
-    return result
+def _readable(path: Path) -> Any:
+    """Return a file's contents; None where it is not JSON, and so none of ours."""
+    try:
+        return read_json(path)
+    except UserError:
+        return None
+
+
+def _kind_of(result: Any) -> str:
+    """Return which command wrote a file, by the keys that it holds; empty for none of ours."""
+    keys = set(result) if isinstance(result, dict) else set()
+    needed = {kind: {k for k in shape if k[-1] != "?"} for kind, shape in _SHAPES.items()}
+    return next((kind for kind, required in needed.items() if required <= keys), "")
 
 
 def _measured_on(result: dict[str, Any]) -> str | None:
@@ -189,6 +145,34 @@ def _measured_on(result: dict[str, Any]) -> str | None:
     source = result.get("source", result)
     named = source.get("weights_sha256") if isinstance(source, dict) else None
     return None if named is None else str(named)
+
+
+def _checked(kind: str, result: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a result after checking all that a card reads of it."""
+    _check_shape(result, _SHAPES[kind], str(path))
+    if kind == "energy" and result["images"] < 1:
+        raise UserError(f"{path}: is damaged, it counts no images; measure again")
+    if kind == "evaluation":
+        source = result["source"]
+        without_steps = source.get("scheduler") and "num_inference_steps" not in source
+        if without_steps or not result["metrics"].keys() <= result["floor"].keys():
+            raise UserError(f"{path}: is damaged, it is not complete; measure again")
+    return result
+
+
+def _check_shape(value: Any, shape: Any, where: str) -> None:
+    """Refuse a value that a card could not show.
+
+    Raises:
+        UserError: A key is missing, or its value is of another type.
+    """
+    wanted = dict if isinstance(shape, dict) else shape
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise UserError(f"{where}: is damaged, {shown(value)} stands there; measure again")
+    for key, part in shape.items() if isinstance(shape, dict) else ():
+        for name in value if key == "*" else [key.removesuffix("?")]:
+            if key[-1] != "?" or value.get(name) is not None:
+                _check_shape(value.get(name), part, f"{where}: {name}")
 
 
 def measure_energy(
@@ -203,10 +187,7 @@ def measure_energy(
     """
     with EnergyMeter(pipe) as meter:
         pipe(seeds=range(images), num_inference_steps=num_inference_steps, output_type="pt")
-    told = {
-        "weights_sha256": weights_sha256(pipe),
-        "scheduler": scheduler_name(pipe),
-    }
+    measured = {"weights_sha256": weights_sha256(pipe), "scheduler": scheduler_name(pipe)}
     return tuple(
-        meter.report(accounting, "45nm").to_dict() | told for accounting in ("strict", "paper")
+        meter.report(accounting, "45nm").to_dict() | measured for accounting in ("strict", "paper")
     )

@@ -1,4 +1,4 @@
-"""Finding the data of a run, and the folder where features of it are kept."""
+"""The data of a run, and the folder where its features are cached."""
 
 import os
 from pathlib import Path
@@ -13,21 +13,12 @@ if TYPE_CHECKING:
 def find_dataset(
     source: Path, dataset: str | None, data_dir: Path | None
 ) -> tuple[str, Path | None]:
-    """Return a data set and its folder: as given, else as the run was trained.
-
-    Args:
-        source: Perhaps a run folder, with a recipe.
-        dataset: What was typed, or None.
-        data_dir: What was typed, or None.
+    """Return a data set and its folder: as typed, else as the run was trained.
 
     Raises:
         UserError: Neither says which data set.
     """
-    recipe_file = source / "recipe.yaml"
-    if recipe_file.is_file():
-        from spikediff.training.recipe import load_run_recipe
-
-        data = load_run_recipe(source).data
+    if (data := _recipe_data(source)) is not None:
         dataset = dataset or data.dataset
         data_dir = data_dir or (Path(data.data_dir) if data.data_dir else None)
     if dataset is None:
@@ -35,18 +26,19 @@ def find_dataset(
     return dataset, data_dir
 
 
-def recipe_shape(source: Path) -> tuple[int | None, int | None]:
-    """Return the size and channels that a run's recipe reads its images at; None where it does not.
-
-    Args:
-        source: Perhaps a run folder, with a recipe.
-    """
+def _recipe_data(source: Path) -> Any:
+    """Return the data section of a run's recipe; None where there is no recipe."""
     if not (source / "recipe.yaml").is_file():
-        return None, None
+        return None
     from spikediff.training.recipe import load_run_recipe
 
-    data = load_run_recipe(source).data
-    return data.image_size, data.channels
+    return load_run_recipe(source).data
+
+
+def recipe_shape(source: Path) -> tuple[int | None, int | None]:
+    """Return the image size and channels of a run's recipe; None where it states none."""
+    data = _recipe_data(source)
+    return (None, None) if data is None else (data.image_size, data.channels)
 
 
 def network_shape(pipe: Any) -> tuple[int, int]:
@@ -58,14 +50,14 @@ def network_shape(pipe: Any) -> tuple[int, int]:
 def training_images(
     pipe: Any, dataset: str, data_dir: Path | None, count: int, seed: int
 ) -> "Tensor":
-    """Return training images as a pipeline's denoiser sees them, less the held-out tenth.
+    """Return at most `count` training images as a pipeline's denoiser sees them.
 
     Args:
         pipe: A pipeline.
         dataset: Name of the data set.
         data_dir: Folder that holds it.
-        count: How many, at most.
-        seed: Which ones.
+        count: How many, at most; none is of the held-out tenth.
+        seed: Of the choice.
 
     Returns:
         Images in [-1, 1], [N, C, H, W].
@@ -87,13 +79,9 @@ def training_images(
 
 
 def trained_on_held_out(source: Path) -> bool:
-    """Whether a run's recipe says that it has seen the held-out tenth of the training split."""
-    recipe_file = source / "recipe.yaml"
-    if not recipe_file.is_file():
-        return False
-    from spikediff.training.recipe import load_run_recipe
-
-    return not load_run_recipe(source).data.hold_out
+    """Return whether a run's recipe trains on the held-out tenth of the training split as well."""
+    data = _recipe_data(source)
+    return data is not None and not data.hold_out
 
 
 def cache_folder(given: Path | None) -> Path:
