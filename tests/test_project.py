@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 
@@ -169,3 +170,10 @@ def test_the_sdist_has_the_models_and_is_small():
     assert {str(path.relative_to(ROOT)) for path in models} <= set(sizes)
     assert {"tests/test_project.py", "Makefile", ".github/workflows/ci.yml"} <= set(sizes)
     assert sum(sizes.values()) < 20e6, sorted(sizes, key=sizes.get)[-10:]
+
+
+def test_the_wheel_has_the_templates():
+    files = WheelBuilder(str(ROOT)).recurse_selected_project_files()
+    templates = {str(path.relative_to(ROOT / "src")) for path in ROOT.glob("src/**/*.jinja")}
+    assert len(templates) >= 2
+    assert templates <= {file.distribution_path for file in files}

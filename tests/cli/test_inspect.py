@@ -68,6 +68,7 @@ def test_an_autoencoder_has_one_step(tmp_path):
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         "dead_and_saturated.png",  # and no maps: the prior has no places
         "firing_rates.png",
+        "images.png",
         "index.html",
         "layers",
     }

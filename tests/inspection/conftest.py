@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from spikediff.inspection import SpikeRecorder, write_report
@@ -40,4 +41,5 @@ TITLE = 'runs/<script>alert(1)</script> & "more"'
 def report(record, tmp_path_factory):
     """Return the folder and the files of a report."""
     folder = tmp_path_factory.mktemp("spikes") / "new"
-    return folder, write_report(record, folder, TITLE, {"pipeline": "<Mine>"})
+    images = Image.new("L", (40, 20), 99)
+    return folder, write_report(record, folder, TITLE, {"pipeline": "<Mine>"}, images)

@@ -93,6 +93,7 @@ def test_a_layer_without_places_has_no_map(record, pixels):
 def test_the_report_is_a_folder_of_pictures_and_a_page(record, report):
     folder, files = report
     assert [path.relative_to(folder).as_posix() for path in files] == [
+        "images.png",
         "firing_rates.png",
         "dead_and_saturated.png",
         "rate_maps.png",
@@ -100,7 +101,7 @@ def test_the_report_is_a_folder_of_pictures_and_a_page(record, report):
         "layers/001-parts.flat.png",
         "index.html",
     ]
-    assert plot_firing_rates(record) == files[0].read_bytes()  # the same twice
+    assert plot_firing_rates(record) == files[1].read_bytes()  # the same twice
 
 
 def test_an_empty_record_is_refused(tmp_path):

@@ -51,20 +51,22 @@ def run(arguments: list[str]) -> int:
     from spikediff.inspection import write_report
 
     pipe = load_pipeline(options.source, options.scheduler, options.device)
-    record = _observe(pipe, options)
+    record, images = _observe(pipe, options)
     settings = _settings(pipe, options)
     new_folder(options.output, "report", options.overwrite)
     with at_work(f"drawing {len(list(record.seen))} layers"):
-        files = write_report(record, options.output, title_of(options.source), settings)
+        title = title_of(options.source)
+        files = write_report(record, options.output, title, settings, images)
     _tell(record)
     print(f"\n{files[-1]}: the page; {len(files) - 1} pictures beside it")
     write_json(options.json, settings | record.to_dict())
     return 0
 
 
-def _observe(pipe: Any, options: InspectOptions) -> Any:
-    """Generate the images under a recorder."""
+def _observe(pipe: Any, options: InspectOptions) -> tuple[Any, Any]:
+    """Generate images under a recorder; return its record and a grid, None of signals."""
     from spikediff.cli.guided import guided
+    from spikediff.diffusion.outputs import image_grid, to_pil
     from spikediff.hub.load import steps_of
     from spikediff.inspection import SpikeRecorder
 
@@ -75,14 +77,17 @@ def _observe(pipe: Any, options: InspectOptions) -> Any:
         seed=options.seed,
     )
     end = options.seed + options.num_images
+    pictures: list[Any] = []
     with guided(pipe, options.threshold), recorder as record:
         for first in range(options.seed, end, _BATCH):
-            pipe(
+            images = pipe(
                 seeds=range(first, min(first + _BATCH, end)),
                 num_inference_steps=steps_of(pipe, options.num_inference_steps),
                 output_type="pt",
-            )
-    return record
+            ).images
+            if images.ndim == 4 and len(pictures) < _BATCH:
+                pictures += to_pil(images * 2 - 1)
+    return record, image_grid(pictures) if pictures else None
 
 
 def title_of(source: Path) -> str:

@@ -7,74 +7,63 @@ from typing import Any
 from torch import Tensor
 
 from spikediff.inspection.plots import (
-    RATES,
     SPIKE,
     TAKEN_BACK,
+    add_scale,
     mark_steps,
     new_figure,
+    png,
     spread,
-    to_png,
 )
 from spikediff.inspection.record import LayerRecord, SpikeRecord, Window
 
 _TRACES, _TRACED_STEPS = 3, 6
 _GAP = 1.0  # spiking steps between two windows of a trace
+_BAR = {"pad": 0.03, "fraction": 0.06}
 
 
-def plot_layer(record: SpikeRecord, name: str) -> bytes:
+@png
+def plot_layer(record: SpikeRecord, name: str) -> Any:
     """Draw one layer.
 
     Left: the firing rate by place, over all steps, and by channel and denoising step. Right: the
     spikes of the chosen neurons of the first image, and the membranes of three of them in some
     denoising steps: the busiest, the median and the quietest of those that fired.
-
-    Args:
-        record: What was seen.
-        name: Of the layer.
     """
     layer = record.layers[name]
     figure = new_figure(11, 6)
     grid = figure.add_gridspec(
         1, 2, width_ratios=(1, 2.2), left=0.055, right=0.985, bottom=0.085, top=0.9, wspace=0.22
     )
-    figure.suptitle(
-        f"{layer.name}   ({layer.neuron}; fires {layer.rate:.1%})", fontsize=10, x=0.055, ha="left"
-    )
+    title = f"{layer.name}   ({layer.neuron}; fires {layer.rate:.1%})"
+    figure.suptitle(title, x=0.055, ha="left")
     _draw_rates(figure, grid[0], layer, record)
     right = grid[1].subgridspec(2, 1, hspace=0.3)
     _draw_raster(figure.add_subplot(right[0]), layer, record)
     _draw_traces(figure, right[1], layer, record)
-    return to_png(figure)
+    return figure
 
 
 def _draw_rates(figure: Any, cell: Any, layer: LayerRecord, record: SpikeRecord) -> None:
-    """Draw the map of places, if there are any, and below it the channels."""
+    """Draw the firing rate by place, if there are places, and below it by channel."""
     rates = layer.map_of()
     if rates is None:
-        _draw_channels(figure, figure.add_subplot(cell), layer, record)
+        _draw_channels(figure.add_subplot(cell), layer, record)
         return
     left = cell.subgridspec(2, 1, hspace=0.3)
     axes = figure.add_subplot(left[0])
-    image = axes.imshow(100 * rates, cmap=RATES, vmin=0, interpolation="nearest")
+    add_scale(axes.imshow(100 * rates, vmin=0), **_BAR)
     _label(axes, "by place, over all steps and channels", "x [pixels]", "y [pixels]")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _scale_of(figure, image, axes)
-    _draw_channels(figure, figure.add_subplot(left[1]), layer, record)
+    _draw_channels(figure.add_subplot(left[1]), layer, record)
 
 
-def _draw_channels(figure: Any, axes: Any, layer: LayerRecord, record: SpikeRecord) -> None:
+def _draw_channels(axes: Any, layer: LayerRecord, record: SpikeRecord) -> None:
     ran = sorted(layer.steps)
     rates = 100 * layer.channel_rates(len(record.timesteps))[:, ran]
-    image = axes.imshow(rates, aspect="auto", cmap=RATES, vmin=0, interpolation="auto")
+    add_scale(axes.imshow(rates, aspect="auto", vmin=0, interpolation="auto"), **_BAR)
     mark_steps(axes, [record.labels[step] for step in ran], range(len(ran)), most=5)
     _label(axes, "by channel and denoising step", "timestep", "channel")
-    _scale_of(figure, image, axes)
-
-
-def _scale_of(figure: Any, image: Any, axes: Any) -> None:
-    bar = figure.colorbar(image, ax=axes, pad=0.03, fraction=0.06)
-    bar.set_label("firing rate [%]", fontsize=7)
-    bar.ax.tick_params(labelsize=6)
 
 
 def _draw_raster(axes: Any, layer: LayerRecord, record: SpikeRecord) -> None:
@@ -98,18 +87,17 @@ def _draw_raster(axes: Any, layer: LayerRecord, record: SpikeRecord) -> None:
         axes.vlines(borders[1:-1], 0, len(layer.units), color="0.75", linewidth=0.5)
     centres = [(a + b) / 2 for a, b in pairwise(borders)]
     mark_steps(axes, [record.labels[step] for step in steps], centres)
-    kinds = {f"{length}" for length in lengths}
-    title = f"spikes of {len(layer.units)} chosen neurons, first image"
+    kinds = " or ".join(sorted({f"{length}" for length in lengths}))
     _label(
         axes,
-        title,
-        f"timestep; one column a spiking step, {' or '.join(sorted(kinds))} a denoising step",
+        f"spikes of {len(layer.units)} chosen neurons, first image",
+        f"timestep; one column a spiking step, {kinds} a denoising step",
         "chosen neuron",
     )
 
 
 def _draw_traces(figure: Any, cell: Any, layer: LayerRecord, record: SpikeRecord) -> None:
-    """Draw the membranes of three neurons below one another."""
+    """Draw the membranes of three neurons, one below the other."""
     ran = sorted(layer.windows)
     steps = [ran[i] for i in spread(len(ran), _TRACED_STEPS)]
     chosen = traced_neurons(layer.raster())
@@ -117,18 +105,16 @@ def _draw_traces(figure: Any, cell: Any, layer: LayerRecord, record: SpikeRecord
     for row, k in enumerate(chosen):
         axes = figure.add_subplot(rows[row])
         centres = _draw_trace(axes, [layer.windows[step] for step in steps], k)
-        axes.tick_params(labelsize=6)
         axes.set_title(layer.unit_name(k), fontsize=7, loc="right", pad=2)
         if row == 0:
-            title = "membranes: ● spike, - - threshold; every window starts afresh"
-            axes.set_title(title, fontsize=8, loc="left")
+            axes.set_title("membranes: ● spike, - - threshold; every window starts at rest")
         if row == len(chosen) // 2:
-            axes.set_ylabel("membrane", fontsize=7)
+            axes.set_ylabel("membrane")
         if row < len(chosen) - 1:
             axes.set_xticks(centres, [""] * len(centres))
         else:
             mark_steps(axes, [record.labels[step] for step in steps], centres)
-            axes.set_xlabel("timestep", fontsize=7)
+            axes.set_xlabel("timestep")
 
 
 def _draw_trace(axes: Any, windows: Sequence[Window], k: int) -> list[float]:
@@ -180,8 +166,7 @@ def traced_neurons(raster: Tensor) -> list[int]:
 
 
 def _label(axes: Any, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=8, loc="left")
-    axes.set_xlabel(x, fontsize=7)
-    axes.set_ylabel(y, fontsize=7)
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.tick_params(labelsize=6)

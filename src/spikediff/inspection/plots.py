@@ -1,12 +1,9 @@
-"""What all pictures share: a figure without a display, its PNG, and the marks of a time axis.
-
-Pictures of all layers at once: firing rates, rate maps, and neurons that say nothing.
-"""
+"""Plots of all layers at once: firing rates, dead and saturated neurons, rate maps; their style."""
 
 import io
-from collections.abc import Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 import torch
@@ -20,7 +17,34 @@ from spikediff.inspection.record import LayerRecord, SpikeRecord
 RATES = "viridis"  # colours of firing rates, dark to bright
 BARS = "#31688e"  # one of them
 DEAD, SATURATED, SPIKE, TAKEN_BACK = "#7f7f7f", "#d95f02", "#c0152b", "#2166ac"
-_DPI = 100
+_STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "font.size": 7,
+    "figure.titlesize": 10,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 8,
+    "image.cmap": RATES,
+    "image.interpolation": "nearest",
+}
+P = ParamSpec("P")
+
+
+def png(draw: Callable[P, Any]) -> Callable[P, bytes]:
+    """Turn a function that returns a figure into one that returns its PNG, in our style."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        from matplotlib import rc_context
+
+        with rc_context(_STYLE), io.BytesIO() as file:
+            draw(*args, **kwargs).savefig(file)
+            return file.getvalue()
+
+    return drawn
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -30,37 +54,8 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height))
 
 
-def to_png(figure: Any) -> bytes:
-    """Return a figure as a PNG of the colours that our pictures have: half the size of one of all.
-
-    A palette that is chosen from the picture would leave gaps in a scale of colours.
-    """
-    drawn, packed = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, dpi=_DPI)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(_palette())
-    with Image.open(drawn) as picture:
-        few = picture.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
-        few.save(packed, "PNG", optimize=True)
-    return packed.getvalue()
-
-
-@cache
-def _palette() -> bytes:
-    """Return 256 colours: those of rates, greys, and the marks on their way to white."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_rgb
-
-    rates = colormaps[RATES](np.linspace(0, 1, 176))[:, :3]
-    greys = np.linspace(0, 1, 32)[:, None].repeat(3, axis=1)
-    marks = np.array([to_rgb(mark) for mark in (SATURATED, SPIKE, TAKEN_BACK)])[:, None]
-    fading = marks + np.linspace(0, 1, 16)[:, None] * (1 - marks)  # [3, 16, 3]
-    colours = np.concatenate([rates, greys, fading.reshape(-1, 3)])
-    return (255 * colours).round().astype(np.uint8).tobytes()
-
-
 def spread(count: int, most: int) -> list[int]:
-    """Return at most so many of the numbers below `count`, evenly spread, first and last included.
+    """Return at most `most` of the numbers below `count`, evenly spread, first and last included.
 
     Example:
         >>> spread(10, 4), spread(2, 4), spread(5, 1)
@@ -68,13 +63,11 @@ def spread(count: int, most: int) -> list[int]:
     """
     if count <= most:
         return list(range(count))
-    if most == 1:
-        return [0]
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+    return [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]
 
 
 def mark_steps(axes: Any, labels: Sequence[str], centres: Sequence[float], most: int = 9) -> None:
-    """Label the denoising steps of a time axis, as many as have room.
+    """Label the denoising steps of a time axis, as many as there is room for.
 
     Args:
         axes: Where.
@@ -87,41 +80,46 @@ def mark_steps(axes: Any, labels: Sequence[str], centres: Sequence[float], most:
     once = [i for i, label in enumerate(labels) if label == "once"]
     room = len(labels) / most / 2
     shown = [i for i in chosen if all(abs(i - other) > room for other in once)] + once
-    axes.set_xticks([centres[i] for i in shown], [labels[i] for i in shown], fontsize=7)
+    axes.set_xticks([centres[i] for i in shown], [labels[i] for i in shown])
+
+
+def add_scale(image: Any, **options: Any) -> None:
+    """Put the colour scale of firing rates beside an image."""
+    axes = image.axes
+    axes.figure.colorbar(image, ax=axes, **options).set_label("firing rate [%]")
 
 
 _CELL, _GAP = 32, 3  # pixels of a map in the mosaic, and between two
 _SHOWN_STEPS = 7
-_RATE = "firing rate [% of the neurons per spiking step]"
-_TIMESTEP = "timestep of the denoising step (noise on the left, image on the right)"
+_ACROSS = 25  # maps in a row of a picture of all steps
 
 
-def plot_firing_rates(record: SpikeRecord) -> bytes:
-    """Draw the firing rate of every layer in every denoising step: as a map, or bars of one step.
+@png
+def plot_firing_rates(record: SpikeRecord) -> Any:
+    """Draw the firing rate of every layer by denoising step: a heat map, or bars of a single step.
 
     Raises:
         UserError: No layer ran.
     """
     layers, columns = record.seen, len(record.timesteps)
     rates = 100 * np.array([layer.rates(columns) for layer in layers])
-    figure, axes = _by_layer(layers)
+    axes = _axes_by_layer(layers)
     if columns == 1:
         bars = axes.barh(range(len(layers)), rates[:, 0], color=BARS)
-        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=7)
+        axes.bar_label(bars, fmt="%.1f", padding=3)
         axes.margins(x=0.1)
-        axes.set_xlabel(_RATE, fontsize=8)
-        return to_png(figure)
+        axes.set_xlabel("firing rate [% of the neurons per spiking step]")
+        return axes.figure
     axes.set_facecolor("0.88")  # where a layer did not run
-    image = axes.imshow(rates, aspect="auto", cmap=RATES, vmin=0, interpolation="nearest")
+    image = axes.imshow(rates, aspect="auto", vmin=0)
     mark_steps(axes, record.labels, range(columns))
-    axes.set_xlabel(_TIMESTEP, fontsize=8)
-    bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30)
-    bar.set_label("firing rate [%]", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    return to_png(figure)
+    axes.set_xlabel("timestep of the denoising step (noise on the left, image on the right)")
+    add_scale(image, pad=0.015, aspect=30)
+    return axes.figure
 
 
-def plot_dead_and_saturated(record: SpikeRecord) -> bytes:
+@png
+def plot_dead_and_saturated(record: SpikeRecord) -> Any:
     """Draw the share of neurons that never fired, and of those that always did, by layer.
 
     Raises:
@@ -131,64 +129,61 @@ def plot_dead_and_saturated(record: SpikeRecord) -> bytes:
     dead = 100 * np.array([layer.dead for layer in layers])
     saturated = 100 * np.array([layer.saturated for layer in layers])
     rows = range(len(layers))
-    figure, axes = _by_layer(layers)
+    axes = _axes_by_layer(layers)
     axes.barh(rows, dead, color=DEAD, label="dead: never fired")
     axes.barh(rows, saturated, left=dead, color=SATURATED, label="saturated: always fired")
     for row, (never, always) in enumerate(zip(dead, saturated, strict=True)):
         if never + always > 0:
-            axes.text(never + always, row, f" {never:.1f} | {always:.1f}", va="center", fontsize=7)
+            axes.text(never + always, row, f" {never:.1f} | {always:.1f}", va="center")
     axes.set_xlim(0, max(5.0, 1.2 * float((dead + saturated).max())))
-    axes.set_xlabel("share of the layer's neurons [%], written dead | saturated", fontsize=8)
-    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
-    return to_png(figure)
+    axes.set_xlabel("share of the layer's neurons [%], written dead | saturated")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    return axes.figure
 
 
 def plot_rate_maps(record: SpikeRecord) -> bytes | None:
     """Draw where every layer fires, over all steps and in some of them; each row has its own scale.
 
     Returns:
-        The picture; None where no layer has places.
+        The PNG; None where no layer has places.
 
     Raises:
         UserError: No layer ran.
     """
     layers = [layer for layer in record.seen if len(layer.shape) == 3]
-    if not layers:
-        return None
+    return _plot_mosaic(record, layers) if layers else None
+
+
+@png
+def _plot_mosaic(record: SpikeRecord, layers: Sequence[LayerRecord]) -> Any:
     steps = spread(len(record.timesteps), _SHOWN_STEPS)
     columns = [None, *steps] if len(steps) > 1 else [None]
     scales = [largest_of(layer) for layer in layers]
     rows = [_row(layer, columns, scale) for layer, scale in zip(layers, scales, strict=True)]
     longest = max(len(layer.name) for layer in layers)
-    figure, axes = _mosaic_axes(np.concatenate(rows), left=0.3 + 0.057 * longest)
+    axes = _mosaic_axes(np.concatenate(rows), left=0.3 + 0.057 * longest)
     middles = [(_CELL + _GAP) * i + _CELL / 2 for i in range(max(len(layers), len(columns)))]
-    axes.set_yticks(middles[: len(layers)], [layer.name for layer in layers], fontsize=7)
-    names = ["all steps" if c is None else _timed(record, c) for c in columns]
-    axes.set_xticks(middles[: len(columns)], names, fontsize=7)
+    axes.set_yticks(middles[: len(layers)], [layer.name for layer in layers])
+    names = ["all steps" if c is None else record.step_name(c) for c in columns]
+    axes.set_xticks(middles[: len(columns)], names)
+    right = axes.get_yaxis_transform()
     for middle, scale in zip(middles, scales, strict=False):
-        axes.text(
-            1.01,
-            middle,
-            f"0 to {100 * scale:.3g} %",
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=7,
-        )
-    return to_png(figure)
+        axes.text(1.01, middle, f"0 to {100 * scale:.3g} %", transform=right, va="center")
+    return axes.figure
 
 
-def _mosaic_axes(mosaic: NDArray[np.uint8], left: float) -> tuple[Any, Any]:
-    """Return a figure with a mosaic [H, W, 3] in it, and room for names on its left, in inches."""
+def _mosaic_axes(mosaic: NDArray[np.uint8], left: float) -> Any:
+    """Return axes with a mosaic [H, W, 3] in them, and room for names on its left, in inches."""
     height, width = (pixels / 55 for pixels in mosaic.shape[:2])
     right, top, bottom = 1.0, 0.4, 0.1
     figure = new_figure(left + width + right, bottom + height + top)
     whole = figure.get_size_inches()
     box = (left / whole[0], bottom / whole[1], width / whole[0], height / whole[1])
     axes = figure.add_axes(box)
-    axes.imshow(mosaic, interpolation="nearest", aspect="auto")
+    axes.imshow(mosaic, aspect="auto")
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     axes.spines[:].set_visible(False)
-    return figure, axes
+    return axes
 
 
 def largest_of(layer: LayerRecord) -> float:
@@ -207,11 +202,6 @@ def colours_of(rates: Tensor, scale: float) -> NDArray[np.uint8]:
     return picture
 
 
-def _timed(record: SpikeRecord, column: int) -> str:
-    timestep = record.timesteps[column]
-    return "once" if timestep is None else f"t = {timestep:g}"
-
-
 def _row(layer: LayerRecord, columns: Sequence[int | None], scale: float) -> NDArray[np.uint8]:
     """Return a row of the mosaic [CELL + GAP, W, 3]."""
     row = np.full((_CELL + _GAP, (_CELL + _GAP) * len(columns) - _GAP, 3), 255, np.uint8)
@@ -225,12 +215,20 @@ def _row(layer: LayerRecord, columns: Sequence[int | None], scale: float) -> NDA
     return row
 
 
-def _by_layer(layers: Sequence[LayerRecord]) -> tuple[Any, Any]:
-    """Return a figure with one row a layer, the first on top."""
+def plot_steps(layer: LayerRecord, steps: Sequence[int]) -> bytes:
+    """Return the maps of some denoising steps as a PNG, row by row, in the layer's own scale."""
+    columns, scale = [*steps, *[-1] * (-len(steps) % min(_ACROSS, len(steps)))], largest_of(layer)
+    rows = [_row(layer, columns[i : i + _ACROSS], scale) for i in range(0, len(columns), _ACROSS)]
+    with io.BytesIO() as file:
+        Image.fromarray(np.concatenate(rows)[:-_GAP]).save(file, "PNG", optimize=True)
+        return file.getvalue()
+
+
+def _axes_by_layer(layers: Sequence[LayerRecord]) -> Any:
+    """Return axes with one row a layer, the first on top."""
     figure = new_figure(9, 1.2 + 0.17 * max(6, len(layers)))
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
-    axes.set_yticks(range(len(layers)), [layer.name for layer in layers], fontsize=7)
+    axes.set_yticks(range(len(layers)), [layer.name for layer in layers])
     axes.set_ylim(len(layers) - 0.5, -0.5)
-    axes.tick_params(axis="x", labelsize=7)
-    return figure, axes
+    return axes

@@ -1,7 +1,7 @@
-"""What was seen of the spikes: counts that add up, and the windows of a few chosen neurons."""
+"""What was recorded of the spikes: counts that add up, and windows of a few chosen neurons."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,17 +14,11 @@ _NAN = float("nan")
 
 @dataclass
 class StepCounts:
-    """What a layer did in one denoising step, over all images and spiking steps.
+    """What a layer did in one denoising step, over all images and spiking steps."""
 
-    Attributes:
-        channels: Spikes by channel [C].
-        places: Spikes by place [H, W]; None for a layer without places.
-        windows: Images times spiking steps that were counted.
-    """
-
-    channels: Tensor
-    places: Tensor | None
-    windows: int = 0
+    channels: Tensor  # spikes by channel [C]
+    places: Tensor | None  # spikes by place [H, W]; None for a layer without places
+    windows: int = 0  # images times spiking steps that were counted
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class Window:
         spikes: s [T, K], -1, 0 or 1.
         u: Membrane that was compared with the threshold [T, K].
         v: Membrane before the window and after every spiking step [T + 1, K].
-        v_threshold: The threshold, as it was at that step (threshold guidance changes it).
+        v_threshold: The threshold at that step (threshold guidance changes it).
         v_negative: Distance below zero at which a signed neuron takes a spike back, or None.
         strict: Whether a neuron stays silent at exactly the threshold.
     """
@@ -52,30 +46,28 @@ class Window:
         return self.u > self.v_threshold if self.strict else self.u >= self.v_threshold
 
     def followed_by(self, later: "Window") -> "Window":
-        """Return the window that goes on with the steps of another one."""
-        return Window(
-            torch.cat([self.spikes, later.spikes]),
-            torch.cat([self.u, later.u]),
-            torch.cat([self.v, later.v[1:]]),
-            self.v_threshold,
-            self.v_negative,
-            self.strict,
+        """Return this window, continued by the steps of another one."""
+        return replace(
+            self,
+            spikes=torch.cat([self.spikes, later.spikes]),
+            u=torch.cat([self.u, later.u]),
+            v=torch.cat([self.v, later.v[1:]]),
         )
 
 
 @dataclass
 class LayerRecord:
-    """What was seen of one layer of neurons.
+    """What was recorded of one layer of neurons; `steps` and `windows` are by denoising step.
 
     Attributes:
         name: Where it is in the model.
         neuron: What it is, in words.
         shape: Shape of a layer's spikes at one step and image, [C, H, W] or [C].
         units: The chosen neurons, as places in the flattened shape [K].
+        fired: How often every neuron fired in total [*shape].
+        observed: Images times spiking steps that were counted in total.
         steps: Counts, by the number of the denoising step (column of `SpikeRecord.timesteps`).
         windows: What the chosen neurons did, by the same number.
-        fired: How often every neuron fired, in all [*shape].
-        observed: Images times spiking steps that were counted, in all.
     """
 
     name: str
@@ -88,26 +80,18 @@ class LayerRecord:
     windows: dict[int, Window] = field(default_factory=dict)
 
     def add(self, step: int, spikes: Tensor) -> None:
-        """Count a window.
-
-        Args:
-            step: Number of the denoising step.
-            spikes: [T, B, *shape].
-        """
+        """Count a window of spikes [T, B, *shape] in a denoising step."""
         windows = spikes.shape[0] * spikes.shape[1]
         fired = (spikes != 0).sum((0, 1)).cpu()  # [*shape], whole numbers
-        self.fired += fired
-        self.observed += windows
         channels = fired.flatten(1).sum(1) if fired.dim() > 1 else fired
         places = fired.sum(0) if fired.dim() == 3 else None
-        if step not in self.steps:
-            self.steps[step] = StepCounts(channels, places, windows)
-            return
-        counts = self.steps[step]
-        counts.channels += channels
-        counts.windows += windows
-        if counts.places is not None and places is not None:
-            counts.places += places
+        if (before := self.steps.get(step)) is not None:
+            channels = before.channels + channels
+            places = None if places is None else places + before.places  # type: ignore[operator]
+            windows += before.windows
+        self.observed += spikes.shape[0] * spikes.shape[1]
+        self.fired += fired
+        self.steps[step] = StepCounts(channels, places, windows)
 
     @property
     def neurons(self) -> int:
@@ -130,17 +114,11 @@ class LayerRecord:
         return int((self.fired == self.observed).sum()) / self.neurons
 
     def rates(self, columns: int) -> list[float]:
-        """Return the rate in every denoising step; not a number where the layer did not run.
-
-        Args:
-            columns: How many denoising steps there were.
-        """
-        return [self._rate(self.steps.get(step)) for step in range(columns)]
-
-    def _rate(self, counts: StepCounts | None) -> float:
-        if counts is None:
-            return _NAN
-        return int(counts.channels.sum()) / (self.neurons * counts.windows)
+        """Return the rate in each of `columns` denoising steps; NaN where the layer did not run."""
+        rates = [_NAN] * columns
+        for step, counts in self.steps.items():
+            rates[step] = int(counts.channels.sum()) / (self.neurons * counts.windows)
+        return rates
 
     def channel_rates(self, columns: int) -> Tensor:
         """Return the rate of every channel in every denoising step [C, columns]."""
@@ -151,11 +129,7 @@ class LayerRecord:
         return rates
 
     def map_of(self, step: int | None = None) -> Tensor | None:
-        """Return the rate at every place, over the channels [H, W]; None where there are none.
-
-        Args:
-            step: Number of a denoising step in which the layer ran; None for all of them.
-        """
+        """Return the rate by place [H, W] in one denoising step or all; None without places."""
         if len(self.shape) != 3:
             return None
         if step is None:
@@ -184,11 +158,8 @@ class LayerRecord:
         return f"channel {channel}" + (f" at ({', '.join(map(str, where))})" if where else "")
 
     def to_dict(self, columns: int) -> dict[str, Any]:
-        """Return the figures as plain values, for JSON; None where the layer did not run.
-
-        Args:
-            columns: How many denoising steps there were.
-        """
+        """Return the figures as plain values, for JSON; None where the layer did not run."""
+        per_channel = self.fired.reshape(self.shape[0], -1).double().mean(1)
         return {
             "name": self.name,
             "neuron": self.neuron,
@@ -199,31 +170,24 @@ class LayerRecord:
             "dead": self.dead,
             "saturated": self.saturated,
             "rates": [None if rate != rate else rate for rate in self.rates(columns)],
-            "channel_rates": (
-                self.fired.flatten(1).double().mean(1) / self.observed
-                if self.fired.dim() > 1
-                else self.fired.double() / self.observed
-            ).tolist(),
+            "channel_rates": (per_channel / self.observed).tolist(),
         }
 
 
 @dataclass
 class SpikeRecord:
-    """What was seen of all layers.
-
-    Attributes:
-        timesteps: Of every denoising step, in the order of sampling; None stands for calls
-            without one, such as an autoencoder's.
-        layers: By name, in the order in which they ran first.
-        not_called: Names of layers that were watched and never ran.
-    """
+    """What was recorded of all layers."""
 
     timesteps: list[float | None] = field(default_factory=list)
+    """Of every denoising step, in the order of sampling; None for calls without one, such as an
+    autoencoder's."""
     layers: dict[str, LayerRecord] = field(default_factory=dict)
+    """By name, in the order in which they ran first."""
     not_called: list[str] = field(default_factory=list)
+    """Layers that were watched and never ran."""
 
     def column(self, timestep: float | None) -> int:
-        """Return the number of a denoising step; a new one follows those that are there."""
+        """Return the number of a denoising step; a new one is appended."""
         if timestep not in self.timesteps:
             self.timesteps.append(timestep)
         return self.timesteps.index(timestep)
@@ -236,14 +200,15 @@ class SpikeRecord:
 
     @property
     def seen(self) -> Sequence[LayerRecord]:
-        """The layers, of which there is at least one.
-
-        Raises:
-            UserError: No layer ran.
-        """
+        """The layers that ran; raises UserError where none did."""
         if not self.layers:
             raise UserError("nothing was observed: call the model inside the `with` block")
         return list(self.layers.values())
+
+    def step_name(self, column: int) -> str:
+        """Return the name of a denoising step: "t = 999"; "once" where there is no timestep."""
+        timestep = self.timesteps[column]
+        return "once" if timestep is None else f"t = {timestep:g}"
 
     @property
     def labels(self) -> list[str]:

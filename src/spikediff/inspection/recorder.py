@@ -1,4 +1,4 @@
-"""The recorder: it watches the neurons of a model, and the model does not know of it."""
+"""The spike recorder: hooks that watch the neurons of a model and leave its outputs alone."""
 
 import zlib
 from collections.abc import Callable, Iterable
@@ -18,21 +18,20 @@ _WHOLE = "(model)"  # name of a layer of neurons that is all there is
 
 
 class SpikeRecorder:
-    """Record how the neurons of a model fire, while it is entered.
+    """Record how the neurons of a model fire inside a `with` block; outputs stay bit for bit.
 
-    Counts add up and nothing else is kept: what it holds grows with the network and with the
-    denoising steps, not with the images. Of a few chosen neurons of the first image it keeps spikes
-    and membranes, the latter computed by the neuron's own equations. Outputs stay as they are, bit
-    for bit.
+    It stores counts, so memory grows with the network and the denoising steps, not with the images.
+    For a few chosen neurons of the first image it also keeps spikes and membranes, the latter
+    computed by the neuron's own equations.
 
-    A denoising step is told by the `timestep` of a model's call; a second batch adds to the steps
-    of the first. What runs outside of such a call is one column of its own.
+    The `timestep` of a model's call identifies the denoising step; a second batch adds to the steps
+    of the first. What runs outside such a call is one column of its own.
 
     Args:
-        target: A model, or a pipeline, of which all models are watched.
-        layers: Patterns of the layers to watch, as `spikediff.targets.choose_by_name` has them.
+        target: A model, or a pipeline, whose models are all watched.
+        layers: Patterns of the layers to watch, as for `spikediff.targets.choose_by_name`.
         neurons_per_layer: K, how many neurons of a layer are chosen.
-        seed: Of the choice.
+        seed: Seed of the choice.
 
     Raises:
         UserError: The target holds no neurons, or was compiled for inference; a pattern fits no
@@ -117,18 +116,10 @@ class SpikeRecorder:
         spikes: Tensor,
         before: NeuronState | None,
     ) -> tuple[LayerRecord, int, Window]:
-        """Count a layer's spikes, and look at the membranes of its chosen neurons.
+        """Count a layer's spikes [T, B, ...], and trace the membranes of its chosen neurons.
 
-        Args:
-            name: The layer's.
-            layer: The layer.
-            current: What entered.
-            spikes: What left, step by step [T, B, ...].
-            before: The state that the window went on from; None for rest.
-
-        Returns:
-            The layer's record, the number of the denoising step, and what the chosen neurons of
-            the first image did.
+        `before` is the state that the window continues; None for rest. Returns the layer's record,
+        the number of the denoising step, and what the chosen neurons of the first image did.
         """
         record = self._layer(name, layer, spikes)
         step = self.record.column(self._timestep)
