@@ -14,10 +14,14 @@ from autoencoders import warm
 from small_pipelines import make, settled
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
-from spikediff.editing.inpaint import SpikingInpaintPipeline
-from spikediff.editing.inversion import SpikingInversionPipeline
-from spikediff.editing.tokens import VQSpikingImg2ImgPipeline, VQSpikingInpaintPipeline
-from spikediff.editing.variations import SpikingImg2ImgPipeline
+from spikediff.editing.pipelines import (
+    EditingPipeline,
+    SpikingImg2ImgPipeline,
+    SpikingInpaintPipeline,
+    SpikingInversionPipeline,
+    VQSpikingImg2ImgPipeline,
+    VQSpikingInpaintPipeline,
+)
 from spikediff.systems.converted.convert import convert
 from spikediff.systems.converted.quantise import quantise
 from spikediff.systems.ddpm.network import ddpm_unet
@@ -53,7 +57,7 @@ def classes_of(base):
     while left:
         kind = left.pop()
         left += kind.__subclasses__()
-        if kind.__module__.startswith("spikediff.") and kind is not OwnPipeline:
+        if kind.__module__.startswith("spikediff.") and kind not in (OwnPipeline, EditingPipeline):
             found.add(kind.__name__)
     return sorted(found)
 

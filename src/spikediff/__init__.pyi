@@ -6,11 +6,15 @@ from spikediff.diffusion.denoising_pipeline import (
 )
 from spikediff.diffusion.saving import AnyNetwork as AnyNetwork
 from spikediff.diffusion.schedulers import make_scheduler as make_scheduler
-from spikediff.editing.inpaint import SpikingInpaintPipeline as SpikingInpaintPipeline
-from spikediff.editing.inversion import SpikingInversionPipeline as SpikingInversionPipeline
-from spikediff.editing.tokens import VQSpikingImg2ImgPipeline as VQSpikingImg2ImgPipeline
-from spikediff.editing.tokens import VQSpikingInpaintPipeline as VQSpikingInpaintPipeline
-from spikediff.editing.variations import SpikingImg2ImgPipeline as SpikingImg2ImgPipeline
+from spikediff.editing.inpaint import inpaint as inpaint
+from spikediff.editing.interpolate import interpolate_seeds as interpolate_seeds
+from spikediff.editing.invert import invert as invert
+from spikediff.editing.pipelines import SpikingImg2ImgPipeline as SpikingImg2ImgPipeline
+from spikediff.editing.pipelines import SpikingInpaintPipeline as SpikingInpaintPipeline
+from spikediff.editing.pipelines import SpikingInversionPipeline as SpikingInversionPipeline
+from spikediff.editing.pipelines import VQSpikingImg2ImgPipeline as VQSpikingImg2ImgPipeline
+from spikediff.editing.pipelines import VQSpikingInpaintPipeline as VQSpikingInpaintPipeline
+from spikediff.editing.vary import vary as vary
 from spikediff.energy.meter import EnergyMeter as EnergyMeter
 from spikediff.errors import UserError as UserError
 from spikediff.events.compile import compile_for_inference as compile_for_inference

@@ -6,9 +6,11 @@ import torch
 
 from small_pipelines import make
 from spikediff.diffusion.schedulers import make_scheduler
-from spikediff.editing.inpaint import SpikingInpaintPipeline
-from spikediff.editing.inversion import SpikingInversionPipeline
-from spikediff.editing.variations import SpikingImg2ImgPipeline
+from spikediff.editing.pipelines import (
+    SpikingImg2ImgPipeline,
+    SpikingInpaintPipeline,
+    SpikingInversionPipeline,
+)
 from spikediff.errors import UserError
 
 PLAIN = {"timestep_spacing": "trailing", "beta_schedule": "squaredcos_cap_v2"}

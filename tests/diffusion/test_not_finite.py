@@ -8,8 +8,7 @@ from small_pipelines import MAKERS, make
 from spikediff.data import to_uint8
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
-from spikediff.editing.inpaint import SpikingInpaintPipeline
-from spikediff.editing.inversion import SpikingInversionPipeline
+from spikediff.editing.pipelines import SpikingInpaintPipeline, SpikingInversionPipeline
 from spikediff.errors import UserError
 from spikediff.events import compile_for_inference
 from spikediff.native import native

@@ -5,9 +5,11 @@ import torch
 
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
-from spikediff.editing.inpaint import SpikingInpaintPipeline
-from spikediff.editing.inversion import SpikingInversionPipeline
-from spikediff.editing.variations import SpikingImg2ImgPipeline
+from spikediff.editing.pipelines import (
+    SpikingImg2ImgPipeline,
+    SpikingInpaintPipeline,
+    SpikingInversionPipeline,
+)
 from spikediff.errors import UserError
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline

@@ -8,7 +8,8 @@ from PIL import Image
 
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
-from spikediff.editing.inpaint import SpikingInpaintPipeline, resampling_walk
+from spikediff.editing.inpaint import resampling_walk
+from spikediff.editing.pipelines import SpikingInpaintPipeline
 from spikediff.errors import UserError
 from spikediff.systems.fsddim.merged.network import carry_currents
 from spikediff.systems.fsddim.network import SynapticCurrentUNet

@@ -5,8 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from spikediff.editing.inpaint import SpikingInpaintPipeline
-from spikediff.editing.tokens import VQSpikingImg2ImgPipeline, VQSpikingInpaintPipeline, token_mask
+from spikediff.editing.inpaint import token_mask
+from spikediff.editing.pipelines import (
+    SpikingInpaintPipeline,
+    VQSpikingImg2ImgPipeline,
+    VQSpikingInpaintPipeline,
+)
 from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 

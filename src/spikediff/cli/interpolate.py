@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     if not 1 < len(options.seeds) <= options.num_images:
         raise UserError("--seeds: give two or more, and --num-images at least as many")
 
-    from spikediff.editing.interpolation import interpolate_seeds
+    from spikediff.editing.interpolate import interpolate_seeds
     from spikediff.hub.load import load_pipeline, steps_of
 
     sampling = options.sampling

@@ -121,7 +121,7 @@ class TakesParts:
     Example:
         >>> from spikediff import SpikingUNet
         >>> from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
-        >>> from spikediff.editing.inpaint import SpikingInpaintPipeline
+        >>> from spikediff import SpikingInpaintPipeline
         >>> from spikediff import make_scheduler
         >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
         >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))

@@ -1,1 +1,1 @@
-"""Editing: inpainting, variations, inversion and interpolation, with the networks that generate."""
+"""Editing: inpaint, vary, invert and interpolate, with the networks that generate."""

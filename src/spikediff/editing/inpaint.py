@@ -1,4 +1,4 @@
-r"""Inpainting: the masked part of an image made anew, the rest kept bit for bit (RePaint)."""
+r"""Inpainting: generate the masked part of an image and keep the rest bit for bit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,52 +6,246 @@ from itertools import pairwise
 from typing import Any
 
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d, max_pool2d
 
 from spikediff.diffusion.classes import ClassLabels
-from spikediff.diffusion.latent_space import Space, check_scheduler, space_of, telling
+from spikediff.diffusion.latent_space import Space, check_scheduler
 from spikediff.diffusion.loop import (
-    AfterStep,
-    Denoiser,
     StepCallback,
-    TellsOfSteps,
-    denoise,
     first_noise,
     image_shape,
     inference,
     step_options,
 )
-from spikediff.diffusion.outputs import check_call
-from spikediff.diffusion.pipeline import OwnPipeline
+from spikediff.diffusion.outputs import check_call, check_output_type
 from spikediff.diffusion.schedules import CLEAN, noise_levels, renoise
 from spikediff.diffusion.seeds import Generators
-from spikediff.editing.images import Picture, denoiser_of, masked_images, pasted
-from spikediff.editing.variations import timesteps_of_strength
+from spikediff.editing.images import Picture, composite, one_per_seed, read_images, read_mask
+from spikediff.editing.loop import (
+    Asked,
+    Denoising,
+    edits_tokens,
+    redraw_tokens,
+    refuse_options,
+)
+from spikediff.editing.vary import timesteps_of_strength
 from spikediff.errors import UserError
+
+BLACK = -1.0  # what the encoder of tokens sees behind a mask
+
+
+@inference
+def inpaint(
+    pipe: Any,
+    image: Picture | Sequence[Picture],
+    mask_image: Picture | Sequence[Picture],
+    num_inference_steps: int | None = None,
+    strength: float = 1.0,
+    batch_size: int | None = None,
+    seeds: Sequence[int] | None = None,
+    generator: Generators = None,
+    num_resamples: int = 1,
+    jump_length: int = 1,
+    eta: float = 0.0,
+    output_type: str = "pil",
+    return_dict: bool = True,
+    callback_on_step_end: StepCallback | None = None,
+    class_labels: ClassLabels = None,
+    guidance_scale: float | None = None,
+    callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
+    token_margin: int = 0,
+    **draw: Any,
+) -> ImagePipelineOutput | tuple[Any]:
+    r"""Generate the masked part of an image; the other pixels stay bit for bit.
+
+    A denoiser of images or currents needs no training for it. After every step the known pixels are
+    put into $x_s$ as the forward process makes them, $a_s x_0 + \sigma_s \epsilon$, and the network
+    completes what it sees. Currents take them as equal currents.
+
+    A token is drawn if any of its pixels is masked; the known pixels are put back afterwards. The
+    encoder sees black behind the mask, and a known token beside the mask may carry that black:
+    `token_margin` draws such tokens, too.
+
+    At strength 1, pixels behind the mask have no influence. A white mask gives the image that the
+    seed has without a mask. A black mask gives the input back and calls no network.
+
+    Args:
+        pipe: A pipeline of a denoiser or of tokens.
+        image: One image for all, or one per seed; see `read_images`.
+        mask_image: White where pixels are generated; one for all or per seed; see `read_mask`.
+        num_inference_steps: Steps from noise to image; 50, or for tokens all of the training's, by
+            default.
+        strength: Share of the steps that are made; below 1 they start from the image. Of denoisers
+            only, like `num_resamples`, `jump_length` and `eta`.
+        batch_size: The number of images; by default that of the seeds or inputs.
+        seeds: One seed per image: image k depends on `seeds[k]` and on its input alone.
+        generator: The source of noise instead of seeds, as in diffusers.
+        num_resamples: How often every step is made (RePaint); network calls grow about as much.
+        jump_length: After how many steps the sampler goes back as many.
+        eta: Share of fresh noise in DDIM's steps; other schedulers refuse it.
+        output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
+        return_dict: False returns a tuple.
+        callback_on_step_end: As of the pipeline that generates; it sees the known pixels put in.
+        class_labels: The class of all images, or one for each; None for no class.
+        guidance_scale: How far towards the class; see `conditioned`.
+        callback_on_step_end_tensor_inputs: Names of the tensors that the callback is shown:
+            "latents", "sample", "currents"; all by default.
+        token_margin: Tokens around the mask that are drawn, too; of tokens only, like the next.
+        draw: `temperature`, `top_p` and `unmasking` of `VQSpikingDiffusionPipeline`.
+
+    Returns:
+        An output whose `.images` are the images.
+
+    Raises:
+        UserError: Inputs do not fit, a setting is out of range or belongs to the other kind of
+            pipeline, or the scheduler cannot go back.
+
+    Example:
+        >>> import numpy as np
+        >>> from spikediff import SpikingDiffusionPipeline, SpikingUNet, make_scheduler
+        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> image = np.full((8, 8, 1), 77, dtype=np.uint8)
+        >>> mask = np.zeros((8, 8)); mask[:, 4:] = 1                # generate the right half
+        >>> made = inpaint(pipe, image, mask, num_inference_steps=4, seeds=[0]).images[0]
+        >>> bool((np.asarray(made)[:, :4] == 77).all())
+        True
+
+    Reference: Lugmayr et al., "RePaint: inpainting using denoising diffusion probabilistic models",
+    CVPR 2022; without resampling: Song et al., "Score-based generative modeling through stochastic
+    differential equations", ICLR 2021, appendix I.2.
+    """
+    check_output_type(output_type)
+    tokens = edits_tokens(pipe)
+    network = pipe.vqvae if tokens else pipe.unet
+    shape = image_shape(network)
+    inputs = {"image": read_images(image, shape), "mask": read_mask(mask_image, shape)}
+    (given, mask), generator = one_per_seed(inputs, batch_size, seeds, generator)
+    mask = mask.to(pipe._execution_device)
+    known = given.to(pipe._execution_device, network.dtype) * 2 - 1
+    asked = Asked(
+        class_labels, guidance_scale, callback_on_step_end, callback_on_step_end_tensor_inputs
+    )
+    if tokens:
+        refuse_options(
+            pipe,
+            strength=strength != 1.0,
+            num_resamples=num_resamples != 1,
+            jump_length=jump_length != 1,
+            eta=eta != 0.0,
+        )
+        call = {"num_inference_steps": num_inference_steps, "generator": generator, **draw}
+        generated = _redraw(pipe, known, mask, token_margin, asked, call)
+    else:
+        refuse_options(pipe, token_margin=token_margin != 0, **dict.fromkeys(draw, True))
+        steps = 50 if num_inference_steps is None else num_inference_steps
+        check_call(output_type, steps)
+        resampling = (num_resamples, jump_length)
+        generated = _repaint(pipe, known, mask, steps, strength, resampling, eta, generator, asked)
+    images = composite(output_type, generated, given, mask)
+    return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+
+def token_mask(mask: Tensor, latent_size: tuple[int, int], margin: int = 0) -> Tensor:
+    """Return the tokens that a mask of pixels touches.
+
+    Args:
+        mask: Of pixels [B, 1, H, W], boolean.
+        latent_size: Height and width of the grid of tokens.
+        margin: Tokens around them that are masked, too.
+
+    Returns:
+        [B, h, w], boolean.
+
+    Raises:
+        UserError: The margin is negative.
+
+    Example:
+        >>> import torch
+        >>> pixels = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+        >>> pixels[..., 3, 3] = True
+        >>> token_mask(pixels, (2, 2)).flatten().tolist()
+        [True, False, False, False]
+    """
+    if margin < 0:
+        raise UserError(f"token_margin = {margin} must not be negative")
+    touched = adaptive_max_pool2d(mask.float(), latent_size)
+    if margin:
+        touched = max_pool2d(touched, 2 * margin + 1, 1, margin)
+    return touched[:, 0] > 0
+
+
+def _redraw(
+    pipe: Any, known: Tensor, mask: Tensor, token_margin: int, asked: Asked, call: dict[str, Any]
+) -> Tensor:
+    """Return the images [B, C, H, W] with the tokens that the mask touches drawn again."""
+    if not bool(mask.any()):
+        return known
+    tokens = pipe.encode(known.masked_fill(mask, BLACK))
+    hidden = token_mask(mask, pipe.vqvae.latent_size, token_margin)
+    return redraw_tokens(pipe, tokens, hidden, asked, call)
+
+
+def _repaint(
+    pipe: Any,
+    known: Tensor,
+    mask: Tensor,
+    num_inference_steps: int,
+    strength: float,
+    resampling: tuple[int, int],
+    eta: float,
+    generator: Generators,
+    asked: Asked,
+) -> Tensor:
+    """Return the images [B, C, H, W] denoised with the known pixels put in after every step."""
+    check_scheduler(pipe.unet, pipe.scheduler, eta)
+    if not bool(mask.any()):
+        return known
+    scheduler, timesteps = timesteps_of_strength(
+        pipe.scheduler, num_inference_steps, strength, pipe._execution_device
+    )
+    walk = resampling_walk(len(timesteps), *resampling)
+    check_walk(scheduler, walk)
+    noise = first_noise(pipe.unet, len(known), generator, pipe._execution_device)
+    denoising = Denoising(pipe, len(known), asked)
+    pixels = _KnownPixels(
+        scheduler, denoising.space, known, mask, noise, timesteps, walk, generator
+    )
+
+    def after_step(i: int, timestep: Any, sample: Tensor) -> Tensor:
+        return pixels.jump(i, denoising.tell(i, timestep, pixels.put(sample, walk[i] + 1)))
+
+    return denoising.run(
+        scheduler,
+        pixels.put(pixels.start(strength), 0),
+        timesteps[walk],
+        step_options(scheduler, generator, eta),
+        after_step,
+    )
 
 
 def resampling_walk(num_steps: int, num_resamples: int, jump_length: int) -> list[int]:
-    """Return the steps in the order in which they are made, 0 for the one that leaves the noise.
+    """Return the steps in the order in which RePaint makes them; step 0 leaves the noise.
 
-    After every `jump_length` steps, RePaint goes as many back up by the forward process and makes
-    them again, `num_resamples` times in all, so that what is new and what is known come to agree.
+    After every `jump_length` steps the forward process leads as many back up, and they are made
+    again, `num_resamples` times in all, so that new and known pixels come to agree.
 
     Args:
         num_steps: Steps from noise to image.
         num_resamples: How often each is made; 1 does not go back.
-        jump_length: How many steps at once.
+        jump_length: Steps of a jump.
 
     Raises:
-        UserError: One of the two is not at least 1.
+        UserError: `num_resamples` or `jump_length` is not at least 1.
 
     Example:
         >>> resampling_walk(4, 1, 1), resampling_walk(4, 2, 2)
         ([0, 1, 2, 3], [0, 1, 2, 3, 2, 3])
 
-    Reference: Lugmayr et al., "RePaint: inpainting using denoising diffusion probabilistic models",
-    CVPR 2022, algorithm 1 and appendix.
+    Reference: Lugmayr et al., 2022, algorithm 1 and appendix.
     """
     if num_resamples < 1 or jump_length < 1:
         raise UserError(
@@ -72,35 +266,38 @@ def check_walk(scheduler: Any, walk: Sequence[int]) -> None:
     """Refuse to go back with a scheduler that remembers its steps.
 
     Raises:
-        UserError: It counts its steps, or reckons with the last ones.
+        UserError: It counts its steps, or its step depends on the last ones.
     """
     goes_back = any(later <= earlier for earlier, later in pairwise(walk))
     if goes_back and hasattr(scheduler, "step_index"):
         raise UserError(
-            f"num_resamples: {type(scheduler).__name__} remembers the steps that it has made and "
-            f"cannot go back; take ddim, ddpm, analytic-dpm or synaptic-ddim, or num_resamples=1"
+            f"num_resamples: {type(scheduler).__name__} remembers its steps and cannot go back; "
+            f"take ddim, ddpm, analytic-dpm or synaptic-ddim, or num_resamples=1"
         )
 
 
 @dataclass
 class _KnownPixels:
-    """Puts the known pixels into every sample, as noisy as the sample is, and jumps back."""
+    """Puts the known pixels into every sample, at the sample's level of noise."""
 
     scheduler: Any
     space: Space
     known: Tensor  # x_0 [B, C, H, W] in [-1, 1]
-    mask: Tensor  # true where pixels are made [B, 1, H, W]
+    mask: Tensor  # true where pixels are generated [B, 1, H, W]
     noise: Tensor  # of the known pixels [B, C, H, W]
     timesteps: Tensor
     walk: list[int]
     generator: Generators
 
+    def start(self, strength: float) -> Tensor:
+        """Return the first sample: noise, or below strength 1 the noised image."""
+        if strength == 1.0:
+            return self.space.encode(self.noise * self.scheduler.init_noise_sigma)
+        return self.space.encode(self._noised(0))
+
     def put(self, sample: Tensor, step: int) -> Tensor:
-        """Return a sample that a step is about to leave, known pixels put in."""
-        if step == len(self.timesteps):
-            return self.space.keep(sample, self.known, self.mask)
-        timestep = self.timesteps[step].expand(len(self.known))
-        x_t = self.scheduler.add_noise(self.known, self.noise, timestep)
+        """Return the sample that a step is about to leave, with the known pixels."""
+        x_t = self.known if step == len(self.timesteps) else self._noised(step)
         return self.space.keep(sample, x_t, self.mask)
 
     def jump(self, i: int, sample: Tensor) -> Tensor:
@@ -114,160 +311,12 @@ class _KnownPixels:
         noisier = renoise(sample, noise, self._levels(reached), self._levels(there))
         return self.put(noisier, there)
 
+    def _noised(self, step: int) -> Tensor:
+        timestep = self.timesteps[step].expand(len(self.known))
+        x_t: Tensor = self.scheduler.add_noise(self.known, self.noise, timestep)
+        return x_t
+
     def _levels(self, step: int) -> tuple[float, float]:
         if step == len(self.timesteps):
             return CLEAN
         return noise_levels(self.scheduler, self.timesteps[step])
-
-
-class SpikingInpaintPipeline(TellsOfSteps, OwnPipeline):
-    r"""Inpainting with a denoiser that knows nothing of masks.
-
-    After every step the known pixels are put into $x_s$ as the forward process makes them,
-    $a_s x_0 + \sigma_s \epsilon$, so that the network completes what it sees. The pixels that come
-    out are the given ones wherever the mask is black, bit for bit, in every type of output. At
-    strength 1 what stands behind the mask has no influence; with a mask that is white all over, the
-    image is that which the seed has without one. Where the mask is black all over, the images come
-    back and the network is not called.
-
-    For FSDDIM's network the known pixels are put in as equal currents; a mask of pixels is one of
-    currents too, because decoding acts on each pixel alone.
-
-    Args:
-        unet: A denoiser of images, spiking or not, or of currents.
-        scheduler: A diffusers scheduler that fits the noise schedule of its training.
-
-    Raises:
-        UserError: The network denoises currents, and the scheduler clips or draws noise.
-
-    Example:
-        >>> import numpy as np
-        >>> from spikediff import SpikingUNet
-        >>> from spikediff import make_scheduler
-        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
-        >>> pipe = SpikingInpaintPipeline(unet.eval(), make_scheduler("ddim"))
-        >>> pipe.set_progress_bar_config(disable=True)
-        >>> image = np.full((8, 8, 1), 77, dtype=np.uint8)
-        >>> mask = np.zeros((8, 8)); mask[:, 4:] = 1                # the right half anew
-        >>> made = pipe(image, mask, num_inference_steps=4, seeds=[0]).images[0]
-        >>> bool((np.asarray(made)[:, :4] == 77).all())
-        True
-
-    Reference: Lugmayr et al., "RePaint", CVPR 2022; without resampling: Song et al., "Score-based
-    generative modeling through stochastic differential equations", ICLR 2021, appendix I.2.
-    """
-
-    model_cpu_offload_seq = "unet"
-
-    def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
-        super().__init__()
-        check_scheduler(unet, scheduler)
-        self.register_modules(unet=unet, scheduler=scheduler)
-
-    @inference
-    def __call__(
-        self,
-        image: Picture | Sequence[Picture],
-        mask_image: Picture | Sequence[Picture],
-        num_inference_steps: int = 50,
-        strength: float = 1.0,
-        batch_size: int | None = None,
-        seeds: Sequence[int] | None = None,
-        generator: Generators = None,
-        num_resamples: int = 1,
-        jump_length: int = 1,
-        eta: float = 0.0,
-        output_type: str = "pil",
-        return_dict: bool = True,
-        callback_on_step_end: StepCallback | None = None,
-        class_labels: ClassLabels = None,
-        guidance_scale: float | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
-    ) -> ImagePipelineOutput | tuple[Any]:
-        """Generate what is masked.
-
-        Args:
-            image: One image for all, or one per seed; see `read_images`.
-            mask_image: White where pixels are made anew; one for all or per seed; see `read_mask`.
-            num_inference_steps: Steps from noise to image.
-            strength: Share of the steps that are made; below 1 from what is behind the mask.
-            batch_size: How many; as many as there are seeds or images where it is not given.
-            seeds: One seed per image: image k depends on `seeds[k]` and on its input alone.
-            generator: The source of noise instead of seeds, as in diffusers.
-            num_resamples: How often every step is made; network calls grow about as much.
-            jump_length: After how many steps it goes back as many.
-            eta: Share of fresh noise in DDIM's steps; other schedulers do not know it.
-            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
-            return_dict: False returns a tuple.
-            callback_on_step_end: As of the pipeline that generates; it sees known pixels put in.
-            class_labels: The class of all images, or one for each; None for no class.
-            guidance_scale: How far towards the class; see `conditioned`.
-            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
-                "currents"; everything where it is not given.
-
-        Returns:
-            An output whose `.images` are the images.
-
-        Raises:
-            UserError: Inputs do not fit, a setting is out of range, or the scheduler cannot jump.
-        """
-        check_call(output_type, num_inference_steps)
-        check_scheduler(self.unet, self.scheduler, eta)
-        given, mask, generator = masked_images(
-            image, mask_image, image_shape(self.unet), batch_size, seeds, generator
-        )
-        mask = mask.to(self._execution_device)
-        made = given.to(self._execution_device, self.unet.dtype) * 2 - 1
-        if bool(mask.any()):
-            scheduler, timesteps = timesteps_of_strength(
-                self.scheduler, num_inference_steps, strength, self._execution_device
-            )
-            walk = resampling_walk(len(timesteps), num_resamples, jump_length)
-            check_walk(scheduler, walk)
-            noise = first_noise(self.unet, len(made), generator, self._execution_device)
-            pixels = _KnownPixels(
-                scheduler, space_of(self.unet), made, mask, noise, timesteps, walk, generator
-            )
-            denoiser = denoiser_of(self.unet, class_labels, guidance_scale, len(made))
-            tell = telling(
-                self,
-                callback_on_step_end,
-                pixels.space,
-                callback_on_step_end_tensor_inputs,
-                guidance_scale,
-            )
-            made = self._paint(denoiser, pixels, strength, eta, tell)
-        images = pasted(output_type, made, given, mask)
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-    def _paint(
-        self,
-        denoiser: Denoiser,
-        pixels: _KnownPixels,
-        strength: float,
-        eta: float,
-        tell: AfterStep,
-    ) -> Tensor:
-        """Return the images [B, C, H, W] after all steps."""
-
-        def after_step(i: int, timestep: Any, sample: Tensor) -> Tensor:
-            return pixels.jump(i, tell(i, timestep, pixels.put(sample, pixels.walk[i] + 1)))
-
-        sample = denoise(
-            denoiser,
-            pixels.scheduler,
-            pixels.put(self._start(pixels, strength), 0),
-            self.progress_bar(pixels.timesteps[pixels.walk]),
-            step_options(pixels.scheduler, pixels.generator, eta),
-            after_step,
-            lambda: self.interrupt,
-        )
-        return pixels.space.decode(sample)
-
-    def _start(self, pixels: _KnownPixels, strength: float) -> Tensor:
-        """Return what the masked pixels start from: noise, or what is there, noised."""
-        if strength == 1.0:
-            return pixels.space.encode(pixels.noise * pixels.scheduler.init_noise_sigma)
-        timestep = pixels.timesteps[:1].expand(len(pixels.known))
-        x_t = pixels.scheduler.add_noise(pixels.known, pixels.noise, timestep)
-        return pixels.space.encode(x_t)

@@ -5,7 +5,7 @@ import torch
 
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
-from spikediff.editing.interpolation import interpolate_noise, interpolate_seeds, slerp
+from spikediff.editing.interpolate import interpolate_noise, interpolate_seeds, slerp
 from spikediff.errors import UserError
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 from spikediff.systems.fsvae.pipeline import VAEPipeline

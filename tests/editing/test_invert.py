@@ -10,7 +10,8 @@ from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.loop import denoise
 from spikediff.diffusion.scheduler_config import PREDICTION_TYPES
 from spikediff.diffusion.schedulers import make_scheduler
-from spikediff.editing.inversion import SpikingInversionPipeline, invert
+from spikediff.editing.invert import ddim_inversion
+from spikediff.editing.pipelines import SpikingInversionPipeline
 from spikediff.errors import UserError
 
 X_0 = torch.linspace(-0.9, 0.9, 41, dtype=torch.float64)
@@ -37,7 +38,7 @@ def inverted(prediction_type, steps, iterations=1):
     """The noise of X_0, and what comes back of it."""
     scheduler, denoiser = diffusion(prediction_type)
     scheduler.set_timesteps(steps)
-    noise = invert(denoiser, scheduler, X_0, scheduler.timesteps.flip(0), iterations)
+    noise = ddim_inversion(denoiser, scheduler, X_0, scheduler.timesteps.flip(0), iterations)
     return noise, denoise(denoiser, scheduler, noise, scheduler.timesteps, {})
 
 

@@ -6,7 +6,7 @@ from diffusers.configuration_utils import FrozenDict
 
 from mixture import GAUSSIAN
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
-from spikediff.editing.variations import SpikingImg2ImgPipeline
+from spikediff.editing.pipelines import SpikingImg2ImgPipeline
 from spikediff.errors import UserError
 
 STEPS = {"num_inference_steps": 2, "output_type": "pt"}

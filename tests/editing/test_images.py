@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spikediff.editing.images import pasted, read_images, read_mask
+from spikediff.editing.images import composite, read_images, read_mask
 from spikediff.errors import UserError
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
@@ -96,10 +96,10 @@ def test_pasting_gives_every_level_back():
     """Also where a float in between is rounded: what is known is never computed with."""
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
-    (picture,) = pasted("pil", torch.zeros(1, 1, 16, 16), levels / 255, mask)
+    (picture,) = composite("pil", torch.zeros(1, 1, 16, 16), levels / 255, mask)
     assert np.array_equal(np.array(picture), levels[0, 0].numpy())
     fine = torch.rand(1, 1, 16, 16, dtype=torch.float64)
-    assert torch.equal(pasted("pt", torch.zeros(1, 1, 16, 16), fine, mask), fine)
+    assert torch.equal(composite("pt", torch.zeros(1, 1, 16, 16), fine, mask), fine)
 
 
 def test_signals_are_no_images():

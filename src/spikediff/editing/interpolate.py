@@ -1,0 +1,121 @@
+r"""Interpolation between two seeds: their noise on an arc, and the images that it becomes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikediff.diffusion.loop import draws_noise, first_noise
+from spikediff.diffusion.seeds import generators_of
+from spikediff.errors import UserError
+
+_PARALLEL = 1e-6  # sine of the angle below which a straight line is as good as the arc
+
+
+def interpolate_seeds(
+    pipe: Any, seeds: Sequence[int], num_images: int = 9, batch_size: int = 64, **call: Any
+) -> list[Any]:
+    """Generate the images between those of several seeds.
+
+    The ends are the images of the seeds themselves, bit for bit.
+
+    Args:
+        pipe: A `SpikingDiffusionPipeline` or `SynapticCurrentPipeline`.
+        seeds: Two or more, visited in turn.
+        num_images: The number of images, both ends included.
+        batch_size: Images at a time; it does not change them.
+        call: Further arguments of the pipeline, the same for all images.
+
+    Returns:
+        The images, each in the form of the pipeline's `output_type`.
+
+    Raises:
+        UserError: The pipeline does not start from noise, or its steps draw more of it.
+
+    Example:
+        >>> from spikediff import SpikingDiffusionPipeline, SpikingUNet, make_scheduler
+        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> len(interpolate_seeds(pipe, seeds=[3, 7], num_images=5, num_inference_steps=2))
+        5
+    """
+    if "unet" not in pipe.components:
+        raise UserError(
+            f"interpolation: a {type(pipe).__name__} starts from no noise; take a pipeline with a "
+            "denoiser of images"
+        )
+    if draws_noise(pipe.scheduler, call.get("eta", 0.0)):
+        raise UserError(
+            f"interpolation: {type(pipe.scheduler).__name__} draws fresh noise in its steps, so an "
+            "image depends on more than its start; take a scheduler such as ddim, with eta 0"
+        )
+    generator, count = generators_of(None, seeds, None)
+    noise = first_noise(pipe.unet, count, generator, pipe._execution_device)
+    return [
+        image
+        for part in torch.split(interpolate_noise(noise, num_images), batch_size)
+        for image in pipe(latents=part, **call).images
+    ]
+
+
+def interpolate_noise(noise: Tensor, num_images: int) -> Tensor:
+    """Return noise evenly spaced from the first image's to the last one's, by `slerp`.
+
+    Args:
+        noise: Of two or more images [K, C, H, W], visited in turn in legs of equal length.
+        num_images: The number of images, both ends included.
+
+    Returns:
+        [num_images, C, H, W].
+
+    Raises:
+        UserError: There are fewer than two ends, or fewer images than ends.
+    """
+    legs = len(noise) - 1
+    if legs < 1 or num_images <= legs:
+        raise UserError(
+            f"interpolation: {num_images} images between {len(noise)}; give two ends or more, and "
+            "at least as many images"
+        )
+    places = [divmod(k * legs, num_images - 1) for k in range(num_images)]
+    return torch.cat(
+        [
+            slerp(noise[leg, None], noise[min(leg + 1, legs), None], rest / (num_images - 1))
+            for leg, rest in places
+        ]
+    )
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    r"""Return the point at a share of the arc from a to b.
+
+    $\mathrm{slerp}(a, b; s) = \frac{\sin((1 - s)\omega)}{\sin\omega}\,a
+    + \frac{\sin(s\omega)}{\sin\omega}\,b$, with $\omega$ the angle between them. Vectors of equal
+    norm keep it all the way, where a straight line would shorten them: noise of n elements has a
+    norm of about $\sqrt n$, and networks are trained on no other.
+
+    Args:
+        a: [B, ...]; every image is a vector of its own.
+        b: Of the same shape.
+        share: s; 0 gives a and 1 gives b, bit for bit.
+
+    Returns:
+        [B, ...].
+
+    Example:
+        >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
+        tensor([[0.7071, 0.7071]])
+
+    Reference: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; of latents:
+    White, "Sampling generative networks", 2016.
+    """
+    if share in (0, 1):
+        return b if share else a
+    first, second = a.double().flatten(1), b.double().flatten(1)  # [B, C*H*W]
+    omega = torch.nn.functional.cosine_similarity(first, second, eps=0.0).clamp(-1, 1).arccos()
+    straight = ~(omega.sin() > _PARALLEL)  # true where a norm is 0, too
+    of_a = torch.where(straight, 1 - share, ((1 - share) * omega).sin() / omega.sin())
+    of_b = torch.where(straight, share, (share * omega).sin() / omega.sin())
+    return (of_a[:, None] * first + of_b[:, None] * second).to(a.dtype).view_as(a)

@@ -1,0 +1,236 @@
+r"""DDIM inversion: the noise that deterministic DDIM turns into an image, and the image again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from spikediff.diffusion.classes import ClassLabels
+from spikediff.diffusion.loop import (
+    AfterStep,
+    Denoiser,
+    StepCallback,
+    finite,
+    first_noise,
+    image_shape,
+    inference,
+)
+from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call
+from spikediff.diffusion.scheduler_config import image_and_noise
+from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.editing.images import Picture, read_images
+from spikediff.editing.loop import Asked, Denoising, check_denoises
+from spikediff.errors import UserError
+from spikediff.systems.fsddim.scheduler import SynapticCurrentDDIMScheduler
+
+
+@dataclass
+class InversionOutput(BaseOutput):
+    """The result of an inversion.
+
+    Attributes:
+        latents: The noise [B, C, H, W].
+    """
+
+    latents: Tensor
+
+
+@inference
+def invert(
+    pipe: Any,
+    image: Picture | Sequence[Picture],
+    num_inference_steps: int = 50,
+    num_iterations: int = 1,
+    return_dict: bool = True,
+    callback_on_step_end: StepCallback | None = None,
+    class_labels: ClassLabels = None,
+    guidance_scale: float | None = None,
+    callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
+) -> InversionOutput | tuple[Tensor]:
+    r"""Find the noise that deterministic DDIM turns into an image; `regenerate` goes back.
+
+    The scheduler's noise schedule and prediction type are kept. The steps are DDIM's without noise
+    and clipping, which alone can be inverted. The error of the round trip falls as the steps get
+    shorter. Currents are decoded at the end and go back as equal ones.
+
+    Args:
+        pipe: A pipeline of a denoiser.
+        image: One image or several; see `read_images`.
+        num_inference_steps: Steps from image to noise; go back in as many.
+        num_iterations: Network calls a step; see `ddim_inversion`.
+        return_dict: False returns a tuple.
+        callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})`, with
+            "currents" if the network denoises currents; what it returns may replace them.
+        class_labels: The class of all images, or one for each; None for no class.
+        guidance_scale: How far towards the class; see `conditioned`.
+        callback_on_step_end_tensor_inputs: Names of the tensors that the callback is shown:
+            "latents", "sample", "currents"; all by default.
+
+    Returns:
+        An output with `.latents`.
+
+    Raises:
+        UserError: An image does not fit, a number is out of range, or the pipeline has no denoiser
+            or a noise schedule that DDIM does not know.
+
+    Example:
+        >>> import numpy as np
+        >>> from spikediff import SpikingDiffusionPipeline, SpikingUNet, make_scheduler
+        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> image = np.zeros((8, 8, 1), dtype=np.uint8)
+        >>> noise = invert(pipe, image, num_inference_steps=4).latents
+        >>> noise.shape, regenerate(pipe, noise, num_inference_steps=4).images[0].size
+        (torch.Size([1, 1, 8, 8]), (8, 8))
+
+    Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, section 4.3.
+    """
+    check_denoises(pipe)
+    given = read_images(image, image_shape(pipe.unet))
+    scheduler = ddim_of(pipe.scheduler)
+    scheduler.set_timesteps(num_inference_steps, device=pipe._execution_device)
+    asked = Asked(
+        class_labels, guidance_scale, callback_on_step_end, callback_on_step_end_tensor_inputs
+    )
+    denoising = Denoising(pipe, len(given), asked)
+    sample = ddim_inversion(
+        denoising.denoiser,
+        scheduler,
+        denoising.space.encode(given.to(pipe._execution_device, pipe.unet.dtype) * 2 - 1),
+        pipe.progress_bar(scheduler.timesteps.flip(0)),
+        num_iterations,
+        denoising.tell,
+    )
+    latents = denoising.space.decode(sample)
+    return InversionOutput(latents=latents) if return_dict else (latents,)
+
+
+@inference
+def regenerate(
+    pipe: Any,
+    latents: Tensor,
+    num_inference_steps: int = 50,
+    output_type: str = "pil",
+    return_dict: bool = True,
+    callback_on_step_end: StepCallback | None = None,
+    class_labels: ClassLabels = None,
+    guidance_scale: float | None = None,
+    callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
+) -> ImagePipelineOutput | tuple[Any]:
+    """Generate images from noise by the DDIM steps that `invert` walks back.
+
+    Args:
+        pipe: A pipeline of a denoiser.
+        latents: Noise [B, C, H, W]: what `invert` found, or any other.
+        num_inference_steps: Steps from noise to image.
+        output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
+        return_dict: As of `invert`, like what follows.
+        callback_on_step_end: Called after every step.
+        class_labels: The class of all images, or one for each.
+        guidance_scale: How far towards the class.
+        callback_on_step_end_tensor_inputs: Names of the tensors that the callback is shown.
+
+    Returns:
+        An output whose `.images` are the images.
+
+    Raises:
+        UserError: The noise does not fit, or a setting is out of range.
+    """
+    check_call(output_type, num_inference_steps)
+    check_denoises(pipe)
+    noise = first_noise(pipe.unet, len(latents), None, pipe._execution_device, latents)
+    scheduler = ddim_of(pipe.scheduler)
+    scheduler.set_timesteps(num_inference_steps, device=pipe._execution_device)
+    asked = Asked(
+        class_labels, guidance_scale, callback_on_step_end, callback_on_step_end_tensor_inputs
+    )
+    denoising = Denoising(pipe, len(noise), asked)
+    sample = denoising.run(scheduler, denoising.space.encode(noise), scheduler.timesteps, {})
+    images = OUTPUT_TYPES[output_type](sample)
+    return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+
+def ddim_of(scheduler: Any) -> SynapticCurrentDDIMScheduler:
+    """Return deterministic DDIM without clipping, with the noise schedule of a scheduler.
+
+    Raises:
+        UserError: DDIM does not know the noise schedule, or it leaves no image at the last
+            timestep.
+    """
+    if scheduler.config.get("rescale_betas_zero_snr"):
+        raise UserError(
+            "inversion: rescale_betas_zero_snr leaves no image at the last timestep, so none can "
+            "be recovered from it"
+        )
+    is_ddim = isinstance(scheduler, SynapticCurrentDDIMScheduler)
+    ddim: SynapticCurrentDDIMScheduler = (
+        scheduler if is_ddim else make_scheduler("synaptic-ddim", scheduler.config)
+    )
+    return ddim
+
+
+def ddim_inversion(
+    denoiser: Denoiser,
+    scheduler: SynapticCurrentDDIMScheduler,
+    sample: Tensor,
+    timesteps: Sequence[Tensor],
+    num_iterations: int = 1,
+    after_step: AfterStep | None = None,
+) -> Tensor:
+    r"""Return the noise that deterministic DDIM turns into a sample.
+
+    The step from t down to s is $x_s = a_s \hat x_0 + \sigma_s \hat\epsilon$, of the estimates that
+    the network makes of $x_t$, with $a = \sqrt{\bar\alpha}$ and $\sigma = \sqrt{1 - \bar\alpha}$.
+    Solved for $x_t$, on which the estimate depends, too,
+
+        x_t = a_t (x_s - sigma_s eps(x_t)) / a_s + sigma_t eps(x_t),
+
+    it is a fixed point. Started at $x_s$, one iteration is DDIM inversion, whose error falls in
+    proportion to the length of the steps; more come nearer to the exact inverse.
+
+    Args:
+        denoiser: Called as `denoiser(sample, timestep)`, `num_iterations` times a step.
+        scheduler: Gives the prediction type and the noise level of a timestep.
+        sample: x_0, images or currents, of any shape.
+        timesteps: Those to reach, rising.
+        num_iterations: Iterations of the fixed point in every step.
+        after_step: Called as `after_step(i, timestep, sample)` after every step; it returns what
+            the next step starts from.
+
+    Returns:
+        x_t at the last timestep.
+
+    Raises:
+        UserError: `num_iterations` is not at least 1.
+
+    Example:
+        >>> import torch
+        >>> scheduler = make_scheduler("synaptic-ddim", {"prediction_type": "epsilon"})
+        >>> scheduler.alphas_cumprod[7] = 0.64
+        >>> x_0, eps = torch.tensor(0.5), torch.tensor(-1.0)  # a denoiser that knows the noise
+        >>> ddim_inversion(lambda x_t, t: eps, scheduler, x_0, [torch.tensor(7)])
+        tensor(-0.2000)
+
+    Reference: the fixed point: Pan et al., "Effective real image editing with accelerated iterative
+    diffusion inversion", ICCV 2023.
+    """
+    if num_iterations < 1:
+        raise UserError(f"num_iterations = {num_iterations} must be at least 1")
+    alpha_bar_s = 1.0
+    for i, timestep in enumerate(timesteps):
+        alpha_bar_t = float(scheduler.alphas_cumprod[int(timestep)])
+        x_t = sample
+        for _ in range(num_iterations):
+            output = finite(denoiser(x_t, timestep), timestep)
+            _, eps = image_and_noise(output, x_t, alpha_bar_t, scheduler.config.prediction_type)
+            x_0 = (sample - sqrt(1.0 - alpha_bar_s) * eps) / sqrt(alpha_bar_s)
+            x_t = sqrt(alpha_bar_t) * x_0 + sqrt(1.0 - alpha_bar_t) * eps
+        sample, alpha_bar_s = x_t, alpha_bar_t
+        if after_step is not None:
+            sample = after_step(i, timestep, sample)
+    return sample

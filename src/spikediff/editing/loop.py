@@ -1,0 +1,124 @@
+"""What all edits share: the loop over a denoiser's steps, and the redrawing of tokens."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from spikediff.diffusion.classes import ClassLabels, conditioned
+from spikediff.diffusion.latent_space import space_of, telling
+from spikediff.diffusion.loop import AfterStep, StepCallback, denoise, estimates_of
+from spikediff.errors import UserError
+from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
+
+
+class Asked(NamedTuple):
+    """What every edit is asked: classes and a callback, as of `SpikingDiffusionPipeline`."""
+
+    class_labels: ClassLabels
+    guidance_scale: float | None
+    callback_on_step_end: StepCallback | None
+    callback_on_step_end_tensor_inputs: Sequence[str] | None
+
+
+class Denoising:
+    """A pipeline's network, set up to denoise the samples of one edit.
+
+    Args:
+        pipe: A pipeline with a `unet`, of images or currents.
+        batch_size: The number of images.
+        asked: Classes and callback.
+
+    Raises:
+        UserError: The network knows no classes, or not these.
+    """
+
+    def __init__(self, pipe: Any, batch_size: int, asked: Asked) -> None:
+        labels, guidance_scale, callback, shown = asked
+        unet = pipe.unet
+        self.pipe, self.space = pipe, space_of(unet)
+        self.denoiser = conditioned(
+            estimates_of(unet), unet, labels, guidance_scale, batch_size, self.space.batch_axis
+        )
+        self.tell = telling(pipe, callback, self.space, shown, guidance_scale)
+
+    def run(
+        self,
+        scheduler: Any,
+        sample: Tensor,
+        timesteps: Iterable[Tensor],
+        options: Mapping[str, Any],
+        after_step: AfterStep | None = None,
+    ) -> Tensor:
+        """Denoise a sample; return its images [B, C, H, W] in [-1, 1]. See `denoise`."""
+        sample = denoise(
+            self.denoiser,
+            scheduler,
+            sample,
+            self.pipe.progress_bar(timesteps),
+            options,
+            after_step or self.tell,
+            lambda: bool(self.pipe._interrupt),
+        )
+        return self.space.decode(sample)
+
+
+def redraw_tokens(
+    pipe: Any, tokens: Tensor, mask: Tensor, asked: Asked, call: Mapping[str, Any]
+) -> Tensor:
+    """Draw the masked tokens again; return the images [B, C, H, W] in [-1, 1].
+
+    Args:
+        pipe: A `VQSpikingDiffusionPipeline`.
+        tokens: [B, h, w].
+        mask: True where a token is drawn [B, h, w].
+        asked: Classes and callback.
+        call: Further arguments of the pipeline.
+    """
+    (drawn,) = VQSpikingDiffusionPipeline.__call__(
+        pipe,
+        tokens=tokens,
+        mask=mask,
+        batch_size=len(tokens),
+        output_type="tokens",
+        return_dict=False,
+        **asked._asdict(),
+        **call,
+    )
+    images: Tensor = pipe.decode(drawn)
+    return images
+
+
+def edits_tokens(pipe: Any) -> bool:
+    """Whether a pipeline generates tokens rather than images or currents.
+
+    Raises:
+        UserError: It has no diffusion.
+    """
+    if isinstance(pipe, VQSpikingDiffusionPipeline):
+        return True
+    check_denoises(pipe, " or Spiking-Diffusion")
+    return False
+
+
+def check_denoises(pipe: Any, or_else: str = "") -> None:
+    """Refuse a pipeline without a denoiser of images or currents.
+
+    Raises:
+        UserError: It has none.
+    """
+    if "unet" not in pipe.components:
+        raise UserError(
+            f"a {type(pipe).__name__} has no diffusion that could do this; take a run of SDDPM, "
+            f"SDM, FSDDIM, DDPM{or_else}"
+        )
+
+
+def refuse_options(pipe: Any, **given: bool) -> None:
+    """Refuse options of the other kind of pipeline.
+
+    Raises:
+        UserError: One of them is given.
+    """
+    for name in (name for name, is_given in given.items() if is_given):
+        raise UserError(f"{name}: a {type(pipe).__name__} has none; leave it out")

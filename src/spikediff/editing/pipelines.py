@@ -1,0 +1,73 @@
+"""The editing functions as diffusers pipelines: made of parts, saved, loaded, and called."""
+
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import nn
+
+from spikediff.diffusion.latent_space import check_scheduler
+from spikediff.diffusion.loop import TellsOfSteps
+from spikediff.diffusion.pipeline import OwnPipeline
+from spikediff.editing.inpaint import inpaint
+from spikediff.editing.invert import ddim_of, invert, regenerate
+from spikediff.editing.vary import vary
+from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
+
+
+class EditingPipeline(TellsOfSteps, OwnPipeline):
+    """The parts of a pipeline that edits with a denoiser; `from_pipe` takes those of another.
+
+    Args:
+        unet: A denoiser of images, spiking or not, or of currents.
+        scheduler: A diffusers scheduler that fits the noise schedule of its training.
+
+    Raises:
+        UserError: The network denoises currents, and the scheduler clips or draws noise.
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        check_scheduler(unet, scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+
+class SpikingInpaintPipeline(EditingPipeline):
+    """`inpaint` with a denoiser."""
+
+    __call__ = inpaint
+
+
+class SpikingImg2ImgPipeline(EditingPipeline):
+    """`vary` with a denoiser."""
+
+    __call__ = vary
+
+
+class SpikingInversionPipeline(EditingPipeline):
+    """`invert`, and the way back by calling the pipeline: `regenerate`.
+
+    Args:
+        unet: A denoiser of images, spiking or not, or of currents.
+        scheduler: Any whose noise schedule DDIM knows; DDIM takes its place.
+
+    Raises:
+        UserError: DDIM does not know the noise schedule, or it leaves no image to invert.
+    """
+
+    invert = invert
+    __call__ = regenerate
+
+    def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
+        super().__init__(unet, ddim_of(scheduler))
+
+
+class VQSpikingInpaintPipeline(VQSpikingDiffusionPipeline):
+    """`inpaint` with tokens."""
+
+    __call__ = inpaint  # type: ignore[assignment]
+
+
+class VQSpikingImg2ImgPipeline(VQSpikingDiffusionPipeline):
+    """`vary` with tokens."""
+
+    __call__ = vary  # type: ignore[assignment]
