@@ -18,8 +18,8 @@ from torch import Tensor
 from spikediff.data import load_images
 from spikediff.diffusion.classes import classes_in_turn
 from spikediff.evaluation import Moments, frechet_distance, load_features
-from spikediff.evaluation.plan import WEIGHT_FILES
-from spikediff.evaluation.preparation import Preparation
+from spikediff.evaluation.features import FEATURES
+from spikediff.evaluation.features.network import prepare
 from spikediff.hub.load import load_pipeline
 from spikediff.pretrained import find_source
 
@@ -53,8 +53,8 @@ def images_of(pipe: Any, steps: int, guidance: float | None, count: int) -> Tens
 
 def moments_of(network: Any, images: Tensor) -> Moments:
     """Return the moments of the features of images, resized as the network wants them."""
-    prepare = Preparation(network.image_size, network.channels, "bilinear")
-    batches = prepare(images).split(FEATURES_BATCH)
+    fitted = prepare(images, network.image_size, network.channels, "bilinear")
+    batches = fitted.split(FEATURES_BATCH)
     return Moments.of(torch.cat([network(batch).features for batch in batches]))
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--num-samples", type=int, default=512)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    weights = args.feature_weights / WEIGHT_FILES["fad"][args.dataset]
+    weights = args.feature_weights / FEATURES["fad"].files[args.dataset]
     network = load_features("fad", weights=weights, mode="published")
     held_out = load_images(args.dataset, data_dir=args.data_dir, held_out=True).stack()
     reference = moments_of(network, held_out)

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 import spikediff as sd
-from spikediff.cli.run_data import find_dataset
 from spikediff.data import load_images, to_model_range
 from spikediff.diffusion.classes import classes_in_turn
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.objective import target_of
 from spikediff.energy import EnergyMeter, compare, load_costs
+from spikediff.hub.run_data import find_dataset
 from spikediff.systems.integer import EXECUTIONS, to_integer
 
 DRAWS, TIMED, METERED = 4096, 16, 16

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from spikediff.cli.guided import guided, guided_images
-from spikediff.cli.run_data import cache_folder, find_dataset
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.energy import EnergyMeter
 from spikediff.evaluation.plan import EvaluationSettings
 from spikediff.evaluation.protocol import load_protocol
 from spikediff.evaluation.run import evaluate
 from spikediff.evaluation.shards import fingerprint_of
-from spikediff.evaluation.sources import GeneratedImages
+from spikediff.evaluation.sources import ImageSource
 from spikediff.hub.load import load_pipeline
+from spikediff.hub.run_data import cache_folder, find_dataset
 from spikediff.systems.sdm.threshold_guidance import parse_scale
 
 _HEADER = (
@@ -97,7 +97,7 @@ def loaded(run: Path, solver: str, event_driven: bool = False) -> Any:
 
 def compiled_images(
     run: Path, threshold: str | None, solver: str, steps: int, seed: int
-) -> GeneratedImages:
+) -> ImageSource:
     """Return images that compiled networks make, under a constant guidance or none."""
     pipe = loaded(run, solver)
     with guided(pipe, threshold):  # the compiled copy keeps the thresholds

@@ -22,11 +22,11 @@ class Pixels(nn.Module):
         return images.flatten(1), images.mean(dim=(1, 2))
 
 
-def load_pixels(request):
+def load_pixels(**_):
     return module_features(Pixels(), name="pixels", image_size=8, channels=1)
 
 
-PIXELS = FeatureSpec("pixels", "", load_pixels)
+PIXELS = FeatureSpec("pixels", load_pixels)
 
 
 def install():

@@ -9,9 +9,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from spikediff.cli import COMMANDS, main
+from spikediff.cli.demo import _recognised
+from spikediff.data import load_images, to_model_range
 from spikediff.native import native_name
 from spikediff.training import recipe_from, save_recipe
 from spikediff.training.recipe import load_run_recipe
@@ -192,6 +195,15 @@ def test_demo(tmp_path, capsys):
     assert told["recognised_real_held_out"] > 0.85
     assert len(told["firing_rate_by_layer"]) == told_layers(said)
     RunFolder(out).claim(load_run_recipe(out), resume=False, overwrite=True)  # and once more
+
+
+def test_the_demo_recognises_real_digits_and_no_grey_images():
+    digits, test = load_images("digits"), load_images("digits", "test")
+    rate, per_class = _recognised(digits, to_model_range(test.stack()))
+    assert rate > 0.85
+    assert min(per_class) > 0
+    assert sum(per_class) == len(test)
+    assert min(_recognised(digits, torch.zeros(10, 1, 8, 8))[1]) == 0
 
 
 def told_layers(said):

@@ -74,9 +74,9 @@ def test_the_numbers_are_those_of_the_images_that_sample_writes(model, common, t
     from spikediff.evaluation import extract, kernel_distance
     from spikediff.evaluation.sources import open_folder
 
-    network = PIXELS.load(None)
+    network = PIXELS.load()
     real = extract(network, load_images("digits", "train", held_out=True).stack()).features
-    fake = extract(network, open_folder(folder).images(0, 12)).features
+    fake = extract(network, open_folder(folder).take(0, 12)).features
     want = kernel_distance(fake, real, subset_size=6).mean
     assert found["curve"][0]["values"][1] == pytest.approx(want, rel=1e-5)
 

@@ -10,7 +10,7 @@ from pixel_features import PIXELS, PROTOCOL
 from spikediff.cli import main
 from spikediff.data import load_images
 from spikediff.evaluation.features import FEATURES
-from spikediff.evaluation.sources import RealImages
+from spikediff.evaluation.sources import real_images
 
 TINY = ["--model.base-channels", "4", "--model.channel-mult", "1", "2", "--training.steps", "2"]
 GRID = ["--sampling.num-images", "1", "--sampling.num-inference-steps", "1"]
@@ -54,8 +54,8 @@ def evaluate(tmp_path, monkeypatch):
 
 def test_a_run_is_compared_at_the_size_of_its_recipe(run, photos, evaluate):
     result = evaluate(run, "--num-inference-steps", "1")
-    real = RealImages(load_images(str(photos), "test", image_size=8, channels=1))
-    assert result["reference"]["sha256"] == real.pixels_sha256
+    real = real_images(load_images(str(photos), "test", image_size=8, channels=1))
+    assert result["reference"]["sha256"] == real.description["sha256"]
 
 
 def test_pictures_and_a_pipeline_are_compared_at_their_own_size(run, photos, evaluate, tmp_path):

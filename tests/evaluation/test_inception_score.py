@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikediff.errors import UserError
-from spikediff.evaluation.inception_score import inception_score
+from spikediff.evaluation.class_scores import inception_score
 
 
 @given(st.integers(2, 20), st.integers(1, 10))

@@ -1,12 +1,13 @@
 """Which networks are used follows from the protocol, the data set and the weights."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from spikediff.errors import UserError
 from spikediff.evaluation.plan import choose_networks
-from spikediff.evaluation.protocol import load_protocol
+from spikediff.evaluation.protocol import Measurement, load_protocol
 
 FAIR, FSDDIM, SDDPM = map(load_protocol, ("fair", "fsddim", "sddpm"))
 
@@ -16,7 +17,7 @@ def dataset(name="mnist", labels=True):
 
 
 def chosen(protocol, data, given=None, asked=None):
-    return {p.key: w for p, w in choose_networks(protocol, data, given, asked).weights.items()}
+    return {p.key: w for p, w in choose_networks(protocol, data, given, asked)[0].items()}
 
 
 @pytest.fixture
@@ -46,8 +47,15 @@ def test_a_file_is_its_networks_or_the_first_ones(folder):
     }
 
 
+def test_every_network_with_a_published_file_finds_it(folder):
+    part = Measurement("resnet56", ("frechet",))
+    protocol = replace(FAIR, measurements=(part,))
+    (folder / "resnet56-4bfd9763.th").touch()
+    assert chosen(protocol, dataset("cifar10"), folder)["resnet56/clean"].name.endswith("63.th")
+
+
 def test_what_is_left_out_is_noted():
-    notes = choose_networks(FAIR, dataset(), None, None).notes
+    _, notes = choose_networks(FAIR, dataset(), None, None)
     assert len(notes) == 3
     assert any("mnist_64.pth" in note for note in notes)
 

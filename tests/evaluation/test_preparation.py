@@ -5,7 +5,7 @@ import torch
 
 from spikediff.data import load_images
 from spikediff.errors import UserError
-from spikediff.evaluation.preparation import Preparation
+from spikediff.evaluation.features.network import preparation_notes, prepare
 
 GREY = torch.randint(0, 256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
 
@@ -15,34 +15,31 @@ GREY = torch.randint(0, 256, (3, 1, 8, 8), generator=torch.Generator().manual_se
 def test_it_is_what_load_images_does(resize_filter, channels):
     options = {"image_size": 20, "channels": channels, "resize_filter": resize_filter}
     expected = load_images("digits", "test", **options).stack()
-    assert torch.equal(Preparation(**options)(load_images("digits", "test").stack()), expected)
+    assert torch.equal(prepare(load_images("digits", "test").stack(), **options), expected)
 
 
 def test_what_fits_is_left_alone():
-    prepare = Preparation(8, 1, None)
-    assert torch.equal(prepare(GREY), GREY)
-    assert prepare.notes(GREY) == []
+    assert torch.equal(prepare(GREY, 8, 1, None), GREY)
+    assert preparation_notes(GREY, 8, 1, None) == []
 
 
 def test_grey_stored_as_rgb_is_grey():
     rgb = GREY.repeat(1, 3, 1, 1)
-    prepare = Preparation(8, 1, "bilinear")
-    assert torch.equal(prepare(rgb), GREY)
-    assert "one channel is taken" in prepare.notes(rgb)[0]
+    assert torch.equal(prepare(rgb, 8, 1, "bilinear"), GREY)
+    assert "one channel is taken" in preparation_notes(rgb, 8, 1, "bilinear")[0]
 
 
 def test_grey_for_a_colour_network_is_told():
-    prepare = Preparation(8, 3, None)
-    assert torch.equal(prepare(GREY), GREY.expand(-1, 3, -1, -1))
-    assert prepare.notes(GREY) == ["the grey channel is repeated three times"]
+    assert torch.equal(prepare(GREY, 8, 3, None), GREY.expand(-1, 3, -1, -1))
+    assert preparation_notes(GREY, 8, 3, None) == ["the grey channel is repeated three times"]
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="no resize_filter"):
-        Preparation(16, 1, None)(GREY)
+        prepare(GREY, 16, 1, None)
     with pytest.raises(UserError, match="squares"):
-        Preparation(8, 1, "bilinear")(GREY[..., :6])
+        prepare(GREY[..., :6], 8, 1, "bilinear")
     colours = GREY.repeat(1, 3, 1, 1)
     colours[2, 1, 3, 3] ^= 1
     with pytest.raises(UserError, match="grey ones"):
-        Preparation(8, 1, "bilinear")(colours)
+        prepare(colours, 8, 1, "bilinear")

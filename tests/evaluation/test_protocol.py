@@ -6,7 +6,8 @@ import pytest
 
 from spikediff.errors import UserError
 from spikediff.evaluation.features import FEATURES
-from spikediff.evaluation.protocol import METRICS, load_protocol, protocol_from, protocol_names
+from spikediff.evaluation.metrics import METRICS
+from spikediff.evaluation.protocol import load_protocol, protocol_from, protocol_names
 
 SMALL = {
     "name": "small",

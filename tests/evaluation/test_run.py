@@ -16,7 +16,7 @@ from spikediff.evaluation.features import FEATURES, FeatureSpec, module_features
 from spikediff.evaluation.plan import EvaluationSettings
 from spikediff.evaluation.protocol import protocol_from
 from spikediff.evaluation.run import evaluate
-from spikediff.evaluation.sources import GeneratedImages, RealImages
+from spikediff.evaluation.sources import generated_images, real_images
 
 CONTENT = yaml.safe_load(PROTOCOL)
 TRAIN, TEST = load_images("digits", "train"), load_images("digits", "test")
@@ -48,7 +48,7 @@ class Generator:
         return torch.stack([torch.rand(1, 8, 8, generator=g) for g in generators])
 
     def source(self, seed=0):
-        return GeneratedImages(self, seed, 16, f"noise {seed}", {"first_seed": seed})
+        return generated_images(self, seed, 16, f"noise {seed}", {"first_seed": seed})
 
 
 def values(result):
@@ -57,14 +57,14 @@ def values(result):
 
 def test_the_reference_against_itself_is_perfect(settings):
     settings = replace(settings, num_samples=len(TEST))
-    found = values(evaluate(RealImages(TEST), settings))
+    found = values(evaluate(real_images(TEST), settings))
     assert found["pixels/clean/frechet"] == pytest.approx(0, abs=1e-9)
     for name in ("precision", "recall", "coverage"):
         assert found[f"pixels/clean/{name}"] == 1
 
 
 def test_the_floor_is_the_score_of_real_training_images(settings):
-    result = evaluate(RealImages(TRAIN, seed=0), settings)
+    result = evaluate(real_images(TRAIN, seed=0), settings)
     assert values(result) == result["floor"]
     assert result["counts"] == {
         "judged": 100,
@@ -146,13 +146,13 @@ def test_fewer_samples_than_the_protocol_asks_for_is_said(settings):
 def test_no_more_than_the_reference_holds_where_the_protocol_says_so(settings):
     content = CONTENT | {"num_samples": 400, "at_most_reference": True}
     limited = replace(settings, protocol=protocol_from(content, "test"))
-    assert evaluate(RealImages(TRAIN), limited)["counts"]["wanted"] == 355
+    assert evaluate(real_images(TRAIN), limited)["counts"]["wanted"] == 355
 
 
 def test_only_the_first_images_of_the_reference_count(settings):
     content = CONTENT | {"reference_images": 100}
     result = evaluate(
-        RealImages(TEST, limit=100), replace(settings, protocol=protocol_from(content, "test"))
+        real_images(TEST, limit=100), replace(settings, protocol=protocol_from(content, "test"))
     )
     assert result["counts"]["reference"] == 100
     assert values(result)["pixels/clean/frechet"] == pytest.approx(0, abs=1e-9)
@@ -172,7 +172,7 @@ def test_only_the_first_images_of_the_reference_count(settings):
 )
 def test_what_cannot_be_done_is_told_first(change, word, settings):
     with pytest.raises(UserError, match=word):
-        evaluate(RealImages(TEST), replace(settings, **change))
+        evaluate(real_images(TEST), replace(settings, **change))
 
 
 def test_statistics_serve_the_published_mode_alone(settings, tmp_path):
@@ -185,15 +185,15 @@ def test_a_diverged_generator_is_told(settings):
         return torch.full((len(seeds), 1, 8, 8), torch.nan)
 
     with pytest.raises(UserError, match="diverged"):
-        evaluate(GeneratedImages(diverged, 0, 16, "n", {}), settings)
+        evaluate(generated_images(diverged, 0, 16, "n", {}), settings)
 
 
 def test_grey_images_in_a_colour_network_are_noted(settings, monkeypatch):
-    def colour(_request):
+    def colour(**_):
         module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.AvgPool1d(12))
         return module_features(module, name="colour", image_size=8, channels=3)
 
-    monkeypatch.setitem(FEATURES, "pixels", FeatureSpec("", "", colour))
+    monkeypatch.setitem(FEATURES, "pixels", FeatureSpec("", colour))
     part = {"network": "pixels", "metrics": ["frechet"]}
     protocol = protocol_from(CONTENT | {"measurements": [part]}, "test")
     result = evaluate(Generator().source(), replace(settings, protocol=protocol))
@@ -203,11 +203,11 @@ def test_grey_images_in_a_colour_network_are_noted(settings, monkeypatch):
 
 
 def test_statistics_are_checked_before_an_image_is_made(settings, monkeypatch, tmp_path):
-    def published(_request):
+    def published(**_):
         module = torch.nn.Flatten()
         return module_features(module, name="p", image_size=8, channels=1)
 
-    row = FeatureSpec("", "", published, modes=("published",))
+    row = FeatureSpec("", published, modes=("published",))
     monkeypatch.setitem(FEATURES, "pixels", row)
     part = {"network": "pixels", "mode": "published", "metrics": ["frechet"]}
     protocol = protocol_from(CONTENT | {"measurements": [part]}, "test")

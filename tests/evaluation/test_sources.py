@@ -9,15 +9,15 @@ from spikediff.data import load_images
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
+from spikediff.evaluation import generator
 from spikediff.evaluation.generator import pipeline_images
 from spikediff.evaluation.sources import (
-    GeneratedImages,
-    RealImages,
-    StoredImages,
+    generated_images,
     open_archive,
     open_folder,
     open_images,
     quantise,
+    real_images,
 )
 from spikediff.systems.sddpm.network import SpikingUNet
 
@@ -39,11 +39,11 @@ def test_generated_images_are_those_of_a_png(pipe):
     source = pipeline_images(pipe, seed=5, num_inference_steps=2)
     pictures = pipe(seeds=range(6, 9), num_inference_steps=2).images
     expected = np.stack([np.array(picture) for picture in pictures])[:, None]
-    assert np.array_equal(source.images(1, 3).numpy(), expected)
+    assert np.array_equal(source.take(1, 3).numpy(), expected)
 
 
 def test_the_batch_does_not_change_an_image(pipe):
-    alone, together = (pipeline_images(pipe, 0, 2, size).images(0, 5) for size in (1, 4))
+    alone, together = (pipeline_images(pipe, 0, 2, size).take(0, 5) for size in (1, 4))
     assert torch.equal(alone, together)
 
 
@@ -78,7 +78,7 @@ def test_the_fingerprint_knows_all_that_decides_an_image(pipe):
 )
 def test_what_no_generator_should_give_is_refused(images, word):
     with pytest.raises(UserError) as error:
-        GeneratedImages(lambda _: images, 7, 2, "", {}).images(0, 2)
+        generated_images(lambda _: images, 7, 2, "", {}).take(0, 2)
     assert word in str(error.value)
     assert "seeds 7 to 8" in str(error.value)
 
@@ -91,24 +91,35 @@ def test_every_grey_level_survives_quantisation():
 def test_real_images_come_in_the_order_of_the_permutation():
     dataset = load_images("digits")
     order = np.random.default_rng(3).permutation(len(dataset))
-    source = RealImages(dataset, seed=3)
-    assert torch.equal(source.images(2, 5), dataset.stack()[order[2:7]])
+    source = real_images(dataset, seed=3)
+    assert torch.equal(source.take(2, 5), dataset.stack()[order[2:7]])
     assert source.available == len(dataset)
-    in_order = RealImages(dataset, limit=4)
-    assert torch.equal(in_order.images(0, 4), dataset.stack()[:4])
+    in_order = real_images(dataset, limit=4)
+    assert torch.equal(in_order.take(0, 4), dataset.stack()[:4])
     assert in_order.available == 4
     prints = {
-        s.fingerprint for s in (source, in_order, RealImages(dataset), RealImages(dataset, 0))
+        s.fingerprint for s in (source, in_order, real_images(dataset), real_images(dataset, 0))
     }
     assert len(prints) == 4
 
 
 def test_one_pixel_changes_the_fingerprint():
     dataset = load_images("digits", "test")
-    before = RealImages(dataset).fingerprint
+    before = real_images(dataset).fingerprint
     dataset.images = dataset.stack().clone()
     dataset.images[7, 0, 3, 3] ^= 1
-    assert RealImages(dataset).fingerprint != before
+    assert real_images(dataset).fingerprint != before
+
+
+def test_a_fingerprint_covers_the_code_that_makes_images(monkeypatch, tmp_path):
+    for room in generator.ROOMS:
+        assert list((generator._PACKAGE / room).rglob("*.py")), f"{room} holds no code"
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "code.py").write_text("1")
+    monkeypatch.setattr(generator, "_PACKAGE", tmp_path)
+    before = generator._code_sha256()
+    (tmp_path / "systems" / "code.py").write_text("2")
+    assert generator._code_sha256() != before
 
 
 def write_pngs(folder, images, name="{:03d}.png"):
@@ -127,13 +138,13 @@ def test_a_folder_and_archives_hold_the_same_images(pixels, tmp_path):
     layouts = {"images": pixels, "arr_0": rows, "nchw": rows.transpose(0, 3, 1, 2)}
     expected = torch.from_numpy(layouts["nchw"].copy())
     folder = open_folder(tmp_path / "pngs")
-    assert torch.equal(folder.images(3, 9), expected[3:])
+    assert torch.equal(folder.take(3, 9), expected[3:])
     prints = set()
     for name, layout in layouts.items():
         path = tmp_path / f"{name}.npz"
         np.savez(path, **{"images" if name == "nchw" else name: layout})
         archive = open_archive(path)
-        assert torch.equal(archive.images(0, 12), expected)
+        assert torch.equal(archive.take(0, 12), expected)
         prints.add(archive.fingerprint)
     assert len(prints) == 1
     assert folder.available == 12
@@ -150,10 +161,10 @@ def test_mixed_images_are_refused_by_name(tmp_path):
     Image.new("RGB", (7, 6)).save(tmp_path / "m" / "x.png")
     source = open_folder(tmp_path / "m")
     with pytest.raises(UserError, match=r"x\.png: 7x6 colour, but the first image is 6x6"):
-        source.images(0, 4)
+        source.take(0, 4)
     Image.new("L", (6, 6)).save(tmp_path / "m" / "x.png")
     with pytest.raises(UserError, match="grey"):
-        source.images(3, 1)
+        source.take(3, 1)
 
 
 @pytest.mark.parametrize(
@@ -175,15 +186,13 @@ def test_archives_of_other_things_are_refused(arrays, word, tmp_path):
 
 def test_names_of_sources(tmp_path):
     source = open_images("data:digits/test", 0, None)
-    assert isinstance(source, RealImages)
-    assert torch.equal(
-        source.images(0, 9), RealImages(load_images("digits", "test"), 0).images(0, 9)
-    )
+    assert source.description["kind"] == "data"
+    assert torch.equal(source.take(0, 9), real_images(load_images("digits", "test"), 0).take(0, 9))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").touch()
     assert open_images(str(tmp_path / "run"), 0, None) is None
     write_pngs(tmp_path / "p", PIXELS)
-    assert isinstance(open_images(str(tmp_path / "p"), 0, None), StoredImages)
+    assert open_images(str(tmp_path / "p"), 0, None).description["kind"] == "folder"
     for name, word in [
         ("data:digits", "name a split too"),
         ("data:digits/tset", "unknown split"),

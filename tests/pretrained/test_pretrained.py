@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 from spikediff.cli import main
-from spikediff.data import load_images, to_model_range
+from spikediff.data import load_images
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.errors import UserError
-from spikediff.evaluation import ImageJudge, class_agreement
+from spikediff.evaluation import class_agreement, load_features
+from spikediff.evaluation.sources import quantise
 from spikediff.pretrained import PRETRAINED, find_source, pretrained_folder
 
 MEBIBYTE = 2**20
@@ -44,7 +45,7 @@ def test_a_folder_of_that_name_goes_first(tmp_path, monkeypatch):
 
 
 def test_digits_are_what_they_were_asked_to_be():
-    """Nine of ten at the least, says a logistic regression that saw real digits only."""
+    """Nine of ten at the least, says a classifier that saw real digits only."""
     pipe = SpikingDiffusionPipeline.from_pretrained(
         pretrained_folder("digits") / "pipeline", dtype=torch.float32
     )
@@ -57,12 +58,10 @@ def test_digits_are_what_they_were_asked_to_be():
         num_inference_steps=10,
         output_type="pt",
     ).images
-    real = load_images("digits")
-    judge = ImageJudge(to_model_range(real.stack()), real.labels)
+    judge = load_features("classifier", dataset=load_images("digits"))
     held_out = load_images("digits", "test")
-    of_real = class_agreement(
-        judge.probabilities(to_model_range(held_out.stack())), held_out.labels
-    )
+    of_real = class_agreement(judge(held_out.stack()).probabilities, held_out.labels)
     assert of_real.rate > 0.9, "the judge must be worth asking"
-    agreement = class_agreement(judge.probabilities(2 * images - 1), labels)
+    pixels = quantise(images, range(200))
+    agreement = class_agreement(judge(pixels).probabilities, labels)
     assert agreement.rate >= 0.9, agreement

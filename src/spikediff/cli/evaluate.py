@@ -142,7 +142,7 @@ def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tu
             raise UserError("--execution runs a model, but the images are there already")
         if options.guidance_scale is not None:
             raise UserError("--guidance-scale guides a model, but the images are there already")
-        first = source.images(0, 1)  # [1, C, H, W]
+        first = source.take(0, 1)  # [1, C, H, W]
         return source, (min(first.shape[-2:]), first.shape[1])
 
     from spikediff.cli.guided import guided_images

@@ -14,21 +14,9 @@ from spikediff.errors import UserError, suggestion
 from spikediff.hub.run_data import cache_folder, find_dataset, network_shape, trained_on_held_out
 
 if TYPE_CHECKING:
+    from spikediff.evaluation.feature_cache import FeatureSet
     from spikediff.evaluation.protocol import EvaluationProtocol
-    from spikediff.evaluation.statistics import FeatureSet
     from spikediff.systems.sdm.scale_search import GuidanceCurve, GuidanceSearch
-
-_LOWER, _HIGHER = True, False
-METRICS = {
-    "frechet": ("frechet", _LOWER),
-    "kernel": ("kernel", _LOWER),
-    "inception_score": ("inception_score", _HIGHER),
-    "precision": ("neighbours", _HIGHER),
-    "recall": ("neighbours", _HIGHER),
-    "density": ("neighbours", _HIGHER),
-    "coverage": ("neighbours", _HIGHER),
-}
-"""Name -> the metric of a protocol that computes it, and whether lower is better."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +89,7 @@ def run(arguments: list[str]) -> int:
             partial(_measure, judge, options),
             scales,
             options.seeds,
-            lower_is_better=METRICS[options.metric][1],
+            lower_is_better=_metric(options)[1],
             budget=budget,
         )
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
@@ -119,8 +107,21 @@ def run(arguments: list[str]) -> int:
 def _check(options: GuideOptions) -> None:
     if options.seeds < 2:
         raise UserError("--seeds must be at least 2, for one shows no noise")
-    if options.metric not in METRICS:
-        raise UserError(f"--metric {options.metric!r}; {suggestion(options.metric, METRICS)}")
+    _metric(options)
+
+
+def _metric(options: GuideOptions) -> tuple[str, bool]:
+    """Return the metric of a protocol that computes `--metric`, and whether lower is better."""
+    from spikediff.evaluation.metrics import METRICS
+
+    known = {
+        number: (name, lower)
+        for name, metric in METRICS.items()
+        for number, lower in metric.lower_is_better.items()
+    }
+    if options.metric not in known:
+        raise UserError(f"--metric {options.metric!r}; {suggestion(options.metric, known)}")
+    return known[options.metric]
 
 
 def _budget(options: GuideOptions, scales: tuple[float, ...]) -> Any:
@@ -167,10 +168,10 @@ def _open_judge(options: GuideOptions) -> _Judge:
     from accelerate import PartialState
 
     from spikediff.data import DATASETS, load_images
+    from spikediff.evaluation.feature_cache import features
     from spikediff.evaluation.features import load_features
     from spikediff.evaluation.plan import choose_networks
-    from spikediff.evaluation.sources import RealImages
-    from spikediff.evaluation.statistics import extract_features
+    from spikediff.evaluation.sources import real_images
     from spikediff.hub.load import load_pipeline
 
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
@@ -185,21 +186,20 @@ def _open_judge(options: GuideOptions) -> _Judge:
     split = partial(
         load_images, dataset, "train", image_size=size, channels=channels, data_dir=data_dir
     )
-    held_out, whole = RealImages(split(held_out=True)), split()
-    choice = choose_networks(protocol, whole, options.feature_weights, asked=(options.features,))
-    [(part, weights)] = choice.weights.items()
+    held_out, whole = split(held_out=True), split()
+    chosen, _ = choose_networks(protocol, whole, options.feature_weights, asked=(options.features,))
+    [(part, weights)] = chosen.items()
     network = load_features(
         part.network, weights=weights, dataset=whole, cache_dir=cache_dir, device=str(pipe.device)
     )
-    reference = extract_features(
+    reference = features(
+        real_images(held_out),
+        range(len(held_out)),
         network,
-        held_out,
-        0,
-        len(held_out),
-        protocol.resize_filter,
         cache_dir,
-        processes,
         "held-out",
+        resize_filter=protocol.resize_filter,
+        processes=processes,
     )
     work_dir = (options.work_dir or cache_dir / "work").expanduser()
     return _Judge(pipe, protocol, network, reference, processes, dataset, work_dir)
@@ -219,7 +219,7 @@ def _protocol(options: GuideOptions) -> "EvaluationProtocol":
         summary="the held-out tenth of the training split, to choose a guidance scale by",
         caveat="chosen on few real images; report quality by `spikediff evaluate --threshold`",
         num_samples=options.num_samples,
-        measurements=(Measurement(options.features, (METRICS[options.metric][0],)),),
+        measurements=(Measurement(options.features, (_metric(options)[0],)),),
         reference_split="train",
     )
     fewest = protocol.fewest_samples(protocol.measurements)
@@ -231,27 +231,25 @@ def _protocol(options: GuideOptions) -> "EvaluationProtocol":
 def _measure(judge: _Judge, options: GuideOptions, scale: float, repeat: int) -> float:
     """Return the metric of the images of one scale and one range of seeds."""
     from spikediff.cli.guided import guided_images
+    from spikediff.evaluation.feature_cache import features
     from spikediff.evaluation.run import compute_scores
-    from spikediff.evaluation.statistics import extract_features
 
     guidance = scale if options.layers is None else {options.layers: scale}
     source = guided_images(
         judge.pipe, guidance, options.seed, options.num_inference_steps, options.batch_size
     )
     count, protocol = options.num_samples, judge.protocol
-    features = extract_features(
-        judge.network,
+    found = features(
         source,
-        repeat * count,
-        count,
-        protocol.resize_filter,
+        range(repeat * count, (repeat + 1) * count),
+        judge.network,
         judge.work_dir,
-        judge.processes,
         f"threshold {scale:g}",
+        resize_filter=protocol.resize_filter,
+        processes=judge.processes,
     )
     [part] = protocol.measurements
-    scores = compute_scores(protocol, part, features, judge.reference, judge.reference.moments())
-    value = scores[options.metric]
+    value = compute_scores(protocol, part, found, judge.reference)[options.metric]
     print(f"threshold {scale:g}, seeds {_seeds(options, repeat)}: {value:.5g}", flush=True)
     return value
 
@@ -265,8 +263,8 @@ def _tell(found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes: 
     """Print the curve, what the confirmation says, and the verdict."""
     print(
         f"\n{options.features} {options.metric} "
-        f"({'lower' if METRICS[options.metric][1] else 'higher'} is better): {options.num_samples} "
-        f"images a measurement against {judge.reference.shards.total} held-out images of "
+        f"({'lower' if _metric(options)[1] else 'higher'} is better): {options.num_samples} "
+        f"images a measurement against {len(judge.reference)} held-out images of "
         f"{judge.dataset}/train"
     )
     if found.curve is not None:
@@ -312,12 +310,12 @@ def _content(
     repeats = options.seeds * (1 if found.confirmation is None else 2)
     return found.content() | {
         "metric": options.metric,
-        "lower_is_better": METRICS[options.metric][1],
+        "lower_is_better": _metric(options)[1],
         "features": {key: getattr(judge.network, key) for key in ("name", "mode", "fingerprint")},
         "dataset": public_name(judge.dataset),
         "reference": {
             "split": "train, held-out tenth",
-            "images": judge.reference.shards.total,
+            "images": len(judge.reference),
         },
         "layers": options.layers,
         "num_samples": options.num_samples,

@@ -9,9 +9,7 @@ from torch import Tensor
 from spikediff.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from spikediff.evaluation.sources import GeneratedImages
+    from spikediff.evaluation.sources import ImageSource
     from spikediff.systems.sdm.threshold_guidance import Scale
 
 
@@ -41,7 +39,7 @@ def guided_images(
     num_inference_steps: int,
     batch_size: int,
     guidance_scale: float | None = None,
-) -> "GeneratedImages":
+) -> "ImageSource":
     """Return the images of a pipeline under guidance; their fingerprint knows of it.
 
     Args:
@@ -65,13 +63,13 @@ def guided_images(
     with threshold_guidance(pipe.unet, scale):
         pass  # a wrong layer or scale shows now, not after the reference was read
 
-    def make(seeds: "Sequence[int]") -> Tensor:
+    def take(first: int, count: int) -> Tensor:
         with threshold_guidance(pipe.unet, scale):
-            return source.make(seeds)
+            return source.take(first, count)
 
     return replace(
         source,
-        make=make,
+        take=take,
         fingerprint=fingerprint_of(images=source.fingerprint, threshold=scale),
         description=source.description | {"threshold": scale},
     )

@@ -214,6 +214,28 @@ def stable_hash(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8])
 
 
+def part_indices(count: int, held_out: bool, where: str) -> list[int]:
+    """Return which of `count` images are the tenth held out for choosing, or which are not.
+
+    Args:
+        count: Images of the split.
+        held_out: True for the tenth, False for the other nine tenths.
+        where: The split, for the message.
+
+    Raises:
+        UserError: None are left.
+
+    Example:
+        >>> part_indices(20, held_out=True, where="example")
+        [4, 14]
+    """
+    kept = [i for i in range(count) if (stable_hash(f"held out {i}") % 10 == 0) == held_out]
+    if not kept:
+        part = "held-out tenth" if held_out else "rest beside the held-out tenth"
+        raise UserError(f"{where}: {count} images leave no {part}; add images")
+    return kept
+
+
 def take_part(source: PictureSource, held_out: bool | None) -> PictureSource:
     """Take the tenth of a split that is held out for choosing, or the rest.
 
@@ -229,11 +251,7 @@ def take_part(source: PictureSource, held_out: bool | None) -> PictureSource:
     """
     if held_out is None:
         return source
-    kept = [i for i in range(len(source)) if (stable_hash(f"held out {i}") % 10 == 0) == held_out]
-    if not kept:
-        part = "held-out tenth" if held_out else "rest beside the held-out tenth"
-        raise UserError(f"{source.origin}: {len(source)} images leave no {part}; add images")
-    return source.select(kept)
+    return source.select(part_indices(len(source), held_out, source.origin))
 
 
 Reader = Callable[[Path | None, str], PictureSource]

@@ -1,12 +1,18 @@
-"""Measuring what was generated.
+"""Measuring generated images.
 
-Distances compare sets of features; a feature network turns images into features:
+A feature network turns images into features; a metric compares two sets of features:
 
     network = load_features("classifier", dataset=load_images("digits"))
     real, fake = (extract(network, images).features for images in (test_images, generated_images))
     frechet_distance(real, fake)
 """
 
+from spikediff.evaluation.class_scores import (
+    ClassAgreement,
+    InceptionScore,
+    class_agreement,
+    inception_score,
+)
 from spikediff.evaluation.features import (
     FEATURES,
     Activations,
@@ -16,29 +22,28 @@ from spikediff.evaluation.features import (
     module_features,
 )
 from spikediff.evaluation.frechet import Moments, RunningMoments, TooFewSamples, frechet_distance
-from spikediff.evaluation.inception_score import InceptionScore, inception_score
 from spikediff.evaluation.kernel import KernelDistance, kernel_distance
+from spikediff.evaluation.metrics import METRICS, Metric
 from spikediff.evaluation.neighbours import (
     Nearest,
     PrecisionRecall,
     nearest_images,
     precision_recall,
 )
-from spikediff.evaluation.recognition import ClassAgreement, ImageJudge, Recognised, class_agreement
 from spikediff.evaluation.reconstruction import mse, ssim
 
 __all__ = [
     "FEATURES",
+    "METRICS",
     "Activations",
     "ClassAgreement",
     "FeatureNetwork",
-    "ImageJudge",
     "InceptionScore",
     "KernelDistance",
+    "Metric",
     "Moments",
     "Nearest",
     "PrecisionRecall",
-    "Recognised",
     "RunningMoments",
     "TooFewSamples",
     "class_agreement",

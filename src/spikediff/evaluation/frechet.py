@@ -1,12 +1,10 @@
-r"""What every distance accepts: a set of feature vectors, checked once and in one place.
-
-The Frechet distance between two sets of features, each taken for a Gaussian.
+r"""The Frechet distance between two sets of features, each taken for a Gaussian.
 
     d^2 = |mu_a - mu_b|^2 + tr( A + B - 2 (A B)^{1/2} )
 
 With A and B covariances, $(A B)^{1/2}$ has the eigenvalues of the symmetric matrix
-$(A^{1/2} B A^{1/2})^{1/2}$, so no square root of a non-symmetric matrix is ever taken. That is
-where a published code went wrong: a "root" by SVD overstates the distance by a third.
+$(A^{1/2} B A^{1/2})^{1/2}$, so no root of a non-symmetric matrix is needed. (A published code takes
+one by SVD, which overstates the distance by a third.)
 
 Reference:
     Dowson and Landau 1982 (the closed form); Heusel et al. 2017, "GANs trained by a two time-scale
@@ -23,23 +21,10 @@ from spikediff.errors import UserError
 
 
 def as_features(features: Tensor, where: str, at_least: int = 2) -> Tensor:
-    """Check a set of feature vectors and bring it to double precision.
-
-    Args:
-        features: Floating point [N, D], one row an image.
-        where: Who asks, for the message.
-        at_least: How small N may be.
-
-    Returns:
-        float64 [N, D], detached, on the CPU.
+    """Return features [N, D], N >= `at_least`, as float64 on the CPU; `where` names the caller.
 
     Raises:
-        UserError: Not a floating-point matrix, too few rows, or values that are NaN or
-            infinite.
-
-    Example:
-        >>> as_features(torch.zeros(3, 2), "example").dtype
-        torch.float64
+        UserError: Not a floating-point matrix, too few rows, NaN or infinity.
     """
     if features.ndim != 2 or not features.is_floating_point() or 0 in features.shape:
         found = f"{features.dtype} {list(features.shape)}"
@@ -56,43 +41,20 @@ def as_features(features: Tensor, where: str, at_least: int = 2) -> Tensor:
 
 
 def as_pair(a: Tensor, b: Tensor, where: str) -> tuple[Tensor, Tensor]:
-    """Check two sets of feature vectors of the same dimension; see `as_features`.
-
-    Args:
-        a: Floating point [N, D].
-        b: Floating point [M, D].
-        where: Who asks, for the message.
-
-    Returns:
-        float64 [N, D] and [M, D].
-
-    Raises:
-        UserError: Either is refused by `as_features`, or their dimensions differ.
-    """
+    """Return `as_features` of two sets [N, D] and [M, D]."""
     a, b = as_features(a, where), as_features(b, where)
-    check_dimensions(a.shape[1], b.shape[1], where)
+    _check_dimensions(a.shape[1], b.shape[1], where)
     return a, b
 
 
-def check_dimensions(a: int, b: int, where: str) -> None:
-    """Refuse features of two different networks.
-
-    Args:
-        a: Dimensions of one set.
-        b: Dimensions of the other.
-        where: Who asks, for the message.
-
-    Raises:
-        UserError: They differ.
-    """
+def _check_dimensions(a: int, b: int, where: str) -> None:
     if a != b:
         raise UserError(
             f"{where}: one set has {a} dimensions, the other {b}; use one feature network for both"
         )
 
 
-# A negative eigenvalue above -NEGLIGIBLE times the largest is rounding; statistics made by others
-# are often summed in single precision.
+# A negative eigenvalue above -NEGLIGIBLE times the largest is rounding: many sum in float32.
 NEGLIGIBLE = 1e-6
 
 
@@ -105,7 +67,7 @@ class Moments:
     """Mean and covariance of a set of features.
 
     Attributes:
-        count: Number of images; None where whoever published the statistics did not say.
+        count: Number of images; None where published statistics do not say.
         mean: float64 [D].
         covariance: float64 [D, D], divided by `count - 1`.
 
@@ -122,7 +84,6 @@ class Moments:
     covariance: Tensor
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be the moments of any set."""
         D = self.mean.numel()
         if self.mean.shape != (D,) or self.covariance.shape != (D, D):
             found = f"{list(self.mean.shape)} and {list(self.covariance.shape)}"
@@ -149,10 +110,10 @@ class Moments:
 
 
 class RunningMoments:
-    """Moments of features that arrive in parts, so that no more than one part is in memory.
+    """Moments of features that arrive in parts, of which only one is in memory.
 
-    Numerically stable: parts are joined by their means and scatters, never by sums of squares
-    (Chan, Golub and LeVeque 1983, eq. 2.1).
+    Parts are joined by their means and scatters, which is numerically stable where sums of squares
+    are not (Chan, Golub and LeVeque 1983, eq. 2.1).
 
     Attributes:
         count: Images seen.
@@ -171,24 +132,21 @@ class RunningMoments:
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)  # [D, D], sum of (x - mean)^2
 
     def add(self, features: Tensor) -> None:
-        """Take in features [N, D]; N may be 1.
-
-        Raises:
-            UserError: Not a floating-point matrix, NaN or infinity, or another D than before.
-        """
+        """Add features [N, D] of the same D as before; N may be 1."""
         part = as_features(features, "moments", at_least=1)
-        mean = part.mean(dim=0)
+        count, mean = len(part), part.mean(dim=0)
         centred = part - mean
-        self._join(len(part), mean, centred.T @ centred)
-
-    def merge(self, other: "RunningMoments") -> None:
-        """Take in all that another accumulator has seen, which stays as it is.
-
-        Raises:
-            UserError: Another D.
-        """
-        if other.count:
-            self._join(other.count, other._mean, other._scatter)
+        scatter = centred.T @ centred
+        if self.count == 0:
+            self.count, self._mean, self._scatter = count, mean, scatter
+            return
+        _check_dimensions(len(self._mean), len(mean), "moments")
+        total = self.count + count
+        delta = mean - self._mean
+        between = torch.outer(delta, delta) * (self.count * count / total)
+        self._scatter = self._scatter + scatter + between
+        self._mean = self._mean + delta * (count / total)
+        self.count = total
 
     def moments(self) -> Moments:
         """Return the moments of everything seen so far.
@@ -202,22 +160,9 @@ class RunningMoments:
             )
         return Moments(self.count, self._mean.clone(), self._scatter / (self.count - 1))
 
-    def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        """Join one part, given by its count, mean [D] and scatter [D, D]."""
-        if self.count == 0:
-            self.count, self._mean, self._scatter = count, mean.clone(), scatter.clone()
-            return
-        check_dimensions(len(self._mean), len(mean), "moments")
-        total = self.count + count
-        delta = mean - self._mean
-        between = torch.outer(delta, delta) * (self.count * count / total)
-        self._scatter = self._scatter + scatter + between
-        self._mean = self._mean + delta * (count / total)
-        self.count = total
-
 
 def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
-    """Return the squared Frechet distance between two sets of features, as papers report it.
+    """Return the squared Frechet distance between two sets of features, which papers report.
 
     Args:
         a: Features [N, D], floating point; or their moments.
@@ -225,7 +170,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
 
     Returns:
         The distance, 0 or above, in squared units of the features. Its bias falls with the number
-        of images: compare only distances that were taken with the same numbers.
+        of images: compare only distances at equal numbers.
 
     Raises:
         UserError: NaN or infinity, fewer than two images, differing dimensions, or a covariance
@@ -240,7 +185,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
         9.0
     """
     a, b = (x if isinstance(x, Moments) else Moments.of(x) for x in (a, b))
-    check_dimensions(a.dimensions, b.dimensions, "frechet_distance")
+    _check_dimensions(a.dimensions, b.dimensions, "frechet_distance")
     _warn_of_few(min((m.count for m in (a, b) if m.count is not None), default=None), a.dimensions)
     shift = (a.mean - b.mean).square().sum()
     spread = a.covariance.trace() + b.covariance.trace()
@@ -249,7 +194,6 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
 
 
 def _warn_of_few(count: int | None, dimensions: int) -> None:
-    """Warn where `count` images cannot span the dimensions."""
     if count is not None and count < dimensions:
         warnings.warn(
             f"frechet_distance: {count} images for {dimensions} dimensions: the covariance is "
@@ -268,10 +212,10 @@ def _trace_of_root(A: Tensor, B: Tensor) -> Tensor:
 
 
 def _clipped(eigenvalues: Tensor) -> Tensor:
-    """Set to zero what rounding left below it; refuse what is below by more."""
+    """Set negative eigenvalues to zero; refuse those that are more than rounding."""
     if eigenvalues[0] < -NEGLIGIBLE * eigenvalues.abs().max():
         raise UserError(
             f"frechet_distance: a covariance has the negative eigenvalue {eigenvalues[0]:.3g}; "
-            "it is no covariance, make it again"
+            "it is not a covariance, make it again"
         )
     return eigenvalues.clamp(min=0)

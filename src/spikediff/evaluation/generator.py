@@ -1,4 +1,4 @@
-"""A pipeline as a source of images, with a fingerprint of all that decides them."""
+"""A pipeline as a source of images, with a fingerprint of everything that decides them."""
 
 import hashlib
 import json
@@ -12,21 +12,11 @@ from torch import Tensor
 from spikediff.diffusion.classes import classes_in_turn
 from spikediff.diffusion.pipeline import scheduler_name, weights_sha256
 from spikediff.evaluation.shards import fingerprint_of
-from spikediff.evaluation.sources import GeneratedImages
+from spikediff.evaluation.sources import ImageSource, generated_images
 
 _PACKAGE = Path(__file__).parents[1]
-_ROOMS = [
-    "coding",
-    "data",
-    "events",
-    "guidance",
-    "layers",
-    "models",
-    "native",
-    "neurons",
-    "pipelines",
-    "schedulers",
-]
+ROOMS = ("data", "diffusion", "events", "layers", "native", "neurons", "systems")
+"""The folders of code that makes images."""
 _SUFFIXES = (".py", ".c", ".h")
 
 
@@ -36,8 +26,8 @@ def pipeline_images(
     num_inference_steps: int = 50,
     batch_size: int = 64,
     guidance_scale: float | None = None,
-) -> GeneratedImages:
-    """Return the images of a pipeline, one seed each, of its classes in turn if it knows any.
+) -> ImageSource:
+    """Return the images of a pipeline, one seed each, of its classes in turn if it has any.
 
     Args:
         pipe: A pipeline of this library, or one with its contract: `pipe(seeds=...,
@@ -50,8 +40,7 @@ def pipeline_images(
 
     Returns:
         The source. Its fingerprint covers weights, configurations, steps, the seed, the kind of
-        device, torch's version and this library's code: images that any of them would change are
-        made again.
+        device, torch's version and this library's code.
     """
     configurations = {
         name: _plain(part.config)
@@ -72,41 +61,38 @@ def pipeline_images(
         description["event_driven"] = True  # its rounding differs
         if pipe.event_weights != "float32":
             description["event_weights"] = pipe.event_weights
-
     if classes_in_turn(pipe, [seed]):
         description["class_labels"] = "in turn"
-    if guidance_scale is not None:
-        description["guidance_scale"] = guidance_scale
+    guidance = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
+    description |= guidance
 
     def make(seeds: Sequence[int]) -> Tensor:
-        told = classes_in_turn(pipe, seeds)
-        if guidance_scale is not None:
-            told["guidance_scale"] = guidance_scale
+        options = classes_in_turn(pipe, seeds) | guidance
         images: Tensor = pipe(
-            seeds=seeds, num_inference_steps=num_inference_steps, output_type="pt", **told
+            seeds=seeds, num_inference_steps=num_inference_steps, output_type="pt", **options
         ).images
         return images
 
     fingerprint = fingerprint_of(torch=version("torch"), code=_code_sha256(), **description)
-    return GeneratedImages(make, seed, batch_size, fingerprint, description)
+    return generated_images(make, seed, batch_size, fingerprint, description)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without the notes that diffusers keeps in it, paths among them."""
-    told = {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"}
-    plain: dict[str, Any] = json.loads(json.dumps(told, default=_told))
+    """Return a configuration without diffusers' own notes, which hold paths."""
+    own = {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"}
+    plain: dict[str, Any] = json.loads(json.dumps(own, default=_as_text))
     return plain
 
 
-def _told(value: Any) -> str:
-    """Return an array in full, for str() leaves most of a long one out."""
+def _as_text(value: Any) -> str:
+    """Return an array in full; str() leaves out most of a long one."""
     return str(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def _code_sha256() -> str:
-    """Return the SHA-256 of the code that makes images; a changed network makes other ones."""
+    """Return the SHA-256 of the code that makes images."""
     digest = hashlib.sha256()
-    for room in _ROOMS:
+    for room in ROOMS:
         files = (_PACKAGE / room).rglob("*")
         for path in sorted(file for file in files if file.suffix in _SUFFIXES):
             digest.update(path.relative_to(_PACKAGE).as_posix().encode())

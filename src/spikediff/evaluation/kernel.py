@@ -10,7 +10,7 @@ Reference:
     Binkowski et al. 2018, "Demystifying MMD GANs", section 4; Gretton et al. 2012, eq. 3.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,14 +19,13 @@ from spikediff.errors import UserError
 from spikediff.evaluation.frechet import as_pair
 
 
-@dataclass(frozen=True)
-class KernelDistance:
+class KernelDistance(NamedTuple):
     """A kernel distance with its spread.
 
     Attributes:
         mean: Mean of MMD^2 over the subsets; not scaled (tables often show a thousand times it).
-        std: Standard deviation over the subsets, divided by their number. It says how much one
-            subset varies, not how uncertain the mean is.
+        std: Standard deviation over the subsets, divided by their number: how much one subset
+            varies, not how uncertain the mean is.
     """
 
     mean: float
@@ -44,10 +43,7 @@ def kernel_distance(
         subsets: How many pairs of subsets are drawn, each without replacement.
         subset_size: Images in a subset; None takes the smaller of N and M (a set of that size is
             then taken whole every time, and the spread is that of the other one alone).
-        seed: The subsets are a function of it.
-
-    Returns:
-        Mean and spread of the unbiased estimate.
+        seed: Decides the subsets.
 
     Raises:
         UserError: NaN or infinity, differing dimensions, or a subset larger than a set.
@@ -67,23 +63,15 @@ def kernel_distance(
     if subsets < 1:
         raise UserError(f"kernel_distance: subsets = {subsets}; draw at least one")
     generator = torch.Generator().manual_seed(seed)
-    draws = [
+    estimates = [
         unbiased_mmd2(_draw(a, size, generator), _draw(b, size, generator)) for _ in range(subsets)
     ]
-    values = torch.tensor(draws, dtype=torch.float64)
+    values = torch.tensor(estimates, dtype=torch.float64)
     return KernelDistance(float(values.mean()), float(values.std(correction=0)))
 
 
 def unbiased_mmd2(x: Tensor, y: Tensor) -> float:
-    """Return the unbiased estimate of MMD^2 under the cubic kernel.
-
-    Args:
-        x: Features [m, D], m at least 2.
-        y: Features [n, D], n at least 2.
-
-    Returns:
-        The estimate; it may be negative.
-    """
+    """Return the unbiased estimate of MMD^2 for features x [m, D] and y [n, D], m and n > 1."""
     within = _mean_of_pairs(x) + _mean_of_pairs(y)
     return float(within - 2 * cubic_kernel(x, y).mean())
 
@@ -94,7 +82,7 @@ def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _mean_of_pairs(x: Tensor) -> Tensor:
-    """Return the mean of k(x_i, x_j) over i != j; leaving out i = j makes it unbiased."""
+    """Return the mean of k(x_i, x_j) over i != j."""
     k = cubic_kernel(x, x)
     return (k.sum() - k.trace()) / (len(x) * (len(x) - 1))
 

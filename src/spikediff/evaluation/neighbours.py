@@ -1,7 +1,7 @@
-"""Precision, recall, density and coverage: fidelity and diversity told apart by neighbours.
+"""Precision, recall, density and coverage, and the nearest training image of a generated one.
 
-Around every feature of a set lies a ball that reaches to its k-th nearest neighbour in that set;
-the union of the balls stands for the support of the distribution.
+A ball around every feature of a set reaches to its k-th nearest neighbour in that set; the union
+of the balls stands for the support of the distribution.
 
     precision   share of generated images inside the ball of at least one real image
     recall      share of real images inside the ball of at least one generated image
@@ -11,8 +11,6 @@ the union of the balls stands for the support of the distribution.
 Reference:
     Kynkaanniemi et al. 2019, "Improved precision and recall metric", eq. 1 to 3;
     Naeem et al. 2020, "Reliable fidelity and diversity metrics", eq. 3 to 5.
-
-Nearest training images: whether a generator copies.
 """
 
 from dataclasses import dataclass
@@ -33,16 +31,8 @@ MEMORY_MIB = 256  # of distances in memory at a time
 ROUNDING = 1e-12
 
 
-@dataclass(frozen=True)
-class PrecisionRecall:
-    """Fidelity (precision, density) and diversity (recall, coverage).
-
-    Attributes:
-        precision: 0 to 1.
-        recall: 0 to 1.
-        density: 0 or above.
-        coverage: 0 to 1.
-    """
+class PrecisionRecall(NamedTuple):
+    """Fidelity (precision, density) and diversity (recall, coverage); all but density up to 1."""
 
     precision: float
     recall: float
@@ -60,7 +50,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> PrecisionRecall:
             50,000 images, Naeem et al. 5 and 10,000.
 
     Returns:
-        The four numbers. They depend on N, M and k: state them.
+        Four numbers, which depend on N, M and k.
 
     Raises:
         UserError: NaN or infinity, differing dimensions, or k not below the size of both sets.
@@ -103,8 +93,7 @@ def _squared_radii(points: Matrix, k: int) -> Matrix:
     search = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="sqeuclidean").fit(points)
     with config_context(working_memory=MEMORY_MIB):
         distances, _ = search.kneighbors()  # of the fitted points, each without itself
-    radii: Matrix = distances[:, -1]
-    return radii
+    return np.asarray(distances[:, -1])
 
 
 def _membership(points: Matrix, centres: Matrix, squared_radii: Matrix) -> _Membership:
@@ -128,7 +117,7 @@ class Nearest:
     """The nearest training image of every generated one.
 
     Attributes:
-        index: Its place in the training set, int64 [N].
+        index: Its index in the training set, int64 [N].
         distance: Root mean square difference per pixel, in the units of the images [N].
     """
 
@@ -144,7 +133,7 @@ def nearest_images(images: Tensor, training: Tensor) -> Nearest:
         training: Training images [M, C, H, W] in the same range.
 
     Returns:
-        The nearest images; a distance of 0 is an exact copy.
+        The nearest images. A distance of 0 is an exact copy.
 
     Example:
         >>> training = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
@@ -152,7 +141,7 @@ def nearest_images(images: Tensor, training: Tensor) -> Nearest:
         Nearest(index=tensor([1]), distance=tensor([0.2500]))
     """
     pixels = images[0].numel()
-    # By differences, not by the expanded square, which loses the small distances to rounding.
+    # The expanded square would lose small distances to rounding.
     distances = torch.cdist(
         images.flatten(1), training.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
     )

@@ -1,7 +1,4 @@
-"""Which feature networks of a protocol can be had here, and with which weights.
-
-What an evaluation is going to do, checked before the first image is made.
-"""
+"""What an evaluation will do: everything that can be checked before the first image is made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,39 +9,14 @@ from accelerate import PartialState
 
 from spikediff.data import DATASETS, ImageDataset, load_images
 from spikediff.errors import UserError, suggestion
-from spikediff.evaluation.features import FeatureNetwork, load_features
-from spikediff.evaluation.preparation import Preparation
+from spikediff.evaluation.features import ANY, FEATURES, FeatureNetwork, load_features
+from spikediff.evaluation.features.network import preparation_notes, prepare
 from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
-from spikediff.evaluation.sources import ImageSource, RealImages
+from spikediff.evaluation.sources import ImageSource, real_images
 
 
 class NoFeatureNetworkError(UserError):
-    """None of a protocol's feature networks can be had: no weights are given, no classes known."""
-
-
-_ANY = "*"
-WEIGHT_FILES: dict[str, dict[str, str]] = {
-    "fad": {"mnist": "mnist_64.pth", "fashion-mnist": "fashion_64.pth"},
-    "resnet20": {
-        "cifar10": "resnet20-12fca82f.th",
-        "cifar10-lossless-subset": "resnet20-12fca82f.th",
-    },
-    "inception": {_ANY: "weights-inception-2015-12-05-6726825d.pth"},
-}
-"""Feature network -> data set that it is meant for (`*`: any) -> name of its weights' file."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The measurements of a protocol that can be made, and why others cannot.
-
-    Attributes:
-        weights: The measurements, with their networks' weights; None where none are needed.
-        notes: One line for each measurement that is left out.
-    """
-
-    weights: dict[Measurement, Path | None]
-    notes: tuple[str, ...]
+    """No feature network of a protocol is available: neither weights nor classes are given."""
 
 
 def choose_networks(
@@ -52,20 +24,21 @@ def choose_networks(
     dataset: ImageDataset,
     given: Path | None,
     asked: tuple[str, ...] | None,
-) -> Choice:
-    """Find the weights of a protocol's networks; leave out those that may be and have none.
+) -> tuple[dict[Measurement, Path | None], list[str]]:
+    """Find the weights of a protocol's networks; leave out optional ones that have none.
 
     Args:
         protocol: The protocol.
         dataset: The reference; it decides which weights fit, and whether there are classes.
-        given: A file of weights, or a folder with files that bear their published names.
-        asked: Only these networks, all of which are then needed; None takes what there is.
+        given: A file of weights, or a folder with files under their published names.
+        asked: Only these networks, all of which are then required; None takes those available.
 
     Returns:
-        The choice.
+        The measurements with the weights of their networks (None where they need none), and one
+        note for each measurement that is left out.
 
     Raises:
-        UserError: A network is unknown to the protocol, or weights that are needed are not given.
+        UserError: A network is unknown to the protocol, or required weights are not given.
         NoFeatureNetworkError: Nothing is left to measure with.
     """
     known = [part.network for part in protocol.measurements]
@@ -91,59 +64,60 @@ def choose_networks(
         raise NoFeatureNetworkError(
             f"protocol {protocol.name}: nothing to measure with; {'; '.join(notes)}"
         )
-    return Choice(weights, tuple(notes))
+    return weights, notes
+
+
+def _files(network: str) -> dict[str, str]:
+    return dict(FEATURES[network].files) if network in FEATURES else {}
 
 
 def _weights_of(
     network: str, known: list[str], dataset: ImageDataset, given: Path | None
 ) -> Path | None:
-    """Return the file of a network's weights, None where it needs none; complain in one line."""
-    if network not in WEIGHT_FILES:
+    """Return the file of a network's weights, None where it needs none."""
+    files = _files(network)
+    if not files:
         if network == "classifier" and dataset.labels is None:
             raise UserError(f"classifier: {dataset.name} has no classes to learn from")
         return None
-    files = WEIGHT_FILES[network]
-    name = files.get(dataset.name, files.get(_ANY))
+    name = files.get(dataset.name, files.get(ANY))
     wanted = name or f"weights for {dataset.name}"
     if given is None:
         raise UserError(f"{network} needs its weights; pass --feature-weights with {wanted}")
     if given.is_file():
-        return _only_file(network, known, given, wanted)
+        owners = [other for other in FEATURES if given.name in _files(other).values()]
+        owners = owners or [other for other in known if _files(other)][:1]
+        if network not in owners:
+            raise UserError(
+                f"{network}: --feature-weights is of {owners[0]}; add {wanted} in a folder"
+            )
+        return given
     found = [] if name is None else [*given.glob(name), *given.glob(f"*/{name}")]
     if not found:
         raise UserError(f"{network}: --feature-weights holds no {wanted}")
     return found[0]
 
 
-def _only_file(network: str, known: list[str], given: Path, wanted: str) -> Path:
-    """Return the file if it is this network's: by its published name, else by being the first."""
-    owners = [n for n, files in WEIGHT_FILES.items() if given.name in files.values()]
-    owners = owners or [n for n in known if n in WEIGHT_FILES][:1]
-    if network not in owners:
-        raise UserError(f"{network}: --feature-weights is of {owners[0]}; add {wanted} in a folder")
-    return given
-
-
-_FLOOR_SEED = 0  # which real images give the floor is fixed for ever
+_FLOOR_SEED = 0  # decides for ever which real images give the floor
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What an evaluation is told besides the source of its images.
+    """How to evaluate, except the source of the images.
 
     Attributes:
         protocol: The protocol.
-        dataset: Name of the data set that is compared with.
-        cache_dir: Where the features of real images and the classifier are kept.
-        work_dir: Where generated images and the features of what is judged are kept.
+        dataset: Name of the reference data set.
+        cache_dir: Keeps the features of real images and the classifier.
+        work_dir: Keeps generated images and the features of the judged ones.
         data_dir: Folder of the data sets.
-        image_size: Side that images of a data set that no row lists are read at; None keeps the
+        image_size: Side that images of a data set outside `DATASETS` are read at; None keeps the
             data set's own.
-        channels: And their channels.
-        num_samples: Images a repeat; as many as the protocol says where it is None.
+        channels: Channels that they are read with, likewise.
+        num_samples: Images a repeat; None takes the protocol's number.
         repeats: How often, each time with other images.
-        spool_size: Images in a file of the spool.
-        features: Only these networks of the protocol; None takes those that there are.
+        spool_size: Generated images in a file of the work folder.
+        features: Only these networks of the protocol; None takes those available.
         feature_weights: A file of weights or a folder of them.
         statistics: Published moments of the reference, for measurements of mode `published`.
     """
@@ -168,29 +142,31 @@ class EvaluationPlan:
     """What is judged, against what, and by what.
 
     Attributes:
-        settings: What was asked for.
+        settings: The settings.
         source: The images to be judged.
-        reference: Real images that they are compared with.
+        reference: Real images to compare with.
+        reference_origin: The reference's files.
         floor: Real images that show what a perfect generator would score.
         networks: The measurements with their feature networks.
         count: Images a repeat.
-        wanted: Images a repeat that the protocol asks for.
+        wanted: Images a repeat by the protocol.
         notes: What a reader of the numbers should know.
     """
 
     settings: EvaluationSettings
     source: ImageSource
-    reference: RealImages
-    floor: RealImages
+    reference: ImageSource
+    reference_origin: str
+    floor: ImageSource
     networks: dict[Measurement, FeatureNetwork]
     count: int
     wanted: int
-    notes: tuple[str, ...]
+    notes: list[str]
 
     @property
     def floor_count(self) -> int:
-        """How many images the floor takes: as many as a repeat, if there are so many."""
-        return min(self.count, len(self.floor))
+        """Images of the floor: as many as a repeat, if there are so many."""
+        return min(self.count, self.floor.available or 0)
 
 
 def make_plan(
@@ -198,108 +174,102 @@ def make_plan(
 ) -> EvaluationPlan:
     """Check everything that can be checked without generating, and load the feature networks.
 
-    Args:
-        source: The images to be judged.
-        settings: What was asked for.
-        processes: Where the networks run; the first process trains what must be trained.
-
-    Returns:
-        The plan.
+    The first of the processes trains a classifier that must be trained.
 
     Raises:
         UserError: Too few images or samples, images that do not fit, weights that are not given.
     """
     protocol = settings.protocol
+    load = _loader(settings)
+    dataset = load(protocol.reference_split)
+    reference = real_images(dataset, limit=protocol.reference_images)
+    weights, left_out = choose_networks(
+        protocol, dataset, settings.feature_weights, settings.features
+    )
+    if settings.statistics is not None and all(part.mode != "published" for part in weights):
+        raise UserError(
+            f"{settings.statistics}: statistics serve mode 'published', which protocol "
+            f"{protocol.name} does not use here; leave --statistics out"
+        )
+    wanted = protocol.num_samples
+    if protocol.at_most_reference:
+        wanted = min(wanted, reference.available or 0)
+    count = wanted if settings.num_samples is None else settings.num_samples
+    _check_count(count, source, settings, protocol.fewest_samples(weights))
+    with processes.main_process_first():
+        networks = {
+            part: load_features(
+                part.network,
+                weights=file,
+                dataset=load("train"),
+                mode=part.mode,
+                cache_dir=settings.cache_dir,
+                device=str(processes.device),
+            )
+            for part, file in weights.items()
+        }
+    floor = real_images(load(protocol.floor_split), seed=_FLOOR_SEED)
+    notes = left_out + _fitting_notes(networks, protocol.resize_filter, source, reference)
+    return EvaluationPlan(
+        settings=settings,
+        source=source,
+        reference=reference,
+        reference_origin=dataset.origin,
+        floor=floor,
+        networks=networks,
+        count=count,
+        wanted=wanted,
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def _loader(settings: EvaluationSettings) -> Callable[[str], ImageDataset]:
+    """Return a function from a split's name to the split, which it reads once."""
+    listed = settings.dataset in DATASETS  # the published protocols have its own size
 
     @cache
-    def split(name: str) -> ImageDataset:
-        listed = settings.dataset in DATASETS  # the published protocols have its own size
+    def load(split: str) -> ImageDataset:
         return load_images(
             settings.dataset,
-            name,
+            split,
             image_size=None if listed else settings.image_size,
             channels=None if listed else settings.channels,
             data_dir=settings.data_dir,
         )
 
-    reference = RealImages(split(protocol.reference_split), limit=protocol.reference_images)
-    choice = choose_networks(
-        protocol, reference.dataset, settings.feature_weights, settings.features
-    )
-    _check_statistics(settings, choice)
-    wanted = protocol.num_samples
-    if protocol.at_most_reference:
-        wanted = min(wanted, len(reference))
-    count = _count(source, settings, choice, wanted)
-    networks = _load(choice, split, settings.cache_dir, processes)
-    floor = RealImages(split(protocol.floor_split), seed=_FLOOR_SEED)
-    notes = (*choice.notes, *_fitting_notes(networks, protocol, source, reference))
-    return EvaluationPlan(
-        settings, source, reference, floor, networks, count, wanted, tuple(dict.fromkeys(notes))
-    )
+    return load
 
 
-def _count(source: ImageSource, settings: EvaluationSettings, choice: Choice, wanted: int) -> int:
-    """Return the images of a repeat, after checking that they are enough and there."""
-    protocol = settings.protocol
-    count = wanted if settings.num_samples is None else settings.num_samples
-    fewest = protocol.fewest_samples(choice.weights)
+def _check_count(
+    count: int, source: ImageSource, settings: EvaluationSettings, fewest: int
+) -> None:
+    """Refuse a number of images that is too small, or more than there are."""
     if count < fewest:
-        raise UserError(f"{count} samples are too few; protocol {protocol.name} needs {fewest}")
+        name = settings.protocol.name
+        raise UserError(f"{count} samples are too few; protocol {name} needs {fewest}")
     if settings.repeats < 1:
         raise UserError(f"repeats = {settings.repeats} must be at least 1")
-    needed, available = count * settings.repeats, source.available
-    if available is not None and available < needed:
+    available = source.available
+    if available is not None and available < count * settings.repeats:
         times = f" x {settings.repeats} repeats" if settings.repeats > 1 else ""
         raise UserError(
             f"the source holds {available} images, but {count}{times} are asked for; "
             f"give --num-samples {available // settings.repeats} or fewer"
         )
-    return count
-
-
-def _check_statistics(settings: EvaluationSettings, choice: Choice) -> None:
-    """Refuse published statistics where nothing is measured as published."""
-    published = [part for part in choice.weights if part.mode == "published"]
-    if settings.statistics is not None and not published:
-        raise UserError(
-            f"{settings.statistics}: statistics serve mode 'published', which protocol "
-            f"{settings.protocol.name} does not use here; leave --statistics out"
-        )
-
-
-def _load(
-    choice: Choice,
-    split: Callable[[str], ImageDataset],
-    cache_dir: Path,
-    processes: PartialState,
-) -> dict[Measurement, FeatureNetwork]:
-    """Load the networks; a classifier is trained once, by the first process."""
-    with processes.main_process_first():
-        return {
-            part: load_features(
-                part.network,
-                weights=weights,
-                dataset=split("train"),
-                mode=part.mode,
-                cache_dir=cache_dir,
-                device=str(processes.device),
-            )
-            for part, weights in choice.weights.items()
-        }
 
 
 def _fitting_notes(
     networks: dict[Measurement, FeatureNetwork],
-    protocol: EvaluationProtocol,
+    resize_filter: str | None,
     source: ImageSource,
-    reference: RealImages,
+    reference: ImageSource,
 ) -> list[str]:
-    """Say what is done to images on their way into the networks; refuse those that do not fit."""
+    """Describe how images are fitted to the networks; refuse those that cannot be."""
     notes = []
-    for what, images in ("judged", source.images(0, 1)), ("reference", reference.images(0, 1)):
+    for what, images in ("judged", source.take(0, 1)), ("reference", reference.take(0, 1)):
         for part, network in networks.items():
-            prepare = Preparation(network.image_size, network.channels, protocol.resize_filter)
-            prepare(images)
-            notes += [f"{part.key}, {what} images: {note}" for note in prepare.notes(images)]
+            wanted = (network.image_size, network.channels, resize_filter)
+            prepare(images, *wanted)
+            found = preparation_notes(images, *wanted)
+            notes += [f"{part.key}, {what} images: {note}" for note in found]
     return notes

@@ -1,21 +1,21 @@
 """Evaluation protocols as data: what is generated, compared with what, by which network.
 
-A protocol is a YAML file. Those of the papers lie beside this module in `protocols/`; a user's own
-is named by its path. Each carries a `caveat`: what is wrong with it, or what it cannot say.
+A protocol is a YAML file. Those of the papers lie beside this module in `protocols/`; your own is
+named by its path. Each carries a `caveat`: what is wrong with it, or what it cannot say.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from spikediff.data import RESIZE_FILTERS
 from spikediff.errors import UserError, suggestion
+from spikediff.evaluation.features.network import MODES
+from spikediff.evaluation.metrics import METRICS
 from spikediff.files.yaml import build, read_yaml
 
 _SHELF = Path(__file__).parent / "protocols"
-METRICS = ("frechet", "kernel", "inception_score", "neighbours")
-MODES = ("clean", "published")
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Measurement:
     """One feature network and the metrics that are computed on its features.
 
     Attributes:
-        network: A name of `spikediff.evaluation.features.FEATURES`.
-        metrics: Some of `METRICS`.
-        mode: `clean`, or `published`: batch norm as the authors ran it. It stands in the key of
-            every result, for the two are not comparable.
+        network: A key of `spikediff.evaluation.features.FEATURES`.
+        metrics: Keys of `spikediff.evaluation.metrics.METRICS`.
+        mode: `clean`, or `published`: batch norm as the authors ran it. It is part of every
+            result's key, because the two are not comparable.
         required: False leaves the network out, with a note, where its weights are not given.
     """
 
@@ -43,7 +43,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """All that decides a quality number, but for the model.
+    """Everything that decides a quality number, except the model.
 
     Attributes:
         name: Its name in results.
@@ -53,8 +53,8 @@ class EvaluationProtocol:
         measurements: Feature networks and metrics.
         reference_split: Split of the data set that is compared with.
         floor_split: Split whose real images give the floor, the score of a perfect generator.
-        at_most_reference: Whether no more images are generated than the reference holds.
-        reference_images: Only so many, the first ones of the split; None takes all.
+        at_most_reference: Whether to generate no more images than the reference holds.
+        reference_images: Only the first so many of the split; None takes all.
         resize_filter: Filter that brings images to the network's side; None refuses other sizes.
         inception_splits: Parts of the inception score.
         kernel_subsets: Subsets of the kernel distance.
@@ -78,7 +78,7 @@ class EvaluationProtocol:
     neighbours: int = 5
 
     def fewest_samples(self, measurements: Iterable[Measurement]) -> int:
-        """Return how many images some of the measurements need at the least.
+        """Return the smallest number of images that the measurements' metrics accept.
 
         Example:
             >>> protocol = load_protocol("fair")
@@ -86,8 +86,7 @@ class EvaluationProtocol:
             10
         """
         metrics = {metric for part in measurements for metric in part.metrics}
-        splits = self.inception_splits if "inception_score" in metrics else 0
-        return max(2, splits, self.neighbours + 1 if "neighbours" in metrics else 0)
+        return max([2, *(METRICS[metric].fewest(self) for metric in metrics)])
 
     def content(self) -> dict[str, Any]:
         """Return every value, as JSON knows it."""
@@ -105,13 +104,7 @@ def protocol_names() -> list[str]:
 
 
 def load_protocol(name: str) -> EvaluationProtocol:
-    """Read a protocol.
-
-    Args:
-        name: One of `protocol_names`, or the path of a YAML file.
-
-    Returns:
-        The protocol.
+    """Read a protocol: one of `protocol_names`, or a YAML file.
 
     Raises:
         UserError: There is no such protocol, or the file does not describe one.
@@ -128,11 +121,7 @@ def load_protocol(name: str) -> EvaluationProtocol:
 
 
 def protocol_from(content: Any, where: str) -> EvaluationProtocol:
-    """Build a protocol from what YAML gives.
-
-    Args:
-        content: Nested mappings and lists.
-        where: Their source, for messages.
+    """Build a protocol from the content of a YAML file; `where` names it in messages.
 
     Raises:
         UserError: A key is unknown or missing, a value has a wrong type or is out of range.
@@ -144,7 +133,7 @@ def protocol_from(content: Any, where: str) -> EvaluationProtocol:
         if value is not None and value < 1:
             raise UserError(f"{where}: {key} = {value} must be at least 1")
     if protocol.resize_filter is not None:
-        _check_known(protocol.resize_filter, tuple(RESIZE_FILTERS), f"{where}: resize_filter")
+        _check_known(protocol.resize_filter, RESIZE_FILTERS, f"{where}: resize_filter")
     if not protocol.measurements:
         raise UserError(f"{where}: measurements is empty; name a feature network")
     for part in protocol.measurements:
@@ -154,6 +143,6 @@ def protocol_from(content: Any, where: str) -> EvaluationProtocol:
     return protocol
 
 
-def _check_known(name: str, known: tuple[str, ...], where: str) -> None:
+def _check_known(name: str, known: Collection[str], where: str) -> None:
     if name not in known:
         raise UserError(f"{where} {name!r} is unknown; {suggestion(name, known)}")

@@ -1,4 +1,4 @@
-"""How close an image is to the one it should be: mean squared error and structural similarity.
+"""Reconstruction error: mean squared error and structural similarity.
 
 Reference:
     Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity",
@@ -45,12 +45,12 @@ def ssim(a: Tensor, b: Tensor, data_range: float, overhang: bool = False) -> flo
         a: Images [B, C, H, W], any type; H and W at least 11.
         b: Images of the same shape and range.
         data_range: L, the span of the pixel values: 255 for uint8, 2 for [-1, 1], 1 for [0, 1].
-            It has no default, for a wrong one changes the result and nothing tells.
-        overhang: Whether windows also stand at the edge, with zeros outside the image, as in the
-            code of Spiking-Diffusion; by default only those count that lie inside.
+            It has no default, because a wrong one changes the result unnoticed.
+        overhang: Whether windows may overlap the edge, with zeros outside the image, as in the
+            code of Spiking-Diffusion; by default only windows inside the image count.
 
     Returns:
-        1 for equal images, less for others. Formula and constants expect values from 0 upwards:
+        1 for equal images, less for others. Formula and constants expect values from 0 upwards;
         on data centred at 0 the luminance term means little.
 
     Raises:
@@ -99,7 +99,6 @@ def _windowed(x: Tensor) -> Tensor:
 
 
 def _check(a: Tensor, b: Tensor, where: str) -> None:
-    """Refuse images that cannot be compared."""
     if a.shape != b.shape or a.ndim != 4 or a.numel() == 0:
         shapes = f"{list(a.shape)} and {list(b.shape)}"
         raise UserError(f"{where}: images of shapes {shapes}; pass two equal [B, C, H, W]")

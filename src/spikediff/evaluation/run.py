@@ -1,16 +1,12 @@
-"""From two sets of features to named numbers, as a protocol asks for them.
+"""An evaluation from images to a result: features, metrics, and the floor beside them.
 
-The result of an evaluation, as JSON knows it: everything that a number needs beside it.
-
-It holds no time and no path, so that the same evaluation gives the same bytes.
-
-An evaluation from beginning to end: images, features, distances, and the floor beside them.
+The result holds no time and no path, so the same evaluation gives the same bytes.
 """
 
 import statistics
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,126 +14,167 @@ from typing import Any
 from accelerate import PartialState
 from torch import Tensor
 
-from spikediff.errors import UserError
+from spikediff.evaluation.feature_cache import FeatureSet, features, read_statistics
 from spikediff.evaluation.features import FeatureNetwork
-from spikediff.evaluation.frechet import Moments, frechet_distance
-from spikediff.evaluation.inception_score import inception_score
-from spikediff.evaluation.kernel import kernel_distance
-from spikediff.evaluation.neighbours import precision_recall
+from spikediff.evaluation.metrics import METRICS, kernel_subset_size
 from spikediff.evaluation.plan import EvaluationPlan, EvaluationSettings, make_plan
 from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
 from spikediff.evaluation.shards import Shards
-from spikediff.evaluation.sources import ImageSource, SpooledImages, public_name
-from spikediff.evaluation.statistics import FeatureSet, extract_features, read_statistics
+from spikediff.evaluation.sources import ImageSource, from_shards, public_name
 from spikediff.files.reading import file_sha256
 
-Scores = dict[str, float]
+_PACKAGES = ("spikediff", "torch", "numpy", "scikit-learn", "pillow")
+_DIGITS = 6  # features are float32: further digits depend on the number of threads
 
 
 def compute_scores(
-    protocol: EvaluationProtocol,
-    measurement: Measurement,
-    fake: FeatureSet,
-    real: FeatureSet,
-    reference: Moments,
-) -> Scores:
-    """Compute a measurement's metrics.
-
-    Args:
-        protocol: Splits, subsets and neighbours of the metrics.
-        measurement: Which metrics.
-        fake: Features of the images to be judged.
-        real: Features of the reference.
-        reference: Moments of the reference, for the Frechet distance.
-
-    Returns:
-        Values by name; a metric with a spread has a second one, `..._std`.
+    protocol: EvaluationProtocol, measurement: Measurement, fake: FeatureSet, real: FeatureSet
+) -> dict[str, float]:
+    """Return a measurement's numbers by name, of the judged images against the reference.
 
     Raises:
         UserError: The features are NaN, or the network gives no probabilities.
     """
-    scores: Scores = {}
+    scores: dict[str, float] = {}
     for metric in measurement.metrics:
-        if metric == "frechet":
-            scores["frechet"] = frechet_distance(fake.moments(), reference)
-        else:
-            scores |= _WITH_FEATURES[metric](protocol, fake, real)
+        scores |= METRICS[metric].compute(fake, real, protocol)
     return scores
 
 
-def kernel_subset_size(protocol: EvaluationProtocol, fake: int, real: int) -> int:
-    """Return the images in a subset of the kernel distance: the protocol's, or half of all.
+def evaluate(
+    source: ImageSource, settings: EvaluationSettings, processes: PartialState | None = None
+) -> dict[str, Any] | None:
+    """Measure images by a protocol.
 
-    A subset of all images would be the same every time, and its spread rounding.
+    Several processes (`torchrun`, `accelerate launch`) share the images and their features by
+    files; the first alone computes the metrics, from the same numbers in the same order.
 
     Args:
-        protocol: The protocol.
-        fake: Number of judged images.
-        real: Number of reference images.
+        source: The images.
+        settings: Protocol, data set, folders.
+        processes: Who shares the work, and on which device; by default all that were launched.
+
+    Returns:
+        The result, ready for JSON; None in all processes but the first.
+
+    Raises:
+        UserError: Too few images or samples, images that do not fit, weights that are not given.
     """
-    return min(protocol.kernel_subset_size, max(min(fake, real) // 2, 2))
+    processes = processes or PartialState()
+    plan = make_plan(source, settings, processes)
+    # Before the images are made: a wrong reference shows at once.
+    references = {part: _reference(plan, part, processes) for part in plan.networks}
+    images, n = _on_disk(plan, processes), plan.count
+    parts = [range(i * n, (i + 1) * n) for i in range(settings.repeats)]
+    judged = {
+        part: [_features(plan, part, images, rows, "judged", processes) for rows in parts]
+        for part in plan.networks
+    }
+    floors = {
+        part: _features(plan, part, plan.floor, range(plan.floor_count), "floor", processes)
+        for part in plan.networks
+    }
+    if not processes.is_main_process:
+        return None
+    repeats: list[dict[str, float]] = [{} for _ in parts]
+    floor: dict[str, float] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        for part, reference in references.items():
+            for scores, found in zip([*repeats, floor], [*judged[part], floors[part]], strict=True):
+                numbers = compute_scores(settings.protocol, part, found, reference)
+                scores |= {f"{part.key}/{name}": value for name, value in numbers.items()}
+    notes = dict.fromkeys(str(warning.message) for warning in caught)
+    return _result(plan, repeats, floor, list(notes))
 
 
-def _kernel(protocol: EvaluationProtocol, fake: FeatureSet, real: FeatureSet) -> Scores:
-    size = kernel_subset_size(protocol, fake.shards.total, real.shards.total)
-    a, b = fake.features(), real.features()
-    distance = kernel_distance(a, b, subsets=protocol.kernel_subsets, subset_size=size)
-    return {"kernel": distance.mean, "kernel_std": distance.std}
+def _features(
+    plan: EvaluationPlan,
+    part: Measurement,
+    images: ImageSource,
+    rows: range,
+    label: str,
+    processes: PartialState,
+) -> FeatureSet:
+    """Compute a network's features; those of real images are kept in the cache."""
+    settings, judged = plan.settings, label == "judged"
+    return features(
+        images,
+        rows,
+        plan.networks[part],
+        settings.work_dir if judged else settings.cache_dir,
+        label if judged else f"{public_name(settings.dataset)}-{label}",
+        resize_filter=settings.protocol.resize_filter,
+        processes=processes,
+    )
 
 
-def _inception_score(protocol: EvaluationProtocol, fake: FeatureSet, _real: FeatureSet) -> Scores:
-    probabilities: Tensor | None = fake.probabilities()
-    if probabilities is None:
-        raise UserError("inception_score: this feature network gives no class probabilities")
-    score = inception_score(probabilities, splits=protocol.inception_splits)
-    return {"inception_score": score.mean, "inception_score_std": score.std}
+def _reference(plan: EvaluationPlan, part: Measurement, processes: PartialState) -> FeatureSet:
+    """Compute a network's features of the reference; check published moments against them."""
+    rows, file = range(plan.reference.available or 0), plan.settings.statistics
+    found = _features(plan, part, plan.reference, rows, "reference", processes)
+    with processes.main_process_first():  # the others read what it has computed
+        moments = found.moments()
+    if file is None or part.mode != "published":
+        return found
+    return replace(found, published=read_statistics(file, moments))
 
 
-def _neighbours(protocol: EvaluationProtocol, fake: FeatureSet, real: FeatureSet) -> Scores:
-    return vars(precision_recall(real.features(), fake.features(), k=protocol.neighbours)).copy()
+def _on_disk(plan: EvaluationPlan, processes: PartialState) -> ImageSource:
+    """Return the source itself if its images exist already, else write them to the disk."""
+    source, settings = plan.source, plan.settings
+    if source.available is not None:
+        return source
+
+    def make(first: int, count: int) -> dict[str, Tensor]:
+        return {"images": source.take(first, count)}
+
+    size, total = settings.spool_size, plan.count * settings.repeats
+    folder = settings.work_dir / f"images-{source.fingerprint[:16]}-{size}"
+    shards = Shards(folder, source.fingerprint, total, size, ("images",))
+    shards.fill(make, processes, "images")
+    return from_shards(source, shards)
 
 
-_WITH_FEATURES: dict[str, Callable[[EvaluationProtocol, FeatureSet, FeatureSet], Scores]] = {
-    "kernel": _kernel,
-    "inception_score": _inception_score,
-    "neighbours": _neighbours,
-}
-
-
-_PACKAGES = ("spikediff", "torch", "numpy", "scikit-learn", "pillow")
-_DIGITS = 6  # features are float32: what follows depends on the number of threads
-
-
-def make_report(
-    plan: EvaluationPlan, repeats: Sequence[Scores], floor: Scores, notes: Sequence[str]
+def _result(
+    plan: EvaluationPlan,
+    repeats: Sequence[dict[str, float]],
+    floor: dict[str, float],
+    notes: list[str],
 ) -> dict[str, Any]:
-    """Put numbers and circumstances together.
+    """Return numbers and circumstances, ready for JSON.
 
     Args:
         plan: What was done.
         repeats: The scores of every repeat, by `network/mode/metric`.
         floor: The scores of real images.
-        notes: What came up while they were computed.
-
-    Returns:
-        Nested dictionaries, lists, strings and numbers.
+        notes: Warnings of the metrics.
     """
-    protocol = plan.settings.protocol
+    settings = plan.settings
+    first_seed = plan.source.description.get("first_seed")  # None where the images existed
+    last_seed = (first_seed or 0) + plan.count * settings.repeats - 1
     return {
-        "protocol": protocol.content(),
+        "protocol": settings.protocol.content(),
         "source": plan.source.description,
-        "seeds": _seeds(plan),
+        "seeds": None if first_seed is None else {"first": first_seed, "last": last_seed},
         "complete": plan.count >= plan.wanted,
         "counts": {
             "judged": plan.count,
             "wanted": plan.wanted,
-            "repeats": plan.settings.repeats,
-            "reference": len(plan.reference),
+            "repeats": settings.repeats,
+            "reference": plan.reference.available,
             "floor": plan.floor_count,
         },
-        "dataset": public_name(plan.settings.dataset),
-        "reference": _describe_reference(plan),
-        "features": {part.key: _network(network) for part, network in plan.networks.items()},
+        "dataset": public_name(settings.dataset),
+        "reference": {
+            "split": plan.reference.description["split"],
+            "origin": Path(plan.reference_origin).name,
+            "sha256": plan.reference.description["sha256"],
+            "statistics": settings.statistics
+            and {"name": settings.statistics.name, "sha256": file_sha256(settings.statistics)},
+        },
+        "features": {part.key: _describe(network) for part, network in plan.networks.items()},
         "metrics": {name: _spread([scores[name] for scores in repeats]) for name in repeats[0]},
         "floor": {name: _rounded(value) for name, value in floor.items()},
         "notes": [*plan.notes, *_count_notes(plan), *notes],
@@ -145,34 +182,11 @@ def make_report(
     }
 
 
-def _seeds(plan: EvaluationPlan) -> dict[str, int] | None:
-    """Return the first and the last seed; None where the images were there before."""
-    first = plan.source.description.get("first_seed")
-    if first is None:
-        return None
-    return {"first": first, "last": first + plan.count * plan.settings.repeats - 1}
-
-
-def _describe_reference(plan: EvaluationPlan) -> dict[str, Any]:
-    dataset, statistics_file = plan.reference.dataset, plan.settings.statistics
-    return {
-        "split": dataset.split,
-        "origin": Path(dataset.origin).name,
-        "sha256": plan.reference.pixels_sha256,
-        "statistics": None
-        if statistics_file is None
-        else {
-            "name": statistics_file.name,
-            "sha256": file_sha256(statistics_file),
-        },
-    }
-
-
-def _network(network: FeatureNetwork) -> dict[str, Any]:
-    known = ("name", "mode", "fingerprint", "dimensions", "image_size", "channels")
-    told = {name: getattr(network, name) for name in known}
-    accuracy = getattr(network, "held_out_accuracy", None)  # of a classifier alone
-    return told if accuracy is None else told | {"held_out_accuracy": accuracy}
+def _describe(network: FeatureNetwork) -> dict[str, Any]:
+    shown = ("name", "mode", "fingerprint", "dimensions", "image_size", "channels")
+    accuracy = network.held_out_accuracy
+    known = {} if accuracy is None else {"held_out_accuracy": accuracy}
+    return {name: getattr(network, name) for name in shown} | known
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
@@ -194,162 +208,14 @@ def _rounded(value: float) -> float:
 
 
 def _count_notes(plan: EvaluationPlan) -> list[str]:
-    """Say where numbers of images are not those of the protocol."""
+    """Say where numbers of images differ from the protocol's."""
     protocol, notes = plan.settings.protocol, []
     if plan.count < plan.wanted:
         notes.append(f"{plan.count} samples instead of {plan.wanted}: not comparable with others")
     if plan.floor_count < plan.count:
         notes.append(f"the floor has {plan.floor_count} images; the split holds no more")
     uses_kernel = any("kernel" in part.metrics for part in plan.networks)
-    size = kernel_subset_size(protocol, plan.count, len(plan.reference))
+    size = kernel_subset_size(protocol, plan.count, plan.reference.available or 0)
     if uses_kernel and size < protocol.kernel_subset_size:
         notes.append(f"kernel: subsets of {size} instead of {protocol.kernel_subset_size} images")
     return notes
-
-
-@dataclass(frozen=True, eq=False)
-class _Reference:
-    """What one network says of the reference.
-
-    Attributes:
-        features: Its features.
-        moments: Their moments, or the published ones.
-    """
-
-    features: FeatureSet
-    moments: Moments
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The scores under one network, of every repeat and of the floor."""
-
-    repeats: tuple[Scores, ...]
-    floor: Scores
-
-
-def evaluate(
-    source: ImageSource, settings: EvaluationSettings, processes: PartialState | None = None
-) -> dict[str, Any] | None:
-    """Measure images by a protocol.
-
-    Several processes (`torchrun`, `accelerate launch`) share the images and their features by
-    files; the distances are computed by the first alone, from the same numbers in the same order.
-
-    Args:
-        source: The images.
-        settings: Protocol, data set, folders.
-        processes: Who shares the work, and on which device; all that were launched by default.
-
-    Returns:
-        The result, ready for JSON, without times and paths: the same input gives the same result.
-        None in all processes but the first.
-
-    Raises:
-        UserError: Too few images or samples, images that do not fit, weights that are not given.
-    """
-    processes = processes or PartialState()
-    plan = make_plan(source, settings, processes)
-    # Before the images are made: what is wrong with the reference shows at once.
-    references = {part: _reference(plan, part, processes) for part in plan.networks}
-    plan = replace(plan, source=_spooled(plan, processes))
-    judged = {part: _judged(plan, part, processes) for part in plan.networks}
-    floors = {part: _floor(plan, part, processes) for part in plan.networks}
-    if not processes.is_main_process:
-        return None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)
-        found = [
-            _score(plan, part, judged[part], floors[part], references[part])
-            for part in plan.networks
-        ]
-    notes = dict.fromkeys(str(warning.message) for warning in caught)
-    repeats = [_joined(each.repeats[i] for each in found) for i in range(settings.repeats)]
-    return make_report(plan, repeats, _joined(each.floor for each in found), list(notes))
-
-
-def _spooled(plan: EvaluationPlan, processes: PartialState) -> ImageSource:
-    """Return the source itself if its images are on the disk already, else put them there."""
-    source, settings = plan.source, plan.settings
-    if source.available is not None:
-        return source
-
-    def make(first: int, count: int) -> dict[str, Tensor]:
-        return {"images": source.images(first, count)}
-
-    name = f"images-{source.fingerprint[:16]}-{settings.spool_size}"
-    total = plan.count * settings.repeats
-    size = settings.spool_size
-    shards = Shards(settings.work_dir / name, source.fingerprint, total, size, ("images",))
-    shards.fill(make, processes, "images")
-    return SpooledImages(source, shards)
-
-
-def _reference(plan: EvaluationPlan, part: Measurement, processes: PartialState) -> _Reference:
-    """Compute a network's features of the reference, and check published moments against them."""
-    settings = plan.settings
-    label = f"{public_name(settings.dataset)}-reference"
-    rows = range(len(plan.reference))
-    features = _features(plan, part, plan.reference, rows, settings.cache_dir, label, processes)
-    with processes.main_process_first():  # the others read what it has computed
-        moments = features.moments()
-    if settings.statistics is not None and part.mode == "published":
-        moments = read_statistics(settings.statistics, moments)
-    return _Reference(features, moments)
-
-
-def _judged(
-    plan: EvaluationPlan, part: Measurement, processes: PartialState
-) -> tuple[FeatureSet, ...]:
-    """Compute a network's features of the images of every repeat."""
-    folder, n = plan.settings.work_dir, plan.count
-    return tuple(
-        _features(plan, part, plan.source, range(i * n, (i + 1) * n), folder, "judged", processes)
-        for i in range(plan.settings.repeats)
-    )
-
-
-def _floor(plan: EvaluationPlan, part: Measurement, processes: PartialState) -> FeatureSet:
-    """Compute a network's features of the floor's images."""
-    folder, label = plan.settings.cache_dir, f"{public_name(plan.settings.dataset)}-floor"
-    return _features(plan, part, plan.floor, range(plan.floor_count), folder, label, processes)
-
-
-def _features(
-    plan: EvaluationPlan,
-    part: Measurement,
-    source: ImageSource,
-    rows: range,
-    folder: Path,
-    label: str,
-    processes: PartialState,
-) -> FeatureSet:
-    """Compute a network's features of images of a source."""
-    network, resize_filter = plan.networks[part], plan.settings.protocol.resize_filter
-    return extract_features(
-        network, source, rows.start, len(rows), resize_filter, folder, processes, label
-    )
-
-
-def _score(
-    plan: EvaluationPlan,
-    part: Measurement,
-    judged: tuple[FeatureSet, ...],
-    floor: FeatureSet,
-    reference: _Reference,
-) -> _Found:
-    """Compute one network's scores."""
-
-    def scores(features: FeatureSet) -> Scores:
-        found = compute_scores(
-            plan.settings.protocol, part, features, reference.features, reference.moments
-        )
-        return {f"{part.key}/{name}": value for name, value in found.items()}
-
-    return _Found(tuple(map(scores, judged)), scores(floor))
-
-
-def _joined(parts: Iterable[Scores]) -> Scores:
-    """Return the scores of all networks."""
-    return {name: value for part in parts for name, value in part.items()}

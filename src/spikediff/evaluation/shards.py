@@ -1,9 +1,9 @@
-"""Long work in pieces on the disk: a piece is whole or absent, and never made twice.
+"""Long work in files: each is whole or absent, and made once.
 
-50,000 images, or their features, are made in shards. Each is a safetensors file that is written
-under another name, flushed and renamed, with the key of what it was made from and a checksum. So an
+50,000 images, or their features, lie in shards. A shard is a safetensors file, written under
+another name, flushed and renamed, with the key of what it was made from and a checksum. So an
 interrupted run goes on where it stopped, a damaged or foreign shard is made again, and processes
-share the work without sending tensors: they only need to see one folder.
+share the work through one folder, without sending tensors.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ Make = Callable[[int, int], dict[str, Tensor]]
 
 
 def fingerprint_of(**parts: Any) -> str:
-    """Return the SHA-256 of named values, as JSON knows them.
+    """Return the SHA-256 of named values that JSON can hold.
 
     Example:
         >>> fingerprint_of(a=1, b="x") == fingerprint_of(b="x", a=1)
@@ -40,11 +40,11 @@ class Shards:
     """Rows 0 to `total`, in files of `size` rows.
 
     Attributes:
-        folder: Where they lie.
-        key: Fingerprint of all that decides their content.
+        folder: Folder of the files.
+        key: Fingerprint of everything that decides their content.
         total: Rows.
         size: Rows in a shard; the last one may have fewer.
-        needed: Names of tensors that every shard holds.
+        needed: Names of tensors that every shard must hold.
     """
 
     folder: Path
@@ -68,9 +68,9 @@ class Shards:
         """Make the missing shards, round-robin over the processes, and wait for all of them.
 
         Args:
-            make: Called as `make(first, count)`, gives the rows `first` to `first + count`.
+            make: Makes the rows.
             processes: Who shares the work.
-            label: What the progress bar says.
+            label: Text of the progress bar.
         """
         mine = range(processes.process_index, len(self), processes.num_processes)
         rows = sum(self._count(index) for index in mine)
@@ -96,7 +96,7 @@ class Shards:
         return shard
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Go through the shards in order; all of them must have been filled."""
+        """Read the shards in order; all must have been filled."""
         return map(self.get, range(len(self)))
 
     def _count(self, index: int) -> int:

@@ -11,14 +11,8 @@ from safetensors import safe_open
 from spikediff.data import Fit, ImageDataset, load_images
 from spikediff.data.sources import PixelArray
 from spikediff.errors import UserError
-from spikediff.evaluation.features import (
-    TrainingSettings,
-    extract,
-    load_features,
-    load_or_train_classifier,
-    train_classifier,
-)
-from spikediff.evaluation.features.classifier import ClassifierData, cache_key, shifted
+from spikediff.evaluation.features import extract, load_classifier, load_features
+from spikediff.evaluation.features.classifier import TrainingSettings, cache_key, shifted, split
 
 QUICK = TrainingSettings(steps=12, batch_size=16)
 
@@ -40,8 +34,16 @@ def made_up(count=60, side=8, colour=False, labelled=True, split="train"):
     return ImageDataset("made up/ü", split, source, Fit(side, 3 if colour else 1))
 
 
-def state(trained):
-    return trained.module.state_dict()
+def train_classifier(dataset, settings=None):
+    return load_classifier(dataset, settings=settings)
+
+
+def load_or_train_classifier(dataset, folder, settings):
+    return load_classifier(dataset, folder, settings=settings)
+
+
+def state(network):
+    return network._module.state_dict()
 
 
 def same(a, b):
@@ -52,14 +54,13 @@ def test_it_learns_digits(digits):
     trained = train_classifier(digits)
     assert trained.held_out_accuracy >= 0.97
     test = load_images("digits", "test")
-    features, probabilities = extract(trained.features(), test.stack())
+    features, probabilities = extract(trained, test.stack())
     assert features.shape == (len(test), 128)
     assert (probabilities.argmax(1) == test.labels).float().mean() >= 0.97
-    assert trained.features().held_out_accuracy == trained.held_out_accuracy
 
 
 def test_it_learns_from_the_part_that_is_not_held_out(digits):
-    data = ClassifierData.of(digits)
+    data = split(digits)
     for part, held_out in ((data.train, False), (data.held_out, True)):
         own = load_images("digits", "train", held_out=held_out)
         assert torch.equal(part.images, own.stack())
@@ -72,9 +73,8 @@ def test_any_size_and_channels(side, colour):
     dataset = made_up(side=side, colour=colour)
     trained = train_classifier(dataset, dataclasses.replace(QUICK, steps=40))
     assert trained.held_out_accuracy == 1.0
-    network = trained.features()
-    assert (network.image_size, network.channels) == (side, 3 if colour else 1)
-    assert network(dataset.stack()).probabilities.shape == (60, 2)
+    assert (trained.image_size, trained.channels) == (side, 3 if colour else 1)
+    assert trained(dataset.stack()).probabilities.shape == (60, 2)
 
 
 def test_same_seed_same_bits_and_the_global_generator_has_no_say(digits):
@@ -120,14 +120,14 @@ def test_cache_gives_back_the_same_bits(digits, tmp_path):
     assert same(trained, again)
     assert same(trained, train_classifier(digits, QUICK))
     assert again.held_out_accuracy == trained.held_out_accuracy
-    assert again.features().fingerprint == trained.features().fingerprint
+    assert again.fingerprint == trained.fingerprint
     with safe_open(file, "pt") as stored:
         assert stored.get_tensor("held_out_accuracy").item() == trained.held_out_accuracy
 
 
 def test_a_stored_classifier_is_read_and_not_trained(digits, tmp_path, monkeypatch):
     load_or_train_classifier(digits, tmp_path, QUICK)
-    monkeypatch.setattr("spikediff.evaluation.features.classifier.train_on", None)
+    monkeypatch.setattr("spikediff.evaluation.features.classifier.train", None)
     load_or_train_classifier(digits, tmp_path, QUICK)
 
 
@@ -166,17 +166,17 @@ def test_a_folder_that_cannot_be_written_to_is_told_of(tmp_path, monkeypatch):
 
 
 def test_the_key_covers_data_and_settings(digits, monkeypatch):
-    data = ClassifierData.of(digits)
+    data = split(digits)
     pixels, labels = data.train.images.clone(), data.train.labels.clone()
     pixels[0, 0, 0, 0] ^= 1
     labels[0] = 9 - labels[0]
     replace = dataclasses.replace
     keys = [
         cache_key(data, QUICK),
-        cache_key(replace(data, train=replace(data.train, images=pixels)), QUICK),
-        cache_key(replace(data, train=replace(data.train, labels=labels)), QUICK),
-        cache_key(replace(data, flip=True), QUICK),
-        cache_key(replace(data, classes=11), QUICK),
+        cache_key(data._replace(train=data.train._replace(images=pixels)), QUICK),
+        cache_key(data._replace(train=data.train._replace(labels=labels)), QUICK),
+        cache_key(data._replace(flip=True), QUICK),
+        cache_key(data._replace(classes=11), QUICK),
         cache_key(data, replace(QUICK, seed=1)),
         cache_key(data, replace(QUICK, shift=0.2)),
     ]
@@ -184,7 +184,7 @@ def test_the_key_covers_data_and_settings(digits, monkeypatch):
     keys.append(cache_key(data, QUICK))
     assert len(set(keys)) == len(keys)
     monkeypatch.undo()
-    assert cache_key(ClassifierData.of(load_images("digits", "train")), QUICK) == keys[0]
+    assert cache_key(split(load_images("digits", "train")), QUICK) == keys[0]
 
 
 def test_load_features_trains_and_keeps(tmp_path, monkeypatch):

@@ -7,8 +7,12 @@ import torch
 from torch import nn
 
 from spikediff.errors import UserError
-from spikediff.evaluation.features import ChannelsReplicated, extract, module_features
-from spikediff.evaluation.features.network import FeatureExtractor
+from spikediff.evaluation.features import (
+    ChannelsReplicated,
+    FeatureNetwork,
+    extract,
+    module_features,
+)
 from spikediff.files.tensors import state_digest
 
 
@@ -105,7 +109,7 @@ def test_module_is_copied_and_kept_in_evaluation_mode():
     assert module.training
     assert torch.equal(made(x).features, first)
     assert not first.requires_grad
-    assert made.fingerprint == fingerprint == FeatureExtractor._hash(made)  # buffers are untouched
+    assert made.fingerprint == fingerprint == FeatureNetwork._hash(made)  # buffers are untouched
 
 
 def test_fingerprint_names_weights_layout_and_settings():
@@ -117,8 +121,8 @@ def test_fingerprint_names_weights_layout_and_settings():
         network(module, name="other"),
         network(module, normalise=torch.Tensor.float),
         network(nn.Sequential(*module, nn.ReLU())),
-        FeatureExtractor(module, name="module:tiny", image_size=4, channels=3, mode="published"),
-        FeatureExtractor(module, name="module:tiny", image_size=4, channels=3, batch_size=9),
+        FeatureNetwork(module, name="module:tiny", image_size=4, channels=3, mode="published"),
+        FeatureNetwork(module, name="module:tiny", image_size=4, channels=3, batch_size=9),
     ]
     with torch.no_grad():
         module[1].weight[0, 0] += 1e-6
@@ -146,7 +150,7 @@ def test_a_network_that_depends_on_the_batch_sets_its_size():
         def forward(self, x):
             return (x - x.mean(0)).flatten(1)
 
-    made = FeatureExtractor(Centred(), name="c", image_size=4, channels=3, batch_size=4)
+    made = FeatureNetwork(Centred(), name="c", image_size=4, channels=3, batch_size=4)
     x = images(10, 3, 4, 4)
     with pytest.raises(UserError, match="pass 4 images at a time, not 10"):
         made(x)

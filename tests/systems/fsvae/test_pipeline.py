@@ -75,7 +75,7 @@ def test_steps_are_taken_and_ignored(pipe):
 def test_an_evaluation_can_draw_from_it(pipe):
     source = pipeline_images(pipe, seed=3, batch_size=2)  # of 50 inference steps, by default
     want = (draw(pipe, [4, 5, 6]) * 255).round().byte()
-    assert torch.equal(source.images(1, 3), want)
+    assert torch.equal(source.take(1, 3), want)
     assert source.description["scheduler"] is None
     assert source.description["class"] == "VAEPipeline"
 

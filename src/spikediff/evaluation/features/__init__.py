@@ -1,28 +1,21 @@
-"""Feature networks: fixed networks under which images are compared.
+"""The table of feature networks. A new one is a new file and a row of `FEATURES`.
 
-A new one is a new file and a row of `FEATURES`; a network of your own needs no row, see
-`module_features`.
+Your own network needs no row; see `module_features`.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikediff.data import ImageDataset
 from spikediff.errors import UserError, suggestion
-from spikediff.evaluation.features import loading
-from spikediff.evaluation.features.autoencoder import load_autoencoder, load_published_statistics
-from spikediff.evaluation.features.classifier import (
-    TrainedClassifier,
-    TrainingSettings,
-    load_or_train_classifier,
-    train_classifier,
-)
-from spikediff.evaluation.features.inception import load_inception
-from spikediff.evaluation.features.loading import FeatureRequest, FeatureSpec
+from spikediff.evaluation.features.autoencoder import load_autoencoder
+from spikediff.evaluation.features.classifier import load_classifier
+from spikediff.evaluation.features.inception import NATIVE_SIZE, load_inception
 from spikediff.evaluation.features.network import (
     MODES,
     Activations,
     ChannelsReplicated,
-    FeatureExtractor,
     FeatureNetwork,
     extract,
     module_features,
@@ -34,48 +27,67 @@ __all__ = [
     "MODES",
     "Activations",
     "ChannelsReplicated",
-    "FeatureExtractor",
     "FeatureNetwork",
     "FeatureSpec",
-    "TrainedClassifier",
-    "TrainingSettings",
     "extract",
     "load_autoencoder",
+    "load_classifier",
     "load_features",
     "load_inception",
-    "load_or_train_classifier",
-    "load_published_statistics",
     "load_resnet",
     "module_features",
-    "train_classifier",
 ]
+
+ANY = "*"
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """A row of the table.
+
+    Attributes:
+        summary: One line.
+        load: Makes the network; takes the arguments of `load_features` by name.
+        files: Data set (`*`: any) -> published name of the file of weights. Empty for a network
+            that needs no file.
+        modes: Its modes.
+    """
+
+    summary: str
+    load: Callable[..., FeatureNetwork]
+    files: Mapping[str, str] = field(default_factory=dict)
+    modes: tuple[str, ...] = ("clean",)
+
+
+_RESNET20, _RESNET56 = "resnet20-12fca82f.th", "resnet56-4bfd9763.th"
 
 FEATURES: dict[str, FeatureSpec] = {
     "fad": FeatureSpec(
         summary="encoder of the Frechet autoencoder of FSVAE and FSDDIM; 64 latents of 32x32 grey",
-        needs="weights: mnist_64.pth or fashion_64.pth",
-        load=loading.autoencoder,
+        load=lambda weights, mode, device, **_: load_autoencoder(weights, mode, device),
+        files={"mnist": "mnist_64.pth", "fashion-mnist": "fashion_64.pth"},
         modes=MODES,
     ),
     "classifier": FeatureSpec(
         summary="small classifier that is trained on the data set itself; 128 features",
-        needs="a labelled training split",
-        load=loading.classifier,
+        load=lambda dataset, cache_dir, device, **_: load_classifier(dataset, cache_dir, device),
     ),
     "resnet20": FeatureSpec(
         summary="CIFAR-10 ResNet-20; 64 features of 32x32 RGB",
-        needs="weights: resnet20-12fca82f.th",
-        load=loading.resnet20,
+        load=lambda weights, device, **_: load_resnet(weights, 20, device),
+        files={"cifar10": _RESNET20, "cifar10-lossless-subset": _RESNET20},
     ),
     "resnet56": FeatureSpec(
         summary="CIFAR-10 ResNet-56; 64 features of 32x32 RGB",
-        needs="weights: resnet56-4bfd9763.th",
-        load=loading.resnet56,
+        load=lambda weights, device, **_: load_resnet(weights, 56, device),
+        files={"cifar10": _RESNET56, "cifar10-lossless-subset": _RESNET56},
     ),
     "inception": FeatureSpec(
         summary="Inception v3 of the FID; 2,048 features of RGB images of any size",
-        needs="weights: weights-inception-2015-12-05-6726825d.pth; the extra [metrics]",
-        load=loading.inception,
+        load=lambda weights, dataset, device, **_: load_inception(
+            weights, NATIVE_SIZE if dataset is None else dataset.image_size, device
+        ),
+        files={ANY: "weights-inception-2015-12-05-6726825d.pth"},
     ),
 }
 
@@ -93,18 +105,15 @@ def load_features(
 
     Args:
         name: A key of `FEATURES`.
-        weights: File of its weights, for those that are not trained here.
+        weights: File of its weights, for a network that is not trained here.
         dataset: The whole training split of the data to be measured: `classifier` learns from it,
             `inception` takes the image size from it.
         mode: `clean`, or `published` where the network has it.
-        cache_dir: Where trained classifiers are kept; None trains anew.
+        cache_dir: Where trained classifiers are kept; None trains again.
         device: Where the network runs.
 
-    Returns:
-        The network.
-
     Raises:
-        UserError: An unknown name or mode, or something that it needs is not given.
+        UserError: An unknown name or mode, or a missing file or data set.
 
     Example:
         >>> load_features("clasifier")
@@ -117,13 +126,6 @@ def load_features(
     row = FEATURES[name]
     if mode not in row.modes:
         raise UserError(f"{name}: unknown mode {mode!r}; {suggestion(mode, row.modes)}")
-    return row.load(
-        FeatureRequest(
-            name=name,
-            weights=None if weights is None else Path(weights),
-            dataset=dataset,
-            mode=mode,
-            cache_dir=None if cache_dir is None else Path(cache_dir),
-            device=device,
-        )
-    )
+    if row.files and weights is None:
+        raise UserError(f"{name}: give the file of its weights")
+    return row.load(weights=weights, dataset=dataset, mode=mode, cache_dir=cache_dir, device=device)

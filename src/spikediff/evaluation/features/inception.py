@@ -1,6 +1,6 @@
 """Inception v3 as the FID uses it: 2,048 pooled features, resized as TensorFlow 1 did.
 
-The network comes from `torch-fidelity`, an extra (it brings torchvision); the weights from a file.
+`torch-fidelity`, an extra that brings torchvision, gives the network; a file gives the weights.
 
 Reference:
     Heusel et al. 2017; Obukhov et al. 2020, torch-fidelity (`feature_extractor_weights_path`).
@@ -15,14 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
-from spikediff.evaluation.features.network import FeatureExtractor
+from spikediff.evaluation.features.network import FeatureNetwork
 from spikediff.files.weights import read_state_dict
 
 NATIVE_SIZE = 299
-LAYERS = (
-    "2048",
-    "logits_unbiased",
-)  # torch-fidelity's names; the logits are those of its own score
+LAYERS = ("2048", "logits_unbiased")  # torch-fidelity's names; its own score takes these logits
 INSTALL = "pip install 'spikediff[metrics]'"
 
 
@@ -30,7 +27,7 @@ class InceptionFeatures(nn.Module):
     """torch-fidelity's extractor as a module: uint8 [B, 3, H, W] -> ([B, 2048], [B, 1008]).
 
     Args:
-        extractor: A `FeatureExtractorInceptionV3` that was asked for `LAYERS`.
+        extractor: A `FeatureExtractorInceptionV3` that returns `LAYERS`.
     """
 
     def __init__(self, extractor: nn.Module) -> None:
@@ -38,7 +35,7 @@ class InceptionFeatures(nn.Module):
         self.extractor = extractor
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and logits; the extractor resizes to 299x299 itself."""
+        """Return features and logits; the extractor itself resizes to 299x299."""
         features, logits = self.extractor(images)
         return features, logits
 
@@ -50,13 +47,13 @@ def as_stored(images: Tensor) -> Tensor:
 
 def load_inception(
     path: Path | str, image_size: int = NATIVE_SIZE, device: torch.device | str = "cpu"
-) -> FeatureExtractor:
+) -> FeatureNetwork:
     """Load Inception v3 with the weights that torch-fidelity publishes.
 
     Args:
         path: `weights-inception-2015-12-05-6726825d.pth`, or the same tensors as safetensors.
-        image_size: Side of the images that will come; resizing to 299 is part of the network.
-        device: Where it runs.
+        image_size: Side of the images to come; resizing to 299 is part of the network.
+        device: Where the network runs.
 
     Returns:
         The feature network `inception`, with the probabilities of 1,008 ImageNet outputs.
@@ -77,7 +74,7 @@ def load_inception(
         except RuntimeError as error:  # load_state_dict lists every key; the first line says enough
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: not the weights of Inception v3 ({reason})") from error
-    return FeatureExtractor(
+    return FeatureNetwork(
         InceptionFeatures(extractor),
         name="inception",
         image_size=image_size,

@@ -1,20 +1,16 @@
-"""What a feature network promises to those who measure distances with it.
-
-The one implementation of the contract: checks around a module that is never changed.
-
-Any module as a feature network.
-"""
+"""Feature networks: fixed networks that turn images into the vectors that distances compare."""
 
 import copy
 import hashlib
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from spikediff.data import to_model_range
+from spikediff.data import Fit, to_model_range
+from spikediff.data.resize import fit_pixels
 from spikediff.errors import UserError
 from spikediff.files.tensors import state_digest
 
@@ -22,11 +18,11 @@ MODES = ("clean", "published")
 
 
 class ChannelsReplicated(UserWarning):
-    """Grey images were repeated over three channels, for a network that knows colour images."""
+    """Grey images were repeated over three channels, for a network of colour images."""
 
 
 class Activations(NamedTuple):
-    """What a feature network says of a batch of images.
+    """Output of a feature network for a batch of images.
 
     Attributes:
         features: float32 [B, D].
@@ -37,60 +33,32 @@ class Activations(NamedTuple):
     probabilities: Tensor | None
 
 
-class FeatureNetwork(Protocol):
-    """A fixed network that turns images into the vectors that distances compare.
-
-    Attributes:
-        name: `fad`, `classifier`, `resnet20`, `resnet56`, `inception` or `module:<name>`.
-        mode: `clean` (the same image always has the same feature) or `published` (as the
-            published numbers were made). Distances of different modes are never compared.
-        dimensions: D.
-        image_size: Side of the images that it takes, in pixels.
-        channels: 1 or 3. A network of three takes grey images too, and warns once.
-        batch_size: Not None where features depend on the batch (batch norm on batch statistics):
-            images must then come in order, in batches of exactly this, the last one smaller.
-        fingerprint: SHA-256 over layout, weights and mode: the key of a stored statistic.
-    """
-
-    name: str
-    mode: str
-    dimensions: int
-    image_size: int
-    channels: int
-    batch_size: int | None
-    fingerprint: str
-
-    def __call__(self, images: Tensor) -> Activations:
-        """Return the activations of images, uint8 [B, C, H, W], H = W = `image_size`.
-
-        Raises:
-            UserError: Another type, size or number of channels; too large a batch; NaN features.
-        """
-
-
-Normalise = Callable[[Tensor], Tensor]
-
-
-class FeatureExtractor:
-    """A feature network made of a module, in evaluation mode and without gradients.
+class FeatureNetwork:
+    """A module in evaluation mode and without gradients, with a fingerprint and checked inputs.
 
     Args:
         module: Takes normalised images [B, C, H, W]; returns features [B, D], or a pair of
-            features and class logits [B, K]. A copy is kept: later training changes nothing here.
-        name: See `FeatureNetwork`, as for the arguments below.
+            features and class logits [B, K]. The network keeps a copy.
+        name: `fad`, `classifier`, `resnet20`, `resnet56`, `inception` or `module:<name>`.
         image_size: Side of the images in pixels.
-        channels: 1 or 3.
+        channels: 1 or 3. A network of three takes grey images too, and warns once.
         normalise: Turns uint8 images into what the module expects; to [-1, 1] by default.
-        mode: `clean` or `published`.
-        batch_size: Not None where features depend on the batch.
-        held_out_accuracy: Of a classifier, where it is known; it stands beside its distances.
+        mode: `clean` (an image always has the same features) or `published` (as the published
+            numbers were made). Distances of different modes are never compared.
+        batch_size: Set where features depend on the batch (batch norm on batch statistics): images
+            must then come in order, in batches of exactly this size, the last one smaller.
+        held_out_accuracy: Accuracy of a classifier on held-out images, where it is known.
         device: Where the network runs.
+
+    Attributes:
+        dimensions: D.
+        fingerprint: SHA-256 of layout, weights and mode: the key of stored features.
 
     Raises:
         UserError: The module does not take such images, or does not return such features.
 
     Example:
-        >>> network = FeatureExtractor(nn.Flatten(), name="module:pixels", image_size=2, channels=1)
+        >>> network = FeatureNetwork(nn.Flatten(), name="module:pixels", image_size=2, channels=1)
         >>> network.dimensions
         4
         >>> network(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)).features
@@ -104,7 +72,7 @@ class FeatureExtractor:
         name: str,
         image_size: int,
         channels: int,
-        normalise: Normalise = to_model_range,
+        normalise: Callable[[Tensor], Tensor] = to_model_range,
         mode: str = "clean",
         batch_size: int | None = None,
         held_out_accuracy: float | None = None,
@@ -124,7 +92,11 @@ class FeatureExtractor:
         self.fingerprint = self._hash()
 
     def __call__(self, images: Tensor) -> Activations:
-        """Return the activations of uint8 images [B, C, H, W]; see `FeatureNetwork`."""
+        """Return the activations of images, uint8 [B, C, H, W], H = W = `image_size`.
+
+        Raises:
+            UserError: Another type, size or number of channels; too large a batch; NaN features.
+        """
         self._check(images)
         if images.shape[1] < self.channels:
             images = self._replicated(images)
@@ -136,7 +108,6 @@ class FeatureExtractor:
         return activations
 
     def _run(self, images: Tensor) -> Activations:
-        """Run the module on images of the right size and channels."""
         with torch.no_grad():
             out = self._module(self._normalise(images.to(self._device)))
         features, logits = out if isinstance(out, tuple) else (out, None)
@@ -147,7 +118,6 @@ class FeatureExtractor:
         return Activations(features.float(), probabilities)
 
     def _check(self, images: Tensor) -> None:
-        """Refuse images that the network was not made for."""
         C, side = self.channels, self.image_size
         wanted = f"uint8 [B, {C}, {side}, {side}]"
         found = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
@@ -161,7 +131,6 @@ class FeatureExtractor:
             )
 
     def _replicated(self, images: Tensor) -> Tensor:
-        """Repeat grey images [B, 1, H, W] over the channels, and say so once."""
         if not self._warned:
             self._warned = True
             warnings.warn(
@@ -183,7 +152,6 @@ class FeatureExtractor:
             ) from error
 
     def _hash(self) -> str:
-        """Return SHA-256 over everything that a feature depends on."""
         normalise = getattr(self._normalise, "__qualname__", repr(self._normalise))
         facts = (self.name, self.mode, self.image_size, self.channels, self.batch_size, normalise)
         digest = hashlib.sha256(repr((*facts, str(self._module))).encode())
@@ -192,29 +160,22 @@ class FeatureExtractor:
 
 
 def extract(network: FeatureNetwork, images: Tensor, batch_size: int = 256) -> Activations:
-    """Return the activations of a whole set of images, batch by batch, in order.
+    """Return the activations of a set of images, batch by batch, in order, on the CPU.
 
     Args:
-        network: The feature network; where its features depend on the batch, its own batch size
-            is used.
-        images: uint8 [N, C, H, W].
-        batch_size: Images at a time otherwise.
-
-    Returns:
-        Features [N, D] and, where there is a classifier, probabilities [N, K], on the CPU.
-
-    Raises:
-        UserError: As the network's.
+        network: The feature network.
+        images: uint8 [N, C, H, W], as the network takes them.
+        batch_size: Images at a time, unless the network prescribes its own.
 
     Example:
-        >>> network = FeatureExtractor(nn.Flatten(), name="module:pixels", image_size=2, channels=1)
+        >>> network = FeatureNetwork(nn.Flatten(), name="module:pixels", image_size=2, channels=1)
         >>> extract(network, torch.zeros(5, 1, 2, 2, dtype=torch.uint8), batch_size=2)[0].shape
         torch.Size([5, 4])
     """
     parts = [network(part) for part in torch.split(images, network.batch_size or batch_size)]
     features = torch.cat([part.features.cpu() for part in parts])
-    told = [part.probabilities.cpu() for part in parts if part.probabilities is not None]
-    return Activations(features, torch.cat(told) if told else None)
+    known = [part.probabilities.cpu() for part in parts if part.probabilities is not None]
+    return Activations(features, torch.cat(known) if known else None)
 
 
 def module_features(
@@ -223,32 +184,18 @@ def module_features(
     name: str,
     image_size: int,
     channels: int,
-    normalise: Normalise = to_model_range,
+    normalise: Callable[[Tensor], Tensor] = to_model_range,
     device: torch.device | str = "cpu",
-) -> FeatureExtractor:
-    """Make a feature network of your own module.
+) -> FeatureNetwork:
+    """Make a feature network, `module:NAME`, of your own module; see `FeatureNetwork`.
 
-    Args:
-        module: Takes normalised images [B, C, H, W]; returns features [B, D], or a pair of
-            features and class logits [B, K]. It is copied and put into evaluation mode.
-        name: What reports call it, after `module:`.
-        image_size: Side of the images in pixels.
-        channels: 1 or 3.
-        normalise: Turns uint8 images into what the module expects; to [-1, 1] by default.
-        device: Where it runs.
-
-    Returns:
-        The network. Its fingerprint covers the weights and the printed layout of the module; code
-        that neither shows is not covered.
-
-    Raises:
-        UserError: The module does not take such images, or does not return such features.
+    Its fingerprint covers the weights and the printed layout of the module, and no other code.
 
     Example:
         >>> module_features(nn.Flatten(), name="pixels", image_size=4, channels=3).name
         'module:pixels'
     """
-    return FeatureExtractor(
+    return FeatureNetwork(
         module,
         name=f"module:{name}",
         image_size=image_size,
@@ -256,3 +203,64 @@ def module_features(
         normalise=normalise,
         device=device,
     )
+
+
+def prepare(images: Tensor, image_size: int, channels: int, resize_filter: str | None) -> Tensor:
+    """Resize images with PIL and set their channels, as a feature network takes them.
+
+    Args:
+        images: uint8 [N, C, H, W], square.
+        image_size: Side that the network takes.
+        channels: Channels that the network takes, 1 or 3.
+        resize_filter: A key of `spikediff.data.RESIZE_FILTERS`; None refuses another size.
+
+    Returns:
+        uint8 [N, channels, image_size, image_size].
+
+    Raises:
+        UserError: The images are not square, of another size without a filter, or in colour for a
+            grey network.
+
+    Example:
+        >>> prepare(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), 4, 3, "bilinear").shape
+        torch.Size([2, 3, 4, 4])
+    """
+    _, C, H, W = images.shape
+    if H != W:
+        raise UserError(f"images are {W}x{H}; features are taken of squares, crop them first")
+    if image_size != H and resize_filter is None:
+        raise UserError(
+            f"images are {H}x{W} but the feature network takes {image_size}x{image_size}, and the "
+            "protocol names no resize_filter"
+        )
+    if C == 3 and channels == 1:
+        images = _grey(images)
+    pixels = images.permute(0, 2, 3, 1)  # [N, H, W, C]
+    pixels = pixels[..., 0] if pixels.shape[3] == 1 else pixels
+    fit = Fit(image_size, channels, resize_filter=resize_filter or "bilinear")
+    return fit_pixels(pixels.contiguous().numpy(), fit)
+
+
+def preparation_notes(
+    images: Tensor, image_size: int, channels: int, resize_filter: str | None
+) -> list[str]:
+    """Describe what `prepare` does to images [N, C, H, W]."""
+    C, side = images.shape[1], images.shape[2]
+    notes = []
+    if side != image_size:
+        notes.append(f"resized from {side} to {image_size} pixels (PIL, {resize_filter})")
+    if channels > C:
+        notes.append("the grey channel is repeated three times")
+    if channels < C:
+        notes.append("stored as RGB without colours; one channel is taken")
+    return notes
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Return one channel [N, 1, H, W] of images [N, 3, H, W] whose channels are equal."""
+    first = images[:, :1]
+    if not torch.equal(first.expand_as(images), images):
+        raise UserError(
+            "images have colours but the feature network is for grey ones; convert them"
+        )
+    return first

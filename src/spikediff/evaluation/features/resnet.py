@@ -1,7 +1,7 @@
 """CIFAR-10 ResNets of depth 20 and 56: features and class probabilities of photographs.
 
-A small stand-in for Inception where the latter's weights cannot be had: 64 pooled features.
-Distances under it are comparable with one another, not with a FID.
+A small substitute for Inception, with 64 pooled features. Its distances compare with one another,
+not with a FID.
 
 Reference:
     He et al. 2016, "Deep residual learning", section 4.2, shortcuts of option A (no parameters);
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.errors import UserError
-from spikediff.evaluation.features.network import FeatureExtractor
+from spikediff.evaluation.features.network import FeatureNetwork
 from spikediff.files.weights import load_renamed, read_state_dict
 
 IMAGE_SIZE = 32
 WIDTHS = (16, 32, 64)
 CLASSES = 10
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet; so the weights were trained
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in training
 
 
 class CifarResNet(nn.Module):
@@ -81,25 +81,27 @@ def to_imagenet_range(images: Tensor) -> Tensor:
 
 def load_resnet(
     path: Path | str, depth: int = 20, device: torch.device | str = "cpu"
-) -> FeatureExtractor:
+) -> FeatureNetwork:
     """Load a CIFAR-10 ResNet.
 
     Args:
         path: For example `resnet20-12fca82f.th`, or the same tensors as safetensors.
         depth: 20 or 56 (or another 6 n + 2).
-        device: Where it runs.
+        device: Where the network runs.
 
     Returns:
         The feature network `resnet20` or `resnet56`, with the probabilities of 10 classes.
 
     Raises:
-        UserError: A depth that no such network has, or a file of other weights.
+        UserError: The depth is not 6 n + 2, or the file holds other weights.
     """
     if depth < 8 or (depth - 2) % 6:
         raise UserError(f"resnet: depth = {depth} is not 6 n + 2; choose 20 or 56")
     module = CifarResNet(depth)
-    load_renamed(module, _with_counters(read_state_dict(Path(path)), module), str(path))
-    return FeatureExtractor(
+    # The files are older than batch norm's counters, which evaluation never reads.
+    counters = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
+    load_renamed(module, counters | read_state_dict(Path(path)), str(path))
+    return FeatureNetwork(
         module,
         name=f"resnet{depth}",
         image_size=IMAGE_SIZE,
@@ -107,9 +109,3 @@ def load_resnet(
         normalise=to_imagenet_range,
         device=device,
     )
-
-
-def _with_counters(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Add the batch counters that the files, older than them, lack; evaluation never reads them."""
-    counters = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
-    return counters | state

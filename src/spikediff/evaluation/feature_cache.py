@@ -7,11 +7,10 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from spikediff.data.arrays import read_npz
 from spikediff.errors import UserError
-from spikediff.evaluation.features.autoencoder import load_published_statistics
-from spikediff.evaluation.features.network import FeatureNetwork, extract
+from spikediff.evaluation.features.network import FeatureNetwork, extract, prepare
 from spikediff.evaluation.frechet import Moments, RunningMoments, frechet_distance
-from spikediff.evaluation.preparation import Preparation
 from spikediff.evaluation.shards import Shards, fingerprint_of
 from spikediff.evaluation.sources import ImageSource
 from spikediff.files.tensors import read_tensors, write_tensors
@@ -25,13 +24,18 @@ _SAME = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """What a feature network says of a set of images.
+    """The features of a set of images.
 
     Attributes:
         shards: Its files.
+        published: Moments to use in place of the features' own.
     """
 
     shards: Shards
+    published: Moments | None = None
+
+    def __len__(self) -> int:
+        return self.shards.total
 
     def features(self) -> Tensor:
         """Return all features, float32 [N, D]."""
@@ -43,8 +47,10 @@ class FeatureSet:
         return torch.cat(parts) if parts else None
 
     def moments(self) -> Moments:
-        """Return mean and covariance, kept in a file once they are known."""
-        path = self.shards.folder / f"moments-{self.shards.total}.safetensors"
+        """Return mean and covariance; a file keeps them once they are known."""
+        if self.published is not None:
+            return self.published
+        path = self.shards.folder / f"moments-{len(self)}.safetensors"
         metadata = {"key": self.shards.key}
         held = read_tensors(path, metadata, ("mean", "covariance"))
         if held is None:
@@ -54,51 +60,52 @@ class FeatureSet:
             moments = running.moments()
             held = {"mean": moments.mean, "covariance": moments.covariance}
             write_tensors(path, held, metadata)
-        return Moments(self.shards.total, held["mean"], held["covariance"])
+        return Moments(len(self), held["mean"], held["covariance"])
 
 
-def extract_features(
+def features(
+    images: ImageSource,
+    rows: range,
     network: FeatureNetwork,
-    source: ImageSource,
-    first: int,
-    count: int,
-    resize_filter: str | None,
     folder: Path,
-    processes: PartialState,
     label: str,
+    *,
+    resize_filter: str | None,
+    processes: PartialState,
 ) -> FeatureSet:
-    """Compute the features of images, or read what was computed before.
+    """Compute the features of images, or read those that were computed before.
 
-    The files' key is the fingerprint of the images, what is done to them, and the network with its
-    mode; so whatever changes any of them finds no old file.
+    The files' key is the fingerprint of the images, their preparation, and the network with its
+    mode; a change of any of them finds no old file.
 
     Args:
+        images: The images.
+        rows: Which of them.
         network: The feature network.
-        source: The images.
-        first: Number of the first image.
-        count: How many images.
-        resize_filter: PIL's filter, or None to refuse other sizes.
-        folder: Where the files lie, in a folder of their own.
-        processes: Who shares the work.
+        folder: Cache, in which the files have a folder of their own.
         label: What they are, for the folder's name and the progress bar.
-
-    Returns:
-        The features.
+        resize_filter: PIL's filter; None refuses images of another size.
+        processes: Who shares the work.
 
     Raises:
         UserError: The images do not fit the network.
     """
-    prepare = Preparation(network.image_size, network.channels, resize_filter)
     key = fingerprint_of(
-        images=source.fingerprint, first=first, filter=resize_filter, network=network.fingerprint
+        images=images.fingerprint,
+        first=rows.start,
+        filter=resize_filter,
+        network=network.fingerprint,
     )
 
-    def make(start: int, rows: int) -> dict[str, Tensor]:
-        activations = extract(network, prepare(source.images(first + start, rows)), _BATCH)
+    def make(first: int, count: int) -> dict[str, Tensor]:
+        pixels = images.take(rows.start + first, count)
+        fitted = prepare(pixels, network.image_size, network.channels, resize_filter)
+        activations = extract(network, fitted, _BATCH)
         return {name: v for name, v in activations._asdict().items() if v is not None}
 
     name = f"{label}-{network.name}-{network.mode}-{key[:16]}".replace(":", "-").replace("/", "-")
-    shards = Shards(folder / name, key, count, network.batch_size or _SHARD, ("features",))
+    size = network.batch_size or _SHARD
+    shards = Shards(folder / name, key, len(rows), size, needed=("features",))
     shards.fill(make, processes, f"{network.name} features, {label}")
     return FeatureSet(shards)
 
@@ -130,3 +137,24 @@ def read_statistics(path: Path, own: Moments) -> Moments:
             "data set, network, mode or resize: give the right file, or none"
         )
     return stored
+
+
+def load_published_statistics(path: Path | str, count: int | None = None) -> Moments:
+    """Read reference statistics as FSDDIM's authors ship them: `.npz` with `mu` and `sigma`.
+
+    Args:
+        path: For example `mnist_test_64.npz`, which belongs to mode `published` alone.
+        count: Number of images behind them, if you know it (10,000 for the test sets).
+
+    Raises:
+        UserError: The file is absent or damaged, or holds no such arrays.
+    """
+    try:
+        arrays = read_npz(Path(path), ("mu", "sigma"))
+    except UserError as error:
+        raise UserError(f"{path}: not an .npz with arrays mu and sigma ({error})") from error
+    for array in arrays:
+        if array.dtype.kind not in "fiu":
+            raise UserError(f"{path}: not an .npz with arrays mu and sigma (holds {array.dtype})")
+    mu, sigma = (torch.from_numpy(array).double() for array in arrays)
+    return Moments(count, mu, sigma)

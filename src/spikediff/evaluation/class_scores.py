@@ -1,15 +1,18 @@
-"""The Inception score: sure of every image, and of many classes over all.
+"""Scores of class probabilities: the Inception score, and agreement with the classes asked for.
+
+The Inception score is high if a classifier is sure of every image, and names many classes over all:
 
     IS = exp( mean_x KL( p(y|x) || p(y) ) ),  p(y) = mean_x p(y|x)
 
-It looks at generated images alone, so it says nothing of copying, and nothing at all of images
-whose classes the classifier does not know (digits under ImageNet classes).
+It looks at generated images alone, so it says nothing about copying, and nothing at all about
+images whose classes the classifier does not know (digits under ImageNet classes).
 
 Reference:
     Salimans et al. 2016, "Improved techniques for training GANs", section 4.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +22,7 @@ from spikediff.errors import UserError
 SUMS_TO_ONE = 1e-3  # how far a row may be off: half precision, summed over 1,000 classes
 
 
-@dataclass(frozen=True)
-class InceptionScore:
+class InceptionScore(NamedTuple):
     """An Inception score with its spread.
 
     Attributes:
@@ -63,7 +65,7 @@ def _score(p: Tensor) -> Tensor:
 
 
 def _checked(probabilities: Tensor, splits: int) -> Tensor:
-    """Refuse what is not a matrix of probabilities; return it in float64, each row summing to 1."""
+    """Return probabilities in float64, each row summing to 1; refuse anything else."""
     if probabilities.ndim != 2 or not probabilities.is_floating_point():
         found = f"{probabilities.dtype} {list(probabilities.shape)}"
         raise UserError(f"inception_score: got {found}; pass probabilities [N, K]")
@@ -80,3 +82,43 @@ def _checked(probabilities: Tensor, splits: int) -> Tensor:
             "pass softmax(logits), not logits"
         )
     return p / sums[:, None]
+
+
+@dataclass(frozen=True)
+class ClassAgreement:
+    """How often a classifier names the class that was asked for.
+
+    Attributes:
+        rate: Share of all images, between 0 and 1.
+        by_class: Share of the images of every class; None where none was asked for.
+        count: Number of images.
+    """
+
+    rate: float
+    by_class: tuple[float | None, ...]
+    count: int
+
+
+def class_agreement(probabilities: Tensor, labels: Tensor) -> ClassAgreement:
+    """Compare a classifier's first choice with the class that was asked for.
+
+    Args:
+        probabilities: Class probabilities or logits of every image [N, K].
+        labels: The classes that were asked for, int64 [N], 0 to K - 1.
+
+    Raises:
+        UserError: There are no images, or not one label for each.
+
+    Example:
+        >>> said = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+        >>> class_agreement(said, torch.tensor([0, 1, 1]))
+        ClassAgreement(rate=0.6666666666666666, by_class=(1.0, 0.5), count=3)
+    """
+    if not len(labels) or labels.shape != probabilities.shape[:1]:
+        raise UserError(
+            f"class_agreement: {tuple(probabilities.shape)} probabilities for {len(labels)} labels"
+        )
+    right = (probabilities.argmax(1) == labels).double()
+    shares = [right[labels == k] for k in range(probabilities.shape[1])]
+    by_class = tuple(share.mean().item() if len(share) else None for share in shares)
+    return ClassAgreement(right.mean().item(), by_class, len(labels))

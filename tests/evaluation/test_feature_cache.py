@@ -9,12 +9,12 @@ from accelerate import PartialState
 
 from spikediff.data import load_images
 from spikediff.errors import UserError
+from spikediff.evaluation.feature_cache import features, read_statistics
 from spikediff.evaluation.features import Activations, load_features
 from spikediff.evaluation.frechet import Moments
-from spikediff.evaluation.sources import RealImages
-from spikediff.evaluation.statistics import extract_features, read_statistics
+from spikediff.evaluation.sources import real_images
 
-TEST = RealImages(load_images("digits", "test"))
+TEST = real_images(load_images("digits", "test"))
 
 
 @dataclass
@@ -40,8 +40,14 @@ class Counting:
 @pytest.fixture
 def extract(tmp_path):
     def run(network, source=TEST, first=0, count=150, resize_filter="bilinear"):
-        return extract_features(
-            network, source, first, count, resize_filter, tmp_path, PartialState(), "test"
+        return features(
+            source,
+            range(first, first + count),
+            network,
+            tmp_path,
+            "test",
+            resize_filter=resize_filter,
+            processes=PartialState(),
         )
 
     return run
@@ -49,7 +55,7 @@ def extract(tmp_path):
 
 def test_features_and_moments_are_those_of_the_images(extract):
     found = extract(Counting(), first=3)
-    pixels = TEST.images(3, 150).flatten(1).float()
+    pixels = TEST.take(3, 150).flatten(1).float()
     assert torch.equal(found.features(), pixels)
     assert found.probabilities() is None
     for _ in range(2):  # computed, then read
@@ -63,7 +69,7 @@ def test_a_network_of_batch_statistics_gets_its_batches_in_order(extract):
     network = Counting(batch_size=32)
     found = extract(network)
     assert network.batches == [32, 32, 32, 32, 22]
-    assert torch.equal(found.features(), TEST.images(0, 150).flatten(1).float())
+    assert torch.equal(found.features(), TEST.take(0, 150).flatten(1).float())
 
 
 def test_nothing_is_computed_twice_and_nothing_is_mistaken(extract):
@@ -74,7 +80,7 @@ def test_nothing_is_computed_twice_and_nothing_is_mistaken(extract):
         (Counting(batch_size=32, fingerprint="p"), {}, True),
         (Counting(), {"first": 1}, True),
         (Counting(), {"resize_filter": "bicubic"}, True),
-        (Counting(), {"source": RealImages(load_images("digits", "train"))}, True),
+        (Counting(), {"source": real_images(load_images("digits", "train"))}, True),
         (Counting(), {"count": 149}, True),
     ]:
         extract(network, **change)
@@ -115,7 +121,7 @@ def test_the_authors_statistics_are_those_of_the_mnist_test_set(
     extract, real_data, feature_weights
 ):
     folder = feature_weights / "fad_autoencoder"
-    test = RealImages(load_images("mnist", "test", data_dir=real_data))
+    test = real_images(load_images("mnist", "test", data_dir=real_data))
     own = {
         mode: extract(
             load_features("fad", weights=folder / "mnist_64.pth", mode=mode), test, count=10_000
