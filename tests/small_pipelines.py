@@ -6,13 +6,13 @@ from functools import cache
 import torch
 
 from autoencoders import warm
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.layers import ThresholdNorm
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 from spikediff.systems.fsvae.network import FSVAE
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.fsvae.vae import VAE
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler

@@ -30,11 +30,10 @@ from spikediff.evaluation.protocol import load_protocol
 from spikediff.files.weights import read_state_dict
 from spikediff.hub.describe import gather_facts
 from spikediff.hub.results import collect_results
+from spikediff.training.build import Parts, build_model
 from spikediff.training.checkpoint import Checkpoint, save_checkpoint
 from spikediff.training.curve import read_curve
-from spikediff.training.networks import build_model
-from spikediff.training.ranges import check_ranges
-from spikediff.training.recipe import Recipe, load_recipe, recipe_from, save_recipe
+from spikediff.training.recipe import Recipe, check_recipe, load_recipe, recipe_from, save_recipe
 from spikediff.training.trained import load_trained
 
 pytestmark = pytest.mark.slow
@@ -136,10 +135,10 @@ def check(read, folder, where):
 
 def read_whole_recipe(path):
     recipe = load_recipe(path)
-    check_ranges(recipe)
+    check_recipe(recipe)
     if recipe.model.network not in ("spiking_image_decoder",):
         with torch.device("meta"):
-            build_model(recipe, 8, 1)
+            build_model(Parts(recipe, 8, 1))
 
 
 PIPES = ("denoiser", "currents", "vae", "tokens")
@@ -158,7 +157,7 @@ def originals(tmp_path_factory):
     run.mkdir()
     save_recipe(recipe, run / "recipe.yaml")
     torch.manual_seed(0)
-    model = build_model(recipe, 8, 1)
+    model = build_model(Parts(recipe, 8, 1))
     state = {"image_size": 8, "averaged_updates": 1, "lr_schedule": {"last_epoch": 1}}
     tensors = {"model": model.state_dict(), "average": model.state_dict()}
     tensors["optimizer"] = {"0": torch.zeros(1)}

@@ -1,6 +1,7 @@
 """What `import spikediff` offers; `__init__.py` reads it, so every name stands here alone."""
 
 from spikediff.diffusion.analytic_dpm import AnalyticDPMScheduler as AnalyticDPMScheduler
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline as VAEPipeline
 from spikediff.diffusion.denoising_pipeline import (
     SpikingDiffusionPipeline as SpikingDiffusionPipeline,
 )
@@ -34,7 +35,6 @@ from spikediff.systems.fsddim.scheduler import (
     SynapticCurrentDDIMScheduler as SynapticCurrentDDIMScheduler,
 )
 from spikediff.systems.fsvae.network import FSVAE as FSVAE
-from spikediff.systems.fsvae.pipeline import VAEPipeline as VAEPipeline
 from spikediff.systems.fsvae.vae import VAE as VAE
 from spikediff.systems.integer.deployment import DeployedIntegerUNet as DeployedIntegerUNet
 from spikediff.systems.integer.deployment import to_integer as to_integer

@@ -68,7 +68,8 @@ def train(
     """
     from spikediff.cli.train import train_stages
     from spikediff.files.yaml import read_yaml
-    from spikediff.training.recipe import find_recipe, recipe_from
+    from spikediff.pretrained import find_recipe
+    from spikediff.training.recipe import recipe_from
 
     where = "recipe" if isinstance(recipe, Mapping) else str(recipe)
     content = recipe if isinstance(recipe, Mapping) else read_yaml(find_recipe(str(recipe)))
@@ -176,7 +177,7 @@ def list_recipes() -> list[str]:
         >>> "integer/digits" in list_recipes()
         True
     """
-    from spikediff.training.recipe import shipped_recipes
+    from spikediff.pretrained import shipped_recipes
 
     return list(shipped_recipes())
 

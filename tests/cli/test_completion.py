@@ -8,8 +8,7 @@ import pytest
 
 from spikediff.cli import COMMANDS, main
 from spikediff.cli.completion import completions
-from spikediff.pretrained import PRETRAINED
-from spikediff.training.recipe import shipped_recipes
+from spikediff.pretrained import PRETRAINED, shipped_recipes
 
 
 def script(shell, capsys):

@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spikediff.cli import main
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.fsvae.vae import VAE
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler

@@ -11,7 +11,7 @@ from goldens import Golden
 from spikediff.cli import main
 from spikediff.errors import UserError
 from spikediff.files.weights import read_foreign_weights
-from spikediff.systems.released import SYSTEMS, load_authors_checkpoint
+from spikediff.systems.released import load_authors_checkpoint, released_checkpoints
 from spikediff.training.trained import load_trained
 
 # The golden case of a system, what its weights do not tell, and the inputs of its network.
@@ -82,7 +82,7 @@ def check_diffusion(pipe, system):
         assert pipe.scheduler.config.num_train_timesteps == 1000
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", released_checkpoints())
 def test_from_a_checkpoint_to_images(system, tmp_path, capsys):
     out, samples = tmp_path / "pipeline", tmp_path / "samples"
     told = ["--output", str(out), "--json", str(tmp_path / "told.json")]
@@ -116,7 +116,7 @@ def test_from_a_checkpoint_to_images(system, tmp_path, capsys):
     assert facts["origin"]["options"] == options
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", released_checkpoints())
 def test_another_system_is_told_which_one_it_is(system, tmp_path, capsys):
     named = "fsvae" if system != "fsvae" else "sddpm"
     torch.save(Golden(CASES[system][0]).state(), tmp_path / "w.pt")

@@ -7,11 +7,11 @@ import torch
 
 from spikediff.cli import main
 from spikediff.cli.inspect import title_of
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsvae.network import FSVAE
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.sddpm.network import SpikingUNet
 
 

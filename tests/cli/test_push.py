@@ -7,8 +7,8 @@ from PIL import Image
 
 from small_pipelines import make
 from spikediff.cli import main
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.pipeline import weights_sha256
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 from spikediff.training.trained import load_trained
 

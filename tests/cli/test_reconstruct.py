@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spikediff.cli import main
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.native import native
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 

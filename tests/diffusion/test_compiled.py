@@ -3,14 +3,15 @@
 import pytest
 import torch
 
+import spikediff
 from small_pipelines import MAKERS, make
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.pipeline import CompiledInference
+from spikediff.diffusion.saving import PIPELINES
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.events import EventConv2d, PackedNeuron
 from spikediff.native import native
-from spikediff.systems.pipelines import PIPELINES
 from spikediff.systems.sdm.threshold_guidance import threshold_guidance
 
 
@@ -19,7 +20,7 @@ def draw(pipe, seeds, **options):
 
 
 def test_every_pipeline_can_be_compiled():
-    assert all(issubclass(pipeline, CompiledInference) for pipeline in PIPELINES.values())
+    assert all(issubclass(getattr(spikediff, name), CompiledInference) for name in PIPELINES)
 
 
 @pytest.mark.parametrize("name", MAKERS)

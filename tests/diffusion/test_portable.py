@@ -14,12 +14,11 @@ import spikediff
 from goldens import GOLDEN
 from small_pipelines import MAKERS, make
 from spikediff.diffusion.analytic_dpm import AnalyticDPMScheduler
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
-from spikediff.diffusion.saving import component, own_classes
+from spikediff.diffusion.saving import PIPELINES, component, own_classes
 from spikediff.errors import UserError
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.fsvae.vae import VAE
-from spikediff.systems.pipelines import PIPELINES
 from spikediff.training.trained import load_trained
 
 EARLIER = GOLDEN / "saved-0.1"

@@ -5,13 +5,13 @@ import torch
 
 from autoencoders import warm
 from small_pipelines import make, settled
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 from spikediff.systems.fsvae.network import FSVAE
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.integer.network import IntegerSpikingUNet
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler

@@ -67,7 +67,7 @@ def test_loads_in_a_fresh_process(unet, tmp_path):
     make(unet).save_pretrained(tmp_path)
     program = (
         "import sys\n"
-        "from spikediff.systems.pipelines import SpikingDiffusionPipeline\n"
+        "from spikediff import SpikingDiffusionPipeline\n"
         "print(type(SpikingDiffusionPipeline.from_pretrained(sys.argv[1]).unet).__name__)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

@@ -6,6 +6,7 @@ import torch
 from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler
 from PIL import Image
 
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
 from spikediff.editing.inpaint import resampling_walk
@@ -14,7 +15,6 @@ from spikediff.errors import UserError
 from spikediff.systems.fsddim.merged.network import carry_currents
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.fsvae.vae import VAE
 
 STEPS = {"num_inference_steps": 2}

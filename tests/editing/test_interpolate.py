@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.editing.interpolate import interpolate_noise, interpolate_seeds, slerp
 from spikediff.errors import UserError
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.fsvae.vae import VAE
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 

@@ -17,8 +17,7 @@ from spikediff.evaluation.protocol import load_protocol
 from spikediff.files.pickles import load_plain
 from spikediff.files.reading import read_json, read_regular, read_text
 from spikediff.files.weights import read_foreign_weights
-from spikediff.training.ranges import check_ranges
-from spikediff.training.recipe import load_recipe, recipe_from
+from spikediff.training.recipe import check_recipe, load_recipe, recipe_from
 
 READERS = [read_regular, read_json, read_text, read_foreign_weights, load_recipe, load_plain]
 
@@ -122,7 +121,7 @@ def test_no_is_a_word_and_keys_stand_once(tmp_path):
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "", "..", "a\0b"])
 def test_a_name_is_that_of_a_folder(name):
     with pytest.raises(UserError, match="name"):
-        check_ranges(recipe_from({"name": name}, "here"))
+        check_recipe(recipe_from({"name": name}, "here"))
 
 
 def nested_tuple(levels):

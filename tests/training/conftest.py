@@ -6,6 +6,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from spikediff.training import Recipe, recipe_from
+from spikediff.training.recipe import loss_section, model_section
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,19 @@ def small() -> Recipe:
         },
         "test",
     )
+
+
+@pytest.fixture(scope="session")
+def of_network():
+    """Give a recipe another network, with the sizes of the first, and one of its losses."""
+
+    def change(recipe, network, loss=None, **options):
+        sizes = ("base_channels", "channel_mult", "layers_per_block")
+        given = {"network": network, **{key: getattr(recipe.model, key) for key in sizes}}
+        model = model_section(network)(**given, **options)
+        return replace(recipe, model=model, loss=loss_section(network, loss)())
+
+    return change
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from spikediff.cli import main
-from spikediff.systems.fsvae.pipeline import VAEPipeline
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
+from spikediff.systems.fsvae.loss import AutoencoderObjective
 from spikediff.training import recipe_from
-from spikediff.training.autoencoders import AutoencoderObjective
+from spikediff.training.build import Parts, build_model, build_objective
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.computation import cpu_has_bf16
 from spikediff.training.curve import read_curve
-from spikediff.training.networks import build_model, choose_objective
 from spikediff.training.recipe import save_recipe
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
@@ -65,13 +65,13 @@ def test_trains_in_mixed_precision(recipe, with_steps, tmp_path):
 
 def test_the_draws_do_not_depend_on_the_parts(recipe):
     """An image has a seed of its own, so cutting a batch changes no draw of it."""
-    objective = choose_objective(recipe)(recipe, None)
+    objective = build_objective(Parts(recipe, 8, 1))
     assert isinstance(objective, AutoencoderObjective)
     seeds, probability = objective.draw((4, 1, 8, 8), 0.5, torch.Generator().manual_seed(0))
     assert len(seeds.unique()) == 4
     expected = 0.2 if recipe.model.network == "fsvae" else 0.0
     assert probability.tolist() == pytest.approx([expected] * 4)
-    model = build_model(recipe, 8, 1).eval()
+    model = build_model(Parts(recipe, 8, 1)).eval()
     x = torch.rand(4, 1, 8, 8) * 2 - 1
     whole = objective(model, x, seeds, probability).terms["reconstruction"]
     halves = [

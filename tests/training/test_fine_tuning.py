@@ -10,9 +10,9 @@ from PIL import Image
 from spikediff.errors import UserError
 from spikediff.layers.temporal_scaling import scaling_factors
 from spikediff.training import load_recipe
+from spikediff.training.build import Parts, build_model
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.curve import plot_temporal_scaling
-from spikediff.training.networks import build_model
 from spikediff.training.trained import load_trained, start_from
 from spikediff.training.trainer import Trainer
 
@@ -67,7 +67,7 @@ def test_what_it_may_start_from(kind, second, first_stage, tmp_path):
     if kind == "unfinished run":
         source = shutil.copytree(first_stage, tmp_path / "run")
         shutil.rmtree(source / "pipeline")
-    model = build_model(second, 8, 1)
+    model = build_model(Parts(second, 8, 1))
     before = model.stem.encode.conv.weight.clone()
     start_from(source, model, second)
     want = load_trained(source).unet.stem.encode.conv.weight
@@ -89,7 +89,7 @@ def test_fine_tuning_moves_weights_and_factors_and_draws_them(scaled_run, first_
 
 def test_a_fine_tuned_run_is_fine_tuned_further(second, scaled_run):
     """Factors that are there are copied, not reset to 1."""
-    model = build_model(second, 8, 1)
+    model = build_model(Parts(second, 8, 1))
     start_from(scaled_run, model, second)
     held = scaling_factors(model)
     for name, p in scaling_factors(load_trained(scaled_run).unet).items():
@@ -139,7 +139,6 @@ def test_resuming_takes_no_other_start(small, first_stage):
         ),
         ("model", {"channel_mult": (1, 2, 2)}, ["channel_mult is"]),
         ("model", {"spiking_steps": 2}, ["spiking_steps is 4 there and 2 in the recipe"]),
-        ("model", {"network": "ddpm_unet", "temporal_scaling": False}, ["holds a SpikingUNet"]),
         ("diffusion", {"prediction_type": "sample"}, ["another diffusion: prediction_type is"]),
     ],
 )
@@ -154,6 +153,11 @@ def test_another_network_is_refused_and_what_differs_is_named(
     assert not (tmp_path / "sdm").exists()
 
 
+def test_a_network_of_another_class_is_refused(second, of_network, tmp_path):
+    with pytest.raises(UserError, match="holds a SpikingUNet"):
+        Trainer(of_network(second, "ddpm_unet"), tmp_path / "ddpm", show_progress=False)
+
+
 def test_a_plain_network_may_go_on_with_other_spiking_steps(small, first_stage, tmp_path):
     longer = replace(small, init_from=str(first_stage), model=replace(small.model, spiking_steps=6))
     trainer = Trainer(longer, tmp_path / "longer", show_progress=False)
@@ -165,14 +169,15 @@ def test_a_plain_network_may_go_on_with_other_spiking_steps(small, first_stage, 
 @pytest.mark.parametrize(
     ("network", "scheduler"), [("ddpm_unet", "ddim"), ("synaptic_current_unet", "synaptic-ddim")]
 )
-def test_other_networks_start_from_their_own_runs(network, scheduler, small, with_steps, tmp_path):
-    model, sampling = replace(small.model, network=network), small.sampling
-    sampling = replace(sampling, scheduler=scheduler)
-    first = with_steps(replace(small, model=model, sampling=sampling), 1)
+def test_other_networks_start_from_their_own_runs(
+    network, scheduler, small, of_network, with_steps, tmp_path
+):
+    sampling = replace(small.sampling, scheduler=scheduler)
+    first = with_steps(replace(of_network(small, network), sampling=sampling), 1)
     assert Trainer(first, tmp_path / "first", show_progress=False).train()
     second = replace(first, init_from=str(tmp_path / "first"))
     if network == "synaptic_current_unet":  # T has no weights there either
-        second = replace(second, model=replace(model, spiking_steps=6))
+        second = replace(second, model=replace(first.model, spiking_steps=6))
     ours = Trainer(second, tmp_path / "second", show_progress=False).model.state_dict()
     theirs = load_trained(tmp_path / "first").unet.state_dict()
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())

@@ -1,6 +1,7 @@
 """The networks that a recipe may choose, and the ordinary one in the training loop."""
 
 from dataclasses import replace
+from inspect import signature
 
 import pytest
 import torch
@@ -9,61 +10,160 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.errors import UserError
+from spikediff.systems import SYSTEMS, find_trainable
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
+from spikediff.training.build import Parts, build_model, build_objective
 from spikediff.training.checkpoint import load_latest
-from spikediff.training.networks import NETWORKS, build_model, choose_network
-from spikediff.training.ranges import check_ranges
-from spikediff.training.recipe import ModelRecipe
+from spikediff.training.recipe import load_run_recipe, loss_section, model_section
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
 
 
 @pytest.fixture
-def ordinary(small):
-    return replace(small, model=replace(small.model, network="ddpm_unet"))
+def ordinary(small, of_network):
+    return of_network(small, "ddpm_unet")
 
 
-def test_the_recipe_chooses(small, ordinary):
-    assert isinstance(build_model(small, 8, 1), SpikingUNet)
-    model = build_model(ordinary, 8, 1)
+def made(recipe):
+    return build_model(Parts(recipe, 8, 1))
+
+
+def test_the_recipe_chooses(small, ordinary, of_network):
+    assert isinstance(made(small), SpikingUNet)
+    model = made(ordinary)
     assert isinstance(model, UNet2DModel)
     assert list(model.config.block_out_channels) == [8, 16]
-    attentive = replace(ordinary, model=replace(ordinary.model, attention=True))
-    assert any("attentions" in name for name in build_model(attentive, 8, 1).state_dict())
+    attentive = of_network(small, "ddpm_unet", attention=True)
+    assert any("attentions" in name for name in made(attentive).state_dict())
     scaled = replace(small, model=replace(small.model, temporal_scaling=True))
-    assert "head.scaling.p" in build_model(scaled, 8, 1).state_dict()
+    assert "head.scaling.p" in made(scaled).state_dict()
+
+
+NETWORKS = [network for networks in SYSTEMS.values() for network in networks]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_first_weight_tells_the_channels(name, small):
-    unet = replace(small.model, network=name)
-    other = ModelRecipe(network=name, widths=(4, 8))
-    integer = ModelRecipe(network=name, block_out_channels=(4, 8))
-    if NETWORKS[name].first_weight is None:
-        pytest.skip("sees tokens, not images")
-    model = integer if name == "integer_unet" else unet if "unet" in name else other
-    recipe = replace(small, model=model)
-    weights = build_model(recipe, 8, 3).state_dict()
-    assert weights[NETWORKS[name].first_weight].shape[1] == 3
+def test_the_sections_are_the_arguments_of_network_and_loss(name):
+    """No second list: what a constructor takes, its recipe takes, with its default."""
+    row = find_trainable(name)
+    taken = signature(row.network).parameters
+    section = model_section(name)()
+    for argument in set(taken) - set(row.from_run) - set(row.fixed):
+        value = getattr(section, row.keys.get(argument, argument))
+        assert value == (taken[argument].default or value)
+    for loss, objective in row.objectives.items():
+        section = loss_section(name, loss)()
+        for argument, taken in list(signature(objective).parameters.items())[1:]:
+            assert getattr(section, argument) == taken.default
 
 
 @pytest.mark.parametrize(
     ("model", "word"),
     [
         ({"network": "ddpm_unt"}, "no such network; did you mean 'ddpm_unet'"),
-        (
-            {"network": "ddpm_unet", "spiking_steps": 8},
-            "model.spiking_steps = 8: ddpm_unet has none",
-        ),
-        ({"network": "ddpm_unet", "neuron": "lif"}, "model.neuron"),
-        ({"network": "ddpm_unet", "temporal_scaling": True}, "model.temporal_scaling"),
-        ({"attention": True}, "model.attention = True: spiking_unet has none; leave it out"),
+        ({"network": "ddpm_unet", "spiking_steps": 8}, "unknown key 'model.spiking_steps'"),
+        ({"network": "ddpm_unet", "neuron": "lif"}, "unknown key 'model.neuron'"),
+        ({"network": "ddpm_unet", "temporal_scaling": False}, "model.temporal_scaling"),
+        ({"attention": False}, "here: unknown key 'model.attention'"),
+        ({"spiking_step": 4}, "did you mean 'spiking_steps'"),
+        ({"sample_size": 8}, "unknown key 'model.sample_size'"),
     ],
 )
 def test_what_a_network_does_not_have_is_refused_not_ignored(model, word):
     with pytest.raises(UserError, match=word):
-        check_ranges(recipe_from({"model": model}, "here"))
+        recipe_from({"model": model}, "here")
+
+
+@pytest.mark.parametrize(
+    ("loss", "word"),
+    [
+        ({"name": "vq_svae"}, "here: loss.name = 'vq_svae': no loss of spiking_unet"),
+        ({"commitment": 0.5}, "unknown key 'loss.commitment'"),
+        ({"min_snr": 5}, "did you mean 'min_snr_gamma'"),
+    ],
+)
+def test_what_a_loss_does_not_have_is_refused(loss, word):
+    with pytest.raises(UserError, match=word):
+        recipe_from({"loss": loss}, "here")
+
+
+WRONG = {
+    "spiking_unet": {
+        "base_channels": 0,
+        "layers_per_block": -1,
+        "spiking_steps": 0,
+        "dropout": 1.0,
+        "num_classes": -1,
+        "patch_size": 0,
+        "channel_mult": (),
+        "neuron": "liff",
+        "block": "post",
+        "readout": "first",
+    },
+    "synaptic_current_unet": {"residual_alpha": 0.0, "spiking_steps": 0, "channel_mult": (0,)},
+    "integer_unet": {
+        "block_out_channels": (),
+        "levels": 0,
+        "head_levels": 0,
+        "layers_per_block": 0,
+        "num_classes": -1,
+        "activation": "relu",
+        "weight_bits": 5,
+        "patch_size": 0,
+    },
+    "ddpm_unet": {"base_channels": 0, "channel_mult": (), "layers_per_block": 0, "dropout": -1.0},
+    "vq_svae": {
+        "widths": (0,),
+        "codebook_size": 0,
+        "embedding_channels": 0,
+        "spiking_steps": 0,
+        "feature": "best",
+        "straight_through": "none",
+        "codebook": "none",
+    },
+    "fsvae": {"widths": (-4,), "latent_channels": 0, "group_size": 0, "spiking_steps": 0},
+    "vae": {"widths": (0, 4), "latent_channels": -1},
+}
+
+
+@pytest.mark.parametrize(("name", "key"), [(n, key) for n, keys in WRONG.items() for key in keys])
+def test_a_network_refuses_values_that_it_cannot_have(name, key):
+    recipe = recipe_from({"model": {"network": name, key: WRONG[name][key]}}, "here")
+    with pytest.raises(UserError) as caught, torch.device("meta"):
+        build_model(Parts(recipe, 16, 1))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "loss"),
+    [
+        ("spiking_unet", {"min_snr_gamma": -1.0}),
+        ("integer_unet", {"rate_penalty": -0.1}),
+        ("integer_unet", {"p2_gamma": -0.1}),
+        ("synaptic_current_unet", {"name": "synaptic_current", "consistency": -1.0}),
+        ("fsvae", {"scheduled_sampling": [0.1, 1.5]}),
+    ],
+)
+def test_a_loss_refuses_weights_that_make_no_sense(network, loss):
+    recipe = recipe_from({"model": {"network": network}, "loss": loss}, "here")
+    with pytest.raises(UserError, match="loss"):
+        build_objective(Parts(recipe, 8, 1))
+
+
+def test_a_run_of_version_0_1_kept_the_options_of_all_networks(small, ordinary, tmp_path):
+    save_recipe(ordinary, tmp_path / "recipe.yaml")
+    content = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    content["model"] |= {"spiking_steps": 4, "neuron": "if", "widths": [], "levels": 4}
+    content["loss"] |= {"consistency": 1.0, "weighting": "reweighted"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    again = load_run_recipe(tmp_path)
+    assert vars(again.model) == vars(ordinary.model)
+    assert vars(again.loss) == vars(ordinary.loss)
+    content["model"]["spiking_stepz"] = 4
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"unknown key 'model\.spiking_stepz'"):
+        load_run_recipe(tmp_path)
 
 
 FIRST_KEYS = {  # of the recipes of the first version; what came later has a default
@@ -82,7 +182,6 @@ def test_recipes_written_before_there_was_a_choice(small, tmp_path):
         del content[key]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     assert load_recipe(tmp_path / "recipe.yaml") == small
-    assert choose_network(small.model) is NETWORKS["spiking_unet"]
 
 
 def test_the_ordinary_network_trains_resumes_and_samples(ordinary, with_steps, tmp_path):

@@ -8,8 +8,8 @@ import torch
 
 from spikediff.errors import UserError
 from spikediff.training import recipe_from
-from spikediff.training.networks import build_model, choose_objective
-from spikediff.training.ranges import check_ranges
+from spikediff.training.build import Parts, build_model, build_objective
+from spikediff.training.recipe import check_recipe
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
 
@@ -27,10 +27,10 @@ def changed(recipe, **data):
 
 
 def test_the_network_sees_the_range_that_the_recipe_names(signals):
-    objective = choose_objective(signals)(signals, None)
+    objective = build_objective(Parts(signals, 16, 1))
     volts = torch.tensor([[[-60.0, -25.0, 10.0, 45.0]]])
     assert torch.allclose(objective.prepare(volts), torch.tensor([[[-1.0, 0.0, 1.0, 2.0]]]))
-    assert build_model(signals, 16, 1).config.dimensions == 1
+    assert build_model(Parts(signals, 16, 1)).config.dimensions == 1
 
 
 def test_stopped_and_resumed_is_the_whole_run(signals, with_steps, tmp_path):
@@ -82,7 +82,7 @@ def test_what_does_not_fit_images_is_told(small, tmp_path):
 def test_a_range_rises(values):
     recipe = recipe_from({"data": {"signal_range": values}}, "here")
     with pytest.raises(UserError, match=r"data\.signal_range = .* lower one first"):
-        check_ranges(recipe)
+        check_recipe(recipe)
 
 
 def test_a_range_has_two_ends():

@@ -16,14 +16,13 @@ from spikediff.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
-def synaptic(small):
-    model = replace(small.model, network="synaptic_current_unet", neuron="lif", spiking_steps=2)
-    loss = replace(small.loss, name="synaptic_current")
+def synaptic(small, of_network):
+    recipe = of_network(small, "synaptic_current_unet", "synaptic_current", spiking_steps=2)
     sampling = replace(small.sampling, scheduler="synaptic-ddim")
     diffusion = replace(
         small.diffusion, prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2"
     )
-    return replace(small, model=model, loss=loss, sampling=sampling, diffusion=diffusion)
+    return replace(recipe, sampling=sampling, diffusion=diffusion)
 
 
 def test_trains_resumes_and_samples(synaptic, with_steps, tmp_path):

@@ -7,9 +7,10 @@ import pytest
 
 from spikediff.cli import main
 from spikediff.errors import UserError
+from spikediff.pretrained import find_recipe
+from spikediff.training.build import check_both_stages
 from spikediff.training.computation import usable_precision
-from spikediff.training.ranges import check_both_stages
-from spikediff.training.recipe import find_recipe, load_recipe
+from spikediff.training.recipe import load_recipe
 from spikediff.training.trainer import Trainer
 
 SMALL = ["--training.steps", "1", "--sampling.num-images", "1", "--sampling.num-inference-steps"]

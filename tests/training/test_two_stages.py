@@ -2,25 +2,27 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from spikediff.cli import main
 from spikediff.data import change_range, to_model_range
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.errors import UserError
 from spikediff.files.tensors import told_of
-from spikediff.systems.fsvae.pipeline import VAEPipeline
-from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler, absorbing_loss
+from spikediff.systems.spiking_diffusion.absorbing import absorbing_loss
+from spikediff.systems.spiking_diffusion.loss import TokenObjective, VQObjective
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE, vq_svae_loss
 from spikediff.training import recipe_from
+from spikediff.training.build import Parts, build_objective
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.computation import cpu_has_bf16
 from spikediff.training.curve import read_curve
 from spikediff.training.first_stage import encode_all, load_first_stage, token_dataset
 from spikediff.training.recipe import save_recipe
-from spikediff.training.tokens import TokenObjective, VQObjective, vq_objective
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
 
@@ -151,7 +153,7 @@ def test_objectives_are_the_losses_of_the_paper(first_recipe):
         def __getitem__(self, i):
             return torch.full((1, 8, 8), 60 * i, dtype=torch.uint8), 0
 
-    objective = vq_objective(first_recipe, Pictures())
+    objective = build_objective(Parts(first_recipe, 8, 1, dataset=Pictures()))
     pixels = torch.stack([Pictures()[i][0] for i in range(4)])
     x = change_range(to_model_range(pixels), new=(-0.5, 0.5))
     assert isinstance(objective, VQObjective)
@@ -162,8 +164,9 @@ def test_objectives_are_the_losses_of_the_paper(first_recipe):
     want = vq_svae_loss(model(x), objective.data_variance, 0.25)
     assert sum(losses.terms.values()).item() == pytest.approx(want.item(), rel=1e-5)
 
-    scheduler = AbsorbingStateScheduler(4, mask_token=5)
-    tokens = TokenObjective(scheduler, "elbo")
+    grids = SimpleNamespace(tokens=torch.zeros(1, 1, 2, 2), mask_token=5)
+    tokens = TokenObjective(Parts(first_recipe, 2, 1, dataset=grids), weighting="elbo")
+    assert tokens.scheduler.config.num_train_timesteps == 4
     h_0 = torch.randint(5, (3, 1, 2, 2), dtype=torch.int16)
     timestep, uniforms = tokens.draw((3, 1, 2, 2), 0.0, torch.Generator().manual_seed(0))
     assert uniforms.shape == (3, 2, 2)

@@ -10,8 +10,7 @@ import tyro
 
 from spikediff.cli import COMMANDS, module_of
 from spikediff.cli.arguments import parse
-from spikediff.pretrained import PRETRAINED
-from spikediff.training.recipe import shipped_recipes
+from spikediff.pretrained import PRETRAINED, shipped_recipes
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import tyro
 from spikediff.cli.arguments import parse
 from spikediff.cli.outputs import write_json
 from spikediff.errors import UserError
-from spikediff.training.recipe import find_recipe, load_recipe
+from spikediff.pretrained import find_recipe
+from spikediff.training.recipe import load_recipe
 
 _SEEDS = 256
 _SHOWN = 64

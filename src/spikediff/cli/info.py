@@ -39,8 +39,8 @@ def _installed() -> dict[str, dict[str, Any]]:
     from spikediff.data import DATASETS, SIGNALS
     from spikediff.diffusion.schedulers import SCHEDULERS
     from spikediff.native import native_name
+    from spikediff.pretrained import shipped_recipes
     from spikediff.training.computation import cpu_has_bf16
-    from spikediff.training.recipe import shipped_recipes
     from spikediff.training.run_folder import environment
 
     here = environment(seed=0)

@@ -1,15 +1,17 @@
 """`spikediff train RECIPE`: train a model."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from spikediff.cli.arguments import parse
 from spikediff.errors import UserError
+from spikediff.files.yaml import read_yaml
+from spikediff.pretrained import find_recipe
 from spikediff.progress import at_work
-from spikediff.training.recipe import Recipe, find_recipe, load_recipe
+from spikediff.training.recipe import Recipe, load_recipe, recipe_from
 
 if TYPE_CHECKING:
     from spikediff.training.trainer import Trainer
@@ -25,6 +27,7 @@ class TrainOptions:
     """
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+    """The type of its sections depends on the network and the loss: see `_options_of`."""
     output: Path | None = None
     """Run folder; runs/NAME where it is not given."""
     data_dir: str | None = None
@@ -43,8 +46,8 @@ def run(arguments: list[str]) -> int:
     if not arguments or (arguments[0].startswith("-") and not asks_for_help):
         raise UserError(f"{_USAGE}: give a recipe first, for example sddpm/digits")
     named = not arguments[0].startswith("-")
-    default = TrainOptions(load_recipe(find_recipe(arguments[0])) if named else Recipe())
-    options = parse(TrainOptions, arguments[named:], _USAGE, default)
+    recipe = _read(arguments[0], arguments[1:]) if named else Recipe()
+    options = parse(_options_of(recipe), arguments[named:], _USAGE, _options_of(recipe)())
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
     recipe = options.recipe
@@ -56,6 +59,32 @@ def run(arguments: list[str]) -> int:
         torch.set_num_threads(options.threads)
     root = options.output or Path("runs") / recipe.name
     return 0 if train_stages(recipe, root, options.resume, options.overwrite) else 1
+
+
+def _read(name: str, arguments: list[str]) -> Recipe:
+    """Return a recipe, for the network and the loss that the arguments choose instead of its own.
+
+    Raises:
+        UserError: There is no such recipe, or a key is none of the network's or the loss's.
+    """
+    file = find_recipe(name)
+    content = read_yaml(file)
+    for section, key in (("model", "network"), ("loss", "name")):
+        flag = f"--{section}.{key}"
+        for place, argument in enumerate(arguments):
+            given, _, value = argument.partition("=")
+            value = value or " ".join(arguments[place + 1 : place + 2])
+            if given == flag and isinstance(content, dict):
+                content[section] = {**(content.get(section) or {}), key: value}
+    return recipe_from(content, str(file))
+
+
+def _options_of(recipe: Recipe) -> Any:
+    """Return the options of training by a recipe, whose values are the defaults."""
+    kind: Any = type(recipe)
+    typed = Annotated[kind, tyro.conf.arg(name="")]
+    parts: list[Any] = [("recipe", typed, field(default=recipe))]
+    return make_dataclass("TrainOptions", parts, bases=(TrainOptions,), frozen=True)
 
 
 def train_stages(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> bool:
@@ -74,8 +103,8 @@ def train_stages(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> b
 
 def _train_first_stage(recipe: Recipe, root: Path) -> bool:
     """Train the autoencoder that a recipe names, unless it is there; return whether it is."""
+    from spikediff.training.build import check_both_stages
     from spikediff.training.first_stage import first_stage_folder, is_finished
-    from spikediff.training.ranges import check_both_stages
 
     assert recipe.first_stage is not None
     folder = first_stage_folder(recipe, root)

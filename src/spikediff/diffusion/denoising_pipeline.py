@@ -1,11 +1,11 @@
 """Generating images or signals with a spiking denoiser and any diffusers scheduler."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
@@ -29,8 +29,10 @@ from spikediff.diffusion.loop import (
     inference,
     step_options,
 )
+from spikediff.diffusion.objective import RunParts
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call, signal_output
 from spikediff.diffusion.pipeline import OwnPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.diffusion.seeds import generators_of
 from spikediff.errors import UserError
 
@@ -176,3 +178,40 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         return classifier_guided(
             denoiser, self.scheduler, classifier, class_labels, classifier_scale, batch_size
         )
+
+
+def sampled(pipeline: Callable[..., Any]) -> Callable[[Any, RunParts], DiffusionPipeline]:
+    """Return what makes a pipeline of a trained denoiser and the sampler of its recipe.
+
+    Args:
+        pipeline: `pipeline(denoiser, scheduler)`.
+    """
+
+    def make(model: Any, run: RunParts) -> DiffusionPipeline:
+        made: DiffusionPipeline = pipeline(model, run.sampler)
+        return made
+
+    return make
+
+
+def with_noise(
+    pipeline: Callable[..., Any], sampler: str, noise: Mapping[str, Any]
+) -> Callable[[ModelMixin], DiffusionPipeline]:
+    """Return what makes a pipeline of a released denoiser, on the noise of its training.
+
+    Args:
+        pipeline: `pipeline(denoiser, scheduler)`.
+        sampler: A key of `SCHEDULERS`.
+        noise: Arguments of the DDPM scheduler, less the length of its clock, which the rows of the
+            denoiser's timestep table tell.
+    """
+
+    def make(model: ModelMixin) -> DiffusionPipeline:
+        config = model.config
+        architecture = config.get("architecture", config)  # of the U-Net in a converted network
+        clock = int(architecture["num_train_timesteps"])
+        schedule = make_scheduler("ddpm", {**noise, "num_train_timesteps": clock})
+        made: DiffusionPipeline = pipeline(model, make_scheduler(sampler, schedule.config))
+        return made
+
+    return make

@@ -5,14 +5,14 @@ The denoising loss: noise an image, ask the network what was done, take the squa
 What a loss returns are its terms, already weighted: training makes their sum small and logs each.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from spikediff.data import to_model_range
+from spikediff.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,58 @@ class Objective(Protocol):
         """Return the losses of a part of the batch, with what was drawn for it."""
 
 
-@dataclass(frozen=True)
+class RunParts(Protocol):
+    """What a run knows, for whoever makes a network, a loss or a pipeline of it.
+
+    Attributes:
+        recipe: The recipe: `recipe.model.spiking_steps`, `recipe.sampling.temperature`, ...
+        dataset: The items that the network is trained on; None where it only samples.
+        image_size: Side of an item, in pixels.
+        channels: Channels of an item.
+    """
+
+    recipe: Any
+    dataset: Any
+    image_size: int
+    channels: int
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """Length of the diffusion clock."""
+
+    @property
+    def noise_schedule(self) -> Any:
+        """The DDPM scheduler that noises the items."""
+
+    @property
+    def sampler(self) -> Any:
+        """The scheduler that the recipe samples with, on the same noise schedule."""
+
+    @property
+    def first_stage(self) -> Any:
+        """The trained first stage, frozen."""
+
+    def to_model_range(self, items: Tensor) -> Tensor:
+        """Return items, as they are stored, in the range that a denoiser sees, about [-1, 1]."""
+
+
 class DenoisingObjective:
     """Noise an image, and ask the network what was done.
 
-    Attributes:
-        loss: `loss(model, schedule, x_0, timestep, eps)` -> terms by name.
-        schedule: The scheduler that noises the images.
-        to_range: Turns items as they are stored into what the network sees, about [-1, 1].
+    Args:
+        run: The run.
+        min_snr_gamma: Gamma of min-SNR weighting, about 5; 0 for none. See `timestep_weights`.
+        p2_gamma: Gamma of P2 weighting, 0.5 to 1; 0 for none.
+
+    Raises:
+        UserError: A gamma is negative.
     """
 
-    loss: Callable[..., Mapping[str, Tensor]]
-    schedule: Any
-    to_range: Callable[[Tensor], Tensor] = to_model_range
-
-    def prepare(self, items: Tensor) -> Tensor:
-        """Return images in [-1, 1], or signals in the range that the recipe names."""
-        return self.to_range(items)
+    def __init__(self, run: RunParts, *, min_snr_gamma: float = 0.0, p2_gamma: float = 0.0) -> None:
+        check_not_negative(min_snr_gamma=min_snr_gamma, p2_gamma=p2_gamma)
+        self.schedule = run.noise_schedule
+        self.prepare = run.to_model_range
+        self.weights = timestep_weights(self.schedule, min_snr_gamma, p2_gamma)
 
     def draw(
         self, shape: tuple[int, ...], progress: float, generator: torch.Generator
@@ -77,8 +112,20 @@ class DenoisingObjective:
         return draw_noise(shape, self.schedule.config.num_train_timesteps, generator)
 
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
-        """Return the terms for timesteps and noise."""
-        return Losses(self.loss(model, self.schedule, x_0, *drawn))
+        """Return the term for timesteps and noise."""
+        timestep, eps = drawn
+        return Losses(denoising_loss(model, self.schedule, x_0, timestep, eps, self.weights))
+
+
+def check_not_negative(**values: float) -> None:
+    """Refuse negative weights of a recipe's `loss:` section.
+
+    Raises:
+        UserError: One is negative; the message names it.
+    """
+    for name, value in values.items():
+        if value < 0:
+            raise UserError(f"loss.{name} = {value} must not be negative")
 
 
 def target_of(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:

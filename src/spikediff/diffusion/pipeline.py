@@ -27,7 +27,7 @@ def weights_sha256(pipe: Any) -> str:
 
     Example:
         >>> from spikediff import VAE
-        >>> from spikediff.systems.fsvae.pipeline import VAEPipeline
+        >>> from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
         >>> pipe = VAEPipeline(VAE(8, 1, channels=(4, 8), latent_channels=6))
         >>> before = weights_sha256(pipe)
         >>> next(pipe.vae.parameters()).data += 1.0

@@ -67,6 +67,14 @@ class AnyNetwork:
 
 
 INDEX = "model_index.json"
+PIPELINES = (
+    "SpikingDiffusionPipeline",
+    "SynapticCurrentPipeline",
+    "VQSpikingDiffusionPipeline",
+    "VAEPipeline",
+)
+"""What a saved pipeline is loaded as; the parts of any other one go into the first of these."""
+
 _PIPELINE_FILE = "pipeline"
 _DOWNLOADED = ("*.json", "*.safetensors")  # in any folder; no code
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")

@@ -1,10 +1,11 @@
 """Dataclasses from YAML: every key known, every value of its declared type."""
 
 import math
-from collections.abc import Hashable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
+from inspect import signature
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
@@ -203,3 +204,46 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
         return value
     name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
     raise UserError(f"{where}: {key} = {shown(value)} must be of type {name}")
+
+
+def section_of(
+    make: Callable[..., Any],
+    first: Mapping[str, Any],
+    known: Iterable[str] = (),
+    keys: Mapping[str, str] = MappingProxyType({}),
+) -> type[Any]:
+    """Return a frozen dataclass of the keyword arguments of a constructor or function.
+
+    Args:
+        make: The constructor; every argument that is kept has a default and a type.
+        first: Fields that come before the arguments, with their defaults.
+        known: Arguments to leave out.
+        keys: Argument -> name of its field, where that is another.
+
+    Example:
+        >>> def network(sample_size: int, widths: Sequence[int] = (4, 8)) -> None: ...
+        >>> section_of(network, {"network": "mine"}, ["sample_size"])()
+        network(network='mine', widths=(4, 8))
+    """
+    hints = get_type_hints(vars(make)["__init__"] if isinstance(make, type) else make)
+    parts: list[Any] = [(name, type(value), field(default=value)) for name, value in first.items()]
+    text = make.__doc__ or ""
+    for argument in signature(make).parameters.values():
+        if argument.name not in known:
+            key = keys.get(argument.name, argument.name)
+            parts.append((key, *_field_of(hints[argument.name], argument.default)))
+            text = text.replace(f"\n        {argument.name}:", f"\n        {key}:")
+    made = make_dataclass(make.__name__, parts, frozen=True)
+    made.__doc__ = text
+    return made
+
+
+def _field_of(kind: Any, default: Any) -> tuple[Any, Any]:
+    """Return an argument's type and default as YAML and the command line know them."""
+    plain = next((a for a in get_args(kind) if a is not type(None)), kind)
+    if get_origin(kind) is Sequence:
+        numbers: Any = tuple[get_args(kind)[0], ...]  # type: ignore[misc]
+        return numbers, field(default=tuple(default))
+    if get_origin(plain) is Mapping:
+        return dict[str, bool | float | str | None], field(default_factory=dict)
+    return kind, field(default=default)

@@ -5,7 +5,7 @@ Classes in the training loop: labels are dropped now and then, and shown to the 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -113,37 +113,20 @@ def _collate(items: list[Any]) -> Any:
     return default_collate(items) if failed is None else failed
 
 
-def check_classes(recipe: Recipe, dataset: Any) -> None:
-    """Refuse a network whose classes are not those of the data set.
+def classes_of(recipe: Recipe, dataset: Any) -> int:
+    """Return the number of classes that a recipe's network is trained by; 0 for none.
 
     Args:
         recipe: The recipe.
         dataset: The items that it trains on, with `num_classes`.
 
     Raises:
-        UserError: The numbers of classes differ.
+        UserError: The data set has another number of classes.
     """
-    wanted = recipe.model.num_classes
+    wanted: int = getattr(recipe.model, "num_classes", 0)
     if wanted and wanted != dataset.num_classes:
         raise UserError(
             f"model.num_classes = {wanted}: the data set {dataset.name} has "
             f"{dataset.num_classes or 'no'} classes"
         )
-
-
-def drop_labels(labels: Tensor, uniforms: Tensor, recipe: Recipe) -> Tensor:
-    """Return labels [B], some replaced by K, "no class".
-
-    Args:
-        labels: Labels, 0 to K - 1.
-        uniforms: A number between 0 and 1 for each [B], drawn anew every step.
-        recipe: The recipe; it says how often a label is dropped.
-
-    Reference: Ho and Salimans, "Classifier-free diffusion guidance", 2022, algorithm 1.
-    """
-    return labels.masked_fill(uniforms < recipe.loss.label_dropout, recipe.model.num_classes)
-
-
-def shown_labels(model: Any, labels: Tensor) -> Any:
-    """Return the network of these classes: a denoiser like any other, as every loss knows it."""
-    return partial(model, class_labels=labels)
+    return wanted

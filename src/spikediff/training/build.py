@@ -1,47 +1,27 @@
-"""From a recipe to parts: data set, noise schedule, optimizer; `networks.py` has the rest."""
+"""From a recipe to the parts of a run: items, network, loss, pipeline, optimizer."""
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from spikediff.data import ImageDataset, load_images, to_model_range
-from spikediff.diffusion.objective import (
-    DenoisingObjective,
-    Objective,
-    denoising_loss,
-    timestep_weights,
-)
+from spikediff.data import change_range, to_model_range
+from spikediff.diffusion.objective import Objective
 from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.diffusion.seeds import derived_seed
 from spikediff.errors import UserError
-from spikediff.systems.fsddim.loss import consistency_weights, synaptic_current_loss
-from spikediff.systems.integer.loss import IntegerObjective
+from spikediff.systems import find_trainable
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
+from spikediff.training.first_stage import load_first_stage, token_dataset
+from spikediff.training.items import build_dataset, signal_dataset
 from spikediff.training.optimizers import MuonWithAdamW
-from spikediff.training.recipe import DataRecipe, DiffusionRecipe, OptimizerRecipe, Recipe
-
-
-def build_dataset(recipe: DataRecipe, split: str = "train") -> ImageDataset:
-    """Read the images that a recipe names.
-
-    Raises:
-        UserError: There are no such images, or the recipe sets what only signals have.
-    """
-    if recipe.signal_range is not None:
-        raise UserError(
-            "data.signal_range: images have none; leave it out, or train a network of signals "
-            "(model.network: spiking_unet_1d)"
-        )
-    return load_images(
-        recipe.dataset,
-        split,
-        image_size=recipe.image_size,
-        channels=recipe.channels,
-        data_dir=recipe.data_dir,
-        resize_filter=recipe.resize_filter,
-        held_out=False if recipe.hold_out and split == "train" else None,
-    )
+from spikediff.training.recipe import DiffusionRecipe, OptimizerRecipe, Recipe, check_recipe
 
 
 def build_noise_schedule(recipe: DiffusionRecipe) -> Any:
@@ -88,38 +68,137 @@ def build_lr_schedule(
     return schedule
 
 
-def denoising_objective(
-    recipe: Recipe, _dataset: Any = None, to_range: Callable[[Tensor], Tensor] = to_model_range
-) -> Objective:
-    """Return the denoising loss of a recipe."""
-    loss, schedule = recipe.loss, build_noise_schedule(recipe.diffusion)
-    weights = timestep_weights(schedule, loss.min_snr_gamma, loss.p2_gamma)
-    return DenoisingObjective(partial(denoising_loss, weights=weights), schedule, to_range)
+@dataclass
+class Parts:
+    """What a run knows, as `spikediff.diffusion.objective.RunParts` promises it.
+
+    Attributes:
+        recipe: The recipe.
+        image_size: Side of an item, in pixels.
+        channels: Channels of an item.
+        root: The run folder, where a second stage finds its first.
+        dataset: The items that the network is trained on; None where it only samples.
+    """
+
+    recipe: Recipe
+    image_size: int
+    channels: int
+    root: Path = Path()
+    dataset: Any = None
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """Length of the diffusion clock."""
+        return self.recipe.diffusion.num_train_timesteps
+
+    @cached_property
+    def noise_schedule(self) -> Any:
+        """The DDPM scheduler that noises the items."""
+        return build_noise_schedule(self.recipe.diffusion)
+
+    @property
+    def sampler(self) -> Any:
+        """The scheduler that the recipe samples with, on the same noise schedule."""
+        return make_scheduler(self.recipe.sampling.scheduler, self.noise_schedule.config)
+
+    @cached_property
+    def first_stage(self) -> VQSVAE:
+        """The trained first stage, frozen."""
+        return load_first_stage(self.recipe, self.root)
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes of the first stage."""
+        size: int = self.first_stage.config.codebook_size
+        return size
+
+    def to_model_range(self, items: Tensor) -> Tensor:
+        """Return items, as they are stored, in the range that a denoiser sees."""
+        signals = self.recipe.data.signal_range
+        return to_model_range(items) if signals is None else change_range(items, old=signals)
 
 
-def synaptic_current_objective(recipe: Recipe, _dataset: Any = None) -> Objective:
-    """Return synaptic current learning as a recipe weighs it."""
-    loss, schedule = recipe.loss, build_noise_schedule(recipe.diffusion)
-    compute = partial(
-        synaptic_current_loss,
-        spiking_steps=recipe.model.spiking_steps,
-        consistency=consistency_weights(schedule, loss.consistency, loss.consistency_weights),
-        spike_level=loss.spike_level,
-    )
-    return DenoisingObjective(compute, schedule)
+def build_items(recipe: Recipe, root: Path) -> Any:
+    """Return what a recipe's network is trained on: images, windows of a signal, or tokens.
 
-
-def integer_objective(recipe: Recipe, _dataset: Any = None) -> Objective:
-    """Return the loss of an integer network as a recipe weighs it.
+    Args:
+        recipe: The recipe.
+        root: The run folder.
 
     Raises:
-        UserError: Changes are priced, and the network has classes or the batch cannot be halved.
+        UserError: There is no such data set, or it does not fit the network.
     """
-    loss, schedule = recipe.loss, build_noise_schedule(recipe.diffusion)
-    if loss.change_penalty and (recipe.model.num_classes or recipe.data.batch_size % 2):
+    kind = find_trainable(recipe.model.network).items
+    if kind == "tokens":
+        return token_dataset(recipe, root)
+    return signal_dataset(recipe.data) if kind == "signals" else build_dataset(recipe.data)
+
+
+def build_model(parts: Parts) -> ModelMixin:
+    """Make the network, with weights that the recipe's seed decides.
+
+    Args:
+        parts: The run.
+
+    Raises:
+        UserError: A value of the recipe's `model:` section does not fit the network.
+    """
+    row = find_trainable(parts.recipe.model.network)
+    arguments = {key: argument for argument, key in row.keys.items()}
+    given = {arguments.get(k, k): v for k, v in vars(parts.recipe.model).items() if k != "network"}
+    known = {argument: getattr(parts, name) for argument, name in row.from_run.items()}
+    torch.manual_seed(derived_seed(parts.recipe.seed, "weights"))
+    return row.network(**known, **row.fixed, **given)
+
+
+def build_objective(parts: Parts) -> Objective:
+    """Make the loss.
+
+    Args:
+        parts: The run, with its items.
+
+    Raises:
+        UserError: A value of the recipe's `loss:` section makes no sense.
+    """
+    recipe = parts.recipe
+    given = {k: v for k, v in vars(recipe.loss).items() if k not in ("name", "label_dropout")}
+    return find_trainable(recipe.model.network).objectives[recipe.loss.name](parts, **given)
+
+
+def build_pipeline(model: ModelMixin, parts: Parts) -> DiffusionPipeline:
+    """Return the pipeline that samples with a network as the recipe says, without progress bars.
+
+    Args:
+        model: The network.
+        parts: The run that it was made by.
+
+    Raises:
+        UserError: The recipe's sampler does not fit the network.
+    """
+    pipe = find_trainable(parts.recipe.model.network).pipeline(model.eval(), parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def check_both_stages(first: Recipe, second: Recipe) -> None:
+    """Refuse a second stage that could not sample from the tokens of the first.
+
+    Args:
+        first: Recipe of the autoencoder.
+        second: Recipe of the network that generates its tokens.
+
+    Raises:
+        UserError: A value lies outside its range, or there are fewer tokens than steps to sample.
+    """
+    check_recipe(first)
+    check_recipe(second)
+    images = build_dataset(first.data)
+    with torch.device("meta"):
+        autoencoder = build_model(Parts(first, images.image_size, images.channels))
+    height, width = autoencoder.latent_size
+    steps = second.sampling.num_inference_steps
+    if steps > height * width:
         raise UserError(
-            "loss.change_penalty: pairs the images of a batch; leave out model.num_classes, and "
-            "take an even data.batch_size"
+            f"sampling.num_inference_steps = {steps} must be at most {height * width}, the tokens "
+            f"of an image of {images.image_size} pixels"
         )
-    weights = timestep_weights(schedule, loss.min_snr_gamma, loss.p2_gamma)
-    return IntegerObjective(schedule, weights, loss.rate_penalty, loss.change_penalty)

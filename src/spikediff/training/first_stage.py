@@ -12,7 +12,7 @@ from spikediff.errors import UserError
 from spikediff.files.tensors import state_digest, told_of, write_tensors
 from spikediff.progress import at_work
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
-from spikediff.training.build import build_dataset
+from spikediff.training.items import build_dataset
 from spikediff.training.recipe import Recipe, load_run_recipe
 
 _TOKENS = "tokens.safetensors"

@@ -1,41 +1,15 @@
-"""From a recipe to the pipeline that samples with a denoiser.
-
-The pictures that a run leaves of what its network makes.
-"""
+"""The pictures that a run leaves of what its network makes."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 
 from spikediff.data import to_model_range
 from spikediff.diffusion.classes import classes_in_turn
-from spikediff.diffusion.outputs import to_pil
-from spikediff.diffusion.schedulers import make_scheduler
-from spikediff.training.build import build_noise_schedule
+from spikediff.diffusion.outputs import plot_signals, to_pil
 from spikediff.training.recipe import Recipe
-
-
-def sampled_by(
-    pipeline: Callable[..., Any],
-) -> Callable[[ModelMixin, Recipe, Path], DiffusionPipeline]:
-    """Return what makes a pipeline of a denoiser and the sampler that the recipe names.
-
-    Args:
-        pipeline: Makes the pipeline of a denoiser and a scheduler.
-    """
-
-    def make(model: ModelMixin, recipe: Recipe, _root: Path) -> DiffusionPipeline:
-        schedule = build_noise_schedule(recipe.diffusion)
-        scheduler = make_scheduler(recipe.sampling.scheduler, schedule.config)
-        made: DiffusionPipeline = pipeline(model, scheduler)
-        return made
-
-    return make
 
 
 def preview_samples(pipe: Any, recipe: Recipe, _dataset: Any) -> list[Image.Image]:
@@ -66,3 +40,30 @@ def preview_reconstructions(pipe: Any, recipe: Recipe, dataset: Any) -> list[Ima
     real = to_model_range(torch.stack([dataset[i][0] for i in range(count)])).to(pipe.device)
     pairs = torch.stack([real, pipe.reconstruct(real)], dim=1).flatten(0, 1)  # [2N, C, H, W]
     return to_pil(pairs)
+
+
+def preview_signals(pipe: Any, recipe: Recipe, dataset: Any) -> list[Image.Image]:
+    """Return one plot: samples of the seeds 0, 1, 2, ... beside windows of the recording.
+
+    Args:
+        pipe: The pipeline.
+        recipe: The recipe; it says how many, and in how many steps.
+        dataset: The training windows.
+    """
+    sampling = recipe.sampling
+    made = pipe(
+        seeds=range(sampling.num_images),
+        num_inference_steps=sampling.num_inference_steps,
+        output_type="pt",
+    ).images
+    places = torch.linspace(0, len(dataset) - 1, sampling.num_images).long().tolist()
+    real = torch.stack([dataset[i][0] for i in places])
+    return [plot_signals({"generated": made.cpu(), "recorded": real})]
+
+
+PREVIEWS: dict[str, Callable[[Any, Recipe, Any], list[Image.Image]]] = {
+    "samples": preview_samples,
+    "reconstructions": preview_reconstructions,
+    "signals": preview_signals,
+}
+"""By the word of `Trainable.preview`: `preview(pipeline, recipe, items)`."""

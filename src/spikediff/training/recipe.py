@@ -1,99 +1,87 @@
 """A recipe: everything that decides a training run, as typed values.
 
-A recipe is read from YAML, overridden on the command line, and saved with the run. Reading one
-imports neither torch nor diffusers.
-
-Finding a recipe: a file, or the name of one that comes with the package.
+A recipe is read from YAML, overridden on the command line, and saved with the run. The sections
+`model:` and `loss:` are the keyword arguments of the network and of its objective.
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from spikediff.errors import UserError, suggestion
+from spikediff.diffusion.schedulers import SCHEDULERS
+from spikediff.errors import UserError, shown, suggestion
 from spikediff.files.writing import write_if_other
-from spikediff.files.yaml import build, read_yaml
+from spikediff.files.yaml import build, check_value, read_yaml, section_of
+from spikediff.systems import find_trainable
+
+# Analytic-DPM needs a trained model to be measured before it samples.
+_IN_TRAINING = [name for name in SCHEDULERS if name != "analytic-dpm"]
 
 
-@dataclass(frozen=True)
-class ModelRecipe:
-    """Which network, and its sizes; the image's size and channels come from the data.
+Rule = tuple[Callable[[Any], bool], str]
+_POSITIVE: Rule = (lambda x: x > 0, "must be positive")
+_NOT_NEGATIVE: Rule = (lambda x: x >= 0, "must not be negative")
+_SHARE: Rule = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
+_SHARES: Rule = (lambda x: all(0 <= part < 1 for part in x), "must lie in [0, 1)")
+_BATCH: Rule = (lambda x: 0 < x <= 65_536, "must be positive, and at most 65,536")
+_RANGE: Rule = (lambda x: x is None or x[0] < x[1], "must be two values, the lower one first")
+_BETA: Rule = (lambda x: 0 < x < 1, "must lie between 0 and 1")
 
-    A key that the network does not have must keep its default.
+
+def _one_of(names: Iterable[str]) -> Rule:
+    known = list(names)
+    return (lambda x: x in known, f"choose from {', '.join(known)}")
+
+
+def _ruled(default: Any, rule: Rule) -> Any:
+    """Return a field whose values `check_recipe` holds to a rule."""
+    return field(default=default, metadata={"rule": rule})
+
+
+@cache
+def model_section(network: str) -> Any:
+    """Return the dataclass of a recipe's `model:` section: the arguments of its network.
+
+    Args:
+        network: `model.network`.
+
+    Raises:
+        UserError: There is no such network.
+
+    Example:
+        >>> model_section("ddpm_unet")(base_channels=64).channel_mult
+        (1, 2, 2, 4)
     """
+    row = find_trainable(network)
+    known = (*row.from_run, *row.fixed)
+    return section_of(row.network, {"network": network}, known, row.keys)
 
-    network: str = "spiking_unet"
-    """spiking_unet, spiking_unet_1d for signals, integer_unet, synaptic_current_unet, vq_svae,
-    spiking_image_decoder, fsvae; or, ordinary networks, ddpm_unet and vae."""
-    base_channels: int = 128
-    """Width of the first level."""
-    channel_mult: tuple[int, ...] = (1, 2, 2, 4)
-    """Width of every level, in multiples of base_channels."""
-    layers_per_block: int = 2
-    """Residual blocks per level."""
-    spiking_steps: int = 4
-    """T, the spiking steps of one network call."""
-    neuron: str = "if"
-    """if, lif or plif."""
-    neuron_options: dict[str, bool | float | str | None] = field(default_factory=dict)
-    """Keyword arguments of the neuron, for example {tau: 2.0}; a surrogate may be a mapping."""
-    block: str = "pre_spike"
-    """pre_spike or plain."""
-    dropout: float = 0.0
-    """Probability of dropping a spiking unit."""
-    readout: str = "decayed_sum"
-    """decayed_sum, mean or last."""
-    temporal_scaling: bool = False
-    """Whether every spiking step has a learned factor in each layer (SDM's TSM)."""
-    num_classes: int = 0
-    """Classes that the network can be asked for, as many as the data set has; 0 for none."""
-    patch_size: int = 1
-    """Side of the patches that spiking_unet sees as one pixel; 2 spares most of the work."""
-    spiking_head: bool = False
-    """Whether spiking_unet ends in one convolution of spikes, which exports to NIR."""
-    position_embedding: bool = False
-    """Whether spiking_unet learns a current for every place of the image, to know where it is."""
-    attention: bool = False
-    """Whether the middle of ddpm_unet attends to itself."""
-    residual_alpha: float = 1.0
-    """Gain of synaptic_current_unet's residual norms; 0.7071 is tdBN as its paper means it."""
-    spiking_stem: bool = False
-    """Whether neurons fire behind the first convolution of synaptic_current_unet."""
-    spiking_resampling: bool = False
-    """Whether neurons fire where synaptic_current_unet changes the image size."""
-    widths: tuple[int, ...] = ()
-    """Channels of the layers of vq_svae, spiking_image_decoder, fsvae and vae; the published ones
-    where none is given."""
-    codebook_size: int = 128
-    """Codes of vq_svae."""
-    embedding_channels: int = 16
-    """Length of a code of vq_svae."""
-    feature: str = "released"
-    """What of its spikes vq_svae quantises: released or paper."""
-    straight_through: str = "dense"
-    """How the gradient of vq_svae steps over the quantiser: dense or spike."""
-    codebook: str = "gradient"
-    """How the codes of vq_svae are learnt: gradient or ema."""
-    token_input: str = "embedding"
-    """What spiking_image_decoder sees of a token: embedding or raw."""
-    latent_channels: int = 128
-    """Latent units of fsvae and vae."""
-    group_size: int = 20
-    """Candidates of a latent unit of fsvae a step."""
-    block_out_channels: tuple[int, ...] = (48, 96)
-    """Width of every level of integer_unet."""
-    levels: int = 4
-    """D, the largest spike count of a neuron of integer_unet."""
-    head_levels: int = 15
-    """D of the neurons before the last convolution of integer_unet."""
-    activation: str = "integer"
-    """Neurons of integer_unet: integer, or silu for its ordinary counterpart."""
-    per_channel: bool = True
-    """Whether every channel of integer_unet has a threshold of its own."""
-    weight_bits: int | None = None
-    """8, 6 or 4 rounds the weights of integer_unet in training, as the deployment form does."""
+
+def loss_section(network: str, name: str | None = None) -> Any:
+    """Return the dataclass of a recipe's `loss:` section: the arguments of its objective.
+
+    Args:
+        network: `model.network`.
+        name: `loss.name`; None takes the first of the network's objectives.
+
+    Raises:
+        UserError: The network has no such loss.
+    """
+    objectives = find_trainable(network).objectives
+    name = name or next(iter(objectives))
+    if name not in objectives:
+        hint = suggestion(name, objectives)
+        raise UserError(f"loss.name = {name!r}: no loss of {network}; {hint}")
+    return _objective_section(objectives[name], name)
+
+
+@cache
+def _objective_section(objective: Any, name: str) -> Any:
+    return section_of(objective, {"name": name, "label_dropout": 0.1}, ("run",))
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,7 @@ class DataRecipe:
     dataset: str = "digits"
     """A name of the table of data sets, a folder of images, or hf:DATASET_ID; of a network of
     signals, a name of the table of signals or a .npy file."""
-    image_size: int | None = None
+    image_size: int | None = _ruled(None, (lambda x: x is None or x > 0, "must be positive"))
     """Side in pixels, or samples of a signal's window; the data set's own where it is not given."""
     channels: int | None = None
     """1 or 3; the data set's own where it is not given."""
@@ -111,15 +99,19 @@ class DataRecipe:
     """PIL's name of the filter."""
     horizontal_flip: bool = False
     """Whether half of the training images are mirrored."""
-    batch_size: int = 64
+    batch_size: int = _ruled(
+        64, (lambda x: 0 < x <= 65_536, "must be positive, and at most 65,536")
+    )
     """Images per optimizer step, over all processes and accumulated parts together."""
-    workers: int = 0
+    workers: int = _ruled(0, _NOT_NEGATIVE)
     """Processes that decode images; 0 decodes in the training process."""
     data_dir: str | None = None
     """Folder that holds the data sets."""
     hold_out: bool = False
     """Whether a tenth of the training split is kept from training, to choose values by later."""
-    signal_range: tuple[float, float] | None = None
+    signal_range: tuple[float, float] | None = _ruled(
+        None, (lambda x: x is None or x[0] < x[1], "must be two values, the lower one first")
+    )
     """Values of a signal, in its unit, that the network sees as -1 and 1; images have none."""
 
 
@@ -127,47 +119,16 @@ class DataRecipe:
 class DiffusionRecipe:
     """The noise schedule and what the network estimates."""
 
-    num_train_timesteps: int = 1000
+    num_train_timesteps: int = _ruled(1000, _POSITIVE)
     """Length of the diffusion clock."""
-    beta_schedule: str = "linear"
+    beta_schedule: str = _ruled("linear", _one_of(("linear", "scaled_linear", "squaredcos_cap_v2")))
     """linear, scaled_linear or squaredcos_cap_v2 (cosine)."""
-    beta_start: float = 1e-4
+    beta_start: float = _ruled(1e-4, _BETA)
     """First beta of the linear schedules."""
-    beta_end: float = 0.02
+    beta_end: float = _ruled(0.02, _BETA)
     """Last beta of the linear schedules."""
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
     """What the network estimates."""
-
-
-@dataclass(frozen=True)
-class LossRecipe:
-    """What training makes small."""
-
-    name: str = "denoising"
-    """denoising; synaptic_current for a network that answers in currents; vq_svae, absorbing and
-    autoencoder for the networks of tokens and latents."""
-    label_dropout: float = 0.1
-    """How often a network with classes is shown none, for classifier-free guidance."""
-    min_snr_gamma: float = 0.0
-    """Gamma of min-SNR weighting of the denoising loss, about 5; 0 for none."""
-    p2_gamma: float = 0.0
-    """Gamma of P2 weighting of the denoising loss, 0.5 to 1; 0 for none."""
-    rate_penalty: float = 0.0
-    """Weight of the spikes per synapse (T x rate) of integer_unet."""
-    change_penalty: float = 0.0
-    """Weight of the changes per synapse of integer_unet between neighbouring timesteps."""
-    consistency: float = 1.0
-    """Weight, in synaptic_current, of the variance of the currents over the spiking steps."""
-    consistency_weights: Literal["released", "constant"] = "released"
-    """How that weight depends on t: as far as the output moves the next current, or not at all."""
-    spike_level: float = 0.0
-    """Weight, in synaptic_current, of the error of every single spiking step."""
-    commitment: float = 0.25
-    """Weight, in vq_svae, of the terms that hold the encoder to its codes."""
-    weighting: Literal["reweighted", "elbo", "released"] = "reweighted"
-    """How absorbing weighs the time."""
-    scheduled_sampling: tuple[float, float] = (0.1, 0.3)
-    """How likely fsvae's prior goes on from its own guess, at the first step and at the last."""
 
 
 @dataclass(frozen=True)
@@ -176,23 +137,25 @@ class OptimizerRecipe:
 
     name: Literal["adam", "adamw", "muon"] = "adam"
     """Adam, AdamW with decoupled weight decay, or Muon for the kernels and AdamW for the rest."""
-    lr: float = 2e-4
+    lr: float = _ruled(2e-4, _POSITIVE)
     """Learning rate after the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = _ruled(
+        (0.9, 0.999), (lambda x: all(0 <= b < 1 for b in x), "must lie in [0, 1)")
+    )
     """Decay of Adam's first and second moments."""
-    weight_decay: float = 0.0
+    weight_decay: float = _ruled(0.0, _NOT_NEGATIVE)
     """Weight decay."""
     schedule: Literal["constant", "cosine", "linear", "warmup_stable_decay"] = "constant"
     """What follows the warm-up; all but constant fall to 0 at the last step."""
-    warmup_steps: int = 0
+    warmup_steps: int = _ruled(0, _NOT_NEGATIVE)
     """Steps over which the learning rate rises from 0."""
-    decay_steps: int = 0
+    decay_steps: int = _ruled(0, _NOT_NEGATIVE)
     """Last steps of warmup_stable_decay, over which the learning rate falls linearly to 0."""
     fused: bool = False
     """Whether one kernel updates all weights; the last bit may differ from the other way."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = _ruled(1.0, _NOT_NEGATIVE)
     """Gradients are clipped to this norm; 0 leaves them."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: int = _ruled(1, _POSITIVE)
     """Parts into which a batch is cut to save memory."""
 
 
@@ -200,7 +163,7 @@ class OptimizerRecipe:
 class EMARecipe:
     """The running average of weights and buffers that samples are drawn with."""
 
-    decay: float = 0.9999
+    decay: float = _ruled(0.9999, _SHARE)
     """Decay per step; 0 switches the average off."""
     warmup: bool = True
     """Whether the decay rises as (1 + n) / (10 + n), for short runs."""
@@ -210,15 +173,15 @@ class EMARecipe:
 class SamplingRecipe:
     """The sample grids that are drawn during training."""
 
-    scheduler: str = "ddim"
+    scheduler: str = _ruled("ddim", _one_of(_IN_TRAINING))
     """ddpm, ddim, synaptic-ddim, dpmsolver++, unipc or deis."""
-    num_inference_steps: int = 50
+    num_inference_steps: int = _ruled(50, _POSITIVE)
     """Network calls per image."""
-    num_images: int = 64
+    num_images: int = _ruled(64, _POSITIVE)
     """Images in a grid, from the seeds 0, 1, 2, ..."""
-    every: int = 1000
+    every: int = _ruled(1000, _NOT_NEGATIVE)
     """Steps between two grids; 0 draws only the last."""
-    temperature: float = 1.0
+    temperature: float = _ruled(1.0, _NOT_NEGATIVE)
     """What divides the logits of tokens; the pipeline keeps it."""
     unmasking: Literal["ancestral", "confidence"] = "ancestral"
     """The order in which tokens are unmasked; the pipeline keeps it."""
@@ -228,13 +191,13 @@ class SamplingRecipe:
 class TrainingRecipe:
     """How long, and what is kept."""
 
-    steps: int = 10_000
+    steps: int = _ruled(10_000, _POSITIVE)
     """Optimizer steps."""
-    log_every: int = 10
+    log_every: int = _ruled(10, _POSITIVE)
     """Steps between two rows of the loss curve."""
-    checkpoint_every: int = 1000
+    checkpoint_every: int = _ruled(1000, _POSITIVE)
     """Steps between two checkpoints; one is always written at the end."""
-    keep_last: int = 2
+    keep_last: int = _ruled(2, _POSITIVE)
     """Checkpoints that are kept."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Precision of the forward pass."""
@@ -264,14 +227,26 @@ class Recipe:
     """Run or pipeline folder whose (averaged) weights training starts from, to fine-tune them."""
     first_stage: str | None = None
     """Recipe of the autoencoder that is trained first; or the folder of its run, if it is there."""
-    model: ModelRecipe = field(default_factory=ModelRecipe)
+    model: Any = field(default_factory=lambda: model_section("spiking_unet")())
+    """model.network, and the keyword arguments of that network."""
     data: DataRecipe = field(default_factory=DataRecipe)
     diffusion: DiffusionRecipe = field(default_factory=DiffusionRecipe)
-    loss: LossRecipe = field(default_factory=LossRecipe)
+    loss: Any = field(default_factory=lambda: loss_section("spiking_unet")())
+    """loss.name, and the keyword arguments of that objective."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     ema: EMARecipe = field(default_factory=EMARecipe)
     sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
+
+
+@cache
+def _recipe_type(model: Any, loss: Any) -> type[Recipe]:
+    """Return `Recipe` with the sections of a network and of one of its losses."""
+    typed = [
+        ("model", model, field(default_factory=model)),
+        ("loss", loss, field(default_factory=loss)),
+    ]
+    return make_dataclass("Recipe", typed, bases=(Recipe,), frozen=True)
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -307,8 +282,69 @@ def recipe_from(content: Any, where: str) -> Recipe:
         >>> recipe_from({"optimizer": {"lr": "1e-3"}}, "here").optimizer.lr
         0.001
     """
-    recipe: Recipe = build(Recipe, content, where)
+    network = _named(content, "model", "network") or "spiking_unet"
+    try:
+        loss = loss_section(network, _named(content, "loss", "name"))
+        kind = _recipe_type(model_section(network), loss)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    recipe: Recipe = build(kind, content, where)
     return recipe
+
+
+def _named(content: Any, section: str, key: str) -> str | None:
+    """Return a text that a section names; None where it names none: `build` tells what is wrong."""
+    inner = content.get(section) if isinstance(content, Mapping) else None
+    name = inner.get(key) if isinstance(inner, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse values that no run could use; the network and the loss check theirs themselves.
+
+    Args:
+        recipe: The resolved recipe.
+
+    Raises:
+        UserError: A value lies outside its range; the message names it.
+
+    Example:
+        >>> check_recipe(recipe_from({"training": {"steps": -3}}, "here"))
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: training.steps = -3 must be positive
+    """
+    for name, values in asdict(recipe).items():
+        check_value(values, name)
+    if Path(recipe.name).name != recipe.name or recipe.name in ("", ".."):
+        raise UserError(f"name = {shown(recipe.name)} must be the name of a folder, without a path")
+    for section in fields(recipe):
+        inner = getattr(recipe, section.name)
+        for part in fields(inner) if is_dataclass(inner) else ():
+            allowed, words = part.metadata.get("rule", (lambda _: True, ""))
+            value = getattr(inner, part.name)
+            if not allowed(value):
+                raise UserError(f"{section.name}.{part.name} = {shown(value)} {words}")
+    steps, clock = recipe.sampling.num_inference_steps, recipe.diffusion.num_train_timesteps
+    if steps > clock:
+        raise UserError(
+            f"sampling.num_inference_steps = {steps} must not exceed "
+            f"diffusion.num_train_timesteps = {clock}"
+        )
+
+
+# What the runs of version 0.1.0 wrote for every network and every loss, with defaults.
+_EARLIER_MODEL = """
+    attention activation base_channels block block_out_channels channel_mult codebook codebook_size
+    dropout embedding_channels feature group_size head_levels latent_channels layers_per_block
+    levels neuron neuron_options num_classes patch_size per_channel position_embedding readout
+    residual_alpha spiking_head spiking_resampling spiking_stem spiking_steps straight_through
+    temporal_scaling token_input weight_bits widths
+"""
+_EARLIER_LOSS = """
+    change_penalty commitment consistency consistency_weights min_snr_gamma p2_gamma rate_penalty
+    scheduled_sampling spike_level weighting
+"""
 
 
 def load_run_recipe(folder: Path) -> Recipe:
@@ -324,7 +360,27 @@ def load_run_recipe(folder: Path) -> Recipe:
     content = read_yaml(path)
     if not content:
         raise UserError(f"{path}: is empty; put the recipe of the run back, or delete the folder")
-    return recipe_from(content, str(path))
+    return recipe_from(_without_earlier(content), str(path))
+
+
+def _without_earlier(content: Any) -> Any:
+    """Return a run's recipe without the keys that an earlier version wrote for other networks."""
+    network, loss = _named(content, "model", "network"), _named(content, "loss", "name")
+    if network is None or loss is None:
+        return content
+    sections = (
+        ("model", model_section(network), _EARLIER_MODEL.split()),
+        ("loss", loss_section(network, loss), _EARLIER_LOSS.split()),
+    )
+    kept = {}
+    for name, kind, earlier in sections:
+        known = {part.name for part in fields(kind)}
+        kept[name] = {
+            key: value
+            for key, value in content[name].items()
+            if (key in known or key not in earlier) and (key, value) != ("widths", [])
+        }
+    return {**content, **kept}
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
@@ -342,35 +398,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-_PACKAGE = Path(__file__).parents[1]
-# A wheel carries the recipes inside the package; a checkout has them at its root.
-_SHELVES = (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes")
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name: `sddpm/digits` and so on."""
-    for shelf in _SHELVES:
-        if shelf.is_dir():
-            paths = sorted(shelf.glob("*/*.yaml"))
-            return {path.relative_to(shelf).with_suffix("").as_posix(): path for path in paths}
-    return {}
-
-
-def find_recipe(name: str) -> Path:
-    """Return the file of a recipe.
-
-    Args:
-        name: A path, or the name of a shipped recipe, with or without `recipes/` and `.yaml`.
-
-    Raises:
-        UserError: There is no such file and no such recipe.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    shipped = shipped_recipes()
-    short = name.removeprefix("recipes/").removesuffix(".yaml")
-    if short in shipped:
-        return shipped[short]
-    raise UserError(f"{name}: no such recipe; {suggestion(short, shipped)}")

@@ -7,17 +7,19 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+import spikediff
+from spikediff.data import DATASETS
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.model import quiet
-from spikediff.diffusion.saving import INDEX, check_networks, pipeline_class
+from spikediff.diffusion.saving import INDEX, PIPELINES, check_networks, pipeline_class
 from spikediff.errors import UserError, one_line, shown
 from spikediff.files.reading import read_json
 from spikediff.files.weights import load_renamed
+from spikediff.systems import find_trainable
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
-from spikediff.systems.pipelines import PIPELINES
 from spikediff.systems.sddpm.network import SpikingUNet
-from spikediff.training.checkpoint import load_latest, plain_names
-from spikediff.training.networks import build_model, build_pipeline, choose_network
+from spikediff.training.build import Parts, build_model, build_pipeline
+from spikediff.training.checkpoint import Checkpoint, load_latest, plain_names
 from spikediff.training.recipe import Recipe, load_run_recipe
 
 # May differ between a run and what is fine-tuned from it: they have no weights.
@@ -56,7 +58,7 @@ def _saved_pipeline(folder: Path) -> DiffusionPipeline:
     check_networks(index, folder, only_safetensors=True)
     try:
         name = pipeline_class(index)
-        make = PIPELINES.get(name or "", SpikingDiffusionPipeline)
+        make = getattr(spikediff, name) if name in PIPELINES else SpikingDiffusionPipeline
         pipe: DiffusionPipeline = make.from_pretrained(
             folder,
             use_safetensors=True,
@@ -76,14 +78,19 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
     if checkpoint is None:
         raise UserError(f"{root}: the run has no checkpoint yet")
     weights = plain_names(checkpoint.tensors["average"])
-    first_weight = choose_network(recipe.model).first_weight
-    if first_weight is not None and first_weight not in weights:
-        raise UserError(f"{root}: its checkpoint holds no {first_weight}, another network's")
-    seen = 1 if first_weight is None else weights[first_weight].shape[1]
-    channels = seen // recipe.model.patch_size**2
-    model = build_model(recipe, checkpoint.state["image_size"], channels, root)
+    size, channels = checkpoint.state["image_size"], _channels(recipe, checkpoint)
+    parts = Parts(recipe, size, channels, root)
+    model = build_model(parts)
     load_renamed(model, weights, f"{root}: its checkpoint")
-    return build_pipeline(model, recipe, root)
+    return build_pipeline(model, parts)
+
+
+def _channels(recipe: Recipe, checkpoint: Checkpoint) -> int:
+    """Return the channels of the items; checkpoints of the first versions do not keep them."""
+    if "data" in checkpoint.state:
+        channels: int = checkpoint.state["data"]["channels"]
+        return channels
+    return recipe.data.channels or DATASETS[recipe.data.dataset].channels
 
 
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
@@ -102,7 +109,7 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
         UserError: There is no such run, or it trained something else; the message says what.
     """
     pipe = load_trained(source)
-    trained = pipe.components.get(choose_network(recipe.model).part)
+    trained = pipe.components.get(find_trainable(recipe.model.network).part)
     if type(trained) is not type(model):
         ours = type(model).__name__
         theirs = " and ".join(type(part).__name__ for part in pipe.components.values())

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from spikediff.files.tensors import check_finite
 from spikediff.files.writing import write_whole
 from spikediff.layers.temporal_scaling import scaling_factors
 from spikediff.progress import StopSignal, at_work
+from spikediff.systems import find_trainable
 from spikediff.training import build
-from spikediff.training.batches import BatchPlan, batches, check_classes, drop_labels, shown_labels
+from spikediff.training.batches import BatchPlan, batches, classes_of
 from spikediff.training.checkpoint import (
     Checkpoint,
     load_latest,
@@ -48,15 +50,9 @@ from spikediff.training.curve import (
     plot_temporal_scaling,
     read_curve,
 )
-from spikediff.training.networks import (
-    build_model,
-    build_pipeline,
-    choose_network,
-    choose_objective,
-)
 from spikediff.training.optimizers import averaged, flatten_optimizer, unflatten_optimizer
-from spikediff.training.ranges import check_ranges
-from spikediff.training.recipe import Recipe
+from spikediff.training.previews import PREVIEWS
+from spikediff.training.recipe import Recipe, check_recipe
 from spikediff.training.resuming import check_same_data, data_facts
 from spikediff.training.run_folder import RunFolder
 from spikediff.training.trained import start_from
@@ -86,7 +82,7 @@ class Trainer:
         overwrite: bool = False,
         show_progress: bool = True,
     ) -> None:
-        check_ranges(recipe)
+        check_recipe(recipe)
         self.folder = RunFolder(root)
         recipe = self.folder.resumed(recipe) if resume else recipe
         on_cpu = not torch.accelerator.is_available()
@@ -94,7 +90,7 @@ class Trainer:
         precision = usable_precision(wanted, "cpu" if on_cpu else "cuda")
         training = replace(recipe.training, mixed_precision=precision)
         self.recipe = recipe = replace(recipe, training=training)
-        self.network = choose_network(recipe.model)
+        self.network = find_trainable(recipe.model.network)
         self.accelerator = _make_accelerator(recipe, root, on_cpu)
         _check_batch(recipe, self.accelerator.num_processes)
         self.is_main = self.accelerator.is_main_process
@@ -120,11 +116,12 @@ class Trainer:
             UserError: The parts do not fit each other, or the run that is there is another one.
         """
         recipe, root = self.recipe, self.folder.root
-        self.dataset = dataset = self.network.data(recipe, root)
-        check_classes(recipe, dataset)
+        self.dataset = dataset = build.build_items(recipe, root)
+        self.parts = build.Parts(recipe, dataset.image_size, dataset.channels, root, dataset)
+        self.num_classes = classes_of(recipe, dataset)
         self.data_facts = data_facts(dataset) if self.is_main else {}
-        model = build_model(recipe, dataset.image_size, dataset.channels, root)
-        self.objective = choose_objective(recipe)(recipe, dataset)
+        model = build.build_model(self.parts)
+        self.objective = build.build_objective(self.parts)
         kept = load_latest(self.folder.checkpoints) if resume else None
         if kept is not None and self.is_main:
             # A run of an earlier version knows the size alone.
@@ -256,18 +253,22 @@ class Trainer:
         return scaler is not None and scaler.get_scale() > 1.0
 
     def _labels(self, labels: Tensor) -> Tensor:
-        """Return this process's labels, some dropped as the recipe says, whatever the processes."""
-        if not self.recipe.model.num_classes:
+        """Return this process's labels, some replaced by "no class", whatever the processes.
+
+        Reference: Ho and Salimans, "Classifier-free diffusion guidance", 2022, algorithm 1.
+        """
+        if not self.num_classes:
             return labels
         accelerator = self.accelerator
         generator = derived_generator(self.recipe.seed, "labels", self.step)
         uniforms = torch.rand(self.recipe.data.batch_size, generator=generator)
         ours = uniforms.chunk(accelerator.num_processes)[accelerator.process_index]
-        return drop_labels(labels, ours, self.recipe).to(accelerator.device)
+        dropped = labels.masked_fill(ours < self.recipe.loss.label_dropout, self.num_classes)
+        return dropped.to(accelerator.device)
 
     def _denoiser(self, labels: Tensor) -> Any:
         """Return the network as a loss sees it."""
-        return shown_labels(self.model, labels) if self.recipe.model.num_classes else self.model
+        return partial(self.model, class_labels=labels) if self.num_classes else self.model
 
     def _mean_over_processes(
         self, values: Mapping[str, Tensor], share: float = 1.0
@@ -348,14 +349,14 @@ class Trainer:
         if not self.is_main:
             return
         with at_work("drawing a grid of samples"):
-            images = self.network.preview(self._pipeline(), self.recipe, self.dataset)
+            images = PREVIEWS[self.network.preview](self._pipeline(), self.recipe, self.dataset)
         picture = io.BytesIO()
         image_grid(images).save(picture, "PNG")
         write_whole(self._grid(), picture.getvalue())
 
     def _pipeline(self) -> DiffusionPipeline:
         """Return the pipeline that samples with the averaged network."""
-        return build_pipeline(self.average.module, self.recipe, self.folder.root)
+        return build.build_pipeline(self.average.module, self.parts)
 
     def _checkpoint(self) -> None:
         if self.is_main:

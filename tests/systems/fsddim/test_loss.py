@@ -11,13 +11,12 @@ from spikediff.diffusion.objective import draw_noise, target_of
 from spikediff.diffusion.scheduler_config import image_and_noise
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
-from spikediff.systems.fsddim.loss import consistency_weights, noise_weight, synaptic_current_loss
+from spikediff.systems.fsddim.loss import noise_weight, synaptic_current_loss, weigh_consistency
 from spikediff.systems.fsddim.released import fsddim_key
 from spikediff.systems.fsddim.scheduler import SynapticCurrentDDIMScheduler, step_gains
 from spikediff.systems.released import load_authors_checkpoint
-from spikediff.training.networks import choose_objective
-from spikediff.training.ranges import check_ranges
-from spikediff.training.recipe import recipe_from
+from spikediff.training.build import Parts, build_objective
+from spikediff.training.recipe import check_recipe, recipe_from
 
 COSINE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 TYPES = ["epsilon", "sample", "v_prediction"]
@@ -54,7 +53,7 @@ def losses(c2, mode, dtype):
         scheduler,
         *inputs,
         spiking_steps=4,
-        consistency=consistency_weights(scheduler),
+        consistency=weigh_consistency(scheduler),
         spike_level=1.0,
     )
     return model, terms
@@ -96,7 +95,7 @@ def test_gradients_and_buffers(c2, mode, dtype):
 
 
 def test_weights_over_time(c2):
-    got = consistency_weights(SynapticCurrentDDIMScheduler())
+    got = weigh_consistency(SynapticCurrentDDIMScheduler())
     torch.testing.assert_close(got, c2["schedule/w_t_f64"], atol=1e-12, rtol=0)
     torch.testing.assert_close(
         noise_weight(c2[SCHEDULE_F64], "v_prediction").float(), c2["schedule/loss_weight"]
@@ -106,12 +105,12 @@ def test_weights_over_time(c2):
 @pytest.mark.parametrize("kind", TYPES)
 def test_weights_follow_the_gain_of_one_step_back(kind):
     scheduler = SynapticCurrentDDIMScheduler(prediction_type=kind)
-    c = consistency_weights(scheduler)
+    c = weigh_consistency(scheduler)
     assert c.max() == 1.0
     abar = [1.0, *scheduler.alphas_cumprod.tolist()]
     gain = [abs(step_gains(abar[t + 1], abar[t], kind)[1]) for t in (3, 700)]
     assert (c[3] / c[700]).item() == pytest.approx(gain[0] / gain[1], rel=1e-9)
-    assert consistency_weights(scheduler, 0.5, "constant").unique().tolist() == [0.5]
+    assert weigh_consistency(scheduler, 0.5, "constant").unique().tolist() == [0.5]
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -168,7 +167,7 @@ def test_only_equal_and_right_answers_are_free():
     scheduler, x_0 = make_scheduler("ddpm", COSINE), torch.rand(2, 1, 4, 4)
     timestep, eps = draw_noise((2, 1, 4, 4), 1000, torch.Generator().manual_seed(1))
     right = target_of(scheduler, x_0, eps, timestep)
-    options = {"spiking_steps": 2, "consistency": consistency_weights(scheduler)}
+    options = {"spiking_steps": 2, "consistency": weigh_consistency(scheduler)}
 
     def terms(currents):
         return synaptic_current_loss(Answer(currents), scheduler, x_0, timestep, eps, **options)
@@ -183,11 +182,11 @@ def test_only_equal_and_right_answers_are_free():
 def test_recipes_choose_the_loss():
     model = {"network": "synaptic_current_unet", "neuron": "lif", "spiking_steps": 2}
     recipe = recipe_from({"model": model, "loss": {"name": "synaptic_current"}}, "here")
-    check_ranges(recipe)
+    check_recipe(recipe)
     x_0, timestep, eps = torch.zeros(1, 1, 4, 4), torch.tensor([5]), torch.zeros(1, 1, 4, 4)
-    objective = choose_objective(recipe)(recipe, None)
+    objective = build_objective(Parts(recipe, 4, 1))
     losses = objective(Answer(torch.ones(2, 1, 1, 4, 4)), x_0, timestep, eps)
     assert list(losses.terms) == ["image_level", "consistency"]
-    check_ranges(recipe_from({"model": model}, "here"))
+    check_recipe(recipe_from({"model": model}, "here"))
     with pytest.raises(UserError, match="no loss of spiking_unet; choose from denoising"):
-        check_ranges(recipe_from({"loss": {"name": "synaptic_current"}}, "here"))
+        check_recipe(recipe_from({"loss": {"name": "synaptic_current"}}, "here"))

@@ -137,7 +137,7 @@ def test_round_trip_in_a_fresh_process(unet, tmp_path):
         "import sys\n"
         "import torch\n"
         "torch.set_num_threads(1)\n"
-        "from spikediff.systems.pipelines import SynapticCurrentPipeline\n"
+        "from spikediff import SynapticCurrentPipeline\n"
         "pipe = SynapticCurrentPipeline.from_pretrained(sys.argv[1])\n"
         "images = pipe(seeds=[7], num_inference_steps=5, output_type='pt').images\n"
         "print(images.double().sum().item().hex())\n"

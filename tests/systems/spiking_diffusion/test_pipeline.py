@@ -74,7 +74,7 @@ def test_loads_in_a_fresh_process(tmp_path):
     make().save_pretrained(tmp_path)
     program = (
         "import sys\n"
-        "from spikediff.systems.pipelines import VQSpikingDiffusionPipeline as P\n"
+        "from spikediff import VQSpikingDiffusionPipeline as P\n"
         "print(*(type(c).__name__ for c in P.from_pretrained(sys.argv[1]).components.values()))\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

@@ -11,3 +11,18 @@ To read the system, open in order:
 
 docs/systems/conversion.md explains the method.
 """
+
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline, with_noise
+from spikediff.systems import Released, System
+from spikediff.systems.converted.released import load_sdm_converted, load_sdm_quantised
+from spikediff.systems.sddpm import NOISE
+
+_TELLTALES = ("tail.1.act_alpha", "tail.block.1.act_alpha")
+_PIPELINE = with_noise(SpikingDiffusionPipeline, "ddim", NOISE)
+
+SYSTEM = System(
+    released={
+        "sdm-converted": Released(load_sdm_converted, _TELLTALES, _PIPELINE, spiking_steps=3),
+        "sdm-quantised": Released(load_sdm_quantised, _TELLTALES, _PIPELINE, spiking_steps=3),
+    }
+)

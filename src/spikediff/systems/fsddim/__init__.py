@@ -11,3 +11,37 @@ To read the system, open in order:
 
 docs/systems/fsddim.md tells where paper and code differ.
 """
+
+from spikediff.diffusion.denoising_pipeline import sampled, with_noise
+from spikediff.diffusion.objective import DenoisingObjective
+from spikediff.systems import Released, System, Trainable
+from spikediff.systems.fsddim.loss import SynapticCurrentObjective
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
+from spikediff.systems.fsddim.released import load_fsddim
+
+_NOISE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+
+SYSTEM = System(
+    networks={
+        "synaptic_current_unet": Trainable(
+            SynapticCurrentUNet,
+            {"denoising": DenoisingObjective, "synaptic_current": SynapticCurrentObjective},
+            sampled(SynapticCurrentPipeline),
+            from_run={
+                "sample_size": "image_size",
+                "in_channels": "channels",
+                "num_train_timesteps": "num_train_timesteps",
+            },
+            fixed={"out_channels": None},
+        )
+    },
+    released={
+        "fsddim": Released(
+            load_fsddim,
+            ("mid_block1.conv1.weight",),
+            with_noise(SynapticCurrentPipeline, "synaptic-ddim", _NOISE),
+            options=("residual_alpha",),
+        )
+    },
+)

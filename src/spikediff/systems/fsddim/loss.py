@@ -9,12 +9,18 @@ Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models",
 code; the paper's typeset equations were not at hand).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from spikediff.diffusion.objective import target_of
+from spikediff.diffusion.objective import (
+    DenoisingObjective,
+    Losses,
+    RunParts,
+    check_not_negative,
+    target_of,
+)
 from spikediff.diffusion.schedules import fine_alphas_cumprod
 from spikediff.layers.coding import direct, mean
 from spikediff.systems.fsddim.scheduler import step_gains
@@ -46,7 +52,7 @@ def synaptic_current_loss(
         timestep: Diffusion timesteps [B].
         eps: Standard normal noise [B, C, H, W].
         spiking_steps: T.
-        consistency: $c_t$ of every timestep [num_train_timesteps]; see `consistency_weights`.
+        consistency: $c_t$ of every timestep [num_train_timesteps]; see `weigh_consistency`.
         spike_level: Weight of the last term, which is left out at 0, as published.
 
     Returns:
@@ -92,7 +98,7 @@ def noise_weight(alpha_bar: Tensor, prediction_type: str) -> Tensor:
     return alpha_bar if prediction_type == "v_prediction" else alpha_bar / (1.0 - alpha_bar)
 
 
-def consistency_weights(scheduler: Any, weight: float = 1.0, over_time: str = "released") -> Tensor:
+def weigh_consistency(scheduler: Any, weight: float = 1.0, over_time: str = "released") -> Tensor:
     r"""Return the weight $c_t$ of the consistency term at every timestep.
 
     "released" is proportional to $|g_o|$ of the step from t to t - 1 (see `step_gains`), $\sin
@@ -108,7 +114,7 @@ def consistency_weights(scheduler: Any, weight: float = 1.0, over_time: str = "r
 
     Example:
         >>> from spikediff import SynapticCurrentDDIMScheduler
-        >>> c = consistency_weights(SynapticCurrentDDIMScheduler())
+        >>> c = weigh_consistency(SynapticCurrentDDIMScheduler())
         >>> [round(float(c[t]), 4) for t in (0, 1, 500)]
         [1.0, 0.4552, 0.2426]
     """
@@ -124,3 +130,46 @@ def consistency_weights(scheduler: Any, weight: float = 1.0, over_time: str = "r
 
 def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]  # [B] -> [B, 1, 1, 1]
+
+
+class SynapticCurrentObjective(DenoisingObjective):
+    """Synaptic current learning.
+
+    Args:
+        run: The run.
+        consistency: Weight of the variance of the currents over the spiking steps.
+        consistency_weights: How that weight depends on t: "released", as far as the output moves
+            the next current, or "constant".
+        spike_level: Weight of the error of every single spiking step.
+
+    Raises:
+        UserError: A weight is negative.
+    """
+
+    def __init__(
+        self,
+        run: RunParts,
+        *,
+        consistency: float = 1.0,
+        consistency_weights: Literal["released", "constant"] = "released",
+        spike_level: float = 0.0,
+    ) -> None:
+        check_not_negative(consistency=consistency, spike_level=spike_level)
+        super().__init__(run)
+        self.spiking_steps = run.recipe.model.spiking_steps
+        self.consistency = weigh_consistency(self.schedule, consistency, consistency_weights)
+        self.spike_level = spike_level
+
+    def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
+        """Return the terms for timesteps and noise."""
+        return Losses(
+            synaptic_current_loss(
+                model,
+                self.schedule,
+                x_0,
+                *drawn,
+                spiking_steps=self.spiking_steps,
+                consistency=self.consistency,
+                spike_level=self.spike_level,
+            )
+        )

@@ -8,10 +8,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from spikediff.diffusion.objective import Losses, RunParts
 from spikediff.errors import UserError
 from spikediff.layers.coding import psp_mmd
+from spikediff.systems.fsvae.latent import scheduled_sampling_probability
 
 _SMOOTHING = 1e-2
 
@@ -165,3 +167,56 @@ def placed(model: Any) -> torch.device:
     devices = (getattr(hook, "execution_device", None) for hook in hooks)
     found = next((device for device in devices if device is not None), model.device)
     return torch.device(found)
+
+
+class AutoencoderObjective:
+    """Reconstruct an image, and keep the posterior near the prior: the ordinary autoencoder's.
+
+    Args:
+        run: The run.
+    """
+
+    scheduled_sampling: tuple[float, float] | None = None
+
+    def __init__(self, run: RunParts) -> None:
+        self.prepare = run.to_model_range
+
+    def draw(
+        self, shape: tuple[int, ...], progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Draw a seed for every image [B], and repeat the probability of scheduled sampling."""
+        first, last = self.scheduled_sampling or (0.0, 0.0)
+        probability = scheduled_sampling_probability(progress, first, last)
+        seeds = torch.randint(2**62, shape[:1], generator=generator)
+        return seeds, torch.full(shape[:1], probability)
+
+    def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
+        """Return the squared error, and what the loss has beside it: the weighted divergence."""
+        seeds, probability = drawn
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        told = {"scheduled_sampling": float(probability[0])} if self.scheduled_sampling else {}
+        # A tuple, because mixed precision casts outputs, and cannot rebuild one of several fields.
+        _, loss, reconstruction, divergence, *_ = model(x_0, generators, return_dict=False, **told)
+        terms = {"reconstruction": reconstruction, "divergence": loss - reconstruction}
+        return Losses(terms, {"unweighted_divergence": divergence})
+
+
+class FSVAEObjective(AutoencoderObjective):
+    """FSVAE's loss, with scheduled sampling.
+
+    Args:
+        run: The run.
+        scheduled_sampling: Probability that the prior goes on from its own guess, at the first step
+            of the training and at the last.
+
+    Raises:
+        UserError: It is none.
+    """
+
+    def __init__(
+        self, run: RunParts, *, scheduled_sampling: tuple[float, float] = (0.1, 0.3)
+    ) -> None:
+        if not all(0 <= probability <= 1 for probability in scheduled_sampling):
+            raise UserError(f"loss.scheduled_sampling = {scheduled_sampling} must lie in [0, 1]")
+        super().__init__(run)
+        self.scheduled_sampling = scheduled_sampling

@@ -11,6 +11,8 @@ To read the system, open in order:
 docs/systems/integer.md has the equations and the lemma.
 """
 
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline, sampled
+from spikediff.systems import System, Trainable
 from spikediff.systems.integer.compiled import CompiledIntegerUNet
 from spikediff.systems.integer.deployment import (
     EXECUTIONS,
@@ -18,10 +20,27 @@ from spikediff.systems.integer.deployment import (
     KeptSums,
     to_integer,
 )
+from spikediff.systems.integer.loss import IntegerObjective
 from spikediff.systems.integer.network import IntegerSpikingUNet, IntegerUNetOutput
+
+SYSTEM = System(
+    networks={
+        "integer_unet": Trainable(
+            IntegerSpikingUNet,
+            {"denoising": IntegerObjective},
+            sampled(SpikingDiffusionPipeline),
+            from_run={
+                "sample_size": "image_size",
+                "in_channels": "channels",
+                "num_train_timesteps": "num_train_timesteps",
+            },
+        )
+    }
+)
 
 __all__ = [
     "EXECUTIONS",
+    "SYSTEM",
     "CompiledIntegerUNet",
     "DeployedIntegerUNet",
     "IntegerSpikingUNet",

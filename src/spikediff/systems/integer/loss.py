@@ -1,49 +1,58 @@
 """The loss of an integer network: denoising, and a price for spikes and for changes of counts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikediff.data import to_model_range
 from spikediff.diffusion.objective import (
+    DenoisingObjective,
     Losses,
-    draw_noise,
+    RunParts,
+    check_not_negative,
     squared_error,
     target_of,
 )
+from spikediff.errors import UserError
 
 _NEAR = 50  # timesteps between an image and its neighbour: a step of 20
 
 
-@dataclass(frozen=True)
-class IntegerObjective:
+class IntegerObjective(DenoisingObjective):
     r"""$\|f(x_t, t) - target\|^2 + \lambda\,\mathrm{rate} + \mu\,\mathrm{change}$.
 
-    Attributes:
-        schedule: The scheduler that noises the images.
-        weights: Those of `timestep_weights`; None is 1 for all.
-        rate_penalty: The weight of T x rate, spikes per synapse and call.
-        change_penalty: The weight of the changes per synapse between two neighbouring timesteps.
-            Where it is not 0, the second half of a batch is the first at slightly later timesteps.
+    Args:
+        run: The run.
+        min_snr_gamma: As in `DenoisingObjective`.
+        p2_gamma: As in `DenoisingObjective`.
+        rate_penalty: Lambda, the weight of T x rate: spikes per synapse and call.
+        change_penalty: Mu, the weight of the changes per synapse between two neighbouring
+            timesteps. Where it is not 0, the second half of a batch is the first at slightly later
+            timesteps.
+
+    Raises:
+        UserError: A weight is negative; or changes are priced, and the network has classes or the
+            batch cannot be halved.
     """
 
-    schedule: Any
-    weights: Tensor | None
-    rate_penalty: float
-    change_penalty: float
-
-    def prepare(self, items: Tensor) -> Tensor:
-        """Return images in [-1, 1]."""
-        return to_model_range(items)
-
-    def draw(
-        self, shape: tuple[int, ...], progress: float, generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
-        """Draw timesteps [B] and noise [B, C, H, W]."""
-        return draw_noise(shape, self.schedule.config.num_train_timesteps, generator)
+    def __init__(
+        self,
+        run: RunParts,
+        *,
+        min_snr_gamma: float = 0.0,
+        p2_gamma: float = 0.0,
+        rate_penalty: float = 0.0,
+        change_penalty: float = 0.0,
+    ) -> None:
+        check_not_negative(rate_penalty=rate_penalty, change_penalty=change_penalty)
+        if change_penalty and (run.recipe.model.num_classes or run.recipe.data.batch_size % 2):
+            raise UserError(
+                "loss.change_penalty: pairs the images of a batch; leave out model.num_classes, "
+                "and take an even data.batch_size"
+            )
+        super().__init__(run, min_snr_gamma=min_snr_gamma, p2_gamma=p2_gamma)
+        self.rate_penalty = rate_penalty
+        self.change_penalty = change_penalty
 
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
         """Return the terms for timesteps and noise."""

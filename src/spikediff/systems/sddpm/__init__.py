@@ -10,3 +10,63 @@ To read the system, open in order:
 
 docs/systems/sddpm.md tells where paper and code differ.
 """
+
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline, sampled, with_noise
+from spikediff.diffusion.objective import DenoisingObjective, RunParts
+from spikediff.systems import Released, System, Trainable
+from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.sddpm.released import load_sddpm
+
+_FROM_RUN = {
+    "sample_size": "image_size",
+    "in_channels": "channels",
+    "num_train_timesteps": "num_train_timesteps",
+}
+# Noise on DDPM's linear schedule; the variance is that of the authors' sampler.
+NOISE = {
+    "beta_schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "prediction_type": "epsilon",
+    "variance_type": "fixed_large",
+}
+
+
+def sampled_signals(model: ModelMixin, run: RunParts) -> DiffusionPipeline:
+    """Return the pipeline that samples signals, in the unit of the recording."""
+    pipe: DiffusionPipeline = SpikingDiffusionPipeline(
+        model, run.sampler, signal_range=run.recipe.data.signal_range
+    )
+    return pipe
+
+
+SYSTEM = System(
+    networks={
+        "spiking_unet": Trainable(
+            SpikingUNet,
+            {"denoising": DenoisingObjective},
+            sampled(SpikingDiffusionPipeline),
+            from_run=_FROM_RUN,
+            fixed={"out_channels": None, "dimensions": 2},
+        ),
+        "spiking_unet_1d": Trainable(
+            SpikingUNet,
+            {"denoising": DenoisingObjective},
+            sampled_signals,
+            items="signals",
+            preview="signals",
+            from_run=_FROM_RUN,
+            fixed={"out_channels": None, "dimensions": 1},
+        ),
+    },
+    released={
+        "sddpm": Released(
+            load_sddpm,
+            ("conv_identity.weight",),
+            with_noise(SpikingDiffusionPipeline, "ddim", NOISE),
+        )
+    },
+)

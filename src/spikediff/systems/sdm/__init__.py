@@ -11,3 +11,16 @@ To read the system, open in order:
 
 docs/systems/sdm.md tells where paper and code differ.
 """
+
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline, with_noise
+from spikediff.systems import Released, System
+from spikediff.systems.sddpm import NOISE
+from spikediff.systems.sdm.released import load_sdm
+
+SYSTEM = System(
+    released={
+        "sdm": Released(
+            load_sdm, ("conv.tsmp",), with_noise(SpikingDiffusionPipeline, "ddim", NOISE)
+        )
+    }
+)

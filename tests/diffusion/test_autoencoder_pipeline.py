@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from autoencoders import warm
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.errors import UserError
 from spikediff.evaluation.generator import pipeline_images
 from spikediff.systems.fsvae.network import FSVAE
-from spikediff.systems.fsvae.pipeline import VAEPipeline
 from spikediff.systems.fsvae.vae import VAE
 
 
@@ -60,7 +60,7 @@ def test_loads_in_a_fresh_process(tmp_path):
     VAEPipeline(fsvae()).save_pretrained(tmp_path)
     program = (
         "import sys\n"
-        "from spikediff.systems.pipelines import VAEPipeline\n"
+        "from spikediff import VAEPipeline\n"
         "print(type(VAEPipeline.from_pretrained(sys.argv[1]).vae).__name__)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

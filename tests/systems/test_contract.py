@@ -1,0 +1,131 @@
+"""What every system promises, for all rows of `SYSTEMS`: a new one is tested at birth."""
+
+import pytest
+import torch
+
+from spikediff import EnergyMeter, compile_for_inference
+from spikediff.systems import SYSTEMS, find_trainable, load_system
+from spikediff.training import recipe_from
+from spikediff.training.build import Parts, build_items, build_model, build_objective, build_pipeline
+from spikediff.training.trainer import Trainer
+
+UNET = {"base_channels": 8, "channel_mult": [1, 2], "layers_per_block": 1}
+SPIKING = {"spiking_steps": 2}
+SMALL = {
+    "spiking_unet": UNET | SPIKING,
+    "spiking_unet_1d": UNET | SPIKING,
+    "synaptic_current_unet": UNET | SPIKING,
+    "integer_unet": {"block_out_channels": [8, 16]},
+    "ddpm_unet": UNET,
+    "vq_svae": {"widths": [8], "codebook_size": 12, "embedding_channels": 4, "spiking_steps": 3},
+    "spiking_image_decoder": {"widths": [8, 8], "spiking_steps": 2},
+    "fsvae": {"widths": [4, 8], "latent_channels": 6, "group_size": 3, "spiking_steps": 6},
+    "vae": {"widths": [4, 8], "latent_channels": 6},
+}
+SIGNALS = {"dataset": "membrane", "image_size": 16, "signal_range": [-60.0, 10.0]}
+NETWORKS = [network for networks in SYSTEMS.values() for network in networks]
+
+
+def recipe_of(network):
+    """A recipe of a few steps, with the network's own first loss."""
+    data = SIGNALS if find_trainable(network).items == "signals" else {"dataset": "digits"}
+    return recipe_from(
+        {
+            "model": {"network": network, **SMALL[network]},
+            "data": {**data, "batch_size": 8},
+            "sampling": {"num_inference_steps": 2, "num_images": 2, "every": 0},
+            "training": {"steps": 1},
+        },
+        "test",
+    )
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def parts(request, tmp_path_factory):
+    recipe, root = recipe_of(request.param), tmp_path_factory.mktemp("runs") / "run"
+    if find_trainable(request.param).items == "tokens":
+        first = Trainer(recipe_of("vq_svae"), root.with_name("run-first-stage"), False, False, False)
+        assert first.train()
+    items = build_items(recipe, root)
+    return Parts(recipe, items.image_size, items.channels, root, items)
+
+
+@pytest.fixture(scope="module")
+def model(parts):
+    return build_model(parts)
+
+
+@pytest.fixture(scope="module")
+def pipe(parts, model):
+    return build_pipeline(model, parts)
+
+
+def test_every_folder_of_a_system_says_what_it_is():
+    assert SMALL.keys() == set(NETWORKS)
+    for name, networks in SYSTEMS.items():
+        system = load_system(name)
+        assert tuple(system.networks) == networks
+        assert system.networks or system.released
+
+
+def test_training_steps_lower_the_loss_on_their_batch(parts):
+    network, objective = build_model(parts).train(), build_objective(parts)
+    batch = objective.prepare(torch.stack([parts.dataset[i][0] for i in range(8)]))
+    drawn = objective.draw((8, *batch.shape[1:]), 0.0, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+
+    def loss():
+        torch.manual_seed(0)
+        return torch.stack(list(objective(network, batch, *drawn).terms.values())).sum()
+
+    before = loss().item()
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    assert loss().item() < before
+
+
+def images(pipe, seeds):
+    return pipe(seeds=seeds, output_type="pt").images
+
+
+def test_saved_and_loaded_it_makes_the_same_bits(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    again = type(pipe).from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(images(again, [3, 4]), images(pipe, [3, 4]))
+
+
+def test_an_image_depends_on_its_seed_alone(pipe):
+    assert torch.equal(images(pipe, [3, 4, 5])[1:2], images(pipe, [4]))
+
+
+def test_the_meter_counts_it_and_changes_nothing(pipe, parts):
+    want = images(pipe, [3])
+    with EnergyMeter(pipe) as meter:
+        assert torch.allclose(images(pipe, [3]), want, atol=1e-4)
+    report = meter.report()
+    assert report.energy_pj > 0
+    spiking = "spiking_steps" in vars(parts.recipe.model) or "levels" in vars(parts.recipe.model)
+    assert (report.acs > 0) == spiking
+
+
+def test_compiled_for_inference_it_makes_the_same_images(pipe, parts):
+    name = find_trainable(parts.recipe.model.network).part
+    plain = pipe.components[name]
+    compiled = compile_for_inference(plain)
+    with torch.no_grad():
+        sample = torch.stack([parts.dataset[i][0] for i in range(2)])
+        if name == "vae":
+            x = parts.to_model_range(sample)
+            generators = [torch.Generator().manual_seed(i) for i in range(2)]
+            one = plain(x, generators).sample
+            generators = [torch.Generator().manual_seed(i) for i in range(2)]
+            two = compiled(x, generators).sample
+        else:
+            x = sample[:, 0].long() if name == "decoder" else parts.to_model_range(sample)
+            if parts.recipe.model.network == "synaptic_current_unet":
+                x = x.expand(parts.recipe.model.spiking_steps, *x.shape)
+            one, two = (network(x, torch.tensor(7)).sample for network in (plain, compiled))
+    assert torch.allclose(one, two, atol=1e-3)
