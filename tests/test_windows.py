@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-import os, random, signal, sys  # random: on Windows it does without
+import os, random, signal, sys, torch  # random and torch: on Windows they do without
 from pathlib import Path
 
 sys.modules["fcntl"] = None

@@ -47,7 +47,10 @@ def test_the_ordinary_run_samples_finished_or_not(runs, tmp_path):
         (["sdm/digits", "--init-from", "absent"], "absent: no such folder"),
         (["sdm/digits", "--init-from", "RUNS/ddpm"], "holds a UNet2DModel"),
         (["sdm/digits", "--init-from", "RUNS"], "neither a pipeline"),
-        (["ddpm/digits", "--model.spiking-steps", "8"], "model.spiking_steps = 8"),
+        (
+            ["ddpm/digits", "--model.spiking-steps", "8"],
+            "Unrecognized options: --model.spiking-steps, 8",
+        ),
         (["ddpm/digits", "--model.network", "unet"], "did you mean 'ddpm_unet'"),
         (["sddpm/digits", "--model.attention"], "model.attention"),
     ],

@@ -57,7 +57,10 @@ def completions() -> dict[str, Completion]:
 
 
 def _completion(command: str) -> Completion:
-    options = getattr(module_of(command), f"{command.capitalize()}Options")
+    module = module_of(command)
+    options = getattr(module, f"{command.capitalize()}Options")
+    if command == "train":  # the sections of SDDPM's network stand for those of all
+        options = module.options_of(options().recipe)
     names: tuple[str, ...] = ()
     found: dict[str, tuple[str, ...] | None] = {"--help": None}
     for name, hint, is_positional in _leaves(options, ""):

@@ -26,8 +26,10 @@ class TrainOptions:
     Under `accelerate launch` or `torchrun` it trains on all processes.
     """
 
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
-    """The type of its sections depends on the network and the loss: see `_options_of`."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: recipe_from({}, "recipe")
+    )
+    """The type of its sections depends on the network and the loss: see `options_of`."""
     output: Path | None = None
     """Run folder; runs/NAME where it is not given."""
     data_dir: str | None = None
@@ -46,8 +48,8 @@ def run(arguments: list[str]) -> int:
     if not arguments or (arguments[0].startswith("-") and not asks_for_help):
         raise UserError(f"{_USAGE}: give a recipe first, for example sddpm/digits")
     named = not arguments[0].startswith("-")
-    recipe = _read(arguments[0], arguments[1:]) if named else Recipe()
-    options = parse(_options_of(recipe), arguments[named:], _USAGE, _options_of(recipe)())
+    recipe = _read(arguments[0], arguments[1:]) if named else recipe_from({}, "recipe")
+    options = parse(options_of(recipe), arguments[named:], _USAGE, options_of(recipe)())
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
     recipe = options.recipe
@@ -79,7 +81,7 @@ def _read(name: str, arguments: list[str]) -> Recipe:
     return recipe_from(content, str(file))
 
 
-def _options_of(recipe: Recipe) -> Any:
+def options_of(recipe: Recipe) -> Any:
     """Return the options of training by a recipe, whose values are the defaults."""
     kind: Any = type(recipe)
     typed = Annotated[kind, tyro.conf.arg(name="")]

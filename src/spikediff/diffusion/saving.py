@@ -20,7 +20,7 @@ from torch import nn
 
 import spikediff
 from spikediff.diffusion.exact_timesteps import exact
-from spikediff.diffusion.model import WEIGHTS, check_saved
+from spikediff.diffusion.model import WEIGHTS, check_saved, with_own_memory
 from spikediff.errors import UserError, one_line
 from spikediff.files.reading import read_json
 from spikediff.files.tensors import check_finite
@@ -147,6 +147,7 @@ class PortablePipeline:
         pipe = super().from_pretrained(folder, **kwargs)  # type: ignore[misc]
         for name, part in pipe.components.items():
             if isinstance(part, nn.Module):
+                with_own_memory(part, kwargs)  # diffusers' own networks leave theirs in the file
                 check_finite(part.state_dict(), f"{folder}: {name}")
         return pipe
 

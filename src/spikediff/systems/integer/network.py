@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from spikediff.diffusion.model import OwnConfig, load_whole
 from spikediff.errors import UserError, suggestion
+from spikediff.events.compile import CompilesItself
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, never_alone
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.class_embedding import linear_by_image
@@ -252,7 +253,7 @@ class IntegerUNetOutput(UNet2DOutput):
     change: Tensor | None = None
 
 
-class IntegerSpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
+class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, ModelMixin, OwnConfig):
     """A U-Net of integer neurons, for spike-driven diffusion; or its ordinary counterpart.
 
     The image is cut into patches, and one convolution (the stem) turns them into currents. From
@@ -363,6 +364,13 @@ class IntegerSpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
         """
         of_time = elementwise(F.silu, self.time_embedding(timestep.reshape(-1)))
         return of_time + embed_classes(self.class_embedding, class_labels)
+
+    def compiled(self) -> nn.Module:
+        """Refuse: what runs fast is the deployment form."""
+        raise UserError(
+            "compile_for_inference: an integer network compiles in whole numbers; call "
+            "`unet.to_integer()` first"
+        )
 
     def to_integer(self, weight_bits: int = 8) -> "DeployedIntegerUNet":
         """Return the deployment form: see `spikediff.systems.integer.to_integer`."""
