@@ -41,7 +41,7 @@ class EnergyOptions:
     synapses: Literal["trained", "merged", "carried"] = "trained"
     """Of FSDDIM: merged, as a chip would hold them; carried, with no image current to multiply."""
     audit: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Name every operation that a neuromorphic chip could not run."""
+    """List the operations that accumulate-only hardware cannot run."""
     memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Estimate the memory traffic."""
     compare: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -274,7 +274,7 @@ def _tell_memory(report: Any) -> None:
 
 
 def _tell_audit(report: Any) -> dict[str, Any]:
-    """Print and return what a neuromorphic chip could not run."""
+    """Print and return the audit."""
     from spikediff.energy import audit
 
     verdict = audit(report)

@@ -1,12 +1,12 @@
-"""Instruments: they observe a model that does not know of them."""
+"""Energy: what a model computes, counted by an outside observer and priced by a table."""
 
 from spikediff.energy.accounting import ACCOUNTINGS
 from spikediff.energy.audit import Audit, Finding, audit
 from spikediff.energy.comparison import Comparison, compare, measure_differences
-from spikediff.energy.costs import COST_TABLES, CostTable, Traffic, load_costs
+from spikediff.energy.costs import COST_TABLES, CostTable, load_costs
 from spikediff.energy.ledger import Cell
 from spikediff.energy.meter import EnergyMeter
-from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, EnergyReport
+from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, EnergyReport, Traffic
 
 __all__ = [
     "ACCOUNTINGS",

@@ -1,49 +1,52 @@
 r"""The two ways to turn counts into MACs and ACs.
 
 strict: a real-valued input is a multiply-accumulate wherever it enters, whatever a paper called it;
-a spike is an accumulate per target that it really reaches.
+a spike is an accumulate per target that it reaches.
 
 paper: $E = E_{MAC}\,\mathrm{FLOP}_{conv1} + E_{AC} \sum_l r_l\,T\,\mathrm{FLOP}_l$ with $r_l$ the
 share of active inputs of layer l: only the first convolution multiplies (Cao et al., SDM, IEEE TAI
-2025, section 5, after Zhou et al., Spikformer, ICLR 2023). Where the input of a layer is
-real-valued, the formula is silent; $r_l$ is 1 there.
+2025, section 5, after Zhou et al., Spikformer, ICLR 2023). The formula does not cover layers with
+real-valued input; there $r_l$ is 1.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 from spikediff.energy.costs import CostTable, load_costs
-from spikediff.energy.ledger import Cell, Ledger, StepLedger, SynapseEntry, once, total_once
+from spikediff.energy.ledger import REAL, Cell, Ledger
 from spikediff.energy.report import EnergyReport
 from spikediff.errors import UserError, suggestion
 
-Accounting = Callable[[SynapseEntry, bool, int, bool], tuple[int, int]]
+Accounting = Callable[[Cell, bool, int, bool], tuple[int, float]]
+"""`(cell, whether it is of the first convolution, T, padding)` to MACs and ACs."""
 
 
-def strict(entry: SynapseEntry, first: bool, spiking_steps: int, padding: bool) -> tuple[int, int]:
+def strict(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
     """Return (MACs, ACs): MACs of real-valued inputs, and exact synaptic operations of spikes."""
-    return entry.real_macs(spiking_steps, padding), entry.synops
+    if cell.signal != REAL:
+        return 0, cell.synops
+    return cell.once(cell.dense_macs if padding else cell.inner_macs, spiking_steps), 0
 
 
-def paper(entry: SynapseEntry, first: bool, spiking_steps: int, padding: bool) -> tuple[int, int]:
+def paper(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
     """Return (MACs, ACs): the first convolution, and rate times FLOPs of everything else."""
-    if first:
-        return entry.real_macs(spiking_steps, padding), entry.synops
-    return 0, round(entry.rated_dense)
+    return strict(cell, first, spiking_steps, padding) if first else (0, cell.rated_macs)
 
 
-def paper_ann(
-    entry: SynapseEntry, first: bool, spiking_steps: int, padding: bool
-) -> tuple[int, int]:
+def paper_ann(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
     """Return (MACs, 0): the paper's figure for a network without neurons is E_MAC times FLOPs."""
-    return entry.real_macs(spiking_steps, padding) + entry.spiking_dense, 0
+    if cell.signal != REAL:
+        return cell.dense_macs, 0
+    return strict(cell, first, spiking_steps, padding)
 
 
-def by_changes(
-    entry: SynapseEntry, first: bool, spiking_steps: int, padding: bool
-) -> tuple[int, int]:
-    """Return (MACs, ACs) of what changed since the last call; all, where that is not known."""
-    return total_once(entry.real_changes, spiking_steps), entry.spike_changes
+def by_changes(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
+    """Return (MACs, ACs) of the changes since the last call; all, where that is not known."""
+    if cell.signal != REAL:
+        return 0, cell.changes
+    return cell.once(cell.changes, spiking_steps), 0
 
 
 ACCOUNTINGS: dict[str, Accounting] = {"strict": strict, "paper": paper}
@@ -64,7 +67,7 @@ def make_report(
         raise UserError(f"batch_norm = {batch_norm!r}; choose from folded, billed")
     if changes and accounting != "strict":
         raise UserError("what changes is counted in the strict accounting only")
-    if not ledger.steps:
+    if not ledger.images:
         raise UserError("nothing was observed: call the model inside the `with` block")
     if changes and not ledger.follows_changes:
         raise UserError(
@@ -72,100 +75,76 @@ def make_report(
             "whose neurons emit spikes, or with quantised activations"
         )
     table = load_costs(costs)
-    spiking = any(step.neurons for step in ledger.steps.values())
+    observed = ledger.cells
+    spiking = any(cell.kind == "neuron" for cell in observed)
     count = paper_ann if accounting == "paper" and not spiking else ACCOUNTINGS[accounting]
-    first = _first_convolution(ledger)
-    cells = tuple(
-        cell
-        for index, step in enumerate(ledger.steps.values())
-        for cell in _cells(
-            index, step, ledger.spiking_steps or 1, count, first, batch_norm, padding, changes
-        )
-    )
+    convolutions = (cell for cell in observed if cell.operation.startswith("conv"))
+    first = next(((cell.layer, cell.operation) for cell in convolutions), None)
+    steps = ledger.spiking_steps or 1
+
+    def price(group: Sequence[Cell]) -> Cell:
+        """Return one operation of one layer in one denoising step."""
+        cell = group[0]
+        if cell.kind == "norm":
+            return _norm(group, steps, batch_norm)
+        if cell.kind != "synapse":
+            return cell
+        kept = any(part.kept for part in group)
+        if changes is not None:
+            kept = changes and any(part.followed for part in group)
+        rule = by_changes if kept and count is strict else count
+        is_first = (cell.layer, cell.operation) == first
+        priced = [rule(part, is_first, steps, padding) for part in group]
+        return _synapse(group, priced, steps, kept)
+
     return EnergyReport(
         accounting=accounting,
         costs=table,
         batch_norm=batch_norm,
         padding=padding,
         spiking_steps=ledger.spiking_steps,
-        images=ledger.images,
-        timesteps=tuple(step.timestep for step in ledger.steps.values()),
-        cells=cells,
+        images=next((rows for rows in ledger.images.values() if rows), 1),
+        timesteps=tuple(ledger.images),
+        cells=tuple(map(price, _groups(observed))),
     )
 
 
-def _first_convolution(ledger: Ledger) -> tuple[str, str] | None:
-    """Return the layer and operation of the first convolution that ran."""
-    for step in ledger.steps.values():
-        for key in step.synapses:
-            if key[1].startswith("conv"):
-                return key
-    return None
+def _groups(cells: Iterable[Cell]) -> Iterable[list[Cell]]:
+    """Group what is one row of a report: inputs of other kinds and copies are counted apart."""
+    groups: dict[tuple[int, str, str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.step, cell.kind, cell.layer, cell.operation), []).append(cell)
+    return groups.values()
 
 
-def _cells(
-    index: int,
-    step: StepLedger,
-    spiking_steps: int,
-    count: Accounting,
-    first: tuple[str, str] | None,
-    batch_norm: str,
-    padding: bool,
-    changes: bool | None,
-) -> Iterator[Cell]:
-    """Price one denoising step, layer by layer."""
-    for (layer, operation), entry in step.synapses.items():
-        kept = entry.kept if changes is None else changes and entry.followed
-        rule = by_changes if kept and count is strict else count
-        macs, acs = rule(entry, (layer, operation) == first, spiking_steps, padding)
-        cell = _synapses(entry, spiking_steps, kept)
-        yield replace(cell, step=index, layer=layer, macs=macs, acs=acs)
-    for layer, norm in step.norms.items():
-        elements = sum(once(n, c, spiking_steps) for c, n in norm.elements.items())
-        folded = batch_norm == "folded" and norm.foldable
-        yield Cell(
-            step=index,
-            layer=layer,
-            operation=f"{norm.operation}, folded" if folded else norm.operation,
-            signal="real",
-            macs=elements if batch_norm == "billed" else 0,
-            elements=elements,
+def _synapse(
+    group: Sequence[Cell], priced: Sequence[tuple[int, float]], spiking_steps: int, kept: bool
+) -> Cell:
+    """Return one synapse with its priced MACs and ACs, T identical copies counted once."""
+    parts = (
+        replace(
+            cell,
+            events=cell.change_events if kept else cell.events,
+            synops=cell.changes if kept and cell.signal != REAL else cell.synops,
+            real_inputs=cell.once(cell.real_inputs, spiking_steps),
+            results=cell.once(cell.outputs, spiking_steps),
+            kept=kept,
         )
-    for layer, neuron in step.neurons.items():
-        yield Cell(
-            step=index,
-            layer=layer,
-            operation="neuron",
-            signal="real",
-            events=neuron.spikes,
-            sites=neuron.updates,
-            neuron_updates=neuron.updates,
-        )
-    for layer, kinds in step.arithmetic.items():
-        for kind, elements in kinds.items():
-            yield Cell(step=index, layer=layer, operation=kind, signal="real", elements=elements)
+        for cell in group
+    )
+    total = reduce(add, parts)
+    macs, acs = (sum(amounts) for amounts in zip(*priced, strict=True))
+    passes = total.pass_macs / spiking_steps
+    return replace(total, macs=round(macs), acs=round(acs), pass_macs=passes)
 
 
-def _synapses(entry: SynapseEntry, spiking_steps: int, kept: bool) -> Cell:
-    """Return what one operation of a layer was, before it is priced."""
-    return Cell(
-        step=0,
-        layer="",
-        operation=entry.operation,
-        signal="+".join(sorted(entry.signals)),
-        dense_macs=sum(entry.real_dense.values()) + entry.spiking_dense,
-        events=entry.change_events if kept else entry.events,
-        sites=entry.sites,
-        weights=entry.weights,
-        outputs=entry.outputs,
-        calls=entry.calls,
-        synops=entry.spike_changes if kept else entry.synops,
-        pass_macs=entry.spiking_inner / spiking_steps,
-        compared=entry.compared,
-        changed=entry.changed,
-        kept=kept,
-        weight_reads=entry.weight_reads,
-        input_bits=entry.input_bits,
-        real_inputs=total_once(entry.real_inputs, spiking_steps),
-        results=total_once(entry.results, spiking_steps),
+def _norm(group: Sequence[Cell], spiking_steps: int, batch_norm: str) -> Cell:
+    """Return a norm, folded or billed, T identical copies counted once."""
+    elements = sum(cell.once(cell.elements, spiking_steps) for cell in group)
+    folded = batch_norm == "folded" and all(cell.foldable for cell in group)
+    return replace(
+        group[0],
+        operation=f"{group[0].operation}, folded" if folded else group[0].operation,
+        elements=elements,
+        macs=elements if batch_norm == "billed" else 0,
     )

@@ -1,10 +1,9 @@
-"""What a neuromorphic chip could not run: every operation that is no accumulate.
+"""The audit: which operations of a model accumulate-only hardware cannot run.
 
-A chip of spiking neurons adds weights where spikes arrive, leaks, compares and resets. The audit
-names everything else that a model does, with what it would cost as multiply-accumulates.
+Neuromorphic hardware adds weights where spikes arrive, leaks, compares and resets. The audit lists
+every other operation, at the price of multiply-accumulates.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,15 +14,15 @@ from spikediff.errors import UserError
 
 @dataclass(frozen=True)
 class Finding:
-    """One operation of one layer that is no accumulate.
+    """An operation of a layer that is not an accumulate.
 
     Attributes:
         layer: The module that runs it; "scheduler" for arithmetic between two denoising steps.
         operation: What it is.
-        reason: Why a chip could not run it as accumulates.
+        reason: Why accumulates cannot replace it.
         amount: MACs, or elements of arithmetic.
-        energy_pj: What it costs, every element at the price of one MAC, in picojoules.
-        share: Its share of the energy of everything, this arithmetic included.
+        energy_pj: Its energy, every element at the price of one MAC, in picojoules.
+        share: Its share of all energy, this arithmetic included.
     """
 
     layer: str
@@ -36,22 +35,22 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """The verdict.
+    """The result of an audit.
 
     Attributes:
-        findings: What is no accumulate, the most expensive first.
+        findings: Operations that are not accumulates, the most expensive first.
     """
 
     findings: tuple[Finding, ...]
 
     @property
     def fully_spiking(self) -> bool:
-        """Whether the network does nothing but accumulate (the scheduler is not the network)."""
+        """Whether the network only accumulates (the scheduler is not part of the network)."""
         return all(finding.layer == "scheduler" for finding in self.findings)
 
     @property
     def share(self) -> float:
-        """Share of the energy that is spent on what a chip could not run."""
+        """Share of the energy that the findings cost."""
         return sum(finding.share for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,7 +72,7 @@ class Audit:
 
 
 def audit(report: EnergyReport) -> Audit:
-    """Name every operation that is no accumulate.
+    """List every operation that is not an accumulate.
 
     Args:
         report: A report in the strict accounting.
@@ -86,7 +85,9 @@ def audit(report: EnergyReport) -> Audit:
     mac = report.costs.mac_pj
     if mac is None:
         raise UserError(f"cost table {report.costs.name!r} has no price for a multiply-accumulate")
-    found = [(cell, *why) for cell in report.layers if (why := _objection(cell)) is not None]
+    found = [
+        (cell, why, cell.macs or cell.elements) for cell in report.layers if (why := _reason(cell))
+    ]
     unbilled = sum(mac * amount for cell, _why, amount in found if not cell.macs)
     total = (report.energy_pj + unbilled) or 1.0
     findings = (
@@ -96,21 +97,20 @@ def audit(report: EnergyReport) -> Audit:
     return Audit(tuple(sorted(findings, key=lambda finding: -finding.energy_pj)))
 
 
-def _objection(cell: Cell) -> tuple[str, int] | None:
-    """Return why a cell is no accumulate and how much of it there is; None where it is one."""
-    return next(_objections(cell), None)
+_REASONS = {
+    "scaling by a parameter": "multiplies by a parameter",
+    "scaling": "multiplies by a number",
+    "multiplication": "multiplies values",
+    "function": "a non-linear function",
+}
 
 
-def _objections(cell: Cell) -> Iterator[tuple[str, int]]:
-    if cell.operation == "scaling by a parameter":
-        yield "multiplies by a parameter", cell.macs
-    elif cell.calls and cell.macs:
-        yield "real-valued input", cell.macs
-    elif "norm" in cell.operation and not cell.operation.endswith("folded"):
-        yield "a norm that cannot be folded", cell.elements
-    elif cell.operation == "scaling":
-        yield "multiplies by a number", cell.elements
-    elif cell.operation == "multiplication":
-        yield "multiplies values", cell.elements
-    elif cell.operation == "function" or cell.operation.startswith("other"):
-        yield "a non-linear function", cell.elements
+def _reason(cell: Cell) -> str | None:
+    """Return why a cell is not an accumulate; None where it is."""
+    if cell.operation in _REASONS:
+        return _REASONS[cell.operation]
+    if cell.kind == "synapse" and cell.macs:
+        return "real-valued input"
+    if cell.kind == "norm" and not cell.operation.endswith("folded"):
+        return "a norm that cannot be folded"
+    return _REASONS["function"] if cell.operation.startswith("other") else None

@@ -1,8 +1,8 @@
 """What changes at a synapse from one call of a network to the next.
 
-A synapse is linear, so its sums can be brought up to date by what changed: `sum(t) = sum(t-1) +
-W (x(t) - x(t-1))`. Of spikes, a change of k is k accumulates. Of real values, which never stay the
-same, it is the quantised ones that are compared (Ditto).
+A synapse is linear, so its sums can be updated by the changes: `sum(t) = sum(t-1) +
+W (x(t) - x(t-1))`. A change of k spikes is k accumulates. Real values never stay the same, so their
+quantised values are compared (Ditto).
 
 Reference: Kim et al., "Ditto: accelerating diffusion model via temporal value similarity", HPCA
 2025; O'Connor and Welling, "Sigma delta quantized networks", ICLR 2017.
@@ -13,14 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_SAMPLE = 2048  # elements of an input and call from which its range is chosen
-_CLIPS = tuple(step / 20 for step in range(20, 0, -1))  # shares of the full range that are tried
+_SAMPLE = 2048  # elements of an input and call that decide its range
+_CLIPS = tuple(step / 20 for step in range(20, 0, -1))  # shares of the full range to try
 
 Place = tuple[int, int]  # a model, and the number of the synapse in its call
 
 
 class _Quantiser(NamedTuple):
-    """Real values as whole numbers: clip(round(x / scale) + zero, 0, 2^bits - 1)."""
+    """Real values as integers: clip(round(x / scale) + zero, 0, 2^bits - 1)."""
 
     scale: float
     zero: int
@@ -35,10 +35,10 @@ class _Quantiser(NamedTuple):
 
 
 class QuantisedActivations:
-    """Uniform quantisers of the real values that enter synapses, one a synapse, for all timesteps.
+    """Uniform quantisers of synapses' real-valued inputs: one a synapse, for all timesteps.
 
-    The first pass over a generation collects samples; `fix` then chooses for every synapse the
-    range of least squared error.
+    A first generation collects samples; `fix` then chooses every synapse's range of least squared
+    error.
 
     Args:
         bits: Width of a quantised activation.
@@ -50,13 +50,13 @@ class QuantisedActivations:
         self._quantisers: dict[Place, _Quantiser] = {}
 
     def fix(self) -> None:
-        """Choose the ranges from what was collected."""
+        """Choose the ranges from the samples."""
         for place, samples in self._samples.items():
             self._quantisers[place] = self._fitted(torch.cat(samples))
         self._samples.clear()
 
     def quantise(self, place: Place, x: Tensor) -> Tensor | None:
-        """Return the whole numbers of an input, int16; None while ranges are being collected."""
+        """Return an input as integers, int16; None while samples are being collected."""
         known = self._quantisers.get(place)
         if known is not None:
             return known.quantise(x)
@@ -77,10 +77,10 @@ class QuantisedActivations:
 
 
 class Changes:
-    """Compares what every synapse sees with what it saw in the call before.
+    """Compares every synapse's input with that of the last call.
 
     Args:
-        activations: Quantisers of real-valued inputs; None leaves those alone.
+        activations: Quantisers of real-valued inputs; None ignores those.
     """
 
     def __init__(self, activations: QuantisedActivations | None = None) -> None:
@@ -89,26 +89,21 @@ class Changes:
         self._place: Place = (0, 0)
 
     def begin_call(self, model: int, afresh: bool) -> None:
-        """Note that a model is called.
-
-        Args:
-            model: Its number.
-            afresh: Whether a new generation begins, with images that have no call before.
-        """
+        """Note the call of model number `model`; `afresh` begins a new generation of images."""
         self._place = (model, 0)
         if afresh:
             self._before = {place: x for place, x in self._before.items() if place[0] != model}
 
     def of(self, x: Tensor, spikes: bool) -> tuple[Tensor | None, bool]:
-        """Return the spikes of change of a synapse's input, and whether it was followed at all.
+        """Return the change of the next synapse's input, and whether that is followed at all.
 
         Args:
             x: The input.
-            spikes: Whether it holds counts, each of them a whole number, and not real values.
+            spikes: Whether it holds spike counts, not real values.
 
         Returns:
-            |x - before| of spikes, of real values whether they changed, of the shape of x; None
-            where there was nothing before, as in the first call.
+            |x - before| of spikes, or 1 where a real value changed, of the shape of x; None where
+            there was nothing before, as in the first call.
         """
         self._place = (self._place[0], self._place[1] + 1)
         whole: Tensor | None = x.detach().to(torch.int16) if spikes else None

@@ -1,7 +1,7 @@
 r"""A spiking network beside its ordinary counterpart: in float32, quantised, and by differences.
 
 A window of T steps of up to D spikes carries $\lceil \log_2(T D + 1) \rceil$ bits. The fair
-opponent is the counterpart with activations of so many bits, and weights of 8 bits in both.
+comparison is the counterpart with activations of so many bits, and 8-bit weights in both.
 
 Reference: Yan et al., "Reconsidering the energy efficiency of spiking neural networks inference
 from analytical perspectives", arXiv 2409.08290 v4, theorem 1.
@@ -16,8 +16,8 @@ from spikediff.energy.costs import CostTable
 from spikediff.energy.meter import EnergyMeter
 from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, EnergyReport
 
-WEIGHT_BITS = 8  # of whole-number weights, of both networks
-REAL_BITS = 16  # of what a spiking network in whole numbers multiplies: the image, currents
+WEIGHT_BITS = 8  # of integer weights, of both networks
+REAL_BITS = 16  # of an integer spiking network's real-valued inputs: the image, currents
 
 _ENERGIES: dict[str, Callable[[EnergyReport], float | None]] = {
     "arithmetic": lambda report: report.energy_pj,
@@ -33,8 +33,8 @@ class Column:
 
     Attributes:
         title: Two lines.
-        plain: Priced by the cost table as it is; None where that makes no sense.
-        whole: Priced in whole numbers, weights of 8 bits; None where the table cannot say.
+        plain: Priced by the cost table; None where that makes no sense.
+        whole: Priced in integers with 8-bit weights; None where the table has no such prices.
     """
 
     title: tuple[str, str]
@@ -43,7 +43,7 @@ class Column:
 
     @property
     def spikes_per_synapse(self) -> float | None:
-        """T x rate; None without spikes, or where this way is not open to the network."""
+        """T x rate; None without spikes, or where the network cannot run this way."""
         report = self.plain or self.whole
         return None if report is None else report.spikes_per_synapse
 
@@ -69,10 +69,10 @@ class Comparison:
 
     Attributes:
         activation_bits: Width of the quantised counterpart's activations.
-        columns: "ordinary", "quantised", "quantised_by_differences" (where that was measured),
-            "spiking" and "spiking_by_changes".
-        trained: Whether the counterpart's weights were trained. What it costs does not depend on
-            them; the share of differences that are zero does.
+        columns: "ordinary", "quantised", "quantised_by_differences" (if measured), "spiking" and
+            "spiking_by_changes".
+        trained: Whether the counterpart's weights were trained. Its cost does not depend on them;
+            the share of differences that are zero does.
     """
 
     activation_bits: int
@@ -135,10 +135,10 @@ def compare(
     """Put a spiking network beside its counterpart.
 
     Args:
-        spiking: What observed the spiking network, with `changes=True` for its last column.
-        ordinary: What observed the ordinary one.
-        costs: Prices; those of whole numbers are read off them by `CostTable.quantised`.
-        differences: What `measure_differences` returned for the ordinary network, if it was run.
+        spiking: Meter of the spiking network, with `changes=True` for its last column.
+        ordinary: Meter of the ordinary one.
+        costs: Prices; `CostTable.quantised` derives those of integers.
+        differences: The result of `measure_differences` for the ordinary network, if any.
         trained: Whether the ordinary network is trained.
         accounting: As in `EnergyMeter.report`.
         **options: `batch_norm` and `padding`, as there.
@@ -174,10 +174,10 @@ def compare(
 
 
 def measure_differences(target: Any, generate: Callable[[], object], bits: int) -> EnergyMeter:
-    """Measure how much of a quantised network is the same from one denoising step to the next.
+    """Measure how much of a quantised network stays the same between denoising steps.
 
-    Of every synapse, the values that enter are quantised, in a range that a first generation
-    chooses (least squared error); a second one is measured.
+    A first generation chooses the range of every synapse's quantised inputs (least squared error);
+    a second one is measured.
 
     Args:
         target: A pipeline or model without neurons.
@@ -185,7 +185,7 @@ def measure_differences(target: Any, generate: Callable[[], object], bits: int) 
         bits: Width of a quantised activation.
 
     Returns:
-        The meter; `report(changes=True)` is what Ditto computes.
+        The meter; its `report(changes=True)` counts what Ditto computes.
     """
     activations = QuantisedActivations(bits)
     with EnergyMeter(target, changes=True, activations=activations):
@@ -197,7 +197,7 @@ def measure_differences(target: Any, generate: Callable[[], object], bits: int) 
 
 
 def _figures(report: EnergyReport) -> dict[str, Any]:
-    """Return the energies of a report, in picojoules, and what they are made of."""
+    """Return the energies of a report, in picojoules, with prices and counts."""
     return {
         "costs": report.costs.name,
         "mac_pj": report.costs.mac_pj,
@@ -219,7 +219,7 @@ def _energies(report: EnergyReport, per_call: bool) -> dict[str, float | None]:
 def _rows(
     reports: Sequence[EnergyReport | None], per_call: bool, weight_bits: int | None
 ) -> list[str]:
-    """Return the lines of one number format; none where there is nothing to say."""
+    """Return the lines of one number format; none if no report has it."""
     known = next((report for report in reports if report is not None), None)
     if known is None:
         return []

@@ -1,13 +1,8 @@
-"""What one operation costs, and where the number comes from.
+"""What one operation costs, and where the number comes from."""
 
-What synaptic operations move to and from memory.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from spikediff.energy.ledger import Cell
 from spikediff.errors import UserError, suggestion
 from spikediff.files.yaml import build, read_yaml
 
@@ -18,19 +13,19 @@ class CostTable:
 
     Attributes:
         name: Name in reports.
-        mac_pj: One multiply-accumulate, in picojoules; None where the hardware has none.
-        ac_pj: One accumulate, or synaptic operation, in picojoules.
+        mac_pj: One multiply-accumulate; None where the hardware has none. This and the following
+            prices are in picojoules, None where unknown.
+        ac_pj: One accumulate, or synaptic operation.
         source: Where the numbers are from.
-        neuron_update_pj: One update of one neuron in one spiking step, in picojoules, where known.
-        sram_pj_per_byte: One byte of activations, sums or membranes, read or written, in
-            picojoules, where known.
-        weight_pj_per_byte: One byte of weights from the memory that holds them all, in picojoules;
-            `sram_pj_per_byte` where it is not given.
+        neuron_update_pj: One update of one neuron in one spiking step.
+        sram_pj_per_byte: One byte of activations, sums or membranes, read or written.
+        weight_pj_per_byte: One byte of weights from the memory that holds them all; None takes
+            `sram_pj_per_byte`.
         weight_bits: Width of a weight.
         value_bits: Width of a real-valued activation. Spikes take the bits that their counts need.
         sum_bits: Width of a sum or membrane.
-        int8_multiply_pj: One product of 8-bit whole numbers, in picojoules, where known.
-        int32_add_pj: One addition to a 32-bit whole number, in picojoules, where known.
+        int8_multiply_pj: One product of 8-bit integers.
+        int32_add_pj: One addition to a 32-bit integer.
 
     Raises:
         UserError: A price is negative, a width below 1, or the source is missing.
@@ -56,28 +51,26 @@ class CostTable:
     def __post_init__(self) -> None:
         prices = {f.name: getattr(self, f.name) for f in fields(self) if f.name.endswith(_UNITS)}
         for name, price in prices.items():
-            optional = name != "ac_pj"
-            if price is None and optional:
+            if price is None and name != "ac_pj":
                 continue
             if isinstance(price, bool) or not isinstance(price, int | float) or not price >= 0:
                 raise UserError(f"cost table {self.name!r}: {name} = {price!r} must be >= 0, in pJ")
         for name in ("weight_bits", "value_bits", "sum_bits"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"cost table {self.name!r}: {name} = {getattr(self, name)} is below 1"
-                )
+            bits = getattr(self, name)
+            if bits < 1:
+                raise UserError(f"cost table {self.name!r}: {name} = {bits} is below 1")
         if not self.source:
             raise UserError(f"cost table {self.name!r}: say in `source` where its numbers are from")
 
     def quantised(self, activation_bits: int, weight_bits: int = 8) -> "CostTable | None":
-        r"""Return the prices of whole numbers in the same technology; None where it names none.
+        r"""Return the prices of integers in the same technology; None where the table has none.
 
         $E_{MAC} = E_{mul8}\, b_w b_a / 64 + E_{add32}$: an array multiplier has as many cells as
         the product of its operands' widths (8 to 32 bits: 0.2 to 3.1 pJ in Horowitz's table, a
         factor of 15.5 for 16 times the cells); sums stay 32 bits wide.
 
         Args:
-            activation_bits: Width $b_a$ of what a multiply-accumulate takes beside the weight.
+            activation_bits: Width $b_a$ of the other operand of a multiply-accumulate.
             weight_bits: Width $b_w$ of a weight.
 
         Example:
@@ -179,50 +172,3 @@ def load_costs(costs: str | Path | CostTable) -> CostTable:
     named = {"name": path.stem} | content if isinstance(content, dict) else content
     table: CostTable = build(CostTable, named, str(path))
     return table
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What the synaptic operations move to and from memory, in bytes, one image at a time.
-
-    Attributes:
-        weights: Weights.
-        activations: Inputs of synapses.
-        sums: Results of synapses; in a spiking network they are the membranes.
-    """
-
-    weights: float
-    activations: float
-    sums: float
-
-    @property
-    def total(self) -> float:
-        """All of it."""
-        return self.weights + self.activations + self.sums
-
-
-def traffic_of(cells: Sequence[Cell], costs: CostTable, reuse: bool) -> Traffic:
-    """Return the memory traffic of the synaptic operations.
-
-    Args:
-        cells: What ran.
-        costs: Says how wide weights, real values and sums are.
-        reuse: True moves every tensor once: a weight is read once per image and call; an input is
-            written once and read once, spikes packed in the bits that their counts need; a result
-            is written once and read once, at every spiking step. Where sums are kept from call to
-            call, the earlier inputs and sums are read besides. False reuses nothing: every
-            operation reads its weight, and besides a multiply-accumulate reads its input again,
-            and an accumulate reads and writes its sum again.
-    """
-    synapses = [cell for cell in cells if cell.calls]
-    weights = sum(cell.weight_reads for cell in synapses)
-    activations = sum(
-        (2 + cell.kept) * (cell.input_bits + cell.real_inputs * costs.value_bits)
-        for cell in synapses
-    )
-    sums = sum((2 + cell.kept) * cell.results for cell in synapses)
-    if not reuse:
-        weights = sum(cell.macs + cell.acs for cell in cells)
-        activations += sum(cell.macs for cell in cells) * costs.value_bits
-        sums += 2 * sum(cell.acs for cell in cells)
-    return Traffic(weights * costs.weight_bits / 8, activations / 8, sums * costs.sum_bits / 8)

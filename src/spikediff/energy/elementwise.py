@@ -29,7 +29,7 @@ _FUNCTIONS = set(
     """.split()
 )
 
-# Their results hold the very values of their input: what is known of one holds for the other.
+# The result holds the values of the input.
 SAME_VALUES = set(
     """
     view _unsafe_view reshape _reshape_alias expand clone t transpose permute alias detach slice
@@ -37,7 +37,7 @@ SAME_VALUES = set(
     """.split()
 )
 
-# Times a power of two: whole numbers move their bits.
+# Integers times a power of two.
 BIT_SHIFTS = set(
     """
     __lshift __rshift __ilshift __irshift bitwise_left_shift bitwise_right_shift to_fixed_point
@@ -45,7 +45,7 @@ BIT_SHIFTS = set(
     """.split()
 )
 
-# They choose, compare, look up or make; nothing is multiplied or added.
+# These choose, compare, look up or make data; nothing is multiplied or added.
 _MOVES = (
     SAME_VALUES
     | BIT_SHIFTS
@@ -70,23 +70,23 @@ _MOVES = (
 
 LOOKUPS = set("embedding index index_select gather".split())
 
-# What else a parameter may do besides being the weight of a synapse or of a norm: a learned gain
-# is a multiply-accumulate per element; a learned shift is free, as a bias is.
+# Uses of a parameter other than as the weight of a synapse or norm: a learned gain is a
+# multiply-accumulate per element; a learned shift is free, like a bias.
 GAINS = set("mul div".split())
 SHIFTS = set("add sub".split())
 
-# Their results hold some of the values of all their inputs, and no others.
+# The result holds values of all inputs, and no others.
 SAME_SET_OF_VALUES = {"cat", "stack", "index_select", "flip", "roll"}
 SAME_SET_OF_VALUES |= {name for name in _MOVES if name.startswith("upsample_nearest")}
 
-# Their results are real-valued where any of their inputs is; where all are spikes, they are spikes
-# of more or other sizes: a sum of two spike trains, a scaled one, an average.
+# The result is real-valued if any input is; of spikes, it holds spikes of other sizes: sums,
+# averages and scaled spike trains.
 MIXTURES = SAME_SET_OF_VALUES | ADDITIONS | _SUMS | _PRODUCTS | {"constant_pad_nd"}
 REAL_VALUED = _FUNCTIONS | set(NORMS)
 
 
 def arithmetic(name: str, arguments: Sequence[Any], out: Any) -> tuple[str, int] | None:
-    """Return what kind of element-by-element arithmetic an operation is, and how much of it.
+    """Return the kind of an operation's element-by-element arithmetic, and its elements.
 
     Args:
         name: Name of the tensor operation, without namespace or trailing underscore.
@@ -95,8 +95,8 @@ def arithmetic(name: str, arguments: Sequence[Any], out: Any) -> tuple[str, int]
 
     Returns:
         ("addition" | "scaling" | "multiplication" | "function" | "other: NAME", elements), where
-        scaling multiplies by one number; or None for what only moves, compares or makes data.
-        Neither counts a rectification or a clamp: they are comparisons.
+        scaling multiplies by one number; or None for operations that only move, compare or make
+        data, rectification and clamping among them.
 
     Example:
         >>> import torch

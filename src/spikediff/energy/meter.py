@@ -1,8 +1,8 @@
-"""The meter: it observes every tensor operation of a model, and the model does not know of it."""
+"""The meter: it observes every tensor operation of a model, from outside."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache, partial
 from types import TracebackType
 from typing import Any
@@ -22,37 +22,35 @@ from spikediff.energy.elementwise import (
     SHIFTS,
     arithmetic,
 )
-from spikediff.energy.ledger import Ledger, NeuronEntry, NormEntry, StepLedger, SynapseEntry
+from spikediff.energy.ledger import REAL, Cell, Ledger
 from spikediff.energy.provenance import Provenance, first, tensors_of
 from spikediff.energy.report import EnergyReport
-from spikediff.energy.synapses import SYNAPSES, Count, one_to_one
+from spikediff.energy.synapses import SYNAPSES, one_to_one
 from spikediff.errors import UserError
 from spikediff.neurons import SpikeEmitter
 from spikediff.targets import arguments_of, as_timestep, modules_of
 
 
 class EnergyMeter:
-    """Count what a model does, while it is entered.
+    """Count the operations of a model while the meter is entered.
 
-    It sees every tensor operation, whether a layer makes it or a function, and reads from the
-    inputs which of them were spikes. Outputs stay as they are, bit for bit.
+    It sees every tensor operation, of layers and of functions, and reads from the inputs which of
+    them are spikes. Outputs stay the same, bit for bit.
 
     Args:
-        target: A model, or a pipeline, of which all models and the scheduler's steps are counted.
+        target: A model; or a pipeline, whose models and scheduler steps are all counted.
         neurons: Further types of neuron layers, for models of other libraries: modules that take
-            and return windows [T, ...]. What happens inside them is a neuron update, whatever
-            tensor operations it takes.
-        spiking_steps: T, by which identical copies of an input are told; the leading axis of the
-            first layer of neurons where it is not given.
-        changes: Whether to compare what synapses see with what they saw in the call before, as
-            `report(changes=True)` needs it. It keeps a copy of every synapse's input.
+            and return windows [T, ...]. Everything inside them is a neuron update.
+        spiking_steps: T, to recognise identical copies of an input; by default the leading axis of
+            the first layer of neurons.
+        changes: Whether to compare the inputs of synapses with those of the last call, for
+            `report(changes=True)`. It keeps a copy of every synapse's input.
         activations: With `changes`, quantisers of real-valued inputs, so that those are compared
             too; see `spikediff.energy.measure_differences`.
 
     Raises:
         UserError: The target holds no module, or was compiled for inference; while entered, a
-            parameter took part in an operation that the meter cannot count (the message names the
-            module).
+            parameter took part in an operation that the meter cannot count.
 
     Example:
         >>> import torch
@@ -83,9 +81,8 @@ class EnergyMeter:
         followed = Changes(activations) if changes else None
         self._provenance = Provenance(parameters, spiking_steps, followed)
         self._observer = _Observer(self._see)
-        self._step: StepLedger | None = None
-        self._images = 1  # of the call that is running
-        self._read: set[int] = set()  # weights that it has read, by address
+        self._step: int | None = None
+        self._read: set[int] = set()  # weights that the running call has read, by address
         self._exit = ExitStack()
 
     def __enter__(self) -> "EnergyMeter":
@@ -119,27 +116,27 @@ class EnergyMeter:
         padding: bool = True,
         changes: bool | None = None,
     ) -> EnergyReport:
-        """Price what was counted so far.
+        """Price the counts so far.
 
         Args:
             accounting: A key of `spikediff.energy.ACCOUNTINGS`: "strict" or "paper".
             costs: A key of `spikediff.energy.COST_TABLES`, a table, or the path of a YAML file.
             batch_norm: "folded" into the convolution before it, or "billed", one MAC per element.
-                Only batch norm in evaluation can be folded, and only behind a convolution or a
-                linear layer; all other norms are billed when asked for, and named in the audit.
-            padding: Whether the MACs of a real-valued input include the padding's zeros, as FLOP
-                counters have it. Accumulates never do: no spike comes from the padding.
+                Only batch norm in evaluation, after a convolution or a linear layer, can be folded;
+                the audit names all other norms.
+            padding: Whether the MACs of a real-valued input include the padding's zeros, as in FLOP
+                counters. Accumulates never do: no spike comes from the padding.
             changes: True prices an execution that keeps the sums of synapses from call to call and
-                adds what changed, False one that does not; None the one that was observed.
+                adds the changes, False one that does not; None the one that was observed.
 
         Raises:
             UserError: A name is unknown; nothing was observed; the table lacks a price; changes
-                were not followed, or are asked of the paper's accounting.
+                were not followed, or combined with the paper's accounting.
         """
         return make_report(self.ledger, accounting, costs, batch_norm, padding, changes)
 
     def _watch(self, module: nn.Module, name: str) -> None:
-        """Note when a module runs."""
+        """Keep track of the module that runs."""
 
         def enter(_module: nn.Module, _inputs: object) -> None:
             self._place.append(name)
@@ -150,7 +147,7 @@ class EnergyMeter:
         self._on_call(module, enter, leave)
 
     def _watch_neurons(self, module: nn.Module, name: str) -> None:
-        """Look away while neurons compute: an update is one update, whatever it is made of."""
+        """Look away while neurons compute: an update is one, whatever operations it takes."""
 
         def enter(_module: nn.Module, _inputs: object) -> None:
             self._observer.look_away()
@@ -170,7 +167,7 @@ class EnergyMeter:
         self._exit.callback(module.register_forward_hook(leave, always_call=True).remove)
 
     def _watch_scheduler(self, scheduler: Any) -> None:
-        """Attribute what a scheduler's step does to "scheduler", for as long as we are entered."""
+        """Attribute the operations of a scheduler's step to "scheduler"."""
         step: Callable[..., Any] = scheduler.step
 
         def watched(*arguments: Any, **options: Any) -> Any:
@@ -180,7 +177,7 @@ class EnergyMeter:
             finally:
                 self._place.pop()
 
-        # The signature stays visible: a pipeline asks it which options a step knows.
+        # Keep the signature visible: a pipeline reads a step's options from it.
         watched.__wrapped__ = step  # type: ignore[attr-defined]
         outer = vars(scheduler).get("step")  # of another meter, which watches too
         scheduler.step = watched
@@ -192,16 +189,16 @@ class EnergyMeter:
     def _new_step(
         self, number: int, root: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
     ) -> None:
-        """A model is called: with a timestep, it begins that denoising step."""
+        """Begin the denoising step of a model's call."""
         given = arguments_of(root, inputs, options)
         sample = next(iter(given.values()), None)
         timestep = as_timestep(given.get("timestep"))
         self._step = self.ledger.step(timestep)
-        afresh = timestep is None or self._step is next(iter(self.ledger.steps.values()))
-        self._images = _images_in(sample, root)
+        images = _images_in(sample, root)
         self._read.clear()
-        self._step.rows += self._images
-        self._provenance.begin_call(number, afresh)
+        self.ledger.images[timestep] += images
+        afresh = timestep is None or self._step == 0
+        self._provenance.begin_call(number, images, afresh)
 
     def _count_neurons(self, name: str, spikes: Tensor, ours: SpikeEmitter | None) -> None:
         """Count the output of a layer of neurons; a neuron of D levels emits up to D spikes."""
@@ -216,16 +213,18 @@ class EnergyMeter:
                 f"{name or 'the model'}: its neurons emitted NaN; a weight or input is not finite"
             )
         fired = spikes.count_nonzero() if ours is None else known.add_spikes(spikes, levels)
-        entry = self._now.neurons.setdefault(name, NeuronEntry(levels))
-        entry.updates += levels * spikes.numel()
-        entry.spikes += int(fired)
+        self.ledger.levels[levels] += spikes.numel()
+        updates = levels * spikes.numel()
+        cell = Cell(operation="neuron", kind="neuron", events=int(fired), sites=updates)
+        self._add(replace(cell, layer=name, neuron_updates=updates))
 
-    @property
-    def _now(self) -> StepLedger:
-        return self._step if self._step is not None else self.ledger.step(None)
+    def _add(self, cell: Cell) -> None:
+        """Enter a count in the current denoising step."""
+        step = self._step if self._step is not None else self.ledger.step(None)
+        self.ledger.add(replace(cell, step=step))
 
     def _see(self, name: str, arguments: Sequence[Any], out: Any) -> None:
-        """Enter one tensor operation that ran."""
+        """Count one tensor operation that ran."""
         if not self._place:
             return
         known = self._provenance
@@ -254,58 +253,50 @@ class EnergyMeter:
         else:
             self._count_arithmetic(name, arguments, out)
 
-    def _entry(self, operation: str) -> SynapseEntry:
-        key = (self._place[-1], operation)
-        entry: SynapseEntry = self._now.synapses.setdefault(key, SynapseEntry(operation))
-        return entry
-
-    def _count_synapse(self, count: Count, sources: Sequence[Tensor], out: Tensor) -> None:
+    def _count_synapse(self, cell: Cell, sources: Sequence[Tensor], out: Tensor) -> None:
         """Enter a synapse; what reads its weight in parts reads it once a call and image."""
         weights = {s.data_ptr() for s in sources if self._provenance.is_weight(s)}
-        reads = 0 if weights and weights <= self._read else self._images
+        reads = 0 if weights and weights <= self._read else self._provenance.images
         self._read |= weights
-        self._entry(count.operation).add(count, out.numel(), self._passes(count), reads)
+        layer, reads = self._place[-1], cell.weights * reads
+        self._add(replace(cell, layer=layer, outputs=out.numel(), weight_reads=reads))
         self._provenance.add_current(out)
-
-    def _passes(self, count: Count) -> int:
-        """Return D where counts of a window of one step are run as D rows of spikes, else 1."""
-        one_step, rest = self.ledger.spiking_steps == 1, count.rows % self._images
-        return max(1, count.rows // self._images) if one_step and not rest else 1
 
     def _count_gain(self, out: Tensor, of_current: bool) -> None:
         """Count a learned factor: a multiply-accumulate per element."""
         if of_current:  # a factor on a current leaves a current: batch norm still folds into it
             self._provenance.add_current(out)
-        n = out.numel()
-        gain = Count("scaling by a parameter", "real", n, n, 0, n, n, self._provenance.copies(out))
-        self._entry(gain.operation).add(gain, n)
+        n, copies = out.numel(), self._provenance.copies(out)
+        gain = Cell.of_synapse("scaling by a parameter", REAL, n, n, 0, n, n, copies)
+        self._add(replace(gain, layer=self._place[-1], outputs=n))
 
     def _count_norm(self, name: str, arguments: Sequence[Any], out: Tensor) -> None:
-        x, batch_norm = arguments[0], NORMS[name] == "batch norm"
-        frozen = "no_training" in name or not (len(arguments) > 5 and arguments[5] is True)
-        signal = self._provenance.read(x) if batch_norm and frozen else None
+        x, operation = arguments[0], NORMS[name]
+        trains = len(arguments) > 5 and arguments[5] is True
+        frozen = operation == "batch norm" and ("no_training" in name or not trains)
+        signal = self._provenance.read(x) if frozen else None
         if signal is not None and signal.events is not None:  # a shift, and a weight per spike
             self._count_synapse(one_to_one(x, signal), tensors_of(arguments), out)
             return
-        foldable = batch_norm and frozen and self._provenance.is_current(x)
-        entry = self._now.norms.setdefault(self._place[-1], NormEntry(NORMS[name], foldable))
-        entry.foldable = entry.foldable and foldable
-        entry.elements[self._provenance.copies(x)] += x.numel()
+        norm = Cell(layer=self._place[-1], operation=operation, kind="norm", elements=x.numel())
+        foldable = frozen and self._provenance.is_current(x)
+        self._add(replace(norm, foldable=foldable, copies=self._provenance.copies(x)))
 
     def _count_arithmetic(self, name: str, arguments: Sequence[Any], out: Any) -> None:
-        kind = arithmetic(name, arguments, out)
-        if kind is not None and _is_floating(out):
-            counter = self._now.arithmetic.setdefault(self._place[-1], Counter())
-            counter[kind[0]] += kind[1]
+        found = arithmetic(name, arguments, out)
+        if found is not None and _is_floating(out):
+            operation, elements = found
+            cell = Cell(operation=operation, kind="arithmetic", elements=elements)
+            self._add(replace(cell, layer=self._place[-1]))
 
 
 class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Show every tensor operation to a function, after it ran."""
+    """Pass every tensor operation to a function, after it ran."""
 
     def __init__(self, show: Callable[[str, Sequence[Any], Any], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._show = show
-        self._away: list[bool] = []  # of every time that we look away: whether we left the stack
+        self._away: list[bool] = []  # per `look_away`: whether it left the stack of modes
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -316,7 +307,7 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def look_away(self) -> None:
-        """See nothing until `look_again`; off the stack of modes where possible, to save time."""
+        """See nothing until `look_again`; leave the stack of modes if possible, to save time."""
         on_top = not self._away and _get_current_dispatch_mode() is self
         if on_top:
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -336,7 +327,7 @@ def _name(operation: Any) -> str:
 
 
 def _images_in(sample: Any, root: nn.Module) -> int:
-    """Return how many images a call is given: B of [B, ...], or of a window [T, B, C, H, W]."""
+    """Return the images of a call: B of [B, ...], or of a window [T, B, C, H, W]."""
     if not isinstance(sample, Tensor):
         return 1
     takes_windows = sample.dim() == 5 and hasattr(getattr(root, "config", None), "spiking_steps")

@@ -1,4 +1,4 @@
-"""Pictures of a report: firing by layer and denoising step, energy by part, and a comparison."""
+"""Plots of a report: firing by layer and denoising step, energy by part, and a comparison."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,9 +1,6 @@
-"""What a tensor carries: real values, or spikes that an accumulator can serve.
+"""What a tensor carries (real values or spikes) and what made it (weights, synapses, neurons)."""
 
-Where a tensor comes from, as far as counting needs it: from weights, synapses or neurons.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +19,7 @@ from spikediff.energy.elementwise import (
 
 MOST_LEVELS = 16  # spikes of one element and step: integer neurons and converted nets stay below
 _FINER_UNITS = (1, 2, 3, 4)  # the smallest value may itself be several units: {0.5, 0.75}
-_SAMPLE = 4096  # elements that tell most real-valued tensors at once
+_SAMPLE = 4096  # elements that are enough to recognise most real-valued tensors
 _ROUNDING = 1e-4  # of one level; scaled spikes carry float32 rounding
 
 
@@ -35,9 +32,9 @@ class Signal:
             "integer" (multiples of a up to 16, of either sign).
         events: Spikes per element (a value of 3a is three spikes), of the tensor's shape; None
             for real values.
-        levels: D, the most spikes of an element: of the neurons that emitted them where those are
-            known, else the most that occur; 0 for real values.
-        signed: Whether spikes of either sign occur.
+        levels: D, the most spikes of an element: of the neurons that emitted them, if known, else
+            the most that occur; 0 for real values.
+        signed: Whether spikes of both signs occur.
     """
 
     kind: str
@@ -47,7 +44,7 @@ class Signal:
 
     @property
     def bits(self) -> int:
-        """Bits that hold one element; 0 for real values, whose width a cost table says.
+        """Bits that hold one element; 0 for real values, whose width a cost table has.
 
         Example:
             >>> Signal("integer", torch.tensor([4.0]), levels=4).bits
@@ -62,13 +59,7 @@ class Signal:
 
 
 def read_signal(x: Tensor) -> Signal:
-    """Tell spikes from real values, by the values themselves.
-
-    Args:
-        x: Input of a synapse, any shape.
-
-    Returns:
-        Its signal. An all-zero tensor is "silent": it causes no event.
+    """Recognise spikes in a synapse's input of any shape, by its values.
 
     Example:
         >>> read_signal(torch.tensor([0.0, 0.5, 0.5])).kind
@@ -97,7 +88,7 @@ def read_signal(x: Tensor) -> Signal:
 
 
 def _levels(x: Tensor) -> Tensor | None:
-    """Return x in multiples of one unit, if it is such a lattice of few levels; else None."""
+    """Return x in multiples of one unit, if all values are few such multiples; else None."""
     smallest = x[x != 0].abs().min()
     for finer in _FINER_UNITS:
         levels = x * (finer / smallest)
@@ -110,13 +101,13 @@ def _levels(x: Tensor) -> Tensor | None:
 
 
 def copies(x: Tensor, spiking_steps: int | None = None) -> int:
-    """Return how many times the leading axis repeats itself: [A, B, A, B] -> 2.
+    """Return how many times the leading axis of x [N, ...] repeats itself: [A, B, A, B] -> 2.
 
-    Direct coding shows a layer T identical copies of an image; what they cost is the cost of one.
+    Direct coding shows a layer T identical copies of an image; they cost as much as one.
 
     Args:
-        x: Input of a synapse [N, ...].
-        spiking_steps: T where it is known: only T copies are looked for.
+        x: Input of a synapse.
+        spiking_steps: T, if it is known: then only T copies are looked for.
 
     Example:
         >>> copies(torch.tensor([1.0, 2.0, 1.0, 2.0]))
@@ -132,20 +123,20 @@ def copies(x: Tensor, spiking_steps: int | None = None) -> int:
 
 
 def _repeats(x: Tensor, period: int) -> bool:
-    """Whether the leading axis has this period; the second row of most inputs says no."""
+    """Whether the leading axis has this period; two rows rule out most inputs."""
     return torch.equal(x[0], x[period]) and torch.equal(x[period:], x[:-period])
 
 
-_EXACT = 2**24  # up to so many ones float32 adds without rounding
+_EXACT = 2**24  # so many ones float32 adds without rounding
 
 
 class _Facts(NamedTuple):
-    """What may be known of a tensor.
+    """What is known about a tensor from the operation that made it.
 
     Attributes:
-        real: Real values by their making, even where all are zero.
-        current: The result of synapses, which nothing has changed since.
-        levels: D of the neurons whose spikes these are, 0..D each; 0 where they are none.
+        real: It holds real values, even if all are zero.
+        current: It is the unchanged result of synapses.
+        levels: D of the neurons whose spikes it holds, 0..D each; 0 if it holds none.
     """
 
     real: bool = False
@@ -164,10 +155,11 @@ class Provenance:
     Args:
         parameters: Parameters of the observed models.
         spiking_steps: T, where it is known from the start.
-        changes: Compares the inputs of synapses with those of the last call; None does not.
+        changes: Compares the inputs of synapses with those of the last call, if given.
 
     Attributes:
         spiking_steps: T, once it is known.
+        images: Images of the call that is running.
     """
 
     def __init__(
@@ -177,19 +169,22 @@ class Provenance:
         changes: Changes | None = None,
     ) -> None:
         self.spiking_steps = spiking_steps
+        self.images = 1
         self._changes = changes
         self._parameters = {id(parameter): parameter for parameter in parameters}
-        self._weights: dict[int, Tensor] = {}  # those, and what the current call made of them
-        self._facts: Any = WeakIdKeyDictionary()
+        self._weights: dict[int, Tensor] = {}  # parameters, and what the call computed from them
+        self._facts: MutableMapping[Tensor, _Facts] = WeakIdKeyDictionary()
         self.begin_call()
 
-    def begin_call(self, model: int = 0, afresh: bool = True) -> None:
-        """Forget what an earlier call of the model made of its parameters.
+    def begin_call(self, model: int = 0, images: int = 1, afresh: bool = True) -> None:
+        """Forget what an earlier call computed from its parameters.
 
         Args:
             model: Number of the model.
+            images: Images of the call.
             afresh: Whether a new generation begins.
         """
+        self.images = images
         self._weights = dict(self._parameters)
         if self._changes is not None:
             self._changes.begin_call(model, afresh)
@@ -199,11 +194,11 @@ class Provenance:
         return id(tensor) in self._weights
 
     def is_current(self, tensor: Tensor) -> bool:
-        """Whether a tensor holds what a synapse put out, and nothing since has changed it."""
+        """Whether a tensor is the unchanged result of a synapse."""
         return self._of(tensor).current
 
     def read(self, tensor: Tensor) -> Signal:
-        """Return what a tensor carries: by its making where that is known, else by its values."""
+        """Return what a tensor carries: by its origin if that is known, else by its values."""
         known = self._of(tensor)
         if known.real:
             return Signal("real", None)
@@ -214,18 +209,24 @@ class Provenance:
     def changes_of(self, tensor: Tensor, signal: Signal) -> tuple[Tensor | None, bool]:
         """Return what changed in a synapse's input; see `Changes.of`.
 
-        Spikes are followed where neurons emitted them: what is read off values has no fixed unit.
+        Spikes are followed only from known neurons: those recognised by value have no fixed unit.
         """
         if self._changes is None or (signal.spiking and not self._of(tensor).levels):
             return None, False
         return self._changes.of(tensor, signal.spiking)
 
+    def passes(self, rows: int) -> int:
+        """Return D where a window of one step runs as D rows of spikes, else 1."""
+        return (
+            max(1, rows // self.images) if self.spiking_steps == 1 and not rows % self.images else 1
+        )
+
     def copies(self, tensor: Tensor) -> int:
-        """Return how many times the leading axis of a tensor repeats itself."""
+        """Return `copies` of a tensor at the known T."""
         return copies(tensor, self.spiking_steps)
 
     def add_weights(self, tensors: Iterable[Tensor]) -> None:
-        """Note tensors that were computed from weights alone."""
+        """Note tensors computed from weights alone."""
         self._weights |= {id(tensor): tensor for tensor in tensors}
 
     def add_real(self, tensor: Tensor) -> None:
@@ -251,20 +252,14 @@ class Provenance:
         return round(spikes.sum(dtype=exact).item())
 
     def follow_copy(self, source: Any, out: Any) -> None:
-        """Carry everything that is known of a tensor to a view or copy of it."""
+        """Carry everything known about a tensor to a view or copy of it."""
         if id(source) in self._weights:
             self.add_weights(tensors_of([out]))
         elif (known := self._of(source)) != _UNKNOWN:
             self._facts[first(out)] = known
 
     def follow(self, name: str, sources: Sequence[Tensor], out: Any) -> None:
-        """Carry what is known through an operation that computes or chooses.
-
-        Args:
-            name: Name of the operation, without namespace.
-            sources: Its tensors, at least one.
-            out: Its result.
-        """
+        """Carry what is known about an operation's sources (at least one) to its result."""
         facts = [self._of(source) for source in sources]
         if name in ADDITIONS and len(facts) > 1 and all(known.current for known in facts):
             self._facts[first(out)] = _CURRENT  # two synapses onto the same neurons
@@ -276,14 +271,11 @@ class Provenance:
             or (name in MIXTURES and any(known.real for known in facts))
         ):
             self._facts[first(out)] = _REAL
-        elif out is sources[0]:  # in place: what was known of it is no longer so
+        elif out is sources[0]:  # changed in place
             self._facts.pop(out, None)
 
     def _of(self, tensor: Any) -> _Facts:
-        facts: _Facts = (
-            self._facts.get(tensor, _UNKNOWN) if isinstance(tensor, Tensor) else _UNKNOWN
-        )
-        return facts
+        return self._facts.get(tensor, _UNKNOWN) if isinstance(tensor, Tensor) else _UNKNOWN
 
 
 def tensors_of(values: Sequence[Any]) -> list[Tensor]:

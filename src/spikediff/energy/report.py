@@ -3,18 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import takewhile
-from typing import Any, TypeVar
+from operator import add
+from typing import Any
 
-from spikediff.energy.costs import CostTable, Traffic, traffic_of
-from spikediff.energy.ledger import Cell
+from spikediff.energy.costs import CostTable
+from spikediff.energy.ledger import SHOWN, Cell, summed
 from spikediff.errors import UserError
-
-Key = TypeVar("Key", bound=Hashable)
-
 
 # T x rate below which a spiking network spends less than its bit-matched counterpart, data movement
 # included: at T = 1 to 5, by the width of the weights.
@@ -26,8 +24,28 @@ LIMITS_SOURCE = (
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """Bytes that the synaptic operations move to and from memory, one image at a time.
+
+    Attributes:
+        weights: Weights.
+        activations: Inputs of synapses.
+        sums: Results of synapses; in a spiking network they are the membranes.
+    """
+
+    weights: float
+    activations: float
+    sums: float
+
+    @property
+    def total(self) -> float:
+        """The sum of all three."""
+        return self.weights + self.activations + self.sums
+
+
+@dataclass(frozen=True)
 class EnergyReport:
-    """What was observed, priced; totals are over all images and denoising steps observed.
+    """Observed operations with their prices; totals are over all images and denoising steps.
 
     Attributes:
         accounting: "strict" or "paper".
@@ -36,7 +54,7 @@ class EnergyReport:
         padding: Whether MACs include the padding's zeros.
         spiking_steps: T; None for a network without neurons.
         images: Images that were made.
-        timesteps: The denoising steps in order; None stands for a call without a timestep.
+        timesteps: The denoising steps in order; None stands for calls without a timestep.
         cells: Every operation of every layer in every step.
     """
 
@@ -58,24 +76,33 @@ class EnergyReport:
             )
 
     @cached_property
+    def total(self) -> Cell:
+        """Everything; its events and sites are those of neurons."""
+        return reduce(add, self._counted, Cell(operation="all"))
+
+    @cached_property
+    def _counted(self) -> list[Cell]:
+        return [c if c.neuron_updates else replace(c, events=0, sites=0) for c in self.cells]
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates."""
-        return sum(cell.macs for cell in self.cells)
+        return self.total.macs
 
-    @cached_property
+    @property
     def acs(self) -> int:
         """Accumulates: exact synaptic operations in the strict accounting."""
-        return sum(cell.acs for cell in self.cells)
+        return self.total.acs
 
-    @cached_property
+    @property
     def dense_macs(self) -> int:
         """Multiply-accumulates of a dense engine that skips nothing."""
-        return sum(cell.dense_macs for cell in self.cells)
+        return self.total.dense_macs
 
-    @cached_property
+    @property
     def neuron_updates(self) -> int:
         """Updates of neurons."""
-        return sum(cell.neuron_updates for cell in self.cells)
+        return self.total.neuron_updates
 
     @property
     def energy_pj(self) -> float:
@@ -101,7 +128,7 @@ class EnergyReport:
     @property
     def firing_rate(self) -> float:
         """Share of neurons that fire, over all layers, spiking steps, images and calls."""
-        return sum(c.events for c in self.cells if c.neuron_updates) / max(1, self.neuron_updates)
+        return self.total.rate
 
     @property
     def firing_rates(self) -> dict[str, float]:
@@ -111,23 +138,22 @@ class EnergyReport:
     @cached_property
     def layers(self) -> tuple[Cell, ...]:
         """Every operation of every layer, over all steps, in the order of execution."""
-        return _summed(self.cells, lambda cell: (cell.layer, cell.operation))
+        return summed(self.cells, lambda cell: (cell.layer, cell.operation))
 
     @cached_property
     def steps(self) -> tuple[Cell, ...]:
         """Every denoising step, over all layers; its events and sites are those of neurons."""
-        counted = (c if c.neuron_updates else replace(c, events=0, sites=0) for c in self.cells)
-        per_step = _summed(counted, lambda cell: cell.step)
+        per_step = summed(self._counted, lambda cell: cell.step)
         return tuple(replace(cell, layer="", operation="all") for cell in per_step)
 
     @cached_property
     def parts(self) -> dict[str, Cell]:
-        """Every part of the model, by the first name that not all of its layers begin with."""
+        """Every part of the model, by the first name that its layers do not all share."""
         billed = [cell for cell in self.cells if cell.macs or cell.acs]
         names = zip(*(cell.layer.split(".")[:-1] for cell in billed), strict=False)
         shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, names))
-        summed = _summed(billed, lambda cell: _part(cell.layer, shared))
-        return {_part(cell.layer, shared): cell for cell in summed}
+        per_part = summed(billed, lambda cell: _part(cell.layer, shared))
+        return {_part(cell.layer, shared): cell for cell in per_part}
 
     def energy_of(self, macs: float, acs: float) -> float:
         """Return the energy of so many operations, in picojoules."""
@@ -136,32 +162,45 @@ class EnergyReport:
     @property
     def spikes_per_synapse(self) -> float | None:
         """T x rate over all synapses that saw spikes; None where there were none."""
-        passes = sum(cell.pass_macs for cell in self.cells)
-        return sum(cell.synops for cell in self.cells) / passes if passes else None
+        return self.total.spikes_per_synapse
 
     @property
     def changed_share(self) -> float | None:
-        """Share of the inputs of synapses that differs from the last call; None: nobody looked."""
-        compared = sum(cell.compared for cell in self.cells)
-        return sum(cell.changed for cell in self.cells) / compared if compared else None
+        """Share of synapses' inputs that differ from the last call's; None where not compared."""
+        return self.total.changed_share
 
     def traffic(self, reuse: bool = True) -> Traffic:
         """Return the memory traffic of the synaptic operations, over all images and steps.
 
         Args:
-            reuse: True moves every tensor once a call; False reuses nothing. See
-                `spikediff.energy.costs.traffic_of`.
+            reuse: True moves every tensor once: a weight is read once per image and call; an input
+                is written once and read once, spikes packed in the bits that their counts need; a
+                result is written once and read once, at every spiking step. Where sums are kept
+                from call to call, the earlier inputs and sums are read as well. False reuses
+                nothing: every operation reads its weight; a multiply-accumulate also reads its
+                input again, and an accumulate reads and writes its sum again.
         """
-        return traffic_of(self.cells, self.costs, reuse)
+        costs, cells = self.costs, [cell for cell in self.cells if cell.calls]
+        weights = self.total.weight_reads
+        activations = sum(
+            (2 + cell.kept) * (cell.input_bits + cell.real_inputs * costs.value_bits)
+            for cell in cells
+        )
+        sums = sum((2 + cell.kept) * cell.results for cell in cells)
+        if not reuse:
+            weights = self.macs + self.acs
+            activations += self.macs * costs.value_bits
+            sums += 2 * self.acs
+        return Traffic(weights * costs.weight_bits / 8, activations / 8, sums * costs.sum_bits / 8)
 
     def memory_energy_pj(self, reuse: bool = True) -> float | None:
         """Return the energy of `traffic`, in picojoules; None where the table has no price."""
         price, traffic = self.costs.sram_pj_per_byte, self.traffic(reuse)
         if price is None:
             return None
-        of_weights = self.costs.weight_pj_per_byte
+        weight_price = self.costs.weight_pj_per_byte
         moved = price * (traffic.activations + traffic.sums)
-        return moved + (price if of_weights is None else of_weights) * traffic.weights
+        return moved + (price if weight_price is None else weight_price) * traffic.weights
 
     def energy_with_memory_pj(self, reuse: bool = True) -> float | None:
         """Return the energy of synaptic operations and of their memory traffic, in picojoules."""
@@ -227,7 +266,8 @@ class EnergyReport:
             "spikes_per_synapse": cell.spikes_per_synapse,
             "changed_share": cell.changed_share,
         }
-        return {"timestep": self.timesteps[cell.step]} | asdict(cell) | prices
+        counts = {name: getattr(cell, name) for name in SHOWN}
+        return {"timestep": self.timesteps[cell.step]} | counts | prices
 
     def table(self, by: str = "part") -> str:
         """Return a table for a terminal.
@@ -236,7 +276,7 @@ class EnergyReport:
             by: "part" of the model, "layer", or denoising "step".
 
         Raises:
-            UserError: Another word.
+            UserError: `by` is none of these.
         """
         if by not in _TABLES:
             raise UserError(f"table by {by!r}; choose from {', '.join(_TABLES)}")
@@ -282,7 +322,7 @@ _TABLES: dict[str, Callable[[EnergyReport], Iterable[tuple[str, Cell]]]] = {
 
 
 def _part(layer: str, shared: int) -> str:
-    """Return the part of the model that a layer belongs to, behind the names that all share."""
+    """Return the part of the model that a layer belongs to, after the names that all share."""
     path = layer.split(".")
     return path[min(shared, len(path) - 1)] or "(model)"
 
@@ -293,12 +333,3 @@ def _decimals(value: float | None) -> str:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:,.3f}"
-
-
-def _summed(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> tuple[Cell, ...]:
-    """Add up the cells of equal key, in the order of their first appearance."""
-    sums: dict[Key, Cell] = {}
-    for cell in cells:
-        name = key(cell)
-        sums[name] = sums[name] + cell if name in sums else cell
-    return tuple(sums.values())

@@ -1,13 +1,11 @@
-"""How many targets one input element of a convolution reaches.
+"""Synaptic operations: which inputs meet which weights, and how many pairs that makes.
 
-Synaptic operations: which inputs meet which weights, and how many pairs that makes.
-
-`SYNAPSES` names the tensor operations that multiply and accumulate. Each row reads the arguments of
-one call and returns its `Count`.
+`SYNAPSES` names the tensor operations that multiply and accumulate. Each row counts one call by its
+arguments.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from math import prod
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spikediff.energy.ledger import REAL, Cell
 from spikediff.energy.provenance import Provenance, Signal
 
 
@@ -79,63 +78,11 @@ def fan_out(
 def dense_pairs(
     sizes: Sequence[int], out_sizes: Sequence[int], kernel: Sequence[int], transposed: bool = False
 ) -> int:
-    """Return pairs of an input and an output position as FLOP counters count them.
+    """Return the pairs of input and output positions as FLOP counters count them.
 
-    They multiply the zeros of the padding too, where the sum of `fan_out` leaves them out.
+    That includes the zeros of the padding, which the sum of `fan_out` leaves out.
     """
     return prod(sizes if transposed else out_sizes) * prod(kernel)
-
-
-@dataclass(frozen=True)
-class Count:
-    """What one call cost, over its whole batch and all spiking steps in it.
-
-    Attributes:
-        operation: What it is, such as "conv2d 3x3".
-        signal: Kind of the input; see `spikediff.energy.provenance.Signal`.
-        dense_macs: Multiply-accumulates as FLOP counters state them, the padding's zeros included.
-        inner_macs: Those without the padding: every input element times the targets it reaches.
-        synops: Accumulates that the spikes caused, exactly; 0 for real values.
-        events: Spikes that arrived; for real values, every element.
-        sites: Elements of the input.
-        copies: How often a real-valued input repeats itself along the leading axis.
-        weights: Elements of the weight; 0 where both operands are data.
-        rows: Images times spiking steps that the input holds; 0 where its axes do not say.
-        bits: Bits of an input's element; 0 for real values, whose width a cost table says.
-        changes: Operations that what changed since the last call would cause: accumulates of
-            spikes, multiply-accumulates of quantised values; None where it was not followed.
-        change_events: Spikes of change, or values that changed; None where it was not followed.
-        compared: Elements that were compared with those of the last call.
-        changed: Elements that differ from those of the last call.
-        kept: Whether the call itself started from the sums of the last one.
-    """
-
-    operation: str
-    signal: str
-    dense_macs: int
-    inner_macs: int
-    synops: int
-    events: int
-    sites: int
-    copies: int = 1
-    weights: int = 0
-    rows: int = 0
-    bits: int = 0
-    changes: int | None = None
-    change_events: int | None = None
-    compared: int = 0
-    changed: int = 0
-    kept: bool = False
-
-    @property
-    def spiking(self) -> bool:
-        """Whether accumulates suffice."""
-        return self.signal != "real"
-
-    @property
-    def full(self) -> int:
-        """Operations of a call that keeps nothing of the last one."""
-        return self.synops if self.spiking else self.dense_macs
 
 
 def _through_weights(
@@ -146,41 +93,42 @@ def _through_weights(
     dense_macs: int,
     weights: int,
     known: Provenance,
-) -> Count:
+    bits: int | None = None,
+) -> Cell:
     """Count an input of shape [N, C, *S], of which an element at s reaches targets[s] elements."""
     signal = known.read(source)
     events, synops = source.numel(), 0
     if signal.events is not None:
         events, synops = _reached(signal.events.reshape(shape), signal.levels, targets)
-    count = Count(
-        operation=operation,
-        signal=signal.kind,
-        dense_macs=dense_macs,
+    cell = Cell.of_synapse(
+        operation,
+        signal.kind,
+        dense_macs,
         inner_macs=round(shape[0] * shape[1] * float(targets.sum())),
         synops=synops,
         events=events,
         sites=source.numel(),
         copies=1 if signal.spiking else known.copies(source),
         weights=weights,
-        bits=signal.bits,
+        bits=signal.bits if bits is None else bits,
     )
     difference, followed = known.changes_of(source, signal)
-    if difference is not None:
-        change_events, changes = _reached(
-            difference.reshape(shape), 2 * max(1, signal.levels), targets
-        )
-        return replace(
-            count,
-            changes=changes,
-            change_events=change_events,
-            compared=source.numel(),
-            changed=int(difference.count_nonzero()),
-        )
-    return replace(count, changes=count.full) if followed else count
+    if difference is None:
+        return replace(cell, followed=followed)
+    most = 2 * max(1, signal.levels)
+    change_events, changes = _reached(difference.reshape(shape), most, targets)
+    return replace(
+        cell,
+        followed=True,
+        changes=changes,
+        change_events=change_events,
+        compared=source.numel(),
+        changed=int(difference.count_nonzero()),
+    )
 
 
 def _reached(events: Tensor, most: int, targets: NDArray[np.float64]) -> tuple[int, int]:
-    """Return how many events there are in [N, C, *S], and how many targets they reach in all."""
+    """Return the number of events in [N, C, *S], and of the targets they reach."""
     per_site = _sum_rows(events, most)  # [*S]
     return round(float(per_site.sum())), round(float((per_site * targets).sum()))
 
@@ -193,15 +141,17 @@ def _sum_rows(events: Tensor, levels: int) -> NDArray[np.float64]:
     return sums
 
 
-def one_to_one(x: Tensor, signal: Signal) -> Count:
-    """Count a frozen batch norm of spikes: each reaches one target, with its channel's weight."""
+def one_to_one(x: Tensor, signal: Signal) -> Cell:
+    """Count a frozen batch norm of spikes: each reaches one target, by its channel's weight."""
     assert signal.events is not None
     events = round(signal.events.sum(dtype=torch.float64).item())
     n = x.numel()
-    return Count("one-to-one", signal.kind, n, n, events, events, n, weights=x.shape[1])
+    return Cell.of_synapse("one-to-one", signal.kind, n, n, events, events, n, weights=x.shape[1])
 
 
-def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:
+def _convolution(
+    arguments: Sequence[Any], out: Tensor, known: Provenance, bits: int | None = None
+) -> Cell:
     x, weight, _bias, stride, padding, dilation, transposed, _out_padding, groups = arguments
     if x.dim() == weight.dim() - 1:  # an image without a batch axis
         x, out = x[None], out[None]
@@ -210,7 +160,7 @@ def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Co
     sizes, out_sizes, kernel = tuple(x.shape[2:]), tuple(out.shape[2:]), tuple(weight.shape[2:])
     out_channels = weight.shape[1] if transposed else weight.shape[0] // groups  # of a group
     pairs = dense_pairs(sizes, out_sizes, kernel, transposed)
-    count = _through_weights(
+    cell = _through_weights(
         f"conv{'_transpose' if transposed else ''}{axes}d {'x'.join(map(str, kernel))}",
         arguments[0],
         x.shape,
@@ -218,73 +168,76 @@ def _convolution(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Co
         x.shape[0] * x.shape[1] * out_channels * pairs,
         weight.numel(),
         known,
+        bits,
     )
-    return replace(count, rows=x.shape[0])
+    return replace(cell, pass_macs=cell.pass_macs // known.passes(x.shape[0]))
 
 
-# Convolutions of whole numbers (spikediff.systems.integer), of which only the names are known here.
+# Convolutions of integers (spikediff.systems.integer), of which only the names are known here.
 
 
-def _count_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:
+def _count_conv2d(
+    arguments: Sequence[Any], out: Tensor, known: Provenance, bits: int | None = None
+) -> Cell:
     """Count a convolution of spike counts: (counts, weight, stride, padding)."""
     x, weight, stride, padding = arguments
     plain = (x, weight, None, [stride], [padding], [1], False, [0], 1)
-    return _convolution(plain, out, known)
+    return _convolution(plain, out, known, bits)
 
 
-def _fixed_point_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:
-    """Count a convolution of values in fixed point, of as many bits as their dtype has."""
+def _fixed_point_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Cell:
+    """Count a convolution of values in fixed point, as wide as their dtype."""
     known.add_real(arguments[0])
-    count = _count_conv2d(arguments, out, known)
-    return replace(count, bits=8 * arguments[0].element_size())
+    return _count_conv2d(arguments, out, known, bits=8 * arguments[0].element_size())
 
 
-def _change_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Count:
+def _change_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Cell:
     """Count a convolution of changes: (counts, before, sums, weight, stride, padding)."""
     counts, before, _sums, *geometry = arguments
-    count = _count_conv2d((counts, *geometry), out, known)
+    cell = _count_conv2d((counts, *geometry), out, known)
     difference = (counts.to(torch.int16) - before.to(torch.int16)).abs()
     known.add_spikes(difference, levels=2 * int(torch.iinfo(counts.dtype).max))
     changes = _count_conv2d((difference, *geometry), out, known)
     begun = bool(before.any())  # else there was nothing before, as in the first call
     return replace(
-        count,
+        cell,
+        kept=True,
+        followed=True,
         changes=changes.synops,
         change_events=changes.events,
         compared=counts.numel() if begun else 0,
         changed=int(difference.count_nonzero()) if begun else 0,
-        kept=True,
     )
 
 
-def _linear(x: Tensor, out_features: int, weights: int, known: Provenance) -> Count:
+def _linear(x: Tensor, out_features: int, weights: int, known: Provenance) -> Cell:
     """Count x [..., F] against weights [F, out_features]."""
     targets = np.array(float(out_features))
     shape = (x.numel() // x.shape[-1], x.shape[-1])  # [N, F]
     return _through_weights("linear", x, shape, targets, x.numel() * out_features, weights, known)
 
 
-def _product(a: Tensor, b: Tensor, known: Provenance) -> Count:
-    """Count a [..., R, K] @ b [..., K, M], both data: where both spike, coincidences count."""
+def _product(a: Tensor, b: Tensor, known: Provenance) -> Cell:
+    """Count a [..., R, K] @ b [..., K, M], both data: of two spike trains, the coincidences."""
     left, right = known.read(a), known.read(b)
     rows = torch.ones_like(a) if left.events is None else left.events
     columns = torch.ones_like(b) if right.events is None else right.events
     pairs = (rows.double().sum(-2) * columns.double().sum(-1)).sum()  # over [..., K]
     dense = a.numel() * b.shape[-1]
     active, signal = (columns, right) if right.spiking and not left.spiking else (rows, left)
-    return Count(
-        operation="matmul",
-        signal=signal.kind,
-        dense_macs=dense,
-        inner_macs=dense,
+    return Cell.of_synapse(
+        "matmul",
+        signal.kind,
+        dense,
+        dense,
         synops=round(pairs.item()) if signal.spiking else 0,
         events=round(active.sum(dtype=torch.float64).item()),
         sites=active.numel(),
     )
 
 
-def _matrix_product(a: Tensor, b: Tensor, known: Provenance) -> Count:
-    """Count a @ b; the side that is a weight, if any, makes it a linear layer."""
+def _matrix_product(a: Tensor, b: Tensor, known: Provenance) -> Cell:
+    """Count a @ b: a linear layer if either side is a weight."""
     if known.is_weight(b):
         return _linear(a, b.shape[-1], b.numel(), known)
     if known.is_weight(a):
@@ -292,14 +245,14 @@ def _matrix_product(a: Tensor, b: Tensor, known: Provenance) -> Count:
     return _product(a, b, known)
 
 
-def _fused_attention(arguments: Sequence[Any], _out: Any, _known: Provenance) -> Count:
-    """Count softmax(q k') v, [B, heads, L, D]; its inside is real-valued whatever comes in."""
+def _fused_attention(arguments: Sequence[Any], _out: Any, _known: Provenance) -> Cell:
+    """Count softmax(q k') v, [B, heads, L, D], which is real-valued inside."""
     query, key = arguments[0], arguments[1]
     macs = 2 * query.numel() * key.shape[-2]
-    return Count("attention", "real", macs, macs, 0, query.numel(), query.numel())
+    return Cell.of_synapse("attention", REAL, macs, macs, 0, query.numel(), query.numel())
 
 
-SYNAPSES: dict[str, Callable[[Sequence[Any], Any, Provenance], Count]] = {
+SYNAPSES: dict[str, Callable[[Sequence[Any], Any, Provenance], Cell]] = {
     "convolution": _convolution,
     "count_conv2d": _count_conv2d,
     "event_conv2d": _count_conv2d,

@@ -209,7 +209,7 @@ def test_a_carried_network_is_a_denoiser_of_images_too():
 
 
 def found(unet, steps=3):
-    """Return MACs or elements of everything that is no accumulate, by (layer, operation)."""
+    """Return MACs or elements of everything that is not an accumulate, by (layer, operation)."""
     pipe = pipeline(unet)
     with EnergyMeter(pipe) as meter:
         pipe(seeds=[0], num_inference_steps=steps, output_type="pt")
