@@ -19,9 +19,10 @@ import yaml
 from PIL import Image
 
 from small_pipelines import MAKERS, made
-from spikediff.data.arrays import read_idx, read_npz
+from spikediff.data.arrays import read_npz
 from spikediff.data.cifar import _read_batch
 from spikediff.data.decoding import decode_image
+from spikediff.data.handwriting import read_idx
 from spikediff.data.signals import read_recording
 from spikediff.diffusion.calibration import load_calibration
 from spikediff.energy import COST_TABLES, load_costs

@@ -41,7 +41,7 @@ def test_a_path_and_the_prefix_name_the_same_set(flat):
 
 def test_the_splits_part_the_folder_and_stay_when_it_grows(flat, save_picture):
     def names(split):
-        return {path.name for path in load_images(f"folder:{flat}", split)._source.source.paths}
+        return {path.name for path in load_images(f"folder:{flat}", split)._pictures.items}
 
     train, test = names("train"), names("test")
     assert not train & test
@@ -81,7 +81,7 @@ def test_mixed_sizes_and_colours_need_a_choice(tmp_path, save_picture, refused):
 
 
 def _paths(name, split):
-    return load_images(name, split, image_size=4, channels=3)._source.source.paths
+    return load_images(name, split, image_size=4, channels=3)._pictures.items
 
 
 def test_pixels_are_exact_and_unusual_modes_are_understood(tmp_path):

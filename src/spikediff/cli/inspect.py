@@ -66,6 +66,7 @@ def run(arguments: list[str]) -> int:
 def _observe(pipe: Any, options: InspectOptions) -> tuple[Any, Any]:
     """Generate images under a recorder; return its record and a grid, None of signals."""
     from spikediff.cli.guided import guided
+    from spikediff.data import from_unit_range
     from spikediff.diffusion.outputs import image_grid, to_pil
     from spikediff.hub.load import steps_of
     from spikediff.inspection import SpikeRecorder
@@ -86,7 +87,7 @@ def _observe(pipe: Any, options: InspectOptions) -> tuple[Any, Any]:
                 output_type="pt",
             ).images
             if images.ndim == 4 and len(pictures) < _BATCH:
-                pictures += to_pil(images * 2 - 1)
+                pictures += to_pil(from_unit_range(images))
     return record, image_grid(pictures) if pictures else None
 
 

@@ -94,10 +94,11 @@ def _reconstructed(pipe: Any, real: Any, batch_size: int) -> Any:
 
 def _measure(real: Any, made: Any) -> dict[str, float]:
     """Return the errors, in the units of [0, 1] images, which are those of [-0.5, 0.5]."""
+    from spikediff.data import to_unit_range
     from spikediff.evaluation import mse, ssim
     from spikediff.evaluation.reconstruction import WINDOW
 
-    a, b = real / 2 + 0.5, made / 2 + 0.5
+    a, b = to_unit_range(real), to_unit_range(made)
     figures = {"mse": mse(a, b), "mse_of_range_2": mse(real, made)}
     if min(a.shape[-2:]) >= WINDOW:
         figures["ssim_loss"] = 1 - ssim(a, b, data_range=1.0)

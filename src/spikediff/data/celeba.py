@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from spikediff.data.arrays import candidate_folders, find_first, missing_files
-from spikediff.data.decoding import ImageFiles
+from spikediff.data.dataset import DatasetSpec, Pictures
+from spikediff.data.decoding import image_files
 from spikediff.data.folder import list_images
 from spikediff.errors import UserError
 from spikediff.files.reading import MIB, read_regular
@@ -13,21 +14,13 @@ PARTITION = "list_eval_partition.txt"
 NEEDS = f"the folder {IMAGES} of jpg files and {PARTITION}"
 PARTS = {"train": "0", "valid": "1", "test": "2"}
 MOST_LIST = 64 * MIB
-CROP = 148  # the centred square that generative models on CelebA keep of 178x218
 
 
-def read_celeba(data_dir: Path | None, split: str) -> ImageFiles:
-    """Read the faces of one official split, 178x218 RGB.
-
-    Args:
-        data_dir: the folder with the files, or the one above `celeba/`.
-        split: `train` (162,770), `valid` (19,867) or `test` (19,962).
-
-    Returns:
-        The pictures, decoded when asked for; no labels.
+def read_celeba(data_dir: Path | None, split: str) -> Pictures:
+    """Read the faces of one official split, 178x218 RGB: 162,770, 19,867 and 19,962 images.
 
     Raises:
-        UserError: missing files, or a damaged partition list.
+        UserError: Missing files, or a damaged partition list.
     """
     folders = candidate_folders("celeba", data_dir, NEEDS)
     images = find_first(folders, [IMAGES])
@@ -36,7 +29,7 @@ def read_celeba(data_dir: Path | None, split: str) -> ImageFiles:
         raise missing_files("celeba", split, [IMAGES, PARTITION], folders, NEEDS)
     names = _names_of(partition, split)
     _check_present(names, images, partition)
-    return ImageFiles(tuple(images / name for name in names), None, (), str(images))
+    return image_files([images / name for name in names], str(images))
 
 
 def _names_of(partition: Path, split: str) -> list[str]:
@@ -66,3 +59,16 @@ def _check_present(names: list[str], images: Path, partition: Path) -> None:
             f"celeba: {images} lacks {len(missing)} of the {len(names)} images that {partition} "
             f"lists, the first is {missing[0]}; unpack the archive again"
         )
+
+
+CELEBA = DatasetSpec(
+    summary="202,599 faces, RGB; the centred 148x148 square resized to 64x64",
+    channels=3,
+    native_size=64,
+    needs=NEEDS,
+    read=read_celeba,
+    splits=("train", "valid", "test"),
+    crop=148,  # the square that generative models on CelebA keep of 178x218
+    horizontal_flip=True,
+    licence="non-commercial research only",
+)

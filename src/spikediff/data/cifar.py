@@ -10,44 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikediff.data.arrays import candidate_folders, find_first, missing_files, read_npz
+from spikediff.data.dataset import DatasetSpec, Pictures, labelled_pixels
 from spikediff.data.decoding import decode_image
-from spikediff.data.sources import PixelArray, labelled_pixels
 from spikediff.errors import UserError
 from spikediff.files.pickles import load_plain
 
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+CLASSES = tuple(_CLASSES.split(" "))
 BATCHES_FOLDER = "cifar-10-batches-py"
 BATCHES = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)}
 PACKED = "cifar10_jpeg_q75.npz"
 LOSSLESS = "cifar10_lossless_train4000_test1000.npz"
 NEEDS = f"the folder {BATCHES_FOLDER} (unpacked), or the lossy copy {PACKED}"
-LOSSLESS_NEEDS = LOSSLESS
 
 
-def read_cifar10(data_dir: Path | None, split: str) -> PixelArray:
-    """Read all of CIFAR-10: the Python batches if they are there, else the packed JPEGs.
+def read_cifar10(data_dir: Path | None, split: str) -> Pictures:
+    """Read all of CIFAR-10, 32x32 RGB: the Python batches if they are there, else packed JPEGs.
 
-    Args:
-        data_dir: the folder with the files, or the one above it.
-        split: `train` (50,000) or `test` (10,000).
-
-    Returns:
-        32x32 RGB; `origin` says which copy it is. The JPEG copy (quality 75) also warns, for
-        scores against it are not comparable with published ones.
+    `origin` says which copy it is. The JPEG copy (quality 75) also warns, because scores against it
+    are not comparable with published ones.
 
     Raises:
-        UserError: missing or damaged files.
+        UserError: Missing or damaged files.
     """
     folders = candidate_folders("cifar10", data_dir, NEEDS)
     batches = find_first(folders, [f"{BATCHES_FOLDER}/{name}" for name in BATCHES[split]])
@@ -67,30 +51,22 @@ def read_cifar10(data_dir: Path | None, split: str) -> PixelArray:
     return _read_packed(packed, split)
 
 
-def read_cifar10_lossless(data_dir: Path | None, split: str) -> PixelArray:
+def read_cifar10_lossless(data_dir: Path | None, split: str) -> Pictures:
     """Read the first 4,000 training and 1,000 test images of CIFAR-10, as published.
 
-    Args:
-        data_dir: the folder with the file, or the one above `cifar10-lossless-subset/` or
-            `cifar10/`.
-        split: `train` or `test`.
-
-    Returns:
-        32x32 RGB.
-
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: The file is missing or damaged.
     """
-    folders = candidate_folders("cifar10-lossless-subset", data_dir, LOSSLESS_NEEDS)
+    folders = candidate_folders("cifar10-lossless-subset", data_dir, LOSSLESS)
     names = [LOSSLESS, f"cifar10/{LOSSLESS}"]
     path = find_first(folders, names)
     if path is None:
-        raise missing_files("cifar10-lossless-subset", split, names, folders, LOSSLESS_NEEDS)
+        raise missing_files("cifar10-lossless-subset", split, names, folders, LOSSLESS)
     images, labels = read_npz(path, [f"{split}_images", f"{split}_labels"])
     return labelled_pixels(images, labels, CLASSES, str(path))
 
 
-def _read_batches(folder: Path, split: str) -> PixelArray:
+def _read_batches(folder: Path, split: str) -> Pictures:
     """Read the batches of one split."""
     missing = [name for name in BATCHES[split] if not (folder / name).is_file()]
     if missing:
@@ -113,7 +89,7 @@ def _read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return planes.transpose(0, 2, 3, 1), np.array(labels, dtype=np.int64)  # [N, H, W, C], [N]
 
 
-def _read_packed(path: Path, split: str) -> PixelArray:
+def _read_packed(path: Path, split: str) -> Pictures:
     """Decode an npz of JPEG files that lie back to back."""
     keys = [f"{split}_{part}" for part in ("data", "offsets", "labels")]
     data, offsets, labels = read_npz(path, keys)
@@ -135,3 +111,22 @@ def _unpacked(data: NDArray[Any], offsets: NDArray[Any], path: Path) -> Iterator
     content = data.tobytes()
     bounds = offsets.tolist()
     return (content[start:end] for start, end in itertools.pairwise(bounds))
+
+
+CIFAR10 = DatasetSpec(
+    summary="60,000 photographs in 10 classes, 32x32 RGB",
+    channels=3,
+    native_size=32,
+    needs=NEEDS,
+    read=read_cifar10,
+    horizontal_flip=True,
+    hub_id="uoft-cs/cifar10",
+)
+LOSSLESS_SUBSET = DatasetSpec(
+    summary="the first 4,000 training and 1,000 test images of CIFAR-10, 32x32 RGB",
+    channels=3,
+    native_size=32,
+    needs=LOSSLESS,
+    read=read_cifar10_lossless,
+    horizontal_flip=True,
+)

@@ -1,13 +1,177 @@
-"""The data set that training and evaluation see."""
+"""What a reader returns, a row of the table of data sets, and what training and evaluation see."""
 
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spikediff.data.resize import Fit, fit_picture, fit_pixels
-from spikediff.data.sources import PictureSource, PixelArray
+from spikediff.data.resize import Resize, resize_picture, resize_pixels
+from spikediff.errors import UserError
 
 NO_LABEL = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures(Dataset[Image.Image]):
+    """The pictures of one split as a reader found them, mode `L` or `RGB`, in their own sizes.
+
+    Attributes:
+        items: What each picture is read from: a path, a key, a row; or all pixels, uint8
+            `[N, H, W]` or `[N, H, W, 3]`.
+        read: Reads the picture of an item.
+        name: Names an item, for error messages.
+        origin: Which files were read, for reports.
+        labels: Class of each picture, int64 `[N]`; None where the set has no classes.
+        class_names: One name per class, in the order of the labels.
+    """
+
+    items: Sequence[Any] | NDArray[np.uint8]
+    read: Callable[[Any], Image.Image]
+    name: Callable[[Any], str]
+    origin: str
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.read(self.items[index])
+
+    def where(self, index: int) -> str:
+        """Name picture `index` in an error message."""
+        return self.name(self.items[index])
+
+    def select(self, indices: Sequence[int]) -> "Pictures":
+        """Return these pictures only, in this order."""
+        of_all = self.items
+        items = of_all[indices] if isinstance(of_all, np.ndarray) else [of_all[i] for i in indices]
+        labels = None if self.labels is None else self.labels[torch.tensor(indices)]
+        return replace(self, items=items, labels=labels)
+
+
+def pixel_array(
+    pixels: NDArray[np.uint8],
+    origin: str,
+    labels: Tensor | None = None,
+    class_names: tuple[str, ...] = (),
+) -> Pictures:
+    """Return pictures of one size that are all in memory, uint8 `[N, H, W]` or `[N, H, W, 3]`."""
+    return Pictures(pixels, Image.fromarray, lambda _: origin, origin, labels, class_names)
+
+
+def labelled_pixels(
+    pixels: NDArray[Any],
+    labels: NDArray[Any],
+    class_names: tuple[str, ...],
+    origin: str,
+    first_label: int = 0,
+) -> Pictures:
+    """Join images and labels after checking that they belong together.
+
+    Args:
+        pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`, N at least 1.
+        labels: Integers `[N]`, `first_label` to `first_label` + K - 1.
+        class_names: K names.
+        origin: The files, to name in an error and in reports.
+        first_label: The label of the first class.
+
+    Raises:
+        UserError: A wrong type or shape, differing counts, or a label out of range.
+    """
+    shape_fits = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] == 3)
+    if pixels.dtype != np.uint8 or not shape_fits or 0 in pixels.shape:
+        found = f"{pixels.dtype} {list(pixels.shape)}"
+        raise UserError(
+            f"{origin}: images are {found}; expected uint8 [N, H, W] or [N, H, W, 3]; "
+            "fetch the file again"
+        )
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        found = f"{labels.dtype} {list(labels.shape)}"
+        raise UserError(f"{origin}: labels are {found}; expected integers [N]; fetch it again")
+    if len(labels) != len(pixels):
+        raise UserError(
+            f"{origin}: {len(pixels)} images but {len(labels)} labels; "
+            "fetch both files of the same split again"
+        )
+    labels = labels.astype(np.int64) - first_label
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise UserError(
+            f"{origin}: labels run from {labels.min()} to {labels.max()}, outside the "
+            f"{len(class_names)} classes; is this the right data set?"
+        )
+    return pixel_array(pixels, origin, torch.from_numpy(labels), class_names)
+
+
+def stable_hash(key: str) -> int:
+    """Return the first 64 bits of a text's SHA-256.
+
+    Splits rest on it rather than on a random generator, whose stream a release may change.
+
+    Example:
+        >>> stable_hash("cat.png") % 10
+        0
+    """
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8])
+
+
+def part_indices(count: int, held_out: bool, where: str) -> list[int]:
+    """Return which of `count` images are the tenth held out for choosing, or the other ones.
+
+    The index alone decides, so the answer never changes.
+
+    Raises:
+        UserError: Nothing is left; `where` names the split.
+
+    Example:
+        >>> part_indices(20, held_out=True, where="example")
+        [4, 14]
+    """
+    kept = [i for i in range(count) if (stable_hash(f"held out {i}") % 10 == 0) == held_out]
+    if not kept:
+        part = "held-out tenth" if held_out else "rest beside the held-out tenth"
+        raise UserError(f"{where}: {count} images leave no {part}; add images")
+    return kept
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One row of `DATASETS`.
+
+    Attributes:
+        summary: What the images show, in one line.
+        channels: 1 (grey) or 3 (RGB), as stored.
+        native_size: Side of the images in pixels when no `image_size` is asked for.
+        needs: The files that must be in the data folder, in words; empty if none.
+        read: The reader, `(data_dir, split)` to pictures; raises `UserError` for anything wrong
+            with the files.
+        splits: The names that `split` may take.
+        crop: Side of the centred square that is kept before resizing, in pixels; None keeps
+            the largest one.
+        horizontal_flip: Whether training may mirror images at random (a mirrored letter is no
+            letter).
+        licence: Its licence, as its publishers name it; None where none is known here.
+        hub_id: Its name on the Hugging Face Hub; None where there is no official one.
+    """
+
+    summary: str
+    channels: int
+    native_size: int
+    needs: str
+    read: Callable[[Path | None, str], Pictures]
+    splits: tuple[str, ...] = ("train", "test")
+    crop: int | None = None
+    horizontal_flip: bool = False
+    licence: str | None = None
+    hub_id: str | None = None
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
@@ -16,28 +180,24 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     Item `i` is `(uint8 [C, H, W], int)`; the label is -1 where there is none.
 
     Args:
-        name: name of the data set.
-        split: name of the split.
-        source: the pictures as the reader found them.
-        fit: size, channels, crop and filter.
-        horizontal_flip: whether a mirrored image is as good as the image.
+        name: Name of the data set.
+        split: Name of the split.
+        pictures: What the reader found.
+        resize: Size, channels, crop and filter.
+        horizontal_flip: Whether training may mirror the images at random.
 
     Attributes:
-        name: name of the data set.
-        split: name of the split.
         channels: C, 1 or 3.
         image_size: H = W in pixels.
         labels: int64 `[N]`, or None.
-        class_names: one name per class; empty without classes.
+        class_names: One name per class; empty without classes.
         images: uint8 `[N, C, H, W]` where the set is held in memory, else None (each item is
             then decoded when it is asked for).
-        origin: which files were read, for reports.
-        horizontal_flip: whether `random_flip` suits these images.
+        origin: Which files were read, for reports.
 
     Example:
-        >>> import numpy as np
-        >>> grey = PixelArray(np.zeros((5, 8, 8), np.uint8), None, (), "zeros")
-        >>> dataset = ImageDataset("zeros", "train", grey, Fit(size=8, channels=1))
+        >>> grey = pixel_array(np.zeros((5, 8, 8), np.uint8), "zeros")
+        >>> dataset = ImageDataset("zeros", "train", grey, Resize(size=8, channels=1))
         >>> len(dataset), dataset[0][0].shape, dataset[0][1]
         (5, torch.Size([1, 8, 8]), -1)
     """
@@ -46,26 +206,22 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         self,
         name: str,
         split: str,
-        source: PictureSource,
-        fit: Fit,
+        pictures: Pictures,
+        resize: Resize,
         *,
         horizontal_flip: bool = False,
     ) -> None:
-        self.name = name
-        self.split = split
-        self.channels = fit.channels
-        self.image_size = fit.size
-        self.labels = source.labels
-        self.class_names = source.class_names
-        self.origin = source.origin
+        self.name, self.split, self.origin = name, split, pictures.origin
+        self.channels, self.image_size = resize.channels, resize.size
+        self.labels, self.class_names = pictures.labels, pictures.class_names
         self.horizontal_flip = horizontal_flip
         self.images: Tensor | None = None
-        self._fit = fit
-        self._count = len(source)
-        self._source: PictureSource | None = source
-        if isinstance(source, PixelArray):
-            self.images = fit_pixels(source.pixels, fit, source.origin)
-            self._source = None  # the unfitted pixels may go
+        self._resize = resize
+        self._pictures: Pictures | None = pictures
+        self._count = len(pictures)
+        if isinstance(pictures.items, np.ndarray):
+            self.images = resize_pixels(pictures.items, resize, pictures.origin)
+            self._pictures = None  # the original pixels may go
 
     @property
     def num_classes(self) -> int:
@@ -81,13 +237,10 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self._image(index), label
 
     def stack(self) -> Tensor:
-        """Return all images as one tensor, decoding them if need be.
-
-        Returns:
-            uint8 `[N, C, H, W]`.
+        """Return all images as one tensor uint8 `[N, C, H, W]`, decoding them if need be.
 
         Raises:
-            UserError: a file cannot be decoded.
+            UserError: A file cannot be decoded.
         """
         if self.images is not None:
             return self.images
@@ -97,5 +250,6 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         """Return image `index`, uint8 `[C, H, W]`."""
         if self.images is not None:
             return self.images[index]
-        assert self._source is not None  # one of the two is always there
-        return fit_picture(self._source.decode(index), self._fit, self._source.where(index))
+        assert self._pictures is not None  # one of the two is always there
+        where = self._pictures.where(index)
+        return resize_picture(self._pictures[index], self._resize, where)

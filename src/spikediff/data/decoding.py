@@ -5,14 +5,13 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from spikediff.data.sources import select_labels
+from spikediff.data.dataset import Pictures
 from spikediff.errors import UserError, brief
 from spikediff.files.reading import MOST_IMAGE, read_regular
 
@@ -38,11 +37,7 @@ _DECODE_ERRORS = (
 
 
 def read_image(path: Path, ground: int = WHITE) -> Image.Image:
-    """Read an image file; `read_regular` and `decode_image` in one.
-
-    Raises:
-        UserError: As these two.
-    """
+    """Read and decode an image file (`read_regular`, `decode_image`)."""
     return decode_image(read_regular(path, MOST_IMAGE), str(path), ground)
 
 
@@ -50,15 +45,15 @@ def decode_image(encoded: bytes, where: str, ground: int = WHITE) -> Image.Image
     """Decode an image file's bytes.
 
     Args:
-        encoded: a PNG, JPEG, WebP or BMP file.
-        where: the file to name in an error.
-        ground: grey level that shows where the picture is transparent.
+        encoded: A PNG, JPEG, WebP or BMP file.
+        where: The file to name in an error.
+        ground: Grey level that shows where the picture is transparent.
 
     Returns:
         The picture upright (its EXIF orientation applied), mode `L` or `RGB`.
 
     Raises:
-        UserError: the bytes are not an image, a damaged one, or one of more than `MOST_PIXELS`.
+        UserError: The bytes are not an image, a damaged one, or one of more than `MOST_PIXELS`.
     """
     try:
         with warnings.catch_warnings():  # of large pictures, which are measured here
@@ -77,11 +72,7 @@ def decode_image(encoded: bytes, where: str, ground: int = WHITE) -> Image.Image
 
 
 def check_pixels(picture: Image.Image, where: str) -> None:
-    """Refuse a picture of too many pixels, before they are decoded.
-
-    Raises:
-        UserError: it has more than `MOST_PIXELS`.
-    """
+    """Refuse a picture of more than `MOST_PIXELS`, before they are decoded."""
     if picture.width * picture.height > MOST_PIXELS:
         raise UserError(
             f"{where}: has {picture.width} x {picture.height} pixels, more than {MOST_PIXELS:,}; "
@@ -90,14 +81,11 @@ def check_pixels(picture: Image.Image, where: str) -> None:
 
 
 def grey_or_rgb(picture: Image.Image, ground: int = WHITE) -> Image.Image:
-    """Bring any Pillow mode to the two that the library knows.
+    """Convert any Pillow mode to `L`, for pictures without colour, or `RGB`.
 
     Args:
-        picture: any mode; 16 bits are cut to the upper 8.
-        ground: grey level that a transparent picture is laid over.
-
-    Returns:
-        Mode `L` for pictures without colour, `RGB` for all others.
+        picture: Any mode; 16 bits are cut to the upper 8.
+        ground: Grey level that a transparent picture is laid over.
 
     Example:
         >>> grey_or_rgb(Image.new("LA", (2, 2))).mode, grey_or_rgb(Image.new("P", (2, 2))).mode
@@ -118,40 +106,16 @@ def grey_or_rgb(picture: Image.Image, ground: int = WHITE) -> Image.Image:
     return laid.convert("RGB").convert(mode)
 
 
-@dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """Pictures that lie in files of their own and are decoded when asked for.
-
-    Args:
-        paths: one file per picture.
-        labels: int64 `[N]`, or None.
-        class_names: one name per class; empty without classes.
-        origin: the folder, for reports.
-    """
-
-    paths: tuple[Path, ...]
-    labels: Tensor | None
-    class_names: tuple[str, ...]
-    origin: str
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def decode(self, index: int) -> Image.Image:
-        """Return picture `index`, mode `L` or `RGB`."""
-        return read_image(self.paths[index])
-
-    def where(self, index: int) -> str:
-        """Name picture `index` in an error message."""
-        return str(self.paths[index])
-
-    def select(self, indices: Sequence[int]) -> "ImageFiles":
-        """Return these pictures only, in this order."""
-        paths = tuple(self.paths[index] for index in indices)
-        labels = select_labels(self.labels, indices)
-        return ImageFiles(paths, labels, self.class_names, self.origin)
+def image_files(
+    paths: Sequence[Path],
+    origin: str,
+    labels: Tensor | None = None,
+    class_names: tuple[str, ...] = (),
+) -> Pictures:
+    """Return pictures that lie in files of their own and are decoded when asked for."""
+    return Pictures(paths, read_image, str, origin, labels, class_names)
 
 
 def _reason(error: Exception) -> str:
-    """Say why, without the address of the buffer that Pillow prints."""
+    """Return the reason, without the address of the buffer that Pillow prints."""
     return "unknown format" if isinstance(error, UnidentifiedImageError) else brief(error)

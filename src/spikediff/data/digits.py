@@ -4,22 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from spikediff.data.sources import PixelArray, labelled_pixels, stable_hash
+from spikediff.data.dataset import DatasetSpec, Pictures, labelled_pixels, stable_hash
 
 CLASSES = tuple("0123456789")
 MAX_INK = 16  # a pixel counts the inked dots in a block of 4x4
 
 
-def read_digits(data_dir: Path | None, split: str) -> PixelArray:
-    """Read the digits, 8x8 grey, ink white on black.
-
-    Args:
-        data_dir: not used; the images come with scikit-learn.
-        split: `train` (about four fifths of every class) or `test` (the rest).
-
-    Returns:
-        The pictures; which image is in which split never changes.
-    """
+def read_digits(data_dir: Path | None, split: str) -> Pictures:
+    """Read the digits, 8x8 grey, ink white on black; they come with scikit-learn."""
     from sklearn.datasets import load_digits  # lazy: takes a second
 
     bunch = load_digits()
@@ -29,14 +21,9 @@ def read_digits(data_dir: Path | None, split: str) -> PixelArray:
 
 
 def split_indices(labels: list[int], split: str) -> list[int]:
-    """Split by class: a fifth of each, chosen by a hash of the index, is the test split.
+    """Return the indices of a split, ascending, given the class of every image.
 
-    Args:
-        labels: class of every image.
-        split: `train` or `test`.
-
-    Returns:
-        The indices of the split, ascending.
+    A fifth of each class is the test split, chosen by a hash of the index: it never changes.
 
     Example:
         >>> split_indices([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], "test")
@@ -48,3 +35,13 @@ def split_indices(labels: list[int], split: str) -> list[int]:
         shuffled = sorted(members, key=lambda index: stable_hash(f"digits {index}"))
         test.update(shuffled[: len(members) // 5])
     return [index for index in range(len(labels)) if (index in test) == (split == "test")]
+
+
+DIGITS = DatasetSpec(
+    summary="1,797 handwritten digits, 8x8 grey; comes with scikit-learn, no download",
+    channels=1,
+    native_size=8,
+    needs="",
+    read=read_digits,
+    licence="CC BY 4.0 (UCI Machine Learning Repository)",
+)

@@ -1,44 +1,39 @@
-"""Any folder of images.
-
-Data sets that no row lists: a folder of images, or a name on the Hugging Face hub.
-"""
+"""Data sets that the table does not list: a folder of images, or a name on the Hugging Face hub."""
 
 import difflib
 import os
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 
-from spikediff.data.decoding import IMAGE_SUFFIXES, ImageFiles
+from spikediff.data.dataset import DatasetSpec, Pictures, stable_hash
+from spikediff.data.decoding import IMAGE_SUFFIXES, image_files
 from spikediff.data.huggingface import read_huggingface
-from spikediff.data.sources import AlikePictures, DatasetSpec, PictureSource, stable_hash
 from spikediff.errors import UserError, brief
 
+FOLDER_PREFIX, HUB_PREFIX = "folder:", "hf:"
 SPLITS = ("train", "test")
 MOST_FOLDERS = 100_000
 MOST_LEVELS = 40
 
 
-def read_folder(folder: Path, split: str) -> ImageFiles:
-    """Read the images under a folder, in sorted order.
+def read_folder(folder: Path, _data_dir: Path | None, split: str) -> Pictures:
+    """Read the images under a folder, in sorted order, linked folders too.
 
     About one image in ten is the test split, chosen by a hash of its path relative to the
     folder: adding or removing images moves no other image. If every image lies in a
-    subfolder, the first-level subfolders are the classes.
-
-    Args:
-        folder: searched recursively for png, jpg, jpeg, webp and bmp files, linked folders too;
-            what is passed over is told by a warning.
-        split: `train` or `test`.
-
-    Returns:
-        The pictures, decoded when asked for.
+    subfolder, the first-level subfolders are the classes. Other files are passed over with a
+    warning.
 
     Raises:
-        UserError: no folder, no image in it, or none in this split.
+        UserError: No folder, no image in it, or none in this split.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of images")
@@ -47,7 +42,7 @@ def read_folder(folder: Path, split: str) -> ImageFiles:
     if not everything:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"{folder}: no images under it (looked for {suffixes}); add some")
-    names = [name for name in everything if _in_test(name) == (split == "test")]
+    names = [name for name in everything if (stable_hash(name) % 10 == 0) == (split == "test")]
     if not names:
         raise UserError(
             f"{folder}: none of its {len(everything)} images falls into the {split} split (about "
@@ -55,31 +50,19 @@ def read_folder(folder: Path, split: str) -> ImageFiles:
         )
     classes = _classes(folder, everything)
     labels = [classes.index(name.split("/")[0]) for name in names] if classes else None
-    return ImageFiles(
-        paths=tuple(folder / name for name in names),
-        labels=None if labels is None else torch.tensor(labels),
-        class_names=classes,
-        origin=str(folder),
+    paths = [folder / name for name in names]
+    return image_files(
+        paths, str(folder), None if labels is None else torch.tensor(labels), classes
     )
 
 
 def list_images(folder: Path) -> list[str]:
-    """List the image files under a folder.
-
-    Args:
-        folder: searched recursively, linked folders too; hidden files and folders are left out.
-
-    Returns:
-        Paths relative to the folder, with forward slashes, sorted.
-
-    Raises:
-        UserError: a folder cannot be listed, or links lead through too many of them.
-    """
+    """List the image files under a folder: relative paths with forward slashes, sorted."""
     return list_files(folder)[0]
 
 
 def warn_of_others(folder: Path, others: Sequence[str]) -> None:
-    """Say how many files of a folder were passed over, and name the first of them."""
+    """Warn of the files of a folder that were passed over, and name the first of them."""
     if others:
         warnings.warn(
             f"{folder}: passed over {len(others)} files that are not used as images "
@@ -94,7 +77,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def list_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the images under a folder and the other files, both sorted."""
+    """Return the images under a folder and the other files, both sorted; no hidden ones.
+
+    Raises:
+        UserError: A folder cannot be listed, or links lead through too many of them.
+    """
     names = sorted(_walk(folder, "", (), count()))
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     chosen = set(images)
@@ -128,11 +115,6 @@ def _walk(
             yield name
 
 
-def _in_test(name: str) -> bool:
-    """Say whether the file with this relative path belongs to the test split."""
-    return stable_hash(name) % 10 == 0
-
-
 def _classes(folder: Path, names: list[str]) -> tuple[str, ...]:
     """Return the first-level subfolders if every image lies in one, else nothing."""
     beside = [name for name in names if "/" not in name]
@@ -147,35 +129,26 @@ def _classes(folder: Path, names: list[str]) -> tuple[str, ...]:
     return ()
 
 
-FOLDER_PREFIX = "folder:"
-HUB_PREFIX = "hf:"
+def find_data(name: str, split: str, known: Collection[str]) -> DatasetSpec:
+    """Return the row of a data set that is named by its path or by its name on the hub.
 
-
-def unlisted_row(
-    name: str, split: str, data_dir: Path | None, known: Collection[str]
-) -> DatasetSpec:
-    """Make the row of a data set that is named by its path or by its name on the hub.
+    Its size and channels mean nothing: `like_first` takes those of the first picture.
 
     Args:
         name: `folder:PATH`, a folder that exists, or `hf:DATASET_ID`.
-        split: the split to read.
-        data_dir: the hub's cache; a folder's path does not depend on it.
-        known: the listed names, to suggest one.
-
-    Returns:
-        The row; its size and channels are those of the first picture.
+        split: The split to read; which ones a name on the hub has is not known.
+        known: The listed names, to suggest one.
 
     Raises:
-        UserError: none of these, or it cannot be read.
+        UserError: It is none of these.
     """
     if name.startswith(HUB_PREFIX):
-        hub_name = name.removeprefix(HUB_PREFIX)
-        return _row_of(name, read_huggingface(hub_name, split, data_dir), (split,))
+        read = partial(read_huggingface, name.removeprefix(HUB_PREFIX))
+        return DatasetSpec(f"images of {name}", 1, 1, "", read, (split,))
     folder = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
     if name.startswith(FOLDER_PREFIX) or folder.is_dir():
-        # An unknown split reads the training images; the caller refuses it with the names.
-        known_split = split if split in SPLITS else SPLITS[0]
-        return _row_of(name, read_folder(folder, known_split), SPLITS)
+        read = partial(read_folder, folder)
+        return DatasetSpec(f"images of {name}", 1, 1, "", read, SPLITS)
     near = difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
@@ -184,35 +157,51 @@ def unlisted_row(
     )
 
 
-def alike(
-    source: PictureSource, row: DatasetSpec, image_size: int | None, channels: int | None
-) -> AlikePictures:
-    """Hold every picture to the first one's size and colours, where none were asked for.
+def like_first(
+    pictures: Pictures, image_size: int | None, channels: int | None
+) -> tuple[Pictures, int, int]:
+    """Take size and channels from the first picture where none were asked for.
 
-    Args:
-        source: the pictures.
-        row: what the first picture is like.
-        image_size: the size that was asked for, or None.
-        channels: the channels that were asked for, or None.
+    The other pictures must then be like it: without that, a folder of mixed sizes or colours would
+    be resized, or lose its colours, unasked.
 
     Returns:
-        The source with the check.
+        The pictures, which are checked when they are read; the side and the channels to bring them
+        to.
     """
-    return AlikePictures(
-        source,
-        size=row.native_size if image_size is None else None,
-        channels=row.channels if channels is None else None,
+    first = pictures[0]
+    size, depth = min(first.size), 1 if first.mode == "L" else 3
+    read = partial(
+        _read_alike,
+        pictures.read,
+        pictures.name,
+        size if image_size is None else None,
+        depth == 1 and channels is None,
+    )
+    return (
+        replace(pictures, read=read),
+        size if image_size is None else image_size,
+        depth if channels is None else channels,
     )
 
 
-def _row_of(name: str, source: PictureSource, splits: tuple[str, ...]) -> DatasetSpec:
-    """Describe a source by its first picture."""
-    first = source.decode(0)
-    return DatasetSpec(
-        summary=f"images of {name}",
-        channels=1 if first.mode == "L" else 3,
-        native_size=min(first.size),
-        needs="",
-        read=lambda _data_dir, _split: source,
-        splits=splits,
-    )
+def _read_alike(
+    read: Callable[[Any], Image.Image],
+    name: Callable[[Any], str],
+    size: int | None,
+    grey: bool,
+    item: Any,
+) -> Image.Image:
+    """Read a picture; refuse another shorter side than `size`, and colours where all are grey."""
+    picture = read(item)
+    if size is not None and min(picture.size) != size:
+        found = f"{picture.width}x{picture.height} pixels"
+        raise UserError(
+            f"{name(item)}: {found}, but the first image is {size} on its shorter "
+            "side; give image_size"
+        )
+    if grey and picture.mode != "L":
+        raise UserError(
+            f"{name(item)}: a colour image, but the first one is grey; give channels (1 or 3)"
+        )
+    return picture

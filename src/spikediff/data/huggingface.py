@@ -1,8 +1,7 @@
 """Data sets of the Hugging Face hub, through the optional package `datasets`."""
 
 import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,68 +9,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spikediff.data.dataset import Pictures
 from spikediff.data.decoding import check_pixels, grey_or_rgb
-from spikediff.data.sources import select_labels
 from spikediff.errors import UserError, brief
 
 
-@dataclass(frozen=True, eq=False)
-class HuggingFaceImages:
-    """Pictures of a hub data set, decoded when asked for.
-
-    Args:
-        table: a `datasets.Dataset` with the image column only.
-        column: name of that column.
-        labels: int64 `[N]`, or None.
-        class_names: one name per class; empty without classes.
-        origin: the data set's name, for reports.
-    """
-
-    table: Any
-    column: str
-    labels: Tensor | None
-    class_names: tuple[str, ...]
-    origin: str
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def decode(self, index: int) -> Image.Image:
-        """Return picture `index`, mode `L` or `RGB`."""
-        try:
-            picture = self.table[index][self.column]
-        except (OSError, SyntaxError, ValueError) as error:
-            reason = brief(error)
-            raise UserError(
-                f"{self.where(index)}: cannot be decoded ({reason}); remove the row"
-            ) from None
-        if not isinstance(picture, Image.Image):
-            kind = type(picture).__name__
-            raise UserError(
-                f"{self.where(index)}: column {self.column!r} holds {kind}, not images; "
-                "choose another data set"
-            )
-        check_pixels(picture, self.where(index))
-        return grey_or_rgb(picture)
-
-    def where(self, index: int) -> str:
-        """Name picture `index` in an error message."""
-        return f"{self.origin}, row {index}"
-
-    def select(self, indices: Sequence[int]) -> "HuggingFaceImages":
-        """Return these pictures only, in this order."""
-        labels = select_labels(self.labels, indices)
-        table = self.table.select(list(indices))
-        return HuggingFaceImages(table, self.column, labels, self.class_names, self.origin)
-
-
-def read_huggingface(dataset_id: str, split: str, cache_dir: Path | None) -> HuggingFaceImages:
+def read_huggingface(dataset_id: str, cache_dir: Path | None, split: str) -> Pictures:
     """Load a data set from the hub, or from its cache.
 
     Args:
-        dataset_id: name on the hub, such as `ylecun/mnist`.
-        split: a split that the data set has.
-        cache_dir: where `datasets` keeps its files; None leaves that to it.
+        dataset_id: Name on the hub, such as `ylecun/mnist`.
+        cache_dir: Where `datasets` keeps its files; None leaves that to it.
+        split: A split that the data set has.
 
     Returns:
         The pictures; labels if there is a column `label` of integers.
@@ -93,7 +42,30 @@ def read_huggingface(dataset_id: str, split: str, cache_dir: Path | None) -> Hug
         raise UserError(f"{origin}: split {split!r} is empty; choose another split")
     column = _image_column(table, datasets, origin)
     labels, class_names = _labels(table)
-    return HuggingFaceImages(table.select_columns([column]), column, labels, class_names, origin)
+    read = partial(_read_row, table.select_columns([column]), column, origin)
+    where = partial(_name_of, origin)
+    return Pictures(range(len(table)), read, where, origin, labels, class_names)
+
+
+def _read_row(table: Any, column: str, origin: str, row: int) -> Image.Image:
+    """Return the picture of a row, mode `L` or `RGB`."""
+    where = _name_of(origin, row)
+    try:
+        picture = table[row][column]
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = brief(error)
+        raise UserError(f"{where}: cannot be decoded ({reason}); remove the row") from None
+    if not isinstance(picture, Image.Image):
+        kind = type(picture).__name__
+        raise UserError(
+            f"{where}: column {column!r} holds {kind}, not images; choose another data set"
+        )
+    check_pixels(picture, where)
+    return grey_or_rgb(picture)
+
+
+def _name_of(origin: str, row: int) -> str:
+    return f"{origin}, row {row}"
 
 
 def _import_datasets(origin: str) -> Any:

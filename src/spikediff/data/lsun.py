@@ -1,23 +1,22 @@
 """LSUN bedrooms.
 
-The papers do not state the resolution at which they trained on this set; 64x64 is our choice
-(centred square, then resized).
+The papers do not state the resolution at which they trained on this set; 64x64 of the centred
+square is our choice.
 """
 
 import importlib
 import os
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from spikediff.data.arrays import candidate_folders, find_first, missing_files
-from spikediff.data.decoding import ImageFiles, decode_image
+from spikediff.data.dataset import DatasetSpec, Pictures
+from spikediff.data.decoding import decode_image, image_files
 from spikediff.data.folder import list_images
-from spikediff.data.sources import PictureSource
 from spikediff.errors import UserError, brief
 from spikediff.files.reading import open_regular
 
@@ -25,21 +24,14 @@ PARTS = {"train": "bedroom_train", "test": "bedroom_val"}
 NEEDS = "bedroom_train and bedroom_val, either folders of images or bedroom_*_lmdb databases"
 
 
-def read_lsun_bedroom(data_dir: Path | None, split: str) -> PictureSource:
+def read_lsun_bedroom(data_dir: Path | None, split: str) -> Pictures:
     """Read the bedrooms, RGB of many sizes (the shorter side has 256 pixels).
 
-    The papers do not state the resolution at which they trained on this set.
-
-    Args:
-        data_dir: the folder with the files, or the one above `lsun-bedroom/`.
-        split: `train` (3,033,042), or `test`: the official validation part (300), the only
-            one beside it with images of known category.
-
-    Returns:
-        The pictures, decoded when asked for; no labels.
+    `train` has 3,033,042 images. `test` is the official validation part (300), the only other one
+    with images of known category.
 
     Raises:
-        UserError: missing or damaged files, or the package `lmdb` is missing.
+        UserError: Missing or damaged files, or the package `lmdb` is missing.
     """
     folders = candidate_folders("lsun-bedroom", data_dir, NEEDS)
     part = PARTS[split]
@@ -47,57 +39,16 @@ def read_lsun_bedroom(data_dir: Path | None, split: str) -> PictureSource:
     if found is None:
         raise missing_files("lsun-bedroom", split, [part, f"{part}_lmdb"], folders, NEEDS)
     if found.name.endswith("_lmdb"):
-        return _read_lmdb(found)
+        read, where = partial(_read_key, found), partial(_name_of, found)
+        return Pictures(_list_keys(found), read, where, str(found))
     names = list_images(found)
     if not names:
         raise UserError(f"lsun-bedroom: {found} holds no images; put the {part} images there")
-    return ImageFiles(tuple(found / name for name in names), None, (), str(found))
+    return image_files([found / name for name in names], str(found))
 
 
-@dataclass(frozen=True, eq=False)
-class LmdbImages:
-    """Pictures that lie, encoded, in an LMDB database.
-
-    Args:
-        path: the database's folder.
-        keys: one key per picture.
-    """
-
-    path: Path
-    keys: tuple[bytes, ...]
-    labels: None = None
-    class_names: tuple[str, ...] = ()
-
-    @property
-    def origin(self) -> str:
-        """The database, for reports."""
-        return str(self.path)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def decode(self, index: int) -> Image.Image:
-        """Return picture `index`, mode `L` or `RGB`."""
-        # Opened for each picture (a fraction of its decoding): lmdb allows an open database
-        # neither to pass a fork nor to be opened again in the forked worker.
-        with _open_lmdb(self.path) as database, database.begin(write=False) as transaction:
-            try:
-                encoded = transaction.get(self.keys[index])
-            except _lmdb().Error as error:
-                raise _damaged(self.path, error) from None
-        return decode_image(encoded or b"", self.where(index))
-
-    def where(self, index: int) -> str:
-        """Name picture `index` in an error message."""
-        return f"{self.path}, key {self.keys[index].decode('ascii', 'replace')}"
-
-    def select(self, indices: Sequence[int]) -> "LmdbImages":
-        """Return these pictures only, in this order."""
-        return LmdbImages(self.path, tuple(self.keys[index] for index in indices))
-
-
-def _read_lmdb(path: Path) -> LmdbImages:
-    """List the keys of a database."""
+def _list_keys(path: Path) -> tuple[bytes, ...]:
+    """List the keys of a database, one per picture."""
     with _open_lmdb(path) as database, database.begin(write=False) as transaction:
         try:
             keys = tuple(transaction.cursor().iternext(keys=True, values=False))
@@ -105,7 +56,23 @@ def _read_lmdb(path: Path) -> LmdbImages:
             raise _damaged(path, error) from None
     if not keys:
         raise UserError(f"lsun-bedroom: {path} is empty; fetch the database again")
-    return LmdbImages(path, keys)
+    return keys
+
+
+def _read_key(path: Path, key: bytes) -> Image.Image:
+    """Decode a picture that lies, encoded, in a database."""
+    # Opened for each picture (a fraction of its decoding): lmdb allows an open database
+    # neither to pass a fork nor to be opened again in the forked worker.
+    with _open_lmdb(path) as database, database.begin(write=False) as transaction:
+        try:
+            encoded = transaction.get(key)
+        except _lmdb().Error as error:
+            raise _damaged(path, error) from None
+    return decode_image(encoded or b"", _name_of(path, key))
+
+
+def _name_of(path: Path, key: bytes) -> str:
+    return f"{path}, key {key.decode('ascii', 'replace')}"
 
 
 def _lmdb() -> Any:
@@ -132,7 +99,7 @@ def _open_lmdb(path: Path) -> Any:
 
 
 def _check_length(data: Path) -> None:
-    """Refuse a file that ends before its last page: reading behind its end kills the process.
+    """Refuse a file that ends before its last page: reading beyond its end kills the process.
 
     Each of the first two pages holds, behind 16 bytes of its own head, one of the two meta records
     (lmdb.h, `MDB_meta`): magic and version (4 bytes each), the address of the map and its size (8
@@ -166,3 +133,13 @@ _META = struct.Struct("=I 20x I 44x 48x Q Q")  # magic, size of a page, last pag
 
 def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"lsun-bedroom: {path} cannot be read ({brief(error)}); fetch it again")
+
+
+LSUN_BEDROOM = DatasetSpec(
+    summary="3,033,342 bedrooms, RGB; the centred square resized to 64x64",
+    channels=3,
+    native_size=64,
+    needs=NEEDS,
+    read=read_lsun_bedroom,
+    horizontal_flip=True,
+)

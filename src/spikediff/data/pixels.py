@@ -1,4 +1,4 @@
-"""The range of a pixel: the one place that knows both `[0, 255]` and `[-1, 1]`."""
+"""The range of a pixel: the one place that knows `[0, 255]`, `[0, 1]` and `[-1, 1]`."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,10 @@ HALF_RANGE = 127.5  # 255 / 2: grey levels from the middle of uint8 to either en
 
 
 def to_model_range(images: Tensor) -> Tensor:
-    """Turn stored pixels into what a model sees: `x / 127.5 - 1`.
-
-    Args:
-        images: uint8, any shape, grey levels 0 to 255.
-
-    Returns:
-        float32 of the same shape, -1 (black) to 1 (white).
+    """Turn stored pixels, uint8 of any shape, into what a model sees: float32 `x / 127.5 - 1`.
 
     Raises:
-        UserError: `images` is not uint8, so its range is unknown.
+        UserError: The images are not uint8, so their range is unknown.
 
     Example:
         >>> to_model_range(torch.tensor([0, 255], dtype=torch.uint8)).tolist()
@@ -37,15 +31,9 @@ def to_uint8(images: Tensor) -> Tensor:
 
     Values outside `[-1, 1]` are clamped, the rest is rounded to the nearest grey level.
 
-    Args:
-        images: floating point, any shape, -1 (black) to 1 (white).
-
-    Returns:
-        uint8 of the same shape, 0 to 255.
-
     Raises:
-        UserError: `images` is not floating point, so its range is unknown; or it holds NaN or
-            infinity, of which no picture can be made.
+        UserError: The images are not floating point, so their range is unknown; or they hold NaN or
+            infinity.
 
     Example:
         >>> to_uint8(torch.tensor([-1.0, 0.1, 7.0])).tolist()
@@ -58,18 +46,25 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((unit + 1.0) * HALF_RANGE).round().to(torch.uint8)
 
 
+def to_unit_range(images: Tensor) -> Tensor:
+    """Map images from [-1, 1] to [0, 1]: `x / 2 + 0.5`, without a clamp."""
+    return images / 2 + 0.5
+
+
+def from_unit_range(images: Tensor) -> Tensor:
+    """Map images from [0, 1] to [-1, 1]: `2 x - 1`, without a clamp."""
+    return images * 2 - 1
+
+
 def change_range(
     images: Tensor, old: Sequence[float] = (-1.0, 1.0), new: Sequence[float] = (-1.0, 1.0)
 ) -> Tensor:
     """Map images linearly from one range to another; values outside it stay outside.
 
     Args:
-        images: floating point, any shape.
-        old: the values that are black and white now.
-        new: those that they become.
-
-    Returns:
-        Images of the same shape.
+        images: Floating point, any shape.
+        old: The values that are black and white now.
+        new: The values that they become.
 
     Example:
         >>> change_range(torch.tensor([-1.0, 0.5]), new=(-0.5, 0.5)).tolist()
@@ -80,14 +75,9 @@ def change_range(
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability one half.
+    """Mirror each image of `[B, C, H, W]` left to right with probability one half.
 
-    Args:
-        images: `[B, C, H, W]`, any type.
-        generator: the only source of randomness; B numbers are drawn from it.
-
-    Returns:
-        `[B, C, H, W]`, a new tensor.
+    The generator is the only source of randomness; B numbers are taken from it.
 
     Example:
         >>> pair = torch.arange(4).reshape(2, 1, 1, 2)
@@ -95,6 +85,6 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
         >>> flipped.sum(-1).flatten().tolist()
         [1, 5]
     """
-    draw = torch.rand(images.shape[0], generator=generator, device=generator.device)  # [B]
-    mirrored = (draw < 0.5).to(images.device)[:, None, None, None]  # [B, 1, 1, 1]
+    random = torch.rand(images.shape[0], generator=generator, device=generator.device)  # [B]
+    mirrored = (random < 0.5).to(images.device)[:, None, None, None]  # [B, 1, 1, 1]
     return torch.where(mirrored, images.flip(-1), images)

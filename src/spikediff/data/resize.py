@@ -1,4 +1,4 @@
-"""How a picture is made to fit: crop, then resize, then channels."""
+"""Resizing pictures: crop, then resize, then channels."""
 
 from dataclasses import dataclass
 
@@ -22,21 +22,17 @@ RESIZE_FILTERS: dict[str, Image.Resampling] = {
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What a picture is made to fit.
+class Resize:
+    """The square that pictures are brought to.
 
     Args:
-        size: side of the square result, in pixels.
+        size: Side of the result, in pixels.
         channels: 1 (luma) or 3 (RGB).
-        crop: side of the centred square that is kept, in pixels; None keeps the largest one.
-        resize_filter: a key of `RESIZE_FILTERS`.
+        crop: Side of the centred square that is kept, in pixels; None keeps the largest one.
+        resize_filter: A key of `RESIZE_FILTERS`.
 
     Raises:
-        UserError: an argument is outside its range.
-
-    Example:
-        >>> Fit(size=64, channels=3, crop=148)
-        Fit(size=64, channels=3, crop=148, resize_filter='bilinear')
+        UserError: An argument is outside its range.
     """
 
     size: int
@@ -54,57 +50,56 @@ class Fit:
             raise UserError(f"unknown resize filter {self.resize_filter!r}; choose from {known}")
 
 
-def fit_picture(picture: Image.Image, fit: Fit, where: str = "picture") -> Tensor:
-    """Crop to the centred square, resize, and set the channels of one picture.
+def resize_picture(picture: Image.Image, resize: Resize, where: str = "picture") -> Tensor:
+    """Crop a picture to the centred square, resize it, and set its channels.
 
     This is the definition; every reader's pictures pass through it.
 
     Args:
-        picture: mode `L` or `RGB`, any size.
-        fit: what to make of it.
-        where: the file or index to name in an error.
+        picture: Mode `L` or `RGB`, any size.
+        resize: What to make of it.
+        where: The file or index to name in an error.
 
     Returns:
-        uint8 `[C, H, W]`, H = W = `fit.size`.
+        uint8 `[C, H, W]`, H = W = `resize.size`.
 
     Raises:
-        UserError: the picture is smaller than the crop.
+        UserError: The picture is smaller than the crop.
 
     Example:
-        >>> fit_picture(Image.new("L", (6, 4), 7), Fit(size=2, channels=3)).shape
+        >>> resize_picture(Image.new("L", (6, 4), 7), Resize(size=2, channels=3)).shape
         torch.Size([3, 2, 2])
     """
-    square = _crop_square(picture, fit.crop, where)
-    if square.width != fit.size:
-        square = square.resize((fit.size, fit.size), RESIZE_FILTERS[fit.resize_filter])
-    pixels = np.array(square.convert("L" if fit.channels == 1 else "RGB"))
-    return torch.from_numpy(pixels.reshape(fit.size, fit.size, fit.channels)).permute(2, 0, 1)
+    square = _crop_square(picture, resize.crop, where)
+    if square.width != resize.size:
+        new = RESIZE_FILTERS[resize.resize_filter]
+        square = square.resize((resize.size, resize.size), new)
+    pixels = np.array(square.convert("L" if resize.channels == 1 else "RGB"))
+    pixels = pixels.reshape(resize.size, resize.size, resize.channels)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def fit_pixels(pixels: NDArray[np.uint8], fit: Fit, where: str = "pixels") -> Tensor:
-    """Apply `fit_picture` to every picture of an array; at once where the result is the same.
+def resize_pixels(pixels: NDArray[np.uint8], resize: Resize, where: str = "pixels") -> Tensor:
+    """Apply `resize_picture` to an array of pictures; all at once where that gives the same.
 
     Args:
         pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`.
-        fit: what to make of each.
-        where: the file to name in an error.
+        resize: What to make of each.
+        where: The file to name in an error.
 
     Returns:
         uint8 `[N, C, size, size]`, contiguous.
 
     Raises:
-        UserError: the pictures are smaller than the crop.
-
-    Example:
-        >>> fit_pixels(np.zeros((5, 8, 8), np.uint8), Fit(size=4, channels=1)).shape
-        torch.Size([5, 1, 4, 4])
+        UserError: The pictures are smaller than the crop.
     """
-    if fit.crop is None and pixels.shape[1:3] == (fit.size, fit.size):
-        return _set_channels(pixels, fit.channels)
-    fitted = torch.empty(len(pixels), fit.channels, fit.size, fit.size, dtype=torch.uint8)
+    if resize.crop is None and pixels.shape[1:3] == (resize.size, resize.size):
+        return _set_channels(pixels, resize.channels)
+    shape = (len(pixels), resize.channels, resize.size, resize.size)
+    resized = torch.empty(shape, dtype=torch.uint8)
     for index, image in enumerate(pixels):
-        fitted[index] = fit_picture(Image.fromarray(image), fit, where)
-    return fitted
+        resized[index] = resize_picture(Image.fromarray(image), resize, where)
+    return resized
 
 
 def _crop_square(picture: Image.Image, crop: int | None, where: str) -> Image.Image:

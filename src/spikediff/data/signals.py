@@ -1,7 +1,7 @@
 """Signals: a recording in time, cut into the windows that a network of signals sees.
 
-A recording is a row of `SIGNALS` or a `.npy` file. It keeps its own unit: what a network sees as
--1 and 1 is said by whoever trains it (`change_range`).
+A recording is a row of `SIGNALS` or a `.npy` file. It keeps its own unit; training chooses which
+values a network sees as -1 and 1 (`change_range`).
 """
 
 import math
@@ -29,17 +29,11 @@ _TEST_PARTS = (3, 8)  # of ten: the fourth and the ninth tenth of the time
 
 @dataclass(frozen=True)
 class SignalSpec:
-    """One row of `SIGNALS`.
+    """One row of `SIGNALS`."""
 
-    Args:
-        summary: what was recorded, in one line.
-        length: samples of a window when no other length is asked for.
-        read: returns the recording, float32 `[C, S]`, and where it comes from.
-    """
-
-    summary: str
-    length: int
-    read: Callable[[], tuple[Tensor, str]]
+    summary: str  # what was recorded, in one line
+    length: int  # samples of a window when no other length is asked for
+    read: Callable[[], tuple[Tensor, str]]  # the recording, float32 `[C, S]`, and its origin
 
 
 class SignalDataset(Dataset[tuple[Tensor, int]]):
@@ -50,21 +44,14 @@ class SignalDataset(Dataset[tuple[Tensor, int]]):
     Item `i` is `(float32 [C, L], -1)` in the recording's unit; signals have no classes.
 
     Args:
-        name: name of the data set.
+        name: Name of the data set.
         split: `train` or `test`.
         recording: float32 `[C, S]`.
-        length: L.
-        origin: where the recording comes from, for reports.
-
-    Attributes:
-        channels: C.
-        image_size: L; the loop's word for the size of an item.
-        labels: None.
-        class_names: empty.
-        origin: where the recording comes from.
+        length: L, which `image_size` returns, the training loop's word for the size of an item.
+        origin: Where the recording comes from, for reports.
 
     Raises:
-        UserError: a tenth of the recording is shorter than a window.
+        UserError: A tenth of the recording is shorter than a window.
 
     Example:
         >>> sawtooth = torch.arange(80.0).view(1, 80) % 8
@@ -130,18 +117,14 @@ def _stretches(samples: int, split: str) -> list[tuple[int, int]]:
 
 
 def read_membrane() -> tuple[Tensor, str]:
-    """Read a neuron's membrane potential, in millivolts, a sample every 0.5 ms.
+    """Read a neuron's membrane potential in mV, a sample every 0.5 ms: float32 `[1, 10000]`.
 
-    It is the trace of matplotlib's first logo, whose script tells scale and sampling interval. Of
-    its 12,000 samples the first and the last thousand, where the cell is at rest, are left out.
-    Matplotlib distributes the file with its code, under its licence; who recorded it from which
-    cell is not told.
-
-    Returns:
-        float32 `[1, 10000]`, and where it comes from.
+    It is the trace of matplotlib's first logo, whose script states scale and sampling interval. The
+    first and the last thousand of its 12,000 samples, where the cell is at rest, are left out.
+    Matplotlib distributes the file under its licence; who recorded it from which cell is unknown.
 
     Raises:
-        UserError: this matplotlib comes without its sample data.
+        UserError: This matplotlib comes without its sample data.
     """
     from matplotlib import cbook  # lazy: takes a second
 
@@ -157,16 +140,10 @@ def read_membrane() -> tuple[Tensor, str]:
 
 
 def read_recording(path: Path) -> tuple[Tensor, str]:
-    """Read a recording of your own.
-
-    Args:
-        path: a `.npy` file of real numbers, `[S]` or, with channels, `[C, S]`.
-
-    Returns:
-        float32 `[C, S]`, and the file.
+    """Read a `.npy` file of real numbers, `[S]` or `[C, S]`, as float32 `[C, S]`.
 
     Raises:
-        UserError: it cannot be read, or holds something else.
+        UserError: It cannot be read, or holds something else.
     """
     try:
         content = BytesIO(read_regular(path, MOST_BYTES))
@@ -189,7 +166,7 @@ def read_recording(path: Path) -> tuple[Tensor, str]:
 
 
 def _check_header(content: BytesIO) -> None:
-    """Refuse a .npy file that declares more than it holds, before numpy makes room for it."""
+    """Refuse a .npy file that declares more than it holds, before numpy allocates memory."""
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -223,16 +200,13 @@ def load_signals(
     """Load the windows of one split of a recording.
 
     Args:
-        name: a key of `SIGNALS`, or the path of a `.npy` file: real numbers `[S]` or `[C, S]`.
+        name: A key of `SIGNALS`, or the path of a `.npy` file: real numbers `[S]` or `[C, S]`.
         split: `train` or `test`.
-        length: samples of a window; None keeps the data set's own, 128 for a file.
-        data_dir: folder where the file may also lie.
-
-    Returns:
-        The windows, float32 in the recording's unit.
+        length: Samples of a window; None keeps the data set's own, 128 for a file.
+        data_dir: Folder where the file may also lie.
 
     Raises:
-        UserError: an unknown name or split, a file that cannot be read, or a recording that is too
+        UserError: An unknown name or split, a file that cannot be read, or a recording that is too
             short for the windows.
 
     Example:
@@ -249,7 +223,7 @@ def load_signals(
 
 
 def _find(name: str, data_dir: Path | str | None) -> Path:
-    """Return the file of a recording that no row lists."""
+    """Return the file of a recording that is not in the table."""
     path = Path(name).expanduser()
     if path.suffix != ".npy":
         raise UserError(

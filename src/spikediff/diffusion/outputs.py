@@ -14,7 +14,7 @@ from diffusers.utils import make_image_grid
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from spikediff.data import change_range, to_uint8
+from spikediff.data import change_range, from_unit_range, to_uint8, to_unit_range
 from spikediff.diffusion.seeds import whole
 from spikediff.errors import UserError
 from spikediff.files.tensors import check_values
@@ -41,7 +41,7 @@ def as_array(values: Tensor) -> Any:
 
 
 def _to_unit(sample: Tensor) -> Tensor:
-    return (check_values(sample, "images") / 2 + 0.5).clamp(0, 1)
+    return to_unit_range(check_values(sample, "images")).clamp(0, 1)
 
 
 # From images [B, C, H, W] in [-1, 1] to what a pipeline's caller asked for.
@@ -123,7 +123,7 @@ def _visible(sample: Tensor) -> Tensor:
     """Return images as they are, and grids of tokens [B, h, w] in grey, masks white."""
     if sample.is_floating_point():
         return sample
-    return sample[:, None] / sample.max().clamp(min=1) * 2.0 - 1.0
+    return from_unit_range(sample[:, None] / sample.max().clamp(min=1))
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, frame_ms: int = 120) -> None:

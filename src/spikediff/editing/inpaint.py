@@ -10,6 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, max_pool2d
 
+from spikediff.data import from_unit_range
 from spikediff.diffusion.classes import ClassLabels
 from spikediff.diffusion.latent_space import Space, check_scheduler
 from spikediff.diffusion.loop import (
@@ -125,7 +126,7 @@ def inpaint(
     inputs = {"image": read_images(image, shape), "mask": read_mask(mask_image, shape)}
     (given, mask), generator = one_per_seed(inputs, batch_size, seeds, generator)
     mask = mask.to(pipe._execution_device)
-    known = given.to(pipe._execution_device, network.dtype) * 2 - 1
+    known = from_unit_range(given.to(pipe._execution_device, network.dtype))
     asked = Asked(
         class_labels, guidance_scale, callback_on_step_end, callback_on_step_end_tensor_inputs
     )

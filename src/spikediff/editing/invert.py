@@ -9,6 +9,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
+from spikediff.data import from_unit_range
 from spikediff.diffusion.classes import ClassLabels
 from spikediff.diffusion.loop import (
     AfterStep,
@@ -101,7 +102,7 @@ def invert(
     sample = ddim_inversion(
         denoising.denoiser,
         scheduler,
-        denoising.space.encode(given.to(pipe._execution_device, pipe.unet.dtype) * 2 - 1),
+        denoising.space.encode(from_unit_range(given.to(pipe._execution_device, pipe.unet.dtype))),
         pipe.progress_bar(scheduler.timesteps.flip(0)),
         num_iterations,
         denoising.tell,

@@ -6,6 +6,7 @@ from typing import Any
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from torch import Tensor
 
+from spikediff.data import from_unit_range
 from spikediff.diffusion.classes import ClassLabels
 from spikediff.diffusion.exact_timesteps import visiting
 from spikediff.diffusion.latent_space import check_scheduler
@@ -98,7 +99,7 @@ def vary(
     network = pipe.vqvae if tokens else pipe.unet
     inputs = {"image": read_images(image, image_shape(network))}
     (given,), generator = one_per_seed(inputs, batch_size, seeds, generator)
-    known = (given * 2 - 1).to(pipe._execution_device, network.dtype)
+    known = from_unit_range(given).to(pipe._execution_device, network.dtype)
     asked = Asked(
         class_labels, guidance_scale, callback_on_step_end, callback_on_step_end_tensor_inputs
     )

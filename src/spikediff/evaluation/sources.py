@@ -17,18 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from spikediff.data import (
-    DATASETS,
-    ImageDataset,
-    PictureSource,
-    change_range,
-    load_images,
-    to_uint8,
-)
+from spikediff.data import DATASETS, ImageDataset, Pictures, from_unit_range, load_images, to_uint8
 from spikediff.data.arrays import read_npz
-from spikediff.data.decoding import ImageFiles
+from spikediff.data.dataset import pixel_array
+from spikediff.data.decoding import image_files
 from spikediff.data.folder import FOLDER_PREFIX, HUB_PREFIX, list_files, warn_of_others
-from spikediff.data.sources import PixelArray
 from spikediff.errors import UserError
 from spikediff.evaluation.shards import Shards, fingerprint_of
 from spikediff.files.reading import file_sha256
@@ -108,7 +101,7 @@ def quantise(images: Tensor, seeds: Sequence[int]) -> Tensor:
     if images.min() < 0 or images.max() > 1:
         low, high = images.min().item(), images.max().item()
         raise UserError(f"{which}: range [{low:.3g}, {high:.3g}]; expected [0, 1]")
-    return to_uint8(change_range(images.float(), old=(0.0, 1.0))).cpu()
+    return to_uint8(from_unit_range(images.float())).cpu()
 
 
 def real_images(
@@ -226,7 +219,7 @@ def open_folder(folder: Path) -> ImageSource:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(bytes.fromhex(file_sha256(path)))
-    return _stored(ImageFiles(paths, None, (), str(folder)), "folder", digest.hexdigest())
+    return _stored(image_files(paths, str(folder)), "folder", digest.hexdigest())
 
 
 def open_archive(path: Path) -> ImageSource:
@@ -240,14 +233,14 @@ def open_archive(path: Path) -> ImageSource:
     """
     pixels = _channels_last(_array_of_images(path), path)
     sha256 = state_digest({"images": torch.from_numpy(pixels)})
-    return _stored(PixelArray(pixels, None, (), str(path)), "npz", sha256)
+    return _stored(pixel_array(pixels, str(path)), "npz", sha256)
 
 
-def _stored(pictures: PictureSource, kind: str, sha256: str) -> ImageSource:
+def _stored(pictures: Pictures, kind: str, sha256: str) -> ImageSource:
     """Return pictures as a source; all must have the size and the colours of the first."""
 
     def pixels(index: int, first: Image.Image) -> Tensor:
-        picture = pictures.decode(index)
+        picture = pictures[index]
         if (picture.size, picture.mode) != (first.size, first.mode):
             raise UserError(
                 f"{pictures.where(index)}: {_described(picture)}, but the first image is "
@@ -257,7 +250,7 @@ def _stored(pictures: PictureSource, kind: str, sha256: str) -> ImageSource:
         return torch.from_numpy(array).permute(2, 0, 1)  # [C, H, W]
 
     def take(first: int, count: int) -> Tensor:
-        model = pictures.decode(0)
+        model = pictures[0]
         return torch.stack([pixels(index, model) for index in range(first, first + count)])
 
     return ImageSource(take, sha256, {"kind": kind, "sha256": sha256}, len(pictures))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from spikediff.data import Fit, ImageDataset, load_images
-from spikediff.data.sources import PixelArray
+from spikediff.data import ImageDataset, Resize, load_images
+from spikediff.data.dataset import pixel_array
 from spikediff.errors import UserError
 from spikediff.evaluation.features import extract, load_classifier, load_features
 from spikediff.evaluation.features.classifier import TrainingSettings, cache_key, shifted, split
@@ -28,10 +28,9 @@ def made_up(count=60, side=8, colour=False, labelled=True, split="train"):
     labels = torch.arange(count) % 2
     shape = (count, side, side, 3) if colour else (count, side, side)
     pixels = rng.integers(0, 100, shape) + 150 * labels.numpy().reshape(-1, *[1] * (len(shape) - 1))
-    source = PixelArray(
-        pixels.astype(np.uint8), labels if labelled else None, ("dark", "bright"), ""
-    )
-    return ImageDataset("made up/ü", split, source, Fit(side, 3 if colour else 1))
+    classes = labels if labelled else None, ("dark", "bright")
+    pictures = pixel_array(pixels.astype(np.uint8), "", *classes)
+    return ImageDataset("made up/ü", split, pictures, Resize(side, 3 if colour else 1))
 
 
 def train_classifier(dataset, settings=None):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.data import ImageDataset, random_flip, to_model_range
-from spikediff.data.sources import part_indices
+from spikediff.data.dataset import part_indices
 from spikediff.errors import UserError
 from spikediff.evaluation.features.network import FeatureNetwork
 from spikediff.files.tensors import read_tensors, state_digest, write_tensors

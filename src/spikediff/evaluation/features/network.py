@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spikediff.data import Fit, to_model_range
-from spikediff.data.resize import fit_pixels
+from spikediff.data import Resize, to_model_range
+from spikediff.data.resize import resize_pixels
 from spikediff.errors import UserError
 from spikediff.files.tensors import state_digest
 
@@ -237,8 +237,8 @@ def prepare(images: Tensor, image_size: int, channels: int, resize_filter: str |
         images = _grey(images)
     pixels = images.permute(0, 2, 3, 1)  # [N, H, W, C]
     pixels = pixels[..., 0] if pixels.shape[3] == 1 else pixels
-    fit = Fit(image_size, channels, resize_filter=resize_filter or "bilinear")
-    return fit_pixels(pixels.contiguous().numpy(), fit)
+    resize = Resize(image_size, channels, resize_filter=resize_filter or "bilinear")
+    return resize_pixels(pixels.contiguous().numpy(), resize)
 
 
 def preparation_notes(

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from spikediff.data import RESIZE_FILTERS, Fit
-from spikediff.data.resize import fit_picture, fit_pixels
+from spikediff.data import RESIZE_FILTERS, Resize
+from spikediff.data.resize import resize_picture, resize_pixels
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (5, 8, 8), dtype=np.uint8)
@@ -17,9 +17,9 @@ COLOUR = RNG.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [8, 5, 13])
 def test_bulk_equals_one_by_one(pixels, channels, size):
-    fit = Fit(size=size, channels=channels)
-    one_by_one = torch.stack([fit_picture(Image.fromarray(image), fit) for image in pixels])
-    together = fit_pixels(pixels, fit)
+    resize = Resize(size=size, channels=channels)
+    one_by_one = torch.stack([resize_picture(Image.fromarray(image), resize) for image in pixels])
+    together = resize_pixels(pixels, resize)
     assert together.dtype == torch.uint8
     assert together.is_contiguous()
     assert torch.equal(together, one_by_one)
@@ -27,44 +27,44 @@ def test_bulk_equals_one_by_one(pixels, channels, size):
 
 @pytest.mark.parametrize("name", RESIZE_FILTERS)
 def test_resizing_is_pillows_and_keeps_a_flat_picture_flat(name):
-    fit = Fit(size=5, channels=3, resize_filter=name)
-    fitted = fit_picture(Image.fromarray(COLOUR[0]), fit).permute(1, 2, 0)
+    resize = Resize(size=5, channels=3, resize_filter=name)
+    resized = resize_picture(Image.fromarray(COLOUR[0]), resize).permute(1, 2, 0)
     expected = Image.fromarray(COLOUR[0]).resize((5, 5), RESIZE_FILTERS[name])
-    assert np.array_equal(fitted.numpy(), np.asarray(expected))
-    assert fit_picture(Image.new("L", (8, 8), 77), fit).unique().tolist() == [77]
+    assert np.array_equal(resized.numpy(), np.asarray(expected))
+    assert resize_picture(Image.new("L", (8, 8), 77), resize).unique().tolist() == [77]
 
 
 def test_shrinking_antialiases():
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 255
-    fitted = fit_picture(Image.fromarray(stripes), Fit(size=8, channels=1))
-    assert abs(fitted.float() - 127.5).max() < 20  # without antialiasing: 0 or 255
+    resized = resize_picture(Image.fromarray(stripes), Resize(size=8, channels=1))
+    assert abs(resized.float() - 127.5).max() < 20  # without antialiasing: 0 or 255
 
 
 def test_grey_repeats_and_colour_becomes_luma():
-    grey = fit_pixels(GREY, Fit(size=8, channels=3))
+    grey = resize_pixels(GREY, Resize(size=8, channels=3))
     assert torch.equal(grey, torch.from_numpy(GREY)[:, None].expand(-1, 3, -1, -1))
-    red = fit_picture(Image.new("RGB", (4, 4), (255, 0, 0)), Fit(size=4, channels=1))
+    red = resize_picture(Image.new("RGB", (4, 4), (255, 0, 0)), Resize(size=4, channels=1))
     assert red.unique().tolist() == [76]  # 0.299 * 255
 
 
 def test_the_largest_centred_square_is_kept():
     pixels = np.zeros((4, 10), np.uint8)
     pixels[:, 3:7] = 200
-    fitted = fit_picture(Image.fromarray(pixels), Fit(size=4, channels=1))
-    assert fitted.unique().tolist() == [200]
+    resized = resize_picture(Image.fromarray(pixels), Resize(size=4, channels=1))
+    assert resized.unique().tolist() == [200]
 
 
 def test_celebas_crop_is_rows_35_to_182_and_columns_15_to_162():
     rows, columns = np.mgrid[:218, :178].astype(np.uint8)
-    fit = Fit(size=148, channels=1, crop=148)
-    assert fit_picture(Image.fromarray(rows), fit)[0, :, 0].tolist() == [*range(35, 183)]
-    assert fit_picture(Image.fromarray(columns), fit)[0, 0].tolist() == [*range(15, 163)]
+    resize = Resize(size=148, channels=1, crop=148)
+    assert resize_picture(Image.fromarray(rows), resize)[0, :, 0].tolist() == [*range(35, 183)]
+    assert resize_picture(Image.fromarray(columns), resize)[0, 0].tolist() == [*range(15, 163)]
 
 
 def test_a_picture_smaller_than_the_crop_is_refused(refused):
-    fit = Fit(size=4, channels=1, crop=20)
-    message = refused(fit_picture, Image.new("L", (9, 30)), fit, "some.png")
+    resize = Resize(size=4, channels=1, crop=20)
+    message = refused(resize_picture, Image.new("L", (9, 30)), resize, "some.png")
     assert "some.png" in message
     assert "9x30" in message
 
@@ -78,4 +78,4 @@ def test_a_picture_smaller_than_the_crop_is_refused(refused):
     ],
 )
 def test_options_out_of_range_are_refused(refused, options, word):
-    assert word in refused(Fit, **options)
+    assert word in refused(Resize, **options)
