@@ -18,8 +18,6 @@ import spikediff
 from spikediff.diffusion.saving import component
 
 TRAINED = sorted(set(NETWORKS) - {"DeployedIntegerUNet"})
-# Their layers compute with one another's weights, which offloading layer by layer takes away.
-TOGETHER = {"ConvertedUNet", "DeployedIntegerUNet", "IntegerSpikingUNet"}
 
 
 def test_every_class_is_here():
@@ -143,7 +141,7 @@ def test_half_precision(name, dtype):
     assert out.isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(set(NETWORKS) - TOGETHER))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_weights_that_are_elsewhere_until_a_layer_runs(name):
     """As diffusers' sequential offload puts them."""
     model = network(name)

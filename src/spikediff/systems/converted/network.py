@@ -16,6 +16,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.offloading import with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.layers import fold_time, unfold_time
 from spikediff.layers.coding import direct
@@ -158,6 +159,7 @@ class ConvertedUNet(ModelMixin, OwnConfig):
         """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
         return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
+    @with_all_weights
     def forward(
         self,
         sample: Tensor,

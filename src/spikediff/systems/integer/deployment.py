@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.diffusion.model import load_whole
+from spikediff.diffusion.offloading import with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
 from spikediff.files.tensors import check_finite
@@ -407,6 +408,7 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin, CompilesItself):
         return counterpart
 
     @torch.no_grad()
+    @with_all_weights
     def forward(
         self,
         sample: Tensor,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.offloading import with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, never_alone
@@ -320,6 +321,7 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, ModelMixin, OwnCon
         """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
         return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
+    @with_all_weights
     def forward(
         self,
         sample: Tensor,
