@@ -47,4 +47,4 @@ def _all_there(network: nn.Module) -> Iterator[None]:
     finally:
         for layer, hook, forward in hooked:
             layer.forward = forward  # type: ignore[method-assign]
-            hook.post_forward(layer, None)  # type: ignore[operator, union-attr]
+            hook.post_forward(layer, None)
