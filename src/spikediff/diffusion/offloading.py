@@ -34,17 +34,16 @@ def with_all_weights(forward: Forward) -> Forward:
 @contextmanager
 def _all_there(network: nn.Module) -> Iterator[None]:
     """Bring the weights of all layers, and switch off the hooks that would take them away."""
-    hooked = [
-        (layer, layer._hf_hook, layer.forward)
-        for layer in network.modules()
-        if layer is not network and hasattr(layer, "_hf_hook")
+    layers: list[Any] = [
+        layer for layer in network.modules() if layer is not network and hasattr(layer, "_hf_hook")
     ]
-    for layer, hook, _ in hooked:
-        hook.pre_forward(layer)  # type: ignore[operator, union-attr]
-        layer.forward = layer._old_forward  # type: ignore[assignment]
+    hooked = [(layer, layer.forward) for layer in layers]
+    for layer in layers:
+        layer._hf_hook.pre_forward(layer)
+        layer.forward = layer._old_forward
     try:
         yield
     finally:
-        for layer, hook, forward in hooked:
-            layer.forward = forward  # type: ignore[method-assign]
-            hook.post_forward(layer, None)
+        for layer, forward in hooked:
+            layer.forward = forward
+            layer._hf_hook.post_forward(layer, None)
