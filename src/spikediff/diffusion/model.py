@@ -1,19 +1,15 @@
-"""What a network of this library remembers of how it was made.
-
-Loading a network whole: every tensor of its file, of its shape and kind, or an error.
-
-The ordinary network that a spiking one is compared with.
-"""
+"""The base of every network, which loads all of its file or none; and the ordinary counterpart."""
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import safetensors
 import torch
 from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import logging
 from torch import Tensor, nn
 
@@ -21,26 +17,6 @@ from spikediff.errors import UserError, cut, one_line, shown
 from spikediff.files.reading import check_regular, read_json
 from spikediff.files.tensors import check_finite
 from spikediff.files.weights import list_faults
-
-
-class OwnConfig(ConfigMixin):
-    """diffusers' configuration, of which `from_config` takes every value.
-
-    diffusers forgets in `from_config` the values of arguments that were not given by name, even if
-    they were given by position, as in `SpikingUNet(8, 1)`.
-    """
-
-    def register_to_config(self, **settings: Any) -> None:
-        """Set settings; none of them is noted as a default."""
-        settings.pop("_use_default_values", None)
-        super().register_to_config(**settings)
-
-    @classmethod
-    def extract_init_dict(cls, config_dict: Mapping[str, Any], **settings: Any) -> Any:
-        """Return the arguments of a configuration, without what it tells `AutoModel`."""
-        kept = {key: value for key, value in config_dict.items() if key != "auto_map"}
-        return super().extract_init_dict(kept, **settings)
-
 
 WEIGHTS = "diffusion_pytorch_model"
 _MOST = 2**24  # of a number in a configuration
@@ -61,37 +37,52 @@ class SavedTensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-def load_whole(
-    cls: Any, load: Callable[..., Any], pretrained_model_name_or_path: Any, **options: Any
-) -> Any:
-    """Load a network as diffusers does; refuse a file that is not all of it.
+class SpikingModel(ModelMixin, ConfigMixin):
+    """Base of every network: saved and loaded as diffusers does, but whole or not at all.
 
-    Args:
-        cls: The network's class.
-        load: diffusers' own `from_pretrained` of the class.
-        pretrained_model_name_or_path: A folder, or a name on the Hub.
-        options: Its keyword arguments.
-
-    Returns:
-        What `load` returns, its weights in memory of their own.
-
-    Raises:
-        UserError: Tensors are missing, unknown, of another shape or kind, or not finite; or the
-            configuration makes no such network.
+    `from_config` takes every value: diffusers' own forgets those of arguments that were given by
+    position, as in `SpikingUNet(8, 1)`.
     """
-    path = pretrained_model_name_or_path
-    folder = Path(path) / (options.get("subfolder") or "")
-    if folder.is_dir():
-        check_saved(cls, folder, options.get("variant"))
-    wants_info = options.pop("output_loading_info", False)
-    model, info = load(path, output_loading_info=True, **options)
-    faults = [f"missing {key}" for key in info["missing_keys"]]
-    faults += [f"unknown {key}" for key in info["unexpected_keys"]]
-    if faults:
-        raise UserError(f"{path}: {list_faults(faults, cls.__name__)}")
-    with_own_memory(model, options)
-    check_finite(model.state_dict(), str(folder))
-    return (model, info) if wants_info else model
+
+    def register_to_config(self, **settings: Any) -> None:
+        """Set settings; none of them is noted as a default."""
+        settings.pop("_use_default_values", None)
+        super().register_to_config(**settings)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: Mapping[str, Any], **settings: Any) -> Any:
+        """Return the arguments of a configuration, without diffusers' entry for `AutoModel`."""
+        kept = {key: value for key, value in config_dict.items() if key != "auto_map"}
+        return super().extract_init_dict(kept, **settings)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
+        """Load a network as diffusers does; refuse a file that is not all of it.
+
+        Args:
+            pretrained_model_name_or_path: A folder, or a name on the Hub.
+            options: diffusers' keyword arguments.
+
+        Returns:
+            The network, its weights in memory of their own.
+
+        Raises:
+            UserError: Tensors are missing, unknown, of another shape or kind, or not finite; or the
+                configuration makes no such network.
+        """
+        path = pretrained_model_name_or_path
+        folder = Path(path) / (options.get("subfolder") or "")
+        if folder.is_dir():
+            check_saved(cls, folder, options.get("variant"))
+        wants_info = options.pop("output_loading_info", False)
+        model, info = super().from_pretrained(path, output_loading_info=True, **options)
+        faults = [f"missing {key}" for key in info["missing_keys"]]
+        faults += [f"unknown {key}" for key in info["unexpected_keys"]]
+        if faults:
+            raise UserError(f"{path}: {list_faults(faults, cls.__name__)}")
+        with_own_memory(model, options)
+        check_finite(model.state_dict(), str(folder))
+        return (model, info) if wants_info else model
 
 
 def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
@@ -106,7 +97,7 @@ def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
         Whether there are weights as safetensors.
 
     Raises:
-        UserError: See `load_whole`.
+        UserError: See `SpikingModel.from_pretrained`.
     """
     if not (folder / "config.json").exists():
         raise UserError(f"{folder / 'config.json'}: missing; it says what network this is")

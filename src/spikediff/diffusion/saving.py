@@ -9,7 +9,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import diffusers
 from diffusers.models.modeling_utils import ModelMixin
@@ -34,6 +34,16 @@ def component(name: object) -> type[Any] | None:
     found = getattr(spikediff, str(name))
     known = inspect.isclass(found) and issubclass(found, ModelMixin | SchedulerMixin)
     return found if known else None
+
+
+if not TYPE_CHECKING:  # a type checker is to know this module's own names
+
+    def __getattr__(name: str) -> type[Any]:
+        """Find a part by name: diffusers looks where `ModelMixin` and `SchedulerMixin` are too."""
+        found = component(name)
+        if found is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return found
 
 
 _OF_CONFIG = ("subfolder", "cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -153,7 +163,7 @@ class PortablePipeline:
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """Read a configuration; parts of this library bear the names of their modules again."""
+        """Read a configuration; see `own_classes`."""
         loaded = super().load_config(*args, **kwargs)  # type: ignore[misc]
         if isinstance(loaded, tuple):
             return (own_classes(loaded[0]), *loaded[1:])
@@ -279,7 +289,7 @@ def _write_import(path: Path, *names: str) -> None:
 
 
 def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a `model_index.json` in which the parts of this library name its modules.
+    """Return a `model_index.json` that names this module for the parts of this library.
 
     diffusers takes a part whose name is that of a file for code that it must be trusted to run.
 
@@ -290,9 +300,9 @@ def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
     Example:
         >>> index = {"_class_name": ["pipeline", "VAEPipeline"], "vae": ["spikediff_vae", "VAE"]}
         >>> own_classes(index)
-        {'_class_name': 'VAEPipeline', 'vae': ['spikediff.systems.fsvae.vae', 'VAE']}
+        {'_class_name': 'VAEPipeline', 'vae': ['spikediff.diffusion.saving', 'VAE']}
     """
-    own = {part: [kind.__module__, kind.__name__] for part, kind in _own_parts(index).items()}
+    own = {part: [__name__, kind.__name__] for part, kind in _own_parts(index).items()}
     known = {k: v for k, v in {**index, **own}.items() if k != "auto_map"}
     return {**known, "_class_name": pipeline_class(known)} if "_class_name" in known else known
 

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
-from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.offloading import with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.layers import fold_time, unfold_time
@@ -93,7 +92,7 @@ SPIKES = {"signed": True, "unsigned": False}
 NORMS = ("shared", "per_step")
 
 
-class ConvertedUNet(ModelMixin, OwnConfig):
+class ConvertedUNet(SpikingModel):
     """A spiking network with the weights of a `QuantisedUNet`.
 
     The image enters as the same current at every spiking step, the residual stream is real-valued,
@@ -153,11 +152,6 @@ class ConvertedUNet(ModelMixin, OwnConfig):
             lambda layer, _dropout: SpikingSynapse(ConvertedIF(SPIKES[spikes]), layer, steps),
         )
         register_image_shape(self)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     @with_all_weights
     def forward(

@@ -19,12 +19,11 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers import fold_time, unfold_time
 from spikediff.neurons import Dynamics, NeuronLayer, NeuronState, carry_nan, membranes, scan
@@ -245,7 +244,7 @@ class SpikingSynapse(nn.Module):
         return out
 
 
-class QuantisedUNet(ModelMixin, OwnConfig):
+class QuantisedUNet(SpikingModel):
     """diffusers' `UNet2DModel` with a `QuantisedReLU` in the place of every activation.
 
     The activations of the timestep embedding and of its projections are among them, and weights
@@ -294,11 +293,6 @@ class QuantisedUNet(ModelMixin, OwnConfig):
             lambda layer, dropout: QuantisedSynapse(QuantisedReLU(bits, clip), layer, dropout),
         )
         register_image_shape(self)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def forward(
         self,

@@ -12,12 +12,11 @@ from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers import (
     SpikingTimestepEmbedding,
@@ -65,7 +64,7 @@ class _Level(nn.Module):
         self.resampling = resampling
 
 
-class SynapticCurrentUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
+class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
     r"""A fully spiking denoiser of synaptic currents: 52,540,547 parameters by default.
 
     It takes a window of currents, one image-sized array per spiking step, and returns such a
@@ -161,11 +160,6 @@ class SynapticCurrentUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
         self.last_block = make_block(2 * base_channels, base_channels)
         seen = (2 + layers_per_block) * base_channels + layers_per_block * widths[1]
         self.readout = pointwise_conv(seen, out_channels or in_channels)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def forward(
         self,

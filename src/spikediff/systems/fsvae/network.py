@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError, suggestion
 from spikediff.layers import SpikingLayer, over_time, running_statistics, threshold_layer
 from spikediff.layers.batch_invariant import elementwise
@@ -106,7 +105,7 @@ def fsvae_neuron_options(given: Mapping[str, Any] | None = None) -> dict[str, An
     return {"surrogate": released} | options
 
 
-class FSVAE(ModelMixin, OwnConfig):
+class FSVAE(SpikingModel):
     """The spiking autoencoder: 4,054,755 parameters by default, 4,053,601 for grey images.
 
     Encoder and decoder see the window at once. Between them stand the posterior, which draws the
@@ -197,11 +196,6 @@ class FSVAE(ModelMixin, OwnConfig):
         self.side = side
         self.distance = distance
         self.readout = decayed_sum
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def forward(
         self,

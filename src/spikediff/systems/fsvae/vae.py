@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers import running_statistics
 from spikediff.layers.batch_invariant import elementwise
@@ -55,7 +54,7 @@ class VAEOutput(BaseOutput):
     log_variance: Tensor
 
 
-class VAE(ModelMixin, OwnConfig):
+class VAE(SpikingModel):
     """The baseline: 1,181,795 parameters by default, 1,180,641 and 10.2 MMAC for grey images.
 
     `z = mu(x) + sigma(x) eps`. Batch norm and leaky ReLU stand where FSVAE has tdBN and neurons.
@@ -112,11 +111,6 @@ class VAE(ModelMixin, OwnConfig):
         )
         self.head = nn.ConvTranspose2d(channels[0], in_channels, 3, padding=1)
         self.side = side
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def forward(
         self,

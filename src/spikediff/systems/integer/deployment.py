@@ -27,13 +27,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikediff.diffusion.model import load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.offloading import with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
@@ -310,7 +309,7 @@ EXECUTIONS: dict[str, Convolve] = {
 }
 
 
-class DeployedIntegerUNet(ModelMixin, ConfigMixin, CompilesItself):
+class DeployedIntegerUNet(SpikingModel, CompilesItself):
     """An `IntegerSpikingUNet` in whole numbers; made by `to_integer`.
 
     Args:
@@ -360,11 +359,6 @@ class DeployedIntegerUNet(ModelMixin, ConfigMixin, CompilesItself):
         self.stem = FixedPointStem(pixels, block_out_channels[0])
         add_skeleton(self, block_out_channels, layers_per_block, pixels, parts)
         super().train(False)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.offloading import with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
@@ -254,7 +253,7 @@ class IntegerUNetOutput(UNet2DOutput):
     change: Tensor | None = None
 
 
-class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, ModelMixin, OwnConfig):
+class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
     """A U-Net of integer neurons, for spike-driven diffusion; or its ordinary counterpart.
 
     The image is cut into patches, and one convolution (the stem) turns them into currents. From
@@ -315,11 +314,6 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, ModelMixin, OwnCon
             for conv in (m for m in self.modules() if isinstance(m, CountConv2d)):
                 small = conv is self.head or conv.kernel_size == (1, 1)
                 conv.weight_bits = SMALL_LAYER_BITS if small else weight_bits
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     @with_all_weights
     def forward(

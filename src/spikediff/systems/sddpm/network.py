@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
-from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers import (
     BLOCKS,
@@ -164,7 +163,7 @@ class SpikingHead(nn.Module):
         return current
 
 
-class SpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
+class SpikingUNet(ComputesBlocksAgain, SpikingModel):
     """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default; or SDM's.
 
     Args:
@@ -288,11 +287,6 @@ class SpikingUNet(ComputesBlocksAgain, ModelMixin, OwnConfig):
             else Head(widths[0], channels, make_scaling, dimensions)
         )
         self._initialise()
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     def ann_counterpart(self) -> UNet2DModel:
         """Return the ordinary network of the same widths, depths and images, untrained."""

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers import SpikingLayer, class_embedding, embed_classes, join_channels, over_time
 from spikediff.layers.coding import mean
@@ -39,7 +38,7 @@ class SpikingImageDecoderOutput(BaseOutput):
     sample: Tensor
 
 
-class SpikingImageDecoder(ModelMixin, OwnConfig):
+class SpikingImageDecoder(SpikingModel):
     """The second stage of Spiking-Diffusion: tokens with masks -> logits of the tokens behind.
 
     Spiking convolutions of 3x3 that keep the size, and a last one, which sees the spikes of the
@@ -98,11 +97,6 @@ class SpikingImageDecoder(ModelMixin, OwnConfig):
             for old, new in zip([channels, *widths], widths, strict=False)
         )
         self.last = nn.Conv2d(widths[-1] + widths[0], codebook_size, 3, padding=1)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     @property
     def mask_token(self) -> int:

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from spikediff.diffusion.model import OwnConfig, load_whole
+from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers.coding import decay_weights, psp_mmd
 from spikediff.layers.sizes import choose, make_neuron_maker
@@ -116,7 +115,7 @@ def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
     return value.detach() + (carrier - carrier.detach())
 
 
-class VQSVAE(ModelMixin, OwnConfig):
+class VQSVAE(SpikingModel):
     """The first stage of Spiking-Diffusion: 50,658 parameters by default.
 
     Args:
@@ -189,11 +188,6 @@ class VQSVAE(ModelMixin, OwnConfig):
         )
         self.spike_generator = SpikeGenerator(channels, spiking_steps, make_neuron)
         self.decoder = SpikingDecoder(channels, inwards[::-1], in_channels, weights, make_neuron)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as diffusers does, and whole: see `spikediff.diffusion.model.load_whole`."""
-        return load_whole(cls, super().from_pretrained, *args, **kwargs)
 
     @property
     def latent_size(self) -> tuple[int, int]:
