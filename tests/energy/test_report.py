@@ -37,6 +37,18 @@ def test_every_view_adds_up(meter, accounting):
     assert report.energy_per_step_pj == pytest.approx(report.energy_pj / 2 / 3)
 
 
+def test_a_report_does_not_change_when_its_meter_counts_on():
+    model, spikes = nn.Sequential(IF(), nn.Linear(4, 2)), torch.ones(4, 3, 4)
+    meter = EnergyMeter(model)
+    with meter, torch.no_grad():
+        model(spikes)
+    report, before = meter.report(), meter.report().to_json()
+    with meter, torch.no_grad():
+        model(spikes)
+    assert report.to_json() == before
+    assert meter.report().acs == 2 * report.acs
+
+
 def test_json_is_complete_and_the_same_twice(meter):
     first, second = meter.report().to_json(), meter.report().to_json()
     assert first == second

@@ -88,7 +88,7 @@ def make_report(
         if cell.kind == "norm":
             return _norm(group, steps, batch_norm)
         if cell.kind != "synapse":
-            return cell
+            return replace(cell)
         kept = any(part.kept for part in group)
         if changes is not None:
             kept = changes and any(part.followed for part in group)

@@ -58,8 +58,8 @@ class Column:
         return {
             "spikes_per_synapse": self.spikes_per_synapse,
             "changed_share": self.changed_share,
-            "plain": None if self.plain is None else _figures(self.plain),
-            "whole_numbers": None if self.whole is None else _figures(self.whole),
+            "plain": self.plain and _figures(self.plain),
+            "whole_numbers": self.whole and _figures(self.whole),
         }
 
 

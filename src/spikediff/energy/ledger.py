@@ -11,7 +11,7 @@ REAL = "real"
 KINDS = ("synapse", "norm", "neuron", "arithmetic")  # the order of a report's rows
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Cell:
     """Operations of one kind, over all images; `+` adds them up.
 
@@ -142,11 +142,19 @@ class Cell:
         """Return an amount of this cell with T identical copies counted as one."""
         return amount // spiking_steps if self.copies % spiking_steps == 0 else amount
 
+    def __iadd__(self, other: "Cell") -> "Cell":
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.weights = max(self.weights, other.weights)
+        if self.signal != other.signal:
+            signals = {*self.signal.split("+"), *other.signal.split("+")}
+            self.signal = "+".join(sorted(signals))
+        return self
+
     def __add__(self, other: "Cell") -> "Cell":
-        signals = {*self.signal.split("+"), *other.signal.split("+")}
-        sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
-        weights = max(self.weights, other.weights)
-        return replace(self, signal="+".join(sorted(signals)), weights=weights, **sums)
+        total = replace(self)
+        total += other
+        return total
 
 
 _NOT_SUMMED = {"step", "layer", "operation", "signal", "weights", "kind", "copies"}
@@ -162,7 +170,10 @@ def summed(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> tuple[Cell, ...
     sums: dict[Key, Cell] = {}
     for cell in cells:
         name = key(cell)
-        sums[name] = sums[name] + cell if name in sums else cell
+        if name in sums:
+            sums[name] += cell
+        else:
+            sums[name] = replace(cell)
     return tuple(sums.values())
 
 
@@ -188,10 +199,13 @@ class Ledger:
         return list(self.images).index(timestep)
 
     def add(self, cell: Cell) -> None:
-        """Enter a call."""
+        """Enter a call, whose cell belongs to the ledger from now on."""
         what = (cell.step, cell.kind, cell.layer, cell.operation, cell.signal == REAL, cell.copies)
         key = (*what, cell.kept, cell.followed, cell.foldable)
-        self._cells[key] = self._cells[key] + cell if key in self._cells else cell
+        if key in self._cells:
+            self._cells[key] += cell
+        else:
+            self._cells[key] = cell
 
     @property
     def cells(self) -> list[Cell]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cache, partial
 from types import TracebackType
 from typing import Any
@@ -216,12 +215,14 @@ class EnergyMeter:
         self.ledger.levels[levels] += spikes.numel()
         updates = levels * spikes.numel()
         cell = Cell(operation="neuron", kind="neuron", events=int(fired), sites=updates)
-        self._add(replace(cell, layer=name, neuron_updates=updates))
+        cell.neuron_updates = updates
+        self._add(cell, name)
 
-    def _add(self, cell: Cell) -> None:
+    def _add(self, cell: Cell, layer: str) -> None:
         """Enter a count in the current denoising step."""
-        step = self._step if self._step is not None else self.ledger.step(None)
-        self.ledger.add(replace(cell, step=step))
+        cell.step = self._step if self._step is not None else self.ledger.step(None)
+        cell.layer = layer
+        self.ledger.add(cell)
 
     def _see(self, name: str, arguments: Sequence[Any], out: Any) -> None:
         """Count one tensor operation that ran."""
@@ -258,8 +259,8 @@ class EnergyMeter:
         weights = {s.data_ptr() for s in sources if self._provenance.is_weight(s)}
         reads = 0 if weights and weights <= self._read else self._provenance.images
         self._read |= weights
-        layer, reads = self._place[-1], cell.weights * reads
-        self._add(replace(cell, layer=layer, outputs=out.numel(), weight_reads=reads))
+        cell.outputs, cell.weight_reads = out.numel(), cell.weights * reads
+        self._add(cell, self._place[-1])
         self._provenance.add_current(out)
 
     def _count_gain(self, out: Tensor, of_current: bool) -> None:
@@ -268,7 +269,8 @@ class EnergyMeter:
             self._provenance.add_current(out)
         n, copies = out.numel(), self._provenance.copies(out)
         gain = Cell.of_synapse("scaling by a parameter", REAL, n, n, 0, n, n, copies)
-        self._add(replace(gain, layer=self._place[-1], outputs=n))
+        gain.outputs = n
+        self._add(gain, self._place[-1])
 
     def _count_norm(self, name: str, arguments: Sequence[Any], out: Tensor) -> None:
         x, operation = arguments[0], NORMS[name]
@@ -278,16 +280,17 @@ class EnergyMeter:
         if signal is not None and signal.events is not None:  # a shift, and a weight per spike
             self._count_synapse(one_to_one(x, signal), tensors_of(arguments), out)
             return
-        norm = Cell(layer=self._place[-1], operation=operation, kind="norm", elements=x.numel())
-        foldable = frozen and self._provenance.is_current(x)
-        self._add(replace(norm, foldable=foldable, copies=self._provenance.copies(x)))
+        norm = Cell(operation=operation, kind="norm", elements=x.numel())
+        norm.foldable = frozen and self._provenance.is_current(x)
+        norm.copies = self._provenance.copies(x)
+        self._add(norm, self._place[-1])
 
     def _count_arithmetic(self, name: str, arguments: Sequence[Any], out: Any) -> None:
         found = arithmetic(name, arguments, out)
         if found is not None and _is_floating(out):
             operation, elements = found
             cell = Cell(operation=operation, kind="arithmetic", elements=elements)
-            self._add(replace(cell, layer=self._place[-1]))
+            self._add(cell, self._place[-1])
 
 
 class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]

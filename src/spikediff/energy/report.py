@@ -5,9 +5,8 @@ import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import takewhile
-from operator import add
 from typing import Any
 
 from spikediff.energy.costs import CostTable
@@ -20,6 +19,16 @@ SPIKES_PER_SYNAPSE_LIMITS = (0.21, 0.30)
 LIMITS_SOURCE = (
     "Z. Yan et al., Reconsidering the energy efficiency of spiking neural networks inference from "
     "analytical perspectives, arXiv 2409.08290 v4, 2026"
+)
+
+
+_COUNTS = (
+    *("macs", "acs", "dense_macs", "neuron_updates"),
+    *("firing_rate", "firing_rates", "spikes_per_synapse"),
+)
+_ENERGIES = (
+    *("changed_share", "energy_pj", "energy_per_image_pj", "energy_per_step_pj"),
+    "neuron_energy_pj",
 )
 
 
@@ -78,7 +87,10 @@ class EnergyReport:
     @cached_property
     def total(self) -> Cell:
         """Everything; its events and sites are those of neurons."""
-        return reduce(add, self._counted, Cell(operation="all"))
+        total = Cell(operation="all")
+        for cell in self._counted:
+            total += cell
+        return total
 
     @cached_property
     def _counted(self) -> list[Cell]:
@@ -217,20 +229,10 @@ class EnergyReport:
             "spiking_steps": self.spiking_steps,
             "images": self.images,
             "timesteps": list(self.timesteps),
-            "macs": self.macs,
-            "acs": self.acs,
-            "dense_macs": self.dense_macs,
-            "neuron_updates": self.neuron_updates,
-            "firing_rate": self.firing_rate,
-            "firing_rates": self.firing_rates,
-            "spikes_per_synapse": self.spikes_per_synapse,
+            **{name: getattr(self, name) for name in _COUNTS},
             "spikes_per_synapse_limits": list(SPIKES_PER_SYNAPSE_LIMITS),
             "spikes_per_synapse_limits_source": LIMITS_SOURCE,
-            "changed_share": self.changed_share,
-            "energy_pj": self.energy_pj,
-            "energy_per_image_pj": self.energy_per_image_pj,
-            "energy_per_step_pj": self.energy_per_step_pj,
-            "neuron_energy_pj": self.neuron_energy_pj,
+            **{name: getattr(self, name) for name in _ENERGIES},
             "memory": {
                 "every_tensor_once": self._memory(reuse=True),
                 "no_reuse": self._memory(reuse=False),
@@ -281,24 +283,15 @@ class EnergyReport:
         if by not in _TABLES:
             raise UserError(f"table by {by!r}; choose from {', '.join(_TABLES)}")
         rows = list(_TABLES[by](self))
-        return "\n".join([_HEADER, *(self._line(name, cell) for name, cell in rows), self._total()])
+        rate = f"{self.firing_rate:6.1%}"
+        total = _text("total", "neurons fire", rate, self.total, self.energy_pj, share=1)
+        return "\n".join([_HEADER, *(self._line(name, cell) for name, cell in rows), total])
 
     def _line(self, name: str, cell: Cell) -> str:
         energy = self.energy_of(cell.macs, cell.acs)
         share = energy / self.energy_pj if self.energy_pj else 0.0
         rate = f"{cell.rate:6.1%}" if cell.sites else "     -"
-        return (
-            f"{name[:34]:<34} {cell.signal[:14]:<14} {rate} "
-            f"{_decimals(cell.spikes_per_synapse)} {_millions(cell.macs):>10} "
-            f"{_millions(cell.acs):>10} {energy / 1e6:>11.4f} {share:6.1%}"
-        )
-
-    def _total(self) -> str:
-        return (
-            f"{'total':<34} {'neurons fire':<14} {self.firing_rate:6.1%} "
-            f"{_decimals(self.spikes_per_synapse)} {_millions(self.macs):>10} "
-            f"{_millions(self.acs):>10} {self.energy_pj / 1e6:>11.4f} {1:6.1%}"
-        )
+        return _text(name, cell.signal, rate, cell, energy, share)
 
 
 _HEADER = " ".join(
@@ -327,9 +320,11 @@ def _part(layer: str, shared: int) -> str:
     return path[min(shared, len(path) - 1)] or "(model)"
 
 
-def _decimals(value: float | None) -> str:
-    return f"{'-':>8}" if value is None else f"{value:8.3f}"
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:,.3f}"
+def _text(name: str, signal: str, rate: str, cell: Cell, energy: float, share: float) -> str:
+    """Return a line of a table."""
+    known = cell.spikes_per_synapse
+    times_rate = f"{'-':>8}" if known is None else f"{known:8.3f}"
+    return (
+        f"{name[:34]:<34} {signal[:14]:<14} {rate} {times_rate} {cell.macs / 1e6:>10,.3f} "
+        f"{cell.acs / 1e6:>10,.3f} {energy / 1e6:>11.4f} {share:6.1%}"
+    )

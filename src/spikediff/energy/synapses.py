@@ -5,7 +5,6 @@ arguments.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from math import prod
 from typing import Any
@@ -39,18 +38,13 @@ def fan_out_1d(
         >>> fan_out_1d(size=4, out_size=2, kernel=3, stride=2, padding=1, dilation=1)
         (1, 2, 1, 1)
     """
-    reached = [0] * size
-    for tap in range(kernel):
-        offset = tap * dilation - padding
-        if transposed:
-            for i in range(size):
-                reached[i] += 0 <= i * stride + offset < out_size
-        else:
-            for o in range(out_size):
-                i = o * stride + offset
-                if 0 <= i < size:
-                    reached[i] += 1
-    return tuple(reached)
+    near, far = (size, out_size) if transposed else (out_size, size)
+    offsets = np.arange(kernel) * dilation - padding
+    positions = np.arange(near)[:, None] * stride + offsets  # [near, kernel]
+    inside = (positions >= 0) & (positions < far)
+    if transposed:
+        return tuple(inside.sum(axis=1).tolist())
+    return tuple(np.bincount(positions[inside], minlength=size).tolist())
 
 
 @cache
@@ -113,18 +107,12 @@ def _through_weights(
         bits=signal.bits if bits is None else bits,
     )
     difference, followed = known.changes_of(source, signal)
-    if difference is None:
-        return replace(cell, followed=followed)
-    most = 2 * max(1, signal.levels)
-    change_events, changes = _reached(difference.reshape(shape), most, targets)
-    return replace(
-        cell,
-        followed=True,
-        changes=changes,
-        change_events=change_events,
-        compared=source.numel(),
-        changed=int(difference.count_nonzero()),
-    )
+    cell.followed = followed
+    if difference is not None:
+        most = 2 * max(1, signal.levels)
+        cell.change_events, cell.changes = _reached(difference.reshape(shape), most, targets)
+        cell.compared, cell.changed = source.numel(), int(difference.count_nonzero())
+    return cell
 
 
 def _reached(events: Tensor, most: int, targets: NDArray[np.float64]) -> tuple[int, int]:
@@ -170,7 +158,8 @@ def _convolution(
         known,
         bits,
     )
-    return replace(cell, pass_macs=cell.pass_macs // known.passes(x.shape[0]))
+    cell.pass_macs //= known.passes(x.shape[0])
+    return cell
 
 
 # Convolutions of integers (spikediff.systems.integer), of which only the names are known here.
@@ -198,16 +187,12 @@ def _change_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> 
     difference = (counts.to(torch.int16) - before.to(torch.int16)).abs()
     known.add_spikes(difference, levels=2 * int(torch.iinfo(counts.dtype).max))
     changes = _count_conv2d((difference, *geometry), out, known)
+    cell.kept = cell.followed = True
+    cell.changes, cell.change_events = changes.synops, changes.events
     begun = bool(before.any())  # else there was nothing before, as in the first call
-    return replace(
-        cell,
-        kept=True,
-        followed=True,
-        changes=changes.synops,
-        change_events=changes.events,
-        compared=counts.numel() if begun else 0,
-        changed=int(difference.count_nonzero()) if begun else 0,
-    )
+    cell.compared = counts.numel() if begun else 0
+    cell.changed = int(difference.count_nonzero()) if begun else 0
+    return cell
 
 
 def _linear(x: Tensor, out_features: int, weights: int, known: Provenance) -> Cell:

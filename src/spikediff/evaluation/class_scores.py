@@ -42,9 +42,6 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
         splits: Parts, in the order of the images, over which the score is averaged. A part needs
             many images of every class, else the score is too low.
 
-    Returns:
-        Mean and spread over the parts.
-
     Raises:
         UserError: Not probabilities, or fewer images than parts.
 

@@ -186,21 +186,18 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     """
     a, b = (x if isinstance(x, Moments) else Moments.of(x) for x in (a, b))
     _check_dimensions(a.dimensions, b.dimensions, "frechet_distance")
-    _warn_of_few(min((m.count for m in (a, b) if m.count is not None), default=None), a.dimensions)
+    count, D = min(m.count or a.dimensions for m in (a, b)), a.dimensions
+    if count < D:
+        warnings.warn(
+            f"frechet_distance: {count} images for {D} dimensions: the covariance is singular and "
+            f"the distance biased upwards; use {D} images or more",
+            TooFewSamples,
+            stacklevel=2,
+        )
     shift = (a.mean - b.mean).square().sum()
     spread = a.covariance.trace() + b.covariance.trace()
     squared = shift + spread - 2 * _trace_of_root(a.covariance, b.covariance)
     return max(float(squared), 0.0)  # rounding can leave it below zero
-
-
-def _warn_of_few(count: int | None, dimensions: int) -> None:
-    if count is not None and count < dimensions:
-        warnings.warn(
-            f"frechet_distance: {count} images for {dimensions} dimensions: the covariance is "
-            f"singular and the distance biased upwards; use {dimensions} images or more",
-            TooFewSamples,
-            stacklevel=3,
-        )
 
 
 def _trace_of_root(A: Tensor, B: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def real_images(
         dataset: One split.
         seed: None keeps the split's order; else image i is image
             `numpy.random.default_rng(seed).permutation(n)[i]` of the split.
-        limit: Only the first so many; None takes all.
+        limit: Only the first so many.
     """
     count = len(dataset)
     order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)

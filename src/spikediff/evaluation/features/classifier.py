@@ -217,7 +217,9 @@ def cache_key(data: TrainingData, settings: TrainingSettings) -> str:
 def train(data: TrainingData, settings: TrainingSettings) -> tuple[SmallClassifier, float]:
     """Return a trained classifier, in evaluation mode, and its accuracy on the held-out tenth."""
     images, labels = data.train
-    module = _initial(images.shape[1], data.classes, settings.seed).train()
+    with torch.random.fork_rng(devices=[]):  # leaves the global generator as it was
+        torch.manual_seed(settings.seed)
+        module = SmallClassifier(images.shape[1], data.classes)
     optimizer = torch.optim.Adam(module.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=settings.learning_rate, total_steps=settings.steps
@@ -225,11 +227,13 @@ def train(data: TrainingData, settings: TrainingSettings) -> tuple[SmallClassifi
     generator = torch.Generator().manual_seed(settings.seed)
     order = torch.empty(0, dtype=torch.int64)
     size = min(settings.batch_size, len(images))
+    largest = max(1, round(settings.shift * images.shape[-1]))
     for _ in range(settings.steps):
         if len(order) < size:  # a new epoch drops the rest of the last one
             order = torch.randperm(len(images), generator=generator)
         batch, order = order[:size], order[size:]
-        shown = _augmented(images[batch], data.flip, settings.shift, generator)
+        moved = shifted(images[batch], largest, generator)
+        shown = random_flip(moved, generator) if data.flip else moved
         _, logits = module(to_model_range(shown))
         loss = F.cross_entropy(logits, labels[batch])
         optimizer.zero_grad()
@@ -237,19 +241,6 @@ def train(data: TrainingData, settings: TrainingSettings) -> tuple[SmallClassifi
         optimizer.step()
         schedule.step()
     return module.eval(), _accuracy(module, data.held_out)
-
-
-def _initial(channels: int, classes: int, seed: int) -> SmallClassifier:
-    """Return fresh weights, a function of the seed, and leave the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return SmallClassifier(channels, classes)
-
-
-def _augmented(images: Tensor, flip: bool, shift: float, generator: torch.Generator) -> Tensor:
-    largest = max(1, round(shift * images.shape[-1]))
-    moved = shifted(images, largest, generator)
-    return random_flip(moved, generator) if flip else moved
 
 
 def shifted(images: Tensor, largest: int, generator: torch.Generator) -> Tensor:

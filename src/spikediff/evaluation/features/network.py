@@ -99,7 +99,14 @@ class FeatureNetwork:
         """
         self._check(images)
         if images.shape[1] < self.channels:
-            images = self._replicated(images)
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"{self.name}: grey images are repeated over {self.channels} channels",
+                    ChannelsReplicated,
+                    stacklevel=2,
+                )
+            images = images.expand(-1, self.channels, -1, -1)
         activations = self._run(images)
         if not activations.features.isfinite().all():
             raise UserError(
@@ -129,16 +136,6 @@ class FeatureNetwork:
                 f"{self.name}: features depend on the batch in mode {self.mode!r}; "
                 f"pass {self.batch_size} images at a time, not {len(images)}"
             )
-
-    def _replicated(self, images: Tensor) -> Tensor:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{self.name}: grey images are repeated over {self.channels} channels",
-                ChannelsReplicated,
-                stacklevel=3,
-            )
-        return images.expand(-1, self.channels, -1, -1)
 
     def _probe(self) -> int:
         """Run two black images and return the length of their features."""
