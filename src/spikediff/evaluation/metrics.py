@@ -37,7 +37,7 @@ class Metric:
     fewest: Callable[["EvaluationProtocol"], int] = lambda _protocol: 2
 
 
-def _frechet(fake: FeatureSet, real: FeatureSet, _: "EvaluationProtocol") -> dict[str, float]:
+def _frechet(fake: FeatureSet, real: FeatureSet, _: object) -> dict[str, float]:
     return {"frechet": frechet_distance(fake.moments(), real.moments())}
 
 
@@ -45,11 +45,6 @@ def kernel_subset_size(protocol: "EvaluationProtocol", fake: int, real: int) -> 
     """Return the images in a subset of the kernel distance: the protocol's, or half of all.
 
     A subset of all images would be the same every time, and its spread rounding.
-
-    Args:
-        protocol: The protocol.
-        fake: Number of judged images.
-        real: Number of reference images.
     """
     return min(protocol.kernel_subset_size, max(min(fake, real) // 2, 2))
 

@@ -118,7 +118,7 @@ class Nearest:
 
     Attributes:
         index: Its index in the training set, int64 [N].
-        distance: Root mean square difference per pixel, in the units of the images [N].
+        distance: Root mean square difference per pixel [N]; 0 for an exact copy.
     """
 
     index: Tensor
@@ -131,9 +131,6 @@ def nearest_images(images: Tensor, training: Tensor) -> Nearest:
     Args:
         images: Generated images [N, C, H, W].
         training: Training images [M, C, H, W] in the same range.
-
-    Returns:
-        The nearest images. A distance of 0 is an exact copy.
 
     Example:
         >>> training = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])

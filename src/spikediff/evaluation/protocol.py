@@ -94,7 +94,7 @@ class EvaluationProtocol:
 
 
 def protocol_names() -> list[str]:
-    """Return the names of the protocols that come with the package.
+    """Return the names of the protocols in the package.
 
     Example:
         >>> protocol_names()

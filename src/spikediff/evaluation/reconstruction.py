@@ -17,11 +17,7 @@ IMAGES_AT_ONCE = 256  # bounds the memory of the blurred moments
 
 
 def mse(a: Tensor, b: Tensor) -> float:
-    """Return the mean squared error per pixel, in squared units of the images.
-
-    Args:
-        a: Images [B, C, H, W], any type.
-        b: Images of the same shape and range.
+    """Return the mean squared error per pixel of images [B, C, H, W].
 
     Raises:
         UserError: The shapes differ, or a value is NaN or infinite.

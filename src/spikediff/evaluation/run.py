@@ -143,14 +143,7 @@ def _result(
     floor: dict[str, float],
     notes: list[str],
 ) -> dict[str, Any]:
-    """Return numbers and circumstances, ready for JSON.
-
-    Args:
-        plan: What was done.
-        repeats: The scores of every repeat, by `network/mode/metric`.
-        floor: The scores of real images.
-        notes: Warnings of the metrics.
-    """
+    """Return scores by `network/mode/metric` with all that belongs to them, ready for JSON."""
     settings = plan.settings
     first_seed = plan.source.description.get("first_seed")  # None where the images existed
     last_seed = (first_seed or 0) + plan.count * settings.repeats - 1

@@ -105,7 +105,7 @@ def load_features(
 
     Args:
         name: A key of `FEATURES`.
-        weights: File of its weights, for a network that is not trained here.
+        weights: File of its weights, for all but `classifier`.
         dataset: The whole training split of the data to be measured: `classifier` learns from it,
             `inception` takes the image size from it.
         mode: `clean`, or `published` where the network has it.

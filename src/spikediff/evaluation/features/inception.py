@@ -56,7 +56,7 @@ def load_inception(
         device: Where the network runs.
 
     Returns:
-        The feature network `inception`, with the probabilities of 1,008 ImageNet outputs.
+        The network, with the probabilities of 1,008 ImageNet outputs.
 
     Raises:
         UserError: torch-fidelity is not installed or does not import; the file holds other weights.
