@@ -12,7 +12,7 @@ from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
 from spikediff.editing.inpaint import resampling_walk
 from spikediff.editing.pipelines import SpikingInpaintPipeline
 from spikediff.errors import UserError
-from spikediff.systems.fsddim.merged.network import carry_currents
+from spikediff.systems.fsddim.merged.merge import carry_currents
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 from spikediff.systems.fsvae.vae import VAE

@@ -16,7 +16,7 @@ from spikediff.neurons import NeuronLayer
 from spikediff.systems.converted.network import ConvertedUNet
 from spikediff.systems.converted.quantised import SpikingSynapse
 from spikediff.systems.fsddim.blocks import NormedShortcut, PostActivationBlock, SynapticResampling
-from spikediff.systems.fsddim.merged.network import carry_currents, merge_synapses
+from spikediff.systems.fsddim.merged.merge import carry_currents, merge_synapses
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsvae.network import FSVAE
 from spikediff.systems.fsvae.vae import VAE

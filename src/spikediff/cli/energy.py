@@ -151,7 +151,7 @@ def _with_synapses(pipe: Any, synapses: str) -> Any:
     if synapses == "trained":
         return pipe
 
-    from spikediff.systems.fsddim.merged.network import carry_currents, merge_synapses
+    from spikediff.systems.fsddim.merged.merge import carry_currents, merge_synapses
     from spikediff.systems.fsddim.network import SynapticCurrentUNet
 
     unet = getattr(pipe, "unet", None)

@@ -10,8 +10,7 @@ from spikediff.energy import EnergyMeter, audit
 from spikediff.errors import UserError
 from spikediff.layers import ThresholdNorm
 from spikediff.neurons import NeuronLayer
-from spikediff.systems.fsddim.merged.network import carry_currents, merge_synapses
-from spikediff.systems.fsddim.merged.synapses import (
+from spikediff.systems.fsddim.merged.kernels import (
     RegionalSynapse,
     UniformSynapse,
     behind_average,
@@ -19,6 +18,7 @@ from spikediff.systems.fsddim.merged.synapses import (
     regional_kernels,
     regions,
 )
+from spikediff.systems.fsddim.merged.merge import carry_currents, merge_synapses
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 
@@ -88,7 +88,7 @@ def test_every_synapse_but_those_of_the_image_sees_spikes(options):
         if isinstance(module, RegionalSynapse | UniformSynapse | nn.Linear):
             module.register_forward_hook(lambda _m, i, _o, n=name: seen.update({n: i[0]}))
     merged(noise_like(merged), 5)
-    real = {n.split(".")[2] for n, x in seen.items() if not ((x == 0) | (x == 1)).all()}
+    real = {n.split(".")[1] for n, x in seen.items() if not ((x == 0) | (x == 1)).all()}
     of_stem = {"down_levels_0_blocks_0_neuron1", "down_levels_0_blocks_0_neuron2", "readout"}
     of_stem |= {"last_block_neuron1", "last_block_neuron2"}
     assert real == ({"stem_neuron"} if options.get("spiking_stem") else of_stem)
@@ -218,7 +218,7 @@ def found(unet, steps=3):
 
 
 SCALING = ("scheduler", "scaling")
-OF_THE_IMAGE = "graph.populations.{}.synapses.image"
+OF_THE_IMAGE = "layers.{}.synapses.image"
 
 
 def test_what_the_audit_finds_in_the_published_network():

@@ -48,6 +48,7 @@ PUBLISHED_NEURON: dict[str, Any] = {
     "surrogate": {"name": "triangular", "half_width": 0.5},
 }
 
+Timestep = Tensor | float | int
 MakeBlock = partial[PostActivationBlock]
 MakeResampling = partial[SynapticResampling]
 
@@ -164,7 +165,7 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
     def forward(
         self,
         sample: Tensor,
-        timestep: Tensor | float | int,
+        timestep: Timestep,
         class_labels: Tensor | None = None,
         return_dict: bool = True,
     ) -> UNet2DOutput | tuple[Tensor]:
@@ -206,7 +207,7 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
     def step(
         self,
         current: Tensor,
-        timestep: Tensor | float | int,
+        timestep: Timestep,
         state: Mapping[str, NeuronState] | None = None,
         class_labels: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, NeuronState]]:
@@ -240,12 +241,9 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
             raise UserError(
                 "SynapticCurrentUNet.step: call `.eval()` first; training needs windows"
             )
-        layers = {n: m for n, m in self.named_modules() if isinstance(m, NeuronLayer)}
-        if state is not None and state.keys() != layers.keys():
-            raise UserError("SynapticCurrentUNet.step: the state is that of another network")
-        memory = {layers[name]: value for name, value in (state or {}).items()}
-        output = self._run(current[None], timestep, class_labels, memory)
-        return output[0], {name: memory[layer] for name, layer in layers.items()}
+        return run_step(
+            self, lambda memory: self._run(current[None], timestep, class_labels, memory), state
+        )
 
     def _check(self, sample: Tensor) -> None:
         check_sample(
@@ -277,6 +275,32 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
             h = level.resampling(h, memory)
         h = computed(self.last_block, join_channels([h, skips.pop()]), embedding, memory)
         return over_time(self.readout, join_channels([h, *shallow, *risen]))
+
+
+def run_step(
+    network: nn.Module,
+    run: Callable[[Memory], Tensor],
+    state: Mapping[str, NeuronState] | None,
+) -> tuple[Tensor, dict[str, NeuronState]]:
+    """Run a network for one spiking step.
+
+    Args:
+        network: The network.
+        run: From the memory of its neurons, which it changes, to the output [1, B, C, H, W].
+        state: Membranes by the name of their layer; None starts a window.
+
+    Returns:
+        The output of this step, and the state after it.
+
+    Raises:
+        UserError: The state is another network's.
+    """
+    layers = {n: m for n, m in network.named_modules() if isinstance(m, NeuronLayer)}
+    if state is not None and state.keys() != layers.keys():
+        raise UserError(f"{type(network).__name__}.step: the state is that of another network")
+    memory: Memory = {layers[name]: value for name, value in (state or {}).items()}
+    output = run(memory)
+    return output[0], {name: memory[layer] for name, layer in layers.items()}
 
 
 def _neuron_maker(

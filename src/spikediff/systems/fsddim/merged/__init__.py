@@ -1,4 +1,4 @@
-"""FSDDIM's network as a chip would hold it: one synapse between every two populations of neurons.
+"""FSDDIM's network as a chip would hold it: one synapse between every two layers of neurons.
 
-Read `network` first; `populations` says what drives a population, `synapses` how linear maps merge.
+`merge` makes a network of `network`; `kernels` composes two convolutions into one synapse.
 """

@@ -1,17 +1,14 @@
-r"""Kernels of two linear maps in a row: what one synapse must weigh to do both at once.
+r"""Two convolutions in a row as one synapse.
 
-A convolution c [O, M] behind a convolution p [M, I] is one convolution, whose kernel is the full
-convolution of theirs, $K[o, i, u] = \sum_{m, a} c[o, m, a]\,p[m, i, u - a]$. Two things stand in
-the way of that being all:
+A convolution c [O, M] behind a convolution p [M, I] is one convolution, with the full convolution
+of the two kernels, $K[o, i, u] = \sum_{m, a} c[o, m, a]\,p[m, i, u - a]$, with two exceptions:
 
-- The image between the two is padded with zeros, not with what p would find there. So targets at
-  the border, where taps of c fall off that image, have kernels without those taps.
-- Where p sees an image of which every pixel is doubled, several taps of K meet the same pixel of
-  the small image, and which do depends on the target being even or odd. Their weights add up.
+- At the border. The image between the two is padded with zeros, not with what p would find there.
+  So targets for which taps of c fall off that image have kernels without those taps.
+- Where p sees an image of which every pixel is doubled. Several taps of K then meet the same pixel
+  of the small image, and which do depends on the target being even or odd. Their weights add up.
 
 The axes are independent in this, so each is cut into strips of targets that have the same taps.
-
-Synapses of a merged network: one linear map, without bias, from a source to its targets.
 """
 
 from collections.abc import Sequence
@@ -30,10 +27,10 @@ class Strip:
 
     Attributes:
         targets: Their positions, spaced by the factor of the upsampling.
-        taps: The consumer's taps that fall on the image between the two convolutions.
+        taps: Taps of c that fall on the image between the two convolutions.
         window: Source positions that the first target meets; the next one meets those plus 1.
-        folding: Which tap of the composite kernel meets which position of the window: zeros and
-            ones [composite taps, window], float64.
+        folding: Which tap of K meets which position of the window: zeros and ones
+            [taps of K, window], float64.
     """
 
     targets: range
@@ -41,15 +38,20 @@ class Strip:
     window: range
     folding: Tensor
 
+    @property
+    def reach(self) -> range:
+        """Source positions that any target meets, those in the padding too."""
+        return range(self.window.start, self.window.stop + len(self.targets) - 1)
 
-def cut(size: int, consumer_taps: int, prefix_taps: int, factor: int = 1) -> list[Strip]:
+
+def cut(size: int, c_taps: int, p_taps: int, factor: int = 1) -> list[Strip]:
     """Cut an axis into strips.
 
     Args:
         size: Targets, as many as the image between the two convolutions has positions.
-        consumer_taps: Taps of the second kernel, odd.
-        prefix_taps: Taps of the first kernel, odd.
-        factor: How many times every source position is repeated before the first convolution.
+        c_taps: Taps of c, odd.
+        p_taps: Taps of p, odd.
+        factor: How many times every source position is repeated before p.
 
     Example:
         >>> [list(strip.targets) for strip in cut(5, 3, 3)]
@@ -57,69 +59,63 @@ def cut(size: int, consumer_taps: int, prefix_taps: int, factor: int = 1) -> lis
         >>> [list(strip.targets) for strip in cut(8, 3, 3, factor=2)]
         [[0], [1, 3, 5], [2, 4, 6], [7]]
     """
-    reach, alike = consumer_taps // 2, dict[tuple[int, int, int], list[int]]()
+    reach, alike = c_taps // 2, dict[tuple[int, int, int], list[int]]()
     for target in range(size):
-        first, stop = max(0, reach - target), min(consumer_taps, size - target + reach)
+        first, stop = max(0, reach - target), min(c_taps, size - target + reach)
         alike.setdefault((first, stop, target % factor), []).append(target)
-    return [
-        _strip(targets, slice(first, stop), reach, prefix_taps, size, factor)
-        for (first, stop, _phase), targets in alike.items()
-    ]
-
-
-def _strip(
-    targets: list[int], taps: slice, reach: int, prefix_taps: int, size: int, factor: int
-) -> Strip:
-    count = len(targets)
-    leftmost = targets[0] + taps.start - reach - prefix_taps // 2  # in the repeated image
-    positions = range(leftmost, leftmost + taps.stop - taps.start + prefix_taps - 1)
-    sources = [position // factor for position in positions]
-    # A source position that lies in the padding for every target needs no weight.
-    window = range(max(sources[0], 1 - count), min(sources[-1], size // factor - 1) + 1)
-    folding = torch.tensor([[source == met for met in window] for source in sources])
-    return Strip(range(targets[0], targets[-1] + 1, factor), taps, window, folding.double())
+    strips = []
+    for (first, stop, _phase), targets in alike.items():
+        leftmost = targets[0] + first - reach - p_taps // 2  # in the repeated image
+        positions = range(leftmost, leftmost + stop - first + p_taps - 1)
+        sources = [position // factor for position in positions]
+        # A source position that lies in the padding for every target needs no weight.
+        window = range(max(sources[0], 1 - len(targets)), min(sources[-1], size // factor - 1) + 1)
+        folding = torch.tensor([[source == met for met in window] for source in sources]).double()
+        places = range(targets[0], targets[-1] + 1, factor)
+        strips.append(Strip(places, slice(first, stop), window, folding))
+    return strips
 
 
 Region = tuple[Strip, Strip]  # of rows, of columns
 
 
-def regions(size: int, consumer_taps: int, prefix_taps: int, factor: int) -> list[Region]:
+def regions(size: int, c_taps: int, p_taps: int, factor: int) -> list[Region]:
     """Return all pairs of strips of a square image; arguments as of `cut`."""
-    strips = cut(size, consumer_taps, prefix_taps, factor)
+    strips = cut(size, c_taps, p_taps, factor)
     return [(rows, columns) for rows in strips for columns in strips]
 
 
-def regional_kernels(consumer: Tensor, prefix: Tensor, regions: Sequence[Region]) -> list[Tensor]:
-    """Return a kernel per region, for a prefix that keeps or doubles the image size.
+def regional_kernels(c: Tensor, p: Tensor, regions: Sequence[Region]) -> list[Tensor]:
+    """Return a kernel per region, where p keeps or doubles the image size.
 
     Args:
-        consumer: Kernel of the second convolution [O, M, a, a], float64.
-        prefix: Kernel of the first [M, I, b, b], float64.
+        c: Kernel of the second convolution [O, M, a, a], float64.
+        p: Kernel of the first [M, I, b, b], float64.
         regions: Those of the image.
 
     Returns:
         Kernels [O, I, window of rows, window of columns].
     """
-    fine: dict[tuple[int, ...], Tensor] = {}  # even and odd targets fold the same composite kernel
+    composites: dict[tuple[int, ...], Tensor] = {}  # even and odd targets fold the same one
     kernels = []
     for rows, columns in regions:
         taps = (rows.taps.start, rows.taps.stop, columns.taps.start, columns.taps.stop)
-        if taps not in fine:
-            fine[taps] = composite(consumer[..., rows.taps, columns.taps], prefix)  # [O, I, y, x]
-        folded = torch.einsum("oiyx,yu,xv->oiuv", fine[taps], rows.folding, columns.folding)
+        if taps not in composites:
+            composites[taps] = composite(c[..., rows.taps, columns.taps], p)  # [O, I, y, x]
+        folded = torch.einsum("oiyx,yu,xv->oiuv", composites[taps], rows.folding, columns.folding)
         kernels.append(folded)
     return kernels
 
 
-def behind_average(consumer: Tensor, prefix: Tensor) -> Tensor:
-    r"""Return the kernel of a convolution behind `average of four pixels, 1x1 convolution`.
+def behind_average(c: Tensor, p: Tensor) -> Tensor:
+    """Return the kernel of c behind an average of four pixels and a 1x1 convolution p.
 
     The two are a 2x2 convolution of stride 2, and a zero in the padding of the small image is four
     zeros in that of the large one; so one kernel of twice the size and stride 2 is exact.
 
     Args:
-        consumer: Kernel [O, M, a, a] on the halved image, float64.
-        prefix: Kernel of the 1x1 convolution [M, I, 1, 1], float64.
+        c: Kernel [O, M, a, a] on the halved image, float64.
+        p: Kernel [M, I, 1, 1], float64.
 
     Returns:
         The kernel [O, I, 2a, 2a] on the large image, for stride 2 and padding `2 (a // 2)`.
@@ -128,22 +124,16 @@ def behind_average(consumer: Tensor, prefix: Tensor) -> Tensor:
         >>> behind_average(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1)).flatten().tolist()
         [0.25, 0.25, 0.25, 0.25]
     """
-    taps = (prefix / 4).expand(-1, -1, 2, 2)
-    return conv_transpose2d(consumer, taps, stride=2)
+    return conv_transpose2d(c, (p / 4).expand(-1, -1, 2, 2), stride=2)
 
 
-def composite(consumer: Tensor, prefix: Tensor) -> Tensor:
+def composite(c: Tensor, p: Tensor) -> Tensor:
     """Return the full convolution of two kernels: [O, M, a, a], [M, I, b, b] -> [O, I, a+b-1, ..].
 
-    Where either is 1x1 it is exact at the border too: a 1x1 consumer meets no padding, and behind a
-    1x1 prefix without bias the padding's zeros are those of the source.
+    Where either is 1x1 it is exact at the border too: a 1x1 c meets no padding, and behind a 1x1 p
+    without bias the padding's zeros are those of the source.
     """
-    return conv_transpose2d(consumer, prefix)
-
-
-def scaled(kernel: Tensor, gain: Tensor) -> Tensor:
-    """Return a kernel [O, ...] with every output channel times its gain [O]."""
-    return kernel * gain.view(-1, *[1] * (kernel.dim() - 1))
+    return conv_transpose2d(c, p)
 
 
 class UniformSynapse(nn.Module):
@@ -161,10 +151,8 @@ class UniformSynapse(nn.Module):
     def __init__(self, kernel: Tensor, stride: int = 1, padding: int = 0, groups: int = 1) -> None:
         super().__init__()
         self.weight = nn.Parameter(kernel, requires_grad=False)
-        self.stride = stride
-        self.padding = padding
-        self.groups = groups
-        self.dilation = 2 if kernel.shape[-1] == 1 else 1  # see layers/conv.py
+        self.stride, self.padding, self.groups = stride, padding, groups
+        self.dilation = 2 if kernel.shape[-1] == 1 else 1  # see `pointwise_conv`
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the current."""
@@ -198,7 +186,7 @@ class RegionalSynapse(nn.Module):
         frozen = (nn.Parameter(kernel, requires_grad=False) for kernel in kernels)
         self.weights = nn.ParameterList(frozen)
         self.regions = [
-            (rows.targets, columns.targets, _reach(rows), _reach(columns))
+            (_slice(rows.targets), _slice(columns.targets), rows.reach, columns.reach)
             for rows, columns in regions
         ]
         self.size = 1 + max(rows.targets[-1] for rows, _columns in regions)
@@ -209,7 +197,7 @@ class RegionalSynapse(nn.Module):
         channels = self.weights[0].shape[0]
         current = source.new_empty(len(source), channels, self.size, self.size)  # [T*B, O, H', W']
         for kernel, (rows, columns, down, across) in zip(self.weights, self.regions, strict=True):
-            current[..., _places(rows), _places(columns)] = _reached(source, kernel, down, across)
+            current[..., rows, columns] = _convolve_part(source, kernel, down, across)
         return unfold_time(current, len(x))
 
     def extra_repr(self) -> str:
@@ -218,16 +206,11 @@ class RegionalSynapse(nn.Module):
         return f"[{out_channels}, {in_channels}], {len(self.regions)} regions of {self.size}"
 
 
-def _reach(strip: Strip) -> range:
-    """Return the source positions that any target of a strip meets, those in the padding too."""
-    return range(strip.window.start, strip.window.stop + len(strip.targets) - 1)
+def _slice(places: range) -> slice:
+    return slice(places.start, places.stop, places.step)
 
 
-def _places(targets: range) -> slice:
-    return slice(targets.start, targets.stop, targets.step)
-
-
-def _reached(source: Tensor, kernel: Tensor, rows: range, columns: range) -> Tensor:
+def _convolve_part(source: Tensor, kernel: Tensor, rows: range, columns: range) -> Tensor:
     """Convolve the rows and columns of a source [N, I, H, W], zeros where they lie outside."""
     (top, bottom), (left, right) = (
         (max(0, -reach.start), max(0, reach.stop - size))
@@ -237,5 +220,5 @@ def _reached(source: Tensor, kernel: Tensor, rows: range, columns: range) -> Ten
     vertical, horizontal = min(top, bottom), min(left, right)  # what the convolution pads itself
     rest = (left - horizontal, right - horizontal, top - vertical, bottom - vertical)
     met = pad(met, rest) if any(rest) else met
-    dilation = [2 if taps == 1 else 1 for taps in kernel.shape[2:]]  # see layers/conv.py
+    dilation = [2 if taps == 1 else 1 for taps in kernel.shape[2:]]  # see `pointwise_conv`
     return conv2d(met, kernel, padding=(vertical, horizontal), dilation=dilation)
