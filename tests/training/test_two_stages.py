@@ -11,7 +11,7 @@ from spikediff.cli import main
 from spikediff.data import change_range, to_model_range
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.errors import UserError
-from spikediff.files.tensors import told_of
+from spikediff.files.tensors import read_with_metadata
 from spikediff.systems.spiking_diffusion.absorbing import absorbing_loss
 from spikediff.systems.spiking_diffusion.loss import TokenObjective, VQObjective
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
@@ -105,7 +105,7 @@ def test_the_curves_have_the_terms(root):
 
 
 def test_tokens_are_kept_and_belong_to_their_first_stage(root, second_recipe):
-    kept, facts = told_of(root.with_name("run-first-stage") / "tokens.safetensors")
+    kept, facts = read_with_metadata(root.with_name("run-first-stage") / "tokens.safetensors")
     vqvae = load_first_stage(second_recipe, root)
     dataset = token_dataset(second_recipe, root)
     assert torch.equal(dataset.tokens[:, 0], kept["tokens"])

@@ -24,7 +24,7 @@ from spikediff.diffusion.model import WEIGHTS, check_saved, with_own_memory
 from spikediff.errors import UserError, one_line
 from spikediff.files.reading import read_json
 from spikediff.files.tensors import check_finite
-from spikediff.files.writing import flush, put_in_place, remove, unfinished
+from spikediff.files.writing import whole_folder
 
 
 def component(name: object) -> type[Any] | None:
@@ -231,20 +231,8 @@ def save_whole(pipe: Any, folder: Path) -> None:
     Raises:
         UserError: A weight is NaN or infinite.
     """
-    draft = unfinished(folder)
-    remove(draft)
-    pipe.save_pretrained(draft)
-    files = [path for path in sorted(draft.rglob("*")) if path.is_file()]
-    if all(_same(path, folder / path.relative_to(draft)) for path in files):
-        remove(draft)
-        return
-    for path in (*files, *{path.parent for path in files}):
-        flush(path)
-    put_in_place(draft, folder)
-
-
-def _same(one: Path, two: Path) -> bool:
-    return two.is_file() and one.read_bytes() == two.read_bytes()
+    with whole_folder(folder) as draft:
+        pipe.save_pretrained(draft)
 
 
 def make_portable(folder: Path) -> None:

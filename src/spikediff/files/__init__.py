@@ -1,1 +1,1 @@
-"""Files: read with limits, written whole or not at all, and never run."""
+"""Files: read within limits, written whole or not at all, and never executed."""

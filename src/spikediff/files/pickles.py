@@ -1,22 +1,16 @@
-"""What a pickle would build, counted without building it.
+"""Pickles from others: plain data out of them, without running anything that they name.
 
-An unpickler computes the hash of every key. That of a tuple is computed anew each time, so that a
-few hundred bytes of tuples in each other, each holding the one before it twice, never come to an
-end; and the index of a memo entry alone can ask for gigabytes. Both show in the opcodes.
-
-Plain data out of a pickle, without running anything that the pickle names.
-
-CIFAR-10 is published as pickles, and a pickle may name any function to be called. Here only
-containers, numbers, texts and arrays of unsigned bytes exist; even numpy's own constructors are
-replaced by inert records, so that hostile bytes never reach compiled code.
+CIFAR-10 and `torch.save` files are pickles, and a pickle may name any function to be called.
+`load_plain` knows containers, numbers, texts and arrays of unsigned bytes only; even numpy's
+constructors are inert records here, so hostile bytes never reach compiled code. `scan_pickle`
+counts what a pickle would build without building it: tuples that each hold the one before twice
+take for ever to hash, and the index of a single memo entry can ask for gigabytes.
 """
 
-import io
 import math
 import pickle
 import pickletools
 import zipfile
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -24,124 +18,50 @@ from typing import IO, Any
 import numpy as np
 
 from spikediff.errors import UserError, brief
-from spikediff.files.reading import GIB, MIB, open_regular, read_regular
+from spikediff.files.reading import GIB, MIB, MOST_DEPTH, open_regular, read_regular
 
-MOST_DEPTH = 64
-MOST_PARTS = 4_000_000  # of an object, each reference written out
-_MOST_BYTES = 256 * MIB  # of the pickle within a file of torch.save; tensors lie beside it
+_MOST_PARTS = 4_000_000  # of an object, each reference written out
+_MOST_BYTES = 1 * GIB  # of a pickle of plain data
+_MOST_TORCH_BYTES = 256 * MIB  # of the pickle within a file of torch.save; tensors lie beside it
 _LEGACY_PICKLES = 5  # a file of torch.save before the zip format: marks, the object, storage keys
-_MARK = object()
-_Size = tuple[int, int]  # parts, depth
 
 
-def scan_torch_file(path: Path) -> None:
-    """Refuse a file of `torch.save` whose pickle would build too much.
+def load_plain(path: Path) -> object:
+    """Read a pickle of plain data, written by Python 2 or 3.
 
-    Args:
-        path: The file.
+    Returns:
+        Containers, numbers, texts; uint8 arrays as values of the outermost dictionary.
 
     Raises:
-        ValueError: It would, or its pickle is damaged.
-        UserError: The file is no regular one.
+        UserError: The pickle names anything else, or is damaged. Nothing was executed.
     """
-    with open_regular(path) as file:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                for entry in archive.infolist():
-                    if entry.compress_type != zipfile.ZIP_STORED:
-                        raise ValueError("its parts are compressed, and torch.save compresses none")
-                    if entry.filename.endswith(".pkl"):
-                        if entry.file_size > _MOST_BYTES:
-                            raise ValueError(f"a pickle of {entry.file_size:,} bytes")
-                        scan_pickle(BytesIO(archive.read(entry)))
-            return
-        file.seek(0)
-        for _ in range(_LEGACY_PICKLES):
-            scan_pickle(file)
+    try:
+        content = read_regular(path, _MOST_BYTES)
+        scan_pickle(BytesIO(content))
+        loaded = _PlainUnpickler(BytesIO(content), encoding="bytes").load()
+        if not isinstance(loaded, dict):
+            return loaded
+        return {k: v.finished() if isinstance(v, _Array) else v for k, v in loaded.items()}
+    except UserError as error:
+        named = str(error).startswith(str(path))
+        raise UserError(error if named else f"{path}: {error}") from None
+    except Exception as error:  # damaged pickle bytes can raise nearly anything
+        reason = brief(error)
+        raise UserError(f"{path}: damaged pickle ({reason}); fetch the file again") from None
 
 
-def scan_pickle(file: IO[bytes]) -> None:
-    """Refuse a pickle that would build too much; the file is left behind its end.
+class _PlainUnpickler(pickle.Unpickler):
+    """Finds stand-ins only."""
 
-    Args:
-        file: A file at the beginning of a pickle.
-
-    Raises:
-        ValueError: Parts lie too deeply in each other or are too many, a memo index is larger than
-            any pickle needs, or the bytes are no pickle.
-    """
-    stack: list[Any] = []
-    memo: dict[int, _Size] = {}
-    argument: Any
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        name = opcode.name
-        if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            if argument > count:  # the memo is numbered through
-                raise ValueError(f"memo index {argument} in opcode {count}")
-            memo[argument] = _top(stack)
-        elif name == "MEMOIZE":
-            memo[len(memo)] = _top(stack)
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            if argument not in memo:
-                raise ValueError(f"memo index {argument} is not set")
-            stack.append(memo[argument])
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name == "DUP":
-            stack.append(_top(stack))
-        else:
-            _apply(opcode, stack)
-
-
-def _apply(opcode: Any, stack: list[Any]) -> None:
-    """Replace what an opcode takes from the stack by the sizes of what it leaves there."""
-    before = list(opcode.stack_before)
-    parts, depth = 1, 0
-    if pickletools.stackslice in before:  # down to the mark, and what stands before it
-        while True:
-            taken = _pop(stack)
-            if taken is _MARK:
-                break
-            parts, depth = parts + taken[0], max(depth, taken[1])
-        before = before[: before.index(pickletools.markobject)]
-    elif pickletools.markobject in before:
-        before = []
-        while _pop(stack) is not _MARK:
-            pass
-    for _ in before:
-        taken = _pop(stack)
-        if taken is _MARK:
-            raise ValueError("a mark in the place of a value")
-        parts, depth = parts + taken[0], max(depth, taken[1])
-    if depth >= MOST_DEPTH:
-        raise ValueError(f"values lie more than {MOST_DEPTH} levels deep in each other")
-    if parts > MOST_PARTS:
-        raise ValueError(f"holds more than {MOST_PARTS:,} values when references are written out")
-    kept = depth if opcode.name in _SAME_LEVEL else depth + 1
-    stack.extend((parts, kept) for _ in opcode.stack_after)
-
-
-# Opcodes that fill the container before them; it lies no deeper for that.
-_SAME_LEVEL = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
-
-
-def _top(stack: list[Any]) -> Any:
-    if not stack:
-        raise ValueError("an empty stack")
-    return stack[-1]
-
-
-def _pop(stack: list[Any]) -> Any:
-    if not stack:
-        raise ValueError("an empty stack")
-    return stack.pop()
-
-
-MOST_BYTES = 1 * GIB
-
-
-class _ArrayType:
-    """Stands for `numpy.ndarray`, which a pickle only ever passes on."""
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in, or refuse."""
+        plain = module.replace("numpy._core", "numpy.core")  # its name since numpy 2
+        if (plain, name) not in _STAND_INS:
+            raise UserError(
+                f"refused: it names {module}.{name}, and only plain data are loaded; "
+                "fetch the file from its publisher"
+            )
+        return _STAND_INS[(plain, name)]
 
 
 class _DType:
@@ -179,78 +99,119 @@ class _Array:
 
 
 def _from_buffer(content: object, dtype: object, shape: object, order: object) -> _Array:
-    """Stand for the constructor that newer pickles of arrays name."""
     array = _Array()
     array.__setstate__((1, shape, dtype, order != "C", content))
     return array
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stand for `_codecs.encode`, by which old protocols spell bytes."""
     if encoding != "latin1":
         raise ValueError(f"bytes spelled in {encoding}")
     return text.encode("latin1")
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What a name in a pickle stands for."""
-
-    modules: tuple[str, ...]
-    name: str
-    stand_in: Any
-
-
-_ROWS = (
-    _Row(("numpy.core.multiarray", "numpy._core.multiarray"), "_reconstruct", _Array),
-    _Row(("numpy.core.numeric", "numpy._core.numeric"), "_frombuffer", _from_buffer),
-    _Row(("numpy",), "ndarray", _ArrayType),
-    _Row(("numpy",), "dtype", _DType),
-    _Row(("_codecs",), "encode", _encode),
-)
-_STAND_INS = {(module, row.name): row.stand_in for row in _ROWS for module in row.modules}
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,  # newer pickles of arrays
+    ("numpy", "ndarray"): object,  # a pickle only ever passes it on
+    ("numpy", "dtype"): _DType,
+    ("_codecs", "encode"): _encode,  # old protocols spell bytes by it
+}
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Finds stand-ins only."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in, or refuse."""
-        if (module, name) not in _STAND_INS:
-            raise UserError(
-                f"refused: it names {module}.{name}, and only plain data are loaded; "
-                "fetch the file from its publisher"
-            )
-        return _STAND_INS[(module, name)]
-
-
-def load_plain(path: Path) -> object:
-    """Read a pickle of plain data.
-
-    Args:
-        path: the file, as written by Python 2 or 3.
-
-    Returns:
-        Containers, numbers, texts; uint8 arrays as values of the outermost dictionary.
+def scan_torch_file(path: Path) -> None:
+    """Refuse a file of `torch.save` whose pickle would build too much.
 
     Raises:
-        UserError: the pickle names anything else, or is damaged. Nothing was executed.
+        ValueError: It would, or its pickle is damaged.
+        UserError: The file is not a regular one.
     """
-    try:
-        content = read_regular(path, MOST_BYTES)
-        scan_pickle(io.BytesIO(content))
-        loaded = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
-        if not isinstance(loaded, dict):
-            return loaded
-        return {key: _finished(value) for key, value in loaded.items()}
-    except UserError as error:
-        named = str(error).startswith(str(path))
-        raise UserError(error if named else f"{path}: {error}") from None
-    except Exception as error:  # damaged pickle bytes can raise nearly anything
-        reason = brief(error)
-        raise UserError(f"{path}: damaged pickle ({reason}); fetch the file again") from None
+    with open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            for _ in range(_LEGACY_PICKLES):
+                scan_pickle(file)
+            return
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError("its parts are compressed, and torch.save compresses none")
+                if entry.filename.endswith(".pkl"):
+                    if entry.file_size > _MOST_TORCH_BYTES:
+                        raise ValueError(f"a pickle of {entry.file_size:,} bytes")
+                    scan_pickle(BytesIO(archive.read(entry)))
 
 
-def _finished(value: object) -> object:
-    """Turn a stand-in for an array into the array."""
-    return value.finished() if isinstance(value, _Array) else value
+def scan_pickle(file: IO[bytes]) -> None:
+    """Refuse a pickle that would build too much; the file is left behind its end.
+
+    Args:
+        file: A file at the beginning of a pickle.
+
+    Raises:
+        ValueError: Values are nested too deeply or are too many, a memo index is larger than any
+            pickle needs, or the bytes are no pickle.
+    """
+    stack: list[Any] = []  # of pairs (values, depth), and marks
+    memo: dict[int, Any] = {}
+    argument: Any
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        name = opcode.name
+        if name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            if argument > count:  # the memo is numbered through
+                raise ValueError(f"memo index {argument} in opcode {count}")
+            memo[argument] = _top(stack)
+        elif name == "MEMOIZE":
+            memo[len(memo)] = _top(stack)
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            if argument not in memo:
+                raise ValueError(f"memo index {argument} is not set")
+            stack.append(memo[argument])
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name == "DUP":
+            stack.append(_top(stack))
+        else:
+            _apply(opcode, stack)
+
+
+def _top(stack: list[Any]) -> Any:
+    if not stack:
+        raise ValueError("an empty stack")
+    return stack[-1]
+
+
+def _apply(opcode: Any, stack: list[Any]) -> None:
+    """Replace what an opcode takes from the stack by the sizes of what it leaves there."""
+
+    def pop() -> Any:
+        taken = _top(stack)
+        del stack[-1]
+        return taken
+
+    before = list(opcode.stack_before)
+    parts, depth = 1, 0
+    if pickletools.stackslice in before:  # down to the mark, and what stands before it
+        while (taken := pop()) is not _MARK:
+            parts, depth = parts + taken[0], max(depth, taken[1])
+        before = before[: before.index(pickletools.markobject)]
+    elif pickletools.markobject in before:
+        before = []
+        while pop() is not _MARK:
+            pass
+    for _ in before:
+        taken = pop()
+        if taken is _MARK:
+            raise ValueError("a mark in the place of a value")
+        parts, depth = parts + taken[0], max(depth, taken[1])
+    if depth >= MOST_DEPTH:
+        raise ValueError(f"values lie more than {MOST_DEPTH} levels deep in each other")
+    if parts > _MOST_PARTS:
+        raise ValueError(f"holds more than {_MOST_PARTS:,} values when references are written out")
+    kept = depth if opcode.name in _SAME_LEVEL else depth + 1
+    stack.extend((parts, kept) for _ in opcode.stack_after)
+
+
+_MARK = object()
+# Opcodes that fill the container before them; it lies no deeper for that.
+_SAME_LEVEL = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}

@@ -1,4 +1,4 @@
-"""Reading files that others wrote: regular ones only, of bounded size, depth and count."""
+"""Reading files from others: regular ones only, of bounded size, depth and count."""
 
 import hashlib
 import json
@@ -12,27 +12,27 @@ from typing import Any
 
 from spikediff.errors import UserError, cut
 
-KIB, MIB, GIB = 2**10, 2**20, 2**30
+MIB, GIB = 2**20, 2**30
 # The largest file of each kind that is read, in bytes.
 MOST_YAML = 1 * MIB
 MOST_JSON = 64 * MIB
 MOST_IMAGE = 256 * MIB
 MOST_DATA = 64 * GIB  # data sets and weights
 
-MOST_DEPTH = 64  # of lists and mappings in each other
+MOST_DEPTH = 64  # nested lists and mappings
 MOST_NODES = 2_000_000  # lists, mappings and values of a JSON file
 
 
 @contextmanager
 def open_regular(path: Path, most: int = MOST_DATA) -> Iterator[BufferedReader]:
-    """Open a regular file, or a link to one; a pipe, a device or a folder is refused at once.
+    """Open a regular file, or a link to one; refuse a pipe, a device or a folder at once.
 
     Args:
         path: The file.
-        most: The largest size that is read, in bytes.
+        most: The largest accepted size in bytes.
 
     Raises:
-        UserError: It is absent, cannot be opened, is no regular file or too large.
+        UserError: It is absent, cannot be opened, is not a regular file, or is too large.
     """
     try:
         # Without O_NONBLOCK, opening a pipe waits for a writer.
@@ -57,24 +57,6 @@ def open_regular(path: Path, most: int = MOST_DATA) -> Iterator[BufferedReader]:
         yield file
 
 
-def read_regular(path: Path, most: int = MOST_DATA) -> bytes:
-    """Return the bytes of a regular file.
-
-    Args:
-        path: The file.
-        most: The largest size that is read, in bytes.
-
-    Raises:
-        UserError: As `open_regular`; or reading fails.
-    """
-    with open_regular(path, most) as file:
-        try:
-            return file.read()
-        except (OSError, MemoryError) as error:
-            reason = getattr(error, "strerror", None) or "not enough memory"
-            raise UserError(f"{path}: cannot be read ({reason}); check the file") from None
-
-
 def check_regular(path: Path, most: int = MOST_DATA) -> Path:
     """Return the path of a regular file, for a library that opens files itself.
 
@@ -95,11 +77,25 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_regular(path: Path, most: int = MOST_DATA) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        UserError: As `open_regular`; or reading fails.
+    """
+    with open_regular(path, most) as file:
+        try:
+            return file.read()
+        except (OSError, MemoryError) as error:
+            reason = getattr(error, "strerror", None) or "not enough memory"
+            raise UserError(f"{path}: cannot be read ({reason}); check the file") from None
+
+
 def read_text(path: Path, most: int = MOST_JSON) -> str:
     """Return the text of a regular file in UTF-8.
 
     Raises:
-        UserError: As `read_regular`; or the bytes are no UTF-8.
+        UserError: As `read_regular`; or the bytes are not UTF-8.
     """
     try:
         return read_regular(path, most).decode("utf-8")
@@ -108,53 +104,36 @@ def read_text(path: Path, most: int = MOST_JSON) -> str:
 
 
 def read_json(path: Path, most: int = MOST_JSON) -> Any:
-    """Return what a JSON file holds.
-
-    Args:
-        path: The file.
-        most: The largest size that is read, in bytes.
+    """Return the content of a JSON file.
 
     Raises:
-        UserError: As `read_regular`; or it is no JSON, or lists and mappings lie too deeply in
-            each other.
+        UserError: As `read_text`; or it is not JSON, too large, or nested too deeply.
     """
     try:
         content = json.loads(read_text(path, most))
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: cannot be read as JSON ({cut(str(error))})") from None
-    check_tree(content, str(path))
+    _check_tree(content, str(path))
     return content
 
 
-def check_tree(content: Any, where: str, nodes: int = MOST_NODES, depth: int = MOST_DEPTH) -> None:
-    """Refuse lists and mappings that are too many or lie too deeply in each other.
-
-    A part that stands at several places is counted at each, as it is when somebody writes it out.
-
-    Args:
-        content: Lists, mappings and values.
-        where: Their source, for the message.
-        nodes: The most parts.
-        depth: The most levels.
-
-    Raises:
-        UserError: There are more.
-    """
+def _check_tree(content: Any, where: str) -> None:
     seen, level = 0, [content]
-    for _ in range(depth):
+    for _ in range(MOST_DEPTH):
         below: list[Any] = []
         for part in level:
             if isinstance(part, dict):
-                below.extend(part.keys())
-                below.extend(part.values())
-            elif isinstance(part, list | tuple | set):
-                below.extend(part)
-            if len(below) + seen > nodes:
-                raise UserError(f"{where}: holds more than {nodes:,} values")
+                below += [*part, *part.values()]
+            elif isinstance(part, list):
+                below += part
+            if len(below) + seen > MOST_NODES:
+                raise UserError(f"{where}: holds more than {MOST_NODES:,} values")
         seen += len(below)
         if not below:
             return
         level = below
-    raise UserError(f"{where}: lists and mappings lie more than {depth} levels deep in each other")
+    raise UserError(
+        f"{where}: lists and mappings lie more than {MOST_DEPTH} levels deep in each other"
+    )

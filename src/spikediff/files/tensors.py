@@ -1,7 +1,4 @@
-"""Refusing NaN and infinity, before a picture, a file or a decision is made of them.
-
-Tensors in a file that is whole or absent, and that says what it was made from.
-"""
+"""Tensors on disk: finite, whole or absent, and with a note of what they were made from."""
 
 import hashlib
 import logging
@@ -18,11 +15,12 @@ from spikediff.errors import UserError
 from spikediff.files.reading import check_regular
 from spikediff.files.writing import write_whole
 
+_log = logging.getLogger("spikediff")
 _SHOWN = 3  # names that an error lists
 
 
 def check_values(tensor: Tensor, where: str) -> Tensor:
-    """Return a tensor that a network made, if all of it is finite.
+    """Return the output of a network if all of it is finite.
 
     Args:
         tensor: Floating point, any shape.
@@ -41,17 +39,16 @@ def check_values(tensor: Tensor, where: str) -> Tensor:
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are not finite; whoever writes weights asks here first.
+    """Refuse weights that are not finite; to be called before any weights are written.
 
     Args:
-        tensors: Weights and buffers by name; whole numbers pass.
+        tensors: Weights and buffers by name; integers pass.
         where: What they are, for the message.
 
     Raises:
         UserError: A value is NaN or infinite; the message names the first tensors.
 
     Example:
-        >>> import torch
         >>> check_finite({"a": torch.ones(2), "b": torch.tensor(torch.nan)}, "example")
         Traceback (most recent call last):
         ...
@@ -66,10 +63,10 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def check_step(loss: Tensor, grad_norm: Tensor, step: int, lr: float) -> float:
-    """Return the loss, if the optimizer may step: its gradients would spoil the weights otherwise.
+    """Return the loss; refuse an optimizer step that would spoil the weights.
 
     Args:
-        loss: Of the step, 0-dim.
+        loss: 0-dim.
         grad_norm: Of all gradients, 0-dim.
         step: Number of the step, for the message.
         lr: Learning rate, for the message.
@@ -85,16 +82,13 @@ def check_step(loss: Tensor, grad_norm: Tensor, step: int, lr: float) -> float:
     return loss.item()
 
 
-_log = logging.getLogger("spikediff")
-
-
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file that is either there and whole or not there.
+    """Write a safetensors file with a checksum, whole or not at all.
 
     Args:
         path: The file; its folder is made.
         tensors: What to write.
-        metadata: Text to keep beside it.
+        metadata: What the tensors were made from, or other text to keep beside them.
 
     Raises:
         UserError: A value is NaN or infinite; nothing is written.
@@ -102,46 +96,40 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str,
     check_finite(tensors, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    told = {**metadata, "checksum": state_digest(whole)}
-    write_whole(path, safetensors.torch.save(whole, metadata=told))
+    noted = {**metadata, "checksum": state_digest(whole)}
+    write_whole(path, safetensors.torch.save(whole, metadata=noted))
 
 
 def read_tensors(
     path: Path, metadata: Mapping[str, str], needed: Collection[str] = ()
 ) -> dict[str, Tensor] | None:
-    """Read a file of `write_tensors`.
+    """Read a cache file of `write_tensors`.
 
     Args:
         path: The file.
-        metadata: What the file must say of itself.
+        metadata: Entries that the file's metadata must have.
         needed: Names of tensors that it must hold.
 
     Returns:
-        The tensors; None where there is no file, or, with a warning, where it is damaged or was
-        made from something else.
+        The tensors; None if there is no file, or, with a warning, if it is damaged or was made from
+        something else.
     """
     try:
-        kept = told_of(path)
+        found = read_with_metadata(path)
     except UserError as error:
         _log.warning("%s; made again", error)
         return None
-    if kept is None:
+    if found is None:
         return None
-    tensors, told = kept
-    if any(told.get(key) != value for key, value in metadata.items()) or set(needed) - set(tensors):
+    tensors, noted = found
+    if metadata.items() - noted.items() or set(needed) - set(tensors):
         _log.warning("%s: was made from something else; made again", path)
         return None
     return tensors
 
 
-def told_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """Return the tensors of a file of `write_tensors`, and what it says of itself.
-
-    Args:
-        path: The file.
-
-    Returns:
-        None where there is no file.
+def read_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """Return the tensors and the metadata of a file of `write_tensors`; None if there is none.
 
     Raises:
         UserError: It is damaged.
@@ -150,13 +138,13 @@ def told_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         return None
     try:
         with safetensors.safe_open(check_regular(path), framework="pt") as file:
-            told = file.metadata() or {}
+            noted = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: is damaged ({error}); delete it") from error
-    if told.get("checksum") != state_digest(tensors):
+    if noted.get("checksum") != state_digest(tensors):
         raise UserError(f"{path}: is damaged, its checksum differs; delete it")
-    return tensors, told
+    return tensors, noted
 
 
 def state_digest(state: dict[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""Weights that others saved: read without running any code in them, and loaded under our names."""
+"""Weights from others: read without running any code in them, and loaded under our names."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,23 @@ from spikediff.files.tensors import check_finite
 _SHOWN = 8  # faults that an error lists
 
 
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file: `read_foreign_weights`, then `find_state_dict`.
+
+    Raises:
+        UserError: As these two.
+    """
+    return find_state_dict(read_foreign_weights(path), ("state_dict",), str(path))
+
+
 def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     """Read a checkpoint of unknown origin without running any code that it may carry.
 
     Args:
-        source: A `.safetensors` file, a file of `torch.save`, or what one of them holds.
+        source: A `.safetensors` file, a file of `torch.save`, or the content of one.
 
     Returns:
-        The mapping that the file holds, tensors on the CPU.
+        The mapping in the file, tensors on the CPU.
 
     Raises:
         UserError: The file is absent, damaged, or holds anything but tensors and plain containers.
@@ -38,7 +47,7 @@ def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str,
             return load_file(path)
         scan_torch_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what is wrong in a pickle shows in exceptions of every kind
+    except Exception as error:  # a damaged pickle raises exceptions of every kind
         raise UserError(
             f"{path}: cannot be read as weights ({_reason(error)}); give a safetensors file, or a "
             f"file of torch.save that holds tensors alone"
@@ -49,7 +58,7 @@ def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str,
 
 
 def _reason(error: Exception) -> str:
-    """Say why, without torch's advice to run the code in the file."""
+    """Return the message without torch's advice to run the code in the file."""
     line = one_line(error, most=10_000) or type(error).__name__
     found = re.search(r"WeightsUnpickler error: (.*?)(?: Please use| Check the doc|$)", line)
     return cut(found[1] if found else line)
@@ -58,7 +67,7 @@ def _reason(error: Exception) -> str:
 def find_state_dict(
     content: Mapping[str, Any], keys: tuple[str, ...], where: str
 ) -> dict[str, Tensor]:
-    """Return the network's tensors out of a training checkpoint.
+    """Return the network's tensors from a training checkpoint.
 
     Args:
         content: A state dict, or a mapping that holds one.
@@ -71,10 +80,7 @@ def find_state_dict(
     Raises:
         UserError: There are no tensors.
     """
-    for key in keys:
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    content = next((content[k] for k in keys if isinstance(content.get(k), Mapping)), content)
     state = {
         key.removeprefix("module."): value
         for key, value in content.items()
@@ -84,15 +90,6 @@ def find_state_dict(
         first = ", ".join(shown(key) for key in islice(content, 8))
         raise UserError(f"{where}: holds no tensors; its keys are {first or 'none'}")
     return state
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file; `read_foreign_weights` and `find_state_dict` in one.
-
-    Raises:
-        UserError: As these two.
-    """
-    return find_state_dict(read_foreign_weights(path), ("state_dict",), str(path))
 
 
 def load_renamed(
@@ -106,9 +103,9 @@ def load_renamed(
 
     Args:
         model: Our model.
-        state: The others' state dict.
+        state: Their state dict.
         what: What the state dict is, for the message.
-        their_name: Turns the name of our parameter or buffer into theirs.
+        their_name: Maps the name of our parameter or buffer to theirs.
         convert: Brings one of their tensors, given with their name, into our shape.
 
     Raises:
@@ -144,17 +141,17 @@ def load_renamed(
 
 
 def list_faults(faults: Sequence[str], network: str) -> str:
-    """Return the first of what does not fit a network, and how many there are."""
+    """Return how many keys do not fit a network, and the first of them."""
     listed = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
     return f"{len(faults)} keys do not fit a {network}: {listed}"
 
 
 def rename(name: str, table: Sequence[tuple[str, str]]) -> str:
-    r"""Return a name as the first pattern of a table that matches all of it says.
+    r"""Return a name rewritten by the first pattern of a table that matches all of it.
 
     Args:
         name: Our name of a parameter or buffer.
-        table: Patterns of our names, and what they are replaced by.
+        table: Patterns of our names, and their replacements.
 
     Raises:
         KeyError: No pattern matches.
@@ -170,7 +167,7 @@ def rename(name: str, table: Sequence[tuple[str, str]]) -> str:
 
 
 def conv3d_as_conv2d(tensor: Tensor, name: str) -> Tensor:
-    """Return a tensor; a Conv3d's weight of kernel (k, k, 1) as the Conv2d's that it is.
+    """Return a tensor; the weight of a Conv3d of kernel (k, k, 1) as that of a Conv2d.
 
     The published systems convolve windows whose last axis is time; no kernel mixes spiking steps.
     """

@@ -1,7 +1,7 @@
 """Files and folders that are there and whole, or not there, whenever a process is killed.
 
-Everything is written beside its place, under a name that says so, and renamed. The names are fixed:
-who comes after a killed process finds what it left (`leftovers`).
+Everything is written beside its place, under a name that says so, and renamed. The names are fixed,
+so that the next process finds what a killed one left (`leftovers`).
 """
 
 import errno
@@ -20,22 +20,22 @@ except ImportError:  # Windows: no locks of this kind, so processes do not wait 
     fcntl = None
 
 UNFINISHED = ".unfinished-"  # before the name of what is being written
-REPLACED = ".replaced-"  # before the name of what is making room, or going
+REPLACED = ".replaced-"  # before the name of what is making room, or being removed
 # Enough for a file that is renamed into place; not every system has it.
 _flush_data = getattr(os, "fdatasync", os.fsync)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file; its content is the old one until all of the new one is on the disk.
+    """Write a file; its old content stays until all of the new one is on the disk.
 
     Processes that write the same file take turns.
 
     Args:
-        path: The file, in a folder that is there.
-        content: Bytes, or text that becomes UTF-8.
+        path: The file, in an existing folder.
+        content: Bytes, or text that is encoded as UTF-8.
 
     Raises:
-        OSError: The disk is full, or the folder cannot be written to; the file is as it was.
+        OSError: The disk is full, or the folder cannot be written to; the file is unchanged.
     """
     data = content.encode() if isinstance(content, str) else content
     with _draft_of(path) as (file, draft):
@@ -45,13 +45,6 @@ def write_whole(path: Path, content: bytes | str) -> None:
         if fcntl is None:
             file.close()  # Windows renames no open file
         os.replace(draft, path)
-
-
-def write_if_other(path: Path, content: bytes | str) -> None:
-    """Write a file whose content is not what it is to be; see `write_whole`."""
-    data = content.encode() if isinstance(content, str) else content
-    if not path.is_file() or path.read_bytes() != data:
-        write_whole(path, data)
 
 
 @contextmanager
@@ -78,6 +71,16 @@ def _draft_of(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
             raise
 
 
+def _wait_for(file: BinaryIO) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if not _supports_no_locks(error):
+            raise
+
+
 def _is_at(file: BinaryIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
@@ -85,22 +88,46 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _wait_for(file: BinaryIO) -> None:
-    if fcntl is None:
-        return
+def write_if_changed(path: Path, content: bytes | str) -> None:
+    """Write a file with `write_whole`, unless it has this content already."""
+    data = content.encode() if isinstance(content, str) else content
+    if not path.is_file() or path.read_bytes() != data:
+        write_whole(path, data)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it takes the place of `folder` once it is on the disk.
+
+    A folder that holds the same files already stays as it is, with whatever else lies there.
+
+    Args:
+        folder: The folder. If the block raises, it is unchanged and the new one is removed.
+    """
+    draft = unfinished(folder)
+    remove(draft)
+    draft.mkdir(parents=True)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if not _knows_no_locks(error):
-            raise
+        yield draft
+        files = [path for path in sorted(draft.rglob("*")) if path.is_file()]
+        same = all(_same(path, folder / path.relative_to(draft)) for path in files)
+        for path in () if same else (*files, *{path.parent for path in files}):
+            flush(path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    if same:
+        remove(draft)
+    else:
+        put_in_place(draft, folder)
 
 
-def _knows_no_locks(error: OSError) -> bool:
-    return error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
+def _same(one: Path, two: Path) -> bool:
+    return two.is_file() and one.read_bytes() == two.read_bytes()
 
 
 def put_in_place(draft: Path, final: Path) -> None:
-    """Rename a whole folder to its place; what is there makes room at the last moment.
+    """Rename a whole folder to its place; an older one makes room at the last moment.
 
     Args:
         draft: The folder `unfinished(final)`, whole and flushed.
@@ -115,24 +142,8 @@ def put_in_place(draft: Path, final: Path) -> None:
     remove(replaced(final))
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder that never is there in part: it is renamed first."""
-    aside = replaced(folder)
-    remove(aside)
-    os.rename(folder, aside)
-    remove(aside)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def flush(path: Path) -> None:
-    """Make a file, or a folder's entries, durable; a rename is not, until its folder is synced."""
+    """Make a file, or the entries of a folder, durable; a rename needs its folder flushed."""
     if fcntl is None:
         return  # Windows opens no folder, and flushes no file that is open for reading
     descriptor = os.open(path, os.O_RDONLY)
@@ -140,6 +151,22 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once: it is renamed first."""
+    aside = replaced(folder)
+    remove(aside)
+    os.rename(folder, aside)
+    remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def unfinished(path: Path) -> Path:
@@ -160,13 +187,13 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 class FolderLock:
-    """A folder has one owner at a time; the lock dies with the process, however it ends.
+    """Exclusive ownership of a folder; the lock dies with the process, however it ends.
 
-    The folder itself is locked, and nothing is written. Where the file system locks files alone
-    (some network file systems), it is a file `.lock` in it. On Windows nothing is locked.
+    The folder itself is locked, and nothing is written. If the file system locks only files (some
+    network file systems), a file `.lock` in it is locked. On Windows nothing is locked.
 
     Args:
-        folder: The folder, which is there.
+        folder: An existing folder.
 
     Raises:
         BlockingIOError: Another process, or another lock of this one, holds it.
@@ -178,16 +205,17 @@ class FolderLock:
         self._descriptor: int | None = None
         if fcntl is None:
             return
+        exclusive = fcntl.LOCK_EX | fcntl.LOCK_NB
         self._descriptor = os.open(folder, os.O_RDONLY)
         try:
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._descriptor, exclusive)
             except OSError as error:
-                if not _knows_no_locks(error):
+                if not _supports_no_locks(error):
                     raise
                 os.close(self._descriptor)
                 self._descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._descriptor, exclusive)
         except BaseException:
             self.release()
             raise
@@ -204,8 +232,12 @@ class FolderLock:
         self.release()
 
 
+def _supports_no_locks(error: OSError) -> bool:
+    return error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
+
+
 def _leave_locks_to_the_parent() -> None:
-    """A child shares what it inherits: a worker that outlives its parent would keep the lock."""
+    """Release inherited locks: a worker that outlives its parent would keep them."""
     for lock in list(FolderLock._held):
         lock.release()
 

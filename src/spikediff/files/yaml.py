@@ -16,8 +16,27 @@ from spikediff.files.reading import MOST_DEPTH, MOST_YAML, read_text
 _MOST_NODES = 20_000  # values of a file, each alias written out
 
 
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file.
+
+    Raises:
+        UserError: The file is absent, not a regular one, too large or too deep, not YAML, or has a
+            key twice.
+    """
+    text = read_text(path, MOST_YAML)
+    try:
+        return yaml.load(text, _Loader)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: values lie too deeply in each other") from None
+    # A tag promises a type that the value does not have: each type has its own exception.
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
+        raise UserError(f"{path}: not a YAML file ({one_line(e, 300)})") from e
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses what grows without end when it is built, and keys that stand twice."""
+    """Refuses what grows without end when it is built, and duplicate keys."""
 
     depth = 0
 
@@ -32,7 +51,7 @@ class _Loader(yaml.SafeLoader):
     def get_single_node(self) -> Any:
         node = super().get_single_node()
         if node is not None:
-            _written_out(node, {})
+            _count_written_out(node, {})
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -41,99 +60,35 @@ class _Loader(yaml.SafeLoader):
             if part.tag == "tag:yaml.org,2002:merge":
                 continue
             key = self.construct_object(part, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                line = part.start_mark.line + 1
-                raise UserError(f"line {line}: the key {shown(key)} stands twice")
             if isinstance(key, Hashable):
+                if key in seen:
+                    line = part.start_mark.line + 1
+                    raise UserError(f"line {line}: the key {shown(key)} stands twice")
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return how many values a node has once every alias is written out; refuse too many."""
+def _count_written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Return the number of values in a node once every alias is written out; refuse too many."""
     if id(node) not in sizes:
-        sizes[id(node)] = _MOST_NODES + 1  # of a node that lies in itself
+        sizes[id(node)] = _MOST_NODES + 1  # of a node that contains itself
         total = 1
         if isinstance(node, yaml.SequenceNode):
-            total += sum(_written_out(part, sizes) for part in node.value)
+            total += sum(_count_written_out(part, sizes) for part in node.value)
         elif isinstance(node, yaml.MappingNode):
-            total += sum(_written_out(part, sizes) for pair in node.value for part in pair)
+            total += sum(_count_written_out(part, sizes) for pair in node.value for part in pair)
         sizes[id(node)] = total
     if sizes[id(node)] > _MOST_NODES:
         raise UserError(f"holds more than {_MOST_NODES:,} values when its aliases are written out")
     return sizes[id(node)]
 
 
-def read_yaml(path: Path) -> Any:
-    """Return what a YAML file holds.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UserError: The file is absent or no regular file, too large, no YAML, or has a key twice.
-    """
-    return parse_yaml(read_text(path, MOST_YAML), str(path))
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    r"""Return what a text of YAML holds.
-
-    Args:
-        text: The text.
-        where: Its source, for messages.
-
-    Raises:
-        UserError: It is no YAML, too large or too deep, or a key stands twice.
-
-    Example:
-        >>> parse_yaml("a: 1\na: 2", "here")
-        Traceback (most recent call last):
-        ...
-        spikediff.errors.UserError: here: line 2: the key 'a' stands twice
-    """
-    try:
-        return yaml.load(text, _Loader)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    except RecursionError:
-        raise UserError(f"{where}: values lie too deeply in each other") from None
-    # A tag promises a type, and the value is none: each type has its own exception.
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
-        raise UserError(f"{where}: not a YAML file ({one_line(e, 300)})") from e
-
-
-def check_value(value: Any, name: str) -> None:
-    """Refuse numbers and texts that fit their type and that nothing can compute with or print.
-
-    Args:
-        value: A value, or containers of some.
-        name: Its name, for the message.
-
-    Raises:
-        UserError: A number is not finite or has more than 64 bits; a text has control characters.
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{name} = {value} must be finite")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise UserError(f"{name} = {shown(value)} must lie between -2^63 and 2^63 - 1")
-    if isinstance(value, str) and not value.isprintable():
-        raise UserError(f"{name} = {shown(value)} must be printable, without control characters")
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            check_value(key, f"a key of {name}")
-            check_value(part, f"{name}.{key}")
-    if isinstance(value, list | tuple):
-        for index, part in enumerate(value):
-            check_value(part, f"{name}[{index}]")
-
-
 def build(cls: Any, content: Any, where: str, prefix: str = "") -> Any:
-    """Build a dataclass from a mapping, and the dataclasses in it from the mappings in that.
+    """Build a dataclass, and the dataclasses in it, from nested mappings.
 
     Args:
         cls: The dataclass.
-        content: Mappings, lists and values as YAML gives them.
+        content: Mappings, lists and values from YAML.
         where: Their source, for messages.
         prefix: Path of keys that leads here, for messages.
 
@@ -156,9 +111,9 @@ def build(cls: Any, content: Any, where: str, prefix: str = "") -> Any:
     known = [part.name for part in parts]
     for key in content:
         if key not in known:
-            named = f"{prefix}{key}" if isinstance(key, str) else f"{prefix}{shown(key)}"
-            hint = suggestion(str(key) if isinstance(key, str) else "", known)
-            raise UserError(f"{where}: unknown key '{named}'; {hint}")
+            named = key if isinstance(key, str) else shown(key)
+            hint = suggestion(key if isinstance(key, str) else "", known)
+            raise UserError(f"{where}: unknown key '{prefix}{named}'; {hint}")
     missing = [
         f"{prefix}{part.name}"
         for part in parts
@@ -171,7 +126,7 @@ def build(cls: Any, content: Any, where: str, prefix: str = "") -> Any:
 
 
 def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
-    """Return a value of YAML as the type that is asked for."""
+    """Return a value from YAML as the declared type."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return build(kind, {} if value is None else value, where, f"{key}.")
@@ -206,6 +161,31 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
     raise UserError(f"{where}: {key} = {shown(value)} must be of type {name}")
 
 
+def check_value(value: Any, name: str) -> None:
+    """Refuse numbers and texts of the right type that cannot be computed with or printed.
+
+    Args:
+        value: A value, or nested containers of values.
+        name: Its name, for the message.
+
+    Raises:
+        UserError: A number is not finite or has more than 64 bits; a text has control characters.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} = {value} must be finite")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{name} = {shown(value)} must lie between -2^63 and 2^63 - 1")
+    if isinstance(value, str) and not value.isprintable():
+        raise UserError(f"{name} = {shown(value)} must be printable, without control characters")
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            check_value(key, f"a key of {name}")
+            check_value(part, f"{name}.{key}")
+    if isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            check_value(part, f"{name}[{index}]")
+
+
 def section_of(
     make: Callable[..., Any],
     first: Mapping[str, Any],
@@ -218,7 +198,7 @@ def section_of(
         make: The constructor; every argument that is kept has a default and a type.
         first: Fields that come before the arguments, with their defaults.
         known: Arguments to leave out.
-        keys: Argument -> name of its field, where that is another.
+        keys: Argument -> name of its field, if it differs.
 
     Example:
         >>> def network(sample_size: int, widths: Sequence[int] = (4, 8)) -> None: ...

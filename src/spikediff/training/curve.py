@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError, cut
 from spikediff.files.reading import read_text
-from spikediff.files.writing import write_if_other, write_whole
+from spikediff.files.writing import write_if_changed, write_whole
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LossCurve:
         writer = csv.writer(file)
         writer.writerow(list(self.points[0].row()) if self.points else _COLUMNS)
         writer.writerows(point.row().values() for point in self.points)
-        write_if_other(self.csv, file.getvalue())
+        write_if_changed(self.csv, file.getvalue())
 
     def append(self, point: CurvePoint) -> None:
         """Add a row."""

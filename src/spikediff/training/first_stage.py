@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from spikediff.data import ImageDataset, change_range, to_model_range
 from spikediff.errors import UserError
-from spikediff.files.tensors import state_digest, told_of, write_tensors
+from spikediff.files.tensors import read_with_metadata, state_digest, write_tensors
 from spikediff.progress import at_work
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 from spikediff.training.items import build_dataset
@@ -121,7 +121,7 @@ def token_dataset(recipe: Recipe, root: Path) -> TokenDataset:
         "images": f"{images.name} {images.split} {len(images)}",
     }
     path = first_stage_folder(recipe, root) / _TOKENS
-    kept = told_of(path)
+    kept = read_with_metadata(path)
     if kept is None:
         _log.info("encoding %d images", len(images))
         tokens = encode_all(vqvae, images)

@@ -14,7 +14,7 @@ import yaml
 
 from spikediff.diffusion.schedulers import SCHEDULERS
 from spikediff.errors import UserError, shown, suggestion
-from spikediff.files.writing import write_if_other
+from spikediff.files.writing import write_if_changed
 from spikediff.files.yaml import build, check_value, read_yaml, section_of
 from spikediff.systems import find_trainable
 
@@ -385,7 +385,7 @@ def _without_earlier(content: Any) -> Any:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write every value of the recipe as YAML; `load_recipe` reads the same recipe back."""
-    write_if_other(path, recipe_text(recipe))
+    write_if_changed(path, recipe_text(recipe))
 
 
 def recipe_text(recipe: Recipe) -> str:

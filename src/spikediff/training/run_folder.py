@@ -15,7 +15,7 @@ import torch
 
 from spikediff.errors import UserError
 from spikediff.files.reading import read_json
-from spikediff.files.writing import FolderLock, leftovers, remove, remove_folder, write_if_other
+from spikediff.files.writing import FolderLock, leftovers, remove, remove_folder, write_if_changed
 from spikediff.training.checkpoint import settle
 from spikediff.training.recipe import Recipe, load_recipe, load_run_recipe, recipe_text, save_recipe
 from spikediff.training.resuming import check_same_run
@@ -106,7 +106,7 @@ class RunFolder:
         here = environment(recipe.seed)
         if resume:
             self._tell_other_rounding(here)
-        write_if_other(self.environment, json.dumps(here, indent=1) + "\n")
+        write_if_changed(self.environment, json.dumps(here, indent=1) + "\n")
         self.samples.mkdir(exist_ok=True)
         settle(self.checkpoints)
         for left in (*leftovers(self.root), *leftovers(self.samples)):
