@@ -14,15 +14,15 @@ FIGURE = $(if $(BENCH),build/growth.png,docs/images/performance_growth.png)
 # Without INTEGER=RUN, the integer network's are, too.
 SDDPM ?=
 INTEGER ?=
-GROWTH ?= runs/demo
-PIPELINES ?= SDDPM=runs/demo SDM=runs/sdm-digits FSDDIM=runs/fsddim-digits \
+GROWTH ?= runs/sddpm-digits
+PIPELINES ?= SDDPM=runs/sddpm-digits SDM=runs/sdm-digits FSDDIM=runs/fsddim-digits \
 	Spiking-Diffusion=runs/spiking-diffusion-digits FSVAE=runs/fsvae-digits
 MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %) $(INTEGER:%=--integer %)
 PERFORMANCE = OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m performance $(MEASURED)
 
 .PHONY: demo test slow lint check format bench bench-guard peers dist clean
 
-demo: $(READY)  ## train on real digits for a few minutes and show what comes out
+demo: $(READY)  ## see the shipped spiking model at work, then train one for two minutes
 	$(BIN)/spikediff demo
 
 test: $(READY)  ## unit tests and doctests

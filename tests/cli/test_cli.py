@@ -187,11 +187,16 @@ def test_demo(tmp_path, capsys):
     out, figures = tmp_path / "demo", tmp_path / "d.json"
     assert main(["demo", "--steps", "3", "--output", str(out), "--json", str(figures)]) == 0
     said = capsys.readouterr().out
-    for name in ("digits.png", "digits_and_nearest.png", "denoising.gif", "loss.png"):
+    for name in ("mnist.png", "mnist.gif", "digits.png", "digits_and_nearest.png", "loss.png"):
         assert (out / name).is_file()
         assert name in said
     told = json.loads(figures.read_text())
-    assert sum(told["digits_per_class"]) == 256
+    assert sum(told["digits_per_class"]) == 200
+    shipped = told["shipped"]
+    assert shipped["spiking_uj"] < 0.025 * shipped["ordinary_uj"]
+    assert shipped["spiking_quantised_uj"] < 0.1 * shipped["ordinary_quantised_uj"]
+    assert f"{shipped['spiking_uj']} uJ; the ordinary network {shipped['ordinary_uj']} uJ" in said
+    assert Image.open(out / "mnist.gif").n_frames == 20
     assert told["recognised_real_held_out"] > 0.85
     assert len(told["firing_rate_by_layer"]) == told_layers(said)
     RunFolder(out).claim(load_run_recipe(out), resume=False, overwrite=True)  # and once more

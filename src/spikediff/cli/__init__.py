@@ -40,7 +40,7 @@ COMMANDS = {
     "export": "hand a denoiser on as NIR graphs, ONNX or torch.export",
     "info": "say what is installed, or what a model is",
     "completion": "print the completion script of a shell: bash, zsh or fish",
-    "demo": "train on real digits for a few minutes and show what comes out",
+    "demo": "see the shipped spiking model at work, then train one for two minutes",
 }
 
 DONE, FAILED, WRONG_USE = 0, 1, 2

@@ -104,16 +104,19 @@ def _inner(image: Image.Image) -> Image.Image:
     return image.crop((1, 1, image.width - 1, image.height - 1))
 
 
-def record_frames(frames: list[Image.Image], shown: int) -> Callable[..., dict[str, Tensor]]:
+def record_frames(
+    frames: list[Image.Image], shown: int, columns: int | None = None
+) -> Callable[..., dict[str, Tensor]]:
     """Return a callback of a pipeline that keeps a grid of every step, for `save_gif`.
 
     Args:
         frames: The list that grows by one grid a step.
         shown: Images in a grid, at most.
+        columns: Columns of a grid.
     """
 
     def keep(_pipe: object, _i: int, _t: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        frames.append(image_grid(to_pil(_visible(tensors["sample"][:shown]))))
+        frames.append(image_grid(to_pil(_visible(tensors["sample"][:shown])), columns))
         return {}
 
     return keep

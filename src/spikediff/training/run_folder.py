@@ -30,7 +30,8 @@ _OWN_FILES = (
     "temporal_scaling.png",
     "tokens.safetensors",
     ".lock",
-    *("digits.png", "digits_and_nearest.png", "denoising.gif"),  # of `spikediff demo`
+    # of `spikediff demo`, now and in version 0.1.0
+    *("mnist.png", "mnist.gif", "digits.png", "digits_and_nearest.png", "denoising.gif"),
     "samples/step-*.png",
     "samples/.unfinished-step-*.png",
     *(f"checkpoints/*step-*/{name}" for name in ("*.json", "*.safetensors")),
