@@ -1,4 +1,4 @@
-"""Event-driven inference: spikes as bits, and synapses that add the weights of what fired."""
+"""Event-driven inference: spikes as bits, and synapses that add the weights of firing channels."""
 
 from spikediff.events.compile import compile_for_inference
 from spikediff.events.neuron import PackedNeuron

@@ -1,4 +1,4 @@
-"""Turn a trained network into its event-driven form."""
+"""Compile a trained network for event-driven inference."""
 
 import copy
 from typing import Any, NoReturn, TypeVar
@@ -16,44 +16,33 @@ from spikediff.native import native
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class CompilesItself:
-    """A network that knows its own form for inference."""
-
-    def compiled(self) -> nn.Module:
-        """Return that form, which gives the same bits."""
-        raise NotImplementedError
-
-
 def compile_for_inference(model: Model, weights: Precision = "float32") -> Model:
-    """Return a copy that computes the same, event by event.
+    """Return an event-driven copy of a network.
 
-    Norms are folded into the convolutions before them; spikes travel as bits; a convolution that
-    sees them adds the weights of what fired (`EventConv2d`). There is nothing to wait for: it takes
-    as long as copying the weights. Without the compiled kernels (`spikediff info` says whether they
-    are there) only the norms are folded.
+    Norms are folded into the convolutions before them, spikes travel as bits, and a convolution of
+    spikes adds the weights of the channels that fire (`EventConv2d`). Compiling takes as long as
+    copying the weights. Without the C kernels (see `spikediff info`) only the norms are folded.
 
-    Rounding differs from the model's by the folded norms and the order of sums. One spike that
-    flips changes many behind it, so the outputs agree layer by layer given the same input, and end
-    to end in distribution, not bit by bit.
+    Folded norms and another order of sums change the rounding, and one spike that flips changes
+    many behind it. So outputs agree layer by layer given the same input, and end to end in
+    distribution, but not bit by bit. The deployment form of an integer network
+    (`spikediff.systems.integer`) does give the same bits; its calls run entirely in C.
 
-    The deployment form of an integer network (`spikediff.systems.integer`) gives the same bits: a
-    call of it runs in C from the image to the answer.
-
-    With weights of 16 or 8 bits, what spikes meet is rounded to whole numbers, with a scale for
-    every output channel, and summed exactly. Norms are folded before. A convolution that is given
-    currents computes with its float32 weights, as do linear layers.
+    With weights of 16 or 8 bits, the folded weights for spikes are rounded to integers, with a
+    scale for every output channel, and summed exactly. Linear layers, and convolutions that are
+    given currents, keep float32 weights.
 
     Args:
         model: Any network of this library, on the CPU, float32.
-        weights: "float32", or whole numbers: "int16" (off by 1/65,534 of the channel's largest
-            weight at most), "int8" (by 1/254), which takes a quarter of the memory traffic.
+        weights: "float32", "int16" (at most 1/65,534 of the channel's largest weight off), or
+            "int8" (1/254), which takes a quarter of the memory traffic.
 
     Returns:
         The copy, in evaluation mode; it cannot be trained, saved or measured for energy.
 
     Raises:
-        UserError: The model is on another device, not float32, or compiled already with other
-            weights; `weights` is unknown, or needs the compiled kernels and they are not there.
+        UserError: The model is on another device, not float32, or already compiled with other
+            weights; `weights` is unknown, or needs the C kernels and they are not there.
 
     Example:
         >>> from spikediff import SpikingUNet
@@ -76,6 +65,14 @@ def compile_for_inference(model: Model, weights: Precision = "float32") -> Model
     compiled.event_weights = weights  # type: ignore[assignment]
     compiled.save_pretrained = _refuse_to_save  # type: ignore[assignment]
     return compiled
+
+
+class CompilesItself:
+    """A network that brings its own form for inference."""
+
+    def compiled(self) -> nn.Module:
+        """Return that form, which gives the same bits."""
+        raise NotImplementedError
 
 
 def _compiled_by_itself(model: Any, weights: str) -> Any:
@@ -111,7 +108,7 @@ def _check(model: nn.Module, weights: str) -> None:
 
 
 def _replace(module: nn.Module, weights: Precision) -> None:
-    """Replace neurons and convolutions below a module."""
+    """Replace the neurons and convolutions below a module."""
     for name, child in module.named_children():
         if isinstance(child, PackedNeuron | EventConv2d):
             continue  # compiled already

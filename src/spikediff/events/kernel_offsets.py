@@ -1,8 +1,8 @@
-"""Which input pixel every tap of a kernel reads, along one axis: the geometry of a convolution.
+"""The geometry of a convolution along one axis: which input pixel each offset of a kernel reads.
 
-A table [out size, most, 2] lists, for every output position, the pairs (tap, input position) that
-fall on the image; -1 ends the list. The kernels in C know no other geometry, so that stride,
-padding, dilation and the transposed convolution are rows of a table.
+A table [out size, most, 2] lists, for every output position, the pairs (kernel offset, input
+position) inside the image; -1 ends the list. The C kernels know no other geometry: stride, padding,
+dilation and transposition are rows of a table.
 """
 
 from functools import lru_cache
@@ -12,15 +12,18 @@ from torch import Tensor
 
 from spikediff.errors import UserError, shown
 
+Sums = tuple[tuple[int, ...], ...]  # for each offset of a kernel, those of another that it sums
+_MOST = 1 << 16  # pixels along one axis
+
 
 @lru_cache(maxsize=256)
-def convolution_taps(
+def convolution_offsets(
     size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
 ) -> Tensor:
-    """Return the table of a convolution: output o reads o * stride + tap * dilation - padding.
+    """Return the table of a convolution: output o reads o * stride + k * dilation - padding.
 
     Example:
-        >>> convolution_taps(3, kernel=3, stride=2, padding=2).tolist()
+        >>> convolution_offsets(3, kernel=3, stride=2, padding=2).tolist()
         [[[2, 0], [-1, -1], [-1, -1]], [[0, 0], [1, 1], [2, 2]], [[0, 2], [-1, -1], [-1, -1]]]
     """
     _check(size, kernel, stride, padding, dilation)
@@ -31,7 +34,7 @@ def convolution_taps(
 
 
 @lru_cache(maxsize=256)
-def transposed_taps(
+def transposed_offsets(
     size: int,
     kernel: int,
     stride: int = 1,
@@ -39,16 +42,16 @@ def transposed_taps(
     dilation: int = 1,
     output_padding: int = 0,
 ) -> Tensor:
-    """Return the table of a transposed convolution: input i reaches i * stride + tap * dilation.
+    """Return the table of a transposed convolution: input i reaches i * stride + k * dilation.
 
     Example:
-        >>> transposed_taps(2, kernel=2, stride=2).tolist()
+        >>> transposed_offsets(2, kernel=2, stride=2).tolist()
         [[[0, 0]], [[1, 0]], [[0, 1]], [[1, 1]]]
     """
     _check(size, kernel, stride, padding, dilation)
     out = (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1
     _check_outputs(out, size)
-    reads: list[list[tuple[int, int]]] = []
+    reads = []
     for o in range(out):
         behind = [(k, o + padding - k * dilation) for k in range(kernel)]
         reads.append([(k, at // stride) for k, at in behind if at % stride == 0])
@@ -56,52 +59,44 @@ def transposed_taps(
 
 
 @lru_cache(maxsize=256)
-def doubled_taps(
+def doubled_offsets(
     size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
-) -> tuple[Tensor, tuple[tuple[int, ...], ...]]:
+) -> tuple[Tensor, Sums]:
     """Return the table of a convolution of an axis whose every pixel is repeated, and its sums.
 
-    Taps that read the same pixel are one tap, whose weights are the sum of theirs. Of a kernel of
-    three, each output position has two taps left.
+    Offsets that read the same pixel become one, whose weight is their sum. A kernel of three has
+    two left at each output position.
 
     Args:
         size: Pixels before they are repeated.
-        kernel: Taps of the convolution of 2 * size pixels.
-        stride: Of that convolution, and so are the others.
+        kernel: Size of the kernel over the 2 * size pixels, as are the other arguments.
+        stride: Distance of two outputs.
         padding: Zeros on both sides.
-        dilation: Distance of its taps.
+        dilation: Distance of two offsets.
 
     Returns:
-        The table, and for every tap in it the taps of the kernel that it sums.
+        The table, and for every offset in it those of the kernel that it sums.
 
     Example:
-        >>> table, sums = doubled_taps(2, kernel=3, padding=1)
+        >>> table, sums = doubled_offsets(2, kernel=3, padding=1)
         >>> sums
         ((1, 2), (0, 1), (2,), (0,))
-        >>> table.tolist()[1]  # reads the first pixel by two taps, and the second by one
+        >>> table.tolist()[1]  # reads the first pixel by two offsets, and the second by one
         [[1, 0], [2, 1]]
     """
-    single = convolution_taps(2 * size, kernel, stride, padding, dilation)
+    single = convolution_offsets(2 * size, kernel, stride, padding, dilation)
     sums: dict[tuple[int, ...], int] = {}
-    reads: list[list[tuple[int, int]]] = []
+    reads = []
     for row in single.tolist():
-        taps: dict[int, tuple[int, ...]] = {}
-        for tap, at in row:
-            if tap >= 0:
-                taps[at // 2] = (*taps.get(at // 2, ()), tap)
-        reads.append([(sums.setdefault(k, len(sums)), at) for at, k in taps.items()])
+        by_pixel: dict[int, tuple[int, ...]] = {}
+        for k, at in row:
+            if k >= 0:
+                by_pixel[at // 2] = (*by_pixel.get(at // 2, ()), k)
+        reads.append([(sums.setdefault(k, len(sums)), at) for at, k in by_pixel.items()])
     return _table(reads, size), tuple(sums)
 
 
-_MOST = 1 << 16  # along one axis
-
-
 def _check(size: int, kernel: int, stride: int, padding: int, dilation: int) -> None:
-    """Refuse what is no geometry of a convolution.
-
-    Raises:
-        UserError: A number is not whole, too small or too large.
-    """
     given = {"size": size, "kernel": kernel, "stride": stride, "dilation": dilation}
     for name, value in (given | {"padding": padding}).items():
         least = 0 if name == "padding" else 1

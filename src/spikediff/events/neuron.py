@@ -1,4 +1,4 @@
-"""A neuron layer whose spikes leave as bits."""
+"""A neuron layer that emits its spikes as bits."""
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,13 @@ FEWEST_CHANNELS, FEW_PIXELS = 48, 64
 
 
 class PackedNeuron(nn.Module):
-    """A neuron layer of images that fires into `PackedSpikes`.
+    """A neuron layer of images that emits `PackedSpikes`.
 
-    What is no window of float32 images from rest (the neurons of a timestep embedding, a streamed
-    step), has few channels, or is not finite, goes through the layer itself.
+    Inputs that are not finite float32 windows of images starting from rest (the neurons of a
+    timestep embedding, a streamed step), or that have few channels, take the ordinary path.
 
     Args:
-        neuron: What it stands for; it is kept, and its constants are read at every call.
+        neuron: The layer; its constants are read at every call.
 
     Shape: currents [T, B, C, H, W] -> spikes of that shape.
     """
@@ -54,5 +54,5 @@ def _pays(channels: int, height: int, width: int) -> bool:
 
 
 def can_be_packed(module: nn.Module) -> bool:
-    """Return whether `PackedNeuron` computes what the module does: an unsigned, known neuron."""
+    """Return whether `PackedNeuron` supports a module: an unsigned neuron of this library."""
     return type(module) in (IF, LIF, ParametricLIF)

@@ -1,4 +1,4 @@
-"""A window of spikes as bits: what travels between the layers of an event-driven network."""
+"""Spikes as bits, the form in which they travel between the layers of an event-driven network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_int, c_int64
@@ -19,18 +19,18 @@ GROUP = 4  # spiking steps that a synapse computes together, as in spikediff.h
 class PackedSpikes:
     """Spikes [T, B, C, H, W] or [T*B, C, H, W], one bit each, channels-last.
 
-    It stands in for the dense tensor wherever a layer folds time, concatenates channels or repeats
-    pixels; a synapse reads the bits (`spike_conv2d`). Any other operation of torch unpacks it
-    first, so that a network which mixes spikes with currents still computes what it should.
+    Folding time, concatenating channels and repeating pixels work on the bits, and a synapse reads
+    them (`spike_conv2d`). Any other operation of torch unpacks them first, so networks that mix
+    spikes with currents still compute the same.
 
     Attributes:
         words: int64 [T, B, H, W, words]; every segment of the channels starts a word, and bit
             c % 64 of its word c // 64 is its channel c.
-        segments: Channels of what was concatenated; they sum to C.
-        activity: Share of the channels that fire at all within a group of four spiking steps, from
-            0 to 1: the work of an event-driven synapse relative to a dense one.
-        folded: Whether the shape that layers see is [T*B, C, H, W].
-        doubled: Whether layers see every pixel repeated twice along height and width.
+        segments: Channels of each concatenated tensor; they sum to C.
+        activity: Share of the channels that fire at all within a group of four spiking steps: the
+            work of an event-driven synapse relative to a dense one.
+        folded: Whether layers see the shape [T*B, C, H, W].
+        doubled: Whether layers see every pixel twice along height and width.
     """
 
     words: Tensor
@@ -40,7 +40,7 @@ class PackedSpikes:
     doubled: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse words that are no window of these segments; make them contiguous."""
+        """Check the words, and make them contiguous."""
         sizes = self.segments
         if not sizes or any(type(n) is not int or n < 1 for n in sizes):
             raise UserError(f"PackedSpikes: segments = {shown(sizes)} must be positive numbers")
@@ -73,7 +73,7 @@ class PackedSpikes:
         return self.shape[0]
 
     def dim(self) -> int:
-        """Return the number of axes that layers see."""
+        """Return the number of axes of the dense tensor."""
         return len(self.shape)
 
     def flatten(self, start: int = 0, end: int = -1) -> Any:
@@ -95,13 +95,8 @@ class PackedSpikes:
             return self.repeated().dense()
         slots = WORD * self.words.shape[-1]
         spikes = torch.empty(*self.words.shape[:-1], slots)  # [T, B, H, W, slots]
-        library_of().synapse_unpack(
-            pointer(self.words),
-            pointer(spikes),
-            c_int64(self.words[..., 0].numel()),
-            c_int64(slots),
-            c_int(torch.get_num_threads()),
-        )
+        sizes = c_int64(self.words[..., 0].numel()), c_int64(slots), c_int(torch.get_num_threads())
+        library_of().synapse_unpack(pointer(self.words), pointer(spikes), *sizes)
         if slots != self.channels:
             spikes = spikes.index_select(-1, slots_of(self.segments))
         spikes = spikes.movedim(-1, 2)  # [T, B, C, H, W]
@@ -110,40 +105,34 @@ class PackedSpikes:
     def upsampled(self) -> "PackedSpikes":
         """Return the window with every pixel repeated twice along height and width.
 
-        Its words stay as they are: a synapse has fewer taps to add for them.
+        The words stay as they are; a synapse adds summed weights instead.
         """
         return self.repeated()._with(doubled=True)
 
     def repeated(self) -> "PackedSpikes":
-        """Return the window with a word for every pixel that layers see."""
+        """Return the window with words of its own for every pixel that layers see."""
         if not self.doubled:
             return self
         words = self.words.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         return self._with(words=words, doubled=False)
 
     def images(self, chosen: Tensor) -> "PackedSpikes":
-        """Return the window of some images, chosen by a mask [B]; `activity` stays that of all."""
+        """Return the images of a mask [B]; `activity` stays that of all."""
         return self._with(words=self.words[:, chosen])
 
     def activity_by_image(self) -> Tensor:
         """Return the activity of every image [B]."""
         steps, batch, height, width, _ = self.words.shape
         counts = torch.empty(batch, dtype=torch.int64)
-        words = self.words.contiguous()
-        library_of().synapse_activity(
-            pointer(words),
-            pointer(counts),
-            c_int64(steps),
-            c_int64(batch),
-            c_int64(words[0, 0].numel() if batch else 0),
-        )
+        sizes = (steps, batch, self.words[0, 0].numel() if batch else 0)
+        library_of().synapse_activity(pointer(self.words), pointer(counts), *map(c_int64, sizes))
         return counts / (-(-steps // GROUP) * height * width * self.channels)
 
     def _with(self, **changes: Any) -> "PackedSpikes":
         return replace(self, **changes)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the dense tensor has under a name that bits have no answer to."""
+        """Return an attribute of the dense tensor."""
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.dense(), name)
@@ -165,113 +154,8 @@ class PackedSpikes:
         return function(*_dense(args), **{key: _dense(value) for key, value in kwargs.items()})
 
 
-# Python looks operators up in the class and not through `__getattr__`.
-OPERATORS = [
-    "add",
-    "radd",
-    "sub",
-    "rsub",
-    "mul",
-    "rmul",
-    "truediv",
-    "rtruediv",
-    "pow",
-    "neg",
-    "abs",
-    "matmul",
-    "rmatmul",
-    "getitem",
-    "iter",
-    "bool",
-    "float",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-]
-
-
-def _of_dense(name: str) -> Callable[..., Any]:
-    def operator(self: PackedSpikes, *others: Any) -> Any:
-        return getattr(self.dense(), name)(*_dense(others))
-
-    return operator
-
-
-for _name in OPERATORS:
-    setattr(PackedSpikes, f"__{_name}__", _of_dense(f"__{_name}__"))
-
-
-def pack(spikes: Tensor, only_if_binary: bool = False) -> Any:
-    """Pack a dense window [T, B, C, H, W]: bits where it is not zero.
-
-    Args:
-        spikes: The window, floating point.
-        only_if_binary: Whether to return None instead where a value is neither 0 nor 1.
-
-    Raises:
-        UserError: It is no such window, on the CPU.
-
-    Example:
-        >>> spikes = (torch.rand(4, 1, 3, 2, 2) < 0.5).float()
-        >>> torch.equal(pack(spikes).dense(), spikes)
-        True
-    """
-    if not isinstance(spikes, Tensor) or spikes.dim() != 5 or spikes.is_complex():
-        found = list(spikes.shape) if isinstance(spikes, Tensor) else shown(spikes)
-        raise UserError(f"pack: needs spikes [T, B, C, H, W], got {found}")
-    check_tensor(spikes, "pack: spikes", spikes.dtype, (None,) * 5)
-    steps, batch, channels, height, width = spikes.shape
-    last = spikes.detach().float().movedim(2, -1).contiguous()  # [T, B, H, W, C]
-    words = empty_words(steps, batch, channels, height, width)
-    active = library_of().synapse_pack(
-        pointer(last),
-        pointer(words),
-        c_int64(steps),
-        c_int64(batch * height * width),
-        c_int64(channels),
-        c_int(only_if_binary),
-        c_int(torch.get_num_threads()),
-    )
-    if active < 0:
-        return None
-    return window_of(words, channels, active)
-
-
-def empty_words(steps: int, batch: int, channels: int, height: int, width: int) -> Tensor:
-    """Return room for the bits of a window [T, B, C, H, W]."""
-    return torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
-
-
-def window_of(words: Tensor, channels: int, active: int) -> PackedSpikes:
-    """Return the window of these words.
-
-    Args:
-        words: int64 [T, B, H, W, ceil(C / 64)].
-        channels: C.
-        active: Channels that fire at all, summed over pixels and groups of four steps.
-    """
-    steps, batch, height, width, _ = words.shape
-    all_of_them = -(-steps // GROUP) * batch * height * width * channels
-    return PackedSpikes(words, (channels,), active / max(all_of_them, 1))
-
-
-def slots_of(segments: Sequence[int]) -> Tensor:
-    """Return the bit [C] at which every channel of a pixel stands, counted through its words.
-
-    Example:
-        >>> slots_of((2, 1)).tolist()
-        [0, 1, 64]
-    """
-    words = [-(-channels // WORD) for channels in segments]
-    starts = [WORD * sum(words[:i]) for i in range(len(segments))]
-    return torch.cat([start + torch.arange(n) for start, n in zip(starts, segments, strict=True)])
-
-
 def _concatenated(tensors: Sequence[Any], dim: int = 0) -> PackedSpikes | None:
-    """Return windows joined along their channels; None where they are not all packed."""
+    """Return windows joined along their channels; None unless all are packed."""
     if not all(isinstance(x, PackedSpikes) for x in tensors) or dim != tensors[0].dim() - 3:
         return None
     tensors = [x.repeated() for x in tensors]
@@ -292,3 +176,80 @@ def _dense(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_dense(item) for item in value)
     return value
+
+
+# Python looks operators up in the class, not through `__getattr__`.
+_NAMES = """
+    add radd sub rsub mul rmul truediv rtruediv pow neg abs matmul rmatmul getitem iter bool float
+    eq ne lt le gt ge
+"""
+OPERATORS = _NAMES.split()
+
+
+def _of_dense(name: str) -> Callable[..., Any]:
+    def operator(self: PackedSpikes, *others: Any) -> Any:
+        return getattr(self.dense(), name)(*_dense(others))
+
+    return operator
+
+
+for _name in OPERATORS:
+    setattr(PackedSpikes, f"__{_name}__", _of_dense(f"__{_name}__"))
+
+
+def pack(spikes: Tensor, only_if_binary: bool = False) -> Any:
+    """Pack a dense window [T, B, C, H, W]: bits where it is not zero.
+
+    Args:
+        spikes: The window, floating point, on the CPU.
+        only_if_binary: Return None if a value is neither 0 nor 1.
+
+    Raises:
+        UserError: It is not such a window.
+
+    Example:
+        >>> spikes = (torch.rand(4, 1, 3, 2, 2) < 0.5).float()
+        >>> torch.equal(pack(spikes).dense(), spikes)
+        True
+    """
+    if not isinstance(spikes, Tensor) or spikes.dim() != 5 or spikes.is_complex():
+        found = list(spikes.shape) if isinstance(spikes, Tensor) else shown(spikes)
+        raise UserError(f"pack: needs spikes [T, B, C, H, W], got {found}")
+    check_tensor(spikes, "pack: spikes", spikes.dtype, (None,) * 5)
+    steps, batch, channels, height, width = spikes.shape
+    last = spikes.detach().float().movedim(2, -1).contiguous()  # [T, B, H, W, C]
+    words = empty_words(steps, batch, channels, height, width)
+    sizes = map(c_int64, (steps, batch * height * width, channels))
+    options = c_int(only_if_binary), c_int(torch.get_num_threads())
+    active = library_of().synapse_pack(pointer(last), pointer(words), *sizes, *options)
+    return None if active < 0 else window_of(words, channels, active)
+
+
+def empty_words(steps: int, batch: int, channels: int, height: int, width: int) -> Tensor:
+    """Return uninitialised words for a window [T, B, C, H, W]."""
+    return torch.empty(steps, batch, height, width, -(-channels // WORD), dtype=torch.int64)
+
+
+def window_of(words: Tensor, channels: int, active: int) -> PackedSpikes:
+    """Return the window of these words.
+
+    Args:
+        words: int64 [T, B, H, W, ceil(C / 64)].
+        channels: C.
+        active: Number of channels that fire at all, over pixels and groups of four steps.
+    """
+    steps, batch, height, width, _ = words.shape
+    all_of_them = -(-steps // GROUP) * batch * height * width * channels
+    return PackedSpikes(words, (channels,), active / max(all_of_them, 1))
+
+
+def slots_of(segments: Sequence[int]) -> Tensor:
+    """Return the position [C] of every channel's bit among the words of a pixel.
+
+    Example:
+        >>> slots_of((2, 1)).tolist()
+        [0, 1, 64]
+    """
+    words = [-(-channels // WORD) for channels in segments]
+    starts = [WORD * sum(words[:i]) for i in range(len(segments))]
+    return torch.cat([start + torch.arange(n) for start, n in zip(starts, segments, strict=True)])

@@ -1,7 +1,8 @@
-"""Event-driven convolutions: the weights of what fired are added, and the rest is left out."""
+"""Event-driven convolutions: only the weights of channels that fire are added."""
 
 import ctypes
 import math
+from collections.abc import Sequence
 from ctypes import byref, c_int, c_int64
 from typing import Any
 
@@ -10,15 +11,19 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from spikediff.errors import UserError, shown
-from spikediff.events.kernel_offsets import convolution_taps, doubled_taps, transposed_taps
+from spikediff.events.kernel_offsets import (
+    Sums,
+    convolution_offsets,
+    doubled_offsets,
+    transposed_offsets,
+)
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.weights import (
-    MAX_TAPS,
+    MAX_OFFSETS,
     EventWeights,
     Precision,
-    Sums,
     event_weights,
-    summed_taps,
+    sum_offsets,
 )
 from spikediff.layers.batch_invariant import never_alone
 from spikediff.layers.time import unfold_time
@@ -29,217 +34,16 @@ from spikediff.native import WORD, check_tensor, library_of, pointer
 BREAK_EVEN = {1: 0.4, 2: 0.8}
 
 
-class Geometry(ctypes.Structure):
-    """`geometry` of synapse.c, field by field."""
-
-    _fields_ = [
-        (name, ctypes.c_int64)
-        for name in [
-            "steps",
-            "images",
-            "height",
-            "width",
-            "channels",
-            "out_height",
-            "out_width",
-            "out_channels",
-            "taps_y",
-            "taps_x",
-            "most_taps_y",
-            "most_taps_x",
-        ]
-    ]
-
-
-def kernel_of(blocks: Tensor, out_channels: int, segments: tuple[int, ...]) -> Tensor:
-    """Return the kernel [C_out, C, h, w], channels-last, whose gradient came in blocks."""
-    _, height, width, slot_count, _ = blocks.shape
-    kernel = torch.empty(out_channels, height, width, slot_count)
-    library_of().weights_from_blocks(
-        pointer(blocks),
-        pointer(kernel),
-        *(c_int64(n) for n in (out_channels, height * width, slot_count)),
-        c_int(torch.get_num_threads()),
-    )
-    apart = kernel.movedim(-1, 1)  # [C_out, slots, h, w]
-    return apart if len(segments) == 1 else apart[:, slots_of(segments)]
-
-
-def event_driven(
-    spikes: PackedSpikes,
-    weights: EventWeights,
-    bias: Tensor | None,
-    channels: int,
-    rows: Tensor,
-    columns: Tensor,
-) -> Tensor:
-    """Return the currents [T*B, C_out, H', W'] that spikes cause, channels-last.
-
-    Args:
-        spikes: The window.
-        weights: As `event_weights` made them.
-        bias: [C_out].
-        channels: C_out.
-        rows: Table of the taps along the height (`spikediff.events.kernel_offsets`).
-        columns: The same along the width.
-    """
-    steps, batch, height, width, _ = spikes.words.shape
-    blocks, taps_y, taps_x, slots, block = weights.rows.shape
-    kinds = {32: torch.float32, 16: torch.int16, 8: torch.int8}
-    room = (blocks, taps_y, taps_x, int(slots_of(spikes.segments)[-1]) + 1, block)
-    check_tensor(weights.rows, "event-driven convolution: weights", kinds[weights.bits], room)
-    if not 0 < channels <= blocks * block or block != library_of().synapse_block(weights.bits):
-        raise UserError(f"event-driven convolution: no weights of {channels} output channels")
-    if weights.bits < 32:
-        check_tensor(
-            weights.scales, "event-driven convolution: scales", torch.float32, (blocks * block,)
-        )
-    padded = torch.zeros(blocks * block)
-    if bias is not None:
-        check_tensor(bias, "event-driven convolution: bias", torch.float32, (channels,))
-        padded[:channels] = bias
-    check_tables(rows, columns)
-    if batch == 0:
-        return torch.empty(0, channels, len(rows), len(columns))
-    out = torch.empty(steps * batch, len(rows), len(columns), channels)
-    geometry = Geometry(
-        steps,
-        batch,
-        height,
-        width,
-        slots,
-        len(rows),
-        len(columns),
-        channels,
-        taps_y,
-        taps_x,
-        rows.shape[1],
-        columns.shape[1],
-    )
-    failed = library_of().synapse_forward(
-        pointer(spikes.words),
-        pointer(weights.rows),
-        c_int(weights.bits),
-        pointer(weights.scales),
-        pointer(padded),
-        pointer(out),
-        byref(geometry),
-        pointer(rows),
-        pointer(columns),
-        c_int(torch.get_num_threads()),
-    )
-    check_outcome(failed)
-    return out.movedim(-1, 1)
-
-
-def check_tables(*tables: Tensor) -> None:
-    """Refuse what is no table of taps (`spikediff.events.kernel_offsets`).
-
-    Raises:
-        UserError: There is such a one.
-    """
-    for table in tables:
-        check_tensor(table, "event-driven convolution: taps", torch.int32, (None, None, 2))
-        if not table.numel() or not table.is_contiguous():
-            raise UserError("event-driven convolution: a table of taps is empty or has holes")
-
-
-def check_outcome(failed: int) -> None:
-    """Raise what a kernel returned instead of computing.
-
-    Raises:
-        MemoryError: There is no room for its lists.
-        UserError: The tables of taps are not of this window and kernel.
-    """
-    if failed == -2:
-        raise UserError("event-driven convolution: the taps are not of this window and kernel")
-    if failed:
-        raise MemoryError("event-driven convolution: no memory for the lists of active channels")
-
-
-def taps_of(
-    spikes: PackedSpikes, weight: Tensor, stride: Any, padding: Any, dilation: Any
-) -> tuple[Tensor, Tensor]:
-    """Return the tables of a convolution's taps along height and width.
-
-    Args:
-        spikes: What is convolved.
-        weight: [C_out, C, h, w].
-        stride: Of both axes, and so are the others.
-        padding: Of both axes.
-        dilation: Of both axes.
-    """
-    height, width = spikes.shape[-2:]
-    rows = convolution_taps(height, weight.shape[2], stride[0], padding[0], dilation[0])
-    columns = convolution_taps(width, weight.shape[3], stride[1], padding[1], dilation[1])
-    return rows, columns
-
-
-def spike_conv2d(
-    spikes: PackedSpikes | Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int = 1,
-    padding: int = 0,
-) -> Tensor:
-    """Convolve a window of spikes event by event; a convenience that packs all that it is given.
-
-    Args:
-        spikes: Packed, or dense [T, B, C, H, W] of zeros and ones.
-        weight: Kernel [C_out, C, h, w].
-        bias: [C_out].
-        stride: Of both axes.
-        padding: Of both axes.
-
-    Returns:
-        Currents [T, B, C_out, H', W'].
-
-    Raises:
-        UserError: The spikes are no window of zeros and ones on the CPU, the kernel is not float32
-            or of other channels, or they do not fit together.
-
-    Example:
-        >>> spikes = (torch.rand(4, 1, 3, 5, 5) < 0.2).float()
-        >>> weight = torch.randn(2, 3, 3, 3)
-        >>> dense = conv2d(spikes.flatten(0, 1), weight, padding=1).view(4, 1, 2, 5, 5)
-        >>> torch.allclose(spike_conv2d(spikes, weight, padding=1), dense, atol=1e-5)
-        True
-    """
-    for name, value in (("stride", stride), ("padding", padding)):
-        if type(value) is not int:  # the cache of tables takes 1.0 and True for 1
-            raise UserError(f"spike_conv2d: {name} = {shown(value)} must be a whole number")
-    window = _window(spikes)
-    events = event_weights(weight, window.segments)
-    rows, columns = taps_of(window, weight, [stride] * 2, [padding] * 2, [1, 1])
-    out = event_driven(window, events, bias, len(weight), rows, columns)
-    return out.view(window.spiking_steps, -1, *out.shape[1:])
-
-
-def _window(spikes: PackedSpikes | Tensor) -> PackedSpikes:
-    """Return a window with a word for every pixel, without bits behind its last channels."""
-    if not isinstance(spikes, PackedSpikes):
-        packed: PackedSpikes | None = pack(spikes, only_if_binary=True)
-        if packed is None:
-            raise UserError("spike_conv2d: spikes must be 0 or 1; conv2d takes other numbers")
-        return packed
-    used = torch.zeros(WORD * spikes.words.shape[-1], dtype=torch.bool)
-    used[slots_of(spikes.segments)] = True
-    bits = used.view(-1, WORD).long() << torch.arange(WORD)  # [words, 64]
-    if (spikes.words & ~bits.sum(-1)).any():
-        raise UserError("spike_conv2d: PackedSpikes have bits where there is no channel")
-    return spikes.repeated()
-
-
 class EventConv2d(nn.Module):
-    """A convolution, transposed or not, that is event-driven where spikes come as bits.
+    """A convolution, transposed or not, that is event-driven for spikes that arrive as bits.
 
     Currents, and images whose spikes have an activity above break-even, go through the dense
-    convolution. It is decided by image, so that the rounding of one does not depend on its batch.
+    convolution. The choice is made per image, so its rounding does not depend on its batch.
 
     Args:
-        conv: What it stands for; one group, zero padding.
-        precision: Of the weights that spikes meet: "float32", or whole numbers, "int16" or "int8"
-            (`spikediff.events.quantise`). Currents meet the weights as they are.
+        conv: The convolution; one group, zero padding.
+        precision: Of the weights for spikes: "float32", or integers, "int16" or "int8"
+            (`spikediff.events.quantise`). Currents use the weights as they are.
 
     Shape: [T*B, C_in, H, W] -> [T*B, C_out, H', W'], channels-last.
     """
@@ -262,7 +66,7 @@ class EventConv2d(nn.Module):
         weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), False)
-        self._events: dict[Any, EventWeights] = {}  # by the segments and the taps that came
+        self._events: dict[Any, EventWeights] = {}  # by segments and sums of offsets
 
     def forward(self, x: PackedSpikes | Tensor) -> Tensor:
         """Return the currents."""
@@ -273,7 +77,7 @@ class EventConv2d(nn.Module):
             return self._convolve(x.dense())
         x = x.repeated() if self.transposed else x
         (rows, y_sums), (columns, x_sums) = (
-            self._taps(axis, x.words.shape[axis + 2], x.doubled) for axis in (0, 1)
+            self._offsets(axis, x.words.shape[axis + 2], x.doubled) for axis in (0, 1)
         )
         weights = self._weights(x.segments, y_sums, x_sums)
         out = event_driven(x, weights, self.bias, self.out_channels, rows, columns)
@@ -287,11 +91,19 @@ class EventConv2d(nn.Module):
         return never_alone(lambda x: convolve(x, self.weight, self.bias, **self.options), x)
 
     def _busy_images(self, x: PackedSpikes) -> Tensor:
-        """Return which images [B] are convolved densely: none by whole numbers."""
+        """Return the images [B] to convolve densely: none with integer weights."""
         most = break_even(x.spiking_steps)
         if most >= 1.0 or self.precision != "float32":
             return torch.zeros(x.words.shape[1], dtype=torch.bool)
         return x.activity_by_image() > most
+
+    def _offsets(self, axis: int, size: int, doubled: bool) -> tuple[Tensor, Sums | None]:
+        """Return the table of an axis, and the sums of kernel offsets that it reads, if any."""
+        options = {key: value[axis] for key, value in self.options.items()}
+        if doubled:
+            return doubled_offsets(size, self.kernel_size[axis], **options)
+        table = transposed_offsets if self.transposed else convolution_offsets
+        return table(size, self.kernel_size[axis], **options), None
 
     def _weights(
         self, segments: tuple[int, ...], y_sums: Sums | None, x_sums: Sums | None
@@ -299,31 +111,191 @@ class EventConv2d(nn.Module):
         key = (segments, y_sums, x_sums)
         if key not in self._events:
             kernel = self.weight.transpose(0, 1) if self.transposed else self.weight
-            kernel = summed_taps(kernel, y_sums, x_sums)
+            kernel = sum_offsets(kernel, y_sums, x_sums)
             self._events[key] = event_weights(kernel, segments, self.precision)
         return self._events[key]
 
-    def _taps(self, axis: int, size: int, doubled: bool) -> tuple[Tensor, Sums | None]:
-        """Return an axis' table, and the sums of the kernel's taps that it reads by, if any."""
-        options = {key: value[axis] for key, value in self.options.items()}
-        if doubled:
-            return doubled_taps(size, self.kernel_size[axis], **options)
-        table = transposed_taps if self.transposed else convolution_taps
-        return table(size, self.kernel_size[axis], **options), None
-
 
 def break_even(spiking_steps: int) -> float:
-    """Return the activity above which a dense convolution is not slower; 1 where it never is."""
+    """Return the activity above which a dense convolution is not slower; 1 if it always is."""
     return BREAK_EVEN.get(spiking_steps, 1.0)
 
 
 def can_be_event_driven(module: nn.Module) -> bool:
-    """Return whether `EventConv2d` computes what the module does."""
+    """Return whether `EventConv2d` supports a module."""
     return (
         isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
         and module.groups == 1
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
-        and math.prod(module.kernel_size) <= MAX_TAPS
+        and math.prod(module.kernel_size) <= MAX_OFFSETS
         and module.weight.dtype == torch.float32
     )
+
+
+def spike_conv2d(
+    spikes: PackedSpikes | Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+) -> Tensor:
+    """Convolve a window of spikes event by event; packs spikes and weights at every call.
+
+    Args:
+        spikes: Packed, or dense [T, B, C, H, W] of zeros and ones.
+        weight: Kernel [C_out, C, h, w].
+        bias: [C_out].
+        stride: Of both axes.
+        padding: Of both axes.
+
+    Returns:
+        Currents [T, B, C_out, H', W'].
+
+    Raises:
+        UserError: The spikes are not a window of zeros and ones on the CPU, the kernel is not
+            float32 or has other channels, or they do not fit together.
+
+    Example:
+        >>> spikes = (torch.rand(4, 1, 3, 5, 5) < 0.2).float()
+        >>> weight = torch.randn(2, 3, 3, 3)
+        >>> dense = conv2d(spikes.flatten(0, 1), weight, padding=1).view(4, 1, 2, 5, 5)
+        >>> torch.allclose(spike_conv2d(spikes, weight, padding=1), dense, atol=1e-5)
+        True
+    """
+    for name, value in (("stride", stride), ("padding", padding)):
+        if type(value) is not int:  # the cache of tables takes 1.0 and True for 1
+            raise UserError(f"spike_conv2d: {name} = {shown(value)} must be a whole number")
+    window = _window(spikes)
+    events = event_weights(weight, window.segments)
+    rows, columns = offsets_of(window, weight, [stride] * 2, [padding] * 2, [1, 1])
+    out = event_driven(window, events, bias, len(weight), rows, columns)
+    return out.view(window.spiking_steps, -1, *out.shape[1:])
+
+
+def _window(spikes: PackedSpikes | Tensor) -> PackedSpikes:
+    """Return a window with words for every pixel, without bits behind its last channels."""
+    if not isinstance(spikes, PackedSpikes):
+        packed: PackedSpikes | None = pack(spikes, only_if_binary=True)
+        if packed is None:
+            raise UserError("spike_conv2d: spikes must be 0 or 1; conv2d takes other numbers")
+        return packed
+    used = torch.zeros(WORD * spikes.words.shape[-1], dtype=torch.bool)
+    used[slots_of(spikes.segments)] = True
+    bits = used.view(-1, WORD).long() << torch.arange(WORD)  # [words, 64]
+    if (spikes.words & ~bits.sum(-1)).any():
+        raise UserError("spike_conv2d: PackedSpikes have bits where there is no channel")
+    return spikes.repeated()
+
+
+def offsets_of(
+    spikes: PackedSpikes,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Return the offset tables of a convolution [C_out, C, h, w] along height and width."""
+    rows, columns = (
+        convolution_offsets(size, weight.shape[2 + i], stride[i], padding[i], dilation[i])
+        for i, size in enumerate(spikes.shape[-2:])
+    )
+    return rows, columns
+
+
+def event_driven(
+    spikes: PackedSpikes,
+    weights: EventWeights,
+    bias: Tensor | None,
+    channels: int,
+    rows: Tensor,
+    columns: Tensor,
+) -> Tensor:
+    """Return the currents [T*B, C_out, H', W'] that spikes cause, channels-last.
+
+    Args:
+        spikes: The window.
+        weights: From `event_weights`.
+        bias: [C_out].
+        channels: C_out.
+        rows: Offset table along the height (`spikediff.events.kernel_offsets`).
+        columns: The same along the width.
+    """
+    blocks, height, width, slots, block = weights.rows.shape
+    kinds = {32: torch.float32, 16: torch.int16, 8: torch.int8}
+    shape = (blocks, height, width, int(slots_of(spikes.segments)[-1]) + 1, block)
+    check_tensor(weights.rows, "event-driven convolution: weights", kinds[weights.bits], shape)
+    if not 0 < channels <= blocks * block or block != library_of().synapse_block(weights.bits):
+        raise UserError(f"event-driven convolution: no weights of {channels} output channels")
+    if weights.bits < 32:
+        check_tensor(
+            weights.scales, "event-driven convolution: scales", torch.float32, (blocks * block,)
+        )
+    padded = torch.zeros(blocks * block)
+    if bias is not None:
+        check_tensor(bias, "event-driven convolution: bias", torch.float32, (channels,))
+        padded[:channels] = bias
+    geometry = geometry_of(spikes, (height, width), slots, channels, rows, columns)
+    if geometry.images == 0:
+        return torch.empty(0, channels, len(rows), len(columns))
+    out = torch.empty(geometry.steps * geometry.images, len(rows), len(columns), channels)
+    failed = library_of().synapse_forward(
+        pointer(spikes.words),
+        pointer(weights.rows),
+        c_int(weights.bits),
+        pointer(weights.scales),
+        pointer(padded),
+        pointer(out),
+        byref(geometry),
+        pointer(rows),
+        pointer(columns),
+        c_int(torch.get_num_threads()),
+    )
+    check_outcome(failed)
+    return out.movedim(-1, 1)
+
+
+class Geometry(ctypes.Structure):
+    """`geometry` of synapse.c, field by field."""
+
+    _names = (
+        "steps images height width channels out_height out_width out_channels taps_y taps_x "
+        "most_taps_y most_taps_x"
+    )
+    _fields_ = [(name, c_int64) for name in _names.split()]
+
+
+def geometry_of(
+    spikes: PackedSpikes,
+    kernel: tuple[int, int],
+    slots: int,
+    out_channels: int,
+    rows: Tensor,
+    columns: Tensor,
+) -> Geometry:
+    """Return the sizes of a convolution of spikes, after checking its offset tables.
+
+    Raises:
+        UserError: A table is not one of `spikediff.events.kernel_offsets`.
+    """
+    for table in (rows, columns):
+        check_tensor(table, "event-driven convolution: offsets", torch.int32, (None, None, 2))
+        if not table.numel() or not table.is_contiguous():
+            raise UserError("event-driven convolution: a table of offsets is empty or has holes")
+    steps, batch, height, width, _ = spikes.words.shape
+    out = (len(rows), len(columns), out_channels)
+    most = (rows.shape[1], columns.shape[1])
+    return Geometry(steps, batch, height, width, slots, *out, *kernel, *most)
+
+
+def check_outcome(failed: int) -> None:
+    """Raise the error that a C kernel returned.
+
+    Raises:
+        MemoryError: There is no room for its lists.
+        UserError: The offset tables do not fit this window and kernel.
+    """
+    if failed == -2:
+        raise UserError("event-driven convolution: the offsets do not fit this window and kernel")
+    if failed:
+        raise MemoryError("event-driven convolution: no memory for the lists of active channels")

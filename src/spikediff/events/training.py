@@ -1,6 +1,6 @@
-"""Event-driven convolutions in training: forward and weight gradient by events, on a CPU."""
+"""Event-driven convolutions in training: forward pass and weight gradient by events, on a CPU."""
 
-from ctypes import byref, c_int
+from ctypes import byref, c_int, c_int64
 from typing import Any
 
 import torch
@@ -10,29 +10,27 @@ from torch.autograd.function import once_differentiable
 from spikediff.errors import UserError
 from spikediff.events.packed import PackedSpikes, pack, slots_of
 from spikediff.events.synapse import (
-    Geometry,
     break_even,
     can_be_event_driven,
     check_outcome,
-    check_tables,
     event_driven,
-    kernel_of,
-    taps_of,
+    geometry_of,
+    offsets_of,
 )
 from spikediff.events.weights import event_weights
 from spikediff.layers import unfold_time
 from spikediff.native import check_tensor, library_of, native, pointer
 
-FEWEST_CHANNELS = 32  # narrower layers are left to the dense convolution
+FEWEST_CHANNELS = 32  # narrower layers stay dense
 
 
 def train_event_driven(model: nn.Module, spiking_steps: int) -> None:
-    """Let the convolutions of a model compute by events in training, in place.
+    """Make the convolutions of a model compute by events in training, in place.
 
-    A convolution that is given spikes on a CPU in float32 adds the weights of what fired, keeps
-    the spikes as bits, and sums its weights' gradient over what fired; the gradient of its input,
-    which the surrogate makes dense, stays dense. What it is given otherwise goes the usual way.
-    Parameters and their names do not change. Without the compiled kernels nothing happens.
+    Given float32 spikes on a CPU, a convolution adds the weights of channels that fire, keeps the
+    spikes as bits, and sums its weight gradient over them; the gradient of its input, which the
+    surrogate makes dense, stays dense. Any other input takes the ordinary path. Parameters and
+    their names do not change. Without the compiled kernels nothing happens.
 
     Args:
         model: Any network of this library.
@@ -47,7 +45,7 @@ def train_event_driven(model: nn.Module, spiking_steps: int) -> None:
 
 
 class SpikeConv2d(nn.Conv2d):
-    """A `Conv2d` that computes by events where it is trained on spikes (`train_event_driven`)."""
+    """A `Conv2d` that computes by events when it is trained on spikes (`train_event_driven`)."""
 
     spiking_steps: int
 
@@ -63,7 +61,7 @@ class SpikeConv2d(nn.Conv2d):
         return current
 
     def _packed(self, x: Tensor) -> PackedSpikes | None:
-        """Return the input as bits if it is spikes that are trained on, else None."""
+        """Return the input as bits if it is spikes to be trained on, else None."""
         usual = (
             not self.training
             or not torch.is_grad_enabled()
@@ -76,9 +74,8 @@ class SpikeConv2d(nn.Conv2d):
         )
         if usual:
             return None
-        spikes: PackedSpikes | None = pack(
-            unfold_time(x.detach(), self.spiking_steps), only_if_binary=True
-        )
+        window = unfold_time(x.detach(), self.spiking_steps)
+        spikes: PackedSpikes | None = pack(window, only_if_binary=True)
         return spikes
 
 
@@ -90,9 +87,9 @@ class _SpikeConvolution(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, spikes: PackedSpikes, options: Any
     ) -> Tensor:
         ctx.save_for_backward(spikes.words, weight)
-        ctx.spikes, ctx.options, ctx.has_bias = (spikes.segments, spikes.activity), options, bias
+        ctx.spikes, ctx.options = (spikes.segments, spikes.activity), options
         ctx.shape, ctx.has_bias = x.shape, bias is not None
-        rows, columns = taps_of(spikes, weight, *options)
+        rows, columns = offsets_of(spikes, weight, *options)
         packed_weight = event_weights(weight, spikes.segments)
         return event_driven(spikes, packed_weight, bias, len(weight), rows, columns)
 
@@ -119,42 +116,48 @@ class _SpikeConvolution(torch.autograd.Function):
 def weight_gradient(
     spikes: PackedSpikes, grad: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any
 ) -> Tensor:
-    """Return dL/d(weight) of a convolution of spikes, summed over what fired.
+    """Return dL/d(weight) of a convolution of spikes, summed over the channels that fire.
 
     Args:
-        spikes: The window that was convolved.
+        spikes: The input of the convolution.
         grad: dL/d(currents) [T*B, C_out, H', W'].
         weight: [C_out, C, h, w]; only its shape matters.
-        stride: As of the convolution, and so are the others.
-        padding: Of both axes.
-        dilation: Of both axes.
+        stride: Of the convolution, for both axes, as are the others.
+        padding: Zeros around the image.
+        dilation: Distance of two offsets.
     """
-    steps, batch, height, width, _ = spikes.words.shape
-    rows, columns = taps_of(spikes, weight, stride, padding, dilation)
-    out_channels, _, taps_y, taps_x = weight.shape
-    check_tables(rows, columns)
-    expected = (steps * batch, out_channels, len(rows), len(columns))
+    rows, columns = offsets_of(spikes, weight, stride, padding, dilation)
+    out_channels, channels, height, width = weight.shape
+    slots = int(slots_of(spikes.segments)[-1]) + 1
+    geometry = geometry_of(spikes, (height, width), slots, out_channels, rows, columns)
+    expected = (geometry.steps * geometry.images, out_channels, len(rows), len(columns))
     check_tensor(grad, "weight gradient: grad", torch.float32, expected)
-    if weight.shape[1] != spikes.channels:
-        raise UserError(f"weight gradient: {spikes.channels} channels, {weight.shape[1]} in weight")
-    if batch == 0:
+    if channels != spikes.channels:
+        raise UserError(f"weight gradient: {spikes.channels} channels, {channels} in weight")
+    if geometry.images == 0:
         return torch.zeros_like(weight)
     block = library_of().gradient_block()
-    blocks, slot_count = -(-out_channels // block), int(slots_of(spikes.segments)[-1]) + 1
     last = grad.detach().resolve_neg().movedim(1, -1).contiguous()  # [T*B, H', W', C_out]
-    packed = grad.new_zeros(blocks, taps_y, taps_x, slot_count, block)
-    geometry = Geometry(
-        steps, batch, height, width, slot_count, len(rows), len(columns), out_channels,
-        taps_y, taps_x, rows.shape[1], columns.shape[1],
-    )  # fmt: skip
+    blocks = grad.new_zeros(-(-out_channels // block), height, width, slots, block)
     failed = library_of().synapse_weight_gradient(
         pointer(spikes.words),
         pointer(last),
-        pointer(packed),
+        pointer(blocks),
         byref(geometry),
         pointer(rows),
         pointer(columns),
         c_int(torch.get_num_threads()),
     )
     check_outcome(failed)
-    return kernel_of(packed, out_channels, spikes.segments)
+    return _from_blocks(blocks, out_channels, spikes.segments)
+
+
+def _from_blocks(blocks: Tensor, out_channels: int, segments: tuple[int, ...]) -> Tensor:
+    """Return the kernel: [blocks, h, w, slots, block] -> [C_out, C, h, w], channels-last."""
+    _, height, width, slots, _ = blocks.shape
+    kernel = torch.empty(out_channels, height, width, slots)
+    sizes = map(c_int64, (out_channels, height * width, slots))
+    threads = c_int(torch.get_num_threads())
+    library_of().weights_from_blocks(pointer(blocks), pointer(kernel), *sizes, threads)
+    first = kernel.movedim(-1, 1)  # [C_out, slots, h, w]
+    return first if len(segments) == 1 else first[:, slots_of(segments)]
