@@ -10,14 +10,8 @@ from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
-from spikediff.interchange.programs import (
-    PlainNeuron,
-    export_onnx,
-    export_program,
-    export_torch,
-    with_plain_neurons,
-)
-from spikediff.neurons import IF, LIF, NEURONS, NeuronLayer, ParametricLIF, SignedIF
+from spikediff.interchange.programs import export_onnx, export_program, export_torch
+from spikediff.neurons import IF, LIF, NEURONS, ParametricLIF, SignedIF, as_operations
 from spikediff.systems.converted.network import ConvertedUNet
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
@@ -78,18 +72,23 @@ def made(name):
         SignedIF(),
     ],
 )
-def test_plain_neurons_fire_as_ours_bit_for_bit(neuron):
+def test_neurons_as_operations_fire_bit_for_bit(neuron):
     current = torch.randn(6, 500, generator=torch.Generator().manual_seed(0))
     current[:, :4] = torch.tensor([0.5, 1.0, 2.0, -0.001])  # at the threshold, too
     with torch.no_grad():
-        assert torch.equal(PlainNeuron(neuron)(current), neuron(current))
+        with as_operations():
+            plain = neuron(current)
+        assert torch.equal(plain, neuron(current))
 
 
-def test_every_neuron_of_the_table_becomes_plain():
-    for name in NEURONS:
-        model = SpikingUNet(**TINY, neuron=name)
-        assert not any(isinstance(m, NeuronLayer) for m in with_plain_neurons(model).modules())
-        assert any(isinstance(m, NeuronLayer) for m in model.modules())
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_neuron_of_the_table_becomes_operations(name):
+    current = torch.zeros(4, 3)
+    with torch.no_grad(), as_operations():
+        program = torch.export.export(NEURONS[name](), (current,), strict=False)
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert not any("spikediff" in target for target in targets)
+    assert "aten.ge.Scalar" in targets  # nothing is written in place
 
 
 def test_wrong_use(tmp_path, capsys, monkeypatch):

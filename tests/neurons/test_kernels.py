@@ -153,28 +153,21 @@ def _spikes(kernel, current, decay):
 def test_operators_keep_the_contract_of_torch(layout):
     """What `torch.compile` is told of shapes and strides is so; nothing is written or aliased."""
     current = LAYOUTS[layout](currents_of(3, 2, 4, 3, 3))
-    constants = operators.spelled(Dynamics())
+    constants, learnt = operators.to_constants(Dynamics(), 0.7), torch.tensor(0.7)
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
     for kernel in ("native", "reference"):
         with using(kernel):
-            torch.library.opcheck(
-                operators.leaky_integrate_and_fire, (current, 0.7, *constants), test_utils=tests
-            )
-            torch.library.opcheck(
-                operators.parametric_leaky_integrate_and_fire,
-                (current, torch.tensor(0.7), *constants),
-                test_utils=tests,
-            )
-            torch.library.opcheck(
-                operators.leaky_integrate_and_fire_backward,
-                (current, torch.ones_like(current), 0.7, *constants),
-                test_utils=tests,
-            )
-            torch.library.opcheck(
-                operators.parametric_leaky_integrate_and_fire_backward,
-                (current, torch.ones_like(current), torch.tensor(0.7), *constants),
-                test_utils=tests,
-            )
+            for decay in (None, learnt):
+                torch.library.opcheck(
+                    operators.leaky_integrate_and_fire,
+                    (current, constants, decay),
+                    test_utils=tests,
+                )
+                torch.library.opcheck(
+                    operators.leaky_integrate_and_fire_backward,
+                    (current, torch.ones_like(current), constants, decay),
+                    test_utils=tests,
+                )
 
 
 @needs_native
@@ -318,6 +311,16 @@ class Small(nn.Module):
         current = self.first(x).expand(4, -1, -1, -1, -1)
         spikes = self.neuron(current)  # [T, B, 4, H', W']
         return self.last(spikes.flatten(0, 1))
+
+
+def test_constants_cross_the_border_unchanged():
+    for v_reset, strict, decay_input, detach in CONSTANTS:
+        for surrogate in SURROGATES:
+            dynamics = Dynamics(
+                0.9, v_reset, 0.1, make_surrogate(surrogate), detach, decay_input, None, strict
+            )
+            constants = operators.to_constants(dynamics, 0.7)
+            assert operators._from_constants(constants) == (0.7, dynamics)
 
 
 def test_export_shows_a_neuron_as_one_operator():

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikediff.events import compile_for_inference
-from spikediff.interchange.programs import PlainNeuron
 from spikediff.native import native
 from spikediff.neurons import (
     IF,
@@ -73,7 +72,7 @@ def test_neurons_without_a_compiled_kernel(bad, steps, data):
     n = data.draw(st.integers(0, steps - 1))
     current = currents_of(steps, 3, steps)
     current[n, 1] = bad
-    for layer in (SignedIF(), ConvertedIF(), ConvertedIF(signed=False), PlainNeuron(IF())):
+    for layer in (SignedIF(), ConvertedIF(), ConvertedIF(signed=False)):
         spikes = layer(current)
         assert spikes[n:, 1].isnan().all()
         assert spikes[:, [0, 2]].isfinite().all()

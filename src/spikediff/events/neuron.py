@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.events.packed import PackedSpikes, empty_words, window_of
-from spikediff.neurons import IF, LIF, Dynamics, Memory, NeuronLayer, ParametricLIF
+from spikediff.neurons import IF, LIF, Dynamics, IntegrateAndFire, Memory, ParametricLIF
 from spikediff.neurons.kernels import native
 
 # With fewer channels on more pixels, gathering lists costs more than their synapses save; on few
@@ -24,7 +24,7 @@ class PackedNeuron(nn.Module):
     Shape: currents [T, B, C, H, W] -> spikes of that shape.
     """
 
-    def __init__(self, neuron: NeuronLayer) -> None:
+    def __init__(self, neuron: IntegrateAndFire) -> None:
         super().__init__()
         self.neuron = neuron
 

@@ -1,11 +1,8 @@
-"""Neurons in the standard operations of torch: what is left of them in an exported program.
+"""A denoiser as one program for other runtimes: `torch.export` and ONNX."""
 
-A denoiser as one program for other runtimes: `torch.export` and ONNX.
-"""
-
-import copy
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
@@ -13,80 +10,14 @@ from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.interchange.extras import import_extra
-from spikediff.neurons import IF, LIF, NeuronLayer, ParametricLIF, SignedIF, carry_nan, charge
-from spikediff.neurons.dynamics import Dynamics
-from spikediff.neurons.kernels.choice import using
+from spikediff.neurons import as_operations
+from spikediff.neurons.kernels import using
 from spikediff.systems.converted.network import ConvertedUNet
 from spikediff.systems.converted.quantised import QuantisedUNet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.integer import IntegerSpikingUNet
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
-
-Model = TypeVar("Model", bound=nn.Module)
-
-
-class PlainNeuron(nn.Module):
-    """The window of a neuron layer, step by step, without an operator of ours.
-
-    Equations and rounding are those of `spikediff.neurons`; it is not differentiable.
-
-    Args:
-        neuron: The layer.
-
-    Shape: currents [T, ...] -> spikes [T, ...].
-
-    Example:
-        >>> PlainNeuron(IF())(torch.tensor([0.5, 0.5, 2.0])).tolist()
-        [0.0, 1.0, 1.0]
-    """
-
-    def __init__(self, neuron: NeuronLayer) -> None:
-        super().__init__()
-        self.dynamics: Dynamics = neuron.dynamics
-        self.decay = float(torch.as_tensor(neuron.decay).detach())
-
-    def forward(self, current: Tensor, memory: object = None) -> Tensor:
-        """Return the spikes of a window from rest; a memory has no place in an exported program."""
-        assert memory is None
-        v, counts = self.dynamics.fresh_state(current[0])
-        spikes = []
-        for n in range(len(current)):
-            u = charge(v, current[n], self.decay, self.dynamics)
-            spike = self._fire(u, counts)
-            v = self._reset(u, spike)
-            counts = None if counts is None else counts + spike
-            spikes.append(spike.to(current.dtype))
-        return torch.stack(spikes)
-
-    def _fire(self, u: Tensor, counts: Tensor | None) -> Tensor:
-        dynamics = self.dynamics
-        threshold = dynamics.v_threshold
-        spike = (u > threshold if dynamics.strict_threshold else u >= threshold).to(u.dtype)
-        spike = carry_nan(spike, u)
-        if dynamics.v_negative is None or counts is None:
-            return spike
-        return spike - ((u <= -dynamics.v_negative) & (counts > 0)).to(u.dtype)
-
-    def _reset(self, u: Tensor, spike: Tensor) -> Tensor:
-        if self.dynamics.v_reset is None:
-            return u - spike * self.dynamics.v_threshold
-        return u * (1.0 - spike) + spike * self.dynamics.v_reset
-
-
-def with_plain_neurons(model: Model) -> Model:
-    """Return a copy of a network whose neurons are `PlainNeuron`.
-
-    Neurons that are not of `spikediff.neurons` (a converted network's) stay, and run by the
-    reference.
-    """
-    plain = copy.deepcopy(model)
-    for module in list(plain.modules()):
-        for name, child in module.named_children():
-            if type(child) in (IF, LIF, ParametricLIF, SignedIF):
-                setattr(module, name, PlainNeuron(child))  # type: ignore[arg-type]
-    return plain
-
 
 # torch 2.13 cannot prove of the latter that every batch size will do for them (tried with the
 # first two; the converted networks are made of the second).
@@ -148,11 +79,11 @@ def export_program(
     """
     if model.training:
         raise UserError("export needs the norms' running statistics; call `.eval()` first")
-    traced = _Estimate(with_plain_neurons(model) if plain else model).eval()
+    traced = _Estimate(model).eval()
     _check_batch(model, batch_size)
     sample = _example(model, sample_size, batch_size or 2)
     shapes = ({0: torch.export.Dim("batch")}, None) if batch_size is None else None
-    with using("reference"):
+    with using("reference"), as_operations() if plain else nullcontext():
         return torch.export.export(
             traced, (sample, torch.tensor(1)), dynamic_shapes=shapes, strict=False
         )

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from spikediff.layers.norm import ThresholdNorm
 from spikediff.layers.time import over_time, unfold_time
-from spikediff.neurons import IF, LIF, Memory, NeuronLayer
+from spikediff.neurons import IF, LIF, Memory
 from spikediff.neurons.kernels import choice
 from spikediff.neurons.kernels import window as operators
 
@@ -34,7 +34,7 @@ def fire_normed(
         memory: States by layer, where the window goes on from an earlier one.
     """
     if memory is None and _can_be_one_node(neuron, norm, current):
-        return _one_node(cast(NeuronLayer, neuron), norm, current, bias)
+        return _one_node(cast(IF | LIF, neuron), norm, current, bias)
     normed = over_time(norm, current)
     entered = normed if bias is None else normed + bias
     spikes: Tensor = neuron(entered) if memory is None else neuron(entered, memory)
@@ -48,7 +48,7 @@ _ONE_NODE = {5: (nn.BatchNorm2d, ThresholdNorm), 4: (nn.BatchNorm1d, ThresholdNo
 def _can_be_one_node(neuron: nn.Module, norm: nn.Module, current: Tensor) -> bool:
     return (
         isinstance(neuron, IF | LIF)
-        and operators.can_be_spelled(neuron.dynamics)
+        and operators.has_operator(neuron.dynamics)
         and isinstance(norm, _ONE_NODE.get(current.dim(), ()))
         and norm.training
         and norm.running_mean is not None
@@ -66,11 +66,11 @@ def _is_observed(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
-def _one_node(neuron: NeuronLayer, norm: Any, current: Tensor, bias: Tensor | None) -> Tensor:
+def _one_node(neuron: IF | LIF, norm: Any, current: Tensor, bias: Tensor | None) -> Tensor:
     norm.num_batches_tracked.add_(1)
     gain = norm.gain if isinstance(norm, ThresholdNorm) else norm.weight
     statistics = (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
-    constants = (neuron.decay, *operators.spelled(neuron.dynamics))
+    constants = operators.to_constants(neuron.dynamics, neuron.decay)
     spikes: Tensor = _NormedNeuron.apply(  # type: ignore[no-untyped-call]
         current, gain, norm.bias, bias, statistics, constants
     )
@@ -88,7 +88,7 @@ class _NormedNeuron(torch.autograd.Function):
         offset: Tensor,
         bias: Tensor | None,
         statistics: tuple[Any, ...],
-        constants: tuple[Any, ...],
+        constants: tuple[float, ...],
     ) -> Tensor:
         running_mean, running_var, momentum, eps = statistics
         images = current.flatten(0, 1)  # [T*B, C, H, W], or without H
@@ -98,7 +98,7 @@ class _NormedNeuron(torch.autograd.Function):
         ctx.save_for_backward(current, gain, offset, bias, mean, inverse)
         ctx.constants, ctx.eps, ctx.forced = constants, eps, choice.forced()
         entered = _plus(normed, bias, current)
-        spikes: Tensor = operators.leaky_integrate_and_fire(entered, *constants)
+        spikes: Tensor = operators.leaky_integrate_and_fire(entered, constants, None)
         return spikes
 
     @staticmethod
@@ -109,7 +109,9 @@ class _NormedNeuron(torch.autograd.Function):
         normed = torch.native_batch_norm(images, gain, offset, None, None, True, 0.0, ctx.eps)[0]
         entered = _plus(normed, bias, current)
         with choice.as_before(ctx.forced):
-            grad = operators.leaky_integrate_and_fire_backward(entered, grad_spikes, *ctx.constants)
+            grad, _ = operators.leaky_integrate_and_fire_backward(
+                entered, grad_spikes, ctx.constants, None
+            )
         grad_bias = None if bias is None else grad.sum_to_size(bias.shape)
         grad_images, grad_gain, grad_offset = torch.ops.aten.native_batch_norm_backward(
             grad.flatten(0, 1), images, gain, None, None, mean, inverse, True, ctx.eps, [True] * 3

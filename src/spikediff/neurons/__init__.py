@@ -1,23 +1,29 @@
 """Spiking neurons: pure functions of a window of currents, and thin modules around them.
 
-A module that receives a window `[T, ...]` starts from a fresh state and keeps nothing; whoever
-streams calls `step(current, state) -> (spike, state)`. There is nothing to reset.
+A module that receives a window `[T, ...]` starts from a fresh state and keeps nothing; a stream
+calls `step(current, state) -> (spike, state)`.
 """
 
-from spikediff.neurons.dynamics import Dynamics, NeuronState, carry_nan, charge, fire, reset
+from spikediff.neurons.dynamics import (
+    Dynamics,
+    NeuronState,
+    carry_nan,
+    charge,
+    fire,
+    reset,
+    spike,
+)
 from spikediff.neurons.emitter import CountNeuron, SpikeEmitter, UnitTrace, unroll
 from spikediff.neurons.integer import IntegerNeuron, count_spikes
 from spikediff.neurons.integrate_and_fire import (
     IF,
     LIF,
-    Memory,
-    NeuronLayer,
+    IntegrateAndFire,
     ParametricLIF,
     SignedIF,
-    integrate_and_fire,
-    leaky_integrate_and_fire,
 )
-from spikediff.neurons.scan import membranes, scan, window
+from spikediff.neurons.layer import Memory, NeuronLayer
+from spikediff.neurons.scan import as_operations, membranes, scan, window
 from spikediff.neurons.surrogate import (
     SURROGATES,
     ATan,
@@ -44,6 +50,7 @@ __all__ = [
     "CountNeuron",
     "Dynamics",
     "IntegerNeuron",
+    "IntegrateAndFire",
     "Memory",
     "NeuronLayer",
     "NeuronState",
@@ -55,16 +62,16 @@ __all__ = [
     "Surrogate",
     "Triangular",
     "UnitTrace",
+    "as_operations",
     "carry_nan",
     "charge",
     "count_spikes",
     "fire",
-    "integrate_and_fire",
-    "leaky_integrate_and_fire",
     "make_surrogate",
     "membranes",
     "reset",
     "scan",
+    "spike",
     "unroll",
     "window",
 ]

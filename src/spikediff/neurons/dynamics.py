@@ -8,7 +8,7 @@ reset, 0 under a soft one):
     reset    v[n] = (1 - s[n]) u[n] + s[n] v_reset        hard
              v[n] = u[n] - s[n] v_threshold               soft  (v_reset is None)
 
-A membrane that is NaN or infinite fires NaN: no comparison makes a plausible spike of it.
+A membrane that is NaN or infinite fires NaN, so that a broken network shows.
 
 `decay = 1, gain = 1` is the integrate-and-fire neuron; `decay = 1 - 1/tau` the leaky one, whose
 `gain` is `1/tau` where the input decays too (`decay_input`) and 1 where it does not.
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from spikediff.errors import UserError, shown
 from spikediff.neurons.surrogate import ATan, Surrogate
@@ -110,11 +111,7 @@ Decay = float | Tensor
 
 
 def carry_nan(result: Tensor, x: Tensor) -> Tensor:
-    """Return what a comparison or a clamp made of x, but NaN where x is NaN or infinite.
-
-    Args:
-        result: Of the shape and type of x.
-        x: Where it came from; gets no gradient.
+    """Return `result`, a comparison or a clamp of `x`, with NaN where `x` is NaN or infinite.
 
     Example:
         >>> x = torch.tensor([2.0, torch.inf, torch.nan])
@@ -124,12 +121,42 @@ def carry_nan(result: Tensor, x: Tensor) -> Tensor:
     return torch.add(result, x.detach(), alpha=0)  # 0 times infinity is NaN
 
 
+def spike(z: Tensor, surrogate: Surrogate) -> Tensor:
+    """Return H(z) with the surrogate's gradient: what a neuron's own `step` fires with.
+
+    Example:
+        >>> z = torch.tensor([-1.0, 0.0], requires_grad=True)
+        >>> spike(z, ATan()).tolist()
+        [0.0, 1.0]
+    """
+    fired: Tensor = _Spike.apply(z, surrogate)  # type: ignore[no-untyped-call]
+    return fired
+
+
+class _Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.surrogate = surrogate
+        return carry_nan((z >= 0).to(z.dtype), z)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.surrogate.derivative(ctx.saved_tensors[0]), None
+
+
+def is_fused(decay: Decay, dynamics: Dynamics) -> bool:
+    """Return whether a charge is `I + decay v` in one rounding; every kernel rounds so."""
+    if not isinstance(decay, float) or dynamics.decay_input:
+        return False
+    return decay == 1.0 or dynamics.v_rest == 0.0
+
+
 def charge(v: Tensor, current: Tensor, decay: Decay, dynamics: Dynamics) -> Tensor:
     """Return the membrane u[n] after one step of integration, before any spike."""
-    if isinstance(decay, float) and decay == 1.0 and not dynamics.decay_input:
-        return v + current  # the IF neuron, the common case, without its idle multiplications
-    if isinstance(decay, float) and dynamics.v_rest == 0.0 and not dynamics.decay_input:
-        return torch.add(current, v, alpha=decay)  # the same without the rest potential's zeros
+    if isinstance(decay, float) and is_fused(decay, dynamics):
+        return v + current if decay == 1.0 else torch.add(current, v, alpha=decay)
     leaked = dynamics.v_rest + decay * (v - dynamics.v_rest)
     if not dynamics.decay_input:
         return leaked + current
@@ -139,7 +166,10 @@ def charge(v: Tensor, current: Tensor, decay: Decay, dynamics: Dynamics) -> Tens
 def fire(u: Tensor, net_spikes: Tensor | None, dynamics: Dynamics) -> Tensor:
     """Return the spikes: 0 or 1, for a signed neuron also -1, and NaN where u is not finite."""
     reaches = torch.gt if dynamics.strict_threshold else torch.ge
-    spikes = reaches(u, dynamics.v_threshold, out=torch.empty_like(u))  # 0.0 or 1.0 at once
+    if torch.compiler.is_compiling():  # a program has no writing in place
+        spikes = reaches(u, dynamics.v_threshold).to(u.dtype)
+    else:
+        spikes = reaches(u, dynamics.v_threshold, out=torch.empty_like(u))  # 0.0 or 1.0 at once
     spikes = carry_nan(spikes, u)
     if dynamics.v_negative is None or net_spikes is None:
         return spikes
@@ -151,7 +181,7 @@ def reset(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> Tensor:
     if dynamics.v_reset is None:
         return torch.sub(u, spikes, alpha=dynamics.v_threshold)
     kept = torch.addcmul(u, u, spikes, value=-1.0)  # exact: spikes are 0 or 1 under a hard reset
-    return kept if dynamics.v_reset == 0.0 else kept.add_(spikes, alpha=dynamics.v_reset)
+    return kept if dynamics.v_reset == 0.0 else torch.add(kept, spikes, alpha=dynamics.v_reset)
 
 
 def spike_derivative(u: Tensor, net_spikes: Tensor | None, dynamics: Dynamics) -> Tensor:

@@ -1,16 +1,7 @@
-"""What all neuron layers are: constants, a decay, and the scan over a window.
-
-The integrate-and-fire neuron: no leak.
-
-The leaky integrate-and-fire neuron.
-
-The parametric leaky neuron: its time constant is learnt.
-
-The signed integrate-and-fire neuron: it can take a spike back.
-"""
+"""The integrate-and-fire family: neurons that differ in what decays, and in their constants."""
 
 import math
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,50 +9,27 @@ from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
-from spikediff.neurons.emitter import SpikeEmitter, UnitTrace
+from spikediff.neurons.layer import NeuronLayer
 from spikediff.neurons.scan import membranes, scan, window
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
 
-Memory = MutableMapping["NeuronLayer", NeuronState]
+SurrogateSpec = str | Mapping[str, Any] | Surrogate
 
 
-class NeuronLayer(SpikeEmitter):
-    """The face of a neuron: a window at once, or a step at a time. It keeps no state.
+class IntegrateAndFire(NeuronLayer):
+    """A layer of neurons with the three equations of `spikediff.neurons.dynamics`.
 
-    Abstract: the neurons are its final subclasses, which say only what decays. (The neuron of a
-    converted network also says what its threshold is, because it is learnt.)
+    Abstract: a neuron says its `decay`. A window is one node of autograd, in a compiled kernel
+    where there is one.
 
     Args:
         dynamics: The neuron's constants.
     """
 
-    def __init__(self, dynamics: Dynamics) -> None:
-        super().__init__()
-        self.dynamics = dynamics
-
     @property
     def decay(self) -> Decay:
         """Multiplier of the membrane per spiking step."""
         raise NotImplementedError
-
-    @property
-    def membrane_dynamics(self) -> Dynamics:
-        """The constants in the units of the membrane; a neuron that scales it says which."""
-        return self.dynamics
-
-    def forward(self, current: Tensor, memory: Memory | None = None) -> Tensor:
-        """Return the spikes [T, ...] for the currents [T, ...] of one window.
-
-        Args:
-            current: Currents [T, ...].
-            memory: States by layer, of a network that streams: the window goes on from this layer's
-                state in it (from rest where there is none yet) and leaves the new state there.
-                Without a memory the window starts from rest, and nothing is kept.
-        """
-        if memory is None:
-            return self.window(current)
-        spikes, memory[self] = self.run(current, memory.get(self))
-        return spikes
 
     def window(self, current: Tensor) -> Tensor:
         """Return the spikes [T, ...] of a window that starts from rest."""
@@ -77,83 +45,19 @@ class NeuronLayer(SpikeEmitter):
         return scan(current, self.dynamics, self.decay, state)
 
     def membranes(self, current: Tensor, state: NeuronState | None = None) -> tuple[Tensor, Tensor]:
-        """Return u [T, ...], which is compared with the threshold, and v [T, ...] after the reset.
-
-        Args:
-            current: Currents [T, ...].
-            state: State before the window; None starts from rest.
-        """
+        """Return u [T, ...], which is compared with the threshold, and v [T, ...] after reset."""
         return membranes(current, self.dynamics, self.decay, state)
-
-    def spiking_steps(self, emitted: Tensor) -> int:
-        """Return T of a window of spikes [T, ...]."""
-        return len(emitted)
-
-    def unrolled(self, emitted: Tensor) -> Tensor:
-        """Return a window of spikes as [T, B, ...]."""
-        return _folded(emitted)
-
-    def trace(self, current: Tensor, units: Tensor, before: NeuronState | None = None) -> UnitTrace:
-        """Return the membranes of some neurons of the first image, by the layer's own equations."""
-        chosen = _folded(current)[:, 0].flatten(1)[:, units]  # [T, K]
-        dynamics = self.membrane_dynamics
-        state = dynamics.fresh_state(chosen[0])
-        if before is not None:
-            counted = before.net_spikes
-            state = NeuronState(
-                _of_first(before.v, units), None if counted is None else _of_first(counted, units)
-            )
-        u, v = self.membranes(chosen, state)
-        return UnitTrace(
-            u,
-            torch.cat([state.v[None], v]),
-            dynamics.v_threshold,
-            dynamics.v_negative,
-            dynamics.strict_threshold,
-        )
-
-    def describe(self) -> str:
-        """Return what the neurons are, in words.
-
-        Example:
-            >>> from spikediff import LIF
-            >>> LIF(tau=2.0, v_reset=None).describe()
-            'LIF, decay 0.5, threshold 1, soft reset'
-        """
-        decay = torch.as_tensor(self.decay).item()
-        leak = "no leak" if decay == 1 else f"decay {decay:.3g}"
-        kind = "soft" if self.dynamics.v_reset is None else "hard"
-        threshold = f"threshold {self.dynamics.v_threshold:g}"
-        return f"{type(self).__name__}, {leak}, {threshold}, {kind} reset"
 
     def extra_repr(self) -> str:
         """Return the constants, for `print(model)`."""
+        return f"decay={torch.as_tensor(self.decay).item():g}, {super().extra_repr()}"
+
+    def _leak(self) -> list[str]:
         decay = torch.as_tensor(self.decay).item()
-        return f"decay={decay:g}, {self.dynamics!r}"
+        return ["no leak" if decay == 1 else f"decay {decay:.3g}"]
 
 
-def _of_first(state: Tensor, units: Tensor) -> Tensor:
-    """Return some neurons of the first image, of a state [B, ...]."""
-    return _folded(state[None])[0, 0].flatten()[units]
-
-
-def _folded(window: Tensor) -> Tensor:
-    """Return a window as [T, B, ...]; a plain [T] or [T, C] has one image."""
-    return window if window.dim() > 2 else window.reshape(len(window), 1, -1)
-
-
-def integrate_and_fire(current: Tensor, dynamics: Dynamics | None = None) -> Tensor:
-    """Return the spikes [T, ...] of a fresh IF layer for the currents [T, ...].
-
-    Example:
-        >>> import torch
-        >>> integrate_and_fire(torch.tensor([0.5, 0.5, 0.5, 0.5])).tolist()
-        [0.0, 1.0, 0.0, 1.0]
-    """
-    return window(current, dynamics or Dynamics())
-
-
-class IF(NeuronLayer):
+class IF(IntegrateAndFire):
     """A layer of integrate-and-fire neurons: `u[n] = v[n-1] + I[n]` (SDDPM's neuron).
 
     Args:
@@ -175,7 +79,7 @@ class IF(NeuronLayer):
         self,
         v_threshold: float = 1.0,
         v_reset: float | None = 0.0,
-        surrogate: str | Mapping[str, Any] | Surrogate = "atan",
+        surrogate: SurrogateSpec = "atan",
         detach_reset: bool = False,
         v_init: float | None = None,
     ) -> None:
@@ -189,59 +93,17 @@ class IF(NeuronLayer):
         return 1.0
 
 
-def decay_of(tau: float | None, decay: float | None) -> float:
-    """Return the membrane multiplier `1 - 1/tau` of a time constant, or the one given.
-
-    Args:
-        tau: Membrane time constant in spiking steps, at least 1; None means 2.0.
-        decay: The multiplier itself, in [0, 1]; excludes `tau`.
-
-    Raises:
-        UserError: Both are given, or the value lies outside its range.
-
-    Example:
-        >>> decay_of(tau=5.0, decay=None)
-        0.8
-    """
-    if decay is not None and tau is not None:
-        raise UserError(f"LIF: give tau = {tau} or decay = {decay}, not both")
-    if decay is not None:
-        if not 0.0 <= decay <= 1.0:
-            raise UserError(f"LIF: decay = {decay} must lie in [0, 1]")
-        return float(decay)
-    tau = 2.0 if tau is None else tau
-    if not tau >= 1.0:
-        raise UserError(f"LIF: tau = {tau} must be at least 1 spiking step")
-    return 1.0 - 1.0 / tau
-
-
-def leaky_integrate_and_fire(
-    current: Tensor, decay: float = 0.5, dynamics: Dynamics | None = None
-) -> Tensor:
-    """Return the spikes [T, ...] of a fresh LIF layer for the currents [T, ...].
-
-    Example:
-        >>> import torch
-        >>> leaky_integrate_and_fire(torch.tensor([0.6, 0.6, 0.6])).tolist()
-        [0.0, 0.0, 1.0]
-    """
-    return window(current, dynamics or Dynamics(), decay)
-
-
-class LIF(NeuronLayer):
+class LIF(IntegrateAndFire):
     """A layer of leaky neurons: `u[n] = v_rest + decay (v[n-1] - v_rest) + gain I[n]`.
 
-    `decay = 1 - 1/tau`; `gain = 1/tau` with `decay_input`, else 1.
+    `decay = 1 - 1/tau`; `gain = 1/tau` with `decay_input`, else 1. The other arguments are those of
+    `IF`.
 
     Args:
-        v_threshold: Firing threshold; fires at `u >= v_threshold`.
-        v_reset: Potential after a spike; None for the soft reset (`u - v_threshold`).
-        surrogate: Name, mapping or object; see `make_surrogate`.
-        detach_reset: Whether the gradient ignores the path through the reset.
-        tau: Membrane time constant in spiking steps; 2.0 where neither it nor decay is given.
-        decay: The multiplier instead of the time constant.
+        tau: Membrane time constant in spiking steps, at least 1; 2.0 where neither it nor `decay`
+            is given.
+        decay: The multiplier instead of the time constant, in [0, 1].
         decay_input: Whether the input is scaled by `1/tau` too.
-        v_init: Membrane of a fresh neuron; None stands for the rest potential.
         strict_threshold: Whether it fires at `u > v_threshold` only (FSVAE, FSDDIM).
 
     Raises:
@@ -257,7 +119,7 @@ class LIF(NeuronLayer):
         self,
         v_threshold: float = 1.0,
         v_reset: float | None = 0.0,
-        surrogate: str | Mapping[str, Any] | Surrogate = "atan",
+        surrogate: SurrogateSpec = "atan",
         detach_reset: bool = False,
         tau: float | None = None,
         decay: float | None = None,
@@ -265,18 +127,19 @@ class LIF(NeuronLayer):
         v_init: float | None = None,
         strict_threshold: bool = False,
     ) -> None:
+        surrogate = make_surrogate(surrogate)
         super().__init__(
             Dynamics(
                 v_threshold,
                 v_reset,
                 v_init,
-                make_surrogate(surrogate),
+                surrogate,
                 detach_reset,
                 decay_input,
                 strict_threshold=strict_threshold,
             )
         )
-        self._decay = decay_of(tau, decay)
+        self._decay = _decay_of(tau, decay)
 
     @property
     def decay(self) -> float:
@@ -284,20 +147,28 @@ class LIF(NeuronLayer):
         return self._decay
 
 
-class ParametricLIF(NeuronLayer):
+def _decay_of(tau: float | None, decay: float | None) -> float:
+    """Return the membrane multiplier `1 - 1/tau` of a time constant, or the one given."""
+    if decay is not None and tau is not None:
+        raise UserError(f"LIF: give tau = {tau} or decay = {decay}, not both")
+    if decay is not None:
+        if not 0.0 <= decay <= 1.0:
+            raise UserError(f"LIF: decay = {decay} must lie in [0, 1]")
+        return float(decay)
+    tau = 2.0 if tau is None else tau
+    if not tau >= 1.0:
+        raise UserError(f"LIF: tau = {tau} must be at least 1 spiking step")
+    return 1.0 - 1.0 / tau
+
+
+class ParametricLIF(IntegrateAndFire):
     r"""A layer of leaky neurons that share one learnt time constant, $1/\tau = \sigma(w)$.
 
-    The membrane follows `LIF`; the gradient reaches w through the decay (and, with
-    `decay_input`, through the gain).
+    The membrane follows `LIF`, whose arguments it takes; the gradient reaches w through the decay
+    (and, with `decay_input`, through the gain).
 
     Args:
-        v_threshold: Firing threshold; fires at `u >= v_threshold`.
-        v_reset: Potential after a spike; None for the soft reset (`u - v_threshold`).
-        surrogate: Name, mapping or object; see `make_surrogate`.
-        detach_reset: Whether the gradient ignores the path through the reset.
         init_tau: Time constant before training, in spiking steps, above 1.
-        decay_input: Whether the input is scaled by `1/tau` too.
-        v_init: Membrane of a fresh neuron; None stands for the rest potential.
 
     Raises:
         UserError: `init_tau` is not above 1.
@@ -314,7 +185,7 @@ class ParametricLIF(NeuronLayer):
         self,
         v_threshold: float = 1.0,
         v_reset: float | None = 0.0,
-        surrogate: str | Mapping[str, Any] | Surrogate = "atan",
+        surrogate: SurrogateSpec = "atan",
         detach_reset: bool = False,
         init_tau: float = 2.0,
         decay_input: bool = True,
@@ -334,7 +205,7 @@ class ParametricLIF(NeuronLayer):
         return 1.0 - torch.sigmoid(self.w)
 
 
-class SignedIF(NeuronLayer):
+class SignedIF(IntegrateAndFire):
     """A layer of IF neurons with ternary spikes {-1, 0, 1} and a soft reset.
 
     It emits -1 at `u <= -v_negative`, but only while it has emitted more positive than negative
@@ -363,7 +234,7 @@ class SignedIF(NeuronLayer):
         self,
         v_threshold: float = 1.0,
         v_negative: float = 1e-3,
-        surrogate: str | Mapping[str, Any] | Surrogate = "atan",
+        surrogate: SurrogateSpec = "atan",
         detach_reset: bool = False,
         v_init: float | None = None,
     ) -> None:

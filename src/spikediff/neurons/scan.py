@@ -3,16 +3,19 @@
 One autograd node a layer instead of a tape of T times five operations.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spikediff.errors import UserError
 from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState, reset
 from spikediff.neurons.kernels import COMPILED, kernel_for, reference
 from spikediff.neurons.kernels import window as operators
+from spikediff.neurons.layer import check_window
 
 
 class _Scan(torch.autograd.Function):
@@ -58,6 +61,28 @@ class _Scan(torch.autograd.Function):
         return grad_current.to(dtype), grad_v0, None, grad_decay, None
 
 
+_as_operations: ContextVar[bool] = ContextVar("spikediff_as_operations", default=False)
+
+
+@contextmanager
+def as_operations() -> Iterator[None]:
+    """Compute windows by torch's own operations, T times each, without an operator of ours.
+
+    A program that is traced inside needs nothing but torch. Spikes are the same; there is no
+    gradient.
+    """
+    token = _as_operations.set(True)
+    try:
+        yield
+    finally:
+        _as_operations.reset(token)
+
+
+def _takes_operations() -> bool:
+    """Return whether `as_operations` is in force; Dynamo reads no context variable."""
+    return not torch.compiler.is_dynamo_compiling() and _as_operations.get()
+
+
 def scan(
     current: Tensor,
     dynamics: Dynamics,
@@ -83,51 +108,40 @@ def scan(
         >>> spikes.tolist(), round(state.v.item(), 3)
         ([0.0, 1.0, 0.0], 0.6)
     """
-    _check(current)
-    v, net_spikes = dynamics.fresh_state(current[0]) if state is None else state
+    check_window(current)
+    first = dynamics.fresh_state(current[0]) if state is None else state
+    if _takes_operations():
+        spiked, _, states = zip(*reference.steps(current, first, decay, dynamics), strict=True)
+        return torch.stack(spiked).to(current.dtype), states[-1]
     learnt = isinstance(decay, Tensor) and decay.requires_grad
-    if torch.is_grad_enabled() and (current.requires_grad or v.requires_grad or learnt):
+    if torch.is_grad_enabled() and (current.requires_grad or first.v.requires_grad or learnt):
         spikes, v, net_spikes = _Scan.apply(  # type: ignore[no-untyped-call]
-            current, v, net_spikes, decay, dynamics
+            current, *first, decay, dynamics
         )
         return spikes, NeuronState(v, net_spikes)
     compiling = torch.compiler.is_compiling()  # a compiler sees no further than the reference
     kernel = None if compiling else COMPILED.get(kernel_for(current, dynamics))
     if kernel is not None:
-        spikes, v_last = kernel.forward(current, decay, dynamics, v)
+        spikes, v_last = kernel.forward(current, decay, dynamics, first.v)
         assert v_last is not None
         return spikes, NeuronState(v_last)
-    spikes, last, _ = reference.forward(current, NeuronState(v, net_spikes), decay, dynamics, False)
+    spikes, last, _ = reference.forward(current, first, decay, dynamics, False)
     return spikes, last
 
 
 def window(current: Tensor, dynamics: Dynamics, decay: Decay = 1.0) -> Tensor:
-    """Return the spikes of a neuron layer that starts from rest and whose last state is not needed.
-
-    Args:
-        current: Input currents [T, ...], floating point.
-        dynamics: The neuron's constants.
-        decay: Multiplier of the membrane per step; a 0-dim tensor may carry a gradient.
-
-    Returns:
-        Spikes [T, ...] of the current's dtype.
-
-    Raises:
-        UserError: The current has no time axis, or is not floating point.
+    """Return the spikes of `scan` from rest, without a state after them.
 
     Example:
         >>> window(torch.tensor([0.6, 0.6, 0.6]), Dynamics()).tolist()
         [0.0, 1.0, 0.0]
     """
-    _check(current)
-    if not operators.can_be_spelled(dynamics):
+    check_window(current)
+    if _takes_operations() or not operators.has_operator(dynamics):
         return scan(current, dynamics, decay)[0]
-    operator = (
-        operators.parametric_leaky_integrate_and_fire
-        if isinstance(decay, Tensor)
-        else operators.leaky_integrate_and_fire
-    )
-    spikes: Tensor = operator(current, decay, *operators.spelled(dynamics))
+    learnt = decay if isinstance(decay, Tensor) else None
+    constants = operators.to_constants(dynamics, decay if learnt is None else 0.0)
+    spikes: Tensor = operators.leaky_integrate_and_fire(current, constants, learnt)
     return spikes
 
 
@@ -138,36 +152,17 @@ def membranes(
     decay: Decay = 1.0,
     state: NeuronState | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the membranes of a window, for whoever wants to look at them.
+    """Return u [T, ...], which is compared with the threshold, and v [T, ...] after the reset.
 
-    Args:
-        current: Input currents [T, ...], floating point.
-        dynamics: The neuron's constants.
-        decay: Multiplier of the membrane per step.
-        state: State before the first step; None starts fresh.
-
-    Returns:
-        u [T, ...], which is compared with the threshold, and v [T, ...] after the reset. No
-        gradient passes through them.
-
-    Raises:
-        UserError: The current has no time axis, or is not floating point.
+    The arguments are those of `scan`; there is no gradient.
 
     Example:
         >>> u, v = membranes(torch.tensor([0.5, 0.75, 0.5]), Dynamics())
         >>> u.tolist(), v.tolist()
         ([0.5, 1.25, 0.5], [0.5, 0.0, 0.5])
     """
-    _check(current)
+    check_window(current)
     start = dynamics.fresh_state(current[0]) if state is None else state
     spikes, _, u = reference.forward(current, start, decay, dynamics, keep_membrane=True)
     assert u is not None
     return u, reset(u, spikes.to(u.dtype), dynamics)
-
-
-def _check(current: Tensor) -> None:
-    if current.dim() == 0 or current.shape[0] == 0 or not current.is_floating_point():
-        raise UserError(
-            f"neuron: needs floating-point currents [T, ...] with T >= 1, got shape "
-            f"{tuple(current.shape)} of {current.dtype}"
-        )

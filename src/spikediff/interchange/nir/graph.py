@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from spikediff.layers import TemporalScaling, ThresholdNorm
 from spikediff.layers.conv import Convolution
 from spikediff.layers.norm import norm_affine
-from spikediff.neurons import NeuronLayer
+from spikediff.neurons import IntegrateAndFire, NeuronLayer
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,8 @@ def neuron_node(
 
 def neuron_problem(neuron: NeuronLayer) -> tuple[str, str] | None:
     """Return why NIR has no such neuron, and what to do; None where it has."""
+    if not isinstance(neuron, IntegrateAndFire):
+        return f"NIR has no {type(neuron).__name__}", "train with neuron if or lif"
     dynamics = neuron.dynamics
     if dynamics.v_negative is not None:
         return (
@@ -178,6 +180,7 @@ def neuron_problem(neuron: NeuronLayer) -> tuple[str, str] | None:
 
 
 def _decay(neuron: NeuronLayer) -> float:
+    assert isinstance(neuron, IntegrateAndFire)
     return float(torch.as_tensor(neuron.decay).detach())
 
 

@@ -13,10 +13,14 @@ from spikediff.neurons.kernels import native, triton_kernel
 
 
 class Kernel(Protocol):
-    """The contract of a compiled kernel: a module that computes windows of unsigned neurons."""
+    """The contract of a compiled kernel: a module that computes windows of unsigned neurons.
+
+    Currents are [T, ...]; those of half precision are computed in float32. `decay` multiplies the
+    membrane, `dynamics` are the neuron's constants.
+    """
 
     def suits(self, current: Tensor, dynamics: Dynamics) -> bool:
-        """Return whether the kernel is there, and computes this."""
+        """Return whether the kernel is available and computes this."""
         ...
 
     def forward(
@@ -27,7 +31,15 @@ class Kernel(Protocol):
         v_first: Tensor | None = None,
         keep_last: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the spikes [T, ...] and the membrane after them [...], float32; None unkept."""
+        """Return the spikes [T, ...] and the membrane after them [...], float32.
+
+        Args:
+            current: The currents.
+            decay: The multiplier.
+            dynamics: The constants.
+            v_first: Membrane before the first step [...], float32; None starts from rest.
+            keep_last: Whether to return the membrane; None stands for it where not.
+        """
         ...
 
     def backward(
@@ -38,7 +50,15 @@ class Kernel(Protocol):
         dynamics: Dynamics,
         with_decay: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Return dL/dI [T, ...] of a window from rest, and dL/d(decay), 0-dim."""
+        """Return dL/dI [T, ...] of a window from rest, and dL/d(decay), 0-dim.
+
+        Args:
+            current: Currents of the forward pass; the membranes are computed again from them.
+            grad_spikes: dL/ds [T, ...].
+            decay: The multiplier.
+            dynamics: The constants.
+            with_decay: Whether to compute the second; it is 0 where not.
+        """
         ...
 
 

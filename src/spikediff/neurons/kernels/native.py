@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError
 from spikediff.native import WORD, NeuronOptions, check_tensor, library_of, native, pointer
-from spikediff.neurons.dynamics import Decay, Dynamics
+from spikediff.neurons.dynamics import Decay, Dynamics, is_fused
 from spikediff.neurons.kernels.layout import in_step_order, laid_out_as
 from spikediff.neurons.surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
 
@@ -21,7 +21,7 @@ HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 def suits(current: Tensor, dynamics: Dynamics) -> bool:
-    """Return whether the C kernel is there, and computes this."""
+    """See `Kernel`."""
     return (
         current.device.type == "cpu"
         and (current.dtype == torch.float32 or current.dtype in HALF_TYPES)
@@ -39,15 +39,7 @@ def forward(
     v_first: Tensor | None = None,
     keep_last: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the spikes [T, ...] and the membrane after them [...], float32.
-
-    Args:
-        current: Currents [T, ...]; half precision is computed in float32.
-        decay: Multiplier of the membrane.
-        dynamics: The neuron's constants, of an unsigned neuron.
-        v_first: Membrane before the first step [...], float32; None starts from rest.
-        keep_last: Whether the second is wanted; it is None where not.
-    """
+    """See `Kernel`."""
     _check_window(current, "current")
     x = in_step_order(current.detach().float().resolve_neg())
     if v_first is not None and v_first.shape != x.shape[1:]:
@@ -70,15 +62,7 @@ def forward(
 def backward(
     current: Tensor, grad_spikes: Tensor, decay: Decay, dynamics: Dynamics, with_decay: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return dL/dI [T, ...] of a window that started from rest, and dL/d(decay), 0-dim.
-
-    Args:
-        current: Currents of the forward pass [T, ...].
-        grad_spikes: dL/ds [T, ...].
-        decay: Multiplier of the membrane.
-        dynamics: The neuron's constants.
-        with_decay: Whether to compute the second; it is 0 where not.
-    """
+    """See `Kernel`; dL/d(decay) is float64."""
     _check_window(current, "current")
     if len(current) > MAX_STEPS:
         raise UserError(f"neuron: the backward pass takes {MAX_STEPS} steps, not {len(current)}")
@@ -143,14 +127,8 @@ def _check_window(x: Tensor, what: str, shape: Sequence[int] | None = None) -> N
 
 
 def options(decay: Decay, dynamics: Dynamics) -> NeuronOptions:
-    """Return a neuron's constants as C has them.
-
-    They round as the branches of `spikediff.neurons.charge` do: a decay that is a number joins the
-    sum in one rounding, a tensor in two; and without a leak there is no rest potential.
-    """
-    idle = isinstance(decay, float) and decay == 1.0 and not dynamics.decay_input
-    centred = idle or dynamics.v_rest == 0.0
-    fused = isinstance(decay, float) and centred and not dynamics.decay_input
+    """Return a neuron's constants as C has them; it rounds a charge as `dynamics.charge` does."""
+    fused = is_fused(decay, dynamics)
     decay = float(decay)
     kind, width, height, centre = _surrogate(dynamics.surrogate) or (0, 1.0, 1.0, 0.0)
     rest = dynamics.v_rest

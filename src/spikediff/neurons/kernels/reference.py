@@ -1,8 +1,10 @@
 """The scan over spiking steps in plain torch: runs everywhere, defines the right answer.
 
-Nothing here is recorded by autograd. The forward pass keeps the membranes u (one tensor of the
-current's size); the backward pass walks the same recurrence in reverse.
+Autograd records nothing here. The forward pass keeps the membranes u (one tensor of the current's
+size); the backward pass walks the same recurrence in reverse.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -19,33 +21,38 @@ from spikediff.neurons.dynamics import (
 )
 
 
+def steps(
+    current: Tensor, state: NeuronState, decay: Decay, dynamics: Dynamics
+) -> Iterator[tuple[Tensor, Tensor, NeuronState]]:
+    """Yield the spikes, the membranes u and the state after them, step by step [...]."""
+    v, net_spikes = state
+    for step in current:
+        u = charge(v, step, decay, dynamics)
+        spikes = fire(u, net_spikes, dynamics)
+        v = reset(u, spikes, dynamics)
+        net_spikes = None if net_spikes is None else net_spikes + spikes
+        yield spikes, u, NeuronState(v, net_spikes)
+
+
 def forward(
     current: Tensor, state: NeuronState, decay: Decay, dynamics: Dynamics, keep_membrane: bool
 ) -> tuple[Tensor, NeuronState, Tensor | None]:
-    """Run the neuron over a window.
+    """Return the spikes of a window [T, ...], the state after it, and u [T, ...] or None.
 
     Args:
         current: Input currents [T, ...].
         state: State before the first step, tensors of shape [...] in the membrane's precision.
         decay: Multiplier of the membrane, a number or a 0-dim tensor.
         dynamics: The neuron's constants.
-        keep_membrane: Whether to return the membranes, which the backward pass needs.
-
-    Returns:
-        Spikes [T, ...], the state after the last step, and u [T, ...] or None.
+        keep_membrane: Whether to return u, which the backward pass needs.
     """
-    v, net_spikes = state
     spikes = torch.empty_like(current)
-    membrane = torch.empty_like(current, dtype=v.dtype) if keep_membrane else None
-    for n in range(current.shape[0]):
-        u = charge(v, current[n], decay, dynamics)
-        spike = fire(u, net_spikes, dynamics)
-        v = reset(u, spike, dynamics)
-        net_spikes = None if net_spikes is None else net_spikes + spike
-        spikes[n] = spike
+    membrane = torch.empty_like(current, dtype=state.v.dtype) if keep_membrane else None
+    for n, (spike, u, after) in enumerate(steps(current, state, decay, dynamics)):
+        spikes[n], state = spike, after
         if membrane is not None:
             membrane[n] = u
-    return spikes, NeuronState(v, net_spikes), membrane
+    return spikes, state, membrane
 
 
 def backward(
@@ -57,7 +64,7 @@ def backward(
     decay: Decay,
     dynamics: Dynamics,
 ) -> tuple[Tensor, Tensor]:
-    """Walk the recurrence backwards.
+    """Return dL/du [T, ...] and dL/dv of the state before the first step [...].
 
     With $g = ds/du$ and the reset's own derivative $dv/du$:
 
@@ -72,10 +79,8 @@ def backward(
         net_spikes: Net spikes before each step [T, ...], for a signed neuron.
         decay: Multiplier of the membrane.
         dynamics: The neuron's constants.
-
-    Returns:
-        dL/du [T, ...] and dL/dv of the state before the first step [...].
     """
+    idle = isinstance(decay, float) and decay == 1.0
     grad_u = torch.empty_like(membrane)
     for n in range(membrane.shape[0] - 1, -1, -1):  # a step at a time stays in the cache
         slope = spike_derivative(
@@ -83,22 +88,14 @@ def backward(
         )
         left = _reset_derivative(membrane[n], spikes[n].to(slope.dtype), slope, dynamics)
         torch.addcmul(slope.mul_(grad_spikes[n]), left, grad_v, out=grad_u[n])
-        grad_v = grad_u[n] if _is_one(decay) else grad_u[n] * decay
+        grad_v = grad_u[n] if idle else grad_u[n] * decay
     return grad_u, grad_v
 
 
 def backward_of_window(
     current: Tensor, grad_spikes: Tensor, decay: Decay, dynamics: Dynamics, with_decay: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return dL/dI [T, ...] and dL/d(decay), 0-dim, of a window that started from rest.
-
-    Args:
-        current: Currents of the forward pass [T, ...]; the membranes are computed again from them.
-        grad_spikes: dL/ds [T, ...].
-        decay: Multiplier of the membrane.
-        dynamics: The neuron's constants.
-        with_decay: Whether to compute the second; it is 0 where not.
-    """
+    """Return dL/dI and dL/d(decay) of a window from rest, as `choice.Kernel.backward` does."""
     state = dynamics.fresh_state(current[0])
     spikes, _, membrane = forward(current, state, decay, dynamics, keep_membrane=True)
     assert membrane is not None
@@ -130,10 +127,6 @@ def grad_of_decay(
     if current is not None:
         du_ddecay = du_ddecay - current
     return (grad_u * du_ddecay).sum()
-
-
-def _is_one(decay: Decay) -> bool:
-    return isinstance(decay, float) and decay == 1.0
 
 
 def _reset_derivative(u: Tensor, spikes: Tensor, slope: Tensor, dynamics: Dynamics) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikediff.neurons.dynamics import Decay, Dynamics
+from spikediff.neurons.dynamics import Decay, Dynamics, is_fused
 from spikediff.neurons.kernels.layout import in_step_order, laid_out_as
 from spikediff.neurons.surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
 
@@ -29,7 +29,7 @@ OLDEST_TRITON = (3, 3)  # has tuples
 
 
 def suits(current: Tensor, dynamics: Dynamics) -> bool:
-    """Return whether Triton is there, and the programs compute this."""
+    """See `Kernel`."""
     return (
         _is_reachable(current.device)
         and current.dtype in TYPES
@@ -47,15 +47,7 @@ def forward(
     v_first: Tensor | None = None,
     keep_last: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the spikes [T, ...] and the membrane after them [...], float32.
-
-    Args:
-        current: Currents [T, ...]; half precision is computed in float32.
-        decay: Multiplier of the membrane; a tensor stays on its device.
-        dynamics: The neuron's constants, of an unsigned neuron.
-        v_first: Membrane before the first step [...], float32; None starts from rest.
-        keep_last: Whether the second is wanted; it is None where not.
-    """
+    """See `Kernel`; a decay that is a tensor stays on its device."""
     x = in_step_order(current.detach())
     spikes, v_last = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
     first = None if v_first is None else torch.empty_like(v_last).copy_(v_first.detach())
@@ -77,15 +69,7 @@ def forward(
 def backward(
     current: Tensor, grad_spikes: Tensor, decay: Decay, dynamics: Dynamics, with_decay: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return dL/dI [T, ...] of a window that started from rest, and dL/d(decay), 0-dim.
-
-    Args:
-        current: Currents of the forward pass [T, ...].
-        grad_spikes: dL/ds [T, ...].
-        decay: Multiplier of the membrane; a tensor stays on its device.
-        dynamics: The neuron's constants.
-        with_decay: Whether to compute the second; it is 0 where not.
-    """
+    """See `Kernel`; dL/d(decay) is float64."""
     x = in_step_order(current.detach())
     above = laid_out_as(grad_spikes.detach(), x)
     grad = torch.empty_like(x)
@@ -113,18 +97,13 @@ def backward(
 
 
 def _constants(x: Tensor, decay: Decay, dynamics: Dynamics) -> dict[str, Any]:
-    """Return a neuron's constants as the programs take them, and how these are compiled.
-
-    The charge is fused where `dynamics.charge` is one `add` with `alpha`.
-    """
-    learnt = isinstance(decay, Tensor)
-    gain = 1.0
+    """Return a neuron's constants as the programs take them, and how these are compiled."""
+    fused, learnt, gain = is_fused(decay, dynamics), isinstance(decay, Tensor), 1.0
     if isinstance(decay, Tensor):
         decay = decay.detach().to(x.device, torch.float32)
     else:
         decay = float(decay)
         gain = 1.0 - decay if dynamics.decay_input else 1.0
-    fused = not learnt and not dynamics.decay_input and (decay == 1.0 or dynamics.v_rest == 0.0)
     return {
         "decay": decay,
         "gain": gain,

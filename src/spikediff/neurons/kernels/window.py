@@ -1,10 +1,10 @@
-"""A neuron over a window that starts from rest, as operators that torch can look into.
+"""A neuron over a window that starts from rest, as an operator that torch can look into.
 
-One operator a neuron (`torch.ops.spikediff.*`), so that autograd, `torch.compile` and
-`torch.export` see a node and not its T steps. Nothing but its input is kept for the backward pass:
-the membranes are computed again.
+One operator (`torch.ops.spikediff.leaky_integrate_and_fire`), so that autograd, `torch.compile` and
+`torch.export` see a node and not its T steps. Only its input is kept for the backward pass, which
+computes the membranes again. IF is the neuron with decay 1.
 
-An operator takes numbers and names, so a `Dynamics` is spelled out at the border.
+An operator takes numbers, so a neuron's constants cross the border as one list of floats.
 """
 
 from collections.abc import Sequence
@@ -19,174 +19,94 @@ from spikediff.neurons.dynamics import Decay, Dynamics
 from spikediff.neurons.kernels import choice, reference
 from spikediff.neurons.surrogate import SURROGATES
 
-NAMES = {surrogate: name for name, surrogate in SURROGATES.items()}
+_KINDS = tuple(SURROGATES.values())
 
 
-def can_be_spelled(dynamics: Dynamics) -> bool:
-    """Return whether an operator can take these constants: unsigned, with a known surrogate."""
-    return dynamics.v_negative is None and type(dynamics.surrogate) in NAMES
+def has_operator(dynamics: Dynamics) -> bool:
+    """Return whether the operator takes these constants: unsigned, with a known surrogate."""
+    return dynamics.v_negative is None and type(dynamics.surrogate) in _KINDS
 
 
 @lru_cache(maxsize=256)
-def spelled(dynamics: Dynamics) -> tuple[Any, ...]:
-    """Return a neuron's constants as the operators take them."""
+def to_constants(dynamics: Dynamics, decay: float = 0.0) -> tuple[float, ...]:
+    """Return a neuron's constants as the operator takes them.
+
+    Args:
+        dynamics: The constants.
+        decay: Multiplier of the membrane, where it is no tensor.
+    """
     surrogate = dynamics.surrogate
-    return (
+    numbers = (
+        decay,
         dynamics.v_threshold,
-        dynamics.v_reset,
-        dynamics.v_init,
+        dynamics.v_reset or 0.0,
+        dynamics.v_rest if dynamics.v_init is None else dynamics.v_init,
+        dynamics.v_reset is None,
         dynamics.decay_input,
         dynamics.strict_threshold,
         dynamics.detach_reset,
-        NAMES[type(surrogate)],
-        tuple(map(float, astuple(surrogate))),  # type: ignore[call-overload]
+        _KINDS.index(type(surrogate)),
+        *astuple(surrogate),  # type: ignore[call-overload]
     )
-
-
-def _read(
-    v_threshold: float,
-    v_reset: float | None,
-    v_init: float | None,
-    decay_input: bool,
-    strict_threshold: bool,
-    detach_reset: bool,
-    surrogate: str,
-    widths: Sequence[float],
-) -> Dynamics:
-    """Return the constants that `spelled` wrote."""
-    constants = (v_threshold, v_reset, v_init, decay_input, strict_threshold, detach_reset)
-    return _made(*constants, surrogate, tuple(widths))
+    return tuple(map(float, numbers))
 
 
 @lru_cache(maxsize=256)
-def _made(
-    v_threshold: float,
-    v_reset: float | None,
-    v_init: float | None,
-    decay_input: bool,
-    strict_threshold: bool,
-    detach_reset: bool,
-    surrogate: str,
-    widths: tuple[float, ...],
-) -> Dynamics:
-    made = SURROGATES[surrogate](*widths)
-    return Dynamics(
-        v_threshold,
-        v_reset,
-        v_init,
-        made,
-        detach_reset,
-        decay_input,
-        strict_threshold=strict_threshold,
+def _from_constants(constants: tuple[float, ...]) -> tuple[float, Dynamics]:
+    """Return the decay and the constants that `to_constants` wrote."""
+    decay, threshold, v_reset, v_init, soft, decay_input, strict, detach, kind, *widths = constants
+    dynamics = Dynamics(
+        v_threshold=threshold,
+        v_reset=None if soft else v_reset,
+        v_init=v_init,
+        surrogate=_KINDS[int(kind)](*widths),
+        detach_reset=bool(detach),
+        decay_input=bool(decay_input),
+        strict_threshold=bool(strict),
     )
+    return decay, dynamics
+
+
+def _neuron(constants: Sequence[float], learnt: Tensor | None) -> tuple[Decay, Dynamics]:
+    decay, dynamics = _from_constants(tuple(constants))
+    return decay if learnt is None else learnt, dynamics
 
 
 @torch.library.custom_op("spikediff::leaky_integrate_and_fire", mutates_args=())
 def leaky_integrate_and_fire(
-    current: Tensor,
-    decay: float,
-    v_threshold: float,
-    v_reset: float | None,
-    v_init: float | None,
-    decay_input: bool,
-    strict_threshold: bool,
-    detach_reset: bool,
-    surrogate: str,
-    widths: Sequence[float],
+    current: Tensor, constants: Sequence[float], decay: Tensor | None
 ) -> Tensor:
-    """Return the spikes [T, ...] for the currents [T, ...]; IF is the neuron with decay = 1."""
-    constants = (v_threshold, v_reset, v_init, decay_input, strict_threshold, detach_reset)
-    return _forward(current, decay, _read(*constants, surrogate, widths))
+    """Return the spikes [T, ...] of a window from rest.
+
+    Args:
+        current: Currents [T, ...].
+        constants: See `to_constants`.
+        decay: Multiplier of the membrane, 0-dim, where it may be learnt; else it is a constant.
+    """
+    multiplier, dynamics = _neuron(constants, decay)
+    kernel = choice.COMPILED.get(choice.kernel_for(current, dynamics))
+    if kernel is not None:
+        spikes, _ = kernel.forward(current, multiplier, dynamics, keep_last=False)
+        return in_layout_of(current, spikes)
+    state = dynamics.fresh_state(current[0])
+    return reference.forward(current, state, multiplier, dynamics, keep_membrane=False)[0]
 
 
 @torch.library.custom_op("spikediff::leaky_integrate_and_fire_backward", mutates_args=())
 def leaky_integrate_and_fire_backward(
-    current: Tensor,
-    grad_spikes: Tensor,
-    decay: float,
-    v_threshold: float,
-    v_reset: float | None,
-    v_init: float | None,
-    decay_input: bool,
-    strict_threshold: bool,
-    detach_reset: bool,
-    surrogate: str,
-    widths: Sequence[float],
-) -> Tensor:
-    """Return dL/dI [T, ...]."""
-    constants = (v_threshold, v_reset, v_init, decay_input, strict_threshold, detach_reset)
-    dynamics = _read(*constants, surrogate, widths)
-    return _backward(current, grad_spikes, decay, dynamics, False)[0]
-
-
-@torch.library.custom_op("spikediff::parametric_leaky_integrate_and_fire", mutates_args=())
-def parametric_leaky_integrate_and_fire(
-    current: Tensor,
-    decay: Tensor,
-    v_threshold: float,
-    v_reset: float | None,
-    v_init: float | None,
-    decay_input: bool,
-    strict_threshold: bool,
-    detach_reset: bool,
-    surrogate: str,
-    widths: Sequence[float],
-) -> Tensor:
-    """Return the spikes [T, ...]; the decay is a 0-dim tensor that may be learnt."""
-    constants = (v_threshold, v_reset, v_init, decay_input, strict_threshold, detach_reset)
-    return _forward(current, decay, _read(*constants, surrogate, widths))
-
-
-@torch.library.custom_op("spikediff::parametric_leaky_integrate_and_fire_backward", mutates_args=())
-def parametric_leaky_integrate_and_fire_backward(
-    current: Tensor,
-    grad_spikes: Tensor,
-    decay: Tensor,
-    v_threshold: float,
-    v_reset: float | None,
-    v_init: float | None,
-    decay_input: bool,
-    strict_threshold: bool,
-    detach_reset: bool,
-    surrogate: str,
-    widths: Sequence[float],
+    current: Tensor, grad_spikes: Tensor, constants: Sequence[float], decay: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return dL/dI [T, ...] and dL/d(decay), 0-dim."""
-    constants = (v_threshold, v_reset, v_init, decay_input, strict_threshold, detach_reset)
-    dynamics = _read(*constants, surrogate, widths)
-    return _backward(current, grad_spikes, decay, dynamics, True)
-
-
-def _forward(current: Tensor, decay: Decay, dynamics: Dynamics) -> Tensor:
+    """Return dL/dI [T, ...] and dL/d(decay), 0-dim; the latter is 0 for a constant decay."""
+    multiplier, dynamics = _neuron(constants, decay)
     kernel = choice.COMPILED.get(choice.kernel_for(current, dynamics))
-    if kernel is not None:
-        spikes, _ = kernel.forward(current, decay, dynamics, keep_last=False)
-        return in_layout_of(current, spikes)
-    state = dynamics.fresh_state(current[0])
-    return reference.forward(current, state, decay, dynamics, keep_membrane=False)[0]
-
-
-def _backward(
-    current: Tensor,
-    grad_spikes: Tensor,
-    decay: Decay,
-    dynamics: Dynamics,
-    with_decay: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return dL/dI [T, ...] and dL/d(decay), 0-dim; the latter is 0 where it is not asked for."""
-    kernel = choice.COMPILED.get(choice.kernel_for(current, dynamics))
-    if kernel is not None:
-        grad, share = kernel.backward(current, grad_spikes, decay, dynamics, with_decay)
-        share = share.to(decay) if isinstance(decay, Tensor) else share
-    else:
-        grad, share = reference.backward_of_window(
-            current, grad_spikes, decay, dynamics, with_decay
-        )
+    compute = reference.backward_of_window if kernel is None else kernel.backward
+    grad, share = compute(current, grad_spikes, multiplier, dynamics, decay is not None)
+    share = current.new_zeros(()) if decay is None else share.to(decay)
     return in_layout_of(current, grad), share
 
 
 def in_layout_of(current: Tensor, result: Tensor) -> Tensor:
-    """Return a result with the strides that `torch.compile` was told of: those of `empty_like`."""
+    """Return a result with the strides that the operator promises: those of `empty_like`."""
     if result.stride() == current.stride():  # without holes, so that `empty_like` has them too
         return result
     promised = torch.empty_like(current, device="meta").stride()
@@ -194,35 +114,23 @@ def in_layout_of(current: Tensor, result: Tensor) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    current, decay, *ctx.constants = inputs
-    tensors = (current, decay) if isinstance(decay, Tensor) else (current,)
-    ctx.save_for_backward(*tensors)
-    ctx.decay = None if isinstance(decay, Tensor) else decay
+    current, ctx.constants, decay = inputs
+    ctx.save_for_backward(current, decay)
     ctx.forced = choice.forced()
 
 
-def _differentiate(ctx: Any, grad_spikes: Tensor) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, Tensor | None]:
+    current, decay = ctx.saved_tensors
     with choice.as_before(ctx.forced):
-        return _gradients(ctx, grad_spikes)
+        grad, share = leaky_integrate_and_fire_backward(current, grad_spikes, ctx.constants, decay)
+    return grad, None, None if decay is None else share
 
 
-def _gradients(ctx: Any, grad_spikes: Tensor) -> tuple[Any, ...]:
-    rest = [None] * len(ctx.constants)
-    if ctx.decay is None:
-        current, decay = ctx.saved_tensors
-        grads = parametric_leaky_integrate_and_fire_backward(
-            current, grad_spikes, decay, *ctx.constants
-        )
-        return *grads, *rest
-    (current,) = ctx.saved_tensors
-    grad = leaky_integrate_and_fire_backward(current, grad_spikes, ctx.decay, *ctx.constants)
-    return grad, None, *rest
-
-
-for operator in (leaky_integrate_and_fire, parametric_leaky_integrate_and_fire):
-    operator.register_fake(lambda current, *_: torch.empty_like(current))
-    operator.register_autograd(_differentiate, setup_context=_save)
-leaky_integrate_and_fire_backward.register_fake(lambda current, *_: torch.empty_like(current))
-parametric_leaky_integrate_and_fire_backward.register_fake(
-    lambda current, _grad, decay, *__: (torch.empty_like(current), torch.empty_like(decay))
+leaky_integrate_and_fire.register_fake(lambda current, *_: torch.empty_like(current))
+leaky_integrate_and_fire.register_autograd(_differentiate, setup_context=_save)
+leaky_integrate_and_fire_backward.register_fake(
+    lambda current, _grad, _constants, decay: (
+        torch.empty_like(current),
+        current.new_empty(()) if decay is None else torch.empty_like(decay),
+    )
 )

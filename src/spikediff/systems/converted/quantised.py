@@ -26,7 +26,7 @@ from torch.func import functional_call
 from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers import fold_time, unfold_time
-from spikediff.neurons import Dynamics, NeuronLayer, NeuronState, carry_nan, membranes, scan
+from spikediff.neurons import Dynamics, IntegrateAndFire, NeuronState, carry_nan, membranes, scan
 from spikediff.systems.converted.replace_modules import bare_unet, pair_activations, replace_modules
 
 AUTHORS_CLIP = 6.0  # where the authors' clips start
@@ -132,7 +132,7 @@ class TimeMeanAttention(nn.Module):
 V_NEGATIVE = 1e-3  # how far below zero the membrane takes a spike back, in units of the current
 
 
-class ConvertedIF(NeuronLayer):
+class ConvertedIF(IntegrateAndFire):
     r"""IF neurons whose threshold is the clip s of the activation that they replace.
 
     Soft reset, and a membrane that starts at s/2. For a constant current I, T steps give

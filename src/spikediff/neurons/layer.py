@@ -1,0 +1,148 @@
+"""What every layer of neurons is: a step that maps a current and a state to spikes and a state."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikediff.errors import UserError
+from spikediff.neurons.dynamics import Dynamics
+from spikediff.neurons.emitter import SpikeEmitter, UnitTrace
+
+Memory = MutableMapping["NeuronLayer", Any]
+
+
+class NeuronLayer(SpikeEmitter):
+    """A layer of neurons: a window at once, or a step at a time. It keeps no state.
+
+    Abstract. A neuron with dynamics of its own defines `step` in differentiable torch; windows,
+    streams, training, traces and exports follow from it. A neuron of the integrate-and-fire family
+    is an `IntegrateAndFire`, which runs in compiled kernels.
+
+    Args:
+        dynamics: The neuron's constants, which guidance scales and norms read.
+
+    Shape: currents [T, ...] -> spikes [T, ...].
+    """
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+
+    @property
+    def membrane_dynamics(self) -> Dynamics:
+        """The constants in the units of the membrane, for a neuron that scales its current."""
+        return self.dynamics
+
+    def forward(self, current: Tensor, memory: Memory | None = None) -> Tensor:
+        """Return the spikes [T, ...] for the currents [T, ...] of one window.
+
+        Args:
+            current: Currents [T, ...].
+            memory: States by layer, of a network that streams: the window goes on from this layer's
+                state in it (from rest where there is none yet) and leaves the new state there.
+                Without a memory the window starts from rest.
+        """
+        if memory is None:
+            return self.window(current)
+        spikes, memory[self] = self.run(current, memory.get(self))
+        return spikes
+
+    def step(self, current: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the spike and the state after one step.
+
+        Args:
+            current: Currents [...].
+            state: A NamedTuple of tensors [...], the first of which is the membrane `v` after the
+                reset; None starts from rest.
+        """
+        raise NotImplementedError
+
+    def run(self, current: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the spikes [T, ...] and the state after them; None starts from rest."""
+        check_window(current)
+        spikes = []
+        for x in current:
+            spike, state = self.step(x, state)
+            spikes.append(spike.to(current.dtype))
+        return torch.stack(spikes), state
+
+    def window(self, current: Tensor) -> Tensor:
+        """Return the spikes [T, ...] of a window that starts from rest."""
+        return self.run(current)[0]
+
+    def membranes(self, current: Tensor, state: Any = None) -> tuple[Tensor, Tensor]:
+        """Return u [T, ...] before the reset and v [T, ...] after it.
+
+        A `step` returns v alone: where it fires, u is drawn at the threshold.
+        """
+        before, after = [], []
+        for x in current:
+            spike, state = self.step(x, state)
+            risen = state.v.clamp(min=self.membrane_dynamics.v_threshold)
+            before.append(torch.where(spike > 0, risen, state.v))
+            after.append(state.v)
+        return torch.stack(before), torch.stack(after)
+
+    def spiking_steps(self, emitted: Tensor) -> int:
+        """Return T of a window of spikes [T, ...]."""
+        return len(emitted)
+
+    def unrolled(self, emitted: Tensor) -> Tensor:
+        """Return a window of spikes as [T, B, ...]."""
+        return _with_batch(emitted)
+
+    def trace(self, current: Tensor, units: Tensor, before: Any = None) -> UnitTrace:
+        """Return the membranes of some neurons of the first image, by the layer's own equations."""
+        chosen = _with_batch(current)[:, 0].flatten(1)[:, units]  # [T, K]
+        dynamics, state = self.membrane_dynamics, None
+        if before is not None:
+            state = before._make(None if x is None else _of_first(x, units) for x in before)
+        first = dynamics.fresh_state(chosen[0]).v if state is None else state.v
+        u, v = self.membranes(chosen, state)
+        return UnitTrace(
+            u,
+            torch.cat([first[None], v]),
+            dynamics.v_threshold,
+            dynamics.v_negative,
+            dynamics.strict_threshold,
+        )
+
+    def describe(self) -> str:
+        """Return what the neurons are, in words.
+
+        Example:
+            >>> from spikediff import LIF
+            >>> LIF(tau=2.0, v_reset=None).describe()
+            'LIF, decay 0.5, threshold 1, soft reset'
+        """
+        kind = "soft" if self.dynamics.v_reset is None else "hard"
+        threshold = f"threshold {self.dynamics.v_threshold:g}"
+        return ", ".join([type(self).__name__, *self._leak(), threshold, f"{kind} reset"])
+
+    def extra_repr(self) -> str:
+        """Return the constants, for `print(model)`."""
+        return repr(self.dynamics)
+
+    def _leak(self) -> list[str]:
+        return []
+
+
+def check_window(current: Tensor) -> None:
+    """Raise a `UserError` for currents without spiking steps, or that are not floating point."""
+    if current.dim() == 0 or current.shape[0] == 0 or not current.is_floating_point():
+        raise UserError(
+            f"neuron: needs floating-point currents [T, ...] with T >= 1, got shape "
+            f"{tuple(current.shape)} of {current.dtype}"
+        )
+
+
+def _of_first(state: Tensor, units: Tensor) -> Tensor:
+    """Return some neurons of the first image, of a state [B, ...]."""
+    return _with_batch(state[None])[0, 0].flatten()[units]
+
+
+def _with_batch(window: Tensor) -> Tensor:
+    """Return a window as [T, B, ...]; a plain [T] or [T, C] has one image."""
+    return window if window.dim() > 2 else window.reshape(len(window), 1, -1)
