@@ -7,8 +7,7 @@ import torch
 from torch.nn.functional import interpolate, silu
 
 from spikediff.events import PackedNeuron, PackedSpikes, pack
-from spikediff.layers.resampling import nearest_upsample
-from spikediff.layers.time import fold_time, unfold_time
+from spikediff.layers.time import fold_time, nearest_upsample, unfold_time
 from spikediff.native import native
 from spikediff.neurons import IF, LIF, ParametricLIF, SignedIF
 

@@ -16,6 +16,7 @@ from spikediff.interchange.nir.export import export_nir, host_duties, to_nir, wr
 from spikediff.interchange.nir.graph import neuron_node
 from spikediff.layers import TemporalScaling
 from spikediff.neurons import LIF, NeuronLayer
+from spikediff.systems.sddpm.blocks import Kit
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 
@@ -162,7 +163,7 @@ def test_a_skip_that_is_cut_where_its_channels_come_from(tmp_path):
     torch.manual_seed(1)
     block.synapse2.conv = torch.nn.Conv2d(12, wide, 3, padding=1).double()
     block.synapse2.norm = lively(torch.nn.BatchNorm2d(wide))
-    follower = type(block)(wide + 6, 12, 24, LIF).double().eval()
+    follower = type(block)(Kit(LIF, embedding_channels=24), wide + 6, 12).double().eval()
     model.up_blocks[1] = lively(follower)
     x = torch.rand(1, 2, 6, 6, dtype=torch.float64)
     estimate, spikes = spikes_of(model, x, 10)

@@ -41,6 +41,7 @@ def pointwise_conv(in_channels: int, out_channels: int, dimensions: int = 2) -> 
     return CONVOLUTIONS[dimensions](in_channels, out_channels, 1, dilation=2)
 
 
+Neuron = Callable[[], nn.Module]
 Norm = Callable[[int], nn.Module]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 
 def fold_time(x: Tensor) -> Tensor:
@@ -33,6 +34,14 @@ def unfold_time(x: Tensor, spiking_steps: int) -> Tensor:
 def over_time(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a layer of images to every spiking step: [T, B, ...] -> [T, B, ...]."""
     return unfold_time(layer(fold_time(x)), x.shape[0])
+
+
+def nearest_upsample(x: Tensor) -> Tensor:
+    """Return [T, B, C, H, W] as [T, B, C, 2H, 2W], every pixel repeated; spikes stay spikes.
+
+    A window of signals [T, B, C, L] becomes [T, B, C, 2L].
+    """
+    return unfold_time(interpolate(fold_time(x), scale_factor=2.0, mode="nearest"), x.shape[0])
 
 
 def join_channels(windows: Sequence[Tensor]) -> Tensor:

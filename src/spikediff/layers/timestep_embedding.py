@@ -1,8 +1,4 @@
-r"""The diffusion timestep, as a vector that blocks add to their currents.
-
-`TimestepEmbedding` knows the diffusion clock alone: the same vector serves all spiking steps.
-`SpikingTimestepEmbedding` answers at every spiking step, through neurons of its own.
-"""
+"""The diffusion timestep, as a vector that blocks add to their currents at every spiking step."""
 
 import math
 
@@ -10,9 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.layers.batch_invariant import elementwise
-from spikediff.layers.class_embedding import linear_by_image
-from spikediff.layers.residual import Neuron
-from spikediff.neurons import Memory
 
 
 def sinusoidal_embedding(timestep: Tensor, channels: int, reach_slowest: bool = False) -> Tensor:
@@ -72,59 +65,3 @@ class TimestepEmbedding(nn.Module):
         hidden = elementwise(nn.functional.silu, self.linear1(embedded))
         out: Tensor = self.linear2(hidden)
         return out
-
-
-class SpikingTimestepEmbedding(nn.Module):
-    """Sinusoidal table, then `Linear - neuron - Linear`: a current at every spiking step.
-
-    Its only real-valued input is a row of the table, which is the same at every spiking step of a
-    timestep: a chip keeps the first layer's currents as biases, one row a timestep. A class joins
-    those currents as a vector of its own.
-
-    Args:
-        channels: Width of the table.
-        embedding_channels: Width of the result.
-        num_train_timesteps: Rows of the table, which is a buffer as in the authors' network.
-        neuron: Makes one neuron layer.
-
-    Shape: [B] -> [T, B, embedding_channels].
-
-    Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
-    """
-
-    table: Tensor
-
-    def __init__(
-        self, channels: int, embedding_channels: int, num_train_timesteps: int, neuron: Neuron
-    ) -> None:
-        super().__init__()
-        table = sinusoidal_embedding(torch.arange(num_train_timesteps), channels, True)
-        self.register_buffer("table", table)
-        self.linear1 = nn.Linear(channels, embedding_channels)
-        self.neuron = neuron()
-        self.linear2 = nn.Linear(embedding_channels, embedding_channels)
-
-    def forward(
-        self,
-        timestep: Tensor,
-        spiking_steps: int,
-        memory: Memory | None = None,
-        classes: Tensor | float = 0.0,
-    ) -> Tensor:
-        """Return the embedding of timesteps [B], integral or not, over so many spiking steps.
-
-        Args:
-            timestep: Timesteps [B] or [1].
-            spiking_steps: T.
-            memory: As in `spikediff.neurons.NeuronLayer.forward`.
-            classes: Current of the classes [B or 1, embedding_channels], if there are any.
-        """
-        current = self.linear1(self.embed(timestep)) + classes  # [B, E]
-        spikes = self.neuron(current.expand(spiking_steps, -1, -1), memory)  # [T, B, E]
-        return linear_by_image(self.linear2, spikes)
-
-    def embed(self, timestep: Tensor) -> Tensor:
-        """Return the sines and cosines of timesteps [B]: [B, channels]."""
-        if not timestep.is_floating_point():
-            return self.table[timestep]
-        return sinusoidal_embedding(timestep, self.table.shape[1], True).to(self.table.dtype)

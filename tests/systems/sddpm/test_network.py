@@ -5,10 +5,10 @@ import torch
 
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
-from spikediff.layers import BLOCKS
 from spikediff.layers.coding import DECODERS
 from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
 from spikediff.neurons import IF, NEURONS
+from spikediff.systems.sddpm.blocks import BLOCKS
 from spikediff.systems.sddpm.network import SpikingUNet
 
 SMALL = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}

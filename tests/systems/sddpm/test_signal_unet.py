@@ -8,10 +8,10 @@ from spikediff.diffusion.model import ann_counterpart
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.events import compile_for_inference
-from spikediff.layers import BLOCKS
 from spikediff.layers.coding import DECODERS
 from spikediff.layers.normed_neuron import fire_normed
 from spikediff.neurons import LIF
+from spikediff.systems.sddpm.blocks import BLOCKS
 from spikediff.systems.sddpm.network import SpikingUNet
 
 SMALL = {"sample_size": 16, "in_channels": 2, "base_channels": 8, "channel_mult": (1, 2)}

@@ -7,14 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.interchange.nir.graph import GraphBuilder, Parts, fold
-from spikediff.layers import (
-    ConvNorm,
-    Downsample,
-    PlainBlock,
-    PreSpikeBlock,
-    SpikingLayer,
-    embed_classes,
-)
+from spikediff.layers import ConvNorm, SpikingLayer, embed_classes
+from spikediff.systems.sddpm.blocks import Downsample, PlainBlock, PreSpikeBlock
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 

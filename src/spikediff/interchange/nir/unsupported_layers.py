@@ -13,20 +13,19 @@ from spikediff.interchange.programs import ANY_BATCH_SIZE, ONE_BATCH_SIZE
 from spikediff.layers import (
     ClassEmbedding,
     ConvNorm,
-    Downsample,
-    PlainBlock,
-    PreSpikeBlock,
     SpikingLayer,
-    SpikingTimestepEmbedding,
     TemporalScaling,
     ThresholdNorm,
     TimestepEmbedding,
-    Upsample,
     WindowDropout,
     nearest_upsample,
 )
 from spikediff.neurons import IntegerNeuron, NeuronLayer
-from spikediff.systems.fsddim.blocks import PostActivationBlock, SynapticResampling
+from spikediff.systems.fsddim.blocks import (
+    PostActivationBlock,
+    SpikingTimestepEmbedding,
+    SynapticResampling,
+)
 from spikediff.systems.fsvae.latent import BernoulliLatent
 from spikediff.systems.integer.deployment import (
     FixedPointNeuron,
@@ -35,7 +34,13 @@ from spikediff.systems.integer.deployment import (
     StepTables,
 )
 from spikediff.systems.integer.network import Doubling
-from spikediff.systems.sddpm.network import Head
+from spikediff.systems.sddpm.blocks import (
+    Downsample,
+    Head,
+    PlainBlock,
+    PreSpikeBlock,
+    Upsample,
+)
 from spikediff.systems.spiking_diffusion.blocks import SpikeFeature, SpikingDecoder
 from spikediff.systems.spiking_diffusion.quantiser import VectorQuantiser
 

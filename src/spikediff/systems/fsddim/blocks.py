@@ -1,19 +1,18 @@
-"""Halving, doubling or keeping the size of a window between two levels of FSDDIM's network.
-
-FSDDIM's residual block: the neuron fires last, so that spikes enter and leave it.
-"""
+"""FSDDIM's timestep embedding, resampling, and residual block, in which a neuron fires last."""
 
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from spikediff.layers.class_embedding import linear_by_image
-from spikediff.layers.conv import ConvNorm, Norm, pointwise_conv
+from spikediff.layers.conv import ConvNorm, Neuron, Norm, pointwise_conv
+from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.norm import ThresholdNorm, fold_norm
 from spikediff.layers.normed_neuron import fire_normed
-from spikediff.layers.residual import Neuron, WindowDropout
 from spikediff.layers.time import fold_time, over_time, unfold_time
+from spikediff.layers.timestep_embedding import sinusoidal_embedding
 from spikediff.neurons import Memory
 
 Resize = Callable[[Tensor], Tensor]
@@ -162,3 +161,59 @@ class PostActivationBlock(nn.Module):
         linear = self.timestep_synapse
         linear.weight.data = (linear.weight.double() * gain[:, None]).to(linear.weight.dtype)
         linear.bias.data = (linear.bias.double() * gain).to(linear.bias.dtype)
+
+
+class SpikingTimestepEmbedding(nn.Module):
+    """Sinusoidal table, then `Linear - neuron - Linear`: a current at every spiking step.
+
+    Its only real-valued input is a row of the table, which is the same at every spiking step of a
+    timestep: a chip keeps the first layer's currents as biases, one row a timestep. A class joins
+    those currents as a vector of its own.
+
+    Args:
+        channels: Width of the table.
+        embedding_channels: Width of the result.
+        num_train_timesteps: Rows of the table, which is a buffer as in the authors' network.
+        neuron: Makes one neuron layer.
+
+    Shape: [B] -> [T, B, embedding_channels].
+
+    Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
+    """
+
+    table: Tensor
+
+    def __init__(
+        self, channels: int, embedding_channels: int, num_train_timesteps: int, neuron: Neuron
+    ) -> None:
+        super().__init__()
+        table = sinusoidal_embedding(torch.arange(num_train_timesteps), channels, True)
+        self.register_buffer("table", table)
+        self.linear1 = nn.Linear(channels, embedding_channels)
+        self.neuron = neuron()
+        self.linear2 = nn.Linear(embedding_channels, embedding_channels)
+
+    def forward(
+        self,
+        timestep: Tensor,
+        spiking_steps: int,
+        memory: Memory | None = None,
+        classes: Tensor | float = 0.0,
+    ) -> Tensor:
+        """Return the embedding of timesteps [B], integral or not, over so many spiking steps.
+
+        Args:
+            timestep: Timesteps [B] or [1].
+            spiking_steps: T.
+            memory: As in `spikediff.neurons.NeuronLayer.forward`.
+            classes: Current of the classes [B or 1, embedding_channels], if there are any.
+        """
+        current = self.linear1(self.embed(timestep)) + classes  # [B, E]
+        spikes = self.neuron(current.expand(spiking_steps, -1, -1), memory)  # [T, B, E]
+        return linear_by_image(self.linear2, spikes)
+
+    def embed(self, timestep: Tensor) -> Tensor:
+        """Return the sines and cosines of timesteps [B]: [B, channels]."""
+        if not timestep.is_floating_point():
+            return self.table[timestep]
+        return sinusoidal_embedding(timestep, self.table.shape[1], True).to(self.table.dtype)

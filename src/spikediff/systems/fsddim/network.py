@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers import (
-    SpikingTimestepEmbedding,
     class_embedding,
     embed_classes,
     join_channels,
@@ -34,6 +33,7 @@ from spikediff.neurons import Memory, NeuronLayer, NeuronState
 from spikediff.systems.ddpm.network import ddpm_unet_like
 from spikediff.systems.fsddim.blocks import (
     PostActivationBlock,
+    SpikingTimestepEmbedding,
     SynapticResampling,
     average_downsample,
     same_size,

@@ -2,7 +2,7 @@
 
 To read the system, open in order:
 
-1. `layers.residual` and `layers.coding`: its residual block, direct coding and the read-out.
+1. `blocks` and `layers.coding`: its residual block, direct coding and the read-out.
 2. `network`: `SpikingUNet`, the denoiser.
 3. `diffusion.objective`: the denoising loss, equation 14 of DDPM.
 4. `diffusion.denoising_pipeline`: the pipeline that samples with it.

@@ -17,23 +17,9 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
-from spikediff.layers import (
-    BLOCKS,
-    ConvNorm,
-    Downsample,
-    Neuron,
-    TimestepEmbedding,
-    Upsample,
-    class_embedding,
-    elementwise,
-    embed_classes,
-    fold_time,
-    join_channels,
-    over_time,
-    unfold_time,
-)
-from spikediff.layers.coding import DECODERS, direct
-from spikediff.layers.conv import BATCH_NORMS, CONVOLUTIONS, Convolution
+from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, join_channels
+from spikediff.layers.coding import DECODERS
+from spikediff.layers.conv import Convolution
 from spikediff.layers.recomputation import ComputesBlocksAgain, computed
 from spikediff.layers.sizes import (
     check_dimensions,
@@ -44,123 +30,19 @@ from spikediff.layers.sizes import (
     make_neuron_maker,
     patches_of,
 )
-from spikediff.layers.temporal_scaling import Scaling, TemporalScaling
+from spikediff.layers.temporal_scaling import TemporalScaling
 from spikediff.systems.ddpm.network import ddpm_unet_like
+from spikediff.systems.sddpm.blocks import (
+    BLOCKS,
+    Downsample,
+    Head,
+    Kit,
+    SpikingHead,
+    Stem,
+    Upsample,
+)
 
 MakeBlock = Callable[..., nn.Module]
-
-
-class Stem(nn.Module):
-    """Direct coding and the first neurons: image -> residual stream.
-
-    `BN(Conv(SN(BN(Conv(x)))))`. The image is the same at every spiking step, so its convolution
-    runs once and only its result is repeated; `scaling` then scales the repeated current. Where
-    `places` gives H and W, each of them has a learned current of its own in every channel, which
-    starts at zero.
-
-    Shape: [B, C_in, H, W] -> currents [T, B, C_out, H, W] (spikes where `fire_last`); without H
-    for signals.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        spiking_steps: int,
-        neuron: Neuron,
-        fire_last: bool,
-        scaling: Scaling = nn.Identity,
-        dimensions: int = 2,
-        places: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.spiking_steps = spiking_steps
-        conv_norm = partial(ConvNorm, scaling=scaling, dimensions=dimensions)
-        self.encode = conv_norm(in_channels, out_channels)
-        self.neuron = neuron()
-        self.synapse = conv_norm(out_channels, out_channels)
-        self.last_neuron = neuron() if fire_last else nn.Identity()
-        self.position_embedding = (
-            None if places is None else nn.Parameter(torch.zeros(out_channels, *places))
-        )
-
-    def forward(self, sample: Tensor) -> Tensor:
-        """Return the first entry of the residual stream."""
-        current = direct(self.encode.conv(sample), self.spiking_steps)  # [T, B, C, H, W]
-        spikes = self.neuron(self.encode.normalise(current))
-        current = self.synapse(spikes)
-        if self.position_embedding is not None:
-            current = current + self.position_embedding.to(current.dtype)
-        out: Tensor = self.last_neuron(current)
-        return out
-
-
-class Head(nn.Module):
-    """The real-valued end: residual stream -> noise estimate of every spiking step.
-
-    `y = Conv(Swish(BN(x)))`, `z = Swish(BN(Conv(y))) + y`. The authors write the second
-    convolution as a Conv3d of kernel (3, 3, 1): it does not mix spiking steps. `scaling` scales y;
-    TSM leaves the second convolution alone.
-
-    Shape: [T, B, C, H, W] -> [T, B, C_out, H, W]; without H for signals.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        out_channels: int,
-        scaling: Scaling = nn.Identity,
-        dimensions: int = 2,
-    ) -> None:
-        super().__init__()
-        self.norm = BATCH_NORMS[dimensions](channels)
-        self.conv = CONVOLUTIONS[dimensions](channels, out_channels, 3, padding=1)
-        self.scaling = scaling()
-        self.refine = ConvNorm(out_channels, out_channels, dimensions=dimensions)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return z."""
-        y = self.scaling(over_time(self.conv, _swish(over_time(self.norm, x))))
-        z: Tensor = _swish(self.refine(y)) + y
-        return z
-
-
-def _swish(window: Tensor) -> Tensor:
-    """Return Swish of [T, B, ...]."""
-    folded = elementwise(nn.functional.silu, fold_time(window))
-    return unfold_time(folded, len(window))
-
-
-class SpikingHead(nn.Module):
-    """The end that a chip can run: fire, then one convolution of spikes.
-
-    Shape: [T, B, C, H, W] -> currents [T, B, C_out, H, W].
-
-    Args:
-        channels: Channels of what enters.
-        out_channels: Channels of the estimate.
-        scaling: Makes what scales the current.
-        neuron: Makes one neuron layer; None where spikes enter.
-        dimensions: 2 for images, 1 for signals.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        out_channels: int,
-        scaling: Scaling = nn.Identity,
-        neuron: Neuron | None = None,
-        dimensions: int = 2,
-    ) -> None:
-        super().__init__()
-        self.neuron = nn.Identity() if neuron is None else neuron()
-        self.conv = CONVOLUTIONS[dimensions](channels, out_channels, 3, padding=1)
-        self.scaling = scaling()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the currents."""
-        current: Tensor = self.scaling(over_time(self.conv, self.neuron(x)))
-        return current
 
 
 class SpikingUNet(ComputesBlocksAgain, SpikingModel):
@@ -178,7 +60,7 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         spiking_steps: T, the number of spiking steps of a call.
         neuron: Key of `spikediff.neurons.NEURONS`.
         neuron_options: Keyword arguments of the neuron (`{"tau": 2.0, "surrogate": "sigmoid"}`).
-        block: Key of `spikediff.layers.BLOCKS`: "pre_spike" or "plain".
+        block: Key of `spikediff.systems.sddpm.blocks.BLOCKS`: "pre_spike" or "plain".
         dropout: Probability of dropping a spiking unit in training.
         readout: Key of `spikediff.layers.coding.DECODERS`: "decayed_sum", "mean" or "last".
         num_train_timesteps: Rows of the frozen timestep table.
@@ -236,56 +118,33 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         check_sizes("SpikingUNet", patches, base_channels, channel_mult, layers_per_block, dropout)
         if spiking_steps < 1:
             raise UserError(f"SpikingUNet: spiking_steps={spiking_steps} must be at least 1")
-        make_neuron = make_neuron_maker("SpikingUNet", neuron, neuron_options or {})
-        make_scaling: Scaling = (
-            partial(TemporalScaling, spiking_steps) if temporal_scaling else nn.Identity
-        )
-        make_block = partial(
-            choose("SpikingUNet", BLOCKS, "block", block),
-            embedding_channels=4 * base_channels,
-            neuron=make_neuron,
+        make_block = choose("SpikingUNet", BLOCKS, "block", block)
+        kit = Kit(
+            neuron=make_neuron_maker("SpikingUNet", neuron, neuron_options or {}),
+            neuron_first=block == "pre_spike",
+            scaling=partial(TemporalScaling, spiking_steps) if temporal_scaling else nn.Identity,
             dropout=dropout,
-            scaling=make_scaling,
+            embedding_channels=4 * base_channels,
             dimensions=dimensions,
         )
-        pre_spike = block == "pre_spike"
-
-        def shrink(width: int) -> nn.Module:
-            return Downsample(width, make_neuron, pre_spike, make_scaling, dimensions)
-
-        def grow(width: int) -> nn.Module:
-            return Upsample(width, make_neuron, pre_spike, make_scaling, dimensions)
-
         self.decode = choose("SpikingUNet", DECODERS, "readout", readout)
 
         self.time_embedding = TimestepEmbedding(
-            base_channels, 4 * base_channels, num_train_timesteps
+            base_channels, kit.embedding_channels, num_train_timesteps
         )
-        self.class_embedding = class_embedding(num_classes, 4 * base_channels)
+        self.class_embedding = class_embedding(num_classes, kit.embedding_channels)
         pixels = patch_size**2  # of a patch
-        self.stem = Stem(
-            pixels * in_channels,
-            base_channels,
-            spiking_steps,
-            make_neuron,
-            fire_last=not pre_spike,
-            scaling=make_scaling,
-            dimensions=dimensions,
-            places=[patches] * dimensions if position_embedding else None,
-        )
+        places = [patches] * dimensions if position_embedding else None
+        self.stem = Stem(kit, pixels * in_channels, base_channels, spiking_steps, places)
         widths = [base_channels * m for m in channel_mult]
+        block_of, width = partial(make_block, kit), widths[-1]
         self.down_blocks, skips = _way_down(
-            base_channels, widths, layers_per_block, make_block, shrink
+            base_channels, widths, layers_per_block, block_of, partial(Downsample, kit)
         )
-        self.middle_blocks = nn.ModuleList([make_block(widths[-1], widths[-1]) for _ in range(2)])
-        self.up_blocks = _way_up(widths, layers_per_block, skips, make_block, grow)
-        channels = pixels * (out_channels or in_channels)
-        last_neuron = make_neuron if pre_spike else None  # else spikes arrive
-        self.head = (
-            SpikingHead(widths[0], channels, make_scaling, last_neuron, dimensions)
-            if spiking_head
-            else Head(widths[0], channels, make_scaling, dimensions)
-        )
+        self.middle_blocks = nn.ModuleList([block_of(width, width) for _ in range(2)])
+        self.up_blocks = _way_up(widths, layers_per_block, skips, block_of, partial(Upsample, kit))
+        head = SpikingHead if spiking_head else Head
+        self.head: Head | SpikingHead = head(kit, widths[0], pixels * (out_channels or in_channels))
         self._initialise()
 
     def ann_counterpart(self) -> UNet2DModel:
