@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-from spikediff.errors import UserError
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from spikediff.cli.comparison import ModelComparison
@@ -95,12 +93,12 @@ def evaluate(source: str | Path, protocol: str = "fair", **options: Any) -> dict
     Raises:
         UserError: An option is unknown, too few images, or missing weights.
     """
+    from spikediff.cli.arguments import build
     from spikediff.cli.evaluate import EvaluateOptions, measure
     from spikediff.pretrained import find_source
 
-    folder = str(find_source(Path(source)))
-    result = measure(_options(EvaluateOptions, source=folder, protocol=protocol, **options))
-    return result or {}
+    given = {"source": find_source(Path(source)), "protocol": protocol, **options}
+    return measure(build(EvaluateOptions, given)) or {}
 
 
 def export(
@@ -123,18 +121,13 @@ def export(
     Raises:
         UserError: An option is unknown, or the network holds what the format has no word for.
     """
+    from spikediff.cli.arguments import build
     from spikediff.cli.export import ExportOptions, write
     from spikediff.pretrained import find_source
 
-    return write(
-        _options(
-            ExportOptions,
-            source=find_source(Path(source)),
-            output=Path(output),
-            format=format,
-            **options,
-        )
-    )
+    folder = find_source(Path(source))
+    given = {"source": folder, "output": output, "format": format, **options}
+    return write(build(ExportOptions, given))
 
 
 def compare(sources: Sequence[str | Path], **options: Any) -> "ModelComparison":
@@ -153,9 +146,10 @@ def compare(sources: Sequence[str | Path], **options: Any) -> "ModelComparison":
         UserError: An option is unknown or wrong, a source is no model or stands twice, or data are
             missing.
     """
+    from spikediff.cli.arguments import build
     from spikediff.cli.compare import CompareOptions, measure
 
-    return measure(_options(CompareOptions, sources=tuple(map(str, sources)), **options))
+    return measure(build(CompareOptions, {"sources": tuple(map(str, sources)), **options}))
 
 
 def list_models() -> dict[str, str]:
@@ -190,25 +184,3 @@ def _with_settings(content: Mapping[str, Any], settings: Mapping[str, Any]) -> d
         inner = merged.get(section) or {}
         merged[section] = _with_settings(inner, {rest: value}) if rest else value
     return merged
-
-
-def _options(kind: Any, **given: Any) -> Any:
-    """Return a command's options; a file may be a path or text.
-
-    Raises:
-        UserError: There is no such option, or a number or a file does not fit.
-    """
-    from spikediff.cli.arguments import check_options
-    from spikediff.errors import suggestion
-
-    known = kind.__dataclass_fields__
-    for name, value in given.items():
-        if name not in known:
-            raise UserError(f"{name}: no such option; {suggestion(name, known)}")
-        if isinstance(value, str) and Path in get_args(known[name].type):
-            given[name] = Path(value)
-        elif isinstance(value, Path) and known[name].type is str:
-            given[name] = str(value)
-    options = kind(**given)
-    check_options(options)
-    return options

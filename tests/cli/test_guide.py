@@ -195,7 +195,7 @@ def test_evaluate_does_not_take_other_thresholds_images_for_its_own(model, tmp_p
 def test_real_images_have_no_thresholds(tmp_path, capsys):
     data = ["data:digits/train", "--dataset", "digits", "--cache-dir", str(tmp_path)]
     assert main(["evaluate", *data, "--threshold", "0.9"]) == 2
-    assert "guides a model" in capsys.readouterr().err
+    assert "is for models" in capsys.readouterr().err
 
 
 def test_lower_thresholds_cost_more_energy(model, tmp_path):

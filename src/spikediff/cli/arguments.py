@@ -1,7 +1,4 @@
-"""What a command prints: names from files are shown, and not obeyed by the terminal.
-
-Reading a command's arguments into a dataclass; a mistake becomes one line.
-"""
+"""Reading a command's arguments into a dataclass; a mistake becomes one line."""
 
 import contextlib
 import io
@@ -9,23 +6,33 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    NamedTuple,
+    TextIO,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import tyro
 
 from spikediff.cli.outputs import check_file
-from spikediff.errors import UserError, visible
-from spikediff.pretrained import PRETRAINED, find_source
+from spikediff.errors import UserError, suggestion, visible
 from spikediff.progress import Heard
 
 _COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")  # tyro's, in the help text on a terminal
 
 
 class Visible:
-    """A text file whose control characters are written as escapes, and what it cannot encode too.
+    """A text file that writes control characters, and what it cannot encode, as escapes.
 
     Args:
         file: Where the text goes.
@@ -50,31 +57,101 @@ class Visible:
 
 
 Options = TypeVar("Options")
+OUTPUT_FILE = "a file that is written"  # marks an option
 
-# An option of every command that runs a network and does not train it.
-EventDriven = Annotated[
-    bool,
-    tyro.conf.arg(
-        help="Compile the networks for inference: spikes as bits, only what fires is computed. "
-        "Faster on a CPU; off by default, because rounding differs and with it images now and then."
-    ),
-]
 
-EventDrivenWeights = Annotated[
-    Literal["float32", "int16", "int8"],
-    tyro.conf.arg(
-        help="Weights that spikes meet, with --event-driven: int16 is faster, int8 faster still; "
-        "they are rounded, and more images differ from those of float32 (docs/performance.md)."
-    ),
-]
+@dataclass(frozen=True)
+class Range:
+    """Marks an option that is a number, or several: the least and the most that it may be."""
 
-Execution = Annotated[
-    Literal["counts", "spikes", "events", "delta"] | None,
-    tyro.conf.arg(
-        help="How the deployment form of an integer network runs; all give the same bits. Its own "
-        "way where it is not given."
-    ),
-]
+    least: float
+    most: float
+
+    def check(self, name: str, number: float) -> None:
+        """Refuse a number outside the range.
+
+        Raises:
+            UserError: It is outside, infinite or not a number.
+        """
+        if number < self.least:
+            words = "positive" if 0 < self.least < 1 else f"at least {self.least:g}"
+            raise UserError(f"{name} {number} must be {words}")
+        if not number <= self.most or math.isinf(number):
+            raise UserError(f"{name} {number} must be at most {self.most:g}")
+
+
+FINITE = Range(-math.inf, math.inf)
+
+
+class Option(NamedTuple):
+    """One option of a command.
+
+    Attributes:
+        path: The names of the groups that lead to it, and its own.
+        flag: As it is typed, without dashes before it.
+        type: Its type, without marks.
+        marks: What stands beside its type in `Annotated`.
+    """
+
+    path: tuple[str, ...]
+    flag: str
+    type: Any
+    marks: tuple[Any, ...]
+
+
+def options_of(kind: type, path: tuple[str, ...] = (), prefix: str = "") -> Iterator[Option]:
+    """Yield the options of a command's dataclass, those of its groups included."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        hint: Any = hints[field.name]
+        marks: list[Any] = []
+        if get_origin(hint) is Annotated:
+            hint, *marks = get_args(hint)
+        name = next((m.name for m in marks if getattr(m, "name", None) is not None), field.name)
+        inner = (*path, field.name)
+        if is_dataclass(hint):
+            yield from options_of(cast(type, hint), inner, f"{prefix}{name}." if name else prefix)
+        else:
+            yield Option(inner, (prefix + name).replace("_", "-"), hint, tuple(marks))
+
+
+def build(kind: type[Options], given: Mapping[str, Any], default: Options | None = None) -> Options:
+    """Return a command's options from a mapping of flat names, as Python callers give them.
+
+    A path may be text, and text a path.
+
+    Args:
+        kind: The dataclass.
+        given: Name -> value; the names are those of the fields, whatever group they are in.
+        default: Values of the options that are not given.
+
+    Raises:
+        UserError: An option is unknown, a number is out of range, or a file cannot be written.
+    """
+    known = {option.path[-1]: option for option in options_of(kind)}
+    for name in given:
+        if name not in known:
+            raise UserError(f"{name}: no such option; {suggestion(name, known)}")
+    options: Options = _filled(kind, given, default)
+    check_options(options)
+    return options
+
+
+def _filled(kind: Any, given: Mapping[str, Any], default: Any) -> Any:
+    hints, values = get_type_hints(kind), {}
+    for field in fields(kind):
+        hint, start = hints[field.name], getattr(default, field.name, field.default)
+        if is_dataclass(hint):
+            values[field.name] = _filled(hint, given, None if start is MISSING else start)
+        elif field.name in given:
+            values[field.name] = _as_path(given[field.name], hint)
+    return kind(**values) if default is None else replace(default, **values)
+
+
+def _as_path(value: Any, hint: Any) -> Any:
+    if isinstance(value, str) and (hint is Path or Path in get_args(hint)):
+        return Path(value)
+    return str(value) if isinstance(value, Path) and hint is str else value
 
 
 def parse(
@@ -99,10 +176,8 @@ def parse(
     asks_for_help = bool({"-h", "--help"} & set(arguments))
     try:
         with contextlib.redirect_stderr(said), _terminal(asks_for_help):
-            if default is None:
-                read = _with_shipped(tyro.cli(options, args=arguments, prog=usage))
-            else:
-                read = tyro.cli(options, args=arguments, prog=usage, default=default)
+            given: dict[str, Any] = {} if default is None else {"default": default}
+            read: Options = tyro.cli(options, args=arguments, prog=usage, **given)
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
@@ -113,10 +188,9 @@ def parse(
 
 @contextlib.contextmanager
 def _terminal(asks_for_help: bool) -> Iterator[None]:
-    """Let tyro see a terminal that it can write to.
+    """Show tyro a terminal: for help the user's, of at least 40 columns, below which tyro hangs.
 
-    For help it is the user's, of 40 columns at the least, for with very few tyro does not come to
-    an end. Its messages are read here and want neither colours nor line breaks.
+    Its messages are parsed here, so they must have neither colours nor line breaks.
     """
     columns = max(40, shutil.get_terminal_size().columns) if asks_for_help else 10_000
     changed = {"COLUMNS": str(columns)} | ({} if asks_for_help else {"TERM": "dumb"})
@@ -132,76 +206,35 @@ def _terminal(asks_for_help: bool) -> Iterator[None]:
                 os.environ[name] = value
 
 
-# The least and the most that an option may be, in any command that has one of the name.
-_RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("batch_size",), (1, 65_536)),
-    **dict.fromkeys(("num_images", "num_samples", "steps", "num_inference_steps"), (1, 10**8)),
-    **dict.fromkeys(("quantise_steps", "fine_tune_steps", "train_steps"), (0, 10**9)),
-    **dict.fromkeys(("num_iterations", "num_resamples", "jump_length", "repeats"), (1, 10**6)),
-    **dict.fromkeys(("quantise_lr", "fine_tune_lr", "train_lr", "dt"), (1e-12, 1e38)),
-    **dict.fromkeys(("neurons_per_layer", "spiking_steps", "sample_size"), (1, 65_536)),
-    **dict.fromkeys(("token_margin", "data_index", "class_label", "class_labels"), (0, 10**9)),
-    **dict.fromkeys(("budget_seconds", "budget_images"), (0, 1e12)),
-    "threads": (0, 4096),
-    "num_timesteps": (2, 10**6),
-    **dict.fromkeys(("seed", "seeds"), (0, 2**62)),
-    "bits": (2, 4),
-    "eta": (0, 1),
-    "temperature": (0, 1e6),
-    "top_p": (1e-12, 1),
-    "strength": (1e-12, 1),
-    "clip_last_noise": (0, 255),
-    "residual_alpha": (1e-6, 1e6),
-    "guidance_scale": (-1e4, 1e4),
-}
-_FILES = ("json", "csv", "plot", "probe", "markdown", "latex", "figure")
-
-
 def check_options(options: Any) -> None:
-    """Refuse numbers that make no sense, and files that could not be written at the end.
+    """Refuse numbers out of range, and files that could not be written at the end.
 
     Args:
-        options: The options of a command; groups of them are looked into, a recipe is not.
+        options: The options of a command; a recipe among them checks itself.
 
     Raises:
         UserError: There is such a one.
     """
-    for field in fields(options):
-        value, name = getattr(options, field.name), field.name.replace("_", "-")
-        if is_dataclass(value) and field.name != "recipe":
-            check_options(value)
-        if field.name in _FILES and isinstance(value, Path):
-            check_file(value, name)
+    for option in options_of(type(options)):
+        if option.path[0] == "recipe":
+            continue
+        value = reduce(getattr, option.path, options)
+        if OUTPUT_FILE in option.marks and value is not None:
+            check_file(value, option.flag)
+        bounds = next((mark for mark in option.marks if isinstance(mark, Range)), FINITE)
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool):
-                _check_number(name, number, *_RANGES.get(field.name, (-math.inf, math.inf)))
-
-
-def _check_number(name: str, number: float, least: float, most: float) -> None:
-    if number < least:
-        words = "positive" if 0 < least < 1 else f"at least {least:g}"
-        raise UserError(f"--{name} {number} must be {words}")
-    if not number <= most or math.isinf(number):
-        raise UserError(f"--{name} {number} must be at most {most:g}")
-
-
-def _with_shipped(options: Options) -> Options:
-    """Return the options with the folder of a model that ships with the package for its name."""
-    source = getattr(options, "source", None)
-    if source is None or str(source) not in PRETRAINED:
-        return options
-    folder = type(source)(find_source(Path(source)))  # a path, or the text of one
-    return replace(options, source=folder)  # type: ignore[type-var]
+                bounds.check(f"--{option.flag}", number)
 
 
 _FRAME = re.compile(r"\x1b\[[0-9;]*m|^[│╭╰|+]|[│╮╯|+]$|[─-]{3,}")
 
 
 def _gist(said: str) -> str:
-    """Return what tyro says in its frame, and the option that it suggests."""
+    """Return the message in tyro's frame, and the option that it suggests."""
     lines = [_FRAME.sub("", line.strip()).strip() for line in said.strip().splitlines()]
     gist, _, rest = "\n".join(lines[1:]).partition("\n\n")  # the first is the frame's title
     gist = re.sub(r"^(Missing from [^:]*): *\n(\S+) *\n(.*)", r"\1: \2, \3", gist)
     near = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", rest)
-    hint = f"did you mean {near[1]}?" if near else "--help tells the options"
+    hint = f"did you mean {near[1]}?" if near else "--help lists the options"
     return f"{' '.join(gist.split())}; {hint}"

@@ -1,49 +1,49 @@
 """`spikediff calibrate SOURCE`: measure a model for Analytic-DPM."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import tyro
-
-from spikediff.cli.arguments import parse
-from spikediff.cli.outputs import write_json
+from spikediff.cli.arguments import Range, parse
+from spikediff.cli.options import (
+    BatchSize,
+    DataDir,
+    Dataset,
+    Device,
+    Flat,
+    NumImages,
+    Report,
+    SourceFolder,
+)
 from spikediff.hub.run_data import find_dataset, training_images
 from spikediff.progress import at_work
 
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """Measure how strong a model's noise estimates are; `--scheduler analytic-dpm` needs it.
+    """Measure the strength of a model's noise estimates; `--scheduler analytic-dpm` needs it.
 
-    The result is kept beside the weights; of a model that ships with the package, in the cache
-    ($SPIKEDIFF_CACHE or ~/.cache/spikediff). It is measured on training images.
+    The result is kept beside the weights; for a shipped model, in the cache ($SPIKEDIFF_CACHE or
+    ~/.cache/spikediff). It is measured on training images.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pipeline's folder or the folder of a finished run."""
-    dataset: str | None = None
-    """Whose images; the data set of the run's recipe where it is not given."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets; that of the run's recipe where it is not given."""
-    num_images: int = 256
-    """Images that the mean is taken over."""
-    num_timesteps: int = 51
-    """Timesteps that are measured; between them it is interpolated."""
-    seed: int = 0
-    """Seed of the noise, and of which images."""
-    clip_last_noise: float | None = None
-    """Largest noise of the last step, in grey levels; by default 2, or 1 for a cosine schedule."""
-    batch_size: int = 64
-    """Images at a time."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    json: Path | None = None
-    """Also write the curve, for a program to read."""
+    source: SourceFolder
+    dataset: Dataset = None
+    data_dir: DataDir = None
+    num_images: NumImages = 256
+    num_timesteps: Annotated[int, Range(2, 10**6)] = 51
+    """The number of measured timesteps; the others are interpolated."""
+    seed: Annotated[int, Range(0, 2**62)] = 0
+    """The seed of the noise and of the choice of images."""
+    clip_last_noise: Annotated[float | None, Range(0, 255)] = None
+    """The largest noise of the last step, in grey levels; by default 2, or 1 for a cosine
+    schedule."""
+    batch_size: BatchSize = 64
+    device: Device = "auto"
+    report: Flat[Report] = Report()
 
 
 def run(arguments: list[str]) -> int:
-    """Measure and keep."""
+    """Measure and save."""
     options = parse(CalibrateOptions, arguments, "spikediff calibrate")
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
 
@@ -54,7 +54,6 @@ def run(arguments: list[str]) -> int:
     )
     from spikediff.hub.load import denoiser_of, kept_calibrations, load_pipeline, pipeline_folder
 
-    folder = pipeline_folder(options.source)
     pipe = load_pipeline(options.source, device=options.device)
     unet = denoiser_of(pipe, options.source)
     config = pipe.scheduler.config
@@ -71,15 +70,15 @@ def run(arguments: list[str]) -> int:
             prediction_type=config.prediction_type,
             device=pipe.device,
         )
-    cosine = config.beta_schedule == "squaredcos_cap_v2"
-    clip = options.clip_last_noise
+    clip = 1.0 if config.beta_schedule == "squaredcos_cap_v2" else 2.0
     settings = {
         "second_moment": h.tolist(),
         "second_moment_timesteps": timesteps,
-        "clip_last_noise": (1.0 if cosine else 2.0) if clip is None else clip,
+        "clip_last_noise": clip if options.clip_last_noise is None else options.clip_last_noise,
     }
     facts = {"dataset": dataset, "images": len(images), "seed": options.seed}
+    folder = pipeline_folder(options.source)
     path = save_calibration(folder, settings, facts, kept_calibrations(folder))
-    write_json(options.json, settings | facts)
+    options.report.write(settings | facts)
     print(f"h at {len(timesteps)} timesteps over {len(images)} images of {dataset} in {path}")
     return 0

@@ -6,84 +6,69 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse
+from spikediff.cli.arguments import OUTPUT_FILE, parse
 from spikediff.cli.comparison import ComparedModel, ModelComparison, check_figure
-from spikediff.cli.outputs import write_json
+from spikediff.cli.energy import Costs, EnergyOptions
+from spikediff.cli.energy import measure as measure_energy
+from spikediff.cli.evaluate import EvaluateOptions, Quality
+from spikediff.cli.evaluate import measure as measure_quality
+from spikediff.cli.options import (
+    BatchSize,
+    CompilableSource,
+    Device,
+    Flat,
+    NumImages,
+    Report,
+    Sampling,
+    Seed,
+    Source,
+    Steps,
+)
 from spikediff.errors import UserError, suggestion
 from spikediff.progress import at_work
-
-# Options that `spikediff evaluate` has too.
-_OF_QUALITY = (
-    *("protocol", "features", "feature_weights", "dataset", "data_dir", "num_samples", "repeats"),
-    *("seed", "batch_size", "device", "cache_dir", "work_dir"),
-)
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Put models side by side: quality with its floor, energy, T x rate, speed and size.
+    """Compare models: quality with its floor, energy, T x rate, speed and size.
 
     A source may have options of its own, as in `runs/x@steps=10,scheduler=ddim`: steps, scheduler,
     execution, threshold (one number) and name, the title of its column.
     """
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Shipped models, run folders or pipeline folders; @steps=10,scheduler=ddim for one alone."""
-    num_inference_steps: int | None = None
-    """Network calls per image of all sources that have no `steps` of their own; 50, or as many as a
-    model has, where it is not given."""
+    """Shipped models, run folders or pipeline folders, each with @options if any."""
+    num_inference_steps: Steps = None
     quality: bool = True
     """Whether to measure quality, which takes longest."""
-    protocol: str = "fair"
-    """Of quality: fair, fsddim, sddpm, spiking-diffusion, or a YAML file."""
-    features: tuple[str, ...] | None = None
-    """Only these feature networks of the protocol."""
-    feature_weights: Path | None = None
-    """A file of weights of the feature network, or a folder of them under their published names."""
-    dataset: str | None = None
-    """What to compare with; the data set of a run's recipe where it is not given."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets; that of a run's recipe where it is not given."""
-    num_samples: int | None = None
-    """Images a repeat; as many as the protocol says where it is not given."""
-    repeats: int = 1
-    """How often quality is measured, each time with other seeds."""
-    seed: int = 0
-    """Seed of the first image; the others follow, one each."""
-    num_images: int = 16
-    """Images whose energy and time are measured."""
-    costs: str = "45nm"
-    """Table of costs (45nm, 45nm-float16, 45nm-int8, 7nm, loihi), or a YAML file of your own."""
-    batch_size: int = 64
-    """Images at a time for quality; it does not change them."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute quality and energy; time is always that of one thread of the CPU."""
-    cache_dir: Path | None = None
-    """Keeps features of real images; $SPIKEDIFF_CACHE or ~/.cache/spikediff."""
-    work_dir: Path | None = None
-    """Keeps generated images, so that an interrupted run goes on; CACHE_DIR/work."""
-    markdown: Path | None = None
-    """Write the table as Markdown."""
-    latex: Path | None = None
-    """Write the table as LaTeX (booktabs)."""
-    figure: Path | None = None
-    """Draw quality against energy, or time against energy without quality: .svg, .pdf or .png."""
-    json: Path | None = None
-    """Everything, for a program to read."""
+    how: Flat[Quality] = Quality()
+    seed: Seed = 0
+    num_images: NumImages = 16
+    costs: Costs = "45nm"
+    batch_size: BatchSize = 64
+    device: Device = "auto"
+    markdown: Annotated[Path | None, OUTPUT_FILE] = None
+    """Also write the table as Markdown."""
+    latex: Annotated[Path | None, OUTPUT_FILE] = None
+    """Also write the table as LaTeX (booktabs)."""
+    figure: Annotated[Path | None, OUTPUT_FILE] = None
+    """Also plot quality against energy, or time against energy without quality: .svg, .pdf or
+    .png."""
+    report: Flat[Report] = Report()
 
 
 def run(arguments: list[str]) -> int:
-    """Measure, print, write."""
+    """Measure, write, print."""
     print(measure(parse(CompareOptions, arguments, "spikediff compare")).table())
     return 0
 
 
 def measure(options: CompareOptions) -> ModelComparison:
-    """Measure all sources and write the files that are asked for.
+    """Measure all sources and write the files.
 
     Raises:
         UserError: There is no source, one stands twice, or an option is wrong or does not fit.
@@ -95,9 +80,11 @@ def measure(options: CompareOptions) -> ModelComparison:
     sources = [_Source.read(text, options) for text in options.sources]
     names = _names(sources)
     if options.quality:
-        _check_quality(options)
-    for source in sources:
-        source.check()  # before minutes of work
+        from spikediff.evaluation.protocol import load_protocol
+
+        load_protocol(options.how.protocol)
+    for source in sources:  # errors before minutes of work
+        source.check()
     models = [_measured(s, name, options) for s, name in zip(sources, names, strict=True)]
     compared = ModelComparison(tuple(models), options.costs, options.num_images)
     _write(compared, options)
@@ -122,7 +109,7 @@ class _Source:
     folder: Path
     steps: int | None = None
     scheduler: str | None = None
-    execution: str | None = None
+    execution: Any = None
     threshold: str | None = None
     name: str | None = None
 
@@ -207,17 +194,6 @@ def _names(sources: Sequence[_Source]) -> list[str]:
     return names
 
 
-def _check_quality(options: CompareOptions) -> None:
-    """Refuse a protocol that is not there before the models are loaded.
-
-    Raises:
-        UserError: It is not there, or damaged.
-    """
-    from spikediff.evaluation.protocol import load_protocol
-
-    load_protocol(options.protocol)
-
-
 def _measured(source: _Source, name: str, options: CompareOptions) -> ComparedModel:
     """Measure one model."""
     from spikediff.hub.load import networks_of
@@ -243,21 +219,19 @@ def _measured(source: _Source, name: str, options: CompareOptions) -> ComparedMo
 
 
 def _quality(source: _Source, options: CompareOptions) -> tuple[dict[str, Any] | None, str | None]:
-    """Return what an evaluation finds, or why there is none."""
-    from spikediff.cli.evaluate import EvaluateOptions
-    from spikediff.cli.evaluate import measure as evaluate
+    """Return the result of an evaluation, or why there is none."""
     from spikediff.evaluation.plan import NoFeatureNetworkError
 
     wanted = EvaluateOptions(
-        source=str(source.folder),
+        CompilableSource(source.folder, source.scheduler, source.execution, options.device),
+        options.how,
+        seed=options.seed,
         num_inference_steps=source.steps,
-        scheduler=source.scheduler,
         threshold=source.threshold,
-        execution=cast(Any, source.execution),
-        **{name: getattr(options, name) for name in _OF_QUALITY},
+        batch_size=options.batch_size,
     )
     try:
-        return evaluate(wanted), None
+        return measure_quality(wanted), None
     except NoFeatureNetworkError as error:
         return None, str(error)
     except UserError as error:
@@ -266,22 +240,16 @@ def _quality(source: _Source, options: CompareOptions) -> tuple[dict[str, Any] |
 
 def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
     """Return energies per image, T x rate, T and network calls, by the names of `ComparedModel`."""
-    from spikediff.cli.energy import EnergyOptions
-    from spikediff.cli.energy import measure as count
     from spikediff.diffusion.model import HasCounterpart
 
-    measured = count(
+    measured = measure_energy(
         EnergyOptions(
-            source=source.folder,
-            num_images=options.num_images,
-            seed=options.seed,
-            num_inference_steps=source.steps,
-            execution=cast(Any, source.execution),
-            scheduler=source.scheduler,
-            threshold=source.threshold,
+            Source(source.folder, source.scheduler, source.execution, options.device),
+            options.num_images,
+            options.seed,
+            Sampling(source.steps, options.num_images, source.threshold),
             costs=options.costs,
             compare=isinstance(source.pipeline.components.get("unet"), HasCounterpart),
-            device=options.device,
         )
     )
     report, comparison = measured.report, measured.comparison
@@ -345,11 +313,11 @@ def _one_thread() -> Iterator[None]:
 
 
 def _write(compared: ModelComparison, options: CompareOptions) -> None:
-    """Write the files that are asked for."""
+    """Write the table, the figure and the report."""
     for path, text in ((options.markdown, compared.markdown), (options.latex, compared.latex)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text() + "\n", encoding="utf-8")
     if options.figure is not None:
         compared.plot(options.figure)
-    write_json(options.json, compared.to_dict())
+    options.report.write(compared.to_dict())

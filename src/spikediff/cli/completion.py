@@ -1,15 +1,14 @@
-"""`spikediff completion SHELL`: print a script that completes commands, options and names."""
+"""`spikediff completion SHELL`: print a completion script for a shell."""
 
 import types
 import typing
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from spikediff.cli import COMMANDS, module_of
-from spikediff.cli.arguments import parse
+from spikediff.cli.arguments import Option, options_of, parse
 from spikediff.pretrained import PRETRAINED, shipped_recipes
 
 
@@ -61,47 +60,29 @@ def _completion(command: str) -> Completion:
     options = getattr(module, f"{command.capitalize()}Options")
     if command == "train":  # the sections of SDDPM's network stand for those of all
         options = module.options_of(options().recipe)
-    names: tuple[str, ...] = ()
+    names = tuple(shipped_recipes()) if command == "train" else ()
     found: dict[str, tuple[str, ...] | None] = {"--help": None}
-    for name, hint, is_positional in _leaves(options, ""):
-        if not is_positional:
-            found |= _option(name, hint)
-        elif _choices(hint):
-            names = _choices(hint)
-        elif name in ("source", "sources"):
+    for option in options_of(options):
+        if tyro.conf.Positional not in option.marks:
+            found |= _flags(option)
+        elif _choices(option.type):
+            names = _choices(option.type)
+        elif option.path[-1] in ("source", "sources"):
             names = tuple(PRETRAINED)
-    return Completion(tuple(shipped_recipes()) if command == "train" else names, found)
+    return Completion(names, found)
 
 
-def _leaves(options: type, prefix: str) -> Iterator[tuple[str, Any, bool]]:
-    """Yield the name, the type, and whether it is positional, of every argument."""
-    hints = typing.get_type_hints(options, include_extras=True)
-    for field in fields(options):
-        hint: Any = hints[field.name]
-        marks: list[Any] = []
-        if typing.get_origin(hint) is Annotated:
-            hint, *marks = typing.get_args(hint)
-        renamed = next((m.name for m in marks if getattr(m, "name", None) is not None), field.name)
-        if is_dataclass(hint):
-            yield from _leaves(typing.cast(type, hint), f"{prefix}{renamed}." if renamed else "")
-        else:
-            is_flag = hint is bool and tyro.conf.FlagCreatePairsOff in marks
-            yield (
-                prefix + renamed,
-                None if is_flag else hint,
-                tyro.conf.Positional in marks,
-            )
-
-
-def _option(name: str, hint: Any) -> dict[str, tuple[str, ...] | None]:
-    """Return an option as it is typed; a switch of two positions has two."""
-    group, _, last = name.replace("_", "-").rpartition(".")
-    group = f"--{group}." if group else "--"
-    if hint is None:
-        return {group + last: None}
-    if hint is bool:
-        return {group + last: None, f"{group}no-{last}": None}
-    return {group + last: _choices(hint)}
+def _flags(option: Option) -> dict[str, tuple[str, ...] | None]:
+    """Return an option as it is typed, with its aliases; a switch of two positions has two."""
+    names = [f"--{option.flag}"]
+    for mark in option.marks:
+        names += getattr(mark, "aliases", None) or ()
+    if option.type is not bool:
+        return dict.fromkeys(names, _choices(option.type))
+    if tyro.conf.FlagCreatePairsOff not in option.marks:
+        prefix, dot, last = option.flag.rpartition(".")
+        names.append(f"--{prefix}{dot}no-{last}")
+    return dict.fromkeys(names)
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
@@ -183,7 +164,7 @@ def _zsh(known: dict[str, Completion]) -> str:
 def _fish(known: dict[str, Completion]) -> str:
     lines = ["# Completion of spikediff for fish."]
     for command, completion in known.items():
-        what = COMMANDS.get(command, "tell the options of a command").replace("'", r"\'")
+        what = COMMANDS.get(command, "show the options of a command").replace("'", r"\'")
         lines.append(f"complete -c spikediff -n __fish_use_subcommand -f -a {command} -d '{what}'")
         here = f"complete -c spikediff -n '__fish_seen_subcommand_from {command}'"
         if completion.names:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from spikediff.cli.arguments import parse
+from spikediff.cli.options import Json
 from spikediff.cli.outputs import write_json
 from spikediff.errors import UserError
 from spikediff.pretrained import find_recipe, find_source
@@ -40,8 +41,7 @@ class DemoOptions:
     """Optimizer steps; those of the recipe integer/digits where it is not given."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with a demo that was interrupted."""
-    json: Path | None = None
-    """Also write the figures for a program to read."""
+    json: Json = None
 
 
 def run(arguments: list[str]) -> int:

@@ -1,45 +1,44 @@
-"""`spikediff energy SOURCE`: what an image costs, counted from the spikes that really occur."""
+"""`spikediff energy SOURCE`: the energy of an image, from the spikes that occur."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import Execution, parse
-from spikediff.cli.outputs import check_new_folder, write_json
+from spikediff.cli.arguments import OUTPUT_FILE, parse
+from spikediff.cli.options import Flat, NumImages, Report, Sampling, Seed, Source
+from spikediff.cli.outputs import check_new_folder
 from spikediff.errors import UserError
+
+Costs = Annotated[
+    str,
+    tyro.conf.arg(
+        help="The cost table (45nm, 45nm-float16, 45nm-int8, 7nm, loihi), or a YAML file."
+    ),
+]
 
 
 @dataclass(frozen=True)
 class EnergyOptions:
     """Count the operations of a generation, layer by layer and step by step, and price them."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pipeline's folder or a run folder."""
-    num_images: int = 16
-    """How many images to generate for it."""
-    seed: int = 0
-    """Seed of the first image; the others follow, one each."""
-    num_inference_steps: int | None = None
-    """Network calls per image; 50, or as many as the model has, where it is not given."""
-    execution: Execution = None
-    scheduler: str | None = None
-    """A sampler of `spikediff info`; the pipeline's own where it is not given."""
-    threshold: str | None = None
-    """Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."""
+    model: Flat[Source]
+    num_images: NumImages = 16
+    seed: Seed = 0
+    sampling: Flat[Sampling] = Sampling()
     accounting: Literal["strict", "paper"] = "strict"
     """strict: every real-valued input multiplies; paper: rate times FLOPs, as SDDPM counts."""
-    costs: str = "45nm"
-    """Table of costs (45nm, 45nm-float16, 45nm-int8, 7nm, loihi), or a YAML file of your own."""
+    costs: Costs = "45nm"
     batch_norm: Literal["folded", "billed"] = "folded"
     """Whether batch norm is part of the convolution before it, or one MAC per element."""
     padding: bool = True
-    """Whether the MACs of real-valued inputs include the padding's zeros."""
+    """Whether the MACs of real-valued inputs include the zeros of padding."""
     by: Literal["part", "layer", "step"] = "part"
     """Rows of the table."""
     synapses: Literal["trained", "merged", "carried"] = "trained"
-    """Of FSDDIM: merged, as a chip would hold them; carried, with no image current to multiply."""
+    """Of FSDDIM: merged, as on a chip; carried, without a multiplied image current."""
     audit: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """List the operations that accumulate-only hardware cannot run."""
     memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -49,19 +48,16 @@ class EnergyOptions:
     counterpart: Path | None = None
     """With --compare: a trained ordinary network to compare with, as a pipeline or run folder."""
     differences: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """With --compare: also run the quantised network by differences (Ditto), which is measured."""
+    """With --compare: also run the quantised network by differences (Ditto) and measure it."""
     plots: Path | None = None
-    """Folder for the pictures."""
-    csv: Path | None = None
-    """One line per denoising step, layer and operation."""
-    json: Path | None = None
-    """Everything, for a program to read."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
+    """A folder for plots."""
+    csv: Annotated[Path | None, OUTPUT_FILE] = None
+    """Also write a table: a line per denoising step, layer and operation."""
+    report: Flat[Report] = Report()
 
 
 def run(arguments: list[str]) -> int:
-    """Generate, count, price, tell."""
+    """Generate, count, price, print."""
     options = parse(EnergyOptions, arguments, "spikediff energy")
     if options.plots is not None:
         check_new_folder(options.plots, overwrite=True)  # its pictures have fixed names
@@ -77,18 +73,18 @@ def run(arguments: list[str]) -> int:
     measured = measure(options)
     meter, report, ordinary = measured.meter, measured.report, measured.ordinary
     figures = report.to_dict() | {
-        "threshold": options.threshold,
+        "threshold": options.sampling.threshold,
         "synapses": options.synapses,
-        "execution": options.execution,
+        "execution": options.model.execution,
         "weights_sha256": weights_sha256(measured.trained),
         "scheduler": scheduler_name(measured.pipe),
     }
     print(report.table(options.by))
-    _tell_totals(report)
+    _print_totals(report)
     if options.memory:
-        _tell_memory(report)
+        _print_memory(report)
     if options.audit:
-        figures["audit"] = _tell_audit(report)
+        figures["audit"] = _print_audit(report)
     if measured.comparison is not None:
         print(f"\n{measured.comparison.table()}")
         figures["comparison"] = measured.comparison.to_dict()
@@ -97,7 +93,7 @@ def run(arguments: list[str]) -> int:
         options.csv.write_text(report.to_csv())
     if options.plots is not None:
         _draw(meter, report, ordinary and _priced(ordinary, options), options)
-    write_json(options.json, figures)
+    options.report.write(figures)
     return 0
 
 
@@ -128,22 +124,20 @@ def measure(options: EnergyOptions) -> Measured:
     Raises:
         UserError: There is no model, an option does not fit it, or it has no counterpart.
     """
-    from spikediff.cli.guided import guided
     from spikediff.energy import load_costs
-    from spikediff.hub.load import load_pipeline
 
-    load_costs(options.costs)  # a wrong name is told before minutes of work
-    trained = load_pipeline(
-        options.source, options.scheduler, options.device, execution=options.execution
-    )
+    load_costs(options.costs)  # a wrong name is an error before minutes of work
+    trained = options.model.load()
     pipe = _with_synapses(trained, options.synapses)
-    with guided(pipe, options.threshold):
-        meter = _observe(pipe, options, changes=options.compare)
+    meter = _observe(pipe, options, changes=options.compare)
     report = _priced(meter, options)
     if not options.compare:
         return Measured(trained, pipe, meter, report)
-    ordinary = _Ordinary(trained, options)
-    return Measured(trained, pipe, meter, report, ordinary.meter, ordinary.beside(meter))
+    ordinary = _counterpart(trained, options)
+    unguided = replace(options, sampling=replace(options.sampling, threshold=None))
+    ordinary_meter = _observe(ordinary, unguided)
+    comparison = _compared(meter, ordinary, ordinary_meter, unguided)
+    return Measured(trained, pipe, meter, report, ordinary_meter, comparison)
 
 
 def _with_synapses(pipe: Any, synapses: str) -> Any:
@@ -165,64 +159,60 @@ def _observe(pipe: Any, options: EnergyOptions, changes: bool = False) -> Any:
     """Generate the images under a meter."""
     from spikediff.energy import EnergyMeter
 
-    with EnergyMeter(pipe, changes=changes) as meter:
+    with options.sampling.guided(pipe), EnergyMeter(pipe, changes=changes) as meter:
         _generate(pipe, options)
     return meter
 
 
 def _generate(pipe: Any, options: EnergyOptions) -> None:
-    from spikediff.hub.load import steps_of
+    seeds = range(options.seed, options.seed + options.num_images)
+    for _ in options.sampling.generate(pipe, seeds, partial(pipe, output_type="pt")):
+        pass
 
-    pipe(
-        seeds=range(options.seed, options.seed + options.num_images),
-        num_inference_steps=steps_of(pipe, options.num_inference_steps),
-        output_type="pt",
+
+def _compared(spiking: Any, ordinary: Any, meter: Any, options: EnergyOptions) -> Any:
+    """Return the comparison of a spiking network with its ordinary counterpart.
+
+    Args:
+        spiking: The meter of the spiking network.
+        ordinary: The pipeline of the counterpart.
+        meter: Its meter.
+        options: Those of the command.
+    """
+    from spikediff.energy import compare, load_costs, measure_differences
+
+    differences = None
+    if options.differences:
+        bits = spiking.ledger.activation_bits
+        differences = measure_differences(ordinary, lambda: _generate(ordinary, options), bits)
+    return compare(
+        spiking,
+        meter,
+        load_costs(options.costs),
+        differences,
+        trained=options.counterpart is not None,
+        accounting=options.accounting,
+        batch_norm=options.batch_norm,
+        padding=options.padding,
     )
 
 
-class _Ordinary:
-    """The ordinary counterpart, observed; what it costs does not depend on its weights."""
-
-    def __init__(self, spiking: Any, options: EnergyOptions) -> None:
-        self._options = options
-        self._pipe = _counterpart(spiking, options)
-        self.meter = _observe(self._pipe, options)
-
-    def beside(self, spiking: Any) -> Any:
-        """Return the comparison with what observed the spiking network."""
-        from spikediff.energy import compare, load_costs, measure_differences
-
-        options, differences = self._options, None
-        if options.differences:
-            bits = spiking.ledger.activation_bits
-            differences = measure_differences(self._pipe, self._generate, bits)
-        return compare(
-            spiking,
-            self.meter,
-            load_costs(options.costs),
-            differences,
-            trained=options.counterpart is not None,
-            accounting=options.accounting,
-            batch_norm=options.batch_norm,
-            padding=options.padding,
-        )
-
-    def _generate(self) -> None:
-        _generate(self._pipe, self._options)
-
-
 def _counterpart(spiking: Any, options: EnergyOptions) -> Any:
-    """Return a pipeline of the ordinary network: the given one, else one of new weights."""
+    """Return a pipeline of the ordinary network: the given one, or one with new weights.
+
+    The energy of an ordinary network does not depend on its weights.
+    """
     from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
     from spikediff.diffusion.model import ann_counterpart
     from spikediff.hub.load import denoiser_of, load_pipeline
     from spikediff.neurons import SpikeEmitter
 
-    unet = denoiser_of(spiking, options.source)
+    unet = denoiser_of(spiking, options.model.source)
     if options.counterpart is None:
         ordinary = ann_counterpart(unet).eval().to(spiking.device)
         return SpikingDiffusionPipeline(ordinary, spiking.scheduler)
-    pipe = load_pipeline(options.counterpart, options.scheduler, options.device)
+    model = options.model
+    pipe = load_pipeline(options.counterpart, model.scheduler, model.device)
     given = denoiser_of(pipe, options.counterpart)
     if any(isinstance(module, SpikeEmitter) for module in given.modules()):
         raise UserError(f"--counterpart {options.counterpart}: {type(given).__name__} has neurons")
@@ -239,7 +229,7 @@ def _priced(meter: Any, options: EnergyOptions) -> Any:
     )
 
 
-def _tell_totals(report: Any) -> None:
+def _print_totals(report: Any) -> None:
     from spikediff.energy import SPIKES_PER_SYNAPSE_LIMITS
 
     steps = len(report.timesteps)
@@ -262,18 +252,18 @@ def _tell_totals(report: Any) -> None:
         print(f"neuron updates cost a further {per_image / 1e6:,.3f} uJ per image")
 
 
-def _tell_memory(report: Any) -> None:
+def _print_memory(report: Any) -> None:
     """Print the bounds of the memory traffic per image."""
     print()
     for words, reuse in (("every tensor once a call", True), ("no reuse", False)):
         traffic, energy = report.traffic(reuse), report.memory_energy_pj(reuse)
         cost = "" if energy is None else f"; {energy / report.images / 1e6:,.3f} uJ"
-        of = {"weights": traffic.weights, "inputs": traffic.activations, "sums": traffic.sums}
-        parts = ", ".join(f"{name} {n / report.images / 1e6:,.3f}" for name, n in of.items())
+        words_of = {"weights": traffic.weights, "inputs": traffic.activations, "sums": traffic.sums}
+        parts = ", ".join(f"{name} {n / report.images / 1e6:,.3f}" for name, n in words_of.items())
         print(f"memory traffic per image, {words}, MB: {parts}{cost}")
 
 
-def _tell_audit(report: Any) -> dict[str, Any]:
+def _print_audit(report: Any) -> dict[str, Any]:
     """Print and return the audit."""
     from spikediff.energy import audit
 

@@ -1,4 +1,4 @@
-"""`spikediff evaluate SOURCE`: how good the images are, by a protocol, beside the floor."""
+"""`spikediff evaluate SOURCE`: measure image quality by a protocol, beside its floor."""
 
 import json
 from dataclasses import dataclass, replace
@@ -7,65 +7,87 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse
-from spikediff.cli.outputs import write_json
+from spikediff.cli.arguments import Range, parse
+from spikediff.cli.options import (
+    COUNT,
+    BatchSize,
+    CompilableSource,
+    DataDir,
+    Dataset,
+    Flat,
+    GuidanceScale,
+    Report,
+    Seed,
+    Steps,
+    Threshold,
+)
 from spikediff.errors import UserError
 from spikediff.hub.run_data import cache_folder, find_dataset, network_shape, recipe_shape
+
+FeatureWeights = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        help="A file of weights of the feature network, or a folder of them under their published "
+        "names."
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        help="Keeps features of real images; by default $SPIKEDIFF_CACHE or ~/.cache/spikediff."
+    ),
+]
+WorkDir = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        help="Keeps generated images and measurements, so that an interrupted command continues; "
+        "CACHE_DIR/work by default."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How quality is measured."""
+
+    protocol: str = "fair"
+    """fair, fsddim, sddpm, spiking-diffusion, or a YAML file."""
+    features: tuple[str, ...] | None = None
+    """Only these feature networks of the protocol."""
+    feature_weights: FeatureWeights = None
+    dataset: Dataset = None
+    data_dir: DataDir = None
+    num_samples: Annotated[int | None, COUNT] = None
+    """Images a repeat; as many as the protocol says by default."""
+    repeats: Annotated[int, Range(1, 10**6)] = 1
+    """How often quality is measured, each time with other seeds."""
+    cache_dir: CacheDir = None
+    work_dir: WorkDir = None
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Measure a model's images, or images that are there, by a protocol.
+    """Measure the quality of a model's images, or of existing images, by a protocol.
 
-    Under `torchrun` or `accelerate launch` all processes share the work.
+    The source may also be a folder or an .npz of images, or data:NAME/SPLIT. Under `torchrun` or
+    `accelerate launch` all processes share the work.
     """
 
-    source: Annotated[str, tyro.conf.Positional]
-    """A pipeline's or a run folder; a folder or an .npz of images; data:NAME/SPLIT."""
-    protocol: str = "fair"
-    """fair, fsddim, sddpm, spiking-diffusion, or a YAML file."""
-    dataset: str | None = None
-    """What to compare with; the data set of the run's recipe where it is not given."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets; that of the run's recipe where it is not given."""
+    model: Flat[CompilableSource]
+    quality: Flat[Quality] = Quality()
     image_size: int | None = None
-    """Side at which images of your own (a folder, hf:ID) are compared; that of the run's recipe,
-    the model or the judged images where it is not given."""
+    """Side at which images of your own (a folder, hf:ID) are compared; by default that of the run's
+    recipe, the model or the judged images."""
     channels: Literal[1, 3] | None = None
     """Their channels, likewise."""
-    feature_weights: Path | None = None
-    """A file of weights of the feature network, or a folder of them under their published names."""
     statistics: Path | None = None
     """An .npz with mu and sigma of the reference, for features of mode published."""
-    features: tuple[str, ...] | None = None
-    """Only these feature networks of the protocol."""
-    num_samples: int | None = None
-    """Images a repeat; as many as the protocol says where it is not given."""
-    repeats: int = 1
-    """How often, each time with other seeds."""
-    seed: int = 0
-    """Seed of the first image; the others follow, one each. Of data: the order."""
-    num_inference_steps: int | None = None
-    """Network calls per image; 50, or as many as the model has, where it is not given."""
-    scheduler: str | None = None
-    """A sampler of `spikediff info`; the pipeline's own where it is not given."""
-    threshold: str | None = None
-    """Threshold guidance of a model: 0.997, or stem=0.99,up_blocks=1.01, or one a step."""
-    guidance_scale: float | None = None
-    """How far a model is pulled towards its classes, each in turn; 1 where it is not given."""
-    batch_size: int = 64
-    """Images at a time, and in a file of the work folder; it does not change them."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    event_driven: EventDriven = False
-    event_driven_weights: EventDrivenWeights = "float32"
-    execution: Execution = None
-    cache_dir: Path | None = None
-    """Keeps features of real images; $SPIKEDIFF_CACHE or ~/.cache/spikediff."""
-    work_dir: Path | None = None
-    """Keeps generated images, so that an interrupted run goes on; CACHE_DIR/work."""
-    json: Path | None = None
-    """Also write the result for a program to read."""
+    seed: Seed = 0
+    num_inference_steps: Steps = None
+    threshold: Threshold = None
+    guidance_scale: GuidanceScale = None
+    batch_size: BatchSize = 64
+    report: Flat[Report] = Report()
 
 
 def run(arguments: list[str]) -> int:
@@ -73,33 +95,28 @@ def run(arguments: list[str]) -> int:
     options = parse(EvaluateOptions, arguments, "spikediff evaluate")
     result = measure(options)
     if result is not None:
-        write_json(options.json, json.loads(json.dumps(result, sort_keys=True)))
-        _tell(result)
+        options.report.write(json.loads(json.dumps(result, sort_keys=True)))
+        _print(result)
     return 0
 
 
 def measure(options: EvaluateOptions) -> dict[str, Any] | None:
-    """Return what an evaluation finds; None in all processes but the first."""
-    _check(options)
-
+    """Return the result of an evaluation; None in all processes but the first."""
     from accelerate import PartialState
 
     from spikediff.evaluation.run import evaluate
-
-    processes = PartialState(cpu=options.device == "cpu" or options.event_driven)
-    if options.device == "cuda" and processes.device.type != "cuda":
-        raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
-    settings = _settings(options)
-    source, shape = _open(options, settings, processes.device)
-    size, channels = settings.image_size or shape[0], settings.channels or shape[1]
-    settings = replace(settings, image_size=size, channels=channels)
-    return evaluate(source, settings, processes)
-
-
-def _check(options: EvaluateOptions) -> None:
     from spikediff.hub.load import check_event_driven
 
-    check_event_driven(options.event_driven, options.event_driven_weights, options.device)
+    model = options.model
+    check_event_driven(model.event_driven, model.event_driven_weights, model.device)
+    processes = PartialState(cpu=model.device == "cpu" or model.event_driven)
+    if model.device == "cuda" and processes.device.type != "cuda":
+        raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
+    settings = _settings(options)
+    images, shape = _open(options, settings, processes.device)
+    size, channels = settings.image_size or shape[0], settings.channels or shape[1]
+    settings = replace(settings, image_size=size, channels=channels)
+    return evaluate(images, settings, processes)
 
 
 def _settings(options: EvaluateOptions) -> Any:
@@ -107,68 +124,70 @@ def _settings(options: EvaluateOptions) -> Any:
     from spikediff.evaluation.plan import EvaluationSettings
     from spikediff.evaluation.protocol import load_protocol
 
-    dataset, data_dir = find_dataset(Path(options.source), options.dataset, options.data_dir)
-    image_size, channels = recipe_shape(Path(options.source))
-    cache_dir = cache_folder(options.cache_dir)
+    quality, folder = options.quality, options.model.source
+    dataset, data_dir = find_dataset(folder, quality.dataset, quality.data_dir)
+    image_size, channels = recipe_shape(folder)
+    cache_dir = cache_folder(quality.cache_dir)
     return EvaluationSettings(
-        protocol=load_protocol(options.protocol),
+        protocol=load_protocol(quality.protocol),
         dataset=dataset,
         cache_dir=cache_dir,
-        work_dir=(options.work_dir or cache_dir / "work").expanduser(),
+        work_dir=(quality.work_dir or cache_dir / "work").expanduser(),
         data_dir=data_dir,
         image_size=options.image_size or image_size,
         channels=options.channels or channels,
-        num_samples=options.num_samples,
-        repeats=options.repeats,
+        num_samples=quality.num_samples,
+        repeats=quality.repeats,
         spool_size=options.batch_size,
-        features=options.features,
-        feature_weights=options.feature_weights,
+        features=quality.features,
+        feature_weights=quality.feature_weights,
         statistics=options.statistics,
     )
 
 
 def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tuple[int, int]]:
-    """Return the images to be judged, there already or of a model, and their size and channels."""
+    """Return the images to judge, existing or of a model, and their size and channels."""
     from spikediff.evaluation.sources import open_images
 
     size, channels = settings.image_size, settings.channels
-    source = open_images(options.source, options.seed, settings.data_dir, size, channels)
+    text, seed = str(options.model.source), options.seed
+    source = open_images(text, seed, settings.data_dir, size, channels)
     if source is not None:
-        if options.threshold is not None:
-            raise UserError("--threshold guides a model, but the images are there already")
-        if options.event_driven:
-            raise UserError("--event-driven runs a model, but the images are there already")
-        if options.execution is not None:
-            raise UserError("--execution runs a model, but the images are there already")
-        if options.guidance_scale is not None:
-            raise UserError("--guidance-scale guides a model, but the images are there already")
+        _check_no_model_options(options)
         first = source.take(0, 1)  # [1, C, H, W]
         return source, (min(first.shape[-2:]), first.shape[1])
 
     from spikediff.cli.guided import guided_images
-    from spikediff.hub.load import load_pipeline, steps_of
+    from spikediff.hub.load import steps_of
     from spikediff.systems.sdm.threshold_guidance import parse_scale
 
-    pipe = load_pipeline(
-        Path(options.source),
-        options.scheduler,
-        event_driven=options.event_driven,
-        weights=options.event_driven_weights,
-        execution=options.execution,
-        to_generate=True,
-    )
+    pipe = replace(options.model, device="cpu").load(to_generate=True)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     scale = None if options.threshold is None else parse_scale(options.threshold)
     steps = steps_of(pipe, options.num_inference_steps)
-    images = guided_images(
-        pipe, scale, options.seed, steps, options.batch_size, options.guidance_scale
-    )
+    images = guided_images(pipe, scale, seed, steps, options.batch_size, options.guidance_scale)
     return images, network_shape(pipe)
 
 
-def _tell(result: dict[str, Any]) -> None:
-    """Print the numbers with what must stand beside them."""
+def _check_no_model_options(options: EvaluateOptions) -> None:
+    """Refuse options of a model for existing images.
+
+    Raises:
+        UserError: One is given.
+    """
+    given = {
+        "--threshold": options.threshold,
+        "--event-driven": options.model.event_driven or None,
+        "--execution": options.model.execution,
+        "--guidance-scale": options.guidance_scale,
+    }
+    for flag in (flag for flag, value in given.items() if value is not None):
+        raise UserError(f"{flag}: is for models, but the images exist already")
+
+
+def _print(result: dict[str, Any]) -> None:
+    """Print the numbers with their conditions."""
     counts, protocol = result["counts"], result["protocol"]
     print(
         f"protocol {protocol['name']}: {counts['judged']} images"
@@ -179,8 +198,8 @@ def _tell(result: dict[str, Any]) -> None:
     width = max(map(len, result["metrics"]))
     print(f"{'metric':<{width}}  {'value':>20}  {'floor':>10}")
     for name, value in result["metrics"].items():
-        told = f"{value['mean']:.5g}" + ("" if value["std"] is None else f" ± {value['std']:.3g}")
-        print(f"{name:<{width}}  {told:>20}  {result['floor'][name]:>10.5g}")
+        text = f"{value['mean']:.5g}" + ("" if value["std"] is None else f" ± {value['std']:.3g}")
+        print(f"{name:<{width}}  {text:>20}  {result['floor'][name]:>10.5g}")
     print(f"\nCaveat: {protocol['caveat']}")
     for note in result["notes"]:
         print(f"Note: {note}")

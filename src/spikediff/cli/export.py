@@ -1,4 +1,4 @@
-"""`spikediff export SOURCE`: hand a denoiser on to neuromorphic tools and other runtimes."""
+"""`spikediff export SOURCE`: export a denoiser to neuromorphic tools and other runtimes."""
 
 import shutil
 from dataclasses import dataclass
@@ -6,51 +6,46 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
-import tyro
-
-from spikediff.cli.arguments import parse
-from spikediff.cli.outputs import Overwrite, check_file, check_new_folder, new_folder, write_json
+from spikediff.cli.arguments import Range, parse
+from spikediff.cli.options import Flat, Overwrite, Report, Scheduler, SourceFolder, Steps
+from spikediff.cli.outputs import check_file, check_new_folder, new_folder
 from spikediff.errors import UserError
 from spikediff.progress import at_work
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write the denoiser of a run as NIR, ONNX or torch.export."""
+    """Export the denoiser of a model to NIR, ONNX or torch.export."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pipeline's folder or a run folder."""
+    source: SourceFolder
     output: Path
-    """nir: a folder, which gets a graph for every timestep and index.json; else the file."""
+    """nir: a folder for a graph of every timestep and index.json; else the file."""
     overwrite: Overwrite = False
     format: Literal["nir", "onnx", "torch"] = "nir"
     """nir: graphs of spiking neurons; onnx, torch: one program for all timesteps."""
-    num_inference_steps: int | None = None
-    """Of nir: network calls per image; 50, or as many as the model has, where it is not given."""
-    scheduler: str | None = None
-    """Of nir: a sampler of `spikediff info`; the pipeline's own where it is not given."""
-    dt: float | None = None
-    """Of nir: length of a spiking step; 1e-4 s, or 1 without a leak, where it is not given."""
+    num_inference_steps: Steps = None
+    scheduler: Scheduler = None
+    dt: Annotated[float | None, Range(1e-12, 1e38)] = None
+    """Of nir: length of a spiking step; by default 1e-4 s, or 1 without a leak."""
     first_convolution: Literal["graph", "host"] = "graph"
     """Of nir: whether the graph or the host computes the convolution of real numbers."""
-    class_label: int | None = None
-    """Of nir: the class that the images shall be of, if the network knows some."""
-    batch_size: int | None = None
-    """Of onnx, torch: images per call, if the program shall take no other number; any number where
-    it is not given, which spiking_unet and the decoder of tokens can do."""
-    json: Path | None = None
-    """Also write what was done, for a program to read."""
+    class_label: Annotated[int | None, Range(0, 10**9)] = None
+    """Of nir: the class of the images, of a model that knows classes."""
+    batch_size: Annotated[int | None, Range(1, 65_536)] = None
+    """Of onnx, torch: images per call, if the program takes no other number. By default any number,
+    which spiking_unet and the decoder of tokens support."""
+    report: Flat[Report] = Report()
 
 
 def run(arguments: list[str]) -> int:
-    """Export as the arguments say."""
+    """Export and report."""
     options = parse(ExportOptions, arguments, "spikediff export")
-    write_json(options.json, write(options))
+    options.report.write(write(options))
     return 0
 
 
 def write(options: ExportOptions) -> dict[str, Any]:
-    """Export as the options say; return what was written."""
+    """Export; return what the report says."""
     _check(options)
 
     from spikediff.hub.load import load_pipeline
@@ -59,8 +54,8 @@ def write(options: ExportOptions) -> dict[str, Any]:
     model, size = _denoiser(pipe, options.source)
     writers = {"nir": _write_nir, "onnx": _write_program, "torch": _write_program}
     with at_work(f"exporting as {options.format}"):
-        told = writers[options.format](pipe, model, size, options)
-    return {"format": options.format, "output": str(options.output), **told}
+        facts = writers[options.format](pipe, model, size, options)
+    return {"format": options.format, "output": str(options.output), **facts}
 
 
 def _check(options: ExportOptions) -> None:
@@ -86,7 +81,7 @@ def _check(options: ExportOptions) -> None:
 
 
 def _denoiser(pipe: Any, source: Path) -> tuple[Any, tuple[int, int] | None]:
-    """Return the network that is called at every timestep, and the size that it does not know."""
+    """Return the network of every timestep, and the size that its configuration lacks."""
     if "decoder" in pipe.components:
         return pipe.decoder, pipe.vqvae.latent_size
     from spikediff.hub.load import denoiser_of
@@ -117,7 +112,7 @@ def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict
     print(
         f"{index['network']}: {len(files)} graph(s) for {len(index['steps'])} network calls of "
         f"{index['scheduler']['class']}, T = {index['spiking_steps']}, dt = {index['dt']:g}\n"
-        f"{options.output / 'index.json'} tells the host what to do around them"
+        f"{options.output / 'index.json'} describes the work of the host"
     )
     return index
 
@@ -130,5 +125,5 @@ def _write_program(_pipe: Any, model: Any, size: Any, options: ExportOptions) ->
     write(model, options.output, size, options.batch_size)
     batch = "any size" if options.batch_size is None else str(options.batch_size)
     print(f"{options.output}: (sample, timestep) -> estimate, for batches of {batch}")
-    told = {"network": type(model).__name__, "inputs": ["sample", "timestep"]}
-    return {**told, "batch_size": options.batch_size}
+    facts = {"network": type(model).__name__, "inputs": ["sample", "timestep"]}
+    return {**facts, "batch_size": options.batch_size}

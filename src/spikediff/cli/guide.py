@@ -4,12 +4,21 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
-from spikediff.cli.arguments import parse
-from spikediff.cli.outputs import write_json
+from spikediff.cli.arguments import OUTPUT_FILE, Range, parse
+from spikediff.cli.evaluate import CacheDir, FeatureWeights, WorkDir
+from spikediff.cli.options import (
+    BatchSize,
+    DataDir,
+    Dataset,
+    Flat,
+    NumImages,
+    Report,
+    Seed,
+    Source,
+    Steps,
+)
 from spikediff.errors import UserError, suggestion
 from spikediff.hub.run_data import cache_folder, find_dataset, network_shape, trained_on_held_out
 
@@ -23,52 +32,37 @@ if TYPE_CHECKING:
 class GuideOptions:
     """Search the scale of the thresholds on the held-out tenth of the training split.
 
-    Every scale is measured on the same seeds, and a gain counts if it exceeds two standard errors
-    there and again on fresh seeds. What was measured is kept: an interrupted search goes on.
+    Every scale is measured on the same seeds. A gain counts if it exceeds two standard errors there
+    and again on fresh seeds. Measurements are kept, so an interrupted search continues.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pipeline's folder or a run folder."""
+    model: Flat[Source]
     thresholds: str = "0.98,0.99,0.997,1,1.003,1.01,1.02"
-    """The grid, in multiples of the trained thresholds; 1 joins it."""
+    """The grid, in multiples of the trained thresholds; 1 is always in it."""
     layers: str | None = None
-    """Guide only the layers that this pattern fits, for example stem or up_blocks.*."""
+    """Guide only the layers that match this pattern, for example stem or up_blocks.*."""
     metric: str = "frechet"
     """frechet, kernel, inception_score, precision, recall, density or coverage."""
     features: str = "classifier"
     """Feature network: classifier, fad, resnet20 or inception."""
-    feature_weights: Path | None = None
-    """A file of weights of the feature network, or a folder of them under their published names."""
-    dataset: str | None = None
-    """What to compare with; the data set of the run's recipe where it is not given."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets; that of the run's recipe where it is not given."""
-    num_samples: int = 256
-    """Images a measurement."""
+    feature_weights: FeatureWeights = None
+    dataset: Dataset = None
+    data_dir: DataDir = None
+    num_samples: NumImages = 256
     seeds: int = 3
     """Ranges of seeds on which every scale is measured; as many more confirm a gain."""
-    seed: int = 0
-    """Seed of the first image; the others follow, one each."""
-    budget_seconds: float | None = None
-    """Begin no measurement after so many seconds from the start."""
-    budget_images: int | None = None
+    seed: Seed = 0
+    budget_seconds: Annotated[float | None, Range(0, 1e12)] = None
+    """Start no measurement later than this many seconds after the start."""
+    budget_images: Annotated[int | None, Range(0, 1e12)] = None
     """Generate no more images than this."""
-    num_inference_steps: int = 50
-    """Network calls per image."""
-    scheduler: str | None = None
-    """A sampler of `spikediff info`; the pipeline's own where it is not given."""
-    batch_size: int = 64
-    """Images at a time; it does not change them."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    cache_dir: Path | None = None
-    """Keeps features of real images; $SPIKEDIFF_CACHE or ~/.cache/spikediff."""
-    work_dir: Path | None = None
-    """Keeps what was measured, so that an interrupted search goes on; CACHE_DIR/work."""
-    json: Path | None = None
-    """Also write the result for a program to read."""
-    plot: Path | None = None
+    num_inference_steps: Steps = None
+    batch_size: BatchSize = 64
+    cache_dir: CacheDir = None
+    work_dir: WorkDir = None
+    plot: Annotated[Path | None, OUTPUT_FILE] = None
     """Also draw the curve, as a PNG."""
+    report: Flat[Report] = Report()
 
 
 def run(arguments: list[str]) -> int:
@@ -95,12 +89,12 @@ def run(arguments: list[str]) -> int:
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     if found.curve is not None and found.curve.best in (min(scales), max(scales)):
         notes.append(f"{found.curve.best:g} is an end of the grid; the best may lie beyond it")
-    if trained_on_held_out(options.source):
+    if trained_on_held_out(options.model.source):
         notes.append("the run has been trained on the held-out images too (data.hold_out: false)")
-    _tell(found, judge, options, notes)
+    _print(found, judge, options, notes)
     if options.plot is not None and found.curve is not None:
         plot_curve(found.curve, f"{options.features} {options.metric}", options.plot)
-    write_json(options.json, _content(found, judge, options, notes))
+    options.report.write(_content(found, judge, options, notes))
     return 0
 
 
@@ -146,6 +140,7 @@ class _Judge:
 
     Attributes:
         pipe: The pipeline.
+        num_inference_steps: Network calls per image.
         protocol: Its one measurement, and how its metric is computed.
         network: The feature network.
         reference: Features of the held-out images.
@@ -155,6 +150,7 @@ class _Judge:
     """
 
     pipe: Any
+    num_inference_steps: int
     protocol: "EvaluationProtocol"
     network: Any
     reference: "FeatureSet"
@@ -172,12 +168,12 @@ def _open_judge(options: GuideOptions) -> _Judge:
     from spikediff.evaluation.features import load_features
     from spikediff.evaluation.plan import choose_networks
     from spikediff.evaluation.sources import real_images
-    from spikediff.hub.load import load_pipeline
+    from spikediff.hub.load import steps_of
 
-    dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
+    dataset, data_dir = find_dataset(options.model.source, options.dataset, options.data_dir)
     cache_dir = cache_folder(options.cache_dir)
     protocol = _protocol(options)
-    pipe = load_pipeline(options.source, options.scheduler, options.device)
+    pipe = options.model.load()
     pipe.set_progress_bar_config(disable=True)
     processes = PartialState(cpu=pipe.device.type == "cpu")
     if processes.num_processes > 1:
@@ -202,7 +198,8 @@ def _open_judge(options: GuideOptions) -> _Judge:
         processes=processes,
     )
     work_dir = (options.work_dir or cache_dir / "work").expanduser()
-    return _Judge(pipe, protocol, network, reference, processes, dataset, work_dir)
+    steps = steps_of(pipe, options.num_inference_steps)
+    return _Judge(pipe, steps, protocol, network, reference, processes, dataset, work_dir)
 
 
 def _protocol(options: GuideOptions) -> "EvaluationProtocol":
@@ -236,7 +233,7 @@ def _measure(judge: _Judge, options: GuideOptions, scale: float, repeat: int) ->
 
     guidance = scale if options.layers is None else {options.layers: scale}
     source = guided_images(
-        judge.pipe, guidance, options.seed, options.num_inference_steps, options.batch_size
+        judge.pipe, guidance, options.seed, judge.num_inference_steps, options.batch_size
     )
     count, protocol = options.num_samples, judge.protocol
     found = features(
@@ -259,7 +256,7 @@ def _seeds(options: GuideOptions, repeat: int) -> str:
     return f"{first}-{first + options.num_samples - 1}"
 
 
-def _tell(found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes: list[str]) -> None:
+def _print(found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes: list[str]) -> None:
     """Print the curve, what the confirmation says, and the verdict."""
     print(
         f"\n{options.features} {options.metric} "
@@ -324,7 +321,7 @@ def _content(
             "first": options.seed,
             "last": options.seed + repeats * options.num_samples - 1,
         },
-        "num_inference_steps": options.num_inference_steps,
+        "num_inference_steps": judge.num_inference_steps,
         "scheduler": type(judge.pipe.scheduler).__name__,
         "notes": notes,
     }

@@ -7,16 +7,18 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse
-from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
+from spikediff.cli.arguments import Range, parse
+from spikediff.cli.options import Flat, FolderReport
 from spikediff.files.reading import file_sha256
+
+_SIZE = Range(1, 65_536)
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Turn a checkpoint of the authors' code into a folder that every other command reads.
+    """Turn a checkpoint of the authors' code into a pipeline's folder.
 
-    Sizes are read off the weights; what they cannot tell is an option.
+    Sizes are read off the weights; what the weights do not tell is an option.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -24,26 +26,22 @@ class ImportOptions:
     system: str
     """sddpm, sdm, sdm-converted, sdm-quantised, fsddim, spiking-diffusion (the autoencoder),
     spiking-diffusion-decoder (both stages) or fsvae."""
-    output: Path
-    """Folder of the pipeline."""
-    overwrite: Overwrite = False
-    spiking_steps: int | None = None
-    """T of the training run; that of the release, or what the weights tell, where not given."""
-    sample_size: int | None = None
-    """Side of the images in pixels; that of the release where it is not given."""
-    residual_alpha: float | None = None
-    """Of fsddim: gain of the residual norms; 1, what the released trainer trains, where not given;
-    0.7071 for the tdBN of the paper."""
+    report: Flat[FolderReport]
+    spiking_steps: Annotated[int | None, _SIZE] = None
+    """T of the training; by default that of the release, or of the weights."""
+    sample_size: Annotated[int | None, _SIZE] = None
+    """Side of the images in pixels; that of the release by default."""
+    residual_alpha: Annotated[float | None, Range(1e-6, 1e6)] = None
+    """Of fsddim: gain of the residual norms; by default 1, as in the released trainer. The tdBN of
+    the paper has 0.7071."""
     first_stage: Path | None = None
     """Of spiking-diffusion-decoder: the checkpoint of the autoencoder."""
-    json: Path | None = None
-    """Also write what was made, for a program to read."""
 
 
 def run(arguments: list[str]) -> int:
     """Read, build, save."""
     options = parse(ImportOptions, arguments, "spikediff import")
-    check_new_folder(options.output, options.overwrite)
+    options.report.check()
 
     from spikediff.diffusion.pipeline import scheduler_name
     from spikediff.systems.released import load_authors_pipeline
@@ -56,33 +54,32 @@ def run(arguments: list[str]) -> int:
         options.residual_alpha,
         options.first_stage,
     )
-    new_folder(options.output, "pipeline", options.overwrite, options.checkpoint)
-    pipe.save_pretrained(options.output)
+    folder = options.report.folder("pipeline", options.checkpoint)
+    pipe.save_pretrained(folder)
     origin = _origin(options)
-    (options.output / "origin.json").write_text(json.dumps(origin, indent=1) + "\n")
-    networks = _told(pipe)
-    write_json(
-        options.json,
+    (folder / "origin.json").write_text(json.dumps(origin, indent=1) + "\n")
+    networks = _facts(pipe)
+    options.report.write(
         {
             "origin": origin,
             "pipeline": type(pipe).__name__,
             "networks": networks,
             "scheduler": scheduler_name(pipe),
-            "output": str(options.output),
-        },
+            "output": str(folder),
+        }
     )
     for name, facts in networks.items():
         steps = facts["spiking_steps"]
         kind = "" if steps is None else f", T = {steps}"
         print(f"{name}: {facts['class']}, {facts['parameters']:,} parameters{kind}")
-    print(f"{type(pipe).__name__} in {options.output}")
+    print(f"{type(pipe).__name__} in {folder}")
     return 0
 
 
 def _origin(options: ImportOptions) -> dict[str, Any]:
-    """Return where the weights came from: names and checksums of files, and what was told."""
+    """Return the origin of the weights: names and checksums of files, and the options."""
     files = {"checkpoint": options.checkpoint, "first_stage": options.first_stage}
-    told = ("spiking_steps", "sample_size", "residual_alpha")
+    names = ("spiking_steps", "sample_size", "residual_alpha")
     return {
         "system": options.system,
         **{
@@ -90,11 +87,11 @@ def _origin(options: ImportOptions) -> dict[str, Any]:
             for key, path in files.items()
             if path is not None
         },
-        "options": {k: getattr(options, k) for k in told if getattr(options, k) is not None},
+        "options": {k: getattr(options, k) for k in names if getattr(options, k) is not None},
     }
 
 
-def _told(pipe: Any) -> dict[str, dict[str, Any]]:
+def _facts(pipe: Any) -> dict[str, dict[str, Any]]:
     from spikediff.hub.load import networks_of
 
     return {

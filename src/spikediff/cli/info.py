@@ -1,4 +1,4 @@
-"""`spikediff info [SOURCE]`: what is installed, or what a model is."""
+"""`spikediff info [SOURCE]`: describe the installation, or a model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,17 +7,16 @@ from typing import Annotated, Any
 import tyro
 
 from spikediff.cli.arguments import parse
-from spikediff.cli.outputs import write_json
+from spikediff.cli.options import Flat, Report
 
 
 @dataclass(frozen=True)
 class InfoOptions:
-    """Say what is installed; with a source, what the model is."""
+    """Describe the installation, or a model."""
 
     source: Annotated[Path | None, tyro.conf.Positional] = None
-    """A pipeline's folder or a run folder."""
-    json: Path | None = None
-    """Also write it for a program to read."""
+    """A shipped model, a run folder or a pipeline's folder."""
+    report: Flat[Report] = Report()
 
 
 def run(arguments: list[str]) -> int:
@@ -29,7 +28,7 @@ def run(arguments: list[str]) -> int:
         width = max((len(str(key)) for key in rows), default=0)
         for key, value in rows.items():
             print(f"  {key:<{width}}  {value}")
-    write_json(options.json, facts)
+    options.report.write(facts)
     return 0
 
 
@@ -62,7 +61,7 @@ def _installed() -> dict[str, dict[str, Any]]:
 
 
 def _kernels(name: str) -> str:
-    """Return which compiled library is used, or what to do where there is none."""
+    """Return the name of the compiled library, or how to get one."""
     return "none: run python -m spikediff.native.build" if name == "none" else name
 
 
@@ -86,6 +85,6 @@ def _model(source: Path) -> dict[str, dict[str, Any]]:
     if "scheduler" in pipe.components:
         config = pipe.scheduler.config
         keys = ("prediction_type", "beta_schedule", "num_train_timesteps")
-        told = {key: config[key] for key in keys if key in config}
-        facts["scheduler"] = {"class": type(pipe.scheduler).__name__} | told
+        known = {key: config[key] for key in keys if key in config}
+        facts["scheduler"] = {"class": type(pipe.scheduler).__name__} | known
     return facts

@@ -1,74 +1,55 @@
 """`spikediff inspect SOURCE`: see the spikes of a model while it generates."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import tyro
-
-from spikediff.cli.arguments import parse
-from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
+from spikediff.cli.arguments import Range, parse
+from spikediff.cli.options import Flat, FolderReport, NumImages, Sampling, Seed, Source
 from spikediff.progress import at_work
 
-_BATCH = 64  # images at a time
+_SHOWN = 64  # images in the grid of the page
 
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Generate images and show how every layer of neurons fires: pictures, and one page of HTML."""
+    """Generate images and show how every layer of neurons fires: pictures, and a page of HTML."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pipeline's folder or a run folder."""
-    output: Path = Path("spikes")
-    """Folder for the page (index.html) and the pictures."""
-    overwrite: Overwrite = False
-    num_images: int = 8
-    """How many images to generate for it; rasters and membranes are those of the first."""
-    seed: int = 0
-    """Seed of the first image, and of the choice of neurons; the other images follow, one each."""
-    num_inference_steps: int | None = None
-    """Network calls per image; 50, or as many as the model has, where it is not given."""
-    scheduler: str | None = None
-    """A sampler of `spikediff info`; the pipeline's own where it is not given."""
-    threshold: str | None = None
-    """Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."""
+    model: Flat[Source]
+    num_images: NumImages = 8
+    seed: Seed = 0
+    sampling: Flat[Sampling] = Sampling()
     layers: str = "*"
-    """Patterns of the layers to show, with commas between them: "up_levels", "*.neuron1"."""
-    neurons_per_layer: int = 40
+    """Patterns of the layers to show, separated by commas: "up_levels", "*.neuron1"."""
+    neurons_per_layer: Annotated[int, Range(1, 65_536)] = 40
     """Neurons of a layer in its raster."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    json: Path | None = None
-    """Also write the figures, for a program to read."""
+    report: Flat[FolderReport] = FolderReport(output=Path("spikes"))
 
 
 def run(arguments: list[str]) -> int:
     """Generate, record, draw."""
     options = parse(InspectOptions, arguments, "spikediff inspect")
-    check_new_folder(options.output, options.overwrite)
+    options.report.check()
 
-    from spikediff.hub.load import load_pipeline
     from spikediff.inspection import write_report
 
-    pipe = load_pipeline(options.source, options.scheduler, options.device)
+    pipe = options.model.load()
     record, images = _observe(pipe, options)
     settings = _settings(pipe, options)
-    new_folder(options.output, "report", options.overwrite)
+    folder = options.report.folder("report")
     with at_work(f"drawing {len(list(record.seen))} layers"):
-        title = title_of(options.source)
-        files = write_report(record, options.output, title, settings, images)
-    _tell(record)
+        files = write_report(record, folder, title_of(options.model.source), settings, images)
+    _print(record)
     print(f"\n{files[-1]}: the page; {len(files) - 1} pictures beside it")
-    write_json(options.json, settings | record.to_dict())
+    options.report.write(settings | record.to_dict())
     return 0
 
 
 def _observe(pipe: Any, options: InspectOptions) -> tuple[Any, Any]:
     """Generate images under a recorder; return its record and a grid, None of signals."""
-    from spikediff.cli.guided import guided
     from spikediff.data import from_unit_range
     from spikediff.diffusion.outputs import image_grid, to_pil
-    from spikediff.hub.load import steps_of
     from spikediff.inspection import SpikeRecorder
 
     recorder = SpikeRecorder(
@@ -77,29 +58,25 @@ def _observe(pipe: Any, options: InspectOptions) -> tuple[Any, Any]:
         neurons_per_layer=options.neurons_per_layer,
         seed=options.seed,
     )
-    end = options.seed + options.num_images
+    seeds = range(options.seed, options.seed + options.num_images)
     pictures: list[Any] = []
-    with guided(pipe, options.threshold), recorder as record:
-        for first in range(options.seed, end, _BATCH):
-            images = pipe(
-                seeds=range(first, min(first + _BATCH, end)),
-                num_inference_steps=steps_of(pipe, options.num_inference_steps),
-                output_type="pt",
-            ).images
-            if images.ndim == 4 and len(pictures) < _BATCH:
-                pictures += to_pil(from_unit_range(images))
+    with options.sampling.guided(pipe), recorder as record:
+        make = partial(pipe, output_type="pt")
+        for output in options.sampling.generate(pipe, seeds, make):
+            if output.images.ndim == 4 and len(pictures) < _SHOWN:
+                pictures += to_pil(from_unit_range(output.images[:_SHOWN]))
     return record, image_grid(pictures) if pictures else None
 
 
 def title_of(source: Path) -> str:
-    """Return the name of a run: its folder's, also where the pipeline in it is given."""
+    """Return the name of a run: its folder's, even if the pipeline in it is given."""
     folder = source.resolve()
     return folder.parent.name if folder.name == "pipeline" else folder.name
 
 
 def _settings(pipe: Any, options: InspectOptions) -> dict[str, Any]:
-    """Return what was done, for the page and for a program."""
-    from spikediff.hub.load import networks_of, steps_of
+    """Return the settings that the page and the report show."""
+    from spikediff.hub.load import networks_of
 
     networks = networks_of(pipe)
     windows = [str(network.config.get("spiking_steps", "")) for network in networks.values()]
@@ -116,13 +93,13 @@ def _settings(pipe: Any, options: InspectOptions) -> dict[str, Any]:
     }
     if scheduler is not None:
         settings["scheduler"] = type(scheduler).__name__
-        settings["denoising steps"] = steps_of(pipe, options.num_inference_steps)
-    if options.threshold is not None:
-        settings["threshold guidance"] = options.threshold
+        settings["denoising steps"] = options.sampling.steps(pipe)
+    if options.sampling.threshold is not None:
+        settings["threshold guidance"] = options.sampling.threshold
     return settings
 
 
-def _tell(record: Any) -> None:
+def _print(record: Any) -> None:
     """Print a line for every layer."""
     width = max(len(layer.name) for layer in record.seen)
     print(f"{'layer':<{width}} {'neurons':>9} {'fires':>7} {'dead':>7} {'saturated':>9}")

@@ -1,64 +1,43 @@
 """`spikediff interpolate SOURCE`: the images between those of two seeds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
-from spikediff.cli.arguments import parse
-from spikediff.cli.outputs import Overwrite, check_new_folder, write_json
-from spikediff.cli.pictures import Sampling, SamplingOptions, conditions_of, write_pictures
+from spikediff.cli.arguments import Range, parse
+from spikediff.cli.options import CompilableSource, Flat, FolderReport, NumImages, Sampling
+from spikediff.cli.pictures import write_edit
 from spikediff.errors import UserError
 
 
 @dataclass(frozen=True)
 class InterpolateOptions:
-    """Generate the images on the way from one seed's to another's: PNGs, and a row of them."""
+    """Generate the images between those of two or more seeds: PNGs, and a grid."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pipeline's folder or a run folder."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Two seeds or more; the way leads through all of them."""
-    output: Path = Path("interpolated")
-    """Folder for the pictures."""
-    overwrite: Overwrite = False
-    num_images: int = 9
-    """How many, the seeds' own images among them."""
-    sampling: SamplingOptions = field(default_factory=Sampling)
-    json: Path | None = None
-    """Also write what was done, for a program to read."""
+    model: Flat[CompilableSource]
+    seeds: Annotated[tuple[int, ...], Range(0, 2**62)] = (0, 1)
+    """Two seeds or more, visited in turn."""
+    num_images: NumImages = 9
+    sampling: Flat[Sampling] = Sampling()
+    report: Flat[FolderReport] = FolderReport(output=Path("interpolated"))
 
 
 def run(arguments: list[str]) -> int:
-    """Interpolate as the arguments say."""
+    """Interpolate and write the pictures."""
     options = parse(InterpolateOptions, arguments, "spikediff interpolate")
-    check_new_folder(options.output, options.overwrite)
+    sampling, call = options.sampling, options.sampling.one_class
+    options.report.check()
     if not 1 < len(options.seeds) <= options.num_images:
         raise UserError("--seeds: give two or more, and --num-images at least as many")
 
     from spikediff.editing.interpolate import interpolate_seeds
-    from spikediff.hub.load import load_pipeline, steps_of
 
-    sampling = options.sampling
-    pipe = load_pipeline(
-        options.source, sampling.scheduler, sampling.device, sampling.event_driven, to_generate=True
-    )
-    steps = steps_of(pipe, sampling.num_inference_steps)
-    call = {"num_inference_steps": steps, **conditions_of(sampling)}
-    images = interpolate_seeds(pipe, options.seeds, options.num_images, sampling.batch_size, **call)
-    named = {f"image-{k:03d}": image for k, image in enumerate(images)}
-    files = write_pictures(options.output, options.overwrite, named, images)
-    print(f"{len(images)} images, {Path(files[-1]).name} in {options.output}")
-    write_json(
-        options.json,
-        {
-            "source": str(options.source),
-            "pipeline": type(pipe).__name__,
-            "scheduler": type(pipe.scheduler).__name__,
-            **call,
-            "seeds": list(options.seeds),
-            "files": files,
-        },
-    )
+    pipe = options.model.load(to_generate=True)
+    call["num_inference_steps"] = sampling.steps(pipe)
+    with sampling.guided(pipe):
+        images = interpolate_seeds(
+            pipe, options.seeds, options.num_images, sampling.batch_size, **call
+        )
+    pictures = {f"image-{k:03d}": image for k, image in enumerate(images)}
+    write_edit(options, pipe, pictures, images, {"seeds": list(options.seeds)})
     return 0

@@ -1,63 +1,49 @@
-"""`spikediff invert SOURCE`: the noise that a picture comes from, and what comes back of it."""
+"""`spikediff invert SOURCE`: the noise of a picture, and the picture generated from it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
-from spikediff.cli.arguments import parse
-from spikediff.cli.outputs import Overwrite, check_new_folder, write_json
-from spikediff.cli.pictures import (
-    Picture,
-    PictureOptions,
-    Sampling,
-    SamplingOptions,
-    check_picture,
-    conditions_of,
-    load_editor,
-    open_picture,
-    write_pictures,
-)
+from spikediff.cli.arguments import Range, parse
+from spikediff.cli.options import CompilableSource, Flat, FolderReport, Sampling
+from spikediff.cli.pictures import Picture, write_edit
 from spikediff.errors import UserError
+
+_NOISE = "noise.safetensors"
 
 
 @dataclass(frozen=True)
 class InvertOptions:
-    """Find a picture's noise by DDIM backwards, make the picture of it again, tell the error."""
+    """Find the noise of a picture by DDIM inversion, reconstruct it, and print the error."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pipeline's folder or a run folder."""
-    picture: PictureOptions = field(default_factory=Picture)
-    num_iterations: int = 1
+    model: Flat[CompilableSource]
+    picture: Flat[Picture] = Picture()
+    num_iterations: Annotated[int, Range(1, 10**6)] = 1
     """Network calls a step on the way to the noise; more come nearer to the exact inverse."""
-    output: Path = Path("inverted")
-    """Folder for the reconstruction and for noise.safetensors."""
-    overwrite: Overwrite = False
-    sampling: SamplingOptions = field(default_factory=Sampling)
-    json: Path | None = None
-    """Also write the figures for a program to read."""
+    sampling: Flat[Sampling] = Sampling()
+    report: Flat[FolderReport] = FolderReport(output=Path("inverted"))
 
 
 def run(arguments: list[str]) -> int:
     """Invert, reconstruct and measure."""
     options = parse(InvertOptions, arguments, "spikediff invert")
-    check_picture(options.picture)
-    check_new_folder(options.output, options.overwrite)
-    if options.sampling.scheduler is not None:
-        raise UserError("--scheduler: inversion has steps of its own, DDIM's; leave it out")
+    sampling, classes = options.sampling, options.sampling.one_class
+    options.picture.check()
+    options.report.check()
+    if options.model.scheduler is not None:
+        raise UserError("--scheduler: inversion uses DDIM's steps; leave it out")
 
-    from spikediff.hub.load import steps_of
+    from safetensors.torch import save_file
 
-    pipe = load_editor(options.source, options.sampling, {"unet": "SpikingInversionPipeline"})
-    picture = open_picture(options.source, options.picture, pipe)
-    steps = steps_of(pipe, options.sampling.num_inference_steps)
-    asked = conditions_of(options.sampling)
-    noise = pipe.invert(picture, steps, options.num_iterations, **asked).latents
-    (again,) = pipe(noise, num_inference_steps=steps, **asked).images
-    named = {"image": picture, "reconstruction": again}
-    files = write_pictures(options.output, options.overwrite, named, [picture, again])
-    files.append(_save(noise, options.output))
+    from spikediff.editing.invert import invert, regenerate
+
+    pipe = options.model.load(to_generate=True)
+    picture = options.picture.open(options.model.source, pipe)
+    steps = sampling.steps(pipe)
+    with sampling.guided(pipe):
+        call = {**classes, "return_dict": False}
+        (noise,) = invert(pipe, picture, steps, options.num_iterations, **call)
+        ((again,),) = regenerate(pipe, noise, steps, **call)
     figures = {
         "num_inference_steps": steps,
         "num_iterations": options.num_iterations,
@@ -65,11 +51,11 @@ def run(arguments: list[str]) -> int:
         "noise_mean": float(noise.mean()),
         "noise_std": float(noise.std()),
     }
+    pictures = {"image": picture, "reconstruction": again}
+    write_edit(options, pipe, pictures, [picture, again], figures, (_NOISE,))
+    save_file({"latents": noise.cpu().contiguous()}, options.report.output / _NOISE)
     for name, value in figures.items():
         print(f"{name:<28} {value:.4g}")
-    print(f"reconstruction.png and noise.safetensors in {options.output}")
-    told = {"source": str(options.source), "pipeline": type(pipe).__name__, **asked}
-    write_json(options.json, {**told, **figures, "files": files})
     return 0
 
 
@@ -78,12 +64,3 @@ def _mse(a: Any, b: Any) -> float:
     import numpy as np
 
     return float(np.square(np.asarray(a, float) / 255 - np.asarray(b, float) / 255).mean())
-
-
-def _save(noise: Any, folder: Path) -> str:
-    """Write the noise for `latents=` of a pipeline; return the path."""
-    from safetensors.torch import save_file
-
-    path = folder / "noise.safetensors"
-    save_file({"latents": noise.cpu().contiguous()}, path)
-    return str(path)

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import tyro
 
 from spikediff.cli.arguments import parse
-from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
+from spikediff.cli.options import Flat, Overwrite, Report, SourceFolder, Steps
+from spikediff.cli.outputs import check_new_folder, new_folder
 from spikediff.errors import UserError
 
 
@@ -17,35 +18,30 @@ from spikediff.errors import UserError
 class PushOptions:
     """Write a model's repository, with a card made from its run, and upload it.
 
-    The token is that of `hf auth login`, or $HF_TOKEN. What nobody measured stands in the card as
-    not measured.
+    The token is that of `hf auth login`, or $HF_TOKEN. The card lists what was not measured.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A run folder or a pipeline's folder."""
+    source: SourceFolder
     repository: Annotated[str, tyro.conf.Positional]
     """USER/NAME on the Hub."""
     private: bool = False
-    """Whether a repository that is made is private."""
+    """Whether a new repository is private."""
     dry_run: bool = False
     """Only write the folder."""
     output: Path | None = None
     """Where to write it. Needed with --dry-run."""
     overwrite: Overwrite = False
     license: str | None = None
-    """Licence of the weights, by the Hub's word for it: apache-2.0, cc-by-4.0, ...; not stated
-    where it is not given."""
+    """Licence of the weights, by the Hub's word for it: apache-2.0, cc-by-4.0, ...; not stated by
+    default."""
     evaluation: tuple[Path, ...] = ()
-    """Files of `spikediff evaluate --json`; those in the run folder where none is given."""
+    """Files of `spikediff evaluate --json`; those in the run folder by default."""
     energy: tuple[Path, ...] = ()
-    """Files of `spikediff energy --json`; those in the run folder where none is given."""
+    """Files of `spikediff energy --json`; those in the run folder by default."""
     measure: bool = False
     """Measure energy and firing rates now, on 16 images."""
-    num_inference_steps: int | None = None
-    """Network calls per image where images are made; 50, or as many as the model has, where it is
-    not given."""
-    json: Path | None = None
-    """Also write what was done, for a program to read."""
+    num_inference_steps: Steps = None
+    report: Flat[Report] = Report()
 
 
 def run(arguments: list[str]) -> int:
@@ -63,19 +59,18 @@ def run(arguments: list[str]) -> int:
         facts, files = _write(pipe, folder, options)
         for path in files:
             print(f"{(folder / path).stat().st_size:>12,}  {path}")
-        _tell_gaps(facts)
+        _print_gaps(facts)
         address = None
         if not options.dry_run:
             address = upload_repository(folder, options.repository, options.private)
     print(address or f"nothing uploaded; the repository is in {options.output}")
-    write_json(
-        options.json,
+    options.report.write(
         {
             "repository": options.repository,
             "address": address,
             "files": [str(path) for path in files],
             "not_measured": _gaps(facts),
-        },
+        }
     )
     return 0
 
@@ -86,9 +81,9 @@ def _check(options: PushOptions) -> None:
     check_repository_name(options.repository)
     check_licence(options.license)
     if options.dry_run and options.output is None:
-        raise UserError("--dry-run: say where to write the repository, with --output")
+        raise UserError("--dry-run: give the folder of the repository with --output")
     if options.measure and options.energy:
-        raise UserError("--measure and --energy: the one measures, the other brings; choose one")
+        raise UserError("--measure and --energy exclude each other; choose one")
     if options.output is not None:
         check_new_folder(options.output, options.overwrite)
 
@@ -131,7 +126,7 @@ def _measured(pipe: Any, results: Any, steps: int) -> Any:
 
 
 def _gaps(facts: Any) -> list[str]:
-    """Return what the card says to be missing."""
+    """Return what the card lists as missing."""
     measured = {
         "quality": facts.results.evaluations,
         "energy": facts.results.energies,
@@ -140,7 +135,7 @@ def _gaps(facts: Any) -> list[str]:
     return [name for name, value in measured.items() if not value]
 
 
-def _tell_gaps(facts: Any) -> None:
+def _print_gaps(facts: Any) -> None:
     how = {
         "quality": "quality: not measured (spikediff evaluate --json, --evaluation)",
         "energy": "energy: not measured (--measure, or spikediff energy --json, --energy)",

@@ -1,66 +1,62 @@
-"""`spikediff reconstruct SOURCE`: how well an autoencoder gives images back."""
+"""`spikediff reconstruct SOURCE`: measure the reconstruction error of an autoencoder."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import tyro
-
-from spikediff.cli.arguments import EventDriven, EventDrivenWeights, parse
-from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
+from spikediff.cli.arguments import parse
+from spikediff.cli.options import (
+    COUNT,
+    BatchSize,
+    CompilableSource,
+    DataDir,
+    Dataset,
+    Flat,
+    FolderReport,
+    Split,
+)
 from spikediff.errors import UserError
-from spikediff.hub.run_data import find_dataset
+from spikediff.hub.run_data import find_dataset, network_shape
 
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    """Encode and decode real images; write them side by side, and say how far apart they are."""
+    """Reconstruct real images with an autoencoder, write pairs, and measure the error.
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pipeline's or a run folder of vq_svae, spiking_image_decoder, fsvae or vae."""
-    output: Path = Path("reconstructions")
-    """Folder for the picture."""
-    overwrite: Overwrite = False
-    dataset: str | None = None
-    """Whose images; the data set of the run's recipe where it is not given."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets; that of the run's recipe where it is not given."""
-    split: str = "test"
-    """Split of the data set."""
-    num_images: int | None = None
-    """How many images, from the first on; all where it is not given."""
-    batch_size: int = 100
-    """Images at a time."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    event_driven: EventDriven = False
-    event_driven_weights: EventDrivenWeights = "float32"
-    json: Path | None = None
-    """Also write the figures for a program to read."""
+    The source is a model of vq_svae, spiking_image_decoder, fsvae or vae.
+    """
+
+    model: Flat[CompilableSource]
+    report: Flat[FolderReport] = FolderReport(output=Path("reconstructions"))
+    dataset: Dataset = None
+    data_dir: DataDir = None
+    split: Split = "test"
+    num_images: Annotated[int | None, COUNT] = None
+    """The number of images, from the first; all by default."""
+    batch_size: BatchSize = 100
 
 
 def run(arguments: list[str]) -> int:
     """Reconstruct and measure."""
     options = parse(ReconstructOptions, arguments, "spikediff reconstruct")
-    check_new_folder(options.output, options.overwrite)
-    dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
-
-    from spikediff.hub.load import load_pipeline
-
-    weights = options.event_driven_weights
-    pipe = load_pipeline(options.source, None, options.device, options.event_driven, weights)
+    model = options.model
+    options.report.check()
+    dataset, data_dir = find_dataset(model.source, options.dataset, options.data_dir)
+    pipe = model.load()
     if not hasattr(pipe, "reconstruct"):
-        raise UserError(f"{options.source}: a {type(pipe).__name__} has no autoencoder")
+        raise UserError(f"{model.source}: a {type(pipe).__name__} has no autoencoder")
     real = _images(pipe, dataset, data_dir, options)
     made = _reconstructed(pipe, real, options.batch_size)
-    figures = {"dataset": dataset, "split": options.split, "images": len(real)}
-    figures |= {"event_driven": True} if options.event_driven else {}
-    figures |= {"event_driven_weights": weights} if weights != "float32" else {}
+    figures: dict[str, Any] = {"dataset": dataset, "split": options.split, "images": len(real)}
+    if model.event_driven:
+        figures["event_driven"] = True
+    if model.event_driven_weights != "float32":
+        figures["event_driven_weights"] = model.event_driven_weights
     figures |= _measure(real, made)
-    _draw(real, made, new_folder(options.output, "pictures", options.overwrite))
+    _draw(real, made, options.report.folder("pictures"))
     for name, value in figures.items():
         print(f"{name:<28} {value if not isinstance(value, float) else round(value, 6)}")
-    write_json(options.json, figures)
+    options.report.write(figures)
     return 0
 
 
@@ -69,15 +65,13 @@ def _images(pipe: Any, dataset: str, data_dir: Path | None, options: Reconstruct
     import torch
 
     from spikediff.data import load_images, to_model_range
-    from spikediff.hub.load import networks_of
 
-    networks = networks_of(pipe)
-    config = networks.get("vqvae", networks.get("vae")).config  # type: ignore[union-attr]
+    size, channels = network_shape(pipe)
     images = load_images(
         dataset,
         options.split,
-        image_size=config.sample_size,
-        channels=config.in_channels,
+        image_size=size,
+        channels=channels,
         data_dir=data_dir,
     )
     count = min(options.num_images or len(images), len(images))
@@ -85,7 +79,7 @@ def _images(pipe: Any, dataset: str, data_dir: Path | None, options: Reconstruct
 
 
 def _reconstructed(pipe: Any, real: Any, batch_size: int) -> Any:
-    """Return what comes back of the images [N, C, H, W], clipped to [-1, 1]."""
+    """Return the reconstructions [N, C, H, W], clipped to [-1, 1]."""
     import torch
 
     parts = [pipe.reconstruct(part.to(pipe.device)).cpu() for part in real.split(batch_size)]
@@ -102,7 +96,7 @@ def _measure(real: Any, made: Any) -> dict[str, float]:
     figures = {"mse": mse(a, b), "mse_of_range_2": mse(real, made)}
     if min(a.shape[-2:]) >= WINDOW:
         figures["ssim_loss"] = 1 - ssim(a, b, data_range=1.0)
-        # The released code of Spiking-Diffusion has images centred at 0, and zeros around them.
+        # The released code of Spiking-Diffusion centres images at 0 and pads them with zeros.
         published = ssim(a - 0.5, b - 0.5, data_range=1.0, overhang=True)
         figures["ssim_loss_as_published"] = 1 - published
     return figures

@@ -1,16 +1,21 @@
 """`spikediff sample SOURCE`: generate images."""
 
-import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-
-from spikediff.cli.arguments import EventDriven, EventDrivenWeights, Execution, parse
-from spikediff.cli.outputs import Overwrite, check_new_folder, new_folder, write_json
-from spikediff.errors import UserError
+from spikediff.cli.arguments import Range, parse
+from spikediff.cli.options import (
+    CompilableSource,
+    Flat,
+    FolderReport,
+    NumImages,
+    Sampling,
+    Seed,
+    check_takes,
+)
 
 _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at most so many
 
@@ -19,89 +24,58 @@ _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at mos
 class SampleOptions:
     """Generate images: one PNG each, a grid, and a GIF of the denoising.
 
-    Of a network of signals: all of them in one signals.npy [N, C, L], and a plot.
+    A model with classes generates all of them in turn, unless some are given. A network of signals
+    writes signals.npy [N, C, L] and a plot.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pipeline's folder or a run folder."""
-    output: Path = Path("samples")
-    """Folder for the pictures."""
-    overwrite: Overwrite = False
-    num_images: int = 64
-    """How many images."""
-    seed: int = 0
-    """Seed of the first image; the others follow, one each."""
-    batch_size: int = 64
-    """Images at a time; it does not change them."""
-    num_inference_steps: int | None = None
-    """Network calls per image; 50, or as many as the model has, where it is not given."""
-    scheduler: str | None = None
-    """A sampler of `spikediff info`; the pipeline's own where it is not given."""
-    eta: float = 0.0
+    model: Flat[CompilableSource]
+    report: Flat[FolderReport] = FolderReport(output=Path("samples"))
+    num_images: NumImages = 64
+    seed: Seed = 0
+    sampling: Flat[Sampling] = Sampling()
+    eta: Annotated[float, Range(0, 1)] = 0.0
     """Share of fresh noise in DDIM's steps."""
-    temperature: float | None = None
-    """What divides the logits of tokens (Spiking-Diffusion); the model's own where not given."""
-    top_p: float | None = None
-    """Probability of the nucleus of tokens that is drawn from (Spiking-Diffusion)."""
+    temperature: Annotated[float | None, Range(0, 1e6)] = None
+    """Divides the logits of tokens (Spiking-Diffusion); the model's own by default."""
+    top_p: Annotated[float | None, Range(1e-12, 1)] = None
+    """Probability of the nucleus that tokens are drawn from (Spiking-Diffusion)."""
     unmasking: Literal["ancestral", "confidence"] | None = None
     """The order in which tokens are unmasked (Spiking-Diffusion)."""
-    threshold: str | None = None
-    """Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."""
-    class_labels: tuple[int, ...] = ()
-    """Classes to ask for, one after the other; all in turn where a model knows some and none is
-    given."""
-    guidance_scale: float | None = None
-    """How far towards the class (classifier-free guidance); 1 is the network's own answer."""
     gif: bool = True
     """Whether to write the GIF."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    event_driven: EventDriven = False
-    event_driven_weights: EventDrivenWeights = "float32"
-    execution: Execution = None
-    json: Path | None = None
-    """Also write what was done, for a program to read."""
 
 
 def run(arguments: list[str]) -> int:
-    """Generate images as the arguments say."""
+    """Generate images or signals and write them."""
     options = parse(SampleOptions, arguments, "spikediff sample")
-    check_new_folder(options.output, options.overwrite)
-
-    from spikediff.cli.guided import guided
-    from spikediff.hub.load import load_pipeline, steps_of
-
-    pipe = load_pipeline(
-        options.source,
-        options.scheduler,
-        options.device,
-        options.event_driven,
-        options.event_driven_weights,
-        options.execution,
-        to_generate=True,
-    )
-    with guided(pipe, options.threshold):
-        signals = getattr(pipe, "makes_signals", False)
-        write = write_signals if signals else write_samples
-        files, variances = write(pipe, options)
-    told = {"current_variance": variances} if variances else {}
-    write_json(
-        options.json,
-        told
+    model, sampling, report = options.model, options.sampling, options.report
+    report.check()
+    pipe = model.load(to_generate=True)
+    wanted: dict[str, Any] = {"eta": options.eta or None, "temperature": options.temperature}
+    wanted |= {"top_p": options.top_p, "unmasking": options.unmasking}
+    call = {name: value for name, value in wanted.items() if value is not None}
+    check_takes(pipe, pipe, call)
+    signals = getattr(pipe, "makes_signals", False)
+    with sampling.guided(pipe):
+        write = _write_signals if signals else _write_images
+        files, variances = write(pipe, call, options)
+    figures = {"current_variance": variances} if variances else {}
+    report.write(
+        figures
         | {
-            "source": str(options.source),
+            "source": str(model.source),
             "pipeline": type(pipe).__name__,
             "scheduler": type(pipe.components.get("scheduler")).__name__,
-            "num_inference_steps": steps_of(pipe, options.num_inference_steps),
-            "threshold": options.threshold,
-            "class_labels": list(options.class_labels),
-            "guidance_scale": options.guidance_scale,
-            "event_driven": options.event_driven,
-            "event_driven_weights": options.event_driven_weights if options.event_driven else None,
-            "execution": options.execution,
+            "num_inference_steps": sampling.steps(pipe),
+            "threshold": sampling.threshold,
+            "class_labels": list(sampling.class_labels),
+            "guidance_scale": sampling.guidance_scale,
+            "event_driven": model.event_driven,
+            "event_driven_weights": model.event_driven_weights if model.event_driven else None,
+            "execution": model.execution,
             "seeds": [options.seed, options.seed + options.num_images - 1],
             "files": [str(path) for path in files],
-        },
+        }
     )
     if variances:
         print(
@@ -109,94 +83,59 @@ def run(arguments: list[str]) -> int:
             f"most, {variances[-1]:.4f} after the last step"
         )
     kind, names = "signals" if signals else "images", ", ".join(p.name for p in files[-2:])
-    print(f"{options.num_images} {kind}, {names} in {options.output}")
+    print(f"{options.num_images} {kind}, {names} in {report.output}")
     return 0
 
 
-def write_samples(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[float]]:
-    """Generate and write the pictures; return their paths, and the currents' variance if any."""
+def _write_images(
+    pipe: Any, call: dict[str, Any], options: SampleOptions
+) -> tuple[list[Path], list[float]]:
+    """Generate and write images; return the paths, and the variance of the currents if any."""
     from spikediff.diffusion.outputs import image_grid, record_frames, save_gif
 
-    call = _options_of(pipe, options)
-    new_folder(options.output, "pictures", options.overwrite)
+    folder = options.report.folder("pictures")
     frames: list[Any] = []
-    watching: dict[str, Any] = {}
-    if options.gif and "callback_on_step_end" in inspect.signature(pipe.__call__).parameters:
-        watching["callback_on_step_end"] = record_frames(frames, _GIF_IMAGES)
+    keep = record_frames(frames, _GIF_IMAGES)
 
-    images, files = [], []
-    variances: list[float] = []
-    everyone = range(options.seed, options.seed + options.num_images)
-    for seeds in _batches(everyone, options.batch_size):
-        classes, is_first = _classes(pipe, options, seeds), seeds[0] == options.seed
-        output = pipe(seeds=seeds, **call, **classes, **(watching if is_first else {}))
-        told = [
-            len(seeds) / options.num_images * v for v in getattr(output, "current_variance", [])
-        ]
-        variances = [a + b for a, b in zip(variances, told, strict=True)] if variances else told
-        for seed, image in zip(seeds, output.images, strict=True):
-            files.append(options.output / f"seed-{seed:06d}.png")
+    def watch(_pipe: Any, i: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        return keep(pipe, i, timestep, tensors) if i == len(frames) else {}  # of the first batch
+
+    if options.gif and "callback_on_step_end" in signature(pipe.__call__).parameters:
+        call = {**call, "callback_on_step_end": watch}
+    images: list[Any] = []
+    files: list[Path] = []
+    weighted: list[list[float]] = []
+    seeds = range(options.seed, options.seed + options.num_images)
+    for output in options.sampling.generate(pipe, seeds, partial(pipe, **call), in_turn=True):
+        for image in output.images:
+            files.append(folder / f"seed-{seeds[len(files)]:06d}.png")
             image.save(files[-1])
         images += output.images
-    files.append(options.output / "grid.png")
+        share = len(output.images) / len(seeds)
+        weighted.append([share * v for v in getattr(output, "current_variance", [])])
+    files.append(folder / "grid.png")
     image_grid(images).save(files[-1])
     if frames:
-        files.append(options.output / "denoising.gif")
+        files.append(folder / "denoising.gif")
         save_gif(frames, files[-1])
-    return files, variances
+    return files, [sum(shares) for shares in zip(*weighted, strict=True)]
 
 
-def write_signals(pipe: Any, options: SampleOptions) -> tuple[list[Path], list[float]]:
+def _write_signals(
+    pipe: Any, call: dict[str, Any], options: SampleOptions
+) -> tuple[list[Path], list[float]]:
     """Generate and write signals, in their own unit, and a plot of the first; return the paths."""
     import numpy as np
     import torch
 
     from spikediff.diffusion.outputs import plot_signals
 
-    call = _options_of(pipe, options)
-    new_folder(options.output, "pictures", options.overwrite)
+    folder = options.report.folder("pictures")
     seeds = range(options.seed, options.seed + options.num_images)
-    signals = torch.cat(
-        [
-            pipe(seeds=part, output_type="pt", **call, **_classes(pipe, options, part)).images.cpu()
-            for part in _batches(seeds, options.batch_size)
-        ]
-    )  # [N, C, L]
-    files = [options.output / "signals.npy", options.output / "signals.png"]
+    make = partial(pipe, output_type="pt", **call)
+    outputs = options.sampling.generate(pipe, seeds, make, in_turn=True)
+    signals = torch.cat([output.images.cpu() for output in outputs])  # [N, C, L]
+    files = [folder / "signals.npy", folder / "signals.png"]
     np.save(files[0], signals.numpy())
     plot_signals({f"seeds from {options.seed}": signals}).save(files[1])
     return files, []
-
-
-def _batches(seeds: range, size: int) -> list[range]:
-    return [seeds[first : first + size] for first in range(0, len(seeds), size)]
-
-
-def _classes(pipe: Any, options: SampleOptions, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return the labels of seeds: those that were asked for, over and over, or all in turn."""
-    from spikediff.diffusion.classes import classes_in_turn
-
-    wanted = options.class_labels
-    if not wanted:
-        return classes_in_turn(pipe, seeds)
-    if "class_labels" not in inspect.signature(pipe.__call__).parameters:
-        raise UserError(f"--class-labels: {type(pipe).__name__} has none; leave it out")
-    return {"class_labels": [wanted[(seed - options.seed) % len(wanted)] for seed in seeds]}
-
-
-def _options_of(pipe: Any, options: SampleOptions) -> dict[str, Any]:
-    """Return what a pipeline is told; refuse what it does not know."""
-    from spikediff.hub.load import steps_of
-
-    known = inspect.signature(pipe.__call__).parameters
-    call: dict[str, Any] = {"num_inference_steps": steps_of(pipe, options.num_inference_steps)}
-    names = ("temperature", "top_p", "unmasking", "guidance_scale")
-    wanted = {"eta": options.eta or None} | {name: getattr(options, name) for name in names}
-    for name, value in wanted.items():
-        if value is None:
-            continue
-        if name not in known:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {value}: {type(pipe).__name__} has none; leave it out")
-        call[name] = value
-    return call

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse
+from spikediff.cli.arguments import Range, parse
 from spikediff.errors import UserError
 from spikediff.files.yaml import read_yaml
 from spikediff.pretrained import find_recipe
@@ -38,7 +38,7 @@ class TrainOptions:
     """Go on with the run in the folder."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Delete the run in the folder."""
-    threads: int = 0
+    threads: Annotated[int, Range(0, 4096)] = 0
     """CPU threads; 0 leaves torch's choice."""
 
 

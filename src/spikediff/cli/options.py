@@ -1,0 +1,275 @@
+"""The options that commands share: one text and one range each, and the three groups of them.
+
+`Source` says which model runs and how, `Sampling` how images are generated, `Report` where the
+results go. A command takes whole groups, `source: Flat[Source]`, and single options for the rest.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from spikediff.cli.arguments import OUTPUT_FILE, Range
+from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_json
+from spikediff.errors import UserError
+from spikediff.pretrained import find_source
+
+Group = TypeVar("Group")
+Flat = Annotated[Group, tyro.conf.arg(name="")]  # its options have no prefix
+
+COUNT = Range(1, 10**8)
+
+SourceFolder = Annotated[
+    Path,
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        help="A shipped model, a run folder, a pipeline's folder, or USER/NAME on the Hub."
+    ),
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="SOURCE",
+        instance_from_str=lambda typed: find_source(Path(typed[0])),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    tyro.conf.arg(help="A sampler of `spikediff info`; the pipeline's own by default."),
+]
+Execution = Annotated[
+    Literal["counts", "spikes", "events", "delta"] | None,
+    tyro.conf.arg(
+        help="How the deployment form of an integer network runs; all give the same bits. The "
+        "model's own by default."
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="Where to compute: auto takes a GPU if any.")
+]
+Dataset = Annotated[
+    str | None, tyro.conf.arg(help="The data set; that of the run's recipe by default.")
+]
+DataDir = Annotated[
+    Path | None,
+    tyro.conf.arg(help="The folder of the data sets; that of the run's recipe by default."),
+]
+Split = Annotated[str, tyro.conf.arg(help="The split of the data set.")]
+NumImages = Annotated[int, COUNT, tyro.conf.arg(help="The number of images.")]
+Seed = Annotated[
+    int,
+    Range(0, 2**62),
+    tyro.conf.arg(help="The seed of the first image; the others follow, one each."),
+]
+Steps = Annotated[
+    int | None,
+    COUNT,
+    tyro.conf.arg(help="Network calls per image; by default 50, or all that the model has."),
+]
+BatchSize = Annotated[
+    int,
+    Range(1, 65_536),
+    tyro.conf.arg(help="Images at a time; it does not change generated images."),
+]
+Threshold = Annotated[
+    str | None,
+    tyro.conf.arg(
+        help="Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."
+    ),
+]
+GuidanceScale = Annotated[
+    float | None,
+    Range(-1e4, 1e4),
+    tyro.conf.arg(
+        help="Strength of classifier-free guidance towards the class; 1 is the plain estimate."
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.arg(help="Remove what earlier commands of this kind wrote into the folder."),
+]
+Json = Annotated[
+    Path | None, OUTPUT_FILE, tyro.conf.arg(help="Also write the results, as JSON, to this file.")
+]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model runs, and how."""
+
+    source: SourceFolder
+    scheduler: Scheduler = None
+    execution: Execution = None
+    device: Device = "auto"
+
+    def load(self, to_generate: bool = False) -> Any:
+        """Load the pipeline; see `load_pipeline`."""
+        from spikediff.hub.load import load_pipeline
+
+        return load_pipeline(
+            self.source,
+            self.scheduler,
+            self.device,
+            execution=self.execution,
+            to_generate=to_generate,
+        )
+
+
+@dataclass(frozen=True)
+class CompilableSource(Source):
+    """Which model runs, and how, of commands that need its images alone."""
+
+    event_driven: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="Compile the networks for inference: spikes as bits, and only spikes cost. "
+            "Faster on a CPU; off by default, because rounding differs and may change an image."
+        ),
+    ] = False
+    event_driven_weights: Annotated[
+        Literal["float32", "int16", "int8"],
+        tyro.conf.arg(
+            help="Weights of synapses with --event-driven: int16 is faster, int8 faster still; "
+            "rounding changes more images than float32 (docs/performance.md)."
+        ),
+    ] = "float32"
+
+    def load(self, to_generate: bool = False) -> Any:
+        """Load the pipeline; see `load_pipeline`."""
+        from spikediff.hub.load import load_pipeline
+
+        return load_pipeline(
+            self.source,
+            self.scheduler,
+            self.device,
+            self.event_driven,
+            self.event_driven_weights,
+            self.execution,
+            to_generate,
+        )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are generated."""
+
+    num_inference_steps: Steps = None
+    batch_size: BatchSize = 64
+    threshold: Threshold = None
+    class_labels: Annotated[
+        tuple[int, ...],
+        Range(0, 10**9),
+        tyro.conf.arg(
+            aliases=["--class-label"],
+            help="The classes of the images, one after the other, of a model that knows classes.",
+        ),
+    ] = ()
+    guidance_scale: GuidanceScale = None
+
+    def steps(self, pipe: Any) -> int:
+        """Return the network calls per image."""
+        from spikediff.hub.load import steps_of
+
+        return steps_of(pipe, self.num_inference_steps)
+
+    def guided(self, pipe: Any) -> AbstractContextManager[None]:
+        """Return a `with` block in which the pipeline samples with the threshold guidance."""
+        from spikediff.cli.guided import guided
+
+        return guided(pipe, self.threshold)
+
+    @property
+    def one_class(self) -> dict[str, Any]:
+        """The pipeline's arguments for images of one class; empty if none is asked for.
+
+        Raises:
+            UserError: Several classes are given.
+        """
+        if len(self.class_labels) > 1:
+            raise UserError("--class-labels: give one, which all images share")
+        asked: dict[str, Any] = {"class_labels": next(iter(self.class_labels), None)}
+        asked |= {"guidance_scale": self.guidance_scale}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def facts(self, pipe: Any) -> dict[str, Any]:
+        """Return what a report says: the steps, and what else is asked for."""
+        asked = {
+            "class_labels": list(self.class_labels) or None,
+            "guidance_scale": self.guidance_scale,
+            "threshold": self.threshold,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        return {"num_inference_steps": self.steps(pipe), **given}
+
+    def generate(
+        self, pipe: Any, seeds: range, make: Callable[..., Any], in_turn: bool = False
+    ) -> Iterator[Any]:
+        """Yield what `make(seeds=..., num_inference_steps=..., ...)` returns, batch by batch.
+
+        Args:
+            pipe: The pipeline.
+            seeds: The seeds of all images.
+            make: The pipeline, or a function that calls it.
+            in_turn: Whether images are of all classes in turn if no class is asked for.
+
+        Raises:
+            UserError: The pipeline does not take what is asked for.
+        """
+        from spikediff.diffusion.classes import classes_in_turn
+
+        labels = (self.class_labels * len(seeds))[: len(seeds)]
+        call: dict[str, Any] = {"num_inference_steps": self.steps(pipe)}
+        if self.guidance_scale is not None:
+            call["guidance_scale"] = self.guidance_scale
+        for first in range(0, len(seeds), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            if labels:
+                call["class_labels"] = list(labels[part])
+            elif in_turn:
+                call |= classes_in_turn(pipe, seeds[part])
+            check_takes(pipe, make, call)
+            yield make(seeds=seeds[part], **call)
+
+
+def check_takes(pipe: Any, make: Callable[..., Any], call: dict[str, Any]) -> None:
+    """Refuse arguments that a pipeline does not take.
+
+    Raises:
+        UserError: There is such a one.
+    """
+    known = signature(make).parameters
+    for name in (name for name in call if name not in known):
+        flag = name.replace("_", "-")
+        raise UserError(f"--{flag} {call[name]}: {type(pipe).__name__} has none; leave it out")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the results go."""
+
+    json: Json = None
+
+    def write(self, results: Any) -> None:
+        """Write the results as JSON, if asked for."""
+        write_json(self.json, results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderReport(Report):
+    """Where the results go, of commands that write a folder."""
+
+    output: Annotated[Path, tyro.conf.arg(help="The folder to write.")]
+    overwrite: Overwrite = False
+
+    def check(self) -> None:
+        """Refuse a folder that cannot be written, before the work; see `check_new_folder`."""
+        check_new_folder(self.output, self.overwrite)
+
+    def folder(self, kind: Kind, source: Path | None = None) -> Path:
+        """Make the folder; see `new_folder`."""
+        return new_folder(self.output, kind, self.overwrite, source)
