@@ -15,10 +15,9 @@ from spikediff.diffusion.pipeline import weights_sha256
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
 from spikediff.evaluation.features import FEATURES
-from spikediff.hub import collect_results, gather_facts, model_card
-from spikediff.hub.card import choose_picture
-from spikediff.hub.describe import paper_of, shareable
-from spikediff.hub.results import Results
+from spikediff.hub.card import choose_picture, model_card
+from spikediff.hub.describe import gather_facts, paper_of, shareable
+from spikediff.hub.results import Results, collect_results
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from small_pipelines import MAKERS, make
 from spikediff.cli import main
 from spikediff.errors import UserError
-from spikediff.hub import check_repository_name
+from spikediff.hub.repository import check_repository_name
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.training.trained import load_trained
 

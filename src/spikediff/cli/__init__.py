@@ -56,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         0 done; 2 wrong use or bad input, told in one line; 1 interrupted or failed.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Read when torch is imported: threads that wait for work leave the core to other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _tell_in_lines()
     out, err = Heard(sys.stdout), Heard(sys.stderr)
     try:

@@ -4,11 +4,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from spikediff.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from spikediff.evaluation.sources import ImageSource
     from spikediff.systems.sdm.threshold_guidance import Scale
 
@@ -63,7 +63,7 @@ def guided_images(
     with threshold_guidance(pipe.unet, scale):
         pass  # a wrong layer or scale shows now, not after the reference was read
 
-    def take(first: int, count: int) -> Tensor:
+    def take(first: int, count: int) -> "Tensor":
         with threshold_guidance(pipe.unet, scale):
             return source.take(first, count)
 

@@ -49,8 +49,8 @@ def run(arguments: list[str]) -> int:
     options = parse(PushOptions, arguments, "spikediff push")
     _check(options)
 
-    from spikediff.hub import upload_repository
     from spikediff.hub.load import load_pipeline
+    from spikediff.hub.repository import upload_repository
 
     pipe = load_pipeline(options.source)
     pipe.set_progress_bar_config(disable=True)
@@ -97,8 +97,10 @@ def _folder(options: PushOptions) -> AbstractContextManager[str]:
 def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Path]]:
     """Gather what is known and write the repository; return the facts and the files."""
     from spikediff.diffusion.pipeline import weights_sha256
-    from spikediff.hub import collect_results, gather_facts, write_repository
+    from spikediff.hub.describe import gather_facts
     from spikediff.hub.load import steps_of
+    from spikediff.hub.repository import write_repository
+    from spikediff.hub.results import collect_results
 
     steps = steps_of(pipe, options.num_inference_steps)
     results = collect_results(
@@ -117,8 +119,8 @@ def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Pat
 def _measured(pipe: Any, results: Any, steps: int) -> Any:
     from dataclasses import replace
 
-    from spikediff.hub import measure_energy
     from spikediff.hub.describe import can_generate
+    from spikediff.hub.results import measure_energy
 
     if not can_generate(pipe):
         raise UserError(f"--measure: a {type(pipe).__name__} of this network generates no images")
