@@ -1,4 +1,4 @@
-"""Packages that only an exchange format needs: imported where it is used, or named if missing."""
+"""Packages that only one exchange format needs, imported when it is used."""
 
 from importlib import import_module
 from typing import Any
@@ -7,14 +7,7 @@ from spikediff.errors import UserError
 
 
 def import_extra(package: str, extra: str) -> Any:
-    """Import a package of an optional extra.
-
-    Args:
-        package: Name of the package.
-        extra: The extra of spikediff that brings it.
-
-    Returns:
-        The module.
+    """Import a package of an optional extra of spikediff.
 
     Raises:
         UserError: It is not installed; the message has the command that installs it.

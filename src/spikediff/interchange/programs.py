@@ -1,46 +1,75 @@
 """A denoiser as one program for other runtimes: `torch.export` and ONNX."""
 
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.interchange.extras import import_extra
 from spikediff.neurons import as_operations
 from spikediff.neurons.kernels import using
-from spikediff.systems.converted.network import ConvertedUNet
-from spikediff.systems.converted.quantised import QuantisedUNet
-from spikediff.systems.fsddim.network import SynapticCurrentUNet
-from spikediff.systems.integer import IntegerSpikingUNet
-from spikediff.systems.sddpm.network import SpikingUNet
-from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 
-# torch 2.13 cannot prove of the latter that every batch size will do for them (tried with the
-# first two; the converted networks are made of the second).
-ANY_BATCH_SIZE = (SpikingUNet, SpikingImageDecoder)
-ONE_BATCH_SIZE = (
-    SynapticCurrentUNet,
-    UNet2DModel,
-    ConvertedUNet,
-    QuantisedUNet,
-    IntegerSpikingUNet,
-)
+# By the names of the classes. torch 2.13 cannot prove that every batch size will do for the latter
+# (tried with the first two; the converted networks are made of the second).
+ANY_BATCH_SIZE = {"SpikingUNet", "SpikingImageDecoder"}
+ONE_BATCH_SIZE = {
+    "SynapticCurrentUNet",
+    "UNet2DModel",
+    "ConvertedUNet",
+    "QuantisedUNet",
+    "IntegerSpikingUNet",
+}
 
 
-class _Estimate(nn.Module):
-    """A denoiser with tensors in and a tensor out."""
+def export_torch(
+    model: nn.Module,
+    path: Path,
+    sample_size: int | tuple[int, int] | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """Write a denoiser as a file of `torch.export` (.pt2), which needs nothing but torch.
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+    Args:
+        model: See `export_program`, as for the others.
+        path: The file.
+        sample_size: Height and width of the input.
+        batch_size: B, if it is fixed.
+    """
+    torch.export.save(export_program(model, sample_size, batch_size=batch_size), path)
 
-    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        estimate: Tensor = self.model(sample, timestep, return_dict=False)[0]
-        return estimate
+
+def export_onnx(
+    model: nn.Module,
+    path: Path,
+    sample_size: int | tuple[int, int] | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """Write a denoiser as ONNX: inputs `sample` and `timestep`, output `estimate`.
+
+    Args:
+        model: See `export_program`, as for the others.
+        path: The file; weights of large networks are written to another beside it.
+        sample_size: Height and width of the input.
+        batch_size: B, if it is fixed.
+
+    Raises:
+        UserError: The packages onnx and onnxscript are missing; or see `export_program`.
+    """
+    import_extra("onnx", "onnx")
+    import_extra("onnxscript", "onnx")
+    program = torch.onnx.export(
+        export_program(model, sample_size, batch_size=batch_size),
+        input_names=["sample", "timestep"],
+        output_names=["estimate"],
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path)
 
 
 @torch.no_grad()
@@ -50,20 +79,20 @@ def export_program(
     plain: bool = True,
     batch_size: int | None = None,
 ) -> Any:
-    """Trace a denoiser, for batches of any size or of one.
+    """Trace a denoiser, for any batch size or a fixed one.
 
     Args:
         model: A denoiser in evaluation mode: `model(sample, timestep).sample`.
-        sample_size: Height and width of its input; the configured ones where there are such.
+        sample_size: Height and width of its input; the configured ones by default.
         plain: Whether neurons become standard operations, T times each, so that the program runs
             without this library; else each stays one operator, `torch.ops.spikediff.*`.
-        batch_size: B, if the program shall take no other; any B where it is not given, which
-            `SpikingUNet` and `SpikingImageDecoder` can do.
+        batch_size: B, if it is fixed. Any B by default, which `SpikingUNet` and
+            `SpikingImageDecoder` support.
 
     Returns:
         A `torch.export.ExportedProgram` of `(sample, timestep) -> estimate`: images [B, C, H, W],
-        signals [B, C, L] or tokens [B, h, w], a whole timestep (0-dim, int64), and what the model
-        estimates.
+        signals [B, C, L] or tokens [B, h, w]; an integer timestep (0-dim, int64); and the model's
+        estimate.
 
     Raises:
         UserError: The model is in training mode, the size is missing, or the network exports for
@@ -89,59 +118,21 @@ def export_program(
         )
 
 
-def export_torch(
-    model: nn.Module,
-    path: Path,
-    sample_size: int | tuple[int, int] | None = None,
-    batch_size: int | None = None,
-) -> None:
-    """Write a denoiser as a file of `torch.export` (.pt2), which needs nothing but torch.
+class _Estimate(nn.Module):
+    """A denoiser with tensors in and a tensor out."""
 
-    Args:
-        model: See `export_program`.
-        path: The file.
-        sample_size: Height and width of the input.
-        batch_size: B, if the program shall take no other.
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
 
-    Raises:
-        UserError: See `export_program`.
-    """
-    torch.export.save(export_program(model, sample_size, batch_size=batch_size), path)
-
-
-def export_onnx(
-    model: nn.Module,
-    path: Path,
-    sample_size: int | tuple[int, int] | None = None,
-    batch_size: int | None = None,
-) -> None:
-    """Write a denoiser as ONNX: inputs `sample` and `timestep`, output `estimate`.
-
-    Args:
-        model: See `export_program`.
-        path: The file; weights of large networks stand in another beside it.
-        sample_size: Height and width of the input.
-        batch_size: B, if the program shall take no other.
-
-    Raises:
-        UserError: The packages onnx and onnxscript are missing; or see `export_program`.
-    """
-    import_extra("onnx", "onnx")
-    import_extra("onnxscript", "onnx")
-    program = torch.onnx.export(
-        export_program(model, sample_size, batch_size=batch_size),
-        input_names=["sample", "timestep"],
-        output_names=["estimate"],
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    program.save(path)
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        estimate: Tensor = self.model(sample, timestep, return_dict=False)[0]
+        return estimate
 
 
 def _check_batch(model: nn.Module, batch_size: int | None) -> None:
     name = type(model).__name__
-    if batch_size is None and not isinstance(model, ANY_BATCH_SIZE):
+    if batch_size is None and not class_among(model, ANY_BATCH_SIZE):
         raise UserError(
             f"{name}: torch exports it for one batch size only; give that size: --batch-size 1"
         )
@@ -149,13 +140,18 @@ def _check_batch(model: nn.Module, batch_size: int | None) -> None:
         raise UserError(f"{name}: the batch size {batch_size} must be at least 1")
 
 
+def class_among(module: nn.Module, names: Collection[str]) -> str | None:
+    """Return the name of a module's class, or of its first ancestor, that is among names."""
+    return next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in names), None)
+
+
 def _example(model: Any, given: int | tuple[int, int] | None, batch_size: int) -> Tensor:
     """Return an input of images, of signals, or of grids of tokens."""
     size = model.config.get("sample_size") if given is None else given
     if size is None:
         raise UserError(f"{type(model).__name__}: takes any size; give sample_size, of its input")
-    dimensions = model.config.get("dimensions", 2)
-    sides = [size] * dimensions if isinstance(size, int) else size
-    if isinstance(model, SpikingImageDecoder):
-        return torch.zeros(batch_size, *sides, dtype=torch.int64)
-    return torch.zeros(batch_size, model.config.in_channels, *sides, dtype=model.dtype)
+    sides = [size] * model.config.get("dimensions", 2) if isinstance(size, int) else size
+    channels = model.config.get("in_channels")
+    if channels is None:
+        return torch.zeros(batch_size, *sides, dtype=torch.int64)  # tokens
+    return torch.zeros(batch_size, channels, *sides, dtype=model.dtype)

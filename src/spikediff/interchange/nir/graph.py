@@ -1,13 +1,15 @@
-r"""Convolutions as a graph holds them: the norm, the scaling and the timestep are folded in.
+r"""Build a NIR graph: its nodes, and signals that are sums of the nodes' outputs.
 
-Our neurons in NIR's words.
+NIR adds up the inputs of a node. So an addition is two edges, and a convolution of a concatenation
+is a convolution of each part: `Conv(a, b) = Conv_a(a) + Conv_b(b)`. Norms, scaling and the timestep
+are folded into convolutions.
 
 NIR's leaky neuron is $\tau \dot v = (v_{leak} - v) + r I$; it fires at $v > v_{threshold}$, and
 then $v = v_{reset}$. A step of Euler's method of length dt gives
 
     u[n] = v_leak + (1 - dt/tau) (v[n-1] - v_leak) + (dt/tau) r I[n]
 
-which is our `charge` with `decay = 1 - dt/tau`. The mapping is local to a neuron, with r = 1:
+which is our `charge` with `decay = 1 - dt/tau`. Each neuron is mapped on its own, with r = 1:
 
 - `decay_input`: our gain is `1 - decay = dt/tau`, so r = 1 as it is.
 - no `decay_input`: our gain is 1. The membrane is counted in units of `1/(1 - decay)`, so its
@@ -15,14 +17,9 @@ which is our `charge` with `decay = 1 - dt/tau`. The mapping is local to a neuro
 - a rest potential: the membrane is counted from it, so `v_leak = v_reset = 0`, which is all that
   some readers know.
 - `u >= threshold`: NIR compares by `>`, so the threshold is the next smaller number of the
-  membrane's precision, and the two say the same of every number.
+  membrane's precision, and the two agree for every number.
 
 IF has no time constant: its unit of time is the spiking step (dt = 1), where r = 1.
-
-Growing a NIR graph: nodes, and signals that are sums of what nodes emit.
-
-NIR adds up what arrives at a node. So an addition is two edges, and a convolution of a
-concatenation is a convolution of each part: `Conv(a, b) = Conv_a(a) + Conv_b(b)`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,166 +36,15 @@ from spikediff.layers.conv import Convolution
 from spikediff.layers.norm import norm_affine
 from spikediff.neurons import IntegrateAndFire, NeuronLayer
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One convolution.
-
-    Attributes:
-        weight: [C_out, C_in, k, k].
-        bias: [C_out].
-        stride: Of rows and columns.
-        padding: Zeros round the image.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    stride: int
-    padding: int
-
-    def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape [C_out, H', W'] of the result for an input [C_in, H, W]."""
-        size = self.weight.shape[-1]
-        sides = ((side + 2 * self.padding - size) // self.stride + 1 for side in shape[1:])
-        return (self.weight.shape[0], *sides)
-
-    def split(self, widths: Sequence[int]) -> list["Kernel"]:
-        """Return a kernel for each part of the result, which has so many channels."""
-        weights = torch.split(self.weight, list(widths))
-        biases = torch.split(self.bias, list(widths))
-        return [replace(self, weight=w, bias=b) for w, b in zip(weights, biases, strict=True)]
-
-    def split_inputs(self, widths: Sequence[int]) -> list["Kernel"]:
-        """Return a kernel for each part of the input; the first has the bias of the sum."""
-        weights = torch.split(self.weight, list(widths), dim=1)
-        nothing = torch.zeros_like(self.bias)
-        first = replace(self, weight=weights[0])
-        return [first, *(replace(self, weight=w, bias=nothing) for w in weights[1:])]
-
-
-def fold(
-    conv: Convolution,
-    norm: nn.Module | None = None,
-    scaling: nn.Module | None = None,
-    bias: Tensor | None = None,
-) -> Kernel:
-    r"""Return $BN(p\,\mathrm{Conv}(x)) + b$ as one convolution, computed in float64.
-
-    Args:
-        conv: The convolution, of images.
-        norm: Norm behind it, in evaluation.
-        scaling: Factor between the two, the same at every spiking step.
-        bias: b [C_out], what joins behind the norm.
-
-    Example:
-        >>> conv, norm = nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=0.0)
-        >>> norm.running_mean += 3.0
-        >>> fold(conv, norm, bias=torch.ones(1)).bias.item()
-        -2.0
-    """
-    assert isinstance(conv, nn.Conv2d)  # offences.py has refused those of signals
-    weight = conv.weight.detach().double()
-    offset = torch.zeros(len(weight)).double() if conv.bias is None else conv.bias.detach().double()
-    if isinstance(scaling, TemporalScaling):
-        factor = scaling.p.detach().double().flatten()[0]
-        weight, offset = factor * weight, factor * offset
-    if isinstance(norm, nn.BatchNorm2d | ThresholdNorm):
-        gain, shift = norm_affine(norm)
-        weight, offset = gain.view(-1, 1, 1, 1) * weight, gain * offset + shift
-    if bias is not None:
-        offset = offset + bias.detach().double()
-    kind = conv.weight.dtype
-    return Kernel(weight.to(kind), offset.to(kind), conv.stride[0], _zeros(conv))
-
-
-def _zeros(conv: nn.Conv2d) -> int:
-    padding = conv.padding
-    assert isinstance(padding, tuple)  # every convolution of this library says it in numbers
-    return padding[0]
-
-
-SECONDS_PER_STEP = 1e-4  # what snnTorch and SpikingJelly take a step of a leaky neuron to be
-
-
-def default_dt(neuron: NeuronLayer) -> float:
-    """Return the length of a spiking step in NIR's unit of time: 1 without a leak, else 1e-4."""
-    return 1.0 if _decay(neuron) == 1.0 else SECONDS_PER_STEP
-
-
-def neuron_node(
-    nir: Any, neuron: NeuronLayer, shape: tuple[int, ...], dt: float, dtype: torch.dtype
-) -> Any:
-    """Return the node of a neuron layer.
-
-    Args:
-        nir: The package.
-        neuron: The layer; one of which `neuron_problem` knows nothing bad.
-        shape: [C, H, W].
-        dt: Length of a spiking step.
-        dtype: Precision of the membrane.
-
-    Returns:
-        `nir.IF` or `nir.LIF`; all parameters are float64 arrays [C, H, W].
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> from spikediff import LIF
-        >>> words = SimpleNamespace(LIF=lambda **parameters: parameters)
-        >>> node = neuron_node(words, LIF(decay=0.75), (1,), 1.0, torch.float32)
-        >>> node["tau"].item(), node["r"].item(), node["v_threshold"].item() < 1.0
-        (4.0, 1.0, True)
-    """
-    leak = 1.0 - _decay(neuron)
-    threshold = _threshold(neuron, dtype)
-    zeros, ones = np.zeros(shape), np.ones(shape)
-    if leak == 0.0:
-        return nir.IF(r=ones / dt, v_threshold=ones * threshold, v_reset=zeros)
-    if not neuron.dynamics.decay_input:
-        threshold = threshold * leak
-    return nir.LIF(
-        tau=ones * (dt / leak), r=ones, v_leak=zeros, v_threshold=ones * threshold, v_reset=zeros
-    )
-
-
-def neuron_problem(neuron: NeuronLayer) -> tuple[str, str] | None:
-    """Return why NIR has no such neuron, and what to do; None where it has."""
-    if not isinstance(neuron, IntegrateAndFire):
-        return f"NIR has no {type(neuron).__name__}", "train with neuron if or lif"
-    dynamics = neuron.dynamics
-    if dynamics.v_negative is not None:
-        return (
-            "NIR has no negative spikes",
-            "convert with --spikes binary, or train with neuron lif",
-        )
-    if dynamics.v_reset is None:
-        return "NIR knows the hard reset only", "train with neuron_options v_reset: 0.0"
-    if dynamics.v_init not in (None, dynamics.v_rest):
-        return "NIR has no first membrane but 0", "train without neuron_options v_init"
-    if _decay(neuron) == 1.0 and dynamics.decay_input:
-        return "its input never reaches the membrane", "give it a time constant"
-    return None
-
-
-def _decay(neuron: NeuronLayer) -> float:
-    assert isinstance(neuron, IntegrateAndFire)
-    return float(torch.as_tensor(neuron.decay).detach())
-
-
-def _threshold(neuron: NeuronLayer, dtype: torch.dtype) -> float:
-    """Return the threshold above rest that the membrane must exceed."""
-    dynamics = neuron.dynamics
-    threshold = torch.tensor(dynamics.v_threshold - dynamics.v_rest, dtype=dtype)
-    if not dynamics.strict_threshold:
-        threshold = torch.nextafter(threshold, torch.zeros_like(threshold))
-    return float(threshold)
+SECONDS_PER_STEP = 1e-4  # length of a leaky neuron's step in snnTorch and SpikingJelly
 
 
 @dataclass(frozen=True)
 class Signal:
-    """The sum of what some nodes emit at a spiking step.
+    """The sum of the outputs of some nodes at a spiking step.
 
     Attributes:
-        sources: Their names.
+        sources: Names of the nodes.
         shape: [C, H, W].
     """
 
@@ -213,8 +59,44 @@ class Signal:
 Parts = Sequence[Signal]  # a concatenation along the channels
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """One convolution.
+
+    Attributes:
+        weight: [C_out, C_in, k, k].
+        bias: [C_out].
+        stride: Of rows and columns.
+        padding: Zeros around the image.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    stride: int
+    padding: int
+
+    def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape [C_out, H', W'] of the result for an input [C_in, H, W]."""
+        size = self.weight.shape[-1]
+        sides = ((side + 2 * self.padding - size) // self.stride + 1 for side in shape[1:])
+        return (self.weight.shape[0], *sides)
+
+    def split(self, widths: Sequence[int]) -> list["Kernel"]:
+        """Return a kernel for each part of the result, whose channels are `widths`."""
+        weights = torch.split(self.weight, list(widths))
+        biases = torch.split(self.bias, list(widths))
+        return [replace(self, weight=w, bias=b) for w, b in zip(weights, biases, strict=True)]
+
+    def split_inputs(self, widths: Sequence[int]) -> list["Kernel"]:
+        """Return a kernel for each part of the input; the first has the bias of the sum."""
+        weights = torch.split(self.weight, list(widths), dim=1)
+        nothing = torch.zeros_like(self.bias)
+        first = replace(self, weight=weights[0])
+        return [first, *(replace(self, weight=w, bias=nothing) for w in weights[1:])]
+
+
 class GraphBuilder:
-    """Collect the nodes and edges of a network.
+    """Collects the nodes and edges of a network.
 
     Args:
         nir: The package.
@@ -237,13 +119,7 @@ class GraphBuilder:
         self._dtype = torch.float32
 
     def first_conv(self, name: str, kernel: Kernel, shape: tuple[int, ...]) -> Parts:
-        """Return the current of the convolution that sees the network's real-valued input.
-
-        Args:
-            name: The node's name.
-            kernel: The convolution.
-            shape: [C, H, W] of the input.
-        """
+        """Return the current of the convolution that sees the real-valued input [C, H, W]."""
         self.first = name
         if not self._first_on_host:
             return self.conv(name, kernel, self._input(shape))
@@ -251,15 +127,19 @@ class GraphBuilder:
         self.host |= {f"{name}.weight": kernel.weight, f"{name}.bias": kernel.bias}
         return self._input(kernel.out_shape(shape))
 
+    def _input(self, shape: tuple[int, ...]) -> Parts:
+        self._nodes["input"] = self._nir.Input({"input": _array(shape)})
+        return [Signal(("input",), shape)]
+
     def conv(
         self, name: str, kernel: Kernel, parts: Parts, widths: Sequence[int] | None = None
     ) -> Parts:
         """Return the current of a convolution of a concatenation.
 
         Args:
-            name: The node's name; with a number for each, where there are several.
+            name: The node's name; several nodes are numbered.
             kernel: The convolution.
-            parts: What it sees.
+            parts: Its input.
             widths: Channels of the parts that the current is cut into; one part by default.
         """
         widths = widths or [len(kernel.bias)]
@@ -290,7 +170,7 @@ class GraphBuilder:
         )
 
     def fire(self, name: str, neuron: nn.Module, parts: Parts) -> Parts:
-        """Return the spikes of a neuron layer, a population for every part; or what enters."""
+        """Return the spikes of a neuron layer, one node per part; other modules pass the parts."""
         if not isinstance(neuron, NeuronLayer):
             return parts
         return [
@@ -299,22 +179,19 @@ class GraphBuilder:
         ]
 
     def finish(self, parts: Parts, metadata: Mapping[str, Any]) -> Any:
-        """Return the graph whose output is this signal, of one part."""
+        """Return the graph whose output is a signal of one part."""
         (signal,) = parts
         if len(signal.sources) > 1:  # some readers hand several edges on as a tuple
-            identity = self._nir.AvgPool2d(kernel_size=_pair(1), stride=_pair(1), padding=_pair(0))
+            pool = {"kernel_size": (1, 1), "stride": (1, 1), "padding": (0, 0)}
+            identity = self._nir.AvgPool2d(**{key: _array(pair) for key, pair in pool.items()})
             signal = self._add("sum", identity, signal)
         self._add("output", self._nir.Output({"output": _array(signal.shape)}), signal)
         return self._nir.NIRGraph(self._nodes, self._edges, metadata=dict(metadata))
 
-    def _input(self, shape: tuple[int, ...]) -> Parts:
-        self._nodes["input"] = self._nir.Input({"input": _array(shape)})
-        return [Signal(("input",), shape)]
-
     def _add(
         self, name: str, node: Any, signal: Signal, shape: tuple[int, ...] | None = None
     ) -> Signal:
-        """Add a node behind a signal; its own signal has another shape, or the same."""
+        """Add a node behind a signal; return its output, of another shape or the same."""
         self._nodes[name] = node
         self._edges += [(source, name) for source in signal.sources]
         return Signal((name,), shape or signal.shape)
@@ -325,9 +202,112 @@ def _numbered(name: str, count: int, word: str) -> list[str]:
     return [name] if count == 1 else [f"{name}.{word}{number}" for number in range(count)]
 
 
-def _pair(value: int) -> Any:
-    return _array((value, value))
-
-
 def _array(shape: tuple[int, ...]) -> Any:
     return torch.tensor(shape).numpy()
+
+
+def fold(
+    conv: Convolution,
+    norm: nn.Module | None = None,
+    scaling: nn.Module | None = None,
+    bias: Tensor | None = None,
+) -> Kernel:
+    r"""Return $BN(p\,\mathrm{Conv}(x)) + b$ as one convolution, computed in float64.
+
+    Args:
+        conv: The convolution, of images.
+        norm: Norm behind it, in evaluation.
+        scaling: Factor between the two, the same at every spiking step.
+        bias: b [C_out], added behind the norm.
+
+    Example:
+        >>> conv, norm = nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=0.0)
+        >>> norm.running_mean += 3.0
+        >>> fold(conv, norm, bias=torch.ones(1)).bias.item()
+        -2.0
+    """
+    assert isinstance(conv, nn.Conv2d)  # unsupported_layers.py has refused those of signals
+    assert isinstance(conv.padding, tuple)  # never "same" in this library
+    weight = conv.weight.detach().double()
+    offset = torch.zeros(len(weight)).double() if conv.bias is None else conv.bias.detach().double()
+    if isinstance(scaling, TemporalScaling):
+        factor = scaling.p.detach().double().flatten()[0]
+        weight, offset = factor * weight, factor * offset
+    if isinstance(norm, nn.BatchNorm2d | ThresholdNorm):
+        gain, shift = norm_affine(norm)
+        weight, offset = gain.view(-1, 1, 1, 1) * weight, gain * offset + shift
+    if bias is not None:
+        offset = offset + bias.detach().double()
+    dtype = conv.weight.dtype
+    return Kernel(weight.to(dtype), offset.to(dtype), conv.stride[0], conv.padding[0])
+
+
+def neuron_node(
+    nir: Any, neuron: NeuronLayer, shape: tuple[int, ...], dt: float, dtype: torch.dtype
+) -> Any:
+    """Return the node of a neuron layer that `neuron_problem` accepts.
+
+    Args:
+        nir: The package.
+        neuron: The layer.
+        shape: [C, H, W].
+        dt: Length of a spiking step.
+        dtype: Precision of the membrane.
+
+    Returns:
+        `nir.IF` or `nir.LIF`; all parameters are float64 arrays [C, H, W].
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from spikediff import LIF
+        >>> words = SimpleNamespace(LIF=lambda **parameters: parameters)
+        >>> node = neuron_node(words, LIF(decay=0.75), (1,), 1.0, torch.float32)
+        >>> node["tau"].item(), node["r"].item(), node["v_threshold"].item() < 1.0
+        (4.0, 1.0, True)
+    """
+    leak = 1.0 - _decay(neuron)
+    threshold = _threshold(neuron, dtype)
+    zeros, ones = np.zeros(shape), np.ones(shape)
+    if leak == 0.0:
+        return nir.IF(r=ones / dt, v_threshold=ones * threshold, v_reset=zeros)
+    if not neuron.dynamics.decay_input:
+        threshold = threshold * leak
+    return nir.LIF(
+        tau=ones * (dt / leak), r=ones, v_leak=zeros, v_threshold=ones * threshold, v_reset=zeros
+    )
+
+
+def _threshold(neuron: NeuronLayer, dtype: torch.dtype) -> float:
+    """Return the threshold above rest that the membrane must exceed."""
+    dynamics = neuron.dynamics
+    threshold = torch.tensor(dynamics.v_threshold - dynamics.v_rest, dtype=dtype)
+    if not dynamics.strict_threshold:
+        threshold = torch.nextafter(threshold, torch.zeros_like(threshold))
+    return float(threshold)
+
+
+def default_dt(neuron: NeuronLayer) -> float:
+    """Return the length of a spiking step in NIR's unit of time: 1 without a leak, else 1e-4."""
+    return 1.0 if _decay(neuron) == 1.0 else SECONDS_PER_STEP
+
+
+def _decay(neuron: NeuronLayer) -> float:
+    assert isinstance(neuron, IntegrateAndFire)
+    return float(torch.as_tensor(neuron.decay).detach())
+
+
+def neuron_problem(neuron: NeuronLayer) -> tuple[str, str] | None:
+    """Return why NIR has no such neuron, and what to do; None if it has."""
+    if not isinstance(neuron, IntegrateAndFire):
+        return f"NIR has no {type(neuron).__name__}", "train with neuron if or lif"
+    dynamics = neuron.dynamics
+    if dynamics.v_negative is not None:
+        remedy = "convert with --spikes unsigned, or train with neuron lif"
+        return "NIR has no negative spikes", remedy
+    if dynamics.v_reset is None:
+        return "NIR knows the hard reset only", "train with neuron_options v_reset: 0.0"
+    if dynamics.v_init not in (None, dynamics.v_rest):
+        return "NIR has no first membrane but 0", "train without neuron_options v_init"
+    if _decay(neuron) == 1.0 and dynamics.decay_input:
+        return "its input never reaches the membrane", "give it a time constant"
+    return None

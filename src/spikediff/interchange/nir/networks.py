@@ -1,4 +1,4 @@
-"""How the networks become graphs: a walk along their forward pass, with sources for tensors."""
+"""How networks become graphs: walks along their forward passes that add nodes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ class Lowering(NamedTuple):
     """How a class of networks becomes a graph.
 
     Attributes:
-        walk: Adds nodes for a network, an input size, a timestep and a class label [1] or None;
-            returns what it answers at every spiking step.
-        readout: Name of what turns those currents into the estimate.
-        depends_on_time: Whether its weights are others at another timestep.
+        walk: Adds the nodes of a network for an input size, a timestep and a class label [1] or
+            None; returns its output at every spiking step.
+        readout: Name of the readout that turns these currents into the estimate.
+        depends_on_time: Whether its weights differ by timestep.
     """
 
     walk: Callable[[GraphBuilder, Any, Shape, Any, Tensor | None], Parts]
@@ -37,19 +37,21 @@ def _walk_decoder(
     _timestep: object,
     label: Tensor | None,
 ) -> Parts:
-    """`last(cat(layers(x), layers[0](x)))`; tokens and class become vectors on the host."""
+    """`last(cat(layers(x), layers[0](x)))`; the host turns tokens and class into vectors."""
     classes = embed_classes(model.class_embedding, label)  # [1, C], or 0
     layers: Sequence[SpikingLayer] = list(model.layers)  # type: ignore[arg-type]
-    first = layers[0]
-    assert isinstance(first.synapse, nn.Conv2d)
-    kernel = fold(first.synapse, first.norm)
-    current = graph.first_conv("layers.0.synapse", kernel, (first.synapse.in_channels, *size))
-    spikes = early = graph.fire("layers.0.neuron", first.neuron, current)
-    for number, layer in enumerate(layers[1:], start=1):
+    spikes: Parts = []
+    early: Parts = []
+    for number, layer in enumerate(layers):
         assert isinstance(layer.synapse, nn.Conv2d)
-        kernel = fold(layer.synapse, layer.norm)
-        current = graph.conv(f"layers.{number}.synapse", kernel, spikes)
-        spikes = graph.fire(f"layers.{number}.neuron", layer.neuron, current)
+        kernel, name = fold(layer.synapse, layer.norm), f"layers.{number}"
+        if number:
+            current = graph.conv(f"{name}.synapse", kernel, spikes)
+        else:
+            shape = (layer.synapse.in_channels, *size)
+            current = graph.first_conv(f"{name}.synapse", kernel, shape)
+        spikes = graph.fire(f"{name}.neuron", layer.neuron, current)
+        early = early or spikes
     if "embedding" in dict(model.named_children()):
         graph.host["embedding"] = (model.embedding.weight + classes).detach()
     return graph.conv("last", fold(model.last), [*spikes, *early])
@@ -58,7 +60,7 @@ def _walk_decoder(
 def _walk_unet(
     graph: GraphBuilder, model: SpikingUNet, size: Shape, timestep: Any, label: Tensor | None
 ) -> Parts:
-    """The U-Net without a change of size upwards; timestep and class are a bias in every block."""
+    """A U-Net of one resolution; timestep and class are a bias in every block."""
     embedding = model.time_embedding(torch.as_tensor(timestep, device=model.device).reshape(-1))
     embedding = embedding + embed_classes(model.class_embedding, label)
     channels = model.stem.encode.conv.in_channels  # those of a patch
@@ -86,7 +88,7 @@ def _stem(graph: GraphBuilder, stem: Any, shape: tuple[int, ...]) -> Parts:
 
 
 def _step(graph: GraphBuilder, name: str, block: nn.Module, x: Parts, embedding: Tensor) -> Parts:
-    """Return what a block answers."""
+    """Add a block of the U-Net."""
     if isinstance(block, Downsample):
         return _downsample(graph, name, block, x)
     assert isinstance(block, PreSpikeBlock | PlainBlock)
@@ -101,24 +103,24 @@ def _step(graph: GraphBuilder, name: str, block: nn.Module, x: Parts, embedding:
     return graph.fire(f"{name}.neuron2", block.neuron2, _plus_shortcut(graph, name, block, h, x))
 
 
-def _plus_shortcut(
-    graph: GraphBuilder, name: str, block: PreSpikeBlock | PlainBlock, h: Parts, x: Parts
-) -> Parts:
-    """Return `synapse2(h) + shortcut(x)`, cut into parts where x is and joins as it is."""
-    shortcut = block.shortcut
-    if isinstance(shortcut.conv, nn.Conv2d):
-        x = graph.conv(f"{name}.shortcut.conv", fold(shortcut.conv, None, shortcut.scaling), x)
-    kernel = fold(block.synapse2.conv, block.synapse2.norm, block.synapse2.scaling)
-    current = graph.conv(f"{name}.synapse2.conv", kernel, h, [part.shape[0] for part in x])
-    return [a + b for a, b in zip(current, x, strict=True)]
-
-
 def _downsample(graph: GraphBuilder, name: str, block: Downsample, x: Parts) -> Parts:
     if block.neuron_first:
         spikes = graph.fire(f"{name}.neuron", block.neuron, x)
         return _conv_norm(graph, f"{name}.synapse", block.synapse, spikes)
     current = _conv_norm(graph, f"{name}.synapse", block.synapse, x)
     return graph.fire(f"{name}.neuron", block.neuron, current)
+
+
+def _plus_shortcut(
+    graph: GraphBuilder, name: str, block: PreSpikeBlock | PlainBlock, h: Parts, x: Parts
+) -> Parts:
+    """Return `synapse2(h) + shortcut(x)`, in the parts of x if the shortcut is the identity."""
+    shortcut = block.shortcut
+    if isinstance(shortcut.conv, nn.Conv2d):
+        x = graph.conv(f"{name}.shortcut.conv", fold(shortcut.conv, None, shortcut.scaling), x)
+    kernel = fold(block.synapse2.conv, block.synapse2.norm, block.synapse2.scaling)
+    current = graph.conv(f"{name}.synapse2.conv", kernel, h, [part.shape[0] for part in x])
+    return [a + b for a, b in zip(current, x, strict=True)]
 
 
 def _conv_norm(

@@ -1,11 +1,17 @@
 """What NIR cannot express is refused at once, layer by layer."""
 
+import re
+from typing import get_args, get_type_hints
+
 import pytest
 import torch
+from contracts_small import classes_of
 
+from spikediff.cli.convert import ConvertOptions
 from spikediff.errors import UserError
 from spikediff.interchange.nir.export import to_nir
-from spikediff.interchange.nir.unsupported_layers import offences
+from spikediff.interchange.nir.unsupported_layers import UNSUPPORTED, unsupported_layers
+from spikediff.interchange.programs import ANY_BATCH_SIZE, ONE_BATCH_SIZE
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsvae.network import FSVAE
 from spikediff.systems.integer import IntegerSpikingUNet, to_integer
@@ -21,8 +27,8 @@ def exportable(**options):
     return SpikingUNet(**{**PLAIN, "spiking_head": True, "neuron": "lif", **options}).eval()
 
 
-def told(model):
-    return {(offence.name, offence.kind) for offence in offences(model)}
+def unsupported(model):
+    return {(layer.name, layer.kind) for layer in unsupported_layers(model)}
 
 
 def test_all_offenders_of_the_published_network_stand_in_one_message():
@@ -36,7 +42,7 @@ def test_all_offenders_of_the_published_network_stand_in_one_message():
         ("head", "Head"),
         ("readout", "decayed_sum"),
     }
-    assert told(model) == want
+    assert unsupported(model) == want
     with pytest.raises(UserError) as refusal:
         to_nir(model, 10)
     message = str(refusal.value)
@@ -51,9 +57,9 @@ def test_all_offenders_of_the_published_network_stand_in_one_message():
 @pytest.mark.parametrize("widths", [(4,), (4, 6)])
 def test_the_integer_network_says_what_nir_has_no_word_for(widths):
     unet = IntegerSpikingUNet(8, 1, block_out_channels=widths).eval()
-    kinds = {kind for _, kind in told(unet)}
+    kinds = {kind for _, kind in unsupported(unet)}
     assert kinds == {"IntegerNeuron"} | ({"Doubling"} if len(widths) > 1 else set())
-    of_form = {kind for _, kind in told(to_integer(unet))}
+    of_form = {kind for _, kind in unsupported(to_integer(unet))}
     assert of_form - kinds - {"FixedPointNeuron", "StepTables"} == {
         "FixedPointStem",
         "IntegerSynapse",
@@ -66,13 +72,13 @@ def test_the_integer_network_says_what_nir_has_no_word_for(widths):
 @pytest.mark.parametrize("block", ["plain", "pre_spike"])
 @pytest.mark.parametrize("neuron", ["if", "lif", "plif"])
 def test_the_friendly_network_has_none(block, neuron):
-    assert not told(exportable(block=block, neuron=neuron, temporal_scaling=True))
-    assert not told(SpikingImageDecoder(codebook_size=8, widths=(8,), spiking_steps=2))
+    assert not unsupported(exportable(block=block, neuron=neuron, temporal_scaling=True))
+    assert not unsupported(SpikingImageDecoder(codebook_size=8, widths=(8,), spiking_steps=2))
 
 
 def test_a_current_of_every_place_is_refused():
     model = exportable(position_embedding=True)
-    assert told(model) == {("stem.position_embedding", "Parameter")}
+    assert unsupported(model) == {("stem.position_embedding", "Parameter")}
     with pytest.raises(UserError, match="train without position_embedding"):
         to_nir(model, 10)
 
@@ -88,20 +94,34 @@ def test_a_current_of_every_place_is_refused():
 def test_neurons_that_nir_does_not_have(neuron, options, reason):
     model = exportable(neuron=neuron, neuron_options=options)
     layers = [name for name, module in model.named_modules() if hasattr(module, "dynamics")]
-    found = offences(model)
-    assert [offence.name for offence in found] == layers
-    assert all(reason in offence.reason for offence in found)
+    found = unsupported_layers(model)
+    assert [layer.name for layer in found] == layers
+    assert all(reason in layer.reason for layer in found)
+
+
+def test_the_remedy_for_negative_spikes_is_an_option_of_the_command():
+    (layer, *_) = unsupported_layers(exportable(neuron="signed_if"))
+    choices = get_args(get_type_hints(ConvertOptions)["spikes"])
+    assert re.search(r"--spikes (\w+)", layer.remedy)[1] in choices
+
+
+def test_every_name_is_that_of_a_layer():
+    classes = set(classes_of(torch.nn.Module))
+    assert UNSUPPORTED.keys() <= classes | set(dir(torch.nn))
+    assert classes | {"UNet2DModel"} >= ANY_BATCH_SIZE | ONE_BATCH_SIZE
 
 
 def test_other_systems_are_refused_by_their_layers():
-    fsddim = told(SynapticCurrentUNet(**TINY, channel_mult=(1, 2), layers_per_block=1))
+    fsddim = unsupported(SynapticCurrentUNet(**TINY, channel_mult=(1, 2), layers_per_block=1))
     assert ("time_embedding", "SpikingTimestepEmbedding") in fsddim
     assert ("up_levels.0.resampling", "SynapticResampling") in fsddim
     assert ("down_levels.0.resampling", "SynapticResampling") not in fsddim  # NIR has the average
-    vq = told(VQSVAE(sample_size=8, widths=(8,), codebook_size=8, spiking_steps=2))
+    vq = unsupported(VQSVAE(sample_size=8, widths=(8,), codebook_size=8, spiking_steps=2))
     assert ("quantiser", "VectorQuantiser") in vq
     assert ("decoder.last", "ConvTranspose2d") in vq
-    fsvae = {kind for _, kind in told(FSVAE(sample_size=8, channels=(8, 8), latent_channels=4))}
+    fsvae = {
+        kind for _, kind in unsupported(FSVAE(sample_size=8, channels=(8, 8), latent_channels=4))
+    }
     assert {"ConvTranspose2d", "BernoulliLatent"} <= fsvae
 
 
@@ -115,10 +135,10 @@ def test_other_formats_are_named_where_they_can():
 
 def test_signals_are_refused_in_one_line():
     model = exportable(dimensions=1)
-    (offence,) = offences(model)
+    (layer,) = unsupported_layers(model)
     number = sum(isinstance(module, torch.nn.Conv1d) for module in model.modules())
-    assert (offence.name, offence.kind) == ("stem.encode.conv", "Conv1d")
-    assert f"convolutions of signals, {number}: NIR has Conv1d, this export not yet" in str(offence)
+    assert (layer.name, layer.kind) == ("stem.encode.conv", "Conv1d")
+    assert f"convolutions of signals, {number}: NIR has Conv1d, this export not yet" in str(layer)
     with pytest.raises(UserError, match="convolutions of signals"):
         to_nir(model, 1)
 
@@ -126,17 +146,17 @@ def test_signals_are_refused_in_one_line():
 def test_unknown_layers_are_no_silent_guess():
     model = exportable()
     model.head.neuron = torch.nn.Tanh()
-    assert told(model) == {("head.neuron", "Tanh")}
+    assert unsupported(model) == {("head.neuron", "Tanh")}
     model = exportable(block="plain")
     model.head.conv = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8)
-    assert told(model) == {("head.conv", "Conv2d")}
+    assert unsupported(model) == {("head.conv", "Conv2d")}
 
 
 def test_a_network_of_which_every_layer_is_known_but_not_the_whole():
     class Chain(torch.nn.Sequential):
         pass
 
-    assert told(Chain(torch.nn.Conv2d(1, 1, 3))) == {("the network", "Chain")}
+    assert unsupported(Chain(torch.nn.Conv2d(1, 1, 3))) == {("the network", "Chain")}
 
 
 def test_what_is_missing_is_told(monkeypatch):
