@@ -28,7 +28,7 @@ from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsvae.network import FSVAE
 from spikediff.systems.fsvae.vae import VAE
-from spikediff.systems.integer.deployment import to_integer
+from spikediff.systems.integer.folding import to_integer
 from spikediff.systems.integer.network import IntegerSpikingUNet
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler

@@ -37,7 +37,7 @@ from spikediff.systems.fsddim.scheduler import (
 from spikediff.systems.fsvae.network import FSVAE as FSVAE
 from spikediff.systems.fsvae.vae import VAE as VAE
 from spikediff.systems.integer.deployment import DeployedIntegerUNet as DeployedIntegerUNet
-from spikediff.systems.integer.deployment import to_integer as to_integer
+from spikediff.systems.integer.folding import to_integer as to_integer
 from spikediff.systems.integer.network import IntegerSpikingUNet as IntegerSpikingUNet
 from spikediff.systems.released import load_authors_checkpoint as load_authors_checkpoint
 from spikediff.systems.sddpm.network import SpikingUNet as SpikingUNet

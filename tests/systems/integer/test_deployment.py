@@ -13,8 +13,9 @@ from integer_networks import SMALL, inputs, network, networks
 from spikediff.errors import UserError
 from spikediff.neurons import IntegerNeuron
 from spikediff.systems.integer import EXECUTIONS, IntegerSpikingUNet, to_integer
-from spikediff.systems.integer.deployment import FixedPointNeuron, IntegerSynapse, largest_currents
+from spikediff.systems.integer.folding import largest_currents
 from spikediff.systems.integer.weights import FRACTION_BITS, rounded, to_whole
+from spikediff.systems.integer.whole_layers import FixedPointNeuron, IntegerSynapse
 
 
 @given(unet=networks, bits=st.sampled_from([8, 6, 4]), calls=st.integers(2, 4))

@@ -3,10 +3,12 @@
 To read the system, open in order:
 
 1. `neurons.integer`: `IntegerNeuron`, which emits a count in one pass.
-2. `network`: `IntegerSpikingUNet`; `loss`: denoising, and a price for spikes and changes.
-3. `weights`, `deployment`: the deployment form in whole numbers, and its four executions.
+2. `skeleton`, `network`: `IntegerSpikingUNet`; `loss`: denoising, and a price for spikes and
+   changes.
+3. `weights`, `whole_layers`, `deployment`, `folding`: the same network in whole numbers, and its
+   four executions.
 4. `convolution`: exact convolutions of counts, spikes and changes.
-5. `plan`, `compiled`: the layout for the C kernels, and the fused network.
+5. `structures`, `plan`, `compiled`: the layout for the C kernels, and the fused network.
 
 docs/systems/integer.md has the equations and the lemma.
 """
@@ -14,14 +16,11 @@ docs/systems/integer.md has the equations and the lemma.
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline, sampled
 from spikediff.systems import System, Trainable
 from spikediff.systems.integer.compiled import CompiledIntegerUNet
-from spikediff.systems.integer.deployment import (
-    EXECUTIONS,
-    DeployedIntegerUNet,
-    KeptSums,
-    to_integer,
-)
+from spikediff.systems.integer.deployment import DeployedIntegerUNet, KeptSums
+from spikediff.systems.integer.folding import to_integer
 from spikediff.systems.integer.loss import IntegerObjective
 from spikediff.systems.integer.network import IntegerSpikingUNet, IntegerUNetOutput
+from spikediff.systems.integer.whole_layers import EXECUTIONS
 
 SYSTEM = System(
     networks={

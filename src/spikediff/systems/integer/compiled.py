@@ -1,6 +1,5 @@
 """The deployment form for inference: one call of C from the image to the answer, the same bits."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,9 @@ from torch import Tensor
 from spikediff.errors import UserError
 from spikediff.native import native_name
 from spikediff.systems.integer.convolution import to_fixed_point
-from spikediff.systems.integer.deployment import (
-    IMAGE_FRACTION_BITS,
-    DeployedIntegerUNet,
-    DeployedUNetOutput,
-)
+from spikediff.systems.integer.deployment import DeployedIntegerUNet, DeployedUNetOutput
 from spikediff.systems.integer.plan import Plan, has_kernels
+from spikediff.systems.integer.whole_layers import IMAGE_FRACTION_BITS
 
 
 @dataclass(frozen=True)
@@ -128,9 +124,6 @@ def compiled(form: DeployedIntegerUNet) -> CompiledIntegerUNet:
     """
     if form.device.type != "cpu":
         raise UserError(f"compile_for_inference: runs on the CPU, the model is on {form.device}")
-    view: CompiledIntegerUNet = object.__new__(CompiledIntegerUNet)
-    view.__dict__.update(
-        {k: copy.copy(v) if isinstance(v, dict) else v for k, v in form.__dict__.items()}
-    )
+    view: CompiledIntegerUNet = form.view_as(CompiledIntegerUNet)
     view.plans = Plans()
     return view

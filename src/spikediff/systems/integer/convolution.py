@@ -19,19 +19,14 @@ from torch.nn import functional as F
 
 from spikediff.errors import UserError
 from spikediff.native import check_tensor, library_of, pointer
-from spikediff.systems.integer.plan import (
+from spikediff.systems.integer.plan import QUAD, Layout, has_kernels, padded, prepacked, sources
+from spikediff.systems.integer.structures import (
     DENSE,
     EVENTS,
-    QUAD,
-    Layout,
     Network,
     Outlet,
     SynapseLayer,
     finish,
-    has_kernels,
-    padded,
-    prepacked,
-    sources,
 )
 
 MOST_COUNT = 127  # so that a change has a sign, and sums of two products have 16 bits

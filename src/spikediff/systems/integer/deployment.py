@@ -21,10 +21,9 @@ Reference: O'Connor and Welling, "Sigma delta quantized networks", ICLR 2017; on
 """
 
 import copy
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -36,43 +35,26 @@ from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.offloading import with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
-from spikediff.files.tensors import check_finite
-from spikediff.layers.norm import BatchNorm2d
 from spikediff.layers.sizes import check_sample
-from spikediff.neurons import CountNeuron, IntegerNeuron, unroll
-from spikediff.systems.integer.convolution import (
-    change_conv2d,
-    count_conv2d,
-    event_conv2d,
-    fixed_point_conv2d,
-    from_fixed_point,
-    to_fixed_point,
-)
-from spikediff.systems.integer.network import (
-    Block,
-    CountConv2d,
-    Doubling,
-    IntegerSpikingUNet,
-    Resample,
-    StepBias,
-    Synapse,
+from spikediff.systems.integer.convolution import from_fixed_point, to_fixed_point
+from spikediff.systems.integer.network import IntegerSpikingUNet
+from spikediff.systems.integer.skeleton import (
     add_skeleton,
     check_skeleton,
     through_skeleton,
 )
-from spikediff.systems.integer.weights import (
-    FRACTION_BITS,
-    SMALL_LAYER_BITS,
-    check_weight_bits,
-    pack,
-    to_whole,
-    unpack,
+from spikediff.systems.integer.weights import FRACTION_BITS, SMALL_LAYER_BITS, check_weight_bits
+from spikediff.systems.integer.whole_layers import (
+    EXECUTIONS,
+    IMAGE_FRACTION_BITS,
+    Call,
+    FixedPointNeuron,
+    FixedPointStem,
+    IntegerSynapse,
+    StepTables,
 )
 
-IMAGE_FRACTION_BITS = 12  # of 16: images reach from -8 to 8
 MOST_LEVELS = 127
-_STEM_BITS = 10  # of the one layer that sees real values
-_LIMIT = 2**31  # of a current
 
 
 @dataclass(frozen=True)
@@ -104,209 +86,7 @@ class DeployedUNetOutput(UNet2DOutput):
     state: KeptSums | None = None
 
 
-@dataclass
-class Call:
-    """What one call hands to every part.
-
-    Attributes:
-        timesteps: Rows of the tables of biases [B or 1].
-        classes: Rows of the tables of classes [B or 1].
-        convolve: The execution.
-        before: What the synapses kept in the last call, in order.
-        after: What they keep in this one.
-    """
-
-    timesteps: Tensor
-    classes: Tensor
-    convolve: "Convolve"
-    before: Iterator[tuple[Tensor, Tensor]]
-    after: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-
-class FixedPointNeuron(CountNeuron):
-    """Integer neurons with whole thresholds: they count how many of them the current reaches.
-
-    Args:
-        channels: C.
-        levels: D, the largest count.
-
-    Shape: currents [B, C, H, W], int32 -> counts, uint8.
-    """
-
-    def __init__(self, channels: int, levels: int) -> None:
-        super().__init__()
-        self.levels = levels
-        self.thresholds = _whole(levels, channels, dtype=torch.int32)
-
-    def forward(self, current: Tensor) -> Tensor:
-        """Return the counts of currents."""
-        counts = torch.zeros_like(current, dtype=torch.uint8)
-        for threshold in self.thresholds:
-            counts += current >= threshold[:, None, None]
-        return counts
-
-    def potential(self, current: Tensor) -> Tensor:
-        """Return the currents in units of a spike; of one level, in units of its threshold."""
-        first = self.thresholds[0]
-        unit = self.thresholds[1] - first if self.levels > 1 else first.abs()
-        level = (current - first[:, None, None]) / unit.clamp(min=1)[:, None, None]
-        return level + 0.5
-
-    def copy_from(self, neuron: IntegerNeuron) -> None:
-        r"""Take over the thresholds $\theta (k - 1/2 - b)$, rounded up."""
-        k = torch.arange(1, self.levels + 1)[:, None]  # [D, 1]
-        thresholds = (k - 0.5 - neuron.bias.double()) * neuron.theta.double()
-        self.thresholds.copy_(_fixed(thresholds, torch.ceil))
-
-
-class IntegerSynapse(nn.Module):
-    """Counts -> current, in whole numbers.
-
-    Args:
-        in_channels: Channels of the counts.
-        out_channels: Channels of the current.
-        kernel_size: 3 or 1.
-        stride: 2 halves the image.
-        weight_bits: 8, 6 or 4; two weights of 4 bits share a byte.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, weight_bits: int
-    ) -> None:
-        super().__init__()
-        self.shape = (out_channels, in_channels, kernel_size, kernel_size)
-        self.stride, self.padding, self.bits = stride, kernel_size // 2, weight_bits
-        self.weight = _whole(*pack(torch.zeros(self.shape, dtype=torch.int8), weight_bits).shape)
-        self.shift = _whole(out_channels)
-        self.bias = _whole(out_channels, dtype=torch.int32)
-
-    def forward(self, counts: Tensor, source: FixedPointNeuron, call: Call) -> Tensor:
-        """Return the current [B, C_out, H', W'], int32, of what `source` emitted."""
-        sums = call.convolve(counts, source.levels, self, call)
-        return (sums << self.shift[:, None, None]) + self.bias[:, None, None]
-
-    @property
-    def whole_weight(self) -> Tensor:
-        """Weights [C_out, C, k, k], int8."""
-        whole = unpack(self.weight, self.bits)
-        return whole.flatten()[: math.prod(self.shape)].view(self.shape)
-
-    def copy_from(self, weight: Tensor, bias: Tensor) -> None:
-        """Take over weights that hold norm and amplitude [C_out, C, k, k], and a bias [C_out]."""
-        whole, exponents = to_whole(weight, self.bits)
-        self.weight.copy_(pack(whole.to(torch.int8), self.bits))
-        self.shift.copy_(FRACTION_BITS - exponents)
-        self.bias.copy_(_fixed(bias))
-
-
-class StepTables(nn.Module):
-    """The biases of timestep and class, as rows of two tables.
-
-    Args:
-        channels: C.
-        timesteps: N.
-        classes: K.
-    """
-
-    def __init__(self, channels: int, timesteps: int, classes: int) -> None:
-        super().__init__()
-        self.of_timestep = _whole(timesteps, channels, dtype=torch.int16)
-        self.of_class = _whole(classes + 1, channels, dtype=torch.int16)
-        self.shift = _whole(1)
-
-    def forward(self, call: Call) -> Tensor:
-        """Return the bias [B or 1, C, 1, 1], int32."""
-        bias = self.of_timestep[call.timesteps].int() + self.of_class[call.classes].int()
-        return (bias << self.shift.int())[:, :, None, None]
-
-    def copy_from(self, of_timestep: Tensor, of_class: Tensor) -> None:
-        """Take over biases [N, C] and [K + 1, C], in the finest unit that holds them all."""
-        peak = max(float(of_timestep.abs().max()), float(of_class.abs().max()), 2.0**-60)
-        bits = min(FRACTION_BITS, int(torch.tensor((2**15 - 1) / peak).log2().floor()))
-        self.of_timestep.copy_(_fixed(of_timestep, bits=bits))
-        self.of_class.copy_(_fixed(of_class, bits=bits))
-        self.shift.fill_(FRACTION_BITS - bits)
-
-
-class FixedPointStem(nn.Module):
-    """The first convolution, of an image in fixed point: the one dense input of the network.
-
-    Args:
-        in_channels: Channels of the image, patch by patch.
-        out_channels: C_out.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.weight = _whole(out_channels, in_channels, 3, 3, dtype=torch.int16)
-        self.exponent = _whole(out_channels)
-        self.bias = _whole(out_channels, dtype=torch.int32)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the current [B, C_out, H, W], int32, of an image [B, C, H, W], int16."""
-        return self.rescaled(fixed_point_conv2d(image, self.weight, 1, 1))
-
-    def rescaled(self, sums: Tensor) -> Tensor:
-        """Return the current of sums [B, C_out, H, W]: their units become 2^-16, halves go up."""
-        right, left = (shift.to(sums.dtype)[:, None, None] for shift in self.shifts())
-        half = (1 << right) >> 1
-        return (((sums + half) >> right) << left) + self.bias[:, None, None]
-
-    def shifts(self) -> tuple[Tensor, Tensor]:
-        """Return by how many bits the sums go to the right, and then to the left [C_out]."""
-        excess = IMAGE_FRACTION_BITS - FRACTION_BITS + self.exponent.int()
-        return excess.clamp(min=0), (-excess).clamp(min=0)
-
-    def copy_from(self, conv: nn.Conv2d) -> None:
-        """Take over a convolution of real values."""
-        whole, exponents = to_whole(conv.weight, _STEM_BITS)
-        self.weight.copy_(whole)
-        self.exponent.copy_(exponents)
-        assert conv.bias is not None
-        self.bias.copy_(_fixed(conv.bias))
-
-
-# An execution: sums [B, C_out, H', W'] of counts 0..levels through a synapse.
-Convolve = Callable[[Tensor, int, IntegerSynapse, Call], Tensor]
-
-
-def _by_counts(counts: Tensor, _levels: int, synapse: IntegerSynapse, _call: Call) -> Tensor:
-    sums: Tensor = count_conv2d(counts, synapse.whole_weight, synapse.stride, synapse.padding)
-    return sums
-
-
-def _by_spikes(counts: Tensor, levels: int, synapse: IntegerSynapse, call: Call) -> Tensor:
-    spikes = unroll(counts, levels).flatten(0, 1)  # [D * B, C, H, W]
-    sums = _by_counts(spikes, 1, synapse, call)
-    return sums.view(levels, len(counts), *sums.shape[1:]).sum(0, dtype=torch.int32)
-
-
-def _by_events(counts: Tensor, _levels: int, synapse: IntegerSynapse, _call: Call) -> Tensor:
-    sums: Tensor = event_conv2d(counts, synapse.whole_weight, synapse.stride, synapse.padding)
-    return sums
-
-
-def _by_changes(counts: Tensor, levels: int, synapse: IntegerSynapse, call: Call) -> Tensor:
-    before = next(call.before, None)
-    if before is None:  # from zero: nothing had fired
-        before = (torch.zeros_like(counts), _no_sums(counts, synapse))
-    weight = synapse.whole_weight
-    sums: Tensor = change_conv2d(counts, *before, weight, synapse.stride, synapse.padding)
-    call.after.append((counts, sums))
-    return sums
-
-
-def _no_sums(counts: Tensor, synapse: IntegerSynapse) -> Tensor:
-    height, width = ((n - 1) // synapse.stride + 1 for n in counts.shape[2:])
-    return counts.new_zeros((len(counts), synapse.shape[0], height, width), dtype=torch.int32)
-
-
-EXECUTIONS: dict[str, Convolve] = {
-    "counts": _by_counts,
-    "spikes": _by_spikes,
-    "events": _by_events,
-    "delta": _by_changes,
-}
+Form = TypeVar("Form", bound="DeployedIntegerUNet")
 
 
 class DeployedIntegerUNet(SpikingModel, CompilesItself):
@@ -322,8 +102,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         UserError: Sizes do not fit together, or a name or width is unknown.
 
     Example:
-        >>> unet = IntegerSpikingUNet(8, 1, block_out_channels=(8, 16)).eval()
-        >>> form = to_integer(unet)
+        >>> form = IntegerSpikingUNet(8, 1, block_out_channels=(8, 16)).eval().to_integer()
         >>> x = torch.randn(2, 1, 8, 8)
         >>> by_counts, by_spikes = form(x, 10), form.with_execution("spikes")(x, 10)
         >>> torch.equal(by_counts.sample, by_spikes.sample)
@@ -366,11 +145,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         return torch.float32
 
     def train(self, mode: bool = True) -> "DeployedIntegerUNet":
-        """Refuse to be trained.
-
-        Raises:
-            UserError: Always, in training mode.
-        """
+        """Raise a `UserError` in training mode: whole numbers cannot be trained."""
         if mode:
             raise UserError(
                 "DeployedIntegerUNet: whole numbers cannot be trained; train the "
@@ -379,25 +154,23 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         return self
 
     def with_execution(self, execution: str) -> "DeployedIntegerUNet":
-        """Return a view of this network that runs in another way; it shares the weights.
-
-        Args:
-            execution: "counts", "spikes", "events" or "delta".
-
-        Raises:
-            UserError: There is no such execution.
-        """
+        """Return a view of this network that runs by another of the `EXECUTIONS`."""
         _check_execution(execution)
-        view: DeployedIntegerUNet = object.__new__(type(self))
+        view = self.view_as(type(self))
+        view.register_to_config(execution=execution)
+        return view
+
+    def view_as(self, kind: type[Form]) -> Form:
+        """Return a network of another class that shares the weights."""
+        view: Form = object.__new__(kind)
         view.__dict__.update(
             {k: copy.copy(v) if isinstance(v, dict) else v for k, v in self.__dict__.items()}
         )
-        view.register_to_config(execution=execution)
         return view
 
     def ann_counterpart(self) -> IntegerSpikingUNet:
         """Return the ordinary network of the same sizes, untrained."""
-        sizes = {key: value for key, value in self.config.items() if key in _SHARED}
+        sizes = {key: value for key, value in self.config.items() if key in SHARED_SETTINGS}
         counterpart: IntegerSpikingUNet = IntegerSpikingUNet(**sizes, activation="silu")
         return counterpart
 
@@ -411,12 +184,12 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         state: KeptSums | None = None,
         return_dict: bool = True,
     ) -> DeployedUNetOutput | tuple[Tensor]:
-        """Estimate the noise (or what `prediction_type` says) in a batch of images.
+        """Estimate the noise in images, as `IntegerSpikingUNet.forward` does; t is whole.
 
         Args:
             sample: Noisy images x_t [B, C, H, W].
-            timestep: Diffusion timestep t, whole, one for all or one per image [B].
-            class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
+            timestep: One for all or one per image [B].
+            class_labels: Classes [B] or None.
             state: Of the last call, for the execution "delta"; None starts from zero.
             return_dict: False returns a tuple.
 
@@ -489,35 +262,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         return compiled(self)
 
 
-def to_integer(unet: IntegerSpikingUNet, weight_bits: int = 8) -> DeployedIntegerUNet:
-    """Return a trained network in whole numbers.
-
-    Norms and the amplitudes of spikes fold into the weights; the embeddings of timesteps and
-    classes become tables.
-
-    Args:
-        unet: The network.
-        weight_bits: 8, 6 or 4.
-
-    Raises:
-        UserError: The network is the ordinary counterpart, or has a layer that has no form in whole
-            numbers; a width is unknown; currents might overflow 32 bits; a weight is not finite.
-    """
-    config = unet.config
-    if config.activation != "integer":
-        raise UserError(
-            f"to_integer: activation {config.activation!r} emits no counts; only 'integer' does"
-        )
-    check_finite(unet.state_dict(), "to_integer")
-    settings = {key: value for key, value in config.items() if key in _SHARED}
-    form: DeployedIntegerUNet = DeployedIntegerUNet(**settings, weight_bits=weight_bits)
-    with torch.no_grad():
-        _copy(unet, form)
-    _check_range(form)
-    return form
-
-
-_SHARED = (
+SHARED_SETTINGS = (
     *("sample_size", "in_channels", "patch_size", "block_out_channels", "layers_per_block"),
     *("levels", "head_levels", "num_classes", "num_train_timesteps"),
 )
@@ -533,7 +278,6 @@ class _IntegerParts:
         self.timesteps, self.classes = timesteps, classes
 
     def neuron(self, channels: int, last: bool = False) -> nn.Module:
-        """Return neurons, of more levels before the last convolution."""
         return FixedPointNeuron(channels, self.head_levels if last else self.levels)
 
     def synapse(
@@ -544,101 +288,14 @@ class _IntegerParts:
         stride: int = 1,
         gain: float = 1.0,
     ) -> nn.Module:
-        """Return a synapse; the gain lies in its weights."""
         bits = SMALL_LAYER_BITS if kernel_size == 1 else self.weight_bits
         return IntegerSynapse(in_channels, out_channels, kernel_size, stride, bits)
 
     def bias(self, channels: int) -> nn.Module:
-        """Return the tables of biases."""
         return StepTables(channels, self.timesteps, self.classes)
 
     def head(self, in_channels: int, out_channels: int) -> nn.Module:
-        """Return the last synapse."""
         return IntegerSynapse(in_channels, out_channels, 3, 1, SMALL_LAYER_BITS)
-
-
-def _copy(unet: IntegerSpikingUNet, form: DeployedIntegerUNet) -> None:
-    """Fill the deployment form from a network, part by part."""
-    parts, targets = dict(unet.named_modules()), dict(form.named_modules())
-    for name, part in parts.items():
-        embeds = name.startswith(("time_embedding", "class_embedding"))
-        if not embeds and type(part) not in _FOLDABLE:
-            raise UserError(f"to_integer: {name} is a {type(part).__name__}, which does not fold")
-    form.stem.copy_from(unet.stem)
-    for name, target in targets.items():
-        if isinstance(target, FixedPointNeuron):
-            target.copy_from(parts[name])
-        elif isinstance(target, StepTables):
-            target.copy_from(*_tables(unet, parts[name]))
-        elif isinstance(target, IntegerSynapse):
-            block, _, leaf = name.rpartition(".")
-            source = parts[f"{block}.{_SOURCES[leaf]}".strip(".")]
-            target.copy_from(*parts[name].folded(source))
-
-
-_FOLDABLE = (
-    *(IntegerSpikingUNet, Block, Resample, Synapse, CountConv2d, StepBias, IntegerNeuron),
-    *(nn.ModuleList, nn.Conv2d, BatchNorm2d, nn.Identity, Doubling),
-)
-
-# The neurons that a synapse listens to, by its name in a block.
-_SOURCES = {
-    "synapse": "neuron",
-    "synapse1": "neuron1",
-    "synapse2": "neuron2",
-    "shortcut": "neuron1",
-    "head": "last_neuron",
-}
-
-
-def _tables(unet: IntegerSpikingUNet, bias: StepBias) -> tuple[Tensor, Tensor]:
-    """Return the biases of all timesteps [N, C] and of all classes and none [K + 1, C]."""
-    timesteps = torch.arange(unet.config.num_train_timesteps, device=unet.device)
-    of_timestep = F.linear(F.silu(unet.time_embedding(timesteps)), bias.weight, bias.bias)
-    if unet.class_embedding is None:
-        return of_timestep, torch.zeros_like(of_timestep[:1])
-    return of_timestep, F.linear(unet.class_embedding.table.weight, bias.weight)
-
-
-def _check_range(form: DeployedIntegerUNet) -> None:
-    """Refuse a network whose currents might overflow, whatever the image."""
-    for name, current in largest_currents(form).items():
-        if current >= _LIMIT:
-            raise UserError(
-                f"to_integer: {name} might reach a current of {current / 2**FRACTION_BITS:,.0f}, "
-                f"which overflows 32 bits; train with weight decay or lower levels"
-            )
-
-
-def largest_currents(form: DeployedIntegerUNet) -> dict[str, int]:
-    """Return a bound of the currents of every layer of neurons, of the stem's sums and the answer.
-
-    The network of absolute weights, given the largest image, shows it: counts do not fall when a
-    current rises.
-    """
-    bounds = copy.deepcopy(form)
-    largest: dict[str, int] = {}
-    for name, part in bounds.named_modules():
-        if isinstance(part, StepTables):
-            part.of_timestep.data = part.of_timestep.abs().amax(0, keepdim=True)
-            part.of_class.data = part.of_class.abs().amax(0, keepdim=True)
-        elif isinstance(part, IntegerSynapse | FixedPointStem):
-            part.bias.abs_()
-        elif isinstance(part, FixedPointNeuron):
-            part.register_forward_pre_hook(
-                lambda _part, given, name=name: largest.update({name: int(given[0].max())})
-            )
-    row = torch.zeros(1, dtype=torch.long, device=form.device)
-    sums = 2**15 * form.stem.weight.long().abs().sum((1, 2, 3))[None, :, None, None]
-    call = Call(row, row, _by_bounds, iter(()))
-    answer = through_skeleton(bounds, bounds.stem.rescaled(sums), call)
-    return {"stem": int(sums.max()), **largest, "head": int(answer.max())}
-
-
-def _by_bounds(counts: Tensor, _levels: int, synapse: IntegerSynapse, _call: Call) -> Tensor:
-    """Return the largest sums of counts up to these [1, C, H, W]: [1, C_out, 1, 1], int64."""
-    weights = synapse.whole_weight.long().abs().sum((2, 3))  # [C_out, C]
-    return (weights @ counts.long().amax((0, 2, 3)))[None, :, None, None]
 
 
 def _rows(given: Any, rows: int, what: str, device: torch.device, images: int) -> Tensor:
@@ -661,14 +318,3 @@ def _check_execution(execution: str) -> None:
     if execution not in EXECUTIONS:
         hint = suggestion(execution, EXECUTIONS)
         raise UserError(f"execution {execution!r} is unknown; {hint}")
-
-
-def _whole(*size: int, dtype: torch.dtype = torch.int8) -> nn.Parameter:
-    return nn.Parameter(torch.zeros(size, dtype=dtype), requires_grad=False)
-
-
-def _fixed(
-    values: Tensor, rounding: Callable[[Tensor], Tensor] = torch.round, bits: int = FRACTION_BITS
-) -> Tensor:
-    """Return real values as multiples of 2^-bits."""
-    return rounding(values.double() * 2.0**bits)

@@ -1,0 +1,188 @@
+"""The U-Net of both forms, of layers that each makes: currents are added, spikes convolved."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spikediff.errors import UserError
+from spikediff.layers.recomputation import computed
+from spikediff.layers.sizes import patches_of
+
+
+class Parts(Protocol):
+    """Makes the layers of a network: of floating point for training, of integers to deploy."""
+
+    def neuron(self, channels: int, last: bool = False) -> nn.Module:
+        """Return neurons: current [B, C, H, W] -> counts; `last` before the last convolution."""
+
+    def synapse(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        gain: float = 1.0,
+    ) -> nn.Module:
+        """Return a synapse: (counts, neurons that emitted them, call) -> current."""
+
+    def bias(self, channels: int) -> nn.Module:
+        """Return the bias of timestep and class: call -> [B or 1, C, 1, 1]."""
+
+    def head(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Return the last synapse, which is called as all are."""
+
+
+class Block(nn.Module):
+    """A residual block: currents are added, spikes are convolved.
+
+    `h + synapse2(neuron2(synapse1(neuron1(h)) + bias(t, class)))`; where the widths differ, a 1x1
+    synapse from the first spikes takes the place of h.
+
+    Args:
+        in_channels: Channels of the current that enters.
+        out_channels: Channels of the current that leaves.
+        parts: Makes the layers.
+    """
+
+    gradient_checkpointing = False  # diffusers' flag; see `recomputation`
+
+    def __init__(self, in_channels: int, out_channels: int, parts: Parts) -> None:
+        super().__init__()
+        self.neuron1 = parts.neuron(in_channels)
+        self.synapse1 = parts.synapse(in_channels, out_channels)
+        self.time = parts.bias(out_channels)
+        self.neuron2 = parts.neuron(out_channels)
+        self.synapse2 = parts.synapse(out_channels, out_channels, gain=0.1)
+        same = in_channels == out_channels
+        self.shortcut = None if same else parts.synapse(in_channels, out_channels, kernel_size=1)
+
+    def forward(self, h: Tensor, call: Any) -> Tensor:
+        """Return the current [B, C_out, H, W]."""
+        spikes = self.neuron1(h)
+        current = self.synapse1(spikes, self.neuron1, call) + self.time(call)
+        current = self.synapse2(self.neuron2(current), self.neuron2, call)
+        if self.shortcut is not None:
+            h = self.shortcut(spikes, self.neuron1, call)
+        out: Tensor = current + h
+        return out
+
+
+class Doubling(nn.Module):
+    """Repeat every spike 2x2."""
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return spikes [B, C, 2 H, 2 W]."""
+        return F.interpolate(spikes, scale_factor=2.0, mode="nearest")
+
+
+class Resample(nn.Module):
+    """Halve the image (stride 2), or double it (every spike repeated 2x2), then a 3x3 synapse.
+
+    Args:
+        channels: Channels in and out.
+        parts: Makes the layers.
+        doubles: Whether to double the size instead of halving it.
+    """
+
+    def __init__(self, channels: int, parts: Parts, doubles: bool) -> None:
+        super().__init__()
+        self.neuron = parts.neuron(channels)
+        self.synapse = parts.synapse(channels, channels, stride=1 if doubles else 2)
+        self.resize = Doubling() if doubles else nn.Identity()
+
+    def forward(self, h: Tensor, call: Any) -> Tensor:
+        """Return the current at the new size."""
+        out: Tensor = self.synapse(self.resize(self.neuron(h)), self.neuron, call)
+        return out
+
+
+def add_skeleton(
+    model: nn.Module, widths: Sequence[int], layers_per_block: int, pixels: int, parts: Parts
+) -> None:
+    """Give a model everything behind the stem: `down_blocks` to `head`, of whatever parts.
+
+    Args:
+        model: The model.
+        widths: Channels of every level; each level but the last halves the image.
+        layers_per_block: Residual blocks per level (one more on the way up).
+        pixels: Channels of the answer, patch by patch.
+        parts: Makes the layers.
+    """
+    model.down_blocks, skips = _way_down(widths, layers_per_block, parts)
+    model.middle_block = Block(widths[-1], widths[-1], parts)
+    model.up_blocks = _way_up(widths, layers_per_block, skips, parts)
+    model.last_neuron = parts.neuron(widths[0], last=True)
+    model.head = parts.head(widths[0], pixels)
+
+
+def _through(block: nn.Module, h: Tensor, call: Any) -> Tensor:
+    """Return the current behind a block; see `spikediff.layers.recomputation`."""
+    if isinstance(block, Block):
+        return computed(block, h, call)
+    out: Tensor = block(h, call)
+    return out
+
+
+def through_skeleton(model: Any, h: Tensor, call: Any) -> Tensor:
+    """Return a model's answer to the current of its stem [B, C, H, W], patch by patch."""
+    skips = [h]
+    for block in model.down_blocks:
+        h = _through(block, h, call)
+        skips.append(h)
+    h = _through(model.middle_block, h, call)
+    for block in model.up_blocks:
+        if isinstance(block, Block):
+            h = torch.cat([h, skips.pop()], dim=1)
+        h = _through(block, h, call)
+    answer: Tensor = model.head(model.last_neuron(h), model.last_neuron, call)
+    return answer
+
+
+def _way_down(
+    widths: Sequence[int], layers_per_block: int, parts: Parts
+) -> tuple[nn.ModuleList, list[int]]:
+    """Return the contracting half, and the channels of every skip that it leaves, stem's first."""
+    blocks, skips, width = nn.ModuleList(), [widths[0]], widths[0]
+    for level, out_width in enumerate(widths):
+        for _ in range(layers_per_block):
+            blocks.append(Block(width, out_width, parts))
+            skips.append(width := out_width)
+        if level < len(widths) - 1:
+            blocks.append(Resample(width, parts, doubles=False))
+            skips.append(width)
+    return blocks, skips
+
+
+def _way_up(
+    widths: Sequence[int], layers_per_block: int, skips: list[int], parts: Parts
+) -> nn.ModuleList:
+    """Return the expanding half; every block takes the last skip that is left beside its input."""
+    blocks, width = nn.ModuleList(), widths[-1]
+    for level, out_width in reversed(list(enumerate(widths))):
+        for _ in range(layers_per_block + 1):
+            blocks.append(Block(width + skips.pop(), out_width, parts))
+            width = out_width
+        if level > 0:
+            blocks.append(Resample(width, parts, doubles=True))
+    return blocks
+
+
+def check_skeleton(
+    sample_size: int, patch_size: int, widths: Sequence[int], layers_per_block: int
+) -> None:
+    """Refuse sizes of which no U-Net can be made."""
+    patches = patches_of("IntegerSpikingUNet", sample_size, patch_size)
+    if not widths or min(widths) < 1 or layers_per_block < 1:
+        raise UserError(
+            f"IntegerSpikingUNet: block_out_channels={tuple(widths)} and "
+            f"layers_per_block={layers_per_block} must be positive"
+        )
+    factor = 2 ** (len(widths) - 1)
+    if patches % factor:
+        raise UserError(
+            f"IntegerSpikingUNet: {patches} patches a side must be divisible by {factor}, because "
+            f"block_out_channels={tuple(widths)} has {len(widths)} levels"
+        )
