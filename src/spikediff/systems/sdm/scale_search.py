@@ -8,8 +8,6 @@ is measured on the same seeds, and what counts is the difference to scale 1 on e
 (with the other sign where higher is better), in which the variation that both share is gone. The
 best of many scales looks better than it is, because it was chosen for its luck too; therefore
 a gain that exceeds two standard errors is measured again on seeds that had no part in the choice.
-
-A picture of a guidance curve.
 """
 
 import statistics
@@ -32,11 +30,7 @@ _DIGITS = 6  # features are float32
 
 @dataclass(frozen=True)
 class Gain:
-    """A paired difference to scale 1; positive is better.
-
-    Attributes:
-        mean: Mean over the repeats.
-        standard_error: Of the mean.
+    """A paired difference to scale 1, its mean over the repeats; positive is better.
 
     Example:
         >>> Gain.of([1.0, 2.0, 3.0])
@@ -93,19 +87,19 @@ class GuidanceCurve:
         return Gain.of([sign * (without - guided) for without, guided in pairs])
 
     def content(self) -> list[dict[str, Any]]:
-        """Return a row for every scale, as JSON knows it; two or more repeats."""
-        return [self._row(scale) for scale in sorted(self.values)]
-
-    def _row(self, scale: float) -> dict[str, Any]:
-        values, gain = self.values[scale], self.gain(scale)
-        return {
-            "threshold": scale,
-            "mean": _rounded(statistics.fmean(values)),
-            "std": _rounded(statistics.stdev(values)),
-            "gain": _rounded(gain.mean),
-            "gain_standard_error": _rounded(gain.standard_error),
-            "values": [_rounded(value) for value in values],
-        }
+        """Return a row for every scale, for JSON; two or more repeats."""
+        rows = ((scale, values, self.gain(scale)) for scale, values in sorted(self.values.items()))
+        return [
+            {
+                "threshold": scale,
+                "mean": _rounded(statistics.fmean(values)),
+                "std": _rounded(statistics.stdev(values)),
+                "gain": _rounded(gain.mean),
+                "gain_standard_error": _rounded(gain.standard_error),
+                "values": [_rounded(value) for value in values],
+            }
+            for scale, values, gain in rows
+        ]
 
 
 @dataclass(frozen=True)
@@ -142,11 +136,12 @@ class GuidanceSearch:
     @property
     def recommended(self) -> float:
         """The scale to use: the best one if its gain is confirmed, else 1."""
-        confirmed = self.curve is not None and self.verdict == "confirmed gain"
-        return self.curve.best if confirmed and self.curve is not None else NO_GUIDANCE
+        if self.curve is None or self.verdict != "confirmed gain":
+            return NO_GUIDANCE
+        return self.curve.best
 
     def content(self) -> dict[str, Any]:
-        """Return everything, as JSON knows it."""
+        """Return everything, for JSON."""
         return {
             "verdict": self.verdict,
             "recommended": self.recommended,
@@ -162,7 +157,7 @@ class Budget:
 
     Args:
         seconds: Time from now on; None for no limit.
-        measurements: How many; None for no limit.
+        measurements: How many measurements; None for no limit.
 
     Example:
         >>> budget = Budget(measurements=1)
@@ -192,8 +187,8 @@ def search_scale(
 ) -> GuidanceSearch:
     """Measure a grid of scales, and the best one again on fresh seeds if it seems to gain.
 
-    Repeat by repeat, so that a budget that ends leaves complete repeats of all scales; what is
-    incomplete does not count.
+    It goes repeat by repeat: a budget that ends leaves complete repeats of all scales, and an
+    incomplete one does not count.
 
     Args:
         measure: Called as `measure(scale, repeat)`; must return equal numbers for equal
@@ -221,30 +216,26 @@ def search_scale(
     if len(grid) < 2:
         raise UserError("guidance: give thresholds other than 1 to compare with it")
     budget = budget or Budget()
-    curve = _measure(measure, grid, range(repeats), lower_is_better, budget)
-    complete = curve is not None and curve.repeats == repeats
+
+    def curve_of(scales: Sequence[float], repeats: range) -> tuple[GuidanceCurve | None, bool]:
+        """Return the curve of the complete repeats, if they are two, and whether all are."""
+        columns: list[list[float]] = []
+        for repeat in repeats:
+            column = [measure(scale, repeat) for scale in scales if budget.spend()]
+            if len(column) < len(scales):
+                break
+            columns.append(column)
+        if len(columns) < 2:
+            return None, False
+        rows = zip(*columns, strict=True)  # a row for each scale
+        curve = GuidanceCurve(dict(zip(scales, rows, strict=True)), lower_is_better)
+        return curve, len(columns) == len(repeats)
+
+    curve, complete = curve_of(grid, range(repeats))
     if curve is None or not complete or not curve.gain(curve.best).exceeds_noise:
         return GuidanceSearch(curve, None, complete)
-    pair, fresh = [NO_GUIDANCE, curve.best], range(repeats, 2 * repeats)
-    confirmation = _measure(measure, pair, fresh, lower_is_better, budget)
-    complete = confirmation is not None and confirmation.repeats == repeats
+    confirmation, complete = curve_of([NO_GUIDANCE, curve.best], range(repeats, 2 * repeats))
     return GuidanceSearch(curve, confirmation if complete else None, complete)
-
-
-def _measure(
-    measure: Measure, grid: Sequence[float], repeats: range, lower_is_better: bool, budget: Budget
-) -> GuidanceCurve | None:
-    """Return the curve of the complete repeats; None if they are fewer than two."""
-    columns: list[list[float]] = []
-    for repeat in repeats:
-        column = [measure(scale, repeat) for scale in grid if budget.spend()]
-        if len(column) < len(grid):
-            break
-        columns.append(column)
-    if len(columns) < 2:
-        return None
-    rows = zip(*columns, strict=True)  # a row for each scale
-    return GuidanceCurve(dict(zip(grid, rows, strict=True)), lower_is_better)
 
 
 def _rounded(value: float) -> float:

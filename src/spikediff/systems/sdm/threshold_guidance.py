@@ -1,10 +1,4 @@
-r"""Naming layers of neurons by patterns.
-
-Scales that change over the denoising steps.
-
-Scales as a person types them.
-
-Threshold guidance: other thresholds while sampling, without training.
+r"""Threshold guidance: other thresholds while sampling, without training.
 
 A neuron's equations are homogeneous: with k times the current and k times every potential (the
 threshold, the reset, the initial membrane, the negative threshold) each membrane is k times as
@@ -28,219 +22,16 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spikediff.errors import UserError
 from spikediff.neurons import Dynamics, NeuronLayer
-from spikediff.targets import choose_by_name, neurons_of
-
-
-def find_layers(model: nn.Module) -> dict[str, NeuronLayer]:
-    """Return the layers of neurons of a model by name, in the model's order.
-
-    Raises:
-        UserError: There are none.
-
-    Example:
-        >>> from spikediff import IF
-        >>> list(find_layers(nn.Sequential(nn.Linear(2, 2), IF())))
-        ['1']
-    """
-    layers = neurons_of({"": model}, NeuronLayer)
-    if not layers:
-        raise UserError(
-            f"{type(model).__name__}: has no spiking neurons that guidance could change; threshold "
-            "guidance needs layers of IF, LIF or other neurons with a fixed threshold"
-        )
-    return layers
-
-
-def choose_layers(model: nn.Module, patterns: Iterable[str]) -> list[NeuronLayer]:
-    """Return the layers of neurons that some pattern fits.
-
-    Args:
-        model: Where they are looked for.
-        patterns: As `fnmatch` has them, where `*` also stands for dots. One that fits the name of
-            a module stands for all layers of neurons in it.
-
-    Raises:
-        UserError: The model has no neurons, there is no pattern, or one fits none of them.
-
-    Example:
-        >>> from spikediff import IF, LIF
-        >>> model = nn.ModuleDict({"a": nn.Sequential(IF(), LIF()), "b": IF()})
-        >>> choose_layers(model, ["a"]) == [*model["a"]]
-        True
-        >>> choose_layers(model, ["*.0", "b"]) == [model["a"][0], model["b"]]
-        True
-    """
-    layers, patterns = find_layers(model), list(patterns)
-    if not patterns:
-        raise UserError("threshold_guidance: no layer is named; give a pattern, or nothing for all")
-    return list(choose_by_name(layers, patterns, "threshold_guidance").values())
-
+from spikediff.targets import as_timestep, choose_by_name, neurons_of
 
 Schedule = Callable[[float], float]
 """From the timestep to the scale."""
-
-
-class StepSchedule:
-    """One scale for every denoising step of a run, in the order of sampling.
-
-    A step ends where the timestep falls, so a sampler that calls the model twice at one timestep
-    is in one step. A timestep that rises begins another run.
-
-    Args:
-        scales: One a step.
-
-    Raises:
-        UserError: There are none.
-
-    Example:
-        >>> schedule = StepSchedule([0.98, 1.0])
-        >>> [schedule(t) for t in (900, 400, 900, 400)]
-        [0.98, 1.0, 0.98, 1.0]
-    """
-
-    def __init__(self, scales: Sequence[float]) -> None:
-        if not scales:
-            raise UserError("threshold_guidance: the schedule is empty; give a scale for each step")
-        self._scales = tuple(scales)
-        self._step = 0
-        self._timestep: float | None = None  # of the call before
-
-    def __call__(self, timestep: float) -> float:
-        """Return the scale of a call.
-
-        Raises:
-            UserError: The run has more steps than scales, or the one before had fewer.
-        """
-        if self._timestep is None or timestep > self._timestep:
-            self.finish()
-            self._step = 0
-        elif timestep < self._timestep:
-            self._step += 1
-        self._timestep = timestep
-        if self._step >= len(self._scales):
-            raise UserError(f"threshold_guidance: {self._told()} a step beyond; give one each")
-        return self._scales[self._step]
-
-    def finish(self) -> None:
-        """Refuse a run that ended before the schedule did.
-
-        Raises:
-            UserError: It did.
-        """
-        if self._timestep is not None and self._step + 1 < len(self._scales):
-            raise UserError(
-                f"threshold_guidance: {self._told()} only {self._step + 1} steps; give one each"
-            )
-
-    def _told(self) -> str:
-        return f"the schedule has {len(self._scales)} scales, but the run has"
-
-
-def timestep_of(inputs: Sequence[Any], options: Mapping[str, Any]) -> float:
-    """Return the timestep of a call `model(sample, timestep)`.
-
-    Args:
-        inputs: Positional arguments of the call.
-        options: Keyword arguments.
-
-    Raises:
-        UserError: There is none, or images of one batch have different ones.
-
-    Example:
-        >>> timestep_of(["sample"], {"timestep": 999})
-        999.0
-    """
-    timestep = options.get("timestep", inputs[1] if len(inputs) > 1 else None)
-    if isinstance(timestep, Tensor) and timestep.numel():
-        first = timestep.flatten()[0]
-        timestep = first.item() if bool((timestep == first).all()) else None
-    if not isinstance(timestep, int | float):
-        raise UserError(
-            "threshold_guidance: a schedule needs model(sample, timestep) with one timestep for "
-            "all images"
-        )
-    return float(timestep)
-
-
-def parse_scale(text: str) -> float | dict[str, float] | tuple[float, ...]:
-    """Read the scale of `threshold_guidance`.
-
-    Args:
-        text: `0.997` for all layers; `up_blocks.*=0.99,stem=1.01` by layer; `0.98,0.99,1` one for
-            every denoising step.
-
-    Raises:
-        UserError: It is none of these.
-
-    Example:
-        >>> parse_scale("0.997"), parse_scale("0.98,1"), parse_scale("stem=1.01")
-        (0.997, (0.98, 1.0), {'stem': 1.01})
-    """
-    parts = _parts(text)
-    if all("=" in part for part in parts):
-        return {name: _number(k, text) for name, _, k in (p.rpartition("=") for p in parts)}
-    scales = parse_numbers(text)
-    return scales[0] if len(scales) == 1 else scales
-
-
-def parse_numbers(text: str) -> tuple[float, ...]:
-    """Read positive numbers that commas separate.
-
-    Raises:
-        UserError: One is none.
-
-    Example:
-        >>> parse_numbers("0.99, 1,1.01")
-        (0.99, 1.0, 1.01)
-    """
-    return tuple(_number(part, text) for part in _parts(text))
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
-def _number(part: str, text: str) -> float:
-    try:
-        number = float(part)
-    except ValueError:
-        number = -1.0
-    if not 0.0 < number < float("inf"):
-        raise UserError(
-            f"threshold {text!r}: {part!r} is no positive number; write 0.997, or 0.98,0.99 one a "
-            "step, or stem=1.01,up_blocks.*=0.99"
-        )
-    return number
-
-
 Scale = float | Mapping[str, float] | Sequence[float] | Schedule
 """One for all layers; by name of a layer; one a denoising step; or a function of the timestep."""
-
-_POTENTIALS = ("v_threshold", "v_reset", "v_init", "v_negative")
-
-
-def scale_potentials(dynamics: Dynamics, scale: float) -> Dynamics:
-    """Return a neuron's constants with every potential `scale` times as large.
-
-    Args:
-        dynamics: The constants.
-        scale: k, positive and finite.
-
-    Raises:
-        UserError: The scale is not positive and finite, or not a number.
-
-    Example:
-        >>> scaled = scale_potentials(Dynamics(v_threshold=2.0, v_reset=-1.0), 0.5)
-        >>> scaled.v_threshold, scaled.v_reset
-        (1.0, -0.5)
-    """
-    k = _checked(scale)
-    held = {name: getattr(dynamics, name) for name in _POTENTIALS}
-    return replace(dynamics, **{name: k * v for name, v in held.items() if v is not None})
 
 
 @contextmanager
@@ -296,25 +87,35 @@ def _guided(
     if isinstance(scale, Mapping):
         if layers is not None:
             raise UserError("threshold_guidance: a mapping names its layers; leave `layers` out")
-        return _constant(model, _by_layer(model, scale))
-    patterns = ["*"] if layers is None else [layers] if isinstance(layers, str) else layers
-    chosen = choose_layers(model, patterns)
+        _choose(model, scale)
+        chosen = ((_choose(model, [pattern]), k) for pattern, k in scale.items())
+        return _constant(model, {layer: k for found, k in chosen for layer in found})
+    found = _choose(
+        model, ["*"] if layers is None else [layers] if isinstance(layers, str) else layers
+    )
     if isinstance(scale, Real):
-        return _constant(model, dict.fromkeys(chosen, float(scale)))
+        return _constant(model, dict.fromkeys(found, float(scale)))
     if callable(scale):
-        return _scheduled(model, chosen, scale)
+        return _scheduled(model, found, scale)
     if isinstance(scale, Iterable) and not isinstance(scale, str):
-        return _stepwise(model, chosen, StepSchedule([_checked(k) for k in scale]))
+        return _stepwise(model, found, StepSchedule([_checked(k) for k in scale]))
     raise UserError(
         f"threshold_guidance: scale = {scale!r} must be a number, a mapping from layers to "
         "numbers, one number a step, or a function of the timestep"
     )
 
 
-def _by_layer(model: nn.Module, scales: Mapping[str, float]) -> dict[NeuronLayer, float]:
-    """Return the scale of every layer that some pattern fits; the last pattern counts."""
-    choose_layers(model, scales)
-    return {layer: k for pattern, k in scales.items() for layer in choose_layers(model, [pattern])}
+def _choose(model: nn.Module, patterns: Iterable[str]) -> list[NeuronLayer]:
+    """Return the layers of neurons that some pattern fits; see `choose_by_name`."""
+    layers, patterns = neurons_of({"": model}, NeuronLayer), list(patterns)
+    if not layers:
+        raise UserError(
+            f"{type(model).__name__}: has no spiking neurons that guidance could change; threshold "
+            "guidance needs layers of IF, LIF or other neurons with a fixed threshold"
+        )
+    if not patterns:
+        raise UserError("threshold_guidance: no layer is named; give a pattern, or nothing for all")
+    return list(choose_by_name(layers, patterns, "threshold_guidance").values())
 
 
 def _plain(scale: Any) -> Any:
@@ -323,16 +124,35 @@ def _plain(scale: Any) -> Any:
 
 
 def _checked(scale: Any) -> float:
-    """Return a scale that is positive and finite, as a float."""
+    """Return a scale as a float; refuse one that is not positive and finite."""
     k = _plain(scale)
     if not isinstance(k, Real) or not 0.0 < float(k) < inf:
         raise UserError(f"threshold_guidance: scale = {scale} must be a positive number")
     return float(k)
 
 
+_POTENTIALS = ("v_threshold", "v_reset", "v_init", "v_negative")
+
+
+def scale_potentials(dynamics: Dynamics, scale: float) -> Dynamics:
+    """Return a neuron's constants with every potential `scale` times as large.
+
+    Raises:
+        UserError: The scale is not positive and finite, or not a number.
+
+    Example:
+        >>> scaled = scale_potentials(Dynamics(v_threshold=2.0, v_reset=-1.0), 0.5)
+        >>> scaled.v_threshold, scaled.v_reset
+        (1.0, -0.5)
+    """
+    k = _checked(scale)
+    held = {name: getattr(dynamics, name) for name in _POTENTIALS}
+    return replace(dynamics, **{name: k * v for name, v in held.items() if v is not None})
+
+
 @contextmanager
 def _constant(model: nn.Module, scales: Mapping[NeuronLayer, float]) -> Iterator[None]:
-    """Scale layers by constants, after checking that the model's precision can tell."""
+    """Scale layers by constants, which the model's precision must tell from 1."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     for layer, scale in scales.items():
         before, k = layer.dynamics.v_threshold, _checked(scale)
@@ -362,13 +182,19 @@ def _scaled(scales: Mapping[NeuronLayer, float]) -> Iterator[None]:
 
 @contextmanager
 def _scheduled(
-    model: nn.Module, layers: Sequence[NeuronLayer], schedule: Callable[[float], float]
+    model: nn.Module, layers: Sequence[NeuronLayer], schedule: Schedule
 ) -> Iterator[None]:
     """Scale layers during each call of the model, by the timestep of the call."""
     calls: list[ExitStack] = []
 
     def begin(_model: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        k = schedule(timestep_of(inputs, options))
+        timestep = as_timestep(options.get("timestep", inputs[1] if len(inputs) > 1 else None))
+        if timestep is None:
+            raise UserError(
+                "threshold_guidance: a schedule needs model(sample, timestep) with one timestep "
+                "for all images"
+            )
+        k = schedule(timestep)
         calls.append(ExitStack())
         calls[-1].enter_context(_scaled(dict.fromkeys(layers, k)))
 
@@ -384,10 +210,67 @@ def _scheduled(
     try:
         yield
     finally:
-        while calls:  # an interrupt from the keyboard passes torch's hooks by
+        while calls:  # a keyboard interrupt skips torch's hooks
             end()
         for hook in hooks:
             hook.remove()
+
+
+class StepSchedule:
+    """One scale for every denoising step of a run, in the order of sampling.
+
+    A step ends where the timestep falls, so a sampler that calls the model twice at one timestep
+    is in one step. A timestep that rises begins another run.
+
+    Args:
+        scales: One a step.
+
+    Raises:
+        UserError: There are none.
+
+    Example:
+        >>> schedule = StepSchedule([0.98, 1.0])
+        >>> [schedule(t) for t in (900, 400, 900, 400)]
+        [0.98, 1.0, 0.98, 1.0]
+    """
+
+    def __init__(self, scales: Sequence[float]) -> None:
+        if not scales:
+            raise UserError("threshold_guidance: the schedule is empty; give a scale for each step")
+        self._scales = tuple(scales)
+        self._step = 0
+        self._timestep: float | None = None  # of the call before
+
+    def __call__(self, timestep: float) -> float:
+        """Return the scale of a call.
+
+        Raises:
+            UserError: The run has more steps than scales, or the one before had fewer.
+        """
+        if self._timestep is None or timestep > self._timestep:
+            self.finish()
+            self._step = 0
+        elif timestep < self._timestep:
+            self._step += 1
+        self._timestep = timestep
+        if self._step >= len(self._scales):
+            raise self._error("a step beyond")
+        return self._scales[self._step]
+
+    def finish(self) -> None:
+        """Refuse a run that ended before the schedule did.
+
+        Raises:
+            UserError: It did.
+        """
+        if self._timestep is not None and self._step + 1 < len(self._scales):
+            raise self._error(f"only {self._step + 1} steps")
+
+    def _error(self, steps: str) -> UserError:
+        return UserError(
+            f"threshold_guidance: the schedule has {len(self._scales)} scales, but the run has "
+            f"{steps}; give one each"
+        )
 
 
 @contextmanager
@@ -398,3 +281,50 @@ def _stepwise(
     with _scheduled(model, layers, schedule):
         yield
     schedule.finish()
+
+
+def parse_scale(text: str) -> float | dict[str, float] | tuple[float, ...]:
+    """Read the scale of `threshold_guidance`.
+
+    Args:
+        text: `0.997` for all layers; `up_blocks.*=0.99,stem=1.01` by layer; `0.98,0.99,1` one for
+            every denoising step.
+
+    Raises:
+        UserError: It is none of these.
+
+    Example:
+        >>> parse_scale("0.997"), parse_scale("0.98,1"), parse_scale("stem=1.01")
+        (0.997, (0.98, 1.0), {'stem': 1.01})
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if all("=" in part for part in parts):
+        return {name: _number(k, text) for name, _, k in (p.rpartition("=") for p in parts)}
+    scales = parse_numbers(text)
+    return scales[0] if len(scales) == 1 else scales
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Read positive numbers that commas separate.
+
+    Raises:
+        UserError: One is not a positive number.
+
+    Example:
+        >>> parse_numbers("0.99, 1,1.01")
+        (0.99, 1.0, 1.01)
+    """
+    return tuple(_number(part.strip(), text) for part in text.split(","))
+
+
+def _number(part: str, text: str) -> float:
+    try:
+        number = float(part)
+    except ValueError:
+        number = -1.0
+    if not 0.0 < number < inf:
+        raise UserError(
+            f"threshold {text!r}: {part!r} is no positive number; write 0.997, or 0.98,0.99 one a "
+            "step, or stem=1.01,up_blocks.*=0.99"
+        )
+    return number
