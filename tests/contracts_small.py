@@ -22,8 +22,7 @@ from spikediff.editing.pipelines import (
     VQSpikingImg2ImgPipeline,
     VQSpikingInpaintPipeline,
 )
-from spikediff.systems.converted.convert import convert
-from spikediff.systems.converted.quantise import quantise
+from spikediff.systems.converted.convert import convert, quantise
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsvae.network import FSVAE

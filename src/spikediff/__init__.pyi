@@ -26,7 +26,7 @@ from spikediff.neurons.integrate_and_fire import LIF as LIF
 from spikediff.neurons.integrate_and_fire import ParametricLIF as ParametricLIF
 from spikediff.systems.converted.convert import convert as convert
 from spikediff.systems.converted.network import ConvertedUNet as ConvertedUNet
-from spikediff.systems.converted.quantised import QuantisedUNet as QuantisedUNet
+from spikediff.systems.converted.network import QuantisedUNet as QuantisedUNet
 from spikediff.systems.fsddim.merged.network import CarriedSynapticUNet as CarriedSynapticUNet
 from spikediff.systems.fsddim.merged.network import MergedSynapticUNet as MergedSynapticUNet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet as SynapticCurrentUNet

@@ -12,8 +12,7 @@ from spikediff.editing.pipelines import SpikingInpaintPipeline, SpikingInversion
 from spikediff.errors import UserError
 from spikediff.events import compile_for_inference
 from spikediff.native import native
-from spikediff.systems.converted.network import ConvertedUNet
-from spikediff.systems.converted.quantised import QuantisedUNet
+from spikediff.systems.converted.network import ConvertedUNet, QuantisedUNet
 from spikediff.systems.integer import IntegerSpikingUNet
 
 BAD = [torch.nan, torch.inf, -torch.inf]
@@ -135,8 +134,7 @@ def test_it_is_not_saved(name, bad, tmp_path):
 def test_converted_networks():
     from diffusers import UNet2DModel
 
-    from spikediff.systems.converted.convert import convert
-    from spikediff.systems.converted.quantise import quantise
+    from spikediff.systems.converted.convert import convert, quantise
 
     unet = UNet2DModel(
         sample_size=8,

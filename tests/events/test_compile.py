@@ -13,8 +13,8 @@ from spikediff.events import compile as compiling
 from spikediff.layers import ConvNorm, SpikingLayer, ThresholdNorm
 from spikediff.native import native
 from spikediff.neurons import NeuronLayer
+from spikediff.systems.converted.layers import SpikingSynapse
 from spikediff.systems.converted.network import ConvertedUNet
-from spikediff.systems.converted.quantised import SpikingSynapse
 from spikediff.systems.fsddim.blocks import NormedShortcut, PostActivationBlock, SynapticResampling
 from spikediff.systems.fsddim.merged.merge import carry_currents, merge_synapses
 from spikediff.systems.fsddim.network import SynapticCurrentUNet

@@ -12,7 +12,7 @@ from spikediff.errors import UserError
 from spikediff.inspection import SpikeRecorder
 from spikediff.layers import SpikingLayer
 from spikediff.neurons import IF, LIF, NEURONS
-from spikediff.systems.converted.quantised import ConvertedIF
+from spikediff.systems.converted.layers import ConvertedIF
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline

@@ -18,7 +18,7 @@ from spikediff.neurons import (
     unroll,
 )
 from spikediff.neurons.kernels import using
-from spikediff.systems.converted.quantised import ConvertedIF, QuantisedReLU
+from spikediff.systems.converted.layers import ConvertedIF, QuantisedReLU
 
 KERNELS = ["reference", *(["native"] if native() is not None else [])]
 BAD = st.sampled_from([torch.nan, torch.inf, -torch.inf])

@@ -22,8 +22,8 @@ from spikediff.cli.options import (
 from spikediff.hub.run_data import find_dataset, training_images
 
 if TYPE_CHECKING:
-    from spikediff.systems.converted.quantise import NoisedImages
-    from spikediff.systems.converted.quantised import QuantisedUNet
+    from spikediff.systems.converted.network import QuantisedUNet
+    from spikediff.systems.converted.training import NoisedImages
 
 _PROBE_IMAGES = 64  # x_t on which the errors are measured
 _TRAINING_STEPS, _LEARNING_RATE = Range(0, 10**9), Range(1e-12, 1e38)
@@ -81,8 +81,8 @@ def run(arguments: list[str]) -> int:
 
     from spikediff.hub.load import load_pipeline
     from spikediff.systems.converted.convert import convert
-    from spikediff.systems.converted.fine_tune import plot_conversion_errors, probe
-    from spikediff.systems.converted.quantise import NoisedImages
+    from spikediff.systems.converted.layer_errors import plot_conversion_errors, probe
+    from spikediff.systems.converted.training import NoisedImages
 
     started = time.monotonic()
     pipe = load_pipeline(options.source, device=options.device)
@@ -130,8 +130,8 @@ def run(arguments: list[str]) -> int:
 
 def _quantised(pipe: Any, noised: "NoisedImages", options: ConvertOptions) -> "QuantisedUNet":
     """Return the source if it is a quantised network, else one distilled from it."""
-    from spikediff.systems.converted.quantise import quantise
-    from spikediff.systems.converted.quantised import QuantisedUNet
+    from spikediff.systems.converted.convert import quantise
+    from spikediff.systems.converted.network import QuantisedUNet
 
     if isinstance(pipe.unet, QuantisedUNet):
         given: QuantisedUNet = pipe.unet
@@ -152,7 +152,7 @@ def _distil(
     batch_size: int,
 ) -> None:
     """Distil a network into another, with a progress bar."""
-    from spikediff.systems.converted.quantise import distil
+    from spikediff.systems.converted.training import distil
 
     with _progress(what, steps) as report:
         distil(student, teacher, noised, steps, batch_size=batch_size, lr=lr, on_step=report)
@@ -162,7 +162,7 @@ def _fine_tune(
     converted: Any, quantised: "QuantisedUNet", noised: "NoisedImages", options: ConvertOptions
 ) -> list[Any]:
     """Fine-tune the spiking network block by block; return what became of the blocks."""
-    from spikediff.systems.converted.fine_tune import fine_tune
+    from spikediff.systems.converted.training import fine_tune
 
     with _progress("fine-tuning", None) as report:
         return fine_tune(
@@ -195,7 +195,7 @@ def _distance(model: Any, source: Any, unseen: Any) -> float:
     """Return the relative difference of the estimates of two networks."""
     import torch
 
-    from spikediff.systems.converted.fine_tune import relative_error
+    from spikediff.systems.converted.layer_errors import relative_error
 
     with torch.no_grad():
         return relative_error(model(*unseen).sample, source(*unseen).sample)

@@ -5,7 +5,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from spikediff.diffusion.schedulers import make_scheduler
-from spikediff.systems.converted.quantise import NoisedImages
+from spikediff.systems.converted.training import NoisedImages
 
 SIZES = {
     "sample_size": 8,

@@ -10,16 +10,16 @@ from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter, audit
 from spikediff.errors import UserError
-from spikediff.systems.converted.convert import convert
-from spikediff.systems.converted.fine_tune import probe, relative_error
-from spikediff.systems.converted.network import ConvertedUNet, SharedGroupNorm
-from spikediff.systems.converted.quantise import quantise
-from spikediff.systems.converted.quantised import (
+from spikediff.systems.converted.convert import convert, quantise
+from spikediff.systems.converted.layer_errors import probe, relative_error
+from spikediff.systems.converted.layers import (
     ConvertedIF,
     QuantisedReLU,
     QuantisedSynapse,
+    SharedGroupNorm,
     SpikingSynapse,
 )
+from spikediff.systems.converted.network import ConvertedUNet
 from spikediff.systems.sddpm.network import SpikingUNet
 
 MODES = [(s, n) for s in ("signed", "unsigned") for n in ("shared", "per_step")]

@@ -8,7 +8,7 @@ from torch import nn
 
 from goldens import Golden
 from spikediff.errors import UserError
-from spikediff.systems.converted.quantised import ConvertedIF
+from spikediff.systems.converted.layers import ConvertedIF
 from spikediff.systems.converted.released import sdm_converted_key
 from spikediff.systems.released import load_authors_checkpoint
 

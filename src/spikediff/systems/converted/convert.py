@@ -1,15 +1,122 @@
-"""From a denoiser to a spiking denoiser."""
+"""Conversion: from a denoiser to a quantised one, and from that to spikes."""
 
 import copy
+from typing import Any
 
+import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
-from torch import nn
+from torch import Tensor, nn
 
 from spikediff.errors import UserError
-from spikediff.systems.converted.network import ConvertedUNet
-from spikediff.systems.converted.quantise import NoisedImages, quantise
-from spikediff.systems.converted.quantised import QuantisedUNet
-from spikediff.systems.converted.replace_modules import fold_residual_norms
+from spikediff.systems.converted.layers import AUTHORS_CLIP, QuantisedReLU, quantise_activation
+from spikediff.systems.converted.network import ConvertedUNet, QuantisedUNet
+from spikediff.systems.converted.replace_modules import fold_residual_norms, own_config
+from spikediff.systems.converted.training import NoisedImages
+
+_SAMPLES = 100_000  # activations of a layer that decide its clip
+_CANDIDATES = 64  # clips that are tried
+
+
+def quantise(
+    unet: UNet2DModel,
+    bits: int | None = 2,
+    noised: NoisedImages | None = None,
+    *,
+    clip: float = AUTHORS_CLIP,
+    calibration_images: int = 64,
+    attention: str = "refuse",
+) -> QuantisedUNet:
+    """Replace every activation of a U-Net by a clipped ReLU of `2^bits - 1` steps.
+
+    What comes out computes something else than what went in, all the more if its activation was
+    no ReLU: it wants training (`distil`, or the ordinary loop).
+
+    Args:
+        unet: The network; it stays as it is.
+        bits: 2 to 4, as a rule; None does not round.
+        noised: Where given, every clip starts at the value that suits the layer's currents best.
+        clip: Where every clip starts otherwise.
+        calibration_images: How many x_t to look at.
+        attention: "refuse", or "real" to keep attention blocks as they are.
+
+    Returns:
+        The quantised network, in evaluation mode.
+
+    Raises:
+        UserError: The network has a part that cannot be converted.
+    """
+    if not isinstance(unet, UNet2DModel):
+        raise UserError(f"quantise: expects a diffusers UNet2DModel, got {type(unet).__name__}")
+    quantised: QuantisedUNet = QuantisedUNet(
+        own_config(unet),
+        bits=bits,
+        clip=clip,
+        batch_norm=any(isinstance(module, nn.BatchNorm2d) for module in unet.modules()),
+        attention=attention,
+    )
+    ours = quantised.state_dict()
+    named = {_plain_name(key): key for key in ours if not key.endswith(".clip")}
+    quantised.load_state_dict(
+        {named[key]: tensor for key, tensor in unet.state_dict().items()}
+        | {key: tensor for key, tensor in ours.items() if key.endswith(".clip")}
+    )
+    nn.Module.to(quantised.eval(), unet.device, unet.dtype)  # ModelMixin's own warns of any cast
+    if noised is not None:
+        _calibrate(quantised, *noised.draw(calibration_images))
+    return quantised
+
+
+def _plain_name(key: str) -> str:
+    """Return the name that one of our weights has in the `UNet2DModel`.
+
+    Example:
+        >>> _plain_name("unet.mid_block.resnets.0.conv1.layer.weight")
+        'mid_block.resnets.0.conv1.weight'
+    """
+    return key.removeprefix("unet.").replace(".layer.", ".").replace(".attention.", ".")
+
+
+@torch.no_grad()
+def _calibrate(quantised: QuantisedUNet, sample: Tensor, timestep: Tensor) -> None:
+    """Set every clip by the currents that reach it, layer by layer in the order of running."""
+
+    def set_clip(module: Any, inputs: tuple[Tensor, ...]) -> None:
+        current = inputs[0].flatten()
+        stride = -(-len(current) // _SAMPLES)
+        module.clip.fill_(best_clip(current[::stride], module.levels))
+
+    layers = [module for module in quantised.modules() if isinstance(module, QuantisedReLU)]
+    hooks = [layer.register_forward_pre_hook(set_clip) for layer in layers]
+    try:
+        quantised(sample, timestep)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def best_clip(current: Tensor, levels: int | None) -> float:
+    """Return the clip whose quantised activation is nearest to the ReLU, in mean square.
+
+    Args:
+        current: What the activation sees, any shape.
+        levels: Steps between 0 and the clip; None for the largest current.
+
+    Example:
+        >>> round(best_clip(torch.tensor([0.0, 1.0, 2.0, 3.0]), levels=3), 2)
+        3.0
+    """
+    rectified = current.relu()
+    largest = rectified.max().item()
+    if largest == 0.0:
+        return AUTHORS_CLIP  # a silent layer: nothing tells
+    if levels is None:
+        return largest
+    clips = [largest * (i + 1) / _CANDIDATES for i in range(_CANDIDATES)]
+    return min(clips, key=lambda s: _squared_error(rectified, s, levels))
+
+
+def _squared_error(rectified: Tensor, clip: float, levels: int) -> float:
+    return (quantise_activation(rectified, clip, levels) - rectified).square().mean().item()
 
 
 def convert(

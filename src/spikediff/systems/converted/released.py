@@ -11,8 +11,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError
 from spikediff.files.weights import load_renamed, rename
-from spikediff.systems.converted.network import ConvertedUNet
-from spikediff.systems.converted.quantised import QuantisedUNet
+from spikediff.systems.converted.network import ConvertedUNet, QuantisedUNet
 from spikediff.systems.converted.replace_modules import STEM, own_config
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.sddpm.released import infer_sddpm_config

@@ -4,14 +4,9 @@ import pytest
 import torch
 
 from spikediff.errors import UserError
-from spikediff.systems.converted.convert import convert
-from spikediff.systems.converted.fine_tune import (
-    block_names,
-    fine_tune,
-    plot_conversion_errors,
-    probe,
-)
-from spikediff.systems.converted.quantise import NoisedImages, distil, quantise
+from spikediff.systems.converted.convert import convert, quantise
+from spikediff.systems.converted.layer_errors import block_names, plot_conversion_errors, probe
+from spikediff.systems.converted.training import NoisedImages, distil, fine_tune
 
 BLOCKS = [
     "time_embedding",

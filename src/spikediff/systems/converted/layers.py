@@ -1,33 +1,20 @@
-r"""The activation of a network that is to be converted: a ReLU with a clip and a few levels.
+r"""The layers of a quantised network, and the spiking ones that they become.
 
-Attention in a converted network: real-valued, once a window.
-
-The neuron that stands where a quantised activation was.
-
-An activation and the weights behind it, before and after conversion, under the same names.
-
-Kept together because a spike's amplitude belongs to both: the neuron says it, and the weights
-absorb it, so that what travels between them is 0, 1 or -1 and costs accumulates alone.
-
-The network half-way: ordinary arithmetic, activations that a spike count can express.
+An activation and the weights behind it are one module, before and after conversion, under the same
+names: a spike's amplitude belongs to both. The neuron knows it, and the weights absorb it, so that
+what travels between them is 0, 1 or -1 and costs accumulates alone.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.attention_processor import Attention
-from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers import fold_time, unfold_time
 from spikediff.neurons import Dynamics, IntegrateAndFire, NeuronState, carry_nan, membranes, scan
-from spikediff.systems.converted.replace_modules import bare_unet, pair_activations, replace_modules
 
 AUTHORS_CLIP = 6.0  # where the authors' clips start
 
@@ -99,34 +86,6 @@ class QuantisedReLU(nn.Module):
     def extra_repr(self) -> str:
         """Return the constants, for `print(model)`."""
         return f"levels={self.levels}"
-
-
-class TimeMeanAttention(nn.Module):
-    r"""Attention of the window's mean, added to every spiking step.
-
-    $y[n] = A(\bar x) + (x[n] - \bar x) / r$, where A is the block with its residual connection and
-    r what it rescales its output by. So $\overline{y} = A(\bar x)$, the block of the network that
-    was converted, and the products of queries, keys and values run once and not T times. They stay
-    products of real numbers: no spikes come into it, and an energy audit names them.
-
-    Args:
-        attention: diffusers' `Attention`, with a residual connection.
-        spiking_steps: T; 1 for a network without time.
-
-    Shape: [T*B, C, H, W] -> [T*B, C, H, W].
-    """
-
-    def __init__(self, attention: nn.Module, spiking_steps: int) -> None:
-        super().__init__()
-        self.attention, self.spiking_steps = attention, spiking_steps
-        self.rescale: float = attention.rescale_output_factor  # type: ignore[assignment]
-
-    def forward(self, x: Tensor, *_unused: object, **_keywords: object) -> Tensor:
-        """Return y."""
-        window = unfold_time(x, self.spiking_steps)  # [T, B, C, H, W]
-        mean = window.mean(0)
-        rest = (window - mean) / self.rescale
-        return fold_time(self.attention(mean) + rest)
 
 
 V_NEGATIVE = 1e-3  # how far below zero the membrane takes a spike back, in units of the current
@@ -244,100 +203,82 @@ class SpikingSynapse(nn.Module):
         return out
 
 
-class QuantisedUNet(SpikingModel):
-    """diffusers' `UNet2DModel` with a `QuantisedReLU` in the place of every activation.
+class TimeMeanAttention(nn.Module):
+    r"""Attention of the window's mean, added to every spiking step.
 
-    The activations of the timestep embedding and of its projections are among them, and weights
-    stay in full precision, as in the authors' network. A denoiser like any other: train it, save
-    it, sample with it.
+    $y[n] = A(\bar x) + (x[n] - \bar x) / r$, where A is the block with its residual connection and
+    r what it rescales its output by. So $\overline{y} = A(\bar x)$, the block of the network that
+    was converted, and the products of queries, keys and values run once and not T times. They stay
+    products of real numbers: no spikes come into it, and an energy audit names them.
 
     Args:
-        architecture: Configuration of the `UNet2DModel`.
-        bits: b, of which `2^b - 1` steps come; None does not round.
-        clip: Initial clip of every activation.
-        batch_norm: Whether batch norm stands in the place of group norm.
-        attention: "refuse", or "real" to keep attention blocks as they are.
-        sample_size: Read off `architecture`, as the two below: what a pipeline asks a denoiser for.
-        in_channels: Channels of the image.
-        out_channels: Channels of the estimate.
+        attention: diffusers' `Attention`, with a residual connection.
+        spiking_steps: T; 1 for a network without time.
 
-    Raises:
-        UserError: The network has a part that cannot be converted.
-
-    Example:
-        >>> import torch
-        >>> from spikediff.systems.ddpm.network import ddpm_unet
-        >>> unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2))
-        >>> model = QuantisedUNet({k: v for k, v in unet.config.items() if k[0] != "_"}, bits=2)
-        >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
-        torch.Size([2, 1, 8, 8])
+    Shape: [T*B, C, H, W] -> [T*B, C, H, W].
     """
 
-    @register_to_config
-    def __init__(
-        self,
-        architecture: Mapping[str, Any],
-        bits: int | None = 2,
-        clip: float = AUTHORS_CLIP,
-        batch_norm: bool = False,
-        attention: str = "refuse",
-        sample_size: int | None = None,
-        in_channels: int | None = None,
-        out_channels: int | None = None,
-    ) -> None:
+    def __init__(self, attention: nn.Module, spiking_steps: int) -> None:
         super().__init__()
-        self.unet = bare_unet(architecture, batch_norm, attention)
-        replace_modules(self.unet, Attention, lambda a: TimeMeanAttention(a, spiking_steps=1))
-        pair_activations(
-            self.unet,
-            lambda layer, dropout: QuantisedSynapse(QuantisedReLU(bits, clip), layer, dropout),
-        )
-        register_image_shape(self)
+        self.attention, self.spiking_steps = attention, spiking_steps
+        self.rescale: float = attention.rescale_output_factor  # type: ignore[assignment]
 
-    def forward(
-        self,
-        sample: Tensor,
-        timestep: Tensor | float | int,
-        class_labels: Tensor | None = None,
-        return_dict: bool = True,
-    ) -> UNet2DOutput | tuple[Tensor]:
-        """Estimate the noise (or what `prediction_type` says) in a batch of images.
-
-        Args:
-            sample: Noisy images x_t [B, C, H, W].
-            timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
-            class_labels: Classes [B], for a network that was trained with them.
-            return_dict: False returns a tuple.
-
-        Returns:
-            An output whose `.sample` is the estimate [B, C_out, H, W].
-
-        Raises:
-            UserError: The images have another number of channels.
-        """
-        check_sample(self, sample)
-        estimate = self.unet(sample, timestep, class_labels, return_dict=False)[0]
-        return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+    def forward(self, x: Tensor, *_unused: object, **_keywords: object) -> Tensor:
+        """Return y."""
+        window = unfold_time(x, self.spiking_steps)  # [T, B, C, H, W]
+        mean = window.mean(0)
+        rest = (window - mean) / self.rescale
+        return fold_time(self.attention(mean) + rest)
 
 
-def register_image_shape(model: Any) -> None:
-    """Write into a model's configuration what pipelines ask of it."""
-    unet = model.unet.config
-    model.register_to_config(
-        sample_size=unet.sample_size, in_channels=unet.in_channels, out_channels=unet.out_channels
-    )
+class SharedGroupNorm(nn.Module):
+    r"""Group norm by the statistics of the window's mean, the same at every spiking step.
 
+    $y[n] = \gamma\,(x[n] - \mu(\bar x)) / \sqrt{\sigma^2(\bar x) + \epsilon} + \beta$ with
+    $\bar x = \frac{1}{T}\sum_n x[n]$. It is linear in the window, so that
+    $\overline{y} = GN(\bar x)$: the norm of the network that was converted, exactly. A norm of its
+    own at every step divides by the step's deviation, which the spikes' variation inflates; the
+    error that this leaves does not vanish however many steps there are.
 
-def check_sample(model: Any, sample: Tensor) -> None:
-    """Refuse images of another number of channels."""
-    channels = model.config.in_channels
-    if sample.dim() != 4 or sample.shape[1] != channels:
-        raise UserError(
-            f"{type(model).__name__}: expects images [B, {channels}, H, W], got "
-            f"{tuple(sample.shape)}; the model was made with in_channels={channels}"
-        )
+    It must know the whole window before its first step, and its statistics depend on the image: no
+    neuromorphic chip runs it as accumulates.
 
+    Args:
+        groups: Number of groups.
+        channels: Number of channels.
+        eps: Added to the variance.
+        spiking_steps: T.
 
-def activations(model: nn.Module) -> dict[str, QuantisedReLU]:
-    """Return the quantised activations of a model by name."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, QuantisedReLU)}
+    Shape: [T*B, C, H, W] -> [T*B, C, H, W].
+
+    Example:
+        >>> norm, x = SharedGroupNorm(2, 4, 1e-5, spiking_steps=3), torch.randn(3 * 5, 4, 2, 2)
+        >>> mean = nn.functional.group_norm(x.unflatten(0, (3, 5)).mean(0), 2)
+        >>> torch.allclose(norm(x).unflatten(0, (3, 5)).mean(0), mean, atol=1e-6)
+        True
+    """
+
+    def __init__(self, groups: int, channels: int, eps: float, spiking_steps: int) -> None:
+        super().__init__()
+        self.groups, self.eps, self.spiking_steps = groups, eps, spiking_steps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    @classmethod
+    def of(cls, norm: nn.GroupNorm, spiking_steps: int) -> Self:
+        """Return one in the place of a group norm, with the same parameters."""
+        shared = cls(norm.num_groups, norm.num_channels, norm.eps, spiking_steps)
+        shared.weight, shared.bias = norm.weight, norm.bias
+        return shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y."""
+        window = unfold_time(x, self.spiking_steps)  # [T, B, C, H, W]
+        groups = window.mean(0).reshape(window.shape[1], self.groups, -1)  # [B, G, C/G*H*W]
+        variance, mean = torch.var_mean(groups, dim=2, correction=0)  # [B, G]
+        mean, variance = (
+            statistic.repeat_interleave(len(self.weight) // self.groups, dim=1)[..., None, None]
+            for statistic in (mean, variance)
+        )  # [B, C, 1, 1]
+        gain = self.weight[:, None, None] * torch.rsqrt(variance + self.eps)
+        return fold_time((window - mean) * gain + self.bias[:, None, None])
