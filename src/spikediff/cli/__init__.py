@@ -1,7 +1,7 @@
-"""The command line: the only place where all rooms meet.
+"""The command line, the only place where all rooms meet.
 
-A command is a module of this room with `run(arguments)`. It is imported when it is called, so that
-`spikediff --help` answers without loading torch.
+A command is a module of this room with `run(arguments)`. It is imported when it is called, so
+`spikediff --help` does not load torch.
 """
 
 import contextlib
@@ -22,43 +22,40 @@ from spikediff.progress import Heard, at_work, breaking_silence
 COMMANDS = {
     "train": "train a model from a recipe",
     "sample": "generate images with a trained model",
-    "inpaint": "make a part of a picture anew and keep the rest bit for bit",
-    "vary": "make variations of a picture",
+    "inpaint": "generate a part of a picture and keep the rest bit for bit",
+    "vary": "generate variations of a picture",
     "interpolate": "generate the images between those of two seeds",
-    "invert": "find the noise that a picture comes from",
+    "invert": "find the noise of a picture",
     "calibrate": "measure a model for the sampler analytic-dpm",
-    "reconstruct": "say how well an autoencoder gives images back",
-    "evaluate": "measure how good images are, beside the floor of real ones",
-    "energy": "count what an image costs, layer by layer and step by step",
+    "reconstruct": "measure the reconstruction error of an autoencoder",
+    "evaluate": "measure image quality, beside the floor of real images",
+    "energy": "measure the energy of an image, layer by layer and step by step",
     "inspect": "show the spikes: rasters, membranes, firing rates, dead and saturated neurons",
-    "compare": "put models side by side: quality, energy, speed, size",
-    "guide": "search a scale of the thresholds that improves the images, on held-out data",
-    "convert": "turn an ordinary denoiser into a spiking one, and say where it loses",
-    "deploy": "write an integer network in whole numbers: 8-, 6- or 4-bit weights, exact sums",
-    "import": "turn a checkpoint of the papers' authors into a pipeline",
-    "push": "put a model on the Hugging Face Hub, with a card made from its run",
-    "export": "hand a denoiser on as NIR graphs, ONNX or torch.export",
-    "info": "say what is installed, or what a model is",
-    "completion": "print the completion script of a shell: bash, zsh or fish",
-    "demo": "see the shipped spiking model at work, then train one for two minutes",
+    "compare": "compare models: quality, energy, speed, size",
+    "guide": "search a threshold scale that improves the images, on held-out data",
+    "convert": "turn an ordinary denoiser into a spiking one, and measure the loss",
+    "deploy": "write the integer form of a network: 8-, 6- or 4-bit weights, exact sums",
+    "import": "turn an authors' checkpoint into a pipeline",
+    "push": "upload a model to the Hugging Face Hub, with a card made from its run",
+    "export": "export a denoiser to NIR, ONNX or torch.export",
+    "info": "describe the installation, or a model",
+    "completion": "print a completion script for bash, zsh or fish",
+    "demo": "run the shipped spiking model, then train one for two minutes",
 }
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: The command and its arguments; those of the process by default.
+    """Run a command, by default that of the process.
 
     Returns:
-        0 done; 2 wrong use or bad input, told in one line; 1 interrupted or failed.
+        0 done; 2 wrong use or bad input, after one line on stderr; 1 interrupted or failed.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     # Read when torch is imported: threads that wait for work leave the core to other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _tell_in_lines()
+    _log_in_lines()
     out, err = Heard(sys.stdout), Heard(sys.stderr)
     try:
         with (
@@ -70,18 +67,18 @@ def main(arguments: list[str] | None = None) -> int:
             code = _run(arguments)
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # `spikediff info | head`: whoever read us has left
+    except BrokenPipeError:  # `spikediff info | head`: the reader has left
         _leave_stdout()
         return FAILED
     except KeyboardInterrupt:
         print("spikediff: interrupted", file=sys.stderr)
         return FAILED
     except Exception as error:
-        line = _told(error)
+        line = _message(error)
         if line is None:
             raise
         if isinstance(error, OSError):
-            _leave_stdout()  # where it is full, too, what is left cannot be written at the exit
+            _leave_stdout()  # if the disk is full, the exit could not write the rest
         print(f"spikediff: error: {line}", file=sys.stderr)
         return WRONG_USE
 
@@ -92,8 +89,8 @@ _NO_MEMORY = re.compile(
 )
 
 
-def _told(error: Exception) -> str | None:
-    """Return what a user can do something about, in a line; None for a fault of this library."""
+def _message(error: Exception) -> str | None:
+    """Return the line for a mistake the user can fix; None for a fault of this library."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
@@ -113,7 +110,7 @@ def _is_first_process() -> bool:
 
 
 def _leave_stdout() -> None:
-    """Let what is still to be written to stdout go nowhere, where stdout is that of the process."""
+    """Discard what is not yet written to stdout."""
     with contextlib.suppress(OSError, ValueError):
         try:
             sys.stdout.flush()
@@ -121,8 +118,8 @@ def _leave_stdout() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tell_in_lines() -> None:
-    """Let warnings and the log be one line each, for a person."""
+def _log_in_lines() -> None:
+    """Print warnings and log records in one line each."""
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Line())
@@ -161,7 +158,7 @@ def module_of(command: str) -> ModuleType:
 
 
 def _line_of(message: Warning | str, *_where: object, **_more: object) -> str:
-    """Format a warning for a person: what, without the line of code that it came from."""
+    """Format a warning without the line of code that it came from."""
     return f"spikediff: WARNING: {one_line(message)}\n"
 
 
@@ -172,6 +169,6 @@ def _help() -> str:
         "usage: spikediff COMMAND [OPTIONS]\n\n"
         "Spiking diffusion models: train, sample, measure.\n\n"
         f"commands:\n{rows}\n\n"
-        "spikediff help COMMAND (or COMMAND --help) tells the options of a command.\n"
+        "spikediff help COMMAND (or COMMAND --help) shows the options of a command.\n"
         "Exit codes: 0 done, 2 wrong use or bad input, 1 anything else."
     )

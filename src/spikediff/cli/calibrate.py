@@ -14,7 +14,6 @@ from spikediff.cli.options import (
     Report,
     SourceFolder,
 )
-from spikediff.hub.run_data import find_dataset, training_images
 from spikediff.progress import at_work
 
 
@@ -45,15 +44,15 @@ class CalibrateOptions:
 def run(arguments: list[str]) -> int:
     """Measure and save."""
     options = parse(CalibrateOptions, arguments, "spikediff calibrate")
-    dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
-
     from spikediff.diffusion.calibration import (
         calibration_timesteps,
         estimate_second_moment,
         save_calibration,
     )
     from spikediff.hub.load import denoiser_of, kept_calibrations, load_pipeline, pipeline_folder
+    from spikediff.hub.run_data import find_dataset, training_images
 
+    dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
     pipe = load_pipeline(options.source, device=options.device)
     unet = denoiser_of(pipe, options.source)
     config = pipe.scheduler.config

@@ -93,25 +93,15 @@ def measure(options: CompareOptions) -> ModelComparison:
 
 @dataclass(frozen=True)
 class _Source:
-    """A model and how it is run.
+    """A model and how it runs; None stands for the default."""
 
-    Attributes:
-        text: What was typed.
-        folder: Where it lies.
-        steps: Network calls per image; None for the default.
-        scheduler: Of its own; None for the pipeline's.
-        execution: Of a deployment form; None for its own.
-        threshold: Threshold guidance; None for none.
-        name: Title of its column; None for one made of the text.
-    """
-
-    text: str
+    text: str  # as typed
     folder: Path
     steps: int | None = None
     scheduler: str | None = None
     execution: Any = None
     threshold: str | None = None
-    name: str | None = None
+    name: str | None = None  # title of its column
 
     @classmethod
     def read(cls, text: str, options: CompareOptions) -> "_Source":
@@ -178,7 +168,7 @@ class _Source:
 
 
 def _names(sources: Sequence[_Source]) -> list[str]:
-    """Return the titles of the columns: short where that is enough to tell them apart.
+    """Return the titles of the columns, short if they differ.
 
     Raises:
         UserError: Two sources are the same.
@@ -190,7 +180,7 @@ def _names(sources: Sequence[_Source]) -> list[str]:
     ]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"{twice}: stands twice; tell them apart by SOURCE@name=TITLE")
+        raise UserError(f"{twice}: stands twice; name them by SOURCE@name=TITLE")
     return names
 
 
@@ -273,7 +263,7 @@ def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
 
 
 def _spiking_steps(pipe: Any, report: Any) -> int | None:
-    """Return T as the networks are configured; the meter sees that of the first neurons alone."""
+    """Return T of the configurations; the meter only sees that of the first neurons."""
     from spikediff.hub.load import networks_of
 
     if report.spiking_steps is None:
@@ -283,7 +273,7 @@ def _spiking_steps(pipe: Any, report: Any) -> int | None:
 
 
 def _seconds_per_image(source: _Source, options: CompareOptions) -> float:
-    """Return the time of one thread, after a short first generation; compiled where exact."""
+    """Return the time of one thread after a warm-up, compiled if that is exact."""
     from spikediff.cli.guided import guided
     from spikediff.hub.load import load_pipeline, steps_of
 

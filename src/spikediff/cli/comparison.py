@@ -14,7 +14,7 @@ FIGURE_FORMATS = (".svg", ".pdf", ".png")
 _WIDTH, _LABEL, _CELL = 80, 24, 13  # columns of a terminal: 24 + 4 * (1 + 13) = 80
 _SIDE_BY_SIDE = (_WIDTH - _LABEL) // (_CELL + 1)
 
-# Okabe and Ito's colours, which colour-blind people tell apart, less the yellow that white drowns.
+# Okabe and Ito's colours for the colour-blind, without yellow, which is too pale on white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARKERS = "osD^vP*X"  # 8 of them and 7 colours: 56 models differ
 
@@ -31,50 +31,32 @@ def check_figure(path: Path) -> None:
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """What was measured of one model.
+    """The measurements of one model."""
 
-    Attributes:
-        name: Title of its column.
-        source: What was typed.
-        options: How it was run: steps, scheduler, execution, threshold.
-        network: Classes of its networks.
-        network_calls: Calls per image.
-        spiking_steps: T; None without neurons.
-        parameters: Weights of all networks.
-        bytes: Of all weights and buffers, as they are loaded.
-        seconds_per_image: Of one thread, compiled where that gives the same bits.
-        spikes_per_synapse: T x rate; None without neurons.
-        spikes_per_synapse_by_changes: The same where only what changed between two calls is
-            computed; None where the network cannot.
-        energy_pj: Per image by the cost table, in picojoules: "ordinary" (the counterpart, or the
-            model itself where it has no neurons), "spiking", "spiking_by_changes".
-        energy_whole_pj: The same in whole numbers with weights of 8 bits: "quantised" (the
-            counterpart), "spiking", "spiking_by_changes".
-        activation_bits: Of the quantised counterpart; None without one.
-        quality: What `spikediff evaluate --json` writes; None where it was left out.
-        quality_left_out: Why, in a line; None where it was not asked for.
-    """
-
-    name: str
-    source: str
-    options: dict[str, Any]
-    network: str
-    network_calls: int
-    spiking_steps: int | None
+    name: str  # title of its column
+    source: str  # as typed
+    options: dict[str, Any]  # how it ran: steps, scheduler, execution, threshold
+    network: str  # the classes of its networks
+    network_calls: int  # per image
+    spiking_steps: int | None  # T; None without neurons
     parameters: int
-    bytes: int
-    seconds_per_image: float
-    spikes_per_synapse: float | None = None
-    spikes_per_synapse_by_changes: float | None = None
+    bytes: int  # of weights and buffers, as loaded
+    seconds_per_image: float  # of one thread, compiled if that gives the same bits
+    spikes_per_synapse: float | None = None  # T x rate
+    spikes_per_synapse_by_changes: float | None = None  # None if the network cannot
+    # Per image, by the cost table: "ordinary" (the counterpart, or the model itself if it has no
+    # neurons), "spiking", "spiking_by_changes".
     energy_pj: dict[str, float] = field(default_factory=dict)
+    # With integers and 8-bit weights: "quantised" (the counterpart), "spiking",
+    # "spiking_by_changes".
     energy_whole_pj: dict[str, float] = field(default_factory=dict)
-    activation_bits: int | None = None
-    quality: dict[str, Any] | None = None
-    quality_left_out: str | None = None
+    activation_bits: int | None = None  # of the quantised counterpart
+    quality: dict[str, Any] | None = None  # as of `spikediff evaluate --json`
+    quality_left_out: str | None = None  # why it was not measured
 
     @property
     def own_energy_pj(self) -> float:
-        """Energy per image of the model itself, by the cost table."""
+        """The energy per image of the model itself."""
         return self.energy_pj.get("spiking", self.energy_pj.get("ordinary", 0.0))
 
     def metric(self, name: str) -> dict[str, float | None] | None:
@@ -98,17 +80,11 @@ class _Row(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Models side by side.
-
-    Attributes:
-        models: What was measured of each.
-        costs: Name of the cost table.
-        num_images: Images whose energy and time were measured.
-    """
+    """Models side by side."""
 
     models: tuple[ComparedModel, ...]
-    costs: str
-    num_images: int
+    costs: str  # name of the cost table
+    num_images: int  # whose energy and time were measured
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
@@ -121,14 +97,14 @@ class ModelComparison:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics that the table shows: Frechet distances, or all where there are none."""
+        """The metrics of the table: Frechet distances, or all if there are none."""
         found = [name for model in self.models for name in (model.quality or {}).get("metrics", ())]
         frechet = [name for name in found if name.split("/")[-1] == "frechet"]
         return tuple(dict.fromkeys(frechet or found))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the numbers should know, a line each."""
+        """The conditions of the numbers, a line each."""
         measured = [model.quality for model in self.models if model.quality is not None]
         notes = [_conditions(quality) for quality in measured]
         if len({quality["dataset"] for quality in measured}) > 1:
@@ -155,7 +131,7 @@ class ModelComparison:
         return tuple(dict.fromkeys(notes))
 
     def table(self) -> str:
-        """Return the table for a terminal, of at most 80 columns; four models stand abreast."""
+        """Return the table for a terminal of 80 columns, four models side by side."""
         rows, parts = self._rows(), []
         for first in range(0, len(self.models), _SIDE_BY_SIDE):
             part = slice(first, first + _SIDE_BY_SIDE)
@@ -194,16 +170,16 @@ class ModelComparison:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
     def plot(self, path: str | Path) -> None:
-        """Draw quality against energy, one marker a model; time against energy without quality.
+        """Plot quality, or time without quality, against energy, a marker per model.
 
-        The metric is the first of the table; a dashed line is its floor, and a hollow marker the
-        energy by changes. The picture has the width of a column of text.
+        The metric is the first of the table, a dashed line its floor; hollow markers show the
+        energy by changes. The figure has the width of a column of text.
 
         Args:
             path: .svg, .pdf or .png.
 
         Raises:
-            UserError: It ends in another way.
+            UserError: It has another ending.
         """
         from matplotlib import rc_context
 
@@ -240,7 +216,7 @@ class ModelComparison:
         return figure
 
     def _rows(self) -> list[_Row]:
-        """Return the rows that say something of any model."""
+        """Return the rows that are not empty."""
         rows = [*self._quality_rows(), *self._energy_rows()]
         simple: dict[str, Callable[[ComparedModel], str]] = {
             "T x rate": lambda m: _number(m.spikes_per_synapse, "{:.3f}"),
@@ -291,7 +267,7 @@ class ModelComparison:
 
 
 def _conditions(quality: dict[str, Any]) -> str:
-    """Return what a quality number was measured with."""
+    """Return the conditions of a quality number."""
     counts, name = quality["counts"], quality["protocol"]["name"]
     times = f" x {counts['repeats']}" if counts["repeats"] > 1 else ""
     return (
@@ -302,7 +278,7 @@ def _conditions(quality: dict[str, Any]) -> str:
 
 
 def _mark(axes: Any, model: ComparedModel, metric: str | None, colour: str, marker: str) -> None:
-    """Draw a model, if all is known of it: its energy, and hollow that by changes."""
+    """Plot a model, if measured: its energy, and by changes as a hollow marker."""
     value = model.metric(metric) if metric else {"mean": model.seconds_per_image, "std": None}
     if value is None or not model.own_energy_pj:
         return
@@ -317,7 +293,7 @@ def _mark(axes: Any, model: ComparedModel, metric: str | None, colour: str, mark
 
 
 def _header(names: Sequence[str]) -> Iterator[str]:
-    """Return the lines of the titles; a long one goes on in the next line, at an @ or comma."""
+    """Return the lines of titles; a long title is wrapped at an @ or comma."""
     pieces = [re.split("(?=@)|(?<=,)", name) for name in names]
     cut = [[p for piece in each for p in re.findall(f".{{1,{_CELL}}}", piece)] for each in pieces]
     for i in range(max(map(len, cut), default=0)):
@@ -330,7 +306,7 @@ def _line(label: str, cells: Sequence[str]) -> str:
 
 
 def _grouped(rows: Sequence[_Row]) -> Iterator[tuple[str, _Row | None]]:
-    """Return the rows; before the first of a group, its title."""
+    """Yield the rows, and before the first row of a group its title."""
     group = ""
     for row in rows:
         if row.group and row.group != group:
@@ -344,7 +320,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _count(number: int) -> str:
-    return f"{number:,}" if number < 10**10 else f"{number:.3e}"  # as many letters as a cell has
+    return f"{number:,}" if number < 10**10 else f"{number:.3e}"  # the width of a cell
 
 
 def _microjoule(pj: float | None) -> str:
@@ -373,5 +349,5 @@ _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
 def _latex(text: str) -> str:
-    """Return a text as LaTeX shows it."""
+    """Return a text escaped for LaTeX."""
     return _SPECIAL.sub(lambda found: _LATEX[found[0]], text)

@@ -19,7 +19,6 @@ from spikediff.cli.options import (
     NumImages,
     SourceFolder,
 )
-from spikediff.hub.run_data import find_dataset, training_images
 
 if TYPE_CHECKING:
     from spikediff.systems.converted.network import QuantisedUNet
@@ -80,6 +79,7 @@ def run(arguments: list[str]) -> int:
     options.report.check()
 
     from spikediff.hub.load import load_pipeline
+    from spikediff.hub.run_data import find_dataset, training_images
     from spikediff.systems.converted.convert import convert
     from spikediff.systems.converted.layer_errors import plot_conversion_errors, probe
     from spikediff.systems.converted.training import NoisedImages

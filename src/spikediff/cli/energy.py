@@ -99,22 +99,13 @@ def run(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Measured:
-    """A generation that was counted and priced.
+    """A generation that was counted and priced."""
 
-    Attributes:
-        trained: The pipeline as it was loaded.
-        pipe: The pipeline that generated: with its synapses merged or carried, if asked for.
-        meter: What observed it.
-        report: Its priced counts.
-        ordinary: What observed the ordinary counterpart; None without `--compare`.
-        comparison: Both side by side, likewise.
-    """
-
-    trained: Any
-    pipe: Any
+    trained: Any  # the pipeline as it was loaded
+    pipe: Any  # the pipeline that generated, with merged or carried synapses if asked for
     meter: Any
     report: Any
-    ordinary: Any | None = None
+    ordinary: Any | None = None  # the meter of the ordinary counterpart, with `--compare`
     comparison: Any | None = None
 
 

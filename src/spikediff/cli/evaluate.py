@@ -22,7 +22,6 @@ from spikediff.cli.options import (
     Threshold,
 )
 from spikediff.errors import UserError
-from spikediff.hub.run_data import cache_folder, find_dataset, network_shape, recipe_shape
 
 FeatureWeights = Annotated[
     Path | None,
@@ -123,6 +122,7 @@ def _settings(options: EvaluateOptions) -> Any:
     """Return the settings, completed from the run's recipe and the environment."""
     from spikediff.evaluation.plan import EvaluationSettings
     from spikediff.evaluation.protocol import load_protocol
+    from spikediff.hub.run_data import cache_folder, find_dataset, recipe_shape
 
     quality, folder = options.quality, options.model.source
     dataset, data_dir = find_dataset(folder, quality.dataset, quality.data_dir)
@@ -159,6 +159,7 @@ def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tu
 
     from spikediff.cli.guided import guided_images
     from spikediff.hub.load import steps_of
+    from spikediff.hub.run_data import network_shape
     from spikediff.systems.sdm.threshold_guidance import parse_scale
 
     pipe = replace(options.model, device="cpu").load(to_generate=True)

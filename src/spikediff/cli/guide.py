@@ -1,4 +1,4 @@
-"""`spikediff guide SOURCE`: which scale of the thresholds improves the images, if any does."""
+"""`spikediff guide SOURCE`: search a threshold scale that improves the images."""
 
 import warnings
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from spikediff.cli.options import (
     Steps,
 )
 from spikediff.errors import UserError, suggestion
-from spikediff.hub.run_data import cache_folder, find_dataset, network_shape, trained_on_held_out
 
 if TYPE_CHECKING:
     from spikediff.evaluation.feature_cache import FeatureSet
@@ -66,10 +65,13 @@ class GuideOptions:
 
 
 def run(arguments: list[str]) -> int:
-    """Search, tell, write."""
+    """Search, print, write."""
     options = parse(GuideOptions, arguments, "spikediff guide")
-    _check(options)
+    if options.seeds < 2:
+        raise UserError("--seeds must be at least 2: one shows no noise")
+    _metric(options)
 
+    from spikediff.hub.run_data import trained_on_held_out
     from spikediff.systems.sdm.scale_search import plot_curve, search_scale
     from spikediff.systems.sdm.threshold_guidance import parse_numbers
 
@@ -98,12 +100,6 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _check(options: GuideOptions) -> None:
-    if options.seeds < 2:
-        raise UserError("--seeds must be at least 2, for one shows no noise")
-    _metric(options)
-
-
 def _metric(options: GuideOptions) -> tuple[str, bool]:
     """Return the metric of a protocol that computes `--metric`, and whether lower is better."""
     from spikediff.evaluation.metrics import METRICS
@@ -119,7 +115,7 @@ def _metric(options: GuideOptions) -> tuple[str, bool]:
 
 
 def _budget(options: GuideOptions, scales: tuple[float, ...]) -> Any:
-    """Return what may be spent; refuse what cannot buy two repeats."""
+    """Return the budget; refuse one without two repeats of every scale."""
     from spikediff.systems.sdm.scale_search import Budget
 
     if options.budget_images is None:
@@ -136,31 +132,20 @@ def _budget(options: GuideOptions, scales: tuple[float, ...]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Judge:
-    """What the images of every scale are compared with, and by what.
-
-    Attributes:
-        pipe: The pipeline.
-        num_inference_steps: Network calls per image.
-        protocol: Its one measurement, and how its metric is computed.
-        network: The feature network.
-        reference: Features of the held-out images.
-        processes: Where the network runs.
-        dataset: Name of the data set.
-        work_dir: Where features of generated images are kept.
-    """
+    """What the images of every scale are compared with, and how."""
 
     pipe: Any
     num_inference_steps: int
-    protocol: "EvaluationProtocol"
-    network: Any
-    reference: "FeatureSet"
+    protocol: "EvaluationProtocol"  # of one measurement
+    network: Any  # of features
+    reference: "FeatureSet"  # of the held-out images
     processes: Any
     dataset: str
-    work_dir: Path
+    work_dir: Path  # keeps features of generated images
 
 
 def _open_judge(options: GuideOptions) -> _Judge:
-    """Load the model, the feature network and the held-out images; check all that can be."""
+    """Load the model, the feature network and the held-out images."""
     from accelerate import PartialState
 
     from spikediff.data import DATASETS, load_images
@@ -169,6 +154,7 @@ def _open_judge(options: GuideOptions) -> _Judge:
     from spikediff.evaluation.plan import choose_networks
     from spikediff.evaluation.sources import real_images
     from spikediff.hub.load import steps_of
+    from spikediff.hub.run_data import cache_folder, find_dataset, network_shape
 
     dataset, data_dir = find_dataset(options.model.source, options.dataset, options.data_dir)
     cache_dir = cache_folder(options.cache_dir)
@@ -247,17 +233,13 @@ def _measure(judge: _Judge, options: GuideOptions, scale: float, repeat: int) ->
     )
     [part] = protocol.measurements
     value = compute_scores(protocol, part, found, judge.reference)[options.metric]
-    print(f"threshold {scale:g}, seeds {_seeds(options, repeat)}: {value:.5g}", flush=True)
+    first = options.seed + repeat * count
+    print(f"threshold {scale:g}, seeds {first}-{first + count - 1}: {value:.5g}", flush=True)
     return value
 
 
-def _seeds(options: GuideOptions, repeat: int) -> str:
-    first = options.seed + repeat * options.num_samples
-    return f"{first}-{first + options.num_samples - 1}"
-
-
 def _print(found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes: list[str]) -> None:
-    """Print the curve, what the confirmation says, and the verdict."""
+    """Print the curve, its confirmation and the verdict."""
     print(
         f"\n{options.features} {options.metric} "
         f"({'lower' if _metric(options)[1] else 'higher'} is better): {options.num_samples} "
@@ -288,20 +270,20 @@ def _verdict(found: "GuidanceSearch") -> str:
     return {
         "confirmed gain": f"Use --threshold {best}: its gain exceeds two standard errors, on the "
         "seeds of the search and on fresh ones.",
-        "within noise": f"Within noise: the gain of the best, {best}, is not told from chance. "
-        "Leave the thresholds as they are, or take more --seeds and --num-samples.",
+        "within noise": f"Within noise: the gain of the best, {best}, may be chance. Keep "
+        "the thresholds, or take more --seeds and --num-samples.",
         "no gain": f"No gain: none is better than the trained thresholds; the next is {best}.",
         "not confirmed": f"Not confirmed: {best} gains on the seeds of the search, but the budget "
-        "ended before fresh seeds could tell chance from gain.",
-        "not measured": "Not measured: the budget ended before two repeats were complete; the same "
-        "command goes on from here.",
+        "ended before fresh seeds could confirm it.",
+        "not measured": "Not measured: the budget ended before two repeats were complete; the "
+        "same command continues.",
     }[found.verdict]
 
 
 def _content(
     found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes: list[str]
 ) -> dict[str, Any]:
-    """Return the result as JSON knows it, without times and paths."""
+    """Return the report, without times and paths."""
     from spikediff.evaluation.sources import public_name
 
     repeats = options.seeds * (1 if found.confirmation is None else 2)
@@ -310,17 +292,11 @@ def _content(
         "lower_is_better": _metric(options)[1],
         "features": {key: getattr(judge.network, key) for key in ("name", "mode", "fingerprint")},
         "dataset": public_name(judge.dataset),
-        "reference": {
-            "split": "train, held-out tenth",
-            "images": len(judge.reference),
-        },
+        "reference": {"split": "train, held-out tenth", "images": len(judge.reference)},
         "layers": options.layers,
         "num_samples": options.num_samples,
         "repeats": options.seeds,
-        "seeds": {
-            "first": options.seed,
-            "last": options.seed + repeats * options.num_samples - 1,
-        },
+        "seeds": {"first": options.seed, "last": options.seed + repeats * options.num_samples - 1},
         "num_inference_steps": judge.num_inference_steps,
         "scheduler": type(judge.pipe.scheduler).__name__,
         "notes": notes,

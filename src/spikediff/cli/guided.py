@@ -1,4 +1,4 @@
-"""What `--threshold` does to a pipeline, the same for every command that generates."""
+"""Threshold guidance of a pipeline, for every command that generates."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def guided(pipe: Any, threshold: str | None) -> AbstractContextManager[None]:
-    """Return a `with` block in which the pipeline samples as `--threshold` says.
+    """Return a `with` block in which the pipeline samples with threshold guidance.
 
     Args:
         pipe: A pipeline with a `unet`.
-        threshold: What was typed; None for the model's own thresholds.
+        threshold: The text of `--threshold`; None for the model's own thresholds.
 
     Raises:
-        UserError: It is no scale; inside the block, what `threshold_guidance` raises.
+        UserError: It is not a scale, or does not fit the model.
     """
     from spikediff.systems.sdm.threshold_guidance import parse_scale, threshold_guidance
 
@@ -40,7 +40,7 @@ def guided_images(
     batch_size: int,
     guidance_scale: float | None = None,
 ) -> "ImageSource":
-    """Return the images of a pipeline under guidance; their fingerprint knows of it.
+    """Return the images of a pipeline under guidance, which their fingerprint covers.
 
     Args:
         pipe: A pipeline with a `unet`.
@@ -61,7 +61,7 @@ def guided_images(
     if scale is None:
         return source
     with threshold_guidance(pipe.unet, scale):
-        pass  # a wrong layer or scale shows now, not after the reference was read
+        pass  # a wrong layer or scale is an error before the reference is read
 
     def take(first: int, count: int) -> "Tensor":
         with threshold_guidance(pipe.unet, scale):

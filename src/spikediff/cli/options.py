@@ -1,7 +1,7 @@
-"""The options that commands share: one text and one range each, and the three groups of them.
+"""The options that commands share, each with one text and one range, and their three groups.
 
-`Source` says which model runs and how, `Sampling` how images are generated, `Report` where the
-results go. A command takes whole groups, `source: Flat[Source]`, and single options for the rest.
+`Source` is the model and how it runs, `Sampling` how images are generated, `Report` where results
+go. A command takes whole groups, as in `model: Flat[Source]`, and single options.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Where commands write: checked before the work, never mixed with what is there."""
+"""Output folders and files: checked before the work, never mixed with existing files."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _PIPELINE = (
     rf"(quantised/)?(model_index\.json|pipeline\.py|{_PART}/(\w*config\.json|spikediff_\w+\.py"
     r"|diffusion_pytorch_model[\w.-]*\.(safetensors|json)))"
 )
-# What the commands of each kind write into a folder, relative to it; nothing else is removed.
+# The files of each kind, relative to the folder; no others are removed.
 _WRITTEN: dict[Kind, str] = {
     "pictures": r"(seed-\d+|image|image-\d+|masked|grid|reconstructions?|signals)\.png"
     r"|denoising\.gif|signals\.npy|noise\.safetensors",
@@ -36,15 +36,10 @@ Overwrite = Annotated[
 
 
 def check_new_folder(folder: Path, overwrite: bool = False) -> None:
-    """Refuse to write into what is there already, or cannot be written to.
-
-    Args:
-        folder: The folder.
-        overwrite: Whether files of an earlier command may be there.
+    """Refuse a folder that is not empty, unless it is to be overwritten, or not writable.
 
     Raises:
-        UserError: The folder is not empty and is not to be overwritten; it is a file; or nothing
-            can be written there.
+        UserError: The folder is refused.
     """
     _check_writable(folder)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -58,19 +53,16 @@ def check_new_folder(folder: Path, overwrite: bool = False) -> None:
 def new_folder(
     folder: Path, kind: Kind, overwrite: bool = False, source: Path | None = None
 ) -> Path:
-    """Make a folder to write into, without what an earlier command of the kind left there.
+    """Make a folder, without the files that an earlier command of the kind wrote there.
 
     Args:
-        folder: The folder.
-        kind: What is going to be written.
-        overwrite: Whether to remove the files of an earlier command, and those alone.
+        folder: The folder; returned.
+        kind: What will be written.
+        overwrite: Whether to remove the files of an earlier command, and only those.
         source: The model that is read, which must not be removed.
 
-    Returns:
-        The folder.
-
     Raises:
-        UserError: As `check_new_folder`; or the model lies in the folder.
+        UserError: As of `check_new_folder`; or the model lies in the folder.
     """
     check_new_folder(folder, overwrite)
     reads = kind == "pipeline" and source is not None and folder.exists()
@@ -90,12 +82,8 @@ def new_folder(
 def check_file(path: Path, option: str) -> None:
     """Refuse a file that could not be written at the end.
 
-    Args:
-        path: The file; folders above it are made.
-        option: What named it, for the message.
-
     Raises:
-        UserError: It is a folder, or nothing can be written there.
+        UserError: It is a folder, or not writable; the message names the option.
     """
     _check_writable(path)
     if path.is_dir():
@@ -103,10 +91,10 @@ def check_file(path: Path, option: str) -> None:
 
 
 def _check_writable(path: Path) -> None:
-    """Refuse a path whose nearest folder takes no files.
+    """Refuse a path whose nearest existing folder is not writable.
 
     Raises:
-        UserError: It is such a one.
+        UserError: The path is refused.
     """
     try:
         above = path
@@ -125,7 +113,7 @@ def _check_writable(path: Path) -> None:
 
 
 def write_json(path: Path | None, content: Any) -> None:
-    """Write what a program may read, where it is asked for."""
+    """Write JSON, unless the path is None."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -15,7 +15,6 @@ from spikediff.cli.options import (
     Split,
 )
 from spikediff.errors import UserError
-from spikediff.hub.run_data import find_dataset, network_shape
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,6 +53,7 @@ class Picture:
             return open_file(self.image, "--image")
         from spikediff.data import load_images
         from spikediff.diffusion.outputs import pixels_to_pil
+        from spikediff.hub.run_data import find_dataset, network_shape
 
         dataset, data_dir = find_dataset(source, self.dataset, self.data_dir)
         size, channels = network_shape(pipe)

@@ -16,7 +16,6 @@ from spikediff.cli.options import (
     Split,
 )
 from spikediff.errors import UserError
-from spikediff.hub.run_data import find_dataset, network_shape
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,9 @@ def run(arguments: list[str]) -> int:
     options = parse(ReconstructOptions, arguments, "spikediff reconstruct")
     model = options.model
     options.report.check()
+
+    from spikediff.hub.run_data import find_dataset
+
     dataset, data_dir = find_dataset(model.source, options.dataset, options.data_dir)
     pipe = model.load()
     if not hasattr(pipe, "reconstruct"):
@@ -65,6 +67,7 @@ def _images(pipe: Any, dataset: str, data_dir: Path | None, options: Reconstruct
     import torch
 
     from spikediff.data import load_images, to_model_range
+    from spikediff.hub.run_data import network_shape
 
     size, channels = network_shape(pipe)
     images = load_images(
