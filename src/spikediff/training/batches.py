@@ -1,7 +1,4 @@
-"""Which images step k sees, and how they reach the training loop.
-
-Classes in the training loop: labels are dropped now and then, and shown to the network.
-"""
+"""The data of a run: its items, which of them step k sees, and how they reach the loop."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +9,69 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from spikediff.data import ImageDataset
+from spikediff.data import ImageDataset, SignalDataset, load_images, load_signals
 from spikediff.diffusion.seeds import derived_generator
 from spikediff.errors import UserError
-from spikediff.training.recipe import Recipe
+from spikediff.training.recipe import DataRecipe, Recipe
+
+_OF_IMAGES = ("channels", "resize_filter", "horizontal_flip", "hold_out")
+
+
+def image_dataset(data: DataRecipe, split: str = "train") -> ImageDataset:
+    """Return the images of a recipe's `data:` section.
+
+    Raises:
+        UserError: There are no such images, or the recipe sets an option of signals.
+    """
+    if data.signal_range is not None:
+        raise UserError(
+            "data.signal_range: images have none; leave it out, or train a network of signals "
+            "(model.network: spiking_unet_1d)"
+        )
+    return load_images(
+        data.dataset,
+        split,
+        image_size=data.image_size,
+        channels=data.channels,
+        data_dir=data.data_dir,
+        resize_filter=data.resize_filter,
+        held_out=False if data.hold_out and split == "train" else None,
+    )
+
+
+def signal_dataset(data: DataRecipe) -> SignalDataset:
+    """Return the windows of the recording of a recipe's `data:` section.
+
+    Raises:
+        UserError: There is no such recording, the recipe sets an option of images, or it does not
+            say which values the network sees as -1 and 1.
+    """
+    for key in _OF_IMAGES:
+        if (value := getattr(data, key)) != getattr(DataRecipe(), key):
+            raise UserError(f"data.{key} = {value!r}: signals have none; leave it out")
+    windows = load_signals(data.dataset, length=data.image_size, data_dir=data.data_dir)
+    if data.signal_range is None:
+        low, high = (float(value) for value in windows.recording.aminmax())
+        raise UserError(
+            f"data.signal_range: say which values the network sees as -1 and 1; {data.dataset} "
+            f"runs from {low:.4g} to {high:.4g}"
+        )
+    return windows
+
+
+def classes_of(recipe: Recipe, dataset: Any) -> int:
+    """Return the number of classes that condition a recipe's network; 0 for none.
+
+    Raises:
+        UserError: The data set has another number of classes.
+    """
+    wanted: int = getattr(recipe.model, "num_classes", 0)
+    if wanted and wanted != dataset.num_classes:
+        raise UserError(
+            f"model.num_classes = {wanted}: the data set {dataset.name} has "
+            f"{dataset.num_classes or 'no'} classes"
+        )
+    return wanted
 
 
 @dataclass(frozen=True)
@@ -53,29 +109,16 @@ def _permutation(seed: int, epoch: int, num_images: int) -> Tensor:
     return torch.randperm(num_images, generator=derived_generator(seed, "order", epoch))
 
 
-class _Parts(Sampler[list[int]]):
-    """This process's part of every batch, from `start` on, for ever."""
-
-    def __init__(self, plan: BatchPlan, start: int, rank: int, world_size: int) -> None:
-        self.plan, self.start, self.rank, self.world_size = plan, start, rank, world_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        step = self.start
-        while True:
-            yield self.plan.indices(step).chunk(self.world_size)[self.rank].tolist()
-            step += 1
-
-
 def batches(
-    dataset: ImageDataset, plan: BatchPlan, start: int, rank: int, world_size: int, workers: int
+    dataset: Any, plan: BatchPlan, start: int, rank: int, world_size: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this process's items of step `start`, `start + 1`, ..., and their labels.
 
-    Images are uint8 [B / world, C, H, W], labels int64 [B / world], -1 where there are none.
+    Images are uint8 [B / world, C, H, W], labels int64 [B / world], -1 without classes.
     """
     loader = DataLoader(
-        _Told(dataset),
-        batch_sampler=_Parts(plan, start, rank, world_size),
+        _ErrorsAsItems(dataset),
+        batch_sampler=_Shares(plan, start, rank, world_size),
         num_workers=workers,
         persistent_workers=workers > 0,
         collate_fn=_collate,
@@ -94,8 +137,21 @@ def batches(
         ) from error
 
 
-class _Told(Dataset[Any]):
-    """A data set whose errors are items: raised in a worker, they would come as a traceback."""
+class _Shares(Sampler[list[int]]):
+    """This process's share of every batch, from `start` on, without end."""
+
+    def __init__(self, plan: BatchPlan, start: int, rank: int, world_size: int) -> None:
+        self.plan, self.start, self.rank, self.world_size = plan, start, rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start
+        while True:
+            yield self.plan.indices(step).chunk(self.world_size)[self.rank].tolist()
+            step += 1
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    """Returns errors as items: raised in a worker, they would arrive as a traceback."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -111,22 +167,3 @@ def _collate(items: list[Any]) -> Any:
     """Return a batch of items, or the first error among them."""
     failed = next((item for item in items if isinstance(item, UserError)), None)
     return default_collate(items) if failed is None else failed
-
-
-def classes_of(recipe: Recipe, dataset: Any) -> int:
-    """Return the number of classes that a recipe's network is trained by; 0 for none.
-
-    Args:
-        recipe: The recipe.
-        dataset: The items that it trains on, with `num_classes`.
-
-    Raises:
-        UserError: The data set has another number of classes.
-    """
-    wanted: int = getattr(recipe.model, "num_classes", 0)
-    if wanted and wanted != dataset.num_classes:
-        raise UserError(
-            f"model.num_classes = {wanted}: the data set {dataset.name} has "
-            f"{dataset.num_classes or 'no'} classes"
-        )
-    return wanted

@@ -18,66 +18,22 @@ from spikediff.diffusion.seeds import derived_seed
 from spikediff.errors import UserError
 from spikediff.systems import find_trainable
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
+from spikediff.training.batches import image_dataset, signal_dataset
 from spikediff.training.first_stage import load_first_stage, token_dataset
-from spikediff.training.items import build_dataset, signal_dataset
 from spikediff.training.optimizers import MuonWithAdamW
 from spikediff.training.recipe import DiffusionRecipe, OptimizerRecipe, Recipe, check_recipe
 
 
-def build_noise_schedule(recipe: DiffusionRecipe) -> Any:
-    """Return the DDPM scheduler that noises the training images."""
-    # fixed_large is the variance that the SDDPM tables were made with.
-    return make_scheduler("ddpm", {**vars(recipe), "variance_type": "fixed_large"})
-
-
-def build_optimizer(recipe: OptimizerRecipe, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer over the parameters that learn."""
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-        "muon": MuonWithAdamW,
-    }
-    return kinds[recipe.name](
-        [p for p in model.parameters() if p.requires_grad],
-        lr=recipe.lr,
-        betas=recipe.betas,
-        weight_decay=recipe.weight_decay,
-        fused=recipe.fused or None,
-    )
-
-
-def build_lr_schedule(
-    recipe: OptimizerRecipe, optimizer: torch.optim.Optimizer, steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return the warm-up and what follows it."""
-    from diffusers.optimization import get_scheduler
-
-    if recipe.schedule == "warmup_stable_decay":
-        return torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: min(
-                1.0,
-                (step + 1) / (recipe.warmup_steps + 1),
-                (steps - step) / (recipe.decay_steps + 1),
-            ),
-        )
-    name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
-    schedule: torch.optim.lr_scheduler.LambdaLR = get_scheduler(
-        name, optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=steps
-    )
-    return schedule
-
-
 @dataclass
 class Parts:
-    """What a run knows, as `spikediff.diffusion.objective.RunParts` promises it.
+    """The facts of a run: an implementation of `spikediff.diffusion.objective.RunParts`.
 
     Attributes:
         recipe: The recipe.
         image_size: Side of an item, in pixels.
         channels: Channels of an item.
         root: The run folder, where a second stage finds its first.
-        dataset: The items that the network is trained on; None where it only samples.
+        dataset: The training items; None if the network only samples.
     """
 
     recipe: Recipe
@@ -118,12 +74,14 @@ class Parts:
         return to_model_range(items) if signals is None else change_range(items, old=signals)
 
 
-def build_items(recipe: Recipe, root: Path) -> Any:
-    """Return what a recipe's network is trained on: images, windows of a signal, or tokens.
+def build_noise_schedule(recipe: DiffusionRecipe) -> Any:
+    """Return the DDPM scheduler that noises the training items."""
+    # fixed_large is the variance that the SDDPM tables were made with.
+    return make_scheduler("ddpm", {**vars(recipe), "variance_type": "fixed_large"})
 
-    Args:
-        recipe: The recipe.
-        root: The run folder.
+
+def build_items(recipe: Recipe, root: Path) -> Any:
+    """Return the training items of a recipe: images, windows of a signal, or tokens.
 
     Raises:
         UserError: There is no such data set, or it does not fit the network.
@@ -131,14 +89,11 @@ def build_items(recipe: Recipe, root: Path) -> Any:
     kind = find_trainable(recipe.model.network).items
     if kind == "tokens":
         return token_dataset(recipe, root)
-    return signal_dataset(recipe.data) if kind == "signals" else build_dataset(recipe.data)
+    return signal_dataset(recipe.data) if kind == "signals" else image_dataset(recipe.data)
 
 
 def build_model(parts: Parts) -> ModelMixin:
-    """Make the network, with weights that the recipe's seed decides.
-
-    Args:
-        parts: The run.
+    """Make the network, with the initial weights of the recipe's seed.
 
     Raises:
         UserError: A value of the recipe's `model:` section does not fit the network.
@@ -152,10 +107,7 @@ def build_model(parts: Parts) -> ModelMixin:
 
 
 def build_objective(parts: Parts) -> Objective:
-    """Make the loss.
-
-    Args:
-        parts: The run, with its items.
+    """Make the loss of a run with items.
 
     Raises:
         UserError: A value of the recipe's `loss:` section makes no sense.
@@ -168,10 +120,6 @@ def build_objective(parts: Parts) -> Objective:
 def build_pipeline(model: ModelMixin, parts: Parts) -> DiffusionPipeline:
     """Return the pipeline that samples with a network as the recipe says, without progress bars.
 
-    Args:
-        model: The network.
-        parts: The run that it was made by.
-
     Raises:
         UserError: The recipe's sampler does not fit the network.
     """
@@ -180,19 +128,53 @@ def build_pipeline(model: ModelMixin, parts: Parts) -> DiffusionPipeline:
     return pipe
 
 
-def check_both_stages(first: Recipe, second: Recipe) -> None:
-    """Refuse a second stage that could not sample from the tokens of the first.
+def build_optimizer(recipe: OptimizerRecipe, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer over the parameters that learn."""
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "muon": MuonWithAdamW,
+    }
+    return kinds[recipe.name](
+        [p for p in model.parameters() if p.requires_grad],
+        lr=recipe.lr,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        fused=recipe.fused or None,
+    )
 
-    Args:
-        first: Recipe of the autoencoder.
-        second: Recipe of the network that generates its tokens.
+
+def build_lr_schedule(
+    recipe: OptimizerRecipe, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return the learning rate over the steps of a run."""
+    from diffusers.optimization import get_scheduler
+
+    if recipe.schedule == "warmup_stable_decay":
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: min(
+                1.0,
+                (step + 1) / (recipe.warmup_steps + 1),
+                (steps - step) / (recipe.decay_steps + 1),
+            ),
+        )
+    name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
+    schedule: torch.optim.lr_scheduler.LambdaLR = get_scheduler(
+        name, optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=steps
+    )
+    return schedule
+
+
+def check_both_stages(first: Recipe, second: Recipe) -> None:
+    """Refuse a second stage that could not sample from the tokens of the first, an autoencoder.
 
     Raises:
         UserError: A value lies outside its range, or there are fewer tokens than steps to sample.
     """
     check_recipe(first)
     check_recipe(second)
-    images = build_dataset(first.data)
+    images = image_dataset(first.data)
     with torch.device("meta"):
         autoencoder = build_model(Parts(first, images.image_size, images.channels))
     height, width = autoencoder.latent_size

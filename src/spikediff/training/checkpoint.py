@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from spikediff.errors import UserError, one_line, shown
 from spikediff.files.reading import read_json, read_regular
@@ -209,6 +212,64 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
+@dataclass
+class TrainingState:
+    """Everything that an optimizer step changes.
+
+    Attributes:
+        network: The network in training.
+        average: Its running average.
+        optimizer: The optimizer.
+        lr_schedule: Its learning rate.
+        scaler: The gradient scaler of fp16; None without one.
+    """
+
+    network: nn.Module
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    lr_schedule: LambdaLR
+    scaler: Any
+
+    def checkpoint(self, step: int, **facts: Any) -> Checkpoint:
+        """Return it as a checkpoint, with further facts as JSON."""
+        schedule = self.lr_schedule.state_dict()
+        kept = ("last_epoch", "_step_count", "_last_lr")
+        moments = self.optimizer.state_dict()["state"].items()
+        tensors = {
+            "model": plain_names(self.network.state_dict()),
+            "average": plain_names(self.average.module.state_dict()),
+            "optimizer": {f"{i}.{name}": x for i, named in moments for name, x in named.items()},
+        }
+        state = {
+            **facts,
+            "averaged_updates": int(self.average.n_averaged),
+            "lr_schedule": {key: value for key, value in schedule.items() if key in kept},
+            "grad_scaler": None if self.scaler is None else self.scaler.state_dict(),
+        }
+        return Checkpoint(step, tensors, state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Load a checkpoint; the learning rate is that of the recipe that the run goes on with."""
+        tensors, state = checkpoint.tensors, checkpoint.state
+        _load(self.network, tensors["model"])
+        _load(self.average.module, tensors["average"])
+        self.average.n_averaged.fill_(state["averaged_updates"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors["optimizer"].items():
+            index, name = key.split(".", 1)
+            moments.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if state["grad_scaler"] and self.scaler is not None:
+            self.scaler.load_state_dict(state["grad_scaler"])
+        schedule = self.lr_schedule
+        schedule.load_state_dict({**schedule.state_dict(), **state["lr_schedule"]})
+        shares = [share(schedule.last_epoch) for share in schedule.lr_lambdas]
+        schedule._last_lr = [lr * s for lr, s in zip(schedule.base_lrs, shares, strict=True)]
+        for group, lr in zip(self.optimizer.param_groups, schedule._last_lr, strict=True):
+            group["lr"] = lr
+
+
 def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors under the network's own names, without the prefixes of wrappers.
 
@@ -225,12 +286,7 @@ def _plain_name(name: str) -> str:
     return ".".join(parts[1:] if wrapped else parts)
 
 
-def load_plain(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load weights into a network, whatever wrapped it when they were saved or wraps it now.
-
-    Args:
-        network: The network.
-        state: Its weights, by names of this or of an earlier version.
-    """
+def _load(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load weights into a network, whatever wrapped it when they were saved or wraps it now."""
     theirs = {_plain_name(name): name for name in network.state_dict()}
     network.load_state_dict({theirs.get(n, n): x for n, x in plain_names(state).items()})

@@ -1,7 +1,4 @@
-"""The loss curve: a CSV that grows, and a picture of it.
-
-The picture of what temporal scaling learned.
-"""
+"""The loss curve of a run, a CSV that grows, and pictures of what was learned."""
 
 import csv
 import io
@@ -19,43 +16,14 @@ from spikediff.files.reading import read_text
 from spikediff.files.writing import write_if_changed, write_whole
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """One row of the curve; averages are over the steps since the row before.
-
-    Attributes:
-        step: Optimizer steps done.
-        loss: Mean loss.
-        grad_norm: Mean norm of the gradients before clipping.
-        lr: Learning rate of the last step.
-        images_per_second: Training speed over all processes.
-        terms: Mean of every term of the loss, where it has several, and of what is watched.
-    """
-
-    step: int
-    loss: float
-    grad_norm: float
-    lr: float
-    images_per_second: float
-    terms: dict[str, float] = field(default_factory=dict)
-
-    def row(self) -> dict[str, float]:
-        """Return the row of the CSV: a column for every term, behind the others."""
-        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "terms"}
-        return named | self.terms
-
-
-_COLUMNS = [f.name for f in fields(CurvePoint) if f.name != "terms"]
-
-
 class LossCurve:
     """The curve of a run, in `loss.csv` and `loss.png`.
 
     Args:
         folder: The run folder.
-        after_step: Rows beyond this step are dropped: they belong to work that a killed run lost.
-        with_last: Whether a row of this step stays; False where it told the end of a shorter run,
-            and the next row will be over its steps too.
+        after_step: Rows beyond this step are dropped: a killed run lost that work.
+        with_last: Whether a row of this step stays; False if it ended a shorter run and the next
+            row will average over its steps too.
     """
 
     def __init__(self, folder: Path, after_step: int = 0, with_last: bool = True) -> None:
@@ -71,30 +39,78 @@ class LossCurve:
         writer.writerows(point.row().values() for point in self.points)
         write_if_changed(self.csv, file.getvalue())
 
-    def append(self, point: CurvePoint) -> None:
+    def append(self, point: "CurvePoint") -> None:
         """Add a row."""
         self.points.append(point)
         if len(self.points) == 1:
-            self._rewrite()  # the first row tells the terms, hence the columns
+            self._rewrite()  # the first row decides the terms, hence the columns
             return
         with open(self.csv, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(point.row().values())
 
     def draw(self) -> Path:
         """Draw the curve and its running mean; return the picture's path."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
+        figure, axes = _axes((7, 4), xlabel="optimizer step", ylabel="denoising loss", yscale="log")
         steps, losses = [p.step for p in self.points], [p.loss for p in self.points]
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot(xlabel="optimizer step", ylabel="denoising loss", yscale="log")
+        means: list[float] = []
+        for loss in losses:
+            means.append(means[-1] + 0.1 * (loss - means[-1]) if means else loss)
         axes.plot(steps, losses, color="0.75", label="loss")
-        axes.plot(steps, _running_mean(losses), color="C0", label="running mean")
-        axes.legend()
-        drawn = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(drawn)
-        write_whole(self.png, drawn.getvalue())
-        return self.png
+        axes.plot(steps, means, color="C0", label="running mean")
+        return _save(figure, axes, self.png)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One row of the curve; averages are over the steps since the row before.
+
+    Attributes:
+        step: Optimizer steps done.
+        loss: Mean loss.
+        grad_norm: Mean norm of the gradients before clipping.
+        lr: Learning rate of the last step.
+        images_per_second: Training speed over all processes.
+        terms: Means of the terms of the loss, if it has several, and of the watched values.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    images_per_second: float
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def row(self) -> dict[str, float]:
+        """Return the row of the CSV: a column for every term, behind the others."""
+        return {name: getattr(self, name) for name in _COLUMNS} | self.terms
+
+
+_COLUMNS = [f.name for f in fields(CurvePoint) if f.name != "terms"]
+
+
+def read_curve(path: Path) -> list[CurvePoint]:
+    """Return the rows of a curve's CSV; none if there is no file yet.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        text = read_text(path)
+        whole = text[: text.rfind("\n") + 1]  # the last row may be on its way to the disk
+        rows = list(csv.DictReader(whole.splitlines()))
+        return [_point({key: float(value) for key, value in row.items()}) for row in rows]
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        reason = cut(str(error))
+        raise UserError(f"{path}: is damaged ({reason}); remove the row, or the file") from error
+
+
+def _point(row: dict[str, float]) -> CurvePoint:
+    step, loss, grad_norm, lr, speed = (row.pop(name) for name in _COLUMNS)
+    return CurvePoint(int(step), loss, grad_norm, lr, speed, terms=row)
 
 
 class LossValues(NamedTuple):
@@ -102,7 +118,7 @@ class LossValues(NamedTuple):
 
     Attributes:
         terms: Terms of the loss by name; the loss is their sum.
-        watched: Further numbers by name.
+        watched: Further values by name.
     """
 
     terms: dict[str, float]
@@ -113,8 +129,8 @@ class Averages:
     """Means over the steps since the last row of the curve.
 
     Args:
-        batch_size: Images of a step, for the speed.
-        since_last_row: What `state` returned when the run was stopped; sums over no step at first.
+        batch_size: Images per step, for the speed.
+        since_last_row: The `state` of a stopped run; no steps by default.
     """
 
     def __init__(self, batch_size: int, since_last_row: Mapping[str, Any] | None = None) -> None:
@@ -138,7 +154,7 @@ class Averages:
         self._timed += 1
 
     def state(self) -> dict[str, Any]:
-        """Return the sums over the steps that no row tells of yet, as JSON keeps them."""
+        """Return the sums over the steps since the last row, as JSON."""
         return self._sums
 
     def point(self, step: int, lr: float, close: bool = True) -> CurvePoint:
@@ -147,8 +163,8 @@ class Averages:
         Args:
             step: Optimizer steps done.
             lr: Learning rate of the last one.
-            close: Whether the next row begins behind this one; False for a row that is there
-                because the run ends, and would not be if it went on.
+            close: Whether the next row begins behind this one; False for a row that exists only
+                because the run ends here.
         """
         seconds = time.perf_counter() - self._since
         count = self._sums["steps"]
@@ -172,39 +188,11 @@ def _plus(sums: Mapping[str, float], values: Mapping[str, float]) -> dict[str, f
     return {name: sums.get(name, 0.0) + value for name, value in values.items()}
 
 
-def read_curve(path: Path) -> list[CurvePoint]:
-    """Return the rows of a curve's CSV; none where there is no file yet."""
-    if not path.exists():
-        return []
-    try:
-        text = read_text(path)
-        whole = text[: text.rfind("\n") + 1]  # the last row may be on its way to the disk
-        rows = list(csv.DictReader(whole.splitlines()))
-        return [_point({key: float(value) for key, value in row.items()}) for row in rows]
-    except (ValueError, TypeError, KeyError, csv.Error) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = cut(str(error))
-        raise UserError(f"{path}: is damaged ({reason}); remove the row, or the file") from error
-
-
-def _point(row: dict[str, float]) -> CurvePoint:
-    step, loss, grad_norm, lr, speed = (row.pop(name) for name in _COLUMNS)
-    return CurvePoint(int(step), loss, grad_norm, lr, speed, terms=row)
-
-
-def _running_mean(values: list[float], weight: float = 0.1) -> list[float]:
-    means: list[float] = []
-    for value in values:
-        means.append(value if not means else means[-1] + weight * (value - means[-1]))
-    return means
-
-
 def plot_temporal_scaling(factors: Mapping[str, Tensor], path: Path) -> Path:
     """Draw the factors p over the spiking steps: every layer's, and their mean.
 
     Args:
-        factors: p [T] of every layer, as `scaling_factors` returns them; at least one layer.
+        factors: p [T] of at least one layer, from `scaling_factors`.
         path: The PNG to write.
 
     Returns:
@@ -213,19 +201,29 @@ def plot_temporal_scaling(factors: Mapping[str, Tensor], path: Path) -> Path:
     Reference: Cao et al., "Spiking diffusion models", IEEE TAI 2025, figure 6 (the mean rises
     with the step).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     p = torch.stack(list(factors.values())).float().cpu()  # [layers, T]
     steps = range(1, p.shape[1] + 1)
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="spiking step n", ylabel="factor p[n] of the current")
+    figure, axes = _axes((6, 4), xlabel="spiking step n", ylabel="factor p[n] of the current")
     lines = axes.plot(steps, p.T.numpy(), color="0.75", linewidth=0.8)
     lines[0].set_label(f"each of {len(p)} layers")
     axes.axhline(1.0, color="0.4", linestyle=":", linewidth=1.0, label="before training")
     axes.plot(steps, p.mean(0).numpy(), color="C0", marker="o", label="mean over layers")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _save(figure, axes, path)
+
+
+def _axes(size: tuple[int, int], **labels: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.add_subplot(**labels)
+
+
+def _save(figure: Any, axes: Any, path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     axes.legend()
     drawn = io.BytesIO()
     FigureCanvasAgg(figure).print_png(drawn)

@@ -1,4 +1,4 @@
-"""The first of two stages: an autoencoder whose tokens the second stage learns to generate."""
+"""Two-stage training: the second stage generates the tokens of an autoencoder trained first."""
 
 import logging
 from pathlib import Path
@@ -12,7 +12,7 @@ from spikediff.errors import UserError
 from spikediff.files.tensors import read_with_metadata, state_digest, write_tensors
 from spikediff.progress import at_work
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
-from spikediff.training.items import build_dataset
+from spikediff.training.batches import image_dataset
 from spikediff.training.recipe import Recipe, load_run_recipe
 
 _TOKENS = "tokens.safetensors"
@@ -21,13 +21,105 @@ _BATCH = 250  # images that are encoded at a time
 _log = logging.getLogger("spikediff")
 
 
+def first_stage_folder(recipe: Recipe, root: Path) -> Path:
+    """Return the first stage's run folder: the one that the recipe names, or one beside `root`."""
+    named = Path(recipe.first_stage) if recipe.first_stage else None
+    is_run = named is not None and (named / "recipe.yaml").is_file()
+    return named if named is not None and is_run else root.with_name(f"{root.name}-first-stage")
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a run folder holds a trained first stage: one that loads."""
+    try:
+        VQSVAE.from_pretrained(folder / "pipeline" / "vae", use_safetensors=True)
+    except (OSError, ValueError):  # a part of it is missing: it was not written to the end
+        return False
+    return True
+
+
+def load_first_stage(recipe: Recipe, root: Path) -> VQSVAE:
+    """Return the trained autoencoder of a second stage's recipe, frozen, in eval mode.
+
+    Raises:
+        UserError: There is none, or it was trained on other images than the recipe names.
+    """
+    folder = first_stage_folder(recipe, root)
+    weights = folder / "pipeline" / "vae"
+    if not (weights / "config.json").is_file():
+        raise UserError(f"{folder}: holds no finished first stage; `spikediff train` makes both")
+    theirs, ours = load_run_recipe(folder).data, recipe.data
+    for key in ("dataset", "image_size", "channels", "resize_filter", "hold_out"):
+        if getattr(theirs, key) != getattr(ours, key):
+            raise UserError(
+                f"{folder}: was trained with data.{key} = {getattr(theirs, key)}, the recipe has "
+                f"{getattr(ours, key)}; both stages see the same images"
+            )
+    model: VQSVAE = VQSVAE.from_pretrained(weights, use_safetensors=True)
+    model.eval().requires_grad_(False)
+    return model
+
+
+def token_dataset(recipe: Recipe, root: Path) -> "TokenDataset":
+    """Return the tokens of the training images, computed once and kept in the first stage's folder.
+
+    Raises:
+        UserError: The stored tokens come from another first stage or other images.
+    """
+    images = image_dataset(recipe.data)
+    vqvae = load_first_stage(recipe, root)
+    source = {
+        "first_stage": state_digest(vqvae.state_dict()),
+        "images": f"{images.name} {images.split} {len(images)}",
+    }
+    path = first_stage_folder(recipe, root) / _TOKENS
+    size = vqvae.config.codebook_size
+    kept = read_with_metadata(path)
+    if kept is None:
+        _log.info("encoding %d images", len(images))
+        tokens = encode_all(vqvae, images)
+        write_tensors(path, {"tokens": tokens}, source)
+        return TokenDataset(tokens, images, size)
+    tensors, metadata = kept
+    for name, value in source.items():
+        if metadata.get(name) != value:
+            what = name.replace("_", " ")
+            raise UserError(f"{path}: are tokens of another {what}; delete the file")
+    _check_tokens(tensors.get("tokens"), (len(images), *vqvae.latent_size), size, path)
+    return TokenDataset(tensors["tokens"], images, size)
+
+
+@torch.no_grad()
+def encode_all(vqvae: VQSVAE, images: ImageDataset) -> Tensor:
+    """Return the tokens of all images, int16 [N, h, w]; the autoencoder is in eval mode."""
+    parts = []
+    with at_work("encoding images as tokens", len(images)) as work:
+        for first in range(0, len(images), _BATCH):
+            chosen = range(first, min(first + _BATCH, len(images)))
+            pixels = torch.stack([images[i][0] for i in chosen])
+            x = change_range(to_model_range(pixels), new=vqvae.config.input_range)
+            parts.append(vqvae.encode(x.to(vqvae.device)).to("cpu", torch.int16))
+            work.advance(len(chosen))
+    return torch.cat(parts)
+
+
+def _check_tokens(
+    tokens: Tensor | None, shape: tuple[int, ...], codebook_size: int, path: Path
+) -> None:
+    """Refuse stored tokens that are not one grid of codes per image."""
+    if tokens is None or tokens.shape != shape or tokens.dtype != torch.int16:
+        raise UserError(f"{path}: holds no tokens int16 {list(shape)}; delete the file")
+    if tokens.min() < 0 or tokens.max() >= codebook_size:
+        last = codebook_size - 1
+        raise UserError(f"{path}: holds tokens outside of 0 to {last}; delete the file")
+
+
 class TokenDataset(Dataset[tuple[Tensor, int]]):
     """The tokens of a data set: item i is `(int16 [1, h, w], label)`.
 
     Args:
         tokens: Tokens of all images [N, h, w].
-        images: The data set that they were made of.
-        mask_token: What stands for a masked one: the size of the codebook.
+        images: The encoded data set.
+        mask_token: The masked token: the size of the codebook.
 
     Attributes:
         name: Name of the data set.
@@ -51,120 +143,3 @@ class TokenDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         label = -1 if self.images.labels is None else int(self.images.labels[index])
         return self.tokens[index], label
-
-
-def first_stage_folder(recipe: Recipe, root: Path) -> Path:
-    """Return the folder of the first stage's run: the one named, or one beside the second's.
-
-    Args:
-        recipe: Recipe of the second stage.
-        root: Its run folder.
-    """
-    named = Path(recipe.first_stage) if recipe.first_stage else None
-    is_run = named is not None and (named / "recipe.yaml").is_file()
-    return named if named is not None and is_run else root.with_name(f"{root.name}-first-stage")
-
-
-def is_finished(folder: Path) -> bool:
-    """Return whether a run folder holds a trained first stage: one that loads.
-
-    Args:
-        folder: The first stage's run folder.
-    """
-    try:
-        VQSVAE.from_pretrained(folder / "pipeline" / "vae", use_safetensors=True)
-    except (OSError, ValueError):  # a part of it is missing: it was not written to the end
-        return False
-    return True
-
-
-def load_first_stage(recipe: Recipe, root: Path) -> VQSVAE:
-    """Return the trained autoencoder, frozen, in eval mode.
-
-    Args:
-        recipe: Recipe of the second stage.
-        root: Its run folder.
-
-    Raises:
-        UserError: There is none, or it was trained on other images than the recipe names.
-    """
-    folder = first_stage_folder(recipe, root)
-    weights = folder / "pipeline" / "vae"
-    if not (weights / "config.json").is_file():
-        raise UserError(f"{folder}: holds no finished first stage; `spikediff train` makes both")
-    theirs, ours = load_run_recipe(folder).data, recipe.data
-    for key in ("dataset", "image_size", "channels", "resize_filter", "hold_out"):
-        if getattr(theirs, key) != getattr(ours, key):
-            raise UserError(
-                f"{folder}: was trained with data.{key} = {getattr(theirs, key)}, the recipe has "
-                f"{getattr(ours, key)}; both stages see the same images"
-            )
-    model: VQSVAE = VQSVAE.from_pretrained(weights, use_safetensors=True)
-    model.eval().requires_grad_(False)
-    return model
-
-
-def token_dataset(recipe: Recipe, root: Path) -> TokenDataset:
-    """Return the tokens of the training images, computed once and kept with the first stage.
-
-    Args:
-        recipe: Recipe of the second stage.
-        root: Its run folder.
-
-    Raises:
-        UserError: The tokens that are kept come from another first stage or other images.
-    """
-    images = build_dataset(recipe.data)
-    vqvae = load_first_stage(recipe, root)
-    source = {
-        "first_stage": state_digest(vqvae.state_dict()),
-        "images": f"{images.name} {images.split} {len(images)}",
-    }
-    path = first_stage_folder(recipe, root) / _TOKENS
-    kept = read_with_metadata(path)
-    if kept is None:
-        _log.info("encoding %d images", len(images))
-        tokens = encode_all(vqvae, images)
-        write_tensors(path, {"tokens": tokens}, source)
-        return TokenDataset(tokens, images, vqvae.config.codebook_size)
-    tensors, facts = kept
-    for name, value in source.items():
-        if facts.get(name) != value:
-            what = name.replace("_", " ")
-            raise UserError(f"{path}: are tokens of another {what}; delete the file")
-    _check_tokens(tensors.get("tokens"), len(images), vqvae, path)
-    return TokenDataset(tensors["tokens"], images, vqvae.config.codebook_size)
-
-
-def _check_tokens(tokens: Tensor | None, count: int, vqvae: VQSVAE, path: Path) -> None:
-    """Refuse tokens that are not one grid of codes an image.
-
-    Raises:
-        UserError: They are none.
-    """
-    height, width = vqvae.latent_size
-    shape = (count, height, width)
-    if tokens is None or tokens.shape != shape or tokens.dtype != torch.int16:
-        raise UserError(f"{path}: holds no tokens int16 {list(shape)}; delete the file")
-    if tokens.min() < 0 or tokens.max() >= vqvae.config.codebook_size:
-        size = vqvae.config.codebook_size
-        raise UserError(f"{path}: holds tokens outside of 0 to {size - 1}; delete the file")
-
-
-@torch.no_grad()
-def encode_all(vqvae: VQSVAE, images: ImageDataset) -> Tensor:
-    """Return the tokens of all images, int16 [N, h, w].
-
-    Args:
-        vqvae: The autoencoder, in eval mode.
-        images: The images.
-    """
-    parts = []
-    with at_work("encoding images as tokens", len(images)) as work:
-        for first in range(0, len(images), _BATCH):
-            chosen = range(first, min(first + _BATCH, len(images)))
-            pixels = torch.stack([images[i][0] for i in chosen])
-            x = change_range(to_model_range(pixels), new=vqvae.config.input_range)
-            parts.append(vqvae.encode(x.to(vqvae.device)).to("cpu", torch.int16))
-            work.advance(len(chosen))
-    return torch.cat(parts)

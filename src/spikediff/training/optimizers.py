@@ -1,11 +1,7 @@
-"""Muon for convolution kernels, AdamW for everything else.
+"""How weights move: Muon beside AdamW, and the running average of a network.
 
-An optimizer's state as named tensors, so that it can be kept without a pickle.
-
-The running average of a network: parameters and buffers.
-
-Batch norm's running statistics are buffers. An average of the parameters alone (as diffusers'
-`EMAModel` keeps) leaves them at their initial values and ruins a spiking network.
+Batch norm's running statistics are buffers. An average of the parameters alone (diffusers'
+`EMAModel`) leaves them at their initial values and ruins a spiking network.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,15 +15,14 @@ from spikediff.training.recipe import EMARecipe
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Muon on convolution kernels, seen as matrices [C_out, C_in k k]; AdamW on the rest.
+    """Muon on convolution kernels, as matrices [C_out, C_in k k]; AdamW on the rest.
 
-    Muon's steps are scaled to the size of AdamW's (`adjust_lr_fn="match_rms_adamw"`), so one
-    learning rate serves both.
+    Muon's steps are scaled to the size of AdamW's, so one learning rate serves both.
 
     Args:
         params: The parameters that learn.
         lr: Learning rate.
-        betas: AdamW's; the first is Muon's momentum, too.
+        betas: Of AdamW; the first is also Muon's momentum.
         weight_decay: Decoupled weight decay.
         fused: Of AdamW.
 
@@ -61,7 +56,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Make one step; a closure is called first."""
+        """Make one step, after calling the closure."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)
@@ -80,18 +75,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """Return the states of both optimizers as one: Muon's parameters first."""
         muon, adamw = (part.state_dict() for part in self._parts)
         offset = len(self._matrices)
-        moved = {index + offset: state for index, state in adamw["state"].items()}
-        groups = [
-            muon["param_groups"][0],
-            {
-                **adamw["param_groups"][0],
-                "params": [i + offset for i in adamw["param_groups"][0]["params"]],
-            },
-        ]
-        return {"state": muon["state"] | moved, "param_groups": groups}
+        moved = {i + offset: state for i, state in adamw["state"].items()}
+        (group,) = adamw["param_groups"]
+        group = {**group, "params": [i + offset for i in group["params"]]}
+        return {"state": muon["state"] | moved, "param_groups": [*muon["param_groups"], group]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Load the result of `state_dict`."""
         offset, (muon, adamw) = len(self._matrices), state_dict["param_groups"]
         states = state_dict["state"]
         of_muon = {i: state for i, state in states.items() if i < offset}
@@ -109,57 +99,17 @@ def _as_matrix(kernel: Tensor, like: Tensor | None = None) -> Tensor:
     return (kernel.permute(0, 2, 3, 1) if last else kernel).reshape(len(kernel), -1)
 
 
-def flatten_optimizer(state_dict: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the moments as `"<parameter number>.<name>"` -> tensor."""
-    return {
-        f"{index}.{name}": value.contiguous()
-        for index, moments in state_dict["state"].items()
-        for name, value in moments.items()
-    }
-
-
-def unflatten_optimizer(
-    tensors: dict[str, Tensor], param_groups: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Return the state dict that `flatten_optimizer` took apart.
-
-    Args:
-        tensors: What it returned.
-        param_groups: The groups of the optimizer that will load it.
-    """
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": param_groups}
-
-
-def decay_at(recipe: EMARecipe, updates: int) -> float:
-    """Return the decay of the update that follows `updates` earlier ones.
-
-    Example:
-        >>> decay_at(EMARecipe(decay=0.999), updates=8)
-        0.5
-    """
-    return min(recipe.decay, (1 + updates) / (10 + updates)) if recipe.warmup else recipe.decay
-
-
 def averaged(model: nn.Module, recipe: EMARecipe) -> AveragedModel:
-    """Return the average of a model, which `update_parameters(model)` moves.
+    """Return the running average of a model; `update_parameters(model)` moves it.
 
     Args:
         model: The network.
         recipe: Decay and warm-up; a decay of 0 makes the average a copy of the model.
 
     Returns:
-        The average; its `.module` is the network to sample with.
+        The average; sample with its `.module`.
     """
-    return AveragedModel(model, multi_avg_fn=_update(recipe), use_buffers=True)
 
-
-def _update(
-    recipe: EMARecipe,
-) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     @torch.no_grad()
     def update(
         averages: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int
@@ -170,4 +120,14 @@ def _update(
         else:  # counters
             torch._foreach_copy_(list(averages), list(current))
 
-    return update
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def decay_at(recipe: EMARecipe, updates: int) -> float:
+    """Return the decay of an update after `updates` earlier ones.
+
+    Example:
+        >>> decay_at(EMARecipe(decay=0.999), updates=8)
+        0.5
+    """
+    return min(recipe.decay, (1 + updates) / (10 + updates)) if recipe.warmup else recipe.decay

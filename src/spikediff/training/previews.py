@@ -1,4 +1,4 @@
-"""The pictures that a run leaves of what its network makes."""
+"""Pictures of a network's output, for the run folder."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,29 +13,15 @@ from spikediff.training.recipe import Recipe
 
 
 def preview_samples(pipe: Any, recipe: Recipe, _dataset: Any) -> list[Image.Image]:
-    """Return samples of the seeds 0, 1, 2, ..., of the classes in turn where there are any.
-
-    Args:
-        pipe: The pipeline.
-        recipe: The recipe; it says how many, and in how many steps.
-    """
-    sampling, seeds = recipe.sampling, range(recipe.sampling.num_images)
-    images: list[Image.Image] = pipe(
-        seeds=seeds,
-        num_inference_steps=sampling.num_inference_steps,
-        **classes_in_turn(pipe, seeds),
-    ).images
+    """Return samples of the seeds 0, 1, 2, ..., of the classes in turn if there are any."""
+    seeds, calls = range(recipe.sampling.num_images), recipe.sampling.num_inference_steps
+    options = classes_in_turn(pipe, seeds)
+    images: list[Image.Image] = pipe(seeds=seeds, num_inference_steps=calls, **options).images
     return images
 
 
 def preview_reconstructions(pipe: Any, recipe: Recipe, dataset: Any) -> list[Image.Image]:
-    """Return the first training images, each followed by what the autoencoder makes of it.
-
-    Args:
-        pipe: A pipeline with `reconstruct`.
-        recipe: The recipe; it says how many pictures there are in all.
-        dataset: The training images.
-    """
+    """Return the first training images, each followed by its reconstruction."""
     count = min(max(1, recipe.sampling.num_images // 2), len(dataset))
     real = to_model_range(torch.stack([dataset[i][0] for i in range(count)])).to(pipe.device)
     pairs = torch.stack([real, pipe.reconstruct(real)], dim=1).flatten(0, 1)  # [2N, C, H, W]
@@ -43,20 +29,10 @@ def preview_reconstructions(pipe: Any, recipe: Recipe, dataset: Any) -> list[Ima
 
 
 def preview_signals(pipe: Any, recipe: Recipe, dataset: Any) -> list[Image.Image]:
-    """Return one plot: samples of the seeds 0, 1, 2, ... beside windows of the recording.
-
-    Args:
-        pipe: The pipeline.
-        recipe: The recipe; it says how many, and in how many steps.
-        dataset: The training windows.
-    """
-    sampling = recipe.sampling
-    made = pipe(
-        seeds=range(sampling.num_images),
-        num_inference_steps=sampling.num_inference_steps,
-        output_type="pt",
-    ).images
-    places = torch.linspace(0, len(dataset) - 1, sampling.num_images).long().tolist()
+    """Return one plot: samples of the seeds 0, 1, 2, ... beside windows of the recording."""
+    count, calls = recipe.sampling.num_images, recipe.sampling.num_inference_steps
+    made = pipe(seeds=range(count), num_inference_steps=calls, output_type="pt").images
+    places = torch.linspace(0, len(dataset) - 1, count).long().tolist()
     real = torch.stack([dataset[i][0] for i in places])
     return [plot_signals({"generated": made.cpu(), "recorded": real})]
 
@@ -66,4 +42,4 @@ PREVIEWS: dict[str, Callable[[Any, Recipe, Any], list[Image.Image]]] = {
     "reconstructions": preview_reconstructions,
     "signals": preview_signals,
 }
-"""By the word of `Trainable.preview`: `preview(pipeline, recipe, items)`."""
+"""By `Trainable.preview`: `preview(pipeline, recipe, items)`."""

@@ -18,15 +18,16 @@ from spikediff.files.writing import write_if_changed
 from spikediff.files.yaml import build, check_value, read_yaml, section_of
 from spikediff.systems import find_trainable
 
-# Analytic-DPM needs a trained model to be measured before it samples.
+# Analytic-DPM measures a trained model before it samples.
 _IN_TRAINING = [name for name in SCHEDULERS if name != "analytic-dpm"]
 
 
-Rule = tuple[Callable[[Any], bool], str]
+Rule = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and what to say if not
 _POSITIVE: Rule = (lambda x: x > 0, "must be positive")
 _NOT_NEGATIVE: Rule = (lambda x: x >= 0, "must not be negative")
 _SHARE: Rule = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
 _SHARES: Rule = (lambda x: all(0 <= part < 1 for part in x), "must lie in [0, 1)")
+_SIZE: Rule = (lambda x: x is None or x > 0, "must be positive")
 _BATCH: Rule = (lambda x: 0 < x <= 65_536, "must be positive, and at most 65,536")
 _RANGE: Rule = (lambda x: x is None or x[0] < x[1], "must be two values, the lower one first")
 _BETA: Rule = (lambda x: 0 < x < 1, "must lie between 0 and 1")
@@ -38,16 +39,13 @@ def _one_of(names: Iterable[str]) -> Rule:
 
 
 def _ruled(default: Any, rule: Rule) -> Any:
-    """Return a field whose values `check_recipe` holds to a rule."""
+    """Return a field with a rule for `check_recipe`."""
     return field(default=default, metadata={"rule": rule})
 
 
 @cache
 def model_section(network: str) -> Any:
-    """Return the dataclass of a recipe's `model:` section: the arguments of its network.
-
-    Args:
-        network: `model.network`.
+    """Return the dataclass of a recipe's `model:` section: the arguments of `model.network`.
 
     Raises:
         UserError: There is no such network.
@@ -62,11 +60,11 @@ def model_section(network: str) -> Any:
 
 
 def loss_section(network: str, name: str | None = None) -> Any:
-    """Return the dataclass of a recipe's `loss:` section: the arguments of its objective.
+    """Return the dataclass of a recipe's `loss:` section: the arguments of the objective.
 
     Args:
         network: `model.network`.
-        name: `loss.name`; None takes the first of the network's objectives.
+        name: `loss.name`; the first of the network's objectives by default.
 
     Raises:
         UserError: The network has no such loss.
@@ -91,7 +89,7 @@ class DataRecipe:
     dataset: str = "digits"
     """A name of the table of data sets, a folder of images, or hf:DATASET_ID; of a network of
     signals, a name of the table of signals or a .npy file."""
-    image_size: int | None = _ruled(None, (lambda x: x is None or x > 0, "must be positive"))
+    image_size: int | None = _ruled(None, _SIZE)
     """Side in pixels, or samples of a signal's window; the data set's own where it is not given."""
     channels: int | None = None
     """1 or 3; the data set's own where it is not given."""
@@ -99,9 +97,7 @@ class DataRecipe:
     """PIL's name of the filter."""
     horizontal_flip: bool = False
     """Whether half of the training images are mirrored."""
-    batch_size: int = _ruled(
-        64, (lambda x: 0 < x <= 65_536, "must be positive, and at most 65,536")
-    )
+    batch_size: int = _ruled(64, _BATCH)
     """Images per optimizer step, over all processes and accumulated parts together."""
     workers: int = _ruled(0, _NOT_NEGATIVE)
     """Processes that decode images; 0 decodes in the training process."""
@@ -109,9 +105,7 @@ class DataRecipe:
     """Folder that holds the data sets."""
     hold_out: bool = False
     """Whether a tenth of the training split is kept from training, to choose values by later."""
-    signal_range: tuple[float, float] | None = _ruled(
-        None, (lambda x: x is None or x[0] < x[1], "must be two values, the lower one first")
-    )
+    signal_range: tuple[float, float] | None = _ruled(None, _RANGE)
     """Values of a signal, in its unit, that the network sees as -1 and 1; images have none."""
 
 
@@ -139,9 +133,7 @@ class OptimizerRecipe:
     """Adam, AdamW with decoupled weight decay, or Muon for the kernels and AdamW for the rest."""
     lr: float = _ruled(2e-4, _POSITIVE)
     """Learning rate after the warm-up."""
-    betas: tuple[float, float] = _ruled(
-        (0.9, 0.999), (lambda x: all(0 <= b < 1 for b in x), "must lie in [0, 1)")
-    )
+    betas: tuple[float, float] = _ruled((0.9, 0.999), _SHARES)
     """Decay of Adam's first and second moments."""
     weight_decay: float = _ruled(0.0, _NOT_NEGATIVE)
     """Weight decay."""
@@ -250,16 +242,10 @@ def _recipe_type(model: Any, loss: Any) -> type[Recipe]:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from YAML.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The recipe; what the file does not name has its default.
+    """Read a recipe from YAML; keys that the file does not name have their defaults.
 
     Raises:
-        UserError: The file is absent, empty or no YAML, a key is unknown, or a value has a wrong
+        UserError: The file is absent, empty or not YAML, a key is unknown, or a value has a wrong
             type.
     """
     content = read_yaml(Path(path))
@@ -293,17 +279,14 @@ def recipe_from(content: Any, where: str) -> Recipe:
 
 
 def _named(content: Any, section: str, key: str) -> str | None:
-    """Return a text that a section names; None where it names none: `build` tells what is wrong."""
+    """Return a string in a section; None without one, and `build` reports what is wrong."""
     inner = content.get(section) if isinstance(content, Mapping) else None
     name = inner.get(key) if isinstance(inner, Mapping) else None
     return name if isinstance(name, str) else None
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse values that no run could use; the network and the loss check theirs themselves.
-
-    Args:
-        recipe: The resolved recipe.
+    """Refuse values that no run could use; network and loss check their own arguments.
 
     Raises:
         UserError: A value lies outside its range; the message names it.
@@ -333,7 +316,20 @@ def check_recipe(recipe: Recipe) -> None:
         )
 
 
-# What the runs of version 0.1.0 wrote for every network and every loss, with defaults.
+def load_run_recipe(folder: Path) -> Recipe:
+    """Read the recipe of a run folder.
+
+    Raises:
+        UserError: As `load_recipe`.
+    """
+    path = folder / "recipe.yaml"
+    content = read_yaml(path)
+    if not content:
+        raise UserError(f"{path}: is empty; put the recipe of the run back, or delete the folder")
+    return recipe_from(_without_earlier(content), str(path))
+
+
+# Keys that version 0.1.0 wrote for every network and every loss, with defaults.
 _EARLIER_MODEL = """
     attention activation base_channels block block_out_channels channel_mult codebook codebook_size
     dropout embedding_channels feature group_size head_levels latent_channels layers_per_block
@@ -345,22 +341,6 @@ _EARLIER_LOSS = """
     change_penalty commitment consistency consistency_weights min_snr_gamma p2_gamma rate_penalty
     scheduled_sampling spike_level weighting
 """
-
-
-def load_run_recipe(folder: Path) -> Recipe:
-    """Read the recipe that a run was made by.
-
-    Args:
-        folder: The run folder.
-
-    Raises:
-        UserError: As `load_recipe`; or the file is empty, which stands for no run.
-    """
-    path = folder / "recipe.yaml"
-    content = read_yaml(path)
-    if not content:
-        raise UserError(f"{path}: is empty; put the recipe of the run back, or delete the folder")
-    return recipe_from(_without_earlier(content), str(path))
 
 
 def _without_earlier(content: Any) -> Any:
@@ -394,7 +374,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with lists for tuples, which YAML has no safe word for."""
+    """Return the value with lists for tuples, which safe YAML does not have."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value

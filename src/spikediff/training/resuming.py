@@ -1,4 +1,4 @@
-"""What may change when a run goes on, and what may not: a run is what its recipe says."""
+"""What may change when a run is resumed, and what may not."""
 
 import hashlib
 import logging
@@ -14,46 +14,31 @@ from spikediff.training.recipe import Recipe
 
 _log = logging.getLogger("spikediff")
 
-# What decides the law of a run, by what a run of another is called.
+# Sections and keys that must stay, by what differs in a run that changes them.
+_FIXED_DATA = "dataset image_size channels resize_filter horizontal_flip hold_out signal_range"
 _FIXED: dict[str, tuple[str, ...]] = {
     "model": ("model", "diffusion", "loss"),
-    "data": (
-        "data.dataset",
-        "data.image_size",
-        "data.channels",
-        "data.resize_filter",
-        "data.horizontal_flip",
-        "data.hold_out",
-        "data.signal_range",
-    ),
+    "data": tuple(f"data.{key}" for key in _FIXED_DATA.split()),
     "optimizer": ("optimizer.name", "optimizer.schedule"),
 }
-# What says how long, how often or where, and changes no number.
-_FREE = (
-    "name",
-    "init_from",
-    "first_stage",
-    "data.data_dir",
-    "data.workers",
-    "sampling",
-    "training.steps",
-    "training.log_every",
-    "training.checkpoint_every",
-    "training.keep_last",
-    "training.trackers",
-    "training.compress_activations",
-    "training.keep_large_tensors",
+# Those that say how long, how often or where, and change no number.
+_FREE_TRAINING = (
+    "steps log_every checkpoint_every keep_last trackers compress_activations keep_large_tensors"
 )
-_DIGESTED = 256  # images of a set that is not in memory
+_FREE = (
+    *("name", "init_from", "first_stage", "data.data_dir", "data.workers", "sampling"),
+    *(f"training.{key}" for key in _FREE_TRAINING.split()),
+)
+_DIGESTED = 256  # images of a data set that is not in memory
 
 
 def check_same_run(root: Path, before: Recipe, now: Recipe) -> None:
-    """Refuse a recipe that is none of the run's; warn of what it changes on the way.
+    """Refuse to resume with a recipe of another run; warn about other values that changed.
 
     Args:
         root: The run folder, for the message.
-        before: The recipe that the run was made by.
-        now: The one to go on with.
+        before: The recipe of the run so far.
+        now: The recipe to resume with.
 
     Raises:
         UserError: Model, noise, loss, data, seed, optimizer or schedule differ; all are named.
@@ -76,13 +61,13 @@ def check_same_run(root: Path, before: Recipe, now: Recipe) -> None:
             f"the order of the data; choose another folder"
         )
     decays = now.optimizer.schedule != "constant" and "training.steps" in changed
-    told = [
+    warned = [
         f"{key} is {old.get(key)} there and {new[key]} from now on"
         for key in changed
         if not _is_one_of(key, _FREE) or (decays and key == "training.steps")
     ]
-    if told:
-        _log.warning("%s: goes on with other values: %s", root, "; ".join(told))
+    if warned:
+        _log.warning("%s: goes on with other values: %s", root, "; ".join(warned))
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, Any]]:
@@ -95,7 +80,7 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
 
 def _is_same(key: str, old: Any, new: Any) -> bool:
-    """Return whether two values mean the same; `data_facts` tell what the data set decides."""
+    """Return whether two values mean the same; `data_facts` has the defaults of the data set."""
     if key == "data.dataset":
         return Path(old).name == Path(new).name  # a folder may have moved
     if key in ("data.image_size", "data.channels"):
@@ -108,14 +93,13 @@ def _is_one_of(key: str, keys: tuple[str, ...]) -> bool:
 
 
 def data_facts(dataset: Any) -> dict[str, Any]:
-    """Return what tells a data set from others, as JSON keeps it.
+    """Return facts that identify a data set, as JSON.
+
+    Among them is a digest of pixels and labels: of all that are in memory, else of images spread
+    over the set, so that it takes a second at most.
 
     Args:
         dataset: Items `(tensor, label)`, with a name, a size, channels and a number of classes.
-
-    Returns:
-        Among them a digest of pixels and labels: of all that is in memory, else of images that are
-        spread over the set, so that it takes a second at most.
     """
     count = len(dataset)
     stored = getattr(dataset, "images", None)
@@ -140,15 +124,15 @@ def data_facts(dataset: Any) -> dict[str, Any]:
 
 
 def check_same_data(root: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with other data than those that a checkpoint was trained on.
+    """Refuse to resume with other data.
 
     Args:
         root: The run folder, for the message.
         before: The `data_facts` of the checkpoint.
-        now: Those of the data that are there.
+        now: Those of the data to resume with.
 
     Raises:
-        UserError: They differ; the message says in what.
+        UserError: They differ; the message says how.
     """
     differ = [
         "pixels or labels differ" if key == "digest" else f"{key}: {value} there and {now[key]} now"

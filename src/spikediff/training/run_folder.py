@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, and who may write to it."""
+"""The folder of a run: its files, and who may write to it."""
 
 import glob
 import json
@@ -43,12 +43,9 @@ _PACKAGES = ("spikediff", "torch", "diffusers", "accelerate", "safetensors", "nu
 
 
 class RunFolder:
-    """Paths of a run: recipe, environment, samples, checkpoints, the pipeline and pictures.
+    """The paths of a run, and its ownership.
 
     One process owns a run, from `claim` to `release` or its own end; others may read.
-
-    Args:
-        root: The folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,7 +59,7 @@ class RunFolder:
         self._lock: FolderLock | None = None
 
     def claim(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
-        """Own the folder, where it is there already; change nothing in it.
+        """Own the folder, if it exists already; change nothing in it.
 
         Args:
             recipe: The resolved recipe.
@@ -70,8 +67,8 @@ class RunFolder:
             overwrite: Delete the run that is there.
 
         Raises:
-            UserError: Another process trains it; a run is there and neither is asked for; nothing
-                is there to resume; the run there is another one; or the folder holds other files.
+            UserError: Another process trains it; there is a run and neither is asked for; there is
+                nothing to resume, or another run; or the folder holds other files.
         """
         if self.root.is_dir():
             self._own()
@@ -84,60 +81,6 @@ class RunFolder:
         elif self.root.exists() and not self._is_as_good_as_empty():
             raise UserError(f"{self.root}: is no run folder and not empty; choose another")
 
-    def open(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
-        """Make the folder and write down the recipe and the environment; own it.
-
-        What a killed run has left half done is adopted or removed.
-
-        Args:
-            recipe: The resolved recipe.
-            resume: Go on with the run that is there.
-            overwrite: Delete the run that is there.
-
-        Raises:
-            UserError: As of `claim`.
-        """
-        self.claim(recipe, resume, overwrite)
-        if self._lock is None:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self.claim(recipe, resume, overwrite)  # another process may have been faster
-        if overwrite and self.recipe.is_file():
-            self._remove_run()
-        save_recipe(recipe, self.recipe)  # first: what has a recipe can be resumed
-        here = environment(recipe.seed)
-        if resume:
-            self._tell_other_rounding(here)
-        write_if_changed(self.environment, json.dumps(here, indent=1) + "\n")
-        self.samples.mkdir(exist_ok=True)
-        settle(self.checkpoints)
-        for left in (*leftovers(self.root), *leftovers(self.samples)):
-            remove(left)
-
-    def release(self) -> None:
-        """Let other processes own the folder."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    def resumed(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with what the run there started from, which need not be told again.
-
-        Args:
-            recipe: The recipe to resume with.
-
-        Raises:
-            UserError: It names another start than the run there had.
-        """
-        if not self.recipe.is_file():
-            return recipe
-        recorded = load_run_recipe(self.root).init_from
-        if recipe.init_from is not None and recipe.init_from != recorded:
-            raise UserError(
-                f"{self.root}: holds a run that started from {recorded or 'random weights'}; "
-                f"--resume takes no other --init-from"
-            )
-        return replace(recipe, init_from=recorded)
-
     def _own(self) -> None:
         if self._lock is not None:
             return
@@ -149,29 +92,6 @@ class RunFolder:
                 f"another folder"
             ) from None
 
-    def _tell_other_rounding(self, here: dict[str, Any]) -> None:
-        """Warn where the machine may round otherwise than the one that the run comes from."""
-        try:
-            there = read_json(self.environment)
-        except UserError:
-            return  # it is written anew
-        known = there.get("rounding", {}) if isinstance(there, dict) else {}
-        told = [
-            f"{key} was {known[key]} and is {value}"
-            for key, value in here["rounding"].items()
-            if isinstance(known, dict) and known.get(key, value) != value
-        ]
-        if told:
-            _log.warning("%s: goes on with other rounding: %s", self.root, "; ".join(told))
-
-    def _is_as_good_as_empty(self) -> bool:
-        """Whether all that is there is what a run leaves that is killed before it has a recipe."""
-        empty = {self.samples, self.checkpoints}
-        for path in self.root.iterdir():
-            if path not in leftovers(self.root) and not (path in empty and not any(path.iterdir())):
-                return False
-        return True
-
     def _check_resumable(self, recipe: Recipe) -> None:
         if not self.recipe.is_file():
             if self.root.is_dir() and self._is_as_good_as_empty():
@@ -180,8 +100,16 @@ class RunFolder:
         before = load_run_recipe(self.root)
         check_same_run(self.root, before, recipe)
 
+    def _is_as_good_as_empty(self) -> bool:
+        """Whether the folder holds only what a run killed before it had a recipe leaves."""
+        empty = {self.samples, self.checkpoints}
+        for path in self.root.iterdir():
+            if path not in leftovers(self.root) and not (path in empty and not any(path.iterdir())):
+                return False
+        return True
+
     def _check_removable(self) -> None:
-        """Refuse to overwrite what is no run of ours, or what lies beside the run's files."""
+        """Refuse to overwrite a folder that is not a run, or foreign files in one."""
         text = self.recipe.read_text(encoding="utf-8")
         if not self.environment.is_file() and text != recipe_text(load_recipe(self.recipe)):
             raise UserError(f"{self.root}: is no run folder (its recipe.yaml is none of a run)")
@@ -205,8 +133,37 @@ class RunFolder:
                 f"others lie there: {shown}; move them, or choose another folder"
             )
 
+    def open(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+        """Own the folder, making it; write the recipe and the environment.
+
+        Unfinished files of a killed run are adopted or removed.
+
+        Args:
+            recipe: The resolved recipe.
+            resume: Go on with the run that is there.
+            overwrite: Delete the run that is there.
+
+        Raises:
+            UserError: As `claim`.
+        """
+        self.claim(recipe, resume, overwrite)
+        if self._lock is None:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.claim(recipe, resume, overwrite)  # another process may have been faster
+        if overwrite and self.recipe.is_file():
+            self._remove_run()
+        save_recipe(recipe, self.recipe)  # first: a folder with a recipe can be resumed
+        here = environment(recipe.seed)
+        if resume:
+            self._warn_of_other_rounding(here)
+        write_if_changed(self.environment, json.dumps(here, indent=1) + "\n")
+        self.samples.mkdir(exist_ok=True)
+        settle(self.checkpoints)
+        for left in (*leftovers(self.root), *leftovers(self.samples)):
+            remove(left)
+
     def _remove_run(self) -> None:
-        """Remove all but the two files that are written anew; they say that this is a run."""
+        """Remove all but the two files that mark this as a run; they are written again."""
         tracked = self.root / Path(load_run_recipe(self.root).name).parts[0]
         folders = (self.checkpoints, self.pipeline, self.samples, tracked)
         for folder in folders:
@@ -217,14 +174,51 @@ class RunFolder:
             if path.is_file() and path not in (self.recipe, self.environment):
                 remove(path)
 
+    def _warn_of_other_rounding(self, here: dict[str, Any]) -> None:
+        """Warn if this machine may round differently from the one before."""
+        try:
+            there = read_json(self.environment)
+        except UserError:
+            return  # it is written again
+        known = there.get("rounding", {}) if isinstance(there, dict) else {}
+        warned = [
+            f"{key} was {known[key]} and is {value}"
+            for key, value in here["rounding"].items()
+            if isinstance(known, dict) and known.get(key, value) != value
+        ]
+        if warned:
+            _log.warning("%s: goes on with other rounding: %s", self.root, "; ".join(warned))
+
+    def release(self) -> None:
+        """Let other processes own the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def resumed(self, recipe: Recipe) -> Recipe:
+        """Return the recipe to resume with, with the `init_from` of the run that is there.
+
+        Raises:
+            UserError: It names another one.
+        """
+        if not self.recipe.is_file():
+            return recipe
+        recorded = load_run_recipe(self.root).init_from
+        if recipe.init_from is not None and recipe.init_from != recorded:
+            raise UserError(
+                f"{self.root}: holds a run that started from {recorded or 'random weights'}; "
+                f"--resume takes no other --init-from"
+            )
+        return replace(recipe, init_from=recorded)
+
 
 def _fits(path: Path, pattern: str) -> bool:
-    """Return whether all of a relative path fits a pattern, and not its end alone."""
+    """Return whether a whole relative path matches a pattern, not only its end."""
     return len(path.parts) == len(Path(pattern).parts) and path.match(pattern)
 
 
 def environment(seed: int) -> dict[str, Any]:
-    """Return what else decides the numbers of a run: versions, commit, machine."""
+    """Return further facts that decide the numbers of a run: versions, commit, machine."""
     return {
         "seed": seed,
         "git_commit": _git("rev-parse", "HEAD"),
@@ -250,7 +244,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git says of the checkout that this code runs from; None outside one."""
+    """Return the output of git about this code's checkout; None outside one."""
     here = Path(__file__).parent
     try:
         run = subprocess.run(

@@ -1,4 +1,4 @@
-"""What an earlier run trained: finding it, and starting another run from it."""
+"""Trained networks: loading them, and starting another run from their weights."""
 
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from spikediff.training.build import Parts, build_model, build_pipeline
 from spikediff.training.checkpoint import Checkpoint, load_latest, plain_names
 from spikediff.training.recipe import Recipe, load_run_recipe
 
-# May differ between a run and what is fine-tuned from it: they have no weights.
+# Options without weights, which fine-tuning may change.
 _FREE = {"dropout", "weight_bits"}
-# Those of tokens and latents are read out with a weight for every spiking step.
+# Networks of tokens and latents read out with a weight for every spiking step.
 _T_HAS_NO_WEIGHTS = (SpikingUNet, SynapticCurrentUNet)
-# What a network may have more than the one that it starts from: it computes the same at first.
+# Options that fine-tuning may add: at first the network computes the same.
 _NOTHING_AT_FIRST = {"temporal_scaling", "position_embedding"}
 
 
@@ -34,8 +34,8 @@ def load_trained(source: Path) -> DiffusionPipeline:
     """Load the pipeline of a folder, on the CPU and in eval mode.
 
     Args:
-        source: A pipeline's folder, or a run folder. Of a run that is not finished, the newest
-            whole checkpoint is taken; always the averaged weights.
+        source: A pipeline's folder, or a run folder. An unfinished run gives its newest whole
+            checkpoint; the weights are always the averaged ones.
 
     Raises:
         UserError: There is no model, or its files are damaged.
@@ -86,7 +86,7 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
 
 
 def _channels(recipe: Recipe, checkpoint: Checkpoint) -> int:
-    """Return the channels of the items; checkpoints of the first versions do not keep them."""
+    """Return the channels of the items, which checkpoints of the first versions do not have."""
     if "data" in checkpoint.state:
         channels: int = checkpoint.state["data"]["channels"]
         return channels
@@ -94,16 +94,16 @@ def _channels(recipe: Recipe, checkpoint: Checkpoint) -> int:
 
 
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
-    """Copy the weights that an earlier run trained into a model, to fine-tune them.
+    """Copy the weights of an earlier run into a model, to fine-tune them.
 
-    A model with temporal scaling may start from one without: its factors keep their value, 1. So
-    may one with a position embedding, whose currents are 0. A denoiser of images without scaling
-    may run more or fewer spiking steps than what it starts from: T has no weights then.
+    A model with temporal scaling may start from one without, since its factors are 1 at first; so
+    may one with a position embedding, whose currents are 0. An image denoiser without scaling has
+    no weights per spiking step, so it may start from one of another T.
 
     Args:
         source: A run or pipeline folder.
-        model: The model that is to be trained; it must be the same network otherwise.
-        recipe: Its recipe; it must noise images and define the target as the earlier one did.
+        model: The model to be trained; otherwise it must be the same network.
+        recipe: Its recipe, with the noise schedule and the target of the earlier one.
 
     Raises:
         UserError: There is no such run, or it trained something else; the message says what.
@@ -125,7 +125,7 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
 
 
 def _check_same(source: Path, part: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Refuse to go on with what was trained under other settings; name all of them."""
+    """Refuse weights that were trained under other settings; name all of them."""
     differences = [
         f"{key} is {theirs[key]} there and {value} in the recipe"
         for key, value in ours.items()
@@ -140,5 +140,5 @@ def _check_same(source: Path, part: str, theirs: dict[str, Any], ours: dict[str,
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as JSON gives it back; None and no options at all are the same."""
+    """Return a setting as read from JSON; None and an empty one are the same."""
     return list(value) if isinstance(value, list | tuple) else value or None

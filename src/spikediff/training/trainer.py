@@ -4,7 +4,6 @@ import io
 import logging
 import math
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
@@ -31,15 +29,11 @@ from spikediff.progress import StopSignal, at_work
 from spikediff.systems import find_trainable
 from spikediff.training import build
 from spikediff.training.batches import BatchPlan, batches, classes_of
-from spikediff.training.checkpoint import (
-    Checkpoint,
-    load_latest,
-    load_plain,
-    plain_names,
-    save_checkpoint,
-)
+from spikediff.training.checkpoint import TrainingState, load_latest, save_checkpoint
 from spikediff.training.computation import (
+    device_kind,
     keeping_activations,
+    make_accelerator,
     prepare_computation,
     usable_precision,
 )
@@ -50,7 +44,7 @@ from spikediff.training.curve import (
     plot_temporal_scaling,
     read_curve,
 )
-from spikediff.training.optimizers import averaged, flatten_optimizer, unflatten_optimizer
+from spikediff.training.optimizers import averaged
 from spikediff.training.previews import PREVIEWS
 from spikediff.training.recipe import Recipe, check_recipe
 from spikediff.training.resuming import check_same_data, data_facts
@@ -85,21 +79,18 @@ class Trainer:
         check_recipe(recipe)
         self.folder = RunFolder(root)
         recipe = self.folder.resumed(recipe) if resume else recipe
-        on_cpu = not torch.accelerator.is_available()
-        wanted = recipe.training.mixed_precision
-        precision = usable_precision(wanted, "cpu" if on_cpu else "cuda")
+        precision = usable_precision(recipe.training.mixed_precision, device_kind())
         training = replace(recipe.training, mixed_precision=precision)
         self.recipe = recipe = replace(recipe, training=training)
         self.network = find_trainable(recipe.model.network)
-        self.accelerator = _make_accelerator(recipe, root, on_cpu)
-        _check_batch(recipe, self.accelerator.num_processes)
+        self.accelerator = make_accelerator(recipe, root)
         self.is_main = self.accelerator.is_main_process
         self.show_progress = show_progress and self.is_main
         try:
             if self.is_main:
                 self.folder.claim(recipe, resume, overwrite)
             self._prepare(resume)
-            self.accelerator.wait_for_everyone()  # all have read what is there
+            self.accelerator.wait_for_everyone()  # all have read the old run
             if self.is_main:
                 self.folder.open(recipe, resume, overwrite)
         except BaseException:
@@ -110,12 +101,12 @@ class Trainer:
         self.curve = LossCurve(root, self.step, with_last) if self.is_main else None
 
     def _prepare(self, resume: bool) -> None:
-        """Make all parts, and load the checkpoint that a run goes on from; write nothing.
+        """Make all parts, and load the checkpoint of a resumed run; write nothing.
 
         Raises:
-            UserError: The parts do not fit each other, or the run that is there is another one.
+            UserError: The parts do not fit each other or the run that is there.
         """
-        recipe, root = self.recipe, self.folder.root
+        recipe, root, device = self.recipe, self.folder.root, self.accelerator.device
         self.dataset = dataset = build.build_items(recipe, root)
         self.parts = build.Parts(recipe, dataset.image_size, dataset.channels, root, dataset)
         self.num_classes = classes_of(recipe, dataset)
@@ -127,27 +118,31 @@ class Trainer:
             # A run of an earlier version knows the size alone.
             before = kept.state.get("data", {"size": kept.state["image_size"]})
             check_same_data(root, before, self.data_facts)
-            read_curve(root / "loss.csv")  # a damaged one is told before anything is written
+            read_curve(root / "loss.csv")  # report damage before anything is written
         if recipe.init_from is not None and kept is None:
             start_from(Path(recipe.init_from), model, recipe)
-        self.average = averaged(model, recipe.ema).to(self.accelerator.device)
-        check_sampling(self._pipeline(), recipe)  # before any work
+        self.average = averaged(model, recipe.ema).to(device)
+        _check_sampling(self._pipeline(), recipe)  # before any work
         optimizer = build.build_optimizer(recipe.optimizer, model)
-        prepare_computation(model, recipe.training, self.accelerator.device)
+        prepare_computation(model, recipe.training, device)
         self.network_in_training = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.lr_schedule = build.build_lr_schedule(
-            recipe.optimizer, optimizer, recipe.training.steps
+        steps = recipe.training.steps
+        self.lr_schedule = build.build_lr_schedule(recipe.optimizer, optimizer, steps)
+        self.state = TrainingState(
+            model, self.average, self.optimizer, self.lr_schedule, self.accelerator.scaler
         )
         self.plan = BatchPlan(len(dataset), recipe.data.batch_size, recipe.seed)
         if resume and kept is None:
             _log.warning("%s: no checkpoint yet, starting anew", root)
-        if kept is not None and kept.step > recipe.training.steps:
+        if kept is not None and kept.step > steps:
             raise UserError(
-                f"{root}: has made {kept.step} steps already; training.steps = "
-                f"{recipe.training.steps} would not be what it was trained for"
+                f"{root}: has made {kept.step} steps already; training.steps = {steps} would not "
+                "be what it was trained for"
             )
-        self.step = 0 if kept is None else self._restore(kept)
+        if kept is not None:
+            self.state.restore(kept)
+        self.step = 0 if kept is None else kept.step
         since_last_row = None if kept is None else kept.state.get("since_last_row")
         self.meter = Averages(recipe.data.batch_size, since_last_row)
 
@@ -158,7 +153,7 @@ class Trainer:
             Whether the run is complete; an interrupted one has left a checkpoint.
 
         Raises:
-            UserError: A loss, a gradient or a weight is no longer a number, or the disk is full.
+            UserError: A loss, a gradient or a weight is no longer finite, or the disk is full.
         """
         try:
             return self._train()
@@ -166,18 +161,12 @@ class Trainer:
             self.folder.release()
 
     def _train(self) -> bool:
-        last = self.recipe.training.steps
+        last, accelerator = self.recipe.training.steps, self.accelerator
         if self.recipe.training.trackers:
-            self.accelerator.init_trackers(self.recipe.name)
-        accelerator = self.accelerator
-        stream = batches(
-            self.dataset,
-            self.plan,
-            self.step,
-            accelerator.process_index,
-            accelerator.num_processes,
-            self.recipe.data.workers,
-        )
+            accelerator.init_trackers(self.recipe.name)
+        rank, world = accelerator.process_index, accelerator.num_processes
+        workers = self.recipe.data.workers
+        stream = batches(self.dataset, self.plan, self.step, rank, world, workers)
         with (
             StopSignal() as stop,
             at_work("training", last) as work,
@@ -190,7 +179,7 @@ class Trainer:
             ) as bar,
         ):
             if self._grid_is_due() and not self._grid().exists():
-                self._draw()  # the run was killed, or stopped, before it came to this
+                self._draw()  # the run was stopped before it drew this grid
             self.meter.restart_clock()
             while self.step < last:
                 self.meter.add(*self._step(*next(stream)))
@@ -200,13 +189,13 @@ class Trainer:
                 self._report(bar)
                 if self._anyone(stop.received is not None):
                     self._checkpoint()
-                    _log.warning(
-                        "stopped by %s after step %d; go on with --resume",
-                        stop.received,
-                        self.step,
-                    )
+                    message = "stopped by %s after step %d; go on with --resume"
+                    _log.warning(message, stop.received, self.step)
                     return False
-                self._keep()
+                if self.step % self.recipe.training.checkpoint_every == 0 and self.step < last:
+                    self._checkpoint()
+                if self._grid_is_due():
+                    self._draw()
         self._finish()
         return True
 
@@ -214,21 +203,20 @@ class Trainer:
         """Make one optimizer step on this process's images [b, C, H, W] and labels [b].
 
         Returns:
-            Terms of the loss, then what is only watched, and the gradient's norm.
+            The losses, and the norm of the gradients.
         """
         recipe, accelerator = self.recipe.optimizer, self.accelerator
         batch = (self._labels(labels), *self._batch(pixels))
-        # Dropout is the one draw that does not come from a generator of its own.
-        torch.manual_seed(
-            derived_seed(self.recipe.seed, "dropout", self.step, accelerator.process_index)
-        )
+        # Dropout is the one draw without a generator of its own.
+        rank = accelerator.process_index
+        torch.manual_seed(derived_seed(self.recipe.seed, "dropout", self.step, rank))
         parts = recipe.gradient_accumulation_steps
         terms: Counter[str] = Counter()
         watched: Counter[str] = Counter()
         chunks = zip(*(tensor.chunk(parts) for tensor in batch), strict=True)
         for i, (classes, *part) in enumerate(chunks):
             with accelerator.no_sync(self.model) if i < parts - 1 else nullcontext():
-                with keeping_activations(self.recipe.training), telling_lone_values():
+                with keeping_activations(self.recipe.training), _explaining_lone_values():
                     losses = self.objective(self._denoiser(classes), *part)
                 weighted = {name: term / parts for name, term in losses.terms.items()}
                 accelerator.backward(torch.stack(list(weighted.values())).sum())
@@ -247,11 +235,6 @@ class Trainer:
         self.average.update_parameters(self.network_in_training)
         return LossValues(dict(terms), dict(watched)), norm
 
-    def _scaler_skips(self) -> bool:
-        """Whether a step whose gradients overflow is left out: fp16, at a scale that can fall."""
-        scaler = self.accelerator.scaler
-        return scaler is not None and scaler.get_scale() > 1.0
-
     def _labels(self, labels: Tensor) -> Tensor:
         """Return this process's labels, some replaced by "no class", whatever the processes.
 
@@ -266,19 +249,8 @@ class Trainer:
         dropped = labels.masked_fill(ours < self.recipe.loss.label_dropout, self.num_classes)
         return dropped.to(accelerator.device)
 
-    def _denoiser(self, labels: Tensor) -> Any:
-        """Return the network as a loss sees it."""
-        return partial(self.model, class_labels=labels) if self.num_classes else self.model
-
-    def _mean_over_processes(
-        self, values: Mapping[str, Tensor], share: float = 1.0
-    ) -> dict[str, float]:
-        detached = {name: share * value.detach() for name, value in values.items()}
-        means = self.accelerator.reduce(detached, reduction="mean")
-        return {name: float(value) for name, value in means.items()}
-
     def _batch(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Return this process's part of the batch, and of what is drawn for it."""
+        """Return this process's share of the batch, and of the random draws for it."""
         accelerator, size = self.accelerator, self.recipe.data.batch_size
         generator = derived_generator(self.recipe.seed, "noise", self.step)
         progress = self.step / self.recipe.training.steps
@@ -290,28 +262,31 @@ class Trainer:
         parts = (self.objective.prepare(pixels), *(tensor.chunk(world)[rank] for tensor in drawn))
         return tuple(part.to(accelerator.device) for part in parts)
 
+    def _denoiser(self, labels: Tensor) -> Any:
+        """Return the network as a loss sees it."""
+        return partial(self.model, class_labels=labels) if self.num_classes else self.model
+
+    def _mean_over_processes(
+        self, values: Mapping[str, Tensor], share: float = 1.0
+    ) -> dict[str, float]:
+        detached = {name: share * value.detach() for name, value in values.items()}
+        means = self.accelerator.reduce(detached, reduction="mean")
+        return {name: float(value) for name, value in means.items()}
+
+    def _scaler_skips(self) -> bool:
+        """Whether fp16 skips a step whose gradients overflow: at a scale that can still fall."""
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() > 1.0
+
     def _diverged(self, what: str) -> str:
-        """Return what to do about a step that is not good."""
+        """Return the message of a step that is not finite."""
         kept = load_latest(self.folder.checkpoints)
         where = f"the last good checkpoint is of step {kept.step}" if kept else "no checkpoint yet"
-        return (
-            f"{what}; {where}; resume with a smaller optimizer.lr (now {self.recipe.optimizer.lr})"
-        )
-
-    def _check_finite(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Refuse to write weights that the last step spoilt.
-
-        Raises:
-            UserError: A weight, an average or a moment of the optimizer is not finite.
-        """
-        for group, named in tensors.items():
-            try:
-                check_finite(named, f"the {group} after step {self.step}")
-            except UserError as error:
-                raise UserError(self._diverged(str(error))) from error
+        lr = self.recipe.optimizer.lr
+        return f"{what}; {where}; resume with a smaller optimizer.lr (now {lr})"
 
     def _report(self, bar: tqdm) -> None:  # type: ignore[type-arg]
-        """Add a row to the curve when it is time."""
+        """Add a row to the curve when it is due."""
         due = self.step % self.recipe.training.log_every == 0
         if not due and self.step < self.recipe.training.steps:
             return
@@ -329,13 +304,25 @@ class Trainer:
         flags = torch.tensor(float(flag), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flags, reduction="sum") > 0)
 
-    def _keep(self) -> None:
-        """Write a checkpoint or a sample grid when it is time."""
-        recipe = self.recipe
-        if self.step % recipe.training.checkpoint_every == 0 and self.step < recipe.training.steps:
-            self._checkpoint()
-        if self._grid_is_due():
-            self._draw()
+    def _checkpoint(self) -> None:
+        if self.is_main:
+            checkpoint = self.state.checkpoint(
+                self.step,
+                image_size=self.dataset.image_size,
+                data=self.data_facts,
+                since_last_row=self.meter.state(),
+                rng={"seed": self.recipe.seed, "step": self.step},  # see seeds.py
+                data_position=self.plan.position(self.step),
+            )
+            for group, tensors in checkpoint.tensors.items():
+                try:
+                    check_finite(tensors, f"the {group} after step {self.step}")
+                except UserError as error:
+                    raise UserError(self._diverged(str(error))) from error
+            save_checkpoint(self.folder.checkpoints, checkpoint, self.recipe.training.keep_last)
+            if self.curve is not None:
+                self.curve.draw()
+        self.accelerator.wait_for_everyone()
 
     def _grid_is_due(self) -> bool:
         every = self.recipe.sampling.every
@@ -345,7 +332,7 @@ class Trainer:
         return self.folder.samples / f"step-{self.step:08d}.png"
 
     def _draw(self) -> None:
-        """Write a grid of what the average makes."""
+        """Write a grid of samples of the average."""
         if not self.is_main:
             return
         with at_work("drawing a grid of samples"):
@@ -358,59 +345,8 @@ class Trainer:
         """Return the pipeline that samples with the averaged network."""
         return build.build_pipeline(self.average.module, self.parts)
 
-    def _checkpoint(self) -> None:
-        if self.is_main:
-            scaler = self.accelerator.scaler
-            state = {
-                "image_size": self.dataset.image_size,
-                "data": self.data_facts,
-                "since_last_row": self.meter.state(),
-                "averaged_updates": int(self.average.n_averaged),
-                "lr_schedule": {
-                    key: value
-                    for key, value in self.lr_schedule.state_dict().items()
-                    if key in ("last_epoch", "_step_count", "_last_lr")
-                },
-                "rng": {"seed": self.recipe.seed, "step": self.step},  # see seeds.py
-                "data_position": self.plan.position(self.step),
-                "grad_scaler": scaler.state_dict() if scaler is not None else None,
-            }
-            tensors = {
-                "model": plain_names(self.network_in_training.state_dict()),
-                "average": plain_names(self.average.module.state_dict()),
-                "optimizer": flatten_optimizer(self.optimizer.state_dict()),
-            }
-            self._check_finite(tensors)
-            checkpoint = Checkpoint(self.step, tensors, state)
-            save_checkpoint(self.folder.checkpoints, checkpoint, self.recipe.training.keep_last)
-            if self.curve is not None:
-                self.curve.draw()
-        self.accelerator.wait_for_everyone()
-
-    def _restore(self, checkpoint: Checkpoint) -> int:
-        """Load a checkpoint into every part; return its step."""
-        load_plain(self.network_in_training, checkpoint.tensors["model"])
-        load_plain(self.average.module, checkpoint.tensors["average"])
-        self.average.n_averaged.fill_(checkpoint.state["averaged_updates"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict(unflatten_optimizer(checkpoint.tensors["optimizer"], groups))
-        if checkpoint.state["grad_scaler"] and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(checkpoint.state["grad_scaler"])
-        self.lr_schedule.load_state_dict(
-            {**self.lr_schedule.state_dict(), **checkpoint.state["lr_schedule"]}
-        )
-        # Of the recipe that the run goes on with: its learning rate acts from the first step on.
-        schedule = self.lr_schedule
-        shares = [share(schedule.last_epoch) for share in schedule.lr_lambdas]
-        schedule._last_lr = [
-            lr * share for lr, share in zip(schedule.base_lrs, shares, strict=True)
-        ]
-        for group, lr in zip(self.optimizer.param_groups, schedule._last_lr, strict=True):
-            group["lr"] = lr
-        return checkpoint.step
-
     def _finish(self) -> None:
-        """Leave the last checkpoint, the last grid, the curve, and a pipeline to sample with."""
+        """Write the last checkpoint, the last grid, the curve, and a pipeline to sample with."""
         self._checkpoint()
         self._draw()
         if self.is_main:
@@ -420,13 +356,18 @@ class Trainer:
         self.accelerator.end_training()
 
 
-@contextmanager
-def telling_lone_values() -> Iterator[None]:
-    """Say what to do where batch norm has one value a channel, of which it takes no variance.
+def _check_sampling(pipe: DiffusionPipeline, recipe: Recipe) -> None:
+    """Refuse more steps for the grids of samples than the pipeline's sampler has."""
+    scheduler = pipe.components.get("scheduler")
+    steps = recipe.sampling.num_inference_steps
+    most = steps if scheduler is None else int(scheduler.config.num_train_timesteps)
+    if steps > most:
+        raise UserError(f"sampling.num_inference_steps = {steps} must be at most {most}")
 
-    Raises:
-        UserError: It has.
-    """
+
+@contextmanager
+def _explaining_lone_values() -> Iterator[None]:
+    """Explain the error of batch norm for one value a channel, which has no variance."""
     try:
         yield
     except ValueError as error:
@@ -436,50 +377,3 @@ def telling_lone_values() -> Iterator[None]:
             "batch norm sees one value a channel; take a larger data.batch_size, larger images or "
             "more model.spiking_steps"
         ) from error
-
-
-def check_sampling(pipe: DiffusionPipeline, recipe: Recipe) -> None:
-    """Refuse more steps for the grids of samples than the pipeline's sampler has.
-
-    Raises:
-        UserError: There are fewer.
-    """
-    scheduler = pipe.components.get("scheduler")
-    steps = recipe.sampling.num_inference_steps
-    most = steps if scheduler is None else int(scheduler.config.num_train_timesteps)
-    if steps > most:
-        raise UserError(f"sampling.num_inference_steps = {steps} must be at most {most}")
-
-
-def _make_accelerator(recipe: Recipe, root: Path, on_cpu: bool) -> Accelerator:
-    """Return the engine; refuse trackers that accelerate would pass over with a warning."""
-    wanted = recipe.training.trackers
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            accelerator = Accelerator(
-                cpu=on_cpu,  # said outright, or processes without a GPU each believe to be alone
-                mixed_precision=recipe.training.mixed_precision,
-                log_with=list(wanted) or None,
-                project_dir=str(root),
-            )
-    except ValueError as error:
-        raise UserError(f"training.trackers = {list(wanted)}: {error}") from error
-    if accelerator.gradient_accumulation_steps != 1:
-        raise UserError(
-            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS in the environment would divide every gradient "
-            "once more; unset it, and set optimizer.gradient_accumulation_steps in the recipe"
-        )
-    for name in wanted:
-        if name not in [tracker.value for tracker in accelerator.log_with]:
-            raise UserError(f"training.trackers: {name} is not installed; pip install {name}")
-    return accelerator
-
-
-def _check_batch(recipe: Recipe, processes: int) -> None:
-    """Refuse a batch that cannot be cut into equal parts."""
-    parts = processes * recipe.optimizer.gradient_accumulation_steps
-    if recipe.data.batch_size < 1 or recipe.data.batch_size % parts:
-        raise UserError(
-            f"data.batch_size = {recipe.data.batch_size} must be a positive multiple of {parts} "
-            f"({processes} processes times optimizer.gradient_accumulation_steps)"
-        )
