@@ -22,14 +22,13 @@ from math import isfinite, pi, sqrt
 
 import numpy as np
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from spikediff.diffusion.scheduler_config import KeepsSchedule, image_and_noise
-from spikediff.diffusion.schedules import noise_schedule_of
+from spikediff.diffusion.scheduler_config import image_and_noise
+from spikediff.diffusion.schedules import OnNoiseSchedule, noise_schedule_of
 from spikediff.errors import UserError
 
 _GREY_LEVEL = 2.0 / 255.0  # one level of 8 bits, in images that reach from -1 to 1
@@ -94,7 +93,7 @@ def optimal_variance(
     return noise + gamma**2 * image_variance(alpha_bar_t, second_moment, clip_covariance)
 
 
-class AnalyticDPMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
+class AnalyticDPMScheduler(OnNoiseSchedule):
     """Sampling with the optimal reverse variance, for any number of steps.
 
     The first eleven settings mean what they mean in diffusers' `DDPMScheduler`.
@@ -141,10 +140,6 @@ class AnalyticDPMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
     Reference: Bao et al., "Analytic-DPM", ICLR 2022; clips: the paper's appendix and its code
     (`clip_pixel`), and the SDM authors' code.
     """
-
-    _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]  # noqa: RUF012
-    order = 1
-    init_noise_sigma = 1.0
 
     @register_to_config
     def __init__(
@@ -197,10 +192,6 @@ class AnalyticDPMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
         self._noise_schedule.set_timesteps(num_inference_steps, device=device)
         self.num_inference_steps = num_inference_steps
         self.timesteps = self._noise_schedule.timesteps
-
-    def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
-        """Return the sample as it is: the denoiser is shown x_t itself."""
-        return sample
 
     def variance(self, timestep: int) -> float:
         r"""Return $\sigma^2$ of the noise in the step that leaves `timestep`, clips included.
@@ -269,19 +260,6 @@ class AnalyticDPMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
         if not return_dict:
             return x_s, x_0
         return DDPMSchedulerOutput(prev_sample=x_s, pred_original_sample=x_0)
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return x_t for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
-        noisy: Tensor = self._noise_schedule.add_noise(original_samples, noise, timesteps)
-        return noisy
-
-    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return v for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
-        velocity: Tensor = self._noise_schedule.get_velocity(sample, noise, timesteps)
-        return velocity
-
-    def __len__(self) -> int:
-        return int(self.config.num_train_timesteps)
 
     def _require_second_moment(self) -> list[float]:
         if self._second_moment is None:

@@ -18,7 +18,6 @@ from spikediff.diffusion.classes import (
     size_of_labels,
 )
 from spikediff.diffusion.exact_timesteps import visiting
-from spikediff.diffusion.latent_space import ImageSpace, telling
 from spikediff.diffusion.loop import (
     Denoiser,
     StepCallback,
@@ -28,6 +27,7 @@ from spikediff.diffusion.loop import (
     first_noise,
     inference,
     step_options,
+    telling,
 )
 from spikediff.diffusion.objective import RunParts
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call, signal_output
@@ -145,7 +145,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             telling(
                 self,
                 callback_on_step_end,
-                ImageSpace(),
+                lambda sample: {"sample": sample},
                 callback_on_step_end_tensor_inputs,
                 guidance_scale,
             ),

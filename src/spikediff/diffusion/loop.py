@@ -1,9 +1,4 @@
-"""How a pipeline runs its networks: without gradients, evaluated, and alike in every batch.
-
-Telling a caller of every step, in diffusers' words, and going on with what comes back.
-
-The loop that all pipelines of denoisers share: show, estimate, step, look.
-"""
+"""The loop of all denoising pipelines: estimate, step, call back; evaluated and batch-invariant."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,9 +21,9 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def inference(call: Call) -> Call:
-    """Let a method of a pipeline run its networks so that an image depends on its seed alone.
+    """Run a pipeline's method without gradients, networks evaluated and batch-invariant.
 
-    A network in training mode is evaluated, and comes back in that mode with the same buffers.
+    A network in training mode returns to it with the same buffers.
     """
 
     @wraps(call)
@@ -71,58 +66,58 @@ class TellsOfSteps:
         return self._interrupt
 
 
-def begin(pipe: TellsOfSteps, guidance_scale: float | None) -> None:
-    """Note what a callback may ask of a call."""
-    pipe._guidance_scale, pipe._interrupt = guidance_scale, False
-
-
-def told(
-    pipe: Any,
-    callback: StepCallback | None,
-    inputs: Sequence[str] | None,
-    step: tuple[int, Any],
-    seen: Mapping[str, Tensor],
-) -> Tensor:
-    """Tell a callback of a step; return what the next one leaves from.
-
-    Args:
-        pipe: The pipeline.
-        callback: Whom to tell; None for nobody.
-        inputs: Names of what it is shown; everything where it is not given.
-        step: The number of the step and its timestep.
-        seen: What there is to be seen, by name; the last is what the steps act on, which is also
-            called "latents".
-
-    Raises:
-        UserError: A name is unknown, or something comes back that nothing can be done with.
-    """
-    state = list(seen)[-1]
-    if callback is None:
-        return seen[state]
-    known = {**seen, "latents": seen[state]}
-    if inputs is None and isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
-        inputs = callback.tensor_inputs
-    names = list(known if inputs is None else inputs)
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"callback_on_step_end_tensor_inputs: unknown {name!r}; {suggestion(name, known)}"
-            )
-    returned = callback(pipe, *step, {name: known[name] for name in names}) or {}
-    changed = {k: v for k, v in returned.items() if k not in known or v is not known[k]}
-    for name in changed:
-        if name not in ("latents", state):
-            raise UserError(
-                f"callback_on_step_end: returned {name!r}, which nothing is done with; return "
-                f"{state!r} or 'latents'"
-            )
-    return changed.get("latents", changed.get(state, seen[state]))
-
-
 # The estimate `denoiser(sample, timestep)`: of a network, or of whatever wraps one.
 Denoiser = Callable[[Tensor, Any], Tensor]
-# Told of every step, `(i, timestep, sample)`; what it returns is what the next step leaves from.
+# Called as `(i, timestep, sample)` after every step; what it returns replaces the sample.
 AfterStep = Callable[[int, Any, Tensor], Tensor]
+
+
+def telling(
+    pipe: TellsOfSteps,
+    callback: StepCallback | None,
+    seen: Callable[[Tensor], Mapping[str, Tensor]],
+    inputs: Sequence[str] | None = None,
+    guidance_scale: float | None = None,
+) -> AfterStep:
+    """Return what tells a callback of every step, and puts what it returns in the sample's place.
+
+    Args:
+        pipe: The pipeline that is called.
+        callback: The callback; None for none.
+        seen: From a sample to what may be shown of it, by name; the last is what the steps act on,
+            which is also called "latents".
+        inputs: Names of what the callback is shown; everything where it is not given.
+        guidance_scale: Of the call.
+
+    Raises:
+        UserError: A name is unknown, or the callback returns something under another name.
+    """
+    pipe._guidance_scale, pipe._interrupt = guidance_scale, False
+    if callback is None:
+        return lambda _i, _timestep, sample: sample
+    if inputs is None and isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+        inputs = callback.tensor_inputs
+
+    def tell(i: int, timestep: Any, sample: Tensor) -> Tensor:
+        known = dict(seen(sample))
+        state = list(known)[-1]
+        known["latents"] = known[state]
+        names = list(known if inputs is None else inputs)
+        for name in names:
+            if name not in known:
+                hint = suggestion(name, known)
+                raise UserError(f"callback_on_step_end_tensor_inputs: unknown {name!r}; {hint}")
+        returned = callback(pipe, i, timestep, {name: known[name] for name in names}) or {}
+        changed = {k: v for k, v in returned.items() if k not in known or v is not known[k]}
+        for name in changed:
+            if name not in ("latents", state):
+                raise UserError(
+                    f"callback_on_step_end: returned {name!r}, which nothing is done with; return "
+                    f"{state!r} or 'latents'"
+                )
+        return changed.get("latents", changed.get(state, sample))
+
+    return tell
 
 
 def denoise(
@@ -139,15 +134,11 @@ def denoise(
     Args:
         denoiser: Called as `denoiser(sample, timestep)`; see `estimates_of`.
         scheduler: Any of diffusers' or ours, with its timesteps set.
-        sample: x_t at the first timestep: images, or currents, of any shape.
-        timesteps: Those to leave, one after the other; a progress bar around them may be one.
+        sample: x_t at the first timestep, of any shape.
+        timesteps: Those to leave, in order; may be wrapped in a progress bar.
         options: Of the scheduler's step; see `step_options`.
-        after_step: Called as `after_step(i, timestep, sample)` after every step; it returns what
-            goes on, the sample or what is to be put in its place.
-        interrupted: Whether the steps that are left are not to be made.
-
-    Returns:
-        The sample, of the same shape.
+        after_step: Called after every step.
+        interrupted: Whether to skip the steps that are left.
 
     Raises:
         UserError: An estimate is not finite.
@@ -164,19 +155,18 @@ def denoise(
 
 
 def finite(estimate: Tensor, timestep: Any) -> Tensor:
-    """Return a network's estimate; a scheduler that clips would hide what is not finite in it.
+    """Return a network's estimate; raise a `UserError` where it is not finite.
 
-    Raises:
-        UserError: It holds NaN or infinity.
+    A scheduler that clips would hide it.
     """
     return check_values(estimate, f"the network's output at timestep {int(timestep)}")
 
 
 def estimates_of(unet: Any) -> Callable[..., Tensor]:
-    """Return a network as a function from sample and timestep to its estimate.
+    """Return a network as a function `(sample, timestep, **more) -> estimate`.
 
-    What else a network is to be told, it is told by keyword. A network whose output has a `state`
-    is given it back in its next call of as many images: one function serves one generation.
+    A network whose output has a `state` receives it in its next call of as many images, so one
+    function serves one generation.
     """
     state: Any = None
 
@@ -193,10 +183,10 @@ def estimates_of(unet: Any) -> Callable[..., Tensor]:
 
 
 def step_options(scheduler: Any, generator: Generators = None, eta: float = 0.0) -> dict[str, Any]:
-    """Return those of the options that this scheduler's `step` knows.
+    """Return the options that this scheduler's `step` takes, which diffusers does not declare.
 
     Raises:
-        UserError: `eta` is no share, or is not 0 and the scheduler would ignore it.
+        UserError: `eta` is out of range, or is not 0 and the scheduler would ignore it.
     """
     known = inspect.signature(scheduler.step).parameters
     if not 0.0 <= eta <= 1.0:
@@ -238,10 +228,7 @@ def first_noise(
 
 
 def draws_noise(scheduler: Any, eta: float = 0.0) -> bool:
-    """Whether a scheduler's steps draw fresh noise: told by what one of them does to a generator.
-
-    Its timesteps have to be set again afterwards.
-    """
+    """Return whether a scheduler's step draws from a generator; it resets the timesteps."""
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     scheduler = visiting(scheduler, min(4, scheduler.config.num_train_timesteps))

@@ -16,9 +16,12 @@ from math import sqrt
 from typing import Any
 
 import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from torch import Tensor
 
 from spikediff.diffusion.exact_timesteps import DDPMScheduler
+from spikediff.diffusion.scheduler_config import KeepsSchedule
 from spikediff.errors import UserError
 
 _LARGEST_BETA = 0.999
@@ -44,6 +47,35 @@ def noise_schedule_of(config: Mapping[str, Any]) -> DDPMScheduler:
         config: The settings of one of our schedulers, which mean what they mean in diffusers.
     """
     return DDPMScheduler(**{key: config[key] for key in _SETTINGS})
+
+
+class OnNoiseSchedule(KeepsSchedule, SchedulerMixin, ConfigMixin):
+    """A scheduler of ours on one of diffusers' noise schedules, which noises and spaces for it.
+
+    A subclass sets `_noise_schedule` in its constructor and defines `step`.
+    """
+
+    _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]  # noqa: RUF012
+    order = 1
+    init_noise_sigma = 1.0
+    _noise_schedule: DDPMScheduler
+
+    def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
+        """Return the sample: the denoiser sees x_t itself."""
+        return sample
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return x_t for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
+        noisy: Tensor = self._noise_schedule.add_noise(original_samples, noise, timesteps)
+        return noisy
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return v for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
+        velocity: Tensor = self._noise_schedule.get_velocity(sample, noise, timesteps)
+        return velocity
+
+    def __len__(self) -> int:
+        return int(self.config.num_train_timesteps)
 
 
 def fine_betas(config: Mapping[str, Any]) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_max_pool2d, max_pool2d
 
 from spikediff.data import from_unit_range
 from spikediff.diffusion.classes import ClassLabels
-from spikediff.diffusion.latent_space import Space, check_scheduler
+from spikediff.diffusion.latent_space import Space, space_of
 from spikediff.diffusion.loop import (
     StepCallback,
     first_noise,
@@ -202,7 +202,7 @@ def _repaint(
     asked: Asked,
 ) -> Tensor:
     """Return the images [B, C, H, W] denoised with the known pixels put in after every step."""
-    check_scheduler(pipe.unet, pipe.scheduler, eta)
+    space_of(pipe.unet).check_scheduler(pipe.scheduler, eta)
     if not bool(mask.any()):
         return known
     scheduler, timesteps = timesteps_of_strength(

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from spikediff.diffusion.classes import ClassLabels, conditioned
-from spikediff.diffusion.latent_space import space_of, telling
-from spikediff.diffusion.loop import AfterStep, StepCallback, denoise, estimates_of
+from spikediff.diffusion.latent_space import space_of
+from spikediff.diffusion.loop import AfterStep, StepCallback, denoise, estimates_of, telling
 from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 
@@ -40,7 +40,7 @@ class Denoising:
         self.denoiser = conditioned(
             estimates_of(unet), unet, labels, guidance_scale, batch_size, self.space.batch_axis
         )
-        self.tell = telling(pipe, callback, self.space, shown, guidance_scale)
+        self.tell = telling(pipe, callback, self.space.seen, shown, guidance_scale)
 
     def run(
         self,

@@ -3,7 +3,7 @@
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 
-from spikediff.diffusion.latent_space import check_scheduler
+from spikediff.diffusion.latent_space import space_of
 from spikediff.diffusion.loop import TellsOfSteps
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.editing.inpaint import inpaint
@@ -27,7 +27,7 @@ class EditingPipeline(TellsOfSteps, OwnPipeline):
 
     def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
         super().__init__()
-        check_scheduler(unet, scheduler)
+        space_of(unet).check_scheduler(scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from spikediff.data import from_unit_range
 from spikediff.diffusion.classes import ClassLabels
 from spikediff.diffusion.exact_timesteps import visiting
-from spikediff.diffusion.latent_space import check_scheduler
+from spikediff.diffusion.latent_space import space_of
 from spikediff.diffusion.loop import (
     StepCallback,
     first_noise,
@@ -135,7 +135,7 @@ def _denoise_again(
     asked: Asked,
 ) -> Tensor:
     """Return the images [B, C, H, W] noised and denoised by the last steps."""
-    check_scheduler(pipe.unet, pipe.scheduler, eta)
+    space_of(pipe.unet).check_scheduler(pipe.scheduler, eta)
     scheduler, timesteps = timesteps_of_strength(
         pipe.scheduler, num_inference_steps, strength, pipe._execution_device
     )

@@ -38,6 +38,7 @@ from spikediff.systems.fsddim.blocks import (
     average_downsample,
     same_size,
 )
+from spikediff.systems.fsddim.latent_space import CurrentSpace
 
 # u[n] = 0.8 u[n-1] (1 - s[n-1]) + I[n]; s[n] = 1 where u[n] > 1; the reset carries no gradient.
 PUBLISHED_NEURON: dict[str, Any] = {
@@ -194,6 +195,10 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
     def ann_counterpart(self) -> UNet2DModel:
         """Return an ordinary network, untrained, whose levels are as wide as those behind them."""
         return ddpm_unet_like(self.config)
+
+    def latent_space(self) -> CurrentSpace:
+        """Return the space of currents."""
+        return CurrentSpace(self)
 
     def first_currents(self, noise: Tensor) -> Tensor:
         """Return noise [B, C, H, W] as currents [T, B, C, H, W], equal at all spiking steps."""

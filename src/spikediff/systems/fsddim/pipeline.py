@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.classes import ClassLabels, conditioned, size_of_labels
 from spikediff.diffusion.exact_timesteps import visiting
-from spikediff.diffusion.latent_space import CurrentSpace, check_linear, telling
 from spikediff.diffusion.loop import (
     AfterStep,
     StepCallback,
@@ -20,11 +19,12 @@ from spikediff.diffusion.loop import (
     estimates_of,
     first_noise,
     inference,
+    telling,
 )
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.diffusion.seeds import Generators, generators_of
-from spikediff.errors import UserError
+from spikediff.systems.fsddim.latent_space import CurrentSpace, check_linear
 
 
 @dataclass
@@ -122,17 +122,19 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
             batch_size = size_of_labels(class_labels) if latents is None else len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
-        if eta != 0.0:
-            raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
-        check_linear(self.scheduler)  # it may have been replaced since
-        scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device)
         space = CurrentSpace(self.unet)
+        space.check_scheduler(self.scheduler, eta)  # it may have been replaced since
+        scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device)
         noise = first_noise(self.unet, batch_size, generator, self._execution_device, latents)
         currents = space.encode(noise * scheduler.init_noise_sigma)
         variances = [self._variance(currents)]
         call = self._stream if stream else estimates_of(self.unet)
         tell = telling(
-            self, callback_on_step_end, space, callback_on_step_end_tensor_inputs, guidance_scale
+            self,
+            callback_on_step_end,
+            space.seen,
+            callback_on_step_end_tensor_inputs,
+            guidance_scale,
         )
         currents = denoise(
             conditioned(

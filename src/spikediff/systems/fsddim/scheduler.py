@@ -19,16 +19,19 @@ from itertools import pairwise
 from math import atan2, cos, sin, sqrt
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import (
-    KarrasDiffusionSchedulers,
-    SchedulerMixin,
     SchedulerOutput,
 )
 from torch import Tensor
 
-from spikediff.diffusion.scheduler_config import KeepsSchedule, image_and_noise
-from spikediff.diffusion.schedules import fine_alphas_cumprod, fine_betas, noise_schedule_of
+from spikediff.diffusion.scheduler_config import image_and_noise
+from spikediff.diffusion.schedules import (
+    OnNoiseSchedule,
+    fine_alphas_cumprod,
+    fine_betas,
+    noise_schedule_of,
+)
 from spikediff.errors import UserError
 
 
@@ -70,7 +73,7 @@ def step_gains(
     return g_current, g_output
 
 
-class SynapticCurrentDDIMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
+class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
     """Deterministic DDIM between any two timesteps, on images or on currents of any shape.
 
     The settings mean what they mean in diffusers' `DDPMScheduler`.
@@ -97,10 +100,6 @@ class SynapticCurrentDDIMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
         >>> [round(gain, 4) for gain in scheduler.gains(249)]  # the last step, to x_0
         [0.9203, -0.3911]
     """
-
-    _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]  # noqa: RUF012
-    order = 1
-    init_noise_sigma = 1.0
 
     @register_to_config
     def __init__(
@@ -167,10 +166,6 @@ class SynapticCurrentDDIMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
         alpha_bar_t = float(self.alphas_cumprod[timestep])
         return step_gains(alpha_bar_t, alpha_bar_s, self.config.prediction_type)
 
-    def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
-        """Return the sample as it is: the denoiser is shown the current itself."""
-        return sample
-
     def step(
         self,
         model_output: Tensor,
@@ -195,19 +190,6 @@ class SynapticCurrentDDIMScheduler(KeepsSchedule, SchedulerMixin, ConfigMixin):
         g_current, g_output = self.gains(int(timestep))
         previous = g_current * sample + g_output * model_output
         return SchedulerOutput(prev_sample=previous) if return_dict else (previous,)
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return x_t for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
-        noisy: Tensor = self._noise_schedule.add_noise(original_samples, noise, timesteps)
-        return noisy
-
-    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return v for images x_0 [B, ...], noise [B, ...] and timesteps [B]."""
-        velocity: Tensor = self._noise_schedule.get_velocity(sample, noise, timesteps)
-        return velocity
-
-    def __len__(self) -> int:
-        return int(self.config.num_train_timesteps)
 
 
 def _check_falling(timesteps: Sequence[int], longest: int) -> None:

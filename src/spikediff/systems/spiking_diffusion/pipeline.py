@@ -1,7 +1,6 @@
 """Generating images out of discrete tokens, with Spiking-Diffusion's two networks."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,13 +10,13 @@ from torch import Tensor
 from spikediff.data import change_range
 from spikediff.diffusion.classes import ClassLabels, conditioned, size_of_labels
 from spikediff.diffusion.loop import (
+    AfterStep,
     Denoiser,
     StepCallback,
     TellsOfSteps,
-    begin,
     finite,
     inference,
-    told,
+    telling,
 )
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
 from spikediff.diffusion.pipeline import OwnPipeline
@@ -138,11 +137,16 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             "temperature": temperature,
             "top_p": top_p,
             "unmasking": unmasking,
+            "generator": generator,
         }
         denoiser = conditioned(self._logits, self.decoder, class_labels, guidance_scale, batch_size)
-        options["generator"] = generator
-        begin(self, guidance_scale)
-        tell = partial(told, self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        tell = telling(
+            self,
+            callback_on_step_end,
+            lambda grid: {"sample": grid},
+            callback_on_step_end_tensor_inputs,
+            guidance_scale,
+        )
         grid = self._unmask(denoiser, grid, options, tell)
         images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self.decode(grid))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -167,7 +171,7 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         denoiser: Denoiser,
         grid: Tensor,
         options: dict[str, Any],
-        tell: Callable[..., Tensor],
+        tell: AfterStep,
     ) -> Tensor:
         """Return the grids [B, h, w] after all steps."""
         # With known tokens there are fewer masks than usual at time t: as many as at a cleaner one.
@@ -180,7 +184,7 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             logits = finite(denoiser(grid, seen), timestep)
             step = self.scheduler.step(logits, timestep, grid, **options)
             grid, clean = step.prev_sample, step.pred_original_sample
-            grid = tell((i, timestep), {"sample": grid})
+            grid = tell(i, timestep, grid)
         return clean if self.interrupt else grid  # masks have no image
 
     def _start(self, batch_size: int, tokens: Tensor | None, mask: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ from spikediff.errors import UserError
 from spikediff.layers.coding import direct, mean
 from spikediff.layers.time import over_time
 from spikediff.neurons import Memory, NeuronState
+from spikediff.systems.fsddim.latent_space import CurrentSpace
 from spikediff.systems.fsddim.merged.kernels import UniformSynapse
 from spikediff.systems.fsddim.network import Timestep, run_step
 
@@ -165,6 +166,10 @@ class MergedSynapticUNet(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.timestep.table.device
+
+    def latent_space(self) -> CurrentSpace:
+        """Return the space of currents."""
+        return CurrentSpace(self)
 
     def first_currents(self, noise: Tensor) -> Tensor:
         """Return noise [B, C, H, W] as currents [T, B, C, H, W], equal at all spiking steps.

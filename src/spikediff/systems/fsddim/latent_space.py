@@ -1,0 +1,82 @@
+"""FSDDIM's latent space: the samples are synaptic currents, of which the mean is the image.
+
+Both directions are linear, and so is a step of a scheduler: decode(step(encode(x))) = step(x), and
+noise that is added to an image may be encoded and added to its currents.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from spikediff.errors import UserError
+from spikediff.layers.coding import mean
+
+
+class CurrentSpace:
+    """The samples are currents [T, B, C, H, W] of a network.
+
+    Args:
+        unet: A network with `first_currents` and `image_currents`.
+    """
+
+    batch_axis = 1
+
+    def __init__(self, unet: Any) -> None:
+        self._unet = unet
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return currents of images, equal at all spiking steps."""
+        currents: Tensor = self._unet.first_currents(images)
+        return currents
+
+    def decode(self, sample: Tensor) -> Tensor:
+        """Return the mean of the currents over the spiking steps."""
+        return mean(self._unet.image_currents(sample))
+
+    def seen(self, sample: Tensor) -> dict[str, Tensor]:
+        """Return what a callback is shown: "sample", the decoded image, and "currents"."""
+        return {"sample": self.decode(sample), "currents": sample}
+
+    def keep(self, sample: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+        """Return currents with those of the known images, equal ones, where the mask is false.
+
+        Raises:
+            UserError: The currents hold more than the image's, which pixels do not tell apart.
+        """
+        currents = self.encode(known)
+        if currents.shape[1:] != known.shape:
+            raise UserError(
+                f"{type(self._unet).__name__}: carries the stem's currents beside the image's, and "
+                f"a mask tells pixels apart only; inpaint with the network that it was made of"
+            )
+        return torch.where(mask, sample, currents)
+
+    def check_scheduler(self, scheduler: SchedulerMixin, eta: float = 0.0) -> None:
+        """Refuse a scheduler whose step is not linear in the currents.
+
+        Raises:
+            UserError: It clips its estimates or draws noise.
+        """
+        check_linear(scheduler)
+        if eta != 0.0:
+            raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
+
+
+def check_linear(scheduler: SchedulerMixin) -> None:
+    """Refuse a scheduler that clips or draws noise; see `CurrentSpace.check_scheduler`."""
+    name = type(scheduler).__name__
+    # A configuration also keeps settings that another scheduler had and this one does not know.
+    known = ConfigMixin._get_init_keys(type(scheduler))
+    config = {key: value for key, value in scheduler.config.items() if key in known}
+    if config.get("clip_sample") or config.get("thresholding"):
+        raise UserError(
+            f"{name}: clips its estimates of x_0, which synaptic currents cannot do; "
+            f"take synaptic-ddim, or a solver with clip_sample=False"
+        )
+    sde = str(config.get("algorithm_type", "")).startswith("sde")
+    if sde or isinstance(scheduler, DDPMScheduler):
+        raise UserError(f"{name}: draws fresh noise, which synaptic currents do not take")
