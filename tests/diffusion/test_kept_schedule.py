@@ -70,6 +70,12 @@ def test_ours_and_theirs_in_both_directions(ours, settings):
         assert_same_schedule(theirs.from_config(ours(**settings).config), ours(**settings))
 
 
+@pytest.mark.parametrize("ours", [SynapticCurrentDDIMScheduler, AnalyticDPMScheduler])
+def test_defaults_of_our_classes_are_known_to_others(ours, tmp_path):
+    for config in configurations(ours(), tmp_path):
+        assert_same_schedule(make_scheduler("ddim", config), ours())
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_setting_of_the_call_comes_first(name):
     cls = type(make_scheduler(name))

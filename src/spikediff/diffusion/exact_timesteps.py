@@ -1,10 +1,10 @@
-"""diffusers' samplers with exactly the timesteps that are asked for, each a step to the next.
+"""diffusers' samplers with exactly the timesteps that are asked for.
 
-Three things go wrong there. "trailing" spacing counts down in floats, so that 61 of 1,000 timesteps
-are 62, the last of them -1. Some spacings repeat a timestep, or start at the clean end. And DDIM
-goes down by `num_train_timesteps // num_inference_steps`, which leads past the next timestep unless
-the one number divides the other. A class here bears the name and the module of the one that it
-mends: what is saved names diffusers' class, and plain diffusers loads it.
+In diffusers, "trailing" spacing counts down in floats, so that 61 of 1,000 timesteps are 62, the
+last of them -1. Some spacings repeat a timestep, or start at the clean end. And DDIM goes down by
+`num_train_timesteps // num_inference_steps`, which misses the next timestep unless the one number
+divides the other. A class here has the name and the module of the one that it corrects, so that a
+saved pipeline names diffusers' class, and plain diffusers loads it.
 """
 
 from collections.abc import Callable
@@ -81,7 +81,13 @@ def _visit(scheduler: Any, grid: list[int]) -> None:
 
 
 class _Exact(KeepsSchedule):
-    """A class of diffusers, mended; it stands before that class in the bases."""
+    """A class of diffusers, corrected; it stands before that class in the bases."""
+
+    def __init_subclass__(cls) -> None:
+        """Take the module and the timesteps of diffusers' class."""
+        theirs = cls.__bases__[1]
+        cls.__module__ = theirs.__module__
+        cls.set_timesteps = _exactly(theirs)  # type: ignore[attr-defined]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _restored, (type(self).__bases__[1], self.__dict__)
@@ -96,9 +102,6 @@ def _restored(theirs: type[Any], state: dict[str, Any]) -> Any:
 class DDPMScheduler(_Exact, scheduling_ddpm.DDPMScheduler):
     """DDPM, whose step onto x_0 adds no noise."""
 
-    __module__ = scheduling_ddpm.__name__
-    set_timesteps = _exactly(scheduling_ddpm.DDPMScheduler)
-
     @wraps(scheduling_ddpm.DDPMScheduler._get_variance)
     def _get_variance(self, t: int, *args: Any, **options: Any) -> Any:
         variance = super()._get_variance(t, *args, **options)
@@ -111,9 +114,6 @@ class DDIMScheduler(_Exact, scheduling_ddim.DDIMScheduler):
     """DDIM, whose step lands on the next timestep."""
 
     num_inference_steps: Any
-
-    __module__ = scheduling_ddim.__name__
-    set_timesteps = _exactly(scheduling_ddim.DDIMScheduler)
 
     @wraps(scheduling_ddim.DDIMScheduler.step)
     def step(
@@ -137,61 +137,39 @@ class DPMSolverMultistepScheduler(
 ):
     """DPM-Solver++."""
 
-    __module__ = scheduling_dpmsolver_multistep.__name__
-    set_timesteps = _exactly(scheduling_dpmsolver_multistep.DPMSolverMultistepScheduler)
-
 
 class UniPCMultistepScheduler(_Exact, scheduling_unipc_multistep.UniPCMultistepScheduler):
     """UniPC."""
-
-    __module__ = scheduling_unipc_multistep.__name__
-    set_timesteps = _exactly(scheduling_unipc_multistep.UniPCMultistepScheduler)
 
 
 class DEISMultistepScheduler(_Exact, scheduling_deis_multistep.DEISMultistepScheduler):
     """DEIS."""
 
-    __module__ = scheduling_deis_multistep.__name__
-    set_timesteps = _exactly(scheduling_deis_multistep.DEISMultistepScheduler)
 
-
-EXACT: dict[str, type[Any]] = {
-    mended.__name__: mended
-    for mended in (
-        DDPMScheduler,
-        DDIMScheduler,
-        DPMSolverMultistepScheduler,
-        UniPCMultistepScheduler,
-        DEISMultistepScheduler,
-    )
-}
+EXACT: dict[str, type[Any]] = {cls.__name__: cls for cls in _Exact.__subclasses__()}
 
 
 def exact(scheduler: Any) -> Any:
-    """Return a scheduler as one that visits exactly the timesteps that are asked for.
+    """Return a view of a scheduler, with shared state, that visits exactly the timesteps asked for.
 
-    It shares the state of the one that was given, which thus shows what the other has done. A
-    scheduler that is no class of diffusers mended here is returned as it is.
+    A scheduler of a class that is not corrected here is returned as it is.
     """
     theirs = type(scheduler)
-    mended = EXACT.get(theirs.__name__)
-    if mended is None or mended.__bases__[1] is not theirs:
+    corrected = EXACT.get(theirs.__name__)
+    if corrected is None or corrected.__bases__[1] is not theirs:
         return scheduler
-    view: Any = object.__new__(mended)
+    view: Any = object.__new__(corrected)
     view.__dict__ = scheduler.__dict__
     return view
 
 
 def visiting(scheduler: Any, num_inference_steps: int, device: Any = None) -> Any:
-    """Return a scheduler, any of diffusers' or ours, with the timesteps of a call set.
+    """Return the scheduler that makes the steps of a call (see `exact`), with its timesteps set.
 
     Args:
         scheduler: The scheduler of a pipeline; its `timesteps` are set, too.
         num_inference_steps: How many, 1 to its `num_train_timesteps`.
         device: Where `timesteps` lies.
-
-    Returns:
-        What makes the steps; see `exact`.
 
     Raises:
         UserError: The number is out of range, or the settings give no such timesteps.
@@ -204,11 +182,7 @@ def visiting(scheduler: Any, num_inference_steps: int, device: Any = None) -> An
 
 
 def check_steps(num_inference_steps: int, longest: int) -> None:
-    """Refuse a number of steps of which there is no image.
-
-    Raises:
-        UserError: It lies outside 1 to `longest`.
-    """
+    """Raise a `UserError` for a number of steps outside 1 to `longest`."""
     if not 1 <= num_inference_steps <= longest:
         raise UserError(
             f"num_inference_steps = {num_inference_steps} must lie between 1 and {longest}"
@@ -216,11 +190,9 @@ def check_steps(num_inference_steps: int, longest: int) -> None:
 
 
 def check_timesteps(scheduler: Any, num_inference_steps: int) -> None:
-    """Refuse timesteps at which no network was trained, or others than were asked for.
+    """Raise a `UserError` for timesteps outside the training's, or not those asked for.
 
-    Raises:
-        UserError: One lies outside the training's, or, of a scheduler that calls the network once a
-            step, they are not as many as were asked for, or do not fall.
+    Of diffusers' schedulers that are not corrected here, some call the network twice a step.
     """
     timesteps, longest = scheduler.timesteps.tolist(), scheduler.config.num_train_timesteps
     falling = all(later < earlier for earlier, later in pairwise(timesteps))

@@ -1,13 +1,5 @@
-"""What a result was measured on: the name of the weights, and of the sampler.
+"""What every pipeline of this library is, and the names of what a result was measured on."""
 
-What all pipelines share: their networks in event-driven form.
-
-A pipeline made of the parts of another pipeline, which goes on as it was.
-
-What every pipeline of this library is.
-"""
-
-import inspect
 from typing import Any, Self
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -21,9 +13,6 @@ from spikediff.files.tensors import state_digest
 
 def weights_sha256(pipe: Any) -> str:
     """Return the SHA-256 of the weights of all networks of a pipeline.
-
-    Args:
-        pipe: A diffusers pipeline.
 
     Example:
         >>> from spikediff import VAE
@@ -46,15 +35,17 @@ def scheduler_name(pipe: Any) -> str | None:
     return None if scheduler is None else type(scheduler).__name__
 
 
-class CompiledInference:
-    """A pipeline that can run event by event; it stands before `DiffusionPipeline` in the bases.
+class OwnPipeline(PortablePipeline, DiffusionPipeline):
+    """A diffusers pipeline: portable, made of another's parts, event-driven where asked for.
 
     Example:
         >>> from spikediff import SpikingUNet
         >>> from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
-        >>> from spikediff import make_scheduler
+        >>> from spikediff import SpikingInpaintPipeline, make_scheduler
         >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
         >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+        >>> SpikingInpaintPipeline.from_pipe(pipe).unet is unet
+        True
         >>> pipe = pipe.compile_for_inference()
         >>> pipe.set_progress_bar_config(disable=True)
         >>> pipe(num_inference_steps=2, seeds=[0]).images[0].size
@@ -65,6 +56,27 @@ class CompiledInference:
 
     components: dict[str, Any]
 
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **parts: Any) -> Self:
+        """Return a pipeline of the parts of another one, shared and not copied.
+
+        Args:
+            pipeline: Any whose components have the names of this one's.
+            parts: Components to take instead of the other pipeline's.
+
+        Raises:
+            UserError: The other pipeline generates in another way.
+        """
+        needed, optional = cls._get_signature_keys(cls)
+        # The configuration holds what is no part, such as the range of signals.
+        settings = {name: pipeline.config[name] for name in optional if name in pipeline.config}
+        found = {**settings, **pipeline.components, **parts}
+        if missing := sorted(set(needed) - set(found)):
+            raise UserError(
+                f"{cls.__name__}: a {type(pipeline).__name__} has no {' and no '.join(missing)}"
+            )
+        return cls(**{name: found[name] for name in (*needed, *optional) if name in found})
+
     @property
     def event_driven(self) -> bool:
         """Whether a network of the pipeline is in its event-driven form."""
@@ -72,26 +84,21 @@ class CompiledInference:
 
     @property
     def event_weights(self) -> Precision | None:
-        """Precision of the weights that spikes meet; None where nothing is rounded otherwise."""
+        """Precision of the weights that spikes meet; None where nothing is rounded."""
         found = (getattr(part, "event_weights", None) for part in self.components.values())
         return next((precision for precision in found if precision), None)
 
     def compile_for_inference(self, weights: Precision = "float32") -> Self:
-        """Replace the networks by their event-driven form (`spikediff.events`).
+        """Replace the networks by copies in event-driven form; return the pipeline itself.
 
-        The networks that were handed in stay as they are; the pipeline goes on with copies.
-        Rounding differs from theirs, and with it a seed's image now and then; but a deployment form
-        of whole numbers gives the same bits.
+        Rounding differs, and with it a seed's image now and then; a deployment form of whole
+        numbers gives the same bits.
 
         Args:
             weights: "float32", or rounded to whole numbers: "int16", "int8".
 
-        Returns:
-            The pipeline itself.
-
         Raises:
-            UserError: A network is not on the CPU, or not float32; or the weights are not to be
-                had (`spikediff.events.compile_for_inference`).
+            UserError: See `spikediff.compile_for_inference`.
         """
         compiled = {
             name: compile_for_inference(part, weights)
@@ -106,52 +113,10 @@ class CompiledInference:
         """Save the pipeline as diffusers does.
 
         Raises:
-            UserError: It is compiled.
+            UserError: It is compiled; or see `PortablePipeline.save_pretrained`.
         """
         if self.event_driven:
             raise UserError(
                 f"{type(self).__name__}: compiled for inference; save the pipeline before that"
             )
-        super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
-
-
-class TakesParts:
-    """A pipeline that `from_pipe` makes; it stands before `DiffusionPipeline` in the bases.
-
-    Example:
-        >>> from spikediff import SpikingUNet
-        >>> from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
-        >>> from spikediff import SpikingInpaintPipeline
-        >>> from spikediff import make_scheduler
-        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
-        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
-        >>> SpikingInpaintPipeline.from_pipe(pipe).unet is unet
-        True
-    """
-
-    @classmethod
-    def from_pipe(cls, pipeline: Any, **parts: Any) -> Self:
-        """Return a pipeline of the parts of another one, shared and not copied.
-
-        Args:
-            pipeline: Any whose components have the names of this one's.
-            parts: Components to take instead of the other pipeline's.
-
-        Raises:
-            UserError: The other pipeline generates in another way.
-        """
-        parameters = dict(inspect.signature(cls.__init__).parameters)
-        del parameters["self"]
-        # What is no part, such as the range of signals, stands in the configuration.
-        settings = {name: pipeline.config[name] for name in parameters if name in pipeline.config}
-        found = {**settings, **pipeline.components, **parts}
-        needed = {n for n, given in parameters.items() if given.default is given.empty}
-        if missing := sorted(needed - set(found)):
-            raise UserError(
-                f"{cls.__name__}: a {type(pipeline).__name__} has no {' and no '.join(missing)}"
-            )
-        return cls(**{name: found[name] for name in parameters if name in found})
-
-
-class OwnPipeline(TakesParts, CompiledInference, PortablePipeline, DiffusionPipeline):
-    """A diffusers pipeline, made of parts, portable, and event-driven where that is asked for."""
+        super().save_pretrained(*args, **kwargs)

@@ -1,13 +1,11 @@
-r"""What a denoiser's output says: the image and the noise in $x_t$.
+r"""What belongs to a noise schedule: the meaning of an output, and the settings that must survive.
 
 With $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1 - \bar\alpha_t}\,\epsilon$, either of the two gives
 the other, and $v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1 - \bar\alpha_t}\,x_0$ gives both.
 
-What a scheduler takes over of another one's configuration: its noise schedule, or nothing.
-
-diffusers' `from_config` drops the values that were defaults of the other class and puts those of
-the new class in their place. Where the two differ, a network would meet another noise schedule than
-it was trained with. The schedulers here keep the values.
+diffusers' `from_config` replaces values that were defaults of the other class by defaults of the
+new one. Where the two differ, a network would meet another noise schedule than it was trained with.
+The schedulers here keep the values.
 """
 
 import inspect
@@ -15,9 +13,11 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any
 
+import diffusers
 from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
 
+import spikediff
 from spikediff.errors import UserError, suggestion
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -114,24 +114,16 @@ def kept_schedule(
 
 def _defaults_of(class_name: Any) -> dict[str, Any]:
     """Return the defaults of a scheduler's noise schedule; none where the class is not known."""
-    import diffusers
-
-    from spikediff.diffusion import schedulers
-
-    if not isinstance(class_name, str):
+    home = spikediff if class_name in spikediff.__all__ else diffusers
+    known = getattr(home, str(class_name), None)
+    if not isinstance(known, type):
         return {}
-    known = getattr(schedulers, class_name, None) or getattr(diffusers, class_name, None)
-    if not inspect.isclass(known):
-        return {}
-    parameters = inspect.signature(known.__init__).parameters
+    parameters = inspect.signature(known.__init__).parameters  # type: ignore[misc]
     return {key: parameters[key].default for key in _SCHEDULE if key in parameters}
 
 
 class KeepsSchedule:
-    """A scheduler that keeps the noise schedule of a configuration, and hands on its own.
-
-    It stands before diffusers' classes in the bases.
-    """
+    """A scheduler that keeps the noise schedule of a configuration; first in the bases."""
 
     def register_to_config(self, **settings: Any) -> None:
         """Set settings. Those of the noise schedule are never noted as defaults."""

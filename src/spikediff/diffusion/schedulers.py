@@ -1,12 +1,9 @@
-"""Noise schedules and samplers by name: diffusers', and ours where it has none. They know no spike.
+"""Samplers by name: diffusers', with exactly the timesteps that are asked for, and ours.
 
-`SCHEDULERS` says which class a name stands for and which of its settings differ from the class's
-defaults. Those of diffusers visit exactly the timesteps that are asked for (`exact_timesteps`), and
-all keep the noise schedule of a configuration (`scheduler_config`).
+`SCHEDULERS` says which class a name stands for and which settings differ from the class's defaults.
 `timestep_spacing="trailing"` starts at the noisiest timestep and ends at x_0 for every number of
 steps, which "leading" (the default of some classes) does not. Analytic-DPM keeps its paper's
-"linspace", which also visits the cleanest timestep: its last step adds no noise, so the jump that
-it makes should be small.
+"linspace", which also visits the cleanest timestep, because its last step adds no noise.
 """
 
 import inspect
@@ -31,16 +28,13 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "analytic-dpm": ("AnalyticDPMScheduler", {"timestep_spacing": "linspace", "clip_sample": True}),
 }
 
-# Our own classes. The one of tokens has no row above: it cannot sample what a denoiser of images
-# was trained for.
+# Our own classes, by the front door, because systems lie above. The one of tokens has no row above.
 _OURS = ("AbsorbingStateScheduler", "AnalyticDPMScheduler", "SynapticCurrentDDIMScheduler")
 
 
 def _class_of(class_name: str) -> Any:
     if class_name in _OURS:
-        return getattr(
-            spikediff, class_name
-        )  # a system's own, by the front door: systems lie above
+        return getattr(spikediff, class_name)
     from spikediff.diffusion.exact_timesteps import EXACT  # seconds: it imports diffusers
 
     return EXACT[class_name]
@@ -52,10 +46,7 @@ def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
     Args:
         name: Key of `SCHEDULERS`.
         config: Noise schedule to keep (betas, `prediction_type`, zero terminal SNR): keyword
-            arguments, or the `.config` of another scheduler with all its values, defaults included.
-
-    Returns:
-        The scheduler.
+            arguments, or the `.config` of another scheduler.
 
     Raises:
         UserError: The name is unknown, or the scheduler does not know such a noise schedule.
