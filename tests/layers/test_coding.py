@@ -1,14 +1,16 @@
-"""Contract of the encoders and read-outs."""
+"""Direct coding, and the contract of the read-outs."""
 
 import pytest
 import torch
 
-from spikediff.layers.coding import DECODERS, ENCODERS, decayed_sum
+from spikediff.layers.coding import DECODERS, decayed_sum, direct
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_encoder_adds_time_as_axis_0(name):
-    assert ENCODERS[name](torch.rand(2, 3, 4, 4), 5).shape == (5, 2, 3, 4, 4)
+def test_direct_coding_repeats_the_input_along_axis_0():
+    x = torch.rand(2, 3, 4, 4)
+    window = direct(x, 5)
+    assert window.shape == (5, 2, 3, 4, 4)
+    assert all(torch.equal(step, x) for step in window)
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -1,11 +1,15 @@
 """Spiking layers: what stands between the neurons. They know no diffusion."""
 
-from spikediff.layers.batch_invariant import batch_invariant, elementwise, never_alone
+from spikediff.layers.batch_invariant import (
+    batch_invariant,
+    elementwise,
+    linear_by_image,
+    never_alone,
+)
 from spikediff.layers.class_embedding import (
     ClassEmbedding,
     class_embedding,
     embed_classes,
-    linear_by_image,
 )
 from spikediff.layers.conv import ConvNorm, Neuron, Norm, pointwise_conv
 from spikediff.layers.dropout import WindowDropout

@@ -25,7 +25,7 @@ _CONVOLUTIONS = {nn.Conv1d.forward, nn.Conv2d.forward}
 def _matters(x: Tensor) -> bool:
     """Whether images are sampled here: on a CPU, and not for training, a compiler or an instrument.
 
-    A dispatch mode, as the energy meter has, is to see what the network computes, no more.
+    The energy meter, a dispatch mode, is to count what the network computes and no more.
     """
     sampled = x.device.type == "cpu" and not torch.is_grad_enabled()
     return sampled and not torch.compiler.is_compiling() and _get_current_dispatch_mode() is None
@@ -79,6 +79,18 @@ def each_alone(multiply: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0) ->
     if not _matters(x) or x.dim() < 2 or x.shape[dim] == 1:
         return multiply(x)
     return torch.cat([multiply(image) for image in torch.split(x, 1, dim)], dim)
+
+
+def linear_by_image(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return a linear layer of x [..., B, E]; where images are sampled on a CPU, each by itself.
+
+    With one timestep for all images there is one row, but labels make a row per image, and a
+    product of many rows rounds differently. Unlike `each_alone`, an instrument sees this too.
+    """
+    alone = x.shape[-2] == 1 or x.device.type != "cpu"
+    if alone or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return linear(x)
+    return torch.cat([linear(image) for image in torch.split(x, 1, dim=-2)], dim=-2)
 
 
 @contextmanager

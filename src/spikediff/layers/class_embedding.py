@@ -1,6 +1,4 @@
-"""The class that an image shall be of, as a vector that joins the timestep's."""
-
-from collections.abc import Callable
+"""The class of an image, as a vector that joins the timestep's."""
 
 import torch
 from torch import Tensor, nn
@@ -62,14 +60,10 @@ class ClassEmbedding(nn.Module):
 
 
 def class_embedding(num_classes: int, embedding_channels: int) -> ClassEmbedding | None:
-    """Return an embedding of classes, or None for a network that knows none.
-
-    Args:
-        num_classes: K; 0 for none.
-        embedding_channels: Length of a vector.
+    """Return an embedding of classes, or None where `num_classes` is 0.
 
     Raises:
-        UserError: K is negative.
+        UserError: It is negative.
     """
     if num_classes < 0:
         raise UserError(f"num_classes={num_classes} must not be negative")
@@ -77,11 +71,7 @@ def class_embedding(num_classes: int, embedding_channels: int) -> ClassEmbedding
 
 
 def embed_classes(embedding: ClassEmbedding | None, labels: Tensor | None) -> Tensor | float:
-    """Return what a network adds to its timestep embedding: [B or 1, E], or 0 if it has no classes.
-
-    Args:
-        embedding: The network's embedding of classes, if it has one.
-        labels: Labels [B], or None for "no class".
+    """Return what joins the timestep embedding: [B or 1, E], or 0 without an embedding of classes.
 
     Raises:
         UserError: There are labels, but the network was trained without; or a label is unknown.
@@ -95,24 +85,3 @@ def embed_classes(embedding: ClassEmbedding | None, labels: Tensor | None) -> Te
         return 0.0
     classes: Tensor = embedding(labels)
     return classes
-
-
-def linear_by_image(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a linear layer so that what an image gets does not depend on who shares its batch.
-
-    A matrix product of many rows is rounded otherwise than one of a few. With one timestep for all
-    there is one row; labels make a row per image, and a rounded current may flip a spike. So where
-    images are sampled on a CPU, each goes by itself.
-
-    Args:
-        linear: The layer.
-        x: Its input [..., B, E]; what stands before B belongs to the image too.
-
-    Returns:
-        The output [..., B, E_out].
-    """
-    alone = x.shape[-2] == 1 or x.device.type != "cpu"
-    if alone or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        out: Tensor = linear(x)
-        return out
-    return torch.cat([linear(image) for image in torch.split(x, 1, dim=-2)], dim=-2)

@@ -1,20 +1,4 @@
-r"""Direct coding: the same real-valued current at every spiking step.
-
-Postsynaptic potentials: spike trains as the slow traces that a synapse leaves of them.
-
-How far two spike trains are apart, as a synapse sees it: MMD with the PSP kernel.
-
-Read-outs: what is read from a window of currents [T, ...], in real numbers [...].
-
-What a spike train says in real numbers: its firing rate mixed with its recent past.
-
-The rate knows how often a neuron fired, a potential when. Spiking-Diffusion quantises a mixture of
-the two. The paper mixes rate and postsynaptic potential, both between 0 and 1, by a share between
-0 and 1. The released code instead takes the unnormalised membrane read-out, up to 4.86 for T = 16,
-for the second, and a factor that nothing bounds for the share.
-
-Images to windows of currents or spikes, and back.
-"""
+"""From real numbers to a window of currents [T, ...], and from a window to real numbers."""
 
 from collections.abc import Callable
 
@@ -25,10 +9,9 @@ from spikediff.errors import UserError
 
 
 def direct(x: Tensor, spiking_steps: int) -> Tensor:
-    """Return x [B, ...] as a constant current [T, B, ...] (a view, no copy).
+    """Direct coding: return x [B, ...] as a constant current [T, B, ...] (a view, no copy).
 
     Example:
-        >>> import torch
         >>> direct(torch.zeros(2, 3), 4).shape
         torch.Size([4, 2, 3])
     """
@@ -86,7 +69,6 @@ def psp_mmd(a: Tensor, b: Tensor, tau_syn: float = 2.0) -> Tensor:
         UserError: `tau_syn` is below 1.
 
     Example:
-        >>> import torch
         >>> psp_mmd(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])).item()  # (.5^2 + .25^2) / 2
         0.15625
 
@@ -147,7 +129,9 @@ def last(x: Tensor) -> Tensor:
 
 
 def rate_and_potential(spikes: Tensor, k: Tensor | float, tau_syn: float = 2.0) -> Tensor:
-    r"""Return the paper's feature, $k\,SFR(z) + (1 - k)\,PSP(z_{\le T})$.
+    r"""Return Spiking-Diffusion's feature by the paper, $k\,SFR(z) + (1 - k)\,PSP(z_{\le T})$.
+
+    The rate knows how often a neuron fired, the potential when.
 
     Args:
         spikes: z [T, ...].
@@ -161,7 +145,6 @@ def rate_and_potential(spikes: Tensor, k: Tensor | float, tau_syn: float = 2.0) 
         UserError: `tau_syn` is below 1.
 
     Example:
-        >>> import torch
         >>> rate_and_potential(torch.tensor([0.0, 1.0]), k=0.5).item()  # rate and potential 0.5
         0.5
 
@@ -171,7 +154,9 @@ def rate_and_potential(spikes: Tensor, k: Tensor | float, tau_syn: float = 2.0) 
 
 
 def rate_and_membrane(spikes: Tensor, a: Tensor | float, weights: Tensor | None = None) -> Tensor:
-    r"""Return the released feature, $a\,SFR(z) + (1 - a) \sum_n w_n z[n]$.
+    r"""Return Spiking-Diffusion's feature as released, $a\,SFR(z) + (1 - a) \sum_n w_n z[n]$.
+
+    It mixes the rate with the unnormalised membrane read-out, up to 4.86 for T = 16.
 
     Args:
         spikes: z [T, ...].
@@ -182,7 +167,6 @@ def rate_and_membrane(spikes: Tensor, a: Tensor | float, weights: Tensor | None 
         The feature [...].
 
     Example:
-        >>> import torch
         >>> round(rate_and_membrane(torch.ones(16), a=0.0).item(), 5)
         4.85926
 
@@ -192,7 +176,6 @@ def rate_and_membrane(spikes: Tensor, a: Tensor | float, weights: Tensor | None 
     return a * mean(spikes) + (1 - a) * weighted_sum(spikes, weights)
 
 
-ENCODERS: dict[str, Callable[[Tensor, int], Tensor]] = {"direct": direct}
 DECODERS: dict[str, Callable[[Tensor], Tensor]] = {
     "decayed_sum": decayed_sum,
     "mean": mean,

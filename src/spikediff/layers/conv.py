@@ -1,9 +1,4 @@
-"""Images or signals: torch's layers by the number of axes along which they convolve.
-
-Convolutions of kernel size 1.
-
-Convolution and norm: what turns spikes into the current of the next neuron.
-"""
+"""Convolution and norm of images or signals: from spikes to the current of the next neuron."""
 
 from collections.abc import Callable
 from typing import overload
@@ -32,11 +27,6 @@ def pointwise_conv(in_channels: int, out_channels: int, dimensions: int = 2) -> 
     With one thread on a CPU, torch computes a 1x1 convolution of fewer than 16 images by another
     kernel than one of more, unless it is dilated; an image would then depend on the batch that it
     is in. One tap has nothing to dilate, so the dilation changes nothing else.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        dimensions: 2 for images, 1 for signals.
     """
     return CONVOLUTIONS[dimensions](in_channels, out_channels, 1, dilation=2)
 
@@ -51,7 +41,7 @@ class ConvNorm(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the current.
-        stride: Stride of the convolution, 3x3 or of 3 taps.
+        stride: Stride of the convolution, which has 3x3 taps, or 3.
         scaling: Makes what scales the current, `TemporalScaling`; p = 1 by default.
         norm: Makes the norm of a number of channels; batch norm where it is not given.
         dimensions: 2 for images, 1 for signals.

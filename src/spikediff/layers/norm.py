@@ -1,13 +1,8 @@
-r"""Looking at a network without leaving a trace in its norms.
-
-Batch norm whose running statistics follow training only: they stand still without gradients.
+r"""Batch norms whose running statistics follow training only, and folding them into synapses.
 
 diffusers' pipelines do not put a network into evaluation mode, for theirs have no batch norm. In a
-training loop, pictures drawn with a network in training mode would overwrite its statistics.
-
-Threshold-dependent batch norm (tdBN): currents of the size of the threshold that they meet.
-
-Folding: a norm in evaluation is a gain and an offset, which the synapse before it can take.
+training loop, images sampled with a network in training mode would overwrite its statistics. So
+these norms leave their statistics alone where gradients are off.
 """
 
 from collections.abc import Iterator
@@ -22,9 +17,6 @@ from torch.nn import functional as F
 @contextmanager
 def running_statistics(network: nn.Module) -> Iterator[None]:
     """Let norms use, and not change, their running statistics; every module's mode comes back.
-
-    Args:
-        network: The network, in whatever mode.
 
     Example:
         >>> network = nn.BatchNorm1d(1)
@@ -48,14 +40,19 @@ def follows_batches(module: nn.Module) -> bool:
     return module.training and torch.is_grad_enabled()
 
 
-def _by_the_batch(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Return x normalised by its own statistics, which leave no trace."""
-    norm._check_input_dim(x)
-    return F.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+class _FollowsTraining(nn.modules.batchnorm._BatchNorm):
+    """Batch norm that leaves no trace of what it sees in training mode without gradients."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised currents."""
+        if not self.training or follows_batches(self):
+            return super().forward(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        return F.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
 
-class BatchNorm1d(nn.BatchNorm1d):
-    """torch's, for signals; see above.
+class BatchNorm1d(_FollowsTraining, nn.BatchNorm1d):
+    """torch's, for signals, whose statistics follow training only.
 
     Example:
         >>> norm, x = BatchNorm1d(1), torch.tensor([[1.0], [3.0]])
@@ -64,21 +61,9 @@ class BatchNorm1d(nn.BatchNorm1d):
         ([-1.0, 1.0], 0.0)
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised currents."""
-        if self.training and not follows_batches(self):
-            return _by_the_batch(self, input)
-        return super().forward(input)
 
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """torch's, for images; see above."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised currents."""
-        if self.training and not follows_batches(self):
-            return _by_the_batch(self, input)
-        return super().forward(input)
+class BatchNorm2d(_FollowsTraining, nn.BatchNorm2d):
+    """torch's, for images, whose statistics follow training only."""
 
 
 class ThresholdNorm(nn.Module):
@@ -87,8 +72,8 @@ class ThresholdNorm(nn.Module):
     $y = \alpha\,V_{th}\,\gamma\,(x - \mu) / \sqrt{\sigma^2 + \varepsilon} + \beta$, with statistics
     joint over batch, space and, because the spiking steps are folded into the batch, time.
 
-    It is no `BatchNorm2d`, because tools that convert those in place would drop alpha without a
-    word: `SyncBatchNorm.convert_sync_batchnorm` does so in FSDDIM's trainer.
+    It is not a `BatchNorm2d`, because tools that convert those in place would silently drop alpha:
+    `SyncBatchNorm.convert_sync_batchnorm` does so in FSDDIM's trainer.
 
     Args:
         channels: C.
@@ -139,15 +124,12 @@ class ThresholdNorm(nn.Module):
         return self.weight if factor == 1.0 else self.weight * factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return y; in training, by the batch's own statistics, which the running ones follow.
-
-        Without gradients they stand still; see `batch_norm`.
-        """
+        """Return y; in training, by the batch's own statistics, which the running ones follow."""
         follows = follows_batches(self)
         if follows:
             self.num_batches_tracked.add_(1)
         known = follows or not self.training
-        return nn.functional.batch_norm(
+        return F.batch_norm(
             x,
             self.running_mean if known else None,
             self.running_var if known else None,

@@ -19,12 +19,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, ThresholdNorm)
 
 
 def computed(block: nn.Module, *args: Any) -> Tensor:
-    """Return what a block makes of its inputs, computed again in the backward pass if it says so.
-
-    Args:
-        block: A module with diffusers' flag `gradient_checkpointing`.
-        args: Its inputs.
-    """
+    """Return a block's output; with `gradient_checkpointing` it is recomputed in the backward pass."""
     if not block.gradient_checkpointing or not torch.is_grad_enabled():
         out: Tensor = block(*args)
         return out
@@ -38,7 +33,7 @@ def computed(block: nn.Module, *args: Any) -> Tensor:
 
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Let no norm below a module move its running statistics."""
+    """Freeze the running statistics of a module's norms."""
     norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, _NORMS)]
     kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
@@ -64,11 +59,8 @@ class ComputesBlocksAgain:
     ) -> None:
         """Compute the residual blocks again in the backward pass.
 
-        Args:
-            gradient_checkpointing_func: Refused: statistics of norms would see a batch twice.
-
         Raises:
-            UserError: There is such a function.
+            UserError: A function is given; statistics of norms would see a batch twice.
         """
         if gradient_checkpointing_func is not None:
             raise UserError(
@@ -82,12 +74,7 @@ class ComputesBlocksAgain:
 
 
 def set_recomputation(network: nn.Module, enable: bool = True) -> None:
-    """Compute a network's residual blocks again in the backward pass, or no longer.
-
-    Args:
-        network: A U-Net of this library; a network without such blocks is left as it is.
-        enable: Whether to.
-    """
+    """Compute a network's residual blocks again in the backward pass, or no longer."""
     blocks: list[Any] = list(network.modules())
     for module in blocks:
         if hasattr(module, "gradient_checkpointing"):

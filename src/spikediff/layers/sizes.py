@@ -1,6 +1,6 @@
-"""The sizes that a U-Net may have, and the images or signals that it may be shown.
+"""Checks of a network's configuration and of its input, and the parts that it names.
 
-Parts of a network that its configuration names.
+`network` is the name of the network, for the message.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +21,7 @@ def check_sizes(
     layers_per_block: int,
     dropout: float,
 ) -> None:
-    """Refuse sizes of which no U-Net can be made.
-
-    Args:
-        network: Name of the network, for the message.
-        sample_size: Height and width of the images, or length of the signals.
-        base_channels: Width of the first level.
-        channel_mult: Width of every level, in multiples of `base_channels`.
-        layers_per_block: Residual blocks per level.
-        dropout: Probability of dropping a unit.
+    """Refuse sizes of which no U-Net can be made; the arguments are those of `SpikingUNet`.
 
     Raises:
         UserError: The image cannot be halved between all levels, or a number is out of range.
@@ -65,22 +57,17 @@ channel_mult=(1, 2, 2) has 3 levels
 
 
 def check_whole(network: str, name: str, value: Any) -> None:
-    """Refuse what is no whole number.
+    """Refuse what is not a whole number.
 
     Raises:
-        UserError: It is none.
+        UserError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{network}: {name}={shown(value)} must be a whole number")
 
 
 def patches_of(network: str, sample_size: int, patch_size: int) -> int:
-    """Return how many patches an image has along a side.
-
-    Args:
-        network: Name of the network, for the message.
-        sample_size: Height and width of the images in pixels.
-        patch_size: Height and width of a patch in pixels.
+    """Return how many patches an image has along a side; both sizes are in pixels.
 
     Raises:
         UserError: The image cannot be cut into such patches.
@@ -131,12 +118,7 @@ def check_sample(
 
 
 def check_places(network: str, sample: Tensor, sample_size: int) -> None:
-    """Refuse images or signals of another size than the places that a network has learned.
-
-    Args:
-        network: Name of the network, for the message.
-        sample: Images [B, C, H, W], or signals [B, C, L].
-        sample_size: H and W, or L, of the network.
+    """Refuse images or signals of another size than the positions that a network has learned.
 
     Raises:
         UserError: The size differs.
@@ -156,7 +138,7 @@ def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None
     """Refuse a number of axes for which there are no layers, or patches of signals.
 
     Raises:
-        UserError: It is neither 1 nor 2, or signals shall be cut into patches.
+        UserError: It is neither 1 nor 2, or signals are to be cut into patches.
     """
     if dimensions not in _WORDS:
         raise UserError(f"{network}: dimensions={dimensions}; 2 for images, 1 for signals")
@@ -171,13 +153,7 @@ def _other(dimensions: int) -> str:
 
 
 def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:
-    """Return a row of a table.
-
-    Args:
-        network: Name of the network, for the message.
-        table: The table.
-        what: What its rows are.
-        name: Key of the row.
+    """Return a row of a table; `what` says what its rows are.
 
     Raises:
         UserError: There is no such row.
@@ -190,12 +166,7 @@ def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:
 def make_neuron_maker(
     network: str, name: str, options: Mapping[str, Any]
 ) -> Callable[[], NeuronLayer]:
-    """Return what makes one neuron layer.
-
-    Args:
-        network: Name of the network, for the message.
-        name: Key of `spikediff.neurons.NEURONS`.
-        options: Keyword arguments of the neuron.
+    """Return what makes one neuron layer: a key of `NEURONS`, and the neuron's keyword arguments.
 
     Raises:
         UserError: There is no such neuron, or it does not have these options.

@@ -38,22 +38,11 @@ class SpikingLayer(nn.Module):
         self.neuron = neuron
 
     def forward(self, spikes: Tensor, memory: Memory | None = None) -> Tensor:
-        """Return the spikes of a window.
-
-        Args:
-            spikes: [T, B, ...].
-            memory: States by layer, where the window goes on from an earlier one; see
-                `NeuronLayer`.
-        """
+        """Return the spikes of a window [T, B, ...]; `memory` as in `NeuronLayer.forward`."""
         return self.fire(over_time(self.synapse, spikes), memory)
 
     def of_constant(self, x: Tensor, spiking_steps: int) -> Tensor:
-        """Return the spikes that x [B, ...], the same at every step, causes; W x is computed once.
-
-        Args:
-            x: The input.
-            spiking_steps: T.
-        """
+        """Return the spikes for x [B, ...], the same at every step; W x is computed once."""
         current = self.synapse(x)
         return self.fire(current.expand(spiking_steps, *current.shape))
 
@@ -69,13 +58,7 @@ class SpikingLayer(nn.Module):
 def threshold_layer(
     synapse: nn.Module, channels: int, neuron: Callable[[], NeuronLayer], alpha: float = 1.0
 ) -> SpikingLayer:
-    """Return a layer whose norm knows the threshold of its neurons (tdBN), as FSVAE's.
-
-    Args:
-        synapse: The linear part.
-        channels: Channels of its currents.
-        neuron: Makes the neuron layer, to whose threshold the norm scales.
-        alpha: Gain of the norm.
+    """Return a layer whose norm scales to the threshold of its neurons (tdBN), as FSVAE's.
 
     Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022.
     """

@@ -53,9 +53,6 @@ class TemporalScaling(nn.Module):
 def scaling_factors(model: nn.Module) -> dict[str, Tensor]:
     """Return the factors p [T] of every layer that has them, by the layer's name.
 
-    Args:
-        model: Any model; one without temporal scaling gives an empty mapping.
-
     Example:
         >>> scaling_factors(nn.ModuleDict({"synapse": TemporalScaling(2)}))
         {'synapse': tensor([1., 1.])}

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from spikediff.layers.class_embedding import linear_by_image
+from spikediff.layers.batch_invariant import linear_by_image
 from spikediff.layers.conv import ConvNorm, Neuron, Norm, pointwise_conv
 from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.norm import ThresholdNorm, fold_norm

@@ -16,8 +16,7 @@ from spikediff.diffusion.offloading import with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, never_alone
-from spikediff.layers.batch_invariant import elementwise
-from spikediff.layers.class_embedding import linear_by_image
+from spikediff.layers.batch_invariant import elementwise, linear_by_image
 from spikediff.layers.norm import BatchNorm2d
 from spikediff.layers.recomputation import ComputesBlocksAgain
 from spikediff.layers.sizes import check_sample

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikediff.layers.batch_invariant import elementwise
-from spikediff.layers.class_embedding import linear_by_image
+from spikediff.layers.batch_invariant import elementwise, linear_by_image
 from spikediff.layers.coding import direct
 from spikediff.layers.conv import (
     BATCH_NORMS,
