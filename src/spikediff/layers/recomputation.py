@@ -19,7 +19,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, ThresholdNorm)
 
 
 def computed(block: nn.Module, *args: Any) -> Tensor:
-    """Return a block's output; with `gradient_checkpointing` it is recomputed in the backward pass."""
+    """Return a block's output; with `gradient_checkpointing`, the backward pass recomputes it."""
     if not block.gradient_checkpointing or not torch.is_grad_enabled():
         out: Tensor = block(*args)
         return out
