@@ -9,7 +9,7 @@ from spikediff.layers.norm import BatchNorm1d, BatchNorm2d, fold_norm
 from spikediff.layers.normed_neuron import fire_normed
 from spikediff.layers.temporal_scaling import Scaling
 from spikediff.layers.time import over_time
-from spikediff.neurons import Memory
+from spikediff.neurons import Memory, NeuronLayer
 
 Convolution = nn.Conv1d | nn.Conv2d
 
@@ -31,7 +31,7 @@ def pointwise_conv(in_channels: int, out_channels: int, dimensions: int = 2) -> 
     return CONVOLUTIONS[dimensions](in_channels, out_channels, 1, dilation=2)
 
 
-Neuron = Callable[[], nn.Module]
+Neuron = Callable[[], NeuronLayer]
 Norm = Callable[[int], nn.Module]
 
 

@@ -75,13 +75,7 @@ def load_sdm_converted(
 ) -> ConvertedUNet:
     """Build the spiking network with the authors' arithmetic: signed spikes, norms at every step.
 
-    Args:
-        state: The authors' state dict, of the quantised or of the converted network.
-        spiking_steps: T, `2^b - 1` in the paper; the weights do not tell.
-        sample_size: Image size that a pipeline makes, which the weights do not tell either.
-
-    Returns:
-        The model in eval mode.
+    The state dict is that of the quantised or of the converted network.
 
     Raises:
         UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
@@ -98,14 +92,6 @@ def load_sdm_quantised(
     state: dict[str, Tensor], spiking_steps: int, sample_size: int
 ) -> QuantisedUNet:
     """Build the quantised network that the authors convert.
-
-    Args:
-        state: The authors' state dict.
-        spiking_steps: `2^b - 1` for the b bits that it was trained with; the weights do not tell.
-        sample_size: Image size that a pipeline makes.
-
-    Returns:
-        The model in eval mode.
 
     Raises:
         UserError: `spiking_steps` is no `2^b - 1`; keys are missing or unknown, or shapes differ.

@@ -1,11 +1,8 @@
-"""Folding batch norm into the weights before it: a norm that costs a spiking network nothing.
+"""Taking a `UNet2DModel` apart: every activation goes into the synapse behind it.
 
-A `UNet2DModel` whose first convolution is narrower or wider than its first level.
-
-The authors' network has its first level `channel_mult[0]` times as wide as the first convolution,
-and embeds the timestep in the width of that; diffusers has one width for both.
-
-Taking a `UNet2DModel` apart: every activation goes into the synapse behind it.
+The first convolution may have another width than the first level: in the authors' network the
+level is `channel_mult[0]` times as wide, and the timestep is embedded in the width of the
+convolution. diffusers has one width for both.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,10 +26,6 @@ def fold_batch_norm(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d) -> Tenso
 
     $W' = g W$ and $b' = g (b - \mu) + \beta$ with $g = \gamma / \sqrt{\sigma^2 + \epsilon}$, per
     output channel, from the running statistics.
-
-    Args:
-        layer: A convolution or linear layer with a bias; its C outputs are normalised.
-        norm: The norm behind it.
 
     Returns:
         g [C], for other layers whose outputs are added before the norm.
@@ -91,15 +84,14 @@ STEM = "stem_channels"  # the key of an architecture, beside those of `UNet2DMod
 
 
 def unet_of(architecture: Mapping[str, Any]) -> UNet2DModel:
-    """Make an untrained `UNet2DModel`, with a first convolution of another width if told.
+    """Make an untrained `UNet2DModel`.
 
     Args:
         architecture: Its configuration, without diffusers' private entries; `stem_channels` is the
             width of the first convolution where it is not that of the first level.
 
     Raises:
-        UserError: The width of the first convolution is told, and the timestep is not embedded by
-            a learned table.
+        UserError: There is `stem_channels`, and no learned table of timesteps.
     """
     config = dict(architecture)
     stem = config.pop(STEM, None)
@@ -192,10 +184,6 @@ def pair_activations(unet: UNet2DModel, synapse: MakeSynapse) -> None:
 
     diffusers' residual block uses one activation module in three places; afterwards each place has
     its own.
-
-    Args:
-        unet: The network.
-        synapse: Makes a synapse.
 
     Raises:
         UserError: The network has an activation in another place.

@@ -13,7 +13,7 @@ from spikediff.layers.norm import ThresholdNorm, fold_norm
 from spikediff.layers.normed_neuron import fire_normed
 from spikediff.layers.time import fold_time, over_time, unfold_time
 from spikediff.layers.timestep_embedding import sinusoidal_embedding
-from spikediff.neurons import Memory
+from spikediff.neurons import Memory, NeuronLayer
 
 Resize = Callable[[Tensor], Tensor]
 
@@ -40,7 +40,6 @@ class SynapticResampling(nn.Module):
         resize: `average_downsample`, `nearest_upsample` or `same_size`.
         kernel_size: Odd size of the kernel.
         neuron: Makes one neuron layer; None leaves the current as it is.
-        v_threshold: Threshold of the neurons, which the norm aims at.
 
     Shape: [T, B, C_in, H, W] -> [T, B, C_out, H', W'].
     """
@@ -52,7 +51,6 @@ class SynapticResampling(nn.Module):
         resize: Resize,
         kernel_size: int,
         neuron: Neuron | None = None,
-        v_threshold: float = 1.0,
     ) -> None:
         super().__init__()
         self.resize = resize
@@ -61,9 +59,9 @@ class SynapticResampling(nn.Module):
             if kernel_size == 1
             else nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
         )
-        fires = neuron is not None
-        self.norm = ThresholdNorm(out_channels, v_threshold=v_threshold) if fires else nn.Identity()
-        self.neuron = None if neuron is None else neuron()
+        made = None if neuron is None else neuron()
+        self.norm = nn.Identity() if made is None else _norm_before(made)(out_channels)
+        self.neuron = made
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the resized window of currents, or of spikes where there are neurons."""
@@ -75,6 +73,11 @@ class SynapticResampling(nn.Module):
     def fold_norms(self) -> None:
         """Fold the norm into the convolution."""
         fold_norm(self, "conv")
+
+
+def _norm_before(neuron: NeuronLayer, alpha: float = 1.0) -> Norm:
+    """Return what makes norms that scale to the threshold of a neuron."""
+    return partial(ThresholdNorm, alpha=alpha, v_threshold=neuron.dynamics.v_threshold)
 
 
 class NormedShortcut(nn.Module):
@@ -111,7 +114,6 @@ class PostActivationBlock(nn.Module):
         neuron: Makes one neuron layer.
         dropout: Probability of dropping a spiking unit before the second convolution.
         residual_alpha: $\alpha$ of the two norms whose results are added.
-        v_threshold: Threshold of the neurons, which the norms aim at.
 
     Shape: x [T, B, C_in, H, W], embedding [T, B, E] -> spikes [T, B, C_out, H, W].
 
@@ -129,12 +131,11 @@ class PostActivationBlock(nn.Module):
         neuron: Neuron,
         dropout: float = 0.0,
         residual_alpha: float = 1.0,
-        v_threshold: float = 1.0,
     ) -> None:
         super().__init__()
-        norm = partial(ThresholdNorm, v_threshold=v_threshold)
-        residual_norm = partial(norm, alpha=residual_alpha)
         self.timestep_neuron = neuron()
+        norm = _norm_before(self.timestep_neuron)
+        residual_norm = _norm_before(self.timestep_neuron, residual_alpha)
         self.timestep_synapse = nn.Linear(embedding_channels, out_channels)
         self.synapse1 = ConvNorm(in_channels, out_channels, norm=norm)
         self.neuron1 = neuron()
@@ -177,8 +178,6 @@ class SpikingTimestepEmbedding(nn.Module):
         neuron: Makes one neuron layer.
 
     Shape: [B] -> [T, B, embedding_channels].
-
-    Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
     """
 
     table: Tensor
@@ -200,13 +199,9 @@ class SpikingTimestepEmbedding(nn.Module):
         memory: Memory | None = None,
         classes: Tensor | float = 0.0,
     ) -> Tensor:
-        """Return the embedding of timesteps [B], integral or not, over so many spiking steps.
+        """Return the embedding of timesteps [B] or [1], integral or not, over T spiking steps.
 
-        Args:
-            timestep: Timesteps [B] or [1].
-            spiking_steps: T.
-            memory: As in `spikediff.neurons.NeuronLayer.forward`.
-            classes: Current of the classes [B or 1, embedding_channels], if there are any.
+        `classes` is the current of the classes [B or 1, embedding_channels], if there are any.
         """
         current = self.linear1(self.embed(timestep)) + classes  # [B, E]
         spikes = self.neuron(current.expand(spiking_steps, -1, -1), memory)  # [T, B, E]

@@ -1,8 +1,8 @@
 """The network of FSDDIM: from currents to currents, with nothing but spikes between neurons.
 
 Reference: Watanabe, Mukuta and Harada, "Fully spiking denoising diffusion implicit models", 2023
-(arXiv 2312.01742). Where the paper's released code does something else than it says, and which of
-the two is the default here, is told in docs/systems/fsddim.md.
+(arXiv 2312.01742). docs/systems/fsddim.md tells where the released code differs from the paper, and
+which of the two is the default here.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -134,19 +134,17 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
                 f"{network}: spiking_steps={spiking_steps} must be at least 1, and "
                 f"residual_alpha={residual_alpha} positive"
             )
-        make_neuron = _neuron_maker(network, neuron, neuron_options)
-        v_threshold = make_neuron().dynamics.v_threshold
+        published = PUBLISHED_NEURON if neuron == "lif" else {}
+        make_neuron = make_neuron_maker(network, neuron, neuron_options or published)
         make_block = partial(
             PostActivationBlock,
             embedding_channels=4 * base_channels,
             neuron=make_neuron,
             dropout=dropout,
             residual_alpha=residual_alpha,
-            v_threshold=v_threshold,
         )
-        fires: dict[str, Any] = {"neuron": make_neuron, "v_threshold": v_threshold}
-        between = partial(SynapticResampling, **(fires if spiking_resampling else {}))
-        outermost = partial(SynapticResampling, resize=same_size, kernel_size=3, **fires)
+        between = partial(SynapticResampling, neuron=make_neuron if spiking_resampling else None)
+        last = partial(SynapticResampling, resize=same_size, kernel_size=3, neuron=make_neuron)
         widths = [base_channels, *(base_channels * m for m in channel_mult)]  # [levels + 1]
 
         self.time_embedding = SpikingTimestepEmbedding(
@@ -154,11 +152,11 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         )
         self.class_embedding = class_embedding(num_classes, 4 * base_channels)
         self.stem = SynapticResampling(
-            in_channels, base_channels, same_size, 3, **(fires if spiking_stem else {})
+            in_channels, base_channels, same_size, 3, make_neuron if spiking_stem else None
         )
-        self.down_levels = _way_down(widths, layers_per_block, make_block, between, outermost)
+        self.down_levels = _way_down(widths, layers_per_block, make_block, between, last)
         self.middle_blocks = nn.ModuleList([make_block(widths[-1], widths[-1]) for _ in range(2)])
-        self.up_levels = _way_up(widths, layers_per_block, make_block, between, outermost)
+        self.up_levels = _way_up(widths, layers_per_block, make_block, between, last)
         self.last_block = make_block(2 * base_channels, base_channels)
         seen = (2 + layers_per_block) * base_channels + layers_per_block * widths[1]
         self.readout = pointwise_conv(seen, out_channels or in_channels)
@@ -294,9 +292,6 @@ def run_step(
         run: From the memory of its neurons, which it changes, to the output [1, B, C, H, W].
         state: Membranes by the name of their layer; None starts a window.
 
-    Returns:
-        The output of this step, and the state after it.
-
     Raises:
         UserError: The state is another network's.
     """
@@ -306,13 +301,6 @@ def run_step(
     memory: Memory = {layers[name]: value for name, value in (state or {}).items()}
     output = run(memory)
     return output[0], {name: memory[layer] for name, layer in layers.items()}
-
-
-def _neuron_maker(
-    network: str, name: str, options: Mapping[str, Any] | None
-) -> Callable[[], NeuronLayer]:
-    published = PUBLISHED_NEURON if name == "lif" else {}
-    return make_neuron_maker(network, name, options or published)
 
 
 def _levels(modules: nn.ModuleList) -> Iterable[_Level]:

@@ -69,13 +69,7 @@ def _resampling_key(name: re.Match[str], state: dict[str, Tensor], layers_per_bl
 
 
 def infer_fsddim_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Read the sizes of an FSDDIM network off its weights.
-
-    Args:
-        state: The authors' state dict.
-
-    Returns:
-        Keyword arguments of `SynapticCurrentUNet`.
+    """Return the arguments of `SynapticCurrentUNet` that the weights of the authors' network tell.
 
     Raises:
         UserError: A weight that tells a size is missing, or the sizes contradict each other.
@@ -114,18 +108,15 @@ def _numbers(state: dict[str, Tensor], pattern: str) -> list[int]:
 def load_fsddim(
     state: dict[str, Tensor], spiking_steps: int, sample_size: int, residual_alpha: float = 1.0
 ) -> SynapticCurrentUNet:
-    """Build the model that an FSDDIM state dict describes, and load it.
+    """Build the model that an FSDDIM state dict describes, in eval mode.
 
     Args:
         state: The authors' state dict.
-        spiking_steps: T, which the weights do not tell.
-        sample_size: Image size that a pipeline makes, which the weights do not tell either.
+        spiking_steps: T.
+        sample_size: Image size that a pipeline makes.
         residual_alpha: Gain of the residual norms, which the weights do not tell: 1.0 is what the
             released trainer trained (it replaces every tdBN by a plain batch norm), `2 ** -0.5` is
             the genuine tdBN.
-
-    Returns:
-        The model in eval mode.
 
     Raises:
         UserError: Keys are missing or unknown, or shapes differ; all of them are listed.

@@ -2,8 +2,8 @@
 
 Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024
 (arXiv 2306.17046), and, with temporal scaling, Cao et al., "Spiking diffusion models", IEEE TAI
-2025 (arXiv 2408.16467). What differs between the papers and the authors' code, and which of the two
-is the default here, is told in docs/systems/sddpm.md and docs/systems/sdm.md.
+2025 (arXiv 2408.16467). docs/systems/sddpm.md and docs/systems/sdm.md tell where the authors' code
+differs from the papers, and which of the two is the default here.
 """
 
 from collections.abc import Callable, Mapping, Sequence

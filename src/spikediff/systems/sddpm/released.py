@@ -39,14 +39,7 @@ def sddpm_key(key: str) -> str:
 
 
 def infer_sddpm_config(state: dict[str, Tensor], system: str = "SDDPM") -> dict[str, Any]:
-    """Read the sizes of an SDDPM network off its weights.
-
-    Args:
-        state: The authors' state dict.
-        system: What it should be, for the message.
-
-    Returns:
-        Keyword arguments of `SpikingUNet`.
+    """Return the arguments of `SpikingUNet` that the weights of the authors' network tell.
 
     Raises:
         UserError: A weight that tells a size is missing, or the sizes contradict each other.
@@ -81,15 +74,7 @@ def infer_sddpm_config(state: dict[str, Tensor], system: str = "SDDPM") -> dict[
 
 
 def load_sddpm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> SpikingUNet:
-    """Build the model that an SDDPM state dict describes, and load it.
-
-    Args:
-        state: The authors' state dict.
-        spiking_steps: T, which the weights do not tell.
-        sample_size: Image size that a pipeline makes, which the weights do not tell either.
-
-    Returns:
-        The model in eval mode.
+    """Build the model that an SDDPM state dict describes, in eval mode.
 
     Raises:
         UserError: Keys are missing or unknown, or shapes differ; all of them are listed.

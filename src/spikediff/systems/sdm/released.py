@@ -28,15 +28,7 @@ def sdm_key(key: str) -> str:
 
 
 def load_sdm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> SpikingUNet:
-    """Build the model that an SDM state dict describes, and load it.
-
-    Args:
-        state: The authors' state dict.
-        spiking_steps: Not consulted, because the weights tell T; every system takes it.
-        sample_size: Image size that a pipeline makes, which the weights do not tell.
-
-    Returns:
-        The model in eval mode.
+    """Build the model that an SDM state dict describes, in eval mode; the weights tell T.
 
     Raises:
         UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
