@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from spikediff.cli.arguments import Range, parse
 from spikediff.cli.options import CompilableSource, Flat, FolderReport, NumImages, Sampling, Seed
-from spikediff.cli.pictures import Picture, edit_seeds, open_file, write_edit
+from spikediff.cli.pictures import Picture, Strength, edit_seeds, open_file, write_edit
 from spikediff.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ class InpaintOptions:
     """A picture that is white (grey level 128 or more) where pixels are generated."""
     mask_box: tuple[int, int, int, int] | None = None
     """Instead of a file: the box X0 Y0 X1 Y1, without column X1 and row Y1."""
-    strength: Annotated[float, Range(1e-12, 1)] = 1.0
-    """Share of the steps that are made; below 1 they start from the picture."""
+    strength: Strength = 1.0
     num_resamples: Annotated[int, _REPEATS] = 1
     """How often every step is made (RePaint); more let the parts fit better together."""
     jump_length: Annotated[int, _REPEATS] = 1

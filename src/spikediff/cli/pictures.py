@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
+import tyro
+
 from spikediff.cli.arguments import Range
 from spikediff.cli.options import (
     CompilableSource,
@@ -18,6 +20,15 @@ from spikediff.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Strength = Annotated[
+    float,
+    Range(1e-12, 1),
+    tyro.conf.arg(
+        help="Share of the steps that are made, above 0 up to 1; below 1 they start from the "
+        "picture. In `vary`, also the share of tokens that are drawn again."
+    ),
+]
 
 
 @dataclass(frozen=True)

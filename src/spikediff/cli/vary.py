@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import parse
 from spikediff.cli.options import CompilableSource, Flat, FolderReport, NumImages, Sampling, Seed
-from spikediff.cli.pictures import Picture, edit_seeds, write_edit
+from spikediff.cli.pictures import Picture, Strength, edit_seeds, write_edit
 
 
 @dataclass(frozen=True)
@@ -16,9 +15,7 @@ class VaryOptions:
 
     model: Flat[CompilableSource]
     picture: Flat[Picture] = Picture()
-    strength: Annotated[float, Range(1e-12, 1)] = 0.5
-    """How far: the share of the steps that are made, above 0 up to 1; of tokens, the share that
-    is drawn again."""
+    strength: Strength = 0.5
     num_images: NumImages = 8
     seed: Seed = 0
     sampling: Flat[Sampling] = Sampling()
