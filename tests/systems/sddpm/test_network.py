@@ -189,17 +189,6 @@ def test_temporal_scaling_is_billed_where_it_happens():
     assert billed == elements
 
 
-def test_dropout_acts_in_training_alone_and_on_whole_windows():
-    from spikediff.layers import WindowDropout
-
-    dropout, x = WindowDropout(0.5), torch.ones(4, 2, 100)
-    torch.manual_seed(0)
-    out = dropout(x)
-    assert set(out.unique().tolist()) == {0.0, 2.0}
-    assert torch.equal(out[0], out[3])
-    assert torch.equal(dropout.eval()(x), x)
-
-
 def test_configuration_round_trip(tmp_path):
     model = SpikingUNet(
         **SMALL, neuron="lif", neuron_options={"tau": 3.0, "surrogate": {"name": "rectangular"}}

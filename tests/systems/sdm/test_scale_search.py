@@ -7,7 +7,6 @@ import pytest
 
 from spikediff.errors import UserError
 from spikediff.systems.sdm.scale_search import Budget, Gain, GuidanceCurve, search_scale
-from spikediff.systems.sdm.threshold_guidance import parse_numbers, parse_scale
 
 GRID = [0.98, 0.99, 1.01, 1.02]
 
@@ -140,15 +139,3 @@ def test_two_standard_errors_by_hand():
 def test_what_shows_nothing_is_refused(arguments, word):
     with pytest.raises(UserError, match=word):
         search_scale(lambda k, r: 0.0, *arguments)
-
-
-def test_scales_as_typed():
-    assert parse_scale(" 0.997 ") == 0.997
-    assert parse_scale("stem=0.9, up_blocks.*=1.1") == {"stem": 0.9, "up_blocks.*": 1.1}
-    assert parse_scale("0.9,1.1") == parse_numbers("0.9,1.1") == (0.9, 1.1)
-
-
-@pytest.mark.parametrize("text", ["", "x", "0", "-1", "nan", "inf", "1,,2", "stem=", "stem=1,2"])
-def test_what_is_no_scale_is_told(text):
-    with pytest.raises(UserError, match="is no positive number; write"):
-        parse_scale(text)

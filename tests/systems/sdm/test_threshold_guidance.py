@@ -15,7 +15,12 @@ from spikediff.errors import UserError
 from spikediff.neurons import IF, NEURONS, Dynamics, IntegerNeuron, NeuronLayer, SignedIF, scan
 from spikediff.systems.released import load_authors_checkpoint
 from spikediff.systems.sddpm.network import SpikingUNet
-from spikediff.systems.sdm.threshold_guidance import scale_potentials, threshold_guidance
+from spikediff.systems.sdm.threshold_guidance import (
+    parse_numbers,
+    parse_scale,
+    scale_potentials,
+    threshold_guidance,
+)
 
 T = 6
 
@@ -309,3 +314,15 @@ def test_a_scale_that_the_precision_swallows_is_refused(model):
         threshold_guidance(half, 1.001).__enter__()
     with threshold_guidance(half, 0.98), threshold_guidance(model, 1.001):
         pass
+
+
+def test_scales_as_typed():
+    assert parse_scale(" 0.997 ") == 0.997
+    assert parse_scale("stem=0.9, up_blocks.*=1.1") == {"stem": 0.9, "up_blocks.*": 1.1}
+    assert parse_scale("0.9,1.1") == parse_numbers("0.9,1.1") == (0.9, 1.1)
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "-1", "nan", "inf", "1,,2", "stem=", "stem=1,2"])
+def test_what_is_no_scale_is_told(text):
+    with pytest.raises(UserError, match="is no positive number; write"):
+        parse_scale(text)
