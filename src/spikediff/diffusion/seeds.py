@@ -1,17 +1,16 @@
 """Counter-based randomness: what step k draws is a function of the seed and of k.
 
-Hence a resumed run needs no saved generator: the step number is the whole state. And hence the
-noise of an image does not depend on the number of processes that share the batch.
-
-One seed per image, so that an image depends on its seed alone.
+So a resumed run needs no saved generator, and an image's noise depends neither on the number of
+processes that share the batch nor on the other images.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import index
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from spikediff.errors import UserError, shown
 
@@ -40,11 +39,7 @@ Generators = torch.Generator | list[torch.Generator] | None
 
 
 def whole(value: Any, name: str) -> int:
-    """Return a whole number of any type.
-
-    Raises:
-        UserError: It is none.
-    """
+    """Return a whole number of any type; raise a `UserError` for anything else."""
     try:
         return index(value)
     except TypeError:
@@ -57,7 +52,7 @@ def generators_of(
     """Return the source(s) of noise and the batch size.
 
     Args:
-        batch_size: How many images; None where the seeds, or a list of generators, tell.
+        batch_size: How many images; None for as many as seeds or generators.
         seeds: One seed per image, or None.
         generator: A source of noise instead of seeds.
 
@@ -96,3 +91,33 @@ def generators_of(
             raise UserError(f"seed {shown(seed)} must lie between 0 and 2^64 - 1")
     # On the CPU, so that a seed means the same image on every device.
     return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds], len(seeds)
+
+
+def draw_each(
+    draw: Callable[[int, torch.Generator | None], Tensor],
+    batch_size: int,
+    generator: Generators,
+    axis: int = 0,
+) -> Tensor:
+    """Draw for a batch of images.
+
+    Args:
+        draw: Called as `draw(images, generator)`; returns what that many images need.
+        batch_size: B.
+        generator: One source for all; or one per image, each of which is then drawn by itself.
+        axis: Axis of the images in what `draw` returns.
+
+    Raises:
+        UserError: There are not as many generators as images.
+
+    Example:
+        >>> seeds = [torch.Generator().manual_seed(s) for s in (5, 6, 5)]
+        >>> a, _, c = draw_each(lambda n, g: torch.rand(n, generator=g), 3, seeds)
+        >>> bool(a == c)
+        True
+    """
+    if not isinstance(generator, list):
+        return draw(batch_size, generator)
+    if len(generator) != batch_size:
+        raise UserError(f"{len(generator)} generators for a batch of {batch_size}; one per image")
+    return torch.cat([draw(1, own) for own in generator], axis)

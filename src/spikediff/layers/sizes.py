@@ -38,12 +38,7 @@ channel_mult=(1, 2, 2) has 3 levels
     check_whole(network, "layers_per_block", layers_per_block)
     for mult in channel_mult:
         check_whole(network, "channel_mult", mult)
-    factor = 2 ** (len(channel_mult) - 1)
-    if not channel_mult or sample_size < 1 or sample_size % factor:
-        raise UserError(
-            f"{network}: sample_size={sample_size} must be divisible by {factor}, because "
-            f"channel_mult={tuple(channel_mult)} has {len(channel_mult)} levels"
-        )
+    check_halvings(network, sample_size, len(channel_mult) - 1, channel_mult=channel_mult)
     if base_channels < 2 or base_channels % 2 or min(channel_mult) < 1:
         raise UserError(
             f"{network}: base_channels={base_channels} must be even and positive, and "
@@ -54,6 +49,35 @@ channel_mult=(1, 2, 2) has 3 levels
             f"{network}: layers_per_block={layers_per_block} must be at least 1, and "
             f"dropout={dropout} in [0, 1)"
         )
+
+
+def check_halvings(
+    network: str, sample_size: int | Sequence[int], halvings: int, **levels: Sequence[int]
+) -> None:
+    """Raise a `UserError` for images that cannot be halved so often, or for no levels.
+
+    Args:
+        network: Name of the network, for the message.
+        sample_size: Height and width of the images, a number or a pair.
+        halvings: How often they are halved.
+        levels: The argument that says so, by its name.
+    """
+    ((name, widths),) = levels.items()
+    sizes, factor = [sample_size] if isinstance(sample_size, int) else sample_size, 2**halvings
+    if not widths or any(size < 1 or size % factor for size in sizes):
+        raise UserError(
+            f"{network}: sample_size={sample_size} must be divisible by {factor}, because "
+            f"{name}={tuple(widths)} has {len(widths)} levels"
+        )
+
+
+def check_positive(network: str, **sizes: int | Sequence[int]) -> None:
+    """Raise a `UserError` for an argument, or a list, that is empty or not at least 1."""
+    for name, value in sizes.items():
+        values = [value] if isinstance(value, int) else value
+        if not values or min(values) < 1:
+            wanted = "be at least 1" if values else "not be empty"
+            raise UserError(f"{network}: {name}={shown(value)} must {wanted}")
 
 
 def check_whole(network: str, name: str, value: Any) -> None:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from spikediff.diffusion.seeds import draw_each
 from spikediff.errors import UserError
-from spikediff.systems.fsvae.latent import draw_choices, draw_coins, draw_each
+from spikediff.systems.fsvae.latent import draw_choices, draw_coins
 
 
 def seeded(*seeds):

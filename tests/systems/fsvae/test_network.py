@@ -257,8 +257,8 @@ def test_energy_of_an_image(model):
     [
         ({"sample_size": 18}, "divisible by 4"),
         ({"channels": ()}, "0 levels"),
-        ({"channels": (8, 0)}, "positive"),
-        ({"latent_channels": 0}, "positive"),
+        ({"channels": (8, 0)}, "channels=.* at least 1"),
+        ({"latent_channels": 0}, "latent_channels=0 must be at least 1"),
         ({"spiking_steps": 0}, "at least 1"),
         ({"group_size": 0}, "at least 1"),
         ({"neuron": "lfi"}, "did you mean 'lif'"),

@@ -269,7 +269,7 @@ def test_round_trip(tmp_path):
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 0.0}, "top_p"),
         ({"unmasking": "confident"}, "did you mean 'confidence'"),
-        ({"generator": [torch.Generator()]}, "1 generators for 2 images"),
+        ({"generator": [torch.Generator()]}, "1 generators for a batch of 2"),
     ],
 )
 def test_bad_options_of_a_step(options, word):

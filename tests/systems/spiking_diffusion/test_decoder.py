@@ -112,7 +112,7 @@ def test_the_energy_meter_knows_all_of_it(source):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"widths": ()}, "there must be a width"),
+        ({"widths": ()}, "widths=.* must not be empty"),
         ({"widths": (4, 0)}, "at least 1"),
         ({"codebook_size": 0}, "at least 1"),
         ({"spiking_steps": 0}, "at least 1"),

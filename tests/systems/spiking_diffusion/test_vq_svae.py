@@ -186,7 +186,7 @@ def test_the_energy_meter_knows_all_of_it(options):
     [
         ({"sample_size": 9}, "divisible by 2"),
         ({"sample_size": (8, 9)}, "divisible by 2"),
-        ({"widths": ()}, "there must be a width"),
+        ({"widths": ()}, "widths=.* must not be empty"),
         ({"widths": (0,)}, "at least 1"),
         ({"spiking_steps": 0}, "at least 1"),
         ({"codebook_size": 0}, "at least 1"),

@@ -1,20 +1,14 @@
-r"""Random draws of a batch: from one generator, or from one per image.
+r"""FSVAE's latent space: autoregressive Bernoulli spikes that a spiking network samples.
 
-Autoregressive Bernoulli spike sampling: latent bits that a spiking network draws.
+The network answers every spiking step with k binary candidates per latent unit. One of them, picked
+uniformly at random, is the unit's spike: it is 1 with the probability that is their mean. The spike
+enters the network at the next step.
 
-The network answers every spiking step with k binary candidates a latent unit. One of them, picked
-uniformly at random, is the unit's spike: it is 1 with the probability that is their mean, so a
-draw needs no arithmetic but a choice. The spike goes back into the network at the next step.
+Scheduled sampling: at generation the prior sees only its own spikes, in training those of the
+posterior; so in training it sometimes goes on from its own guess.
 
-Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022.
-
-Scheduled sampling: in training, the prior sometimes goes on from its own guess.
-
-At generation the prior has nothing but its own spikes before it; in training it would see those of
-the posterior only. So now and then it gets its own.
-
-Reference: Bengio et al., "Scheduled sampling for sequence prediction with recurrent neural
-networks", NeurIPS 2015; Kamata et al., "Fully spiking variational autoencoder", AAAI 2022.
+Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022; Bengio et al.,
+"Scheduled sampling for sequence prediction with recurrent neural networks", NeurIPS 2015.
 """
 
 from collections.abc import Callable
@@ -24,43 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from spikediff.diffusion.seeds import Generators, draw_each
 from spikediff.errors import UserError
 from spikediff.layers.norm import running_statistics
 from spikediff.layers.spiking_layer import threshold_layer
 from spikediff.neurons import Memory, NeuronLayer
-
-Generators = torch.Generator | list[torch.Generator] | None
-Draw = Callable[[int, torch.Generator | None], Tensor]
-
-
-def draw_each(draw: Draw, batch_size: int, generator: Generators, axis: int = 0) -> Tensor:
-    """Draw for a batch of images.
-
-    Args:
-        draw: Called as `draw(images, generator)`; returns what that many images need.
-        batch_size: B.
-        generator: One source for all; or one per image, and then what image k gets depends on the
-            k-th generator alone, because every image is drawn by itself.
-        axis: Axis of the images in what `draw` returns.
-
-    Returns:
-        The draws, B along `axis`.
-
-    Raises:
-        UserError: There are not as many generators as images.
-
-    Example:
-        >>> seeds = [torch.Generator().manual_seed(s) for s in (5, 6, 5)]
-        >>> a, _, c = draw_each(lambda n, g: torch.rand(n, generator=g), 3, seeds)
-        >>> bool(a == c)
-        True
-    """
-    if not isinstance(generator, list):
-        return draw(batch_size, generator)
-    if len(generator) != batch_size:
-        raise UserError(f"{len(generator)} generators for a batch of {batch_size}; one per image")
-    return torch.cat([draw(1, own) for own in generator], axis)
-
 
 _ALPHA = 2.0  # gain of the norms, twice that of the other layers
 Look = Callable[[], Tensor]
@@ -68,10 +30,10 @@ Rule = Callable[[int, Look], Tensor]
 
 
 class BernoulliLatent(nn.Module):
-    r"""Three layers from the last spikes, and what else is known, to this step's candidates.
+    r"""Three layers from the last spikes, and a context, to this step's candidates.
 
-    $p(z[n] \mid z[<n])$ without a context; $q(z[n] \mid x[\le n], z[<n])$ with one. What lies
-    further back than one step is in the membranes.
+    $p(z[n] \mid z[<n])$ without a context; $q(z[n] \mid x[\le n], z[<n])$ with one. The membranes
+    remember what lies further back than one step.
 
     Args:
         channels: C, latent units.
@@ -106,13 +68,7 @@ class BernoulliLatent(nn.Module):
     def forward(
         self, z_before: Tensor, context: Tensor | None = None, memory: Memory | None = None
     ) -> Tensor:
-        """Return the candidates [T, B, C, k].
-
-        Args:
-            z_before: z[n-1] [T, B, C] of every step n.
-            context: What else is known [T, B, E].
-            memory: States by layer, where the window goes on from an earlier one.
-        """
+        """Return the candidates [T, B, C, k] for z[n-1] [T, B, C] and a context [T, B, E]."""
         h = z_before if context is None else torch.cat([context, z_before], dim=-1)
         for layer in self.layers:
             h = layer(h, memory)
@@ -122,16 +78,7 @@ class BernoulliLatent(nn.Module):
 def draw_choices(
     shape: tuple[int, int, int], group_size: int, generator: Generators = None
 ) -> Tensor:
-    """Draw which of its candidates every latent unit takes at every step.
-
-    Args:
-        shape: (T, B, C).
-        group_size: k.
-        generator: The source, or one per image.
-
-    Returns:
-        Numbers from 0 to k - 1, [T, B, C].
-    """
+    """Draw the candidate of every latent unit and step: 0 to `group_size - 1`, (T, B, C)."""
     steps, batch_size, channels = shape
 
     def draw(images: int, source: torch.Generator | None) -> Tensor:
@@ -171,8 +118,8 @@ def roll_out(
 ) -> tuple[Tensor, Tensor]:
     """Let a network draw its spikes in one pass that carries the membranes on: O(T).
 
-    The norms use their running statistics in training too: one step has no statistics that the
-    window would have, and what is drawn here is drawn as it will be in generation.
+    The norms use their running statistics in training too, as in generation: a single step lacks
+    the statistics of the window.
 
     Args:
         network: The network.
@@ -180,11 +127,11 @@ def roll_out(
             [B, C, k] of this step.
         start: Zeros [B, C], the spikes before the first step.
         spiking_steps: T.
-        context: What else the network is told [T, B, E].
+        context: Of the network [T, B, E].
 
     Returns:
-        z [T, B, C], and the candidates [T, B, C, k] of every step. A spike that was drawn is a
-        constant to the steps after it.
+        z [T, B, C], and the candidates [T, B, C, k] of every step. No gradient passes from a step
+        to the spikes drawn before it.
     """
     memory: Memory = {}
     z, spikes, candidates = start, [], []
@@ -203,21 +150,11 @@ def roll_out_prefixes(
     spiking_steps: int,
     context: Tensor | None = None,
 ) -> Tensor:
-    """Let a network draw its spikes as the authors' code does: every step runs all before it again.
+    """Return the z of `roll_out`, as the authors' code draws it: every step repeats those before.
 
-    O(T^2). In eval mode the result is that of `roll_out`. In training mode every prefix is
-    normalised by its own statistics, and, where gradients are on, the running ones follow every one
-    of them.
-
-    Args:
-        network: The network.
-        rule: As of `roll_out`; a step in which it does not look is not run.
-        start: Zeros [B, C].
-        spiking_steps: T.
-        context: What else the network is told [T, B, E].
-
-    Returns:
-        z [T, B, C], without a gradient.
+    O(T^2), without a gradient. In eval mode the result is the same. In training mode every prefix
+    is normalised by its own statistics, which the running ones follow where gradients are on. A
+    step in which the rule does not look is not run.
     """
     before = [start]
     for n in range(spiking_steps):
@@ -242,8 +179,8 @@ class Coins(NamedTuple):
     """What scheduled sampling draws.
 
     Attributes:
-        uniform: One coin a step and image, in [0, 1), [T, B]; on the CPU, where it is looked at.
-        normal: What breaks ties, standard normal, [T, B, C].
+        uniform: One number per step and image, in [0, 1), [T, B], on the CPU.
+        normal: Standard normal, to break ties, [T, B, C].
     """
 
     uniform: Tensor
@@ -254,8 +191,8 @@ def scheduled_sampling_probability(progress: float, first: float = 0.1, last: fl
     r"""Return the probability of a guess: $first + (last - first)\,progress$.
 
     Args:
-        progress: Share of the training that is done, in [0, 1]. The authors have epoch e of E at
-            e / E, e from 0, so that `last` itself is never reached.
+        progress: Share of the training that is done, in [0, 1]; the authors' epoch e of E, from 0,
+            is e / E, so that `last` is never reached.
         first: Probability at the start.
         last: Probability at the end.
 
@@ -275,12 +212,9 @@ def scheduled_sampling_probability(progress: float, first: float = 0.1, last: fl
 def draw_coins(
     shape: tuple[int, int, int], generator: Generators = None, shared: bool = False
 ) -> Coins:
-    """Draw the coins of a batch.
+    """Draw the coins of a batch (T, B, C).
 
-    Args:
-        shape: (T, B, C).
-        generator: The source, or one per image.
-        shared: Whether the first image's coin decides for the whole batch, as in the authors' code.
+    With `shared`, the first image's coin decides for the whole batch, as in the authors' code.
     """
     steps, batch_size, channels = shape
 
@@ -296,12 +230,9 @@ def draw_coins(
 
 
 def scheduled_rule(z: Tensor, probability: float, coins: Coins) -> Rule:
-    """Return the rule of a prior that follows z, or its own majority where the coin says so.
+    """Return the rule of a prior that follows z [T, B, C], or its own majority vote.
 
-    Args:
-        z: The posterior's spikes [T, B, C].
-        probability: How often, from `FIRST_STEP` on, the prior follows itself.
-        coins: The draws.
+    From `FIRST_STEP` on it takes its own with the given probability.
     """
 
     def rule(n: int, look: Look) -> Tensor:

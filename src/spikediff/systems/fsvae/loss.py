@@ -1,7 +1,4 @@
-"""How far a posterior is from its prior.
-
-What the variational autoencoders share: the sizes that they may have, and their loss.
-"""
+"""What the variational autoencoders share: divergences, losses, the widths of their levels."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -23,14 +20,14 @@ def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
 
     $\sum q\,\ln\frac{q + s}{p + s} + (1 - q)\,\ln\frac{1 - q + s}{1 - p + s}$, s = 0.01, over
     steps and units, then the mean over images. The smoothing keeps it finite where all candidates
-    of a unit agree; it may be slightly negative for that.
+    of a unit agree, and may make it slightly negative.
 
     Args:
         q: Probabilities of a 1 under the posterior [T, B, C].
         p: Those under the prior [T, B, C].
 
     Returns:
-        The divergence in nats, 0-dim; 0 for equal probabilities.
+        The divergence in nats, 0-dim.
 
     Example:
         >>> round(bernoulli_kl(torch.ones(1, 1, 1), torch.full((1, 1, 1), 0.5)).item(), 4)
@@ -48,13 +45,6 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
     $\frac{1}{2} \sum \mu^2 + \sigma^2 - 1 - \ln \sigma^2$.
 
-    Args:
-        mean: Mu [B, D].
-        log_variance: $\ln \sigma^2$ [B, D].
-
-    Returns:
-        The divergence in nats, 0-dim.
-
     Example:
         >>> gaussian_kl(torch.ones(1, 3), torch.zeros(1, 3)).item()
         1.5
@@ -71,50 +61,10 @@ SPIKE_DIVERGENCES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] =
 }
 
 
-def check_autoencoder_sizes(
-    network: str, sample_size: int, in_channels: int, channels: Sequence[int], latent_channels: int
-) -> int:
-    """Return the side of the smallest feature map; refuse sizes of which there is none.
-
-    Args:
-        network: Name of the network, for the message.
-        sample_size: Height and width of the images in pixels.
-        in_channels: Channels of the image.
-        channels: Width of every level; each halves the image.
-        latent_channels: Units of the latent.
-
-    Raises:
-        UserError: The image cannot be halved at all levels, or a number is not positive.
-
-    Example:
-        >>> check_autoencoder_sizes("VAE", 28, 1, (32, 64, 128, 256), 128)
-        Traceback (most recent call last):
-        ...
-        spikediff.errors.UserError: VAE: sample_size=28 must be divisible by 16, because \
-channels=(32, 64, 128, 256) has 4 levels
-    """
-    factor: int = 2 ** len(channels)
-    if not channels or sample_size < 1 or sample_size % factor:
-        raise UserError(
-            f"{network}: sample_size={sample_size} must be divisible by {factor}, because "
-            f"channels={tuple(channels)} has {len(channels)} levels"
-        )
-    if min(*channels, in_channels, latent_channels) < 1:
-        raise UserError(
-            f"{network}: in_channels={in_channels}, channels={tuple(channels)} and "
-            f"latent_channels={latent_channels} must be positive"
-        )
-    return sample_size // factor
-
-
 def level_widths(
     in_channels: int, channels: Sequence[int]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Return the channels in and out of every convolution, on the way down and on the way up.
-
-    Args:
-        in_channels: Channels of the image.
-        channels: Width of every level.
 
     Example:
         >>> level_widths(1, (32, 64))
@@ -126,17 +76,7 @@ def level_widths(
 
 
 def check_images(network: str, images: Tensor, in_channels: int, sample_size: int) -> None:
-    """Refuse images that the network was not made for.
-
-    Args:
-        network: Name of the network, for the message.
-        images: The images.
-        in_channels: Channels that they must have.
-        sample_size: Height and width that they must have.
-
-    Raises:
-        UserError: The shape is not [B, in_channels, sample_size, sample_size].
-    """
+    """Raise a `UserError` for images that are not [B, in_channels, sample_size, sample_size]."""
     shape = (in_channels, sample_size, sample_size)
     if images.dim() != 4 or tuple(images.shape[1:]) != shape:
         raise UserError(
@@ -146,23 +86,12 @@ def check_images(network: str, images: Tensor, in_channels: int, sample_size: in
 
 
 def autoencoder_loss(reconstruction: Tensor, divergence: Tensor, weight: float) -> Tensor:
-    r"""Return the loss of a variational autoencoder: $MSE + w\,D(q, p)$.
-
-    Args:
-        reconstruction: Mean squared error of the images, 0-dim.
-        divergence: Distance of posterior and prior, 0-dim.
-        weight: w.
-
-    Example:
-        >>> import torch
-        >>> autoencoder_loss(torch.tensor(1.0), torch.tensor(4.0), 0.5).item()
-        3.0
-    """
+    r"""Return the loss of a variational autoencoder: $MSE + w\,D(q, p)$."""
     return reconstruction + weight * divergence
 
 
-def placed(model: Any) -> torch.device:
-    """Return where a model computes: with its weights, or, offloaded, where a hook brings them."""
+def execution_device(model: Any) -> torch.device:
+    """Return where a model computes: with its weights, or where an offloading hook brings them."""
     hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
     devices = (getattr(hook, "execution_device", None) for hook in hooks)
     found = next((device for device in devices if device is not None), model.device)
@@ -170,11 +99,7 @@ def placed(model: Any) -> torch.device:
 
 
 class AutoencoderObjective:
-    """Reconstruct an image, and keep the posterior near the prior: the ordinary autoencoder's.
-
-    Args:
-        run: The run.
-    """
+    """The ordinary autoencoder's loss: reconstruct, and keep the posterior near the prior."""
 
     scheduled_sampling: tuple[float, float] | None = None
 
@@ -194,9 +119,9 @@ class AutoencoderObjective:
         """Return the squared error, and what the loss has beside it: the weighted divergence."""
         seeds, probability = drawn
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        told = {"scheduled_sampling": float(probability[0])} if self.scheduled_sampling else {}
+        guess = {"scheduled_sampling": float(probability[0])} if self.scheduled_sampling else {}
         # A tuple, because mixed precision casts outputs, and cannot rebuild one of several fields.
-        _, loss, reconstruction, divergence, *_ = model(x_0, generators, return_dict=False, **told)
+        _, loss, reconstruction, divergence, *_ = model(x_0, generators, return_dict=False, **guess)
         terms = {"reconstruction": reconstruction, "divergence": loss - reconstruction}
         return Losses(terms, {"unweighted_divergence": divergence})
 

@@ -17,20 +17,24 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
-from spikediff.errors import UserError, suggestion
+from spikediff.diffusion.seeds import Generators, draw_each
+from spikediff.errors import UserError
 from spikediff.layers import SpikingLayer, over_time, running_statistics, threshold_layer
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.coding import decayed_sum
-from spikediff.layers.sizes import choose, make_neuron_maker
+from spikediff.layers.sizes import (
+    check_halvings,
+    check_positive,
+    choose,
+    make_neuron_maker,
+)
 from spikediff.systems.fsvae.latent import (
     BernoulliLatent,
     Coins,
-    Generators,
     Rule,
     delayed,
     draw_choices,
     draw_coins,
-    draw_each,
     pick,
     roll_out,
     roll_out_prefixes,
@@ -39,14 +43,16 @@ from spikediff.systems.fsvae.latent import (
 from spikediff.systems.fsvae.loss import (
     SPIKE_DIVERGENCES,
     autoencoder_loss,
-    check_autoencoder_sizes,
     check_images,
+    execution_device,
     level_widths,
-    placed,
 )
 
 PAPER_SURROGATE = {"name": "rectangular", "width": 0.2}
-TRAINING_DRAWS = ("stateful", "prefixes")
+TRAINING_DRAWS = {
+    "stateful": "in one pass, by the norms' running statistics",
+    "prefixes": "every prefix of the window again, by its own statistics (released code)",
+}
 
 
 @dataclass
@@ -123,10 +129,8 @@ class FSVAE(SpikingModel):
         neuron: Key of `spikediff.neurons.NEURONS`.
         neuron_options: Keyword arguments of the neuron; a "lif" has what is not given from
             `fsvae_neuron_options`.
-        training_draws: How posterior and prior draw, in training, the spikes that they go on from:
-            "stateful", in one pass by the running statistics of their norms, as they draw when
-            they generate; or "prefixes", as in the authors' code, every prefix of the window again
-            and by statistics of its own. Without training the two are the same, and one pass runs.
+        training_draws: How posterior and prior draw, in training, the spikes that they go on from;
+            a key of `TRAINING_DRAWS`.
         divergence: Key of `SPIKE_DIVERGENCES`: "mmd", or "kl" for the smoothed Bernoulli one.
         divergence_weight: Its weight in the loss; the authors' (1, and 1e-4) where not given.
 
@@ -160,15 +164,17 @@ class FSVAE(SpikingModel):
         divergence_weight: float | None = None,
     ) -> None:
         super().__init__()
-        side = check_autoencoder_sizes("FSVAE", sample_size, in_channels, channels, latent_channels)
-        if spiking_steps < 1 or group_size < 1:
-            raise UserError(
-                f"FSVAE: spiking_steps={spiking_steps} and group_size={group_size} must be at "
-                f"least 1"
-            )
-        if training_draws not in TRAINING_DRAWS:
-            hint = suggestion(training_draws, TRAINING_DRAWS)
-            raise UserError(f"FSVAE: unknown training_draws {training_draws!r}; {hint}")
+        check_halvings("FSVAE", sample_size, len(channels), channels=channels)
+        check_positive(
+            "FSVAE",
+            channels=channels,
+            in_channels=in_channels,
+            latent_channels=latent_channels,
+            spiking_steps=spiking_steps,
+            group_size=group_size,
+        )
+        choose("FSVAE", TRAINING_DRAWS, "training_draws", training_draws)
+        self.side = sample_size // 2 ** len(channels)
         distance, weight = choose("FSVAE", SPIKE_DIVERGENCES, "divergence", divergence)
         self.register_to_config(
             divergence_weight=weight if divergence_weight is None else divergence_weight
@@ -180,7 +186,7 @@ class FSVAE(SpikingModel):
         self.encoder = nn.ModuleList(
             layer(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), c_out) for c_in, c_out in down
         )
-        flat = channels[-1] * side**2
+        flat = channels[-1] * self.side**2
         self.to_latent = layer(nn.Linear(flat, latent_channels), latent_channels)
         latent = partial(
             BernoulliLatent, latent_channels, group_size=group_size, neuron=make_neuron
@@ -193,7 +199,6 @@ class FSVAE(SpikingModel):
             for c_in, c_out in up
         )
         self.head = nn.ConvTranspose2d(channels[0], in_channels, 3, padding=1)
-        self.side = side
         self.distance = distance
         self.readout = decayed_sum
 
@@ -247,13 +252,7 @@ class FSVAE(SpikingModel):
     def draw(
         self, batch_size: int, generator: Generators = None, scheduled_sampling: float = 0.0
     ) -> LatentDraws:
-        """Draw what a call needs for a batch, so that its parts may go to several processes.
-
-        Args:
-            batch_size: B.
-            generator: The source, or one per image.
-            scheduled_sampling: Coins are drawn where it is not 0.
-        """
+        """Draw what a call needs for a batch; coins only for scheduled sampling."""
         shape = (self.config.spiking_steps, batch_size, self.config.latent_channels)
         choice = draw_choices(shape, self.config.group_size, generator)
         if not scheduled_sampling:
@@ -285,15 +284,12 @@ class FSVAE(SpikingModel):
     @apply_forward_hook
     @torch.no_grad()
     def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
-        """Let the prior draw latents, and decode them.
+        """Let the prior draw latents; return their images [B, C, H, W] in [-1, 1].
 
         Args:
             batch_size: How many images.
-            generator: The source; or one per image. Those are made one by one, because the
-                rounding of a matrix product, and with it a spike, depends on the size of the batch.
-
-        Returns:
-            Images [B, C, H, W] in [-1, 1].
+            generator: One source for all; or one per image, and then images are made one by one,
+                because the rounding of a matrix product depends on the size of the batch.
 
         Raises:
             UserError: There are not as many generators as images, or there are no images.
@@ -304,7 +300,7 @@ class FSVAE(SpikingModel):
             return draw_each(self._generate, batch_size, generator)
 
     def _generate(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
-        device = placed(self)
+        device = execution_device(self)
         choice = self.draw(batch_size, generator).choice.to(device)
         start = torch.zeros(choice.shape[1:], device=device, dtype=self.dtype)
         z, _ = roll_out(self.prior, _picks(choice), start, len(choice))
@@ -325,7 +321,7 @@ class FSVAE(SpikingModel):
                 len(context),
                 context,
             )
-        z = self._foresee(self.posterior, _picks(choice), context, context)
+        z = self._draw_window(self.posterior, _picks(choice), context, context)
         candidates = self.posterior(delayed(z), context)
         return pick(candidates, choice), candidates
 
@@ -335,9 +331,9 @@ class FSVAE(SpikingModel):
             return z
         if coins is None:
             raise UserError("FSVAE: the draws hold no coins for scheduled sampling; draw them, too")
-        return self._foresee(self.prior, scheduled_rule(z, probability, coins), z)
+        return self._draw_window(self.prior, scheduled_rule(z, probability, coins), z)
 
-    def _foresee(
+    def _draw_window(
         self, network: BernoulliLatent, rule: Rule, like: Tensor, context: Tensor | None = None
     ) -> Tensor:
         """Return what a network draws [T, B, C]; the last step, which nothing follows, as zeros."""

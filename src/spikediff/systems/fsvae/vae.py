@@ -16,18 +16,18 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
+from spikediff.diffusion.seeds import Generators, draw_each
 from spikediff.errors import UserError
 from spikediff.layers import running_statistics
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.norm import BatchNorm2d
-from spikediff.systems.fsvae.latent import Generators, draw_each
+from spikediff.layers.sizes import check_halvings, check_positive
 from spikediff.systems.fsvae.loss import (
     autoencoder_loss,
-    check_autoencoder_sizes,
     check_images,
+    execution_device,
     gaussian_kl,
     level_widths,
-    placed,
 )
 
 
@@ -89,9 +89,13 @@ class VAE(SpikingModel):
         divergence_weight: float = 1 / 240,
     ) -> None:
         super().__init__()
-        side = check_autoencoder_sizes("VAE", sample_size, in_channels, channels, latent_channels)
+        check_halvings("VAE", sample_size, len(channels), channels=channels)
+        check_positive(
+            "VAE", channels=channels, in_channels=in_channels, latent_channels=latent_channels
+        )
+        self.side = sample_size // 2 ** len(channels)
         down, up = level_widths(in_channels, channels)
-        flat = channels[-1] * side**2
+        flat = channels[-1] * self.side**2
         self.encoder = nn.Sequential(
             *(
                 _activated(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), c_out)
@@ -110,7 +114,6 @@ class VAE(SpikingModel):
             )
         )
         self.head = nn.ConvTranspose2d(channels[0], in_channels, 3, padding=1)
-        self.side = side
 
     def forward(
         self,
@@ -182,15 +185,11 @@ class VAE(SpikingModel):
     @apply_forward_hook
     @torch.no_grad()
     def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
-        """Draw latents from the standard normal distribution, and decode them.
+        """Draw latents from the standard normal distribution; return their images in [-1, 1].
 
         Args:
             batch_size: How many images.
-            generator: The source; or one per image. Those are made one by one, because the
-                rounding of a matrix product depends on the size of the batch.
-
-        Returns:
-            Images [B, C, H, W] in [-1, 1].
+            generator: As in `FSVAE.generate`.
 
         Raises:
             UserError: There are not as many generators as images, or there are no images.
@@ -201,7 +200,7 @@ class VAE(SpikingModel):
             return draw_each(self._generate, batch_size, generator)
 
     def _generate(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
-        z = self.draw(batch_size, generator).to(placed(self), self.dtype)
+        z = self.draw(batch_size, generator).to(execution_device(self), self.dtype)
         images: Tensor = self.decode(z)
         return images
 

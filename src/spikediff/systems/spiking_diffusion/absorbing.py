@@ -1,14 +1,9 @@
-r"""The loss of an absorbing-state diffusion: cross entropy behind the masks, weighted by time.
-
-With $CE = -\sum_{masked} \log p_\theta(h_0 | h_t)$ of a grid, T_d timesteps and a weight w(t) the
-loss is $mean_b\; w(t_b)\,CE_b / (T_d \ln 2)$, in bits per token where there are T_d tokens.
-
-Absorbing-state diffusion: tokens that turn into masks one by one, and back.
+r"""Absorbing-state diffusion: tokens turn into masks one by one, and back; and its loss.
 
 Forward, a token becomes MASK at step t with probability $\gamma_t = 1 / (T_d - t + 1)$ and stays
-so; hence it is masked at time t with probability $t / T_d$. Backward, a masked position is unmasked
-in a jump from t down to any s with probability $(t - s) / t$, exactly; what stands behind it is
-drawn from the network's $p_\theta(h_0 | h_t)$.
+so; hence it is masked at time t with probability $t / T_d$. Backward, a jump from t down to any s
+unmasks a masked position with probability $(t - s) / t$, exactly; its token is drawn from the
+network's $p_\theta(h_0 | h_t)$.
 
 Reference: Austin et al., "Structured denoising diffusion models in discrete state-spaces", NeurIPS
 2021; Liu et al., "Spiking-Diffusion", arXiv 2308.10187, equations 10 to 14; unmasking by
@@ -26,6 +21,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from spikediff.diffusion.seeds import Generators, draw_each
 from spikediff.errors import UserError, suggestion
 
 # w(t, T_d). The bound (paper's equation 14) makes the loss of a nearly clean grid loud; Bond-Taylor
@@ -46,7 +42,10 @@ def absorbing_loss(
     num_train_timesteps: int,
     weighting: str = "reweighted",
 ) -> Tensor:
-    r"""Return the loss of estimating masked tokens.
+    r"""Return the cross entropy behind the masks, weighted by time, a scalar.
+
+    With $CE = -\sum_{masked} \log p_\theta(h_0 | h_t)$ of a grid, T_d timesteps and a weight w(t),
+    it is $mean_b\; w(t_b)\,CE_b / (T_d \ln 2)$, in bits per token where there are T_d tokens.
 
     Args:
         logits: Of every code at every position [B, K, h, w].
@@ -55,9 +54,6 @@ def absorbing_loss(
         timesteps: t of every grid, from 1 to T_d [B].
         num_train_timesteps: T_d.
         weighting: Key of `LOSS_WEIGHTS`: "reweighted", "elbo" or "released".
-
-    Returns:
-        The loss, a scalar.
 
     Raises:
         UserError: The weighting is unknown, or the grids do not fit together.
@@ -90,7 +86,6 @@ UNMASKING = {
     "ancestral": "every masked position with the same probability (exact)",
     "confidence": "as many as ancestral on average, the surest first (MaskGIT)",
 }
-Generators = torch.Generator | list[torch.Generator] | None
 
 
 @dataclass
@@ -177,10 +172,10 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         num_train_timesteps: T_d, at which all is masked; Spiking-Diffusion has one per token.
         mask_token: MASK; the size K of the codebook, because its tokens go from 0 to K - 1.
         confidence_noise: Of "confidence": scale of the Gumbel noise on the confidences, which
-            shrinks with the time; 0 leaves no chance to the order. MaskGIT has 4.5.
-        temperature: What divides the logits where `step` is not told; 0 takes the likeliest codes.
-        top_p: Probability of the nucleus that is drawn from where `step` is not told.
-        unmasking: "ancestral" or "confidence" where `step` is not told.
+            shrinks with the time; 4.5 in MaskGIT.
+        temperature: Divides the logits, unless `step` is given one; 0 takes the likeliest codes.
+        top_p: Probability of the nucleus that is drawn from; 1 is all of it.
+        unmasking: "ancestral" or "confidence".
 
     Raises:
         UserError: A number makes no sense.
@@ -265,22 +260,22 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
 
         Args:
             shape: Of the logits, (B, K, h, w).
-            generator: One for all, or a list with one per image, of which it then alone depends.
+            generator: One for all, or a list with one per image.
             device: Where the draws shall lie; they are made where the generator is.
 
         Returns:
             Uniforms [B, h, w] and exponentials [B, K, h, w].
         """
-        if isinstance(generator, list):
-            if len(generator) != shape[0]:
-                raise UserError(f"{len(generator)} generators for {shape[0]} images; one for each")
-            parts = [self.draw((1, *shape[1:]), one, device) for one in generator]
-            return torch.cat([u for u, _ in parts]), torch.cat([e for _, e in parts])
-        place = device if generator is None else generator.device
-        grid = (shape[0], *shape[2:])
-        uniforms = torch.rand(grid, generator=generator, device=place)
-        exponentials = torch.empty(shape, device=place).exponential_(generator=generator)
-        return uniforms.to(device), exponentials.to(device)
+
+        def draw(images: int, source: torch.Generator | None) -> Tensor:
+            place, grid = device if source is None else source.device, shape[2:]
+            uniforms = torch.rand(images, *grid, generator=source, device=place)
+            exponentials = torch.empty(images, shape[1], *grid, device=place)
+            exponentials.exponential_(generator=source)
+            return torch.cat([uniforms[:, None], exponentials], 1)  # [B, 1 + K, h, w]
+
+        drawn = draw_each(draw, shape[0], generator).to(device)
+        return drawn[:, 0], drawn[:, 1:]
 
     def step(
         self,
@@ -294,23 +289,18 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         draws: tuple[Tensor, Tensor] | None = None,
         return_dict: bool = True,
     ) -> AbsorbingStateSchedulerOutput | tuple[Tensor, Tensor]:
-        """Unmask some positions. One that is not masked never changes.
+        """Unmask some positions; the others do not change.
 
         Args:
             model_output: The network's logits [B, K, h, w].
-            timestep: The time t that the step leaves; it lands on the next of `timesteps`, or on 0,
-                where nothing is masked.
+            timestep: The time t that the step leaves; it lands on the next of `timesteps`, or on 0.
             sample: The grid h_t [B, h, w].
-            generator: One for all, or a list with one per image, of which it then alone depends.
-            temperature: What divides the logits; this and the next two are the configuration's
-                where they are not given.
-            top_p: Probability of the nucleus of codes that is drawn from; 1 is all of it.
-            unmasking: "ancestral" or "confidence".
+            generator: One for all, or a list with one per image.
+            temperature: This and the next two replace those of the configuration.
+            top_p: Probability of the nucleus of codes that is drawn from.
+            unmasking: Key of `UNMASKING`.
             draws: The random numbers, instead of drawing them; see `draw`.
             return_dict: False returns a tuple.
-
-        Returns:
-            `prev_sample` and `pred_original_sample`, both [B, h, w].
 
         Raises:
             UserError: An option makes no sense, or logits and grid do not fit together.

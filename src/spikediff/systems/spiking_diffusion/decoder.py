@@ -1,8 +1,8 @@
 """The spiking image decoder (SDID) of Spiking-Diffusion: what may stand behind the masks?
 
 Reference: Liu et al., "Spiking-Diffusion: vector quantized discrete diffusion model with spiking
-neural networks", arXiv 2308.10187, section 2.3. The layers, which the paper does not tell, are
-those of the authors' code.
+neural networks", arXiv 2308.10187, section 2.3. The paper does not give the layers; they are those
+of the authors' code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from spikediff.errors import UserError
 from spikediff.layers import SpikingLayer, class_embedding, embed_classes, join_channels, over_time
 from spikediff.layers.coding import mean
 from spikediff.layers.norm import BatchNorm2d
-from spikediff.layers.sizes import choose, make_neuron_maker
+from spikediff.layers.sizes import check_positive, choose, make_neuron_maker
 
 INPUTS = {
     "embedding": "a learnt vector per token and for MASK",
@@ -29,11 +29,7 @@ INPUTS = {
 
 @dataclass
 class SpikingImageDecoderOutput(BaseOutput):
-    """What stands behind the masks.
-
-    Attributes:
-        sample: Logits [B, K, h, w]: of every code, at every position, masked or not.
-    """
+    """Logits [B, K, h, w] of every code, at every position, masked or not."""
 
     sample: Tensor
 
@@ -51,8 +47,8 @@ class SpikingImageDecoder(SpikingModel):
         spiking_steps: T, the number of spiking steps of a call.
         neuron: Key of `spikediff.neurons.NEURONS`.
         neuron_options: Keyword arguments of the neuron.
-        input: "embedding", or "raw". The number of a token means nothing: neighbours in the
-            codebook's order are no neighbours in the image. "raw" is kept for the authors' weights.
+        input: "embedding", or "raw", which exists for the authors' weights only: the order of the
+            codebook means nothing.
         embedding_channels: Length of a token's vector; `widths[0]` where it is not given.
         num_classes: K classes that an image may be asked to be of; 0 for a network without. A
             class is a vector that joins those of the tokens.
@@ -80,12 +76,14 @@ class SpikingImageDecoder(SpikingModel):
     ) -> None:
         super().__init__()
         choose("SpikingImageDecoder", INPUTS, "input", input)
-        channels = 2 if input == "raw" else embedding_channels or next(iter(widths), 0)
-        if not widths or min([*widths, codebook_size, spiking_steps, channels]) < 1:
-            raise UserError(
-                f"SpikingImageDecoder: widths={tuple(widths)}, codebook_size={codebook_size} and "
-                f"spiking_steps={spiking_steps} must be at least 1, and there must be a width"
-            )
+        check_positive(
+            "SpikingImageDecoder",
+            widths=widths,
+            codebook_size=codebook_size,
+            spiking_steps=spiking_steps,
+            embedding_channels=embedding_channels or 1,
+        )
+        channels = 2 if input == "raw" else embedding_channels or widths[0]
         make_neuron = make_neuron_maker("SpikingImageDecoder", neuron, neuron_options or {})
         if input == "embedding":
             self.embedding = nn.Embedding(codebook_size + 1, channels)  # the last row is MASK
@@ -119,11 +117,8 @@ class SpikingImageDecoder(SpikingModel):
             class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
             return_dict: False returns a tuple.
 
-        Returns:
-            An output whose `.sample` are the logits [B, K, h, w].
-
         Raises:
-            UserError: The input are no tokens, or a needed timestep is missing.
+            UserError: The input is not a grid of tokens, or a needed timestep is missing.
         """
         x = self._encode(tokens, timestep)  # [B, C, h, w]
         classes = embed_classes(self.class_embedding, class_labels)

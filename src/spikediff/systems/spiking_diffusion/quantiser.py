@@ -1,7 +1,4 @@
-r"""k-means, and the drawing of rows that are far from what is already there.
-
-Vector quantisation: every feature vector becomes the nearest row of a codebook.
-"""
+"""Vector quantisation: every feature vector becomes the nearest row of a codebook."""
 
 from typing import NamedTuple
 
@@ -19,7 +16,7 @@ from spikediff.neurons import carry_nan
 def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
     """Return the squared Euclidean distances [N, K] of rows [N, C] from centres [K, C].
 
-    In single precision or better, also under autocast: half of it would mistake the nearest one.
+    In single precision or better, also under autocast.
     """
     with torch.autocast(rows.device.type, enabled=False):
         dtype = torch.promote_types(rows.dtype, torch.float32)

@@ -5,8 +5,8 @@ spiking decoder -> membrane read-out -> image. The token of a code is what the s
 spiking image decoder, learns to generate.
 
 Reference: Liu et al., "Spiking-Diffusion: vector quantized discrete diffusion model with spiking
-neural networks", arXiv 2308.10187, section 2.2. Sizes, which the paper does not tell, and what is
-called "released" are those of the authors' code.
+neural networks", arXiv 2308.10187, section 2.2. The paper gives no sizes; they, and all that is
+called "released", are those of the authors' code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,12 @@ from torch.nn.functional import mse_loss
 from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers.coding import decay_weights, psp_mmd
-from spikediff.layers.sizes import choose, make_neuron_maker
+from spikediff.layers.sizes import (
+    check_halvings,
+    check_positive,
+    choose,
+    make_neuron_maker,
+)
 from spikediff.systems.spiking_diffusion.blocks import (
     FEATURES,
     SpikeFeature,
@@ -170,7 +175,13 @@ class VQSVAE(SpikingModel):
         input_range: Sequence[float] = (-0.5, 0.5),
     ) -> None:
         super().__init__()
-        _check(sample_size, in_channels, widths, spiking_steps, input_range)
+        check_positive(
+            "VQSVAE", widths=widths, in_channels=in_channels, spiking_steps=spiking_steps
+        )
+        check_halvings("VQSVAE", sample_size, len(widths), widths=widths)
+        low, high = input_range
+        if not -1.0 <= low < high <= 1.0:
+            raise UserError(f"VQSVAE: input_range={tuple(input_range)} must rise within [-1, 1]")
         if not tau_syn >= 1.0 or not 0.0 <= readout_decay <= 1.0:
             raise UserError(
                 f"VQSVAE: tau_syn = {tau_syn} must be at least 1 spiking step, and readout_decay = "
@@ -198,33 +209,17 @@ class VQSVAE(SpikingModel):
 
     @apply_forward_hook
     def encode(self, images: Tensor) -> Tensor:
-        """Return the tokens of images.
-
-        Args:
-            images: [B, C, H, W] in the model's `input_range`.
-
-        Returns:
-            Tokens [B, h, w], from 0 to K - 1.
-
-        Raises:
-            UserError: The channels or the size do not fit the network.
-        """
+        """Return the tokens [B, h, w], 0 to K - 1, of images [B, C, H, W] in `input_range`."""
         self._check_images(images)
         tokens: Tensor = self.quantiser.nearest(self.spike_feature(self.encoder(images)))
         return tokens
 
     @apply_forward_hook
     def decode(self, tokens: Tensor) -> Tensor:
-        """Return the images of tokens.
-
-        Args:
-            tokens: Whole numbers from 0 to K - 1 [B, h, w].
-
-        Returns:
-            Images [B, C, H, W], near the model's `input_range`.
+        """Return the images [B, C, H, W], near `input_range`, of tokens [B, h, w].
 
         Raises:
-            UserError: They are no tokens of this codebook (the MASK of the second stage is none).
+            UserError: A token lies outside 0 to K - 1, such as the MASK of the second stage.
         """
         size = self.config.codebook_size
         if tokens.dim() != 3 or tokens.is_floating_point():
@@ -243,15 +238,12 @@ class VQSVAE(SpikingModel):
         generator: torch.Generator | None = None,
         return_dict: bool = True,
     ) -> VQSVAEOutput | tuple[Tensor, ...]:
-        """Reconstruct a batch of images.
+        """Reconstruct images, with the terms of the loss.
 
         Args:
             images: [B, C, H, W] in the model's `input_range`.
             generator: Source of randomness of an "ema" codebook in training.
             return_dict: False returns a tuple.
-
-        Returns:
-            The reconstruction, the tokens and the terms of the loss.
 
         Raises:
             UserError: The channels or the size do not fit the network.
@@ -289,27 +281,3 @@ class VQSVAE(SpikingModel):
                 f"VQSVAE: image size {tuple(images.shape[2:])} is not divisible by {factor}; pad "
                 f"the images, or halve them less often than widths={self.config.widths}"
             )
-
-
-def _check(
-    sample_size: int | Sequence[int],
-    in_channels: int,
-    widths: Sequence[int],
-    spiking_steps: int,
-    input_range: Sequence[float],
-) -> None:
-    """Refuse a configuration of which no VQSVAE can be made."""
-    sizes, factor = [sample_size] if isinstance(sample_size, int) else sample_size, 2 ** len(widths)
-    if not widths or min([*widths, in_channels, spiking_steps]) < 1:
-        raise UserError(
-            f"VQSVAE: widths={tuple(widths)}, in_channels={in_channels} and "
-            f"spiking_steps={spiking_steps} must be at least 1, and there must be a width"
-        )
-    if len(sizes) not in (1, 2) or any(size < 1 or size % factor for size in sizes):
-        raise UserError(
-            f"VQSVAE: sample_size={sample_size} must be divisible by {factor}, because "
-            f"widths={tuple(widths)} halve it {len(widths)} times"
-        )
-    low, high = input_range
-    if not -1.0 <= low < high <= 1.0:
-        raise UserError(f"VQSVAE: input_range={tuple(input_range)} must rise within [-1, 1]")
