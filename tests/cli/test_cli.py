@@ -311,7 +311,7 @@ def test_a_folder_that_cannot_be_written_is_told(run_folder, tmp_path, monkeypat
     assert "grid.png: No space left on device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["sample"]])
+@pytest.mark.parametrize("command", [["sample"], ["info"], ["energy"], ["guide"], ["reconstruct"]])
 def test_a_wrong_path_is_told_before_torch_is_imported(command):
     program = (
         "import os, sys; from spikediff.cli import main; code = main(sys.argv[1:]);"

@@ -107,8 +107,8 @@ def test_real_images_are_at_the_floor(common, tmp_path):
 
 
 BAD = [
-    (["absent"], "give --dataset"),
-    (["absent", "--dataset", "digits"], "no such file or folder"),
+    (["absent"], "absent: no such folder"),
+    (["absent", "--dataset", "digits"], "absent: no such folder"),
     (["MODEL", "--protocol", "fare"], "did you mean 'fair'"),
     (["MODEL", "--num-samples", "1"], "too few"),
     (["MODEL", "--num-samples", "0"], "--num-samples 0 must be at least 1"),

@@ -26,6 +26,7 @@ import tyro
 
 from spikediff.cli.outputs import check_file
 from spikediff.errors import UserError, suggestion, visible
+from spikediff.pretrained import check_source
 from spikediff.progress import Heard
 
 _COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")  # tyro's, in the help text on a terminal
@@ -58,6 +59,7 @@ class Visible:
 
 Options = TypeVar("Options")
 OUTPUT_FILE = "a file that is written"  # marks an option
+MODEL = "a model"  # marks an option
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def _terminal(asks_for_help: bool) -> Iterator[None]:
 
 
 def check_options(options: Any) -> None:
-    """Refuse numbers out of range, and files that could not be written at the end.
+    """Refuse absent models, numbers out of range, and files that could not be written at the end.
 
     Args:
         options: The options of a command; a recipe among them checks itself.
@@ -225,6 +227,9 @@ def check_options(options: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool):
                 bounds.check(f"--{option.flag}", number)
+    for option in options_of(type(options)):
+        if MODEL in option.marks:
+            check_source(reduce(getattr, option.path, options))
 
 
 _FRAME = re.compile(r"\x1b\[[0-9;]*m|^[│╭╰|+]|[│╮╯|+]$|[─-]{3,}")

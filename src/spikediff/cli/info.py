@@ -8,6 +8,7 @@ import tyro
 
 from spikediff.cli.arguments import parse
 from spikediff.cli.options import Flat, Report
+from spikediff.pretrained import check_source
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class InfoOptions:
 def run(arguments: list[str]) -> int:
     """Print the facts."""
     options = parse(InfoOptions, arguments, "spikediff info")
+    if options.source is not None:
+        check_source(options.source)
     facts = _installed() if options.source is None else _model(options.source)
     for section, rows in facts.items():
         print(f"{section}:")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from spikediff.cli.arguments import OUTPUT_FILE, Range
+from spikediff.cli.arguments import MODEL, OUTPUT_FILE, Range
 from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_json
 from spikediff.errors import UserError
 from spikediff.pretrained import find_source
@@ -25,6 +25,7 @@ COUNT = Range(1, 10**8)
 
 SourceFolder = Annotated[
     Path,
+    MODEL,
     tyro.conf.Positional,
     tyro.conf.arg(
         help="A shipped model, a run folder, a pipeline's folder, or USER/NAME on the Hub."

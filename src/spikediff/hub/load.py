@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spikediff.errors import UserError
-from spikediff.pretrained import find_source
+from spikediff.pretrained import find_source, may_be_repository
 from spikediff.progress import at_work
 
 
@@ -33,7 +33,6 @@ def load_pipeline(
         UserError: There is no model, or its files are damaged; no such scheduler or device; an
             event-driven network is asked for elsewhere than on the CPU, or its weights without it.
     """
-    check_source(source)
     check_event_driven(event_driven, weights, device)
     from spikediff.training.trained import load_trained
 
@@ -54,25 +53,10 @@ def load_pipeline(
     return pipe.to("cpu").compile_for_inference(weights)
 
 
-def check_source(source: Path) -> None:
-    """Refuse what is neither there nor a name on the Hub, before anything heavy is imported.
-
-    Raises:
-        UserError: There is no such folder.
-    """
-    found = find_source(source)
-    if not found.exists() and not _may_be_repository(found):
-        raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
-
-
-def _may_be_repository(source: Path) -> bool:
-    return len(source.parts) == 2 and not source.is_absolute() and source.parts[0] != ".."
-
-
 def _local(source: Path) -> Path:
     """Return the folder of a source; a repository of the Hub is downloaded, without its code."""
     source = find_source(source)
-    if source.exists() or not _may_be_repository(source):
+    if source.exists() or not may_be_repository(source):
         return source
     from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 

@@ -54,6 +54,23 @@ def find_source(source: Path) -> Path:
     return pretrained_folder(str(source)) if ships else source
 
 
+def check_source(source: Path) -> None:
+    """Refuse what is neither there nor a name on the Hub, before anything heavy is imported.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    found = find_source(source)
+    is_data = str(source).startswith("data:")  # for `spikediff evaluate`
+    if not (is_data or found.exists() or may_be_repository(found)):
+        raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
+
+
+def may_be_repository(source: Path) -> bool:
+    """Return whether a path may be USER/NAME on the Hugging Face Hub."""
+    return len(source.parts) == 2 and not source.is_absolute() and source.parts[0] != ".."
+
+
 _PACKAGE = Path(__file__).parents[1]
 # A wheel carries the recipes inside the package; a checkout has them at its root.
 _SHELVES = (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes")
