@@ -1,4 +1,4 @@
-"""The one exception that a caller can mend, and how it suggests a name."""
+"""`UserError`, raised for mistakes that the caller can fix, and the words of its messages."""
 
 import re
 import reprlib
@@ -9,7 +9,7 @@ from typing import Any
 MOST_LETTERS = 600  # of a message
 _MOST_OF_VALUE = 120  # letters of a value in a message
 
-# What a terminal obeys instead of showing it: C0 and C1 codes, marks of direction, lone surrogates.
+# Characters that control a terminal: C0 and C1 codes, marks of direction, lone surrogates.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -17,10 +17,10 @@ class UserError(ValueError):
     """Bad input: the message is one line that says what is wrong, where, and what to do.
 
     The command line prints the line and exits with code 2; a program may catch it as a
-    `ValueError`. Anything else that is raised is a fault of this library.
+    `ValueError`. Any other exception is a fault of this library.
 
     Args:
-        message: What is wrong; it becomes one line without control characters, of bounded length.
+        message: What is wrong; made one line of bounded length without control characters.
 
     Example:
         >>> raise UserError("recipe.yaml: unknown key 'optimiser'; did you mean 'optimizer'?")
@@ -34,11 +34,11 @@ class UserError(ValueError):
 
 
 def one_line(text: object, most: int = MOST_LETTERS) -> str:
-    r"""Return a text as one line that a terminal shows and does not obey.
+    r"""Return a text as one line without control characters.
 
     Args:
-        text: Any text; line breaks become spaces, other control characters their escapes.
-        most: The most letters; of a longer text the middle is left out.
+        text: Any text; line breaks become spaces, other control characters are escaped.
+        most: Maximum length; longer texts lose their middle.
 
     Example:
         >>> one_line("a\nb\x1b[2J"), one_line("x" * 99, most=11)
@@ -49,7 +49,7 @@ def one_line(text: object, most: int = MOST_LETTERS) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return a text of any number of lines whose control characters are escapes.
+    r"""Return a text of any number of lines with its control characters escaped.
 
     Example:
         >>> visible("a\nb\x1b[2J")
@@ -59,7 +59,7 @@ def visible(text: str) -> str:
 
 
 def cut(text: str, most: int = _MOST_OF_VALUE) -> str:
-    """Return a text of at most so many letters, its middle left out."""
+    """Return a text of at most `most` letters; longer ones lose their middle."""
     if len(text) <= most:
         return text
     kept = most - len(" ... ")
@@ -67,10 +67,9 @@ def cut(text: str, most: int = _MOST_OF_VALUE) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return the `repr` of a value, cut to what a message has room for.
+    """Return the `repr` of a value, shortened for a message.
 
-    Only the first items of containers are looked at: those of a few bytes of YAML can be without
-    end when they are written out.
+    Only the first items of containers are read: a few bytes of YAML can be endless written out.
 
     Example:
         >>> shown([1, "a" * 200])
@@ -91,7 +90,7 @@ def _escape(letter: str) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return what to say after an unknown name: the nearest known one, or all of them.
+    """Return the advice after an unknown name: the nearest known one, or all of them.
 
     Example:
         >>> suggestion("dimm", ["ddpm", "ddim"])
@@ -106,12 +105,6 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 def brief(error: BaseException) -> str:
     r"""Return the first line of an exception's message, or its type's name.
-
-    Args:
-        error: any exception.
-
-    Returns:
-        One line.
 
     Example:
         >>> brief(ValueError("too short\nmore"))

@@ -1,7 +1,4 @@
-"""What a long piece of work is doing, for whoever waits for it.
-
-Being told to stop: finish the step, keep a checkpoint, then leave.
-"""
+"""Long work: reports of its progress, and signals that ask it to stop."""
 
 import signal
 import threading
@@ -14,7 +11,7 @@ from typing import Any, TextIO
 
 from spikediff.errors import one_line
 
-_LONGEST = 3.5  # seconds without a word
+_LONGEST = 3.5  # seconds of silence
 
 
 @dataclass
@@ -22,9 +19,9 @@ class Work:
     """A piece of work.
 
     Attributes:
-        what: What is done, for a person: "encoding images".
-        total: How many parts there are; None where nobody knows.
-        done: How many are done.
+        what: Its description: "encoding images".
+        total: Number of parts; None if unknown.
+        done: Parts that are done.
         since: When it began.
     """
 
@@ -34,7 +31,7 @@ class Work:
     since: float = field(default_factory=time.monotonic)
 
     def advance(self, parts: int = 1) -> None:
-        """Note that so many parts more are done."""
+        """Count further parts as done."""
         self.done += parts
 
     def __str__(self) -> str:
@@ -47,11 +44,11 @@ _works: list[Work] = []
 
 @contextmanager
 def at_work(what: str, total: int | None = None) -> Iterator[Work]:
-    """Say what is going on in this block, where a command watches over silence; else nothing.
+    """Register the work of a block, which `breaking_silence` reports.
 
     Args:
-        what: What is done, for a person.
-        total: How many parts there are.
+        what: Its description.
+        total: Number of parts.
 
     Example:
         >>> with at_work("counting", total=3) as work:
@@ -69,11 +66,7 @@ def at_work(what: str, total: int | None = None) -> Iterator[Work]:
 
 
 class Heard:
-    """A text file that notes when something was last written to it.
-
-    Args:
-        file: Where the text goes.
-    """
+    """A text file that remembers when it was last written to."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -93,11 +86,11 @@ class Heard:
 
 @contextmanager
 def breaking_silence(out: Heard, err: Heard) -> Iterator[None]:
-    """Say what is going on where nothing was written for some seconds.
+    """Report the current work on `err` if neither file was written to for some seconds.
 
     Args:
         out: Standard output.
-        err: Standard error, where it is said.
+        err: Standard error.
     """
     over = threading.Event()
 
@@ -117,12 +110,12 @@ def breaking_silence(out: Heard, err: Heard) -> Iterator[None]:
 
 
 class StopSignal:
-    """While it is entered, the first SIGTERM, SIGINT or SIGHUP only sets `received`; a second acts.
+    """In its block, the first SIGTERM, SIGINT or SIGHUP only sets `received`; a second acts.
 
     A process that ignores SIGHUP, as under nohup, goes on ignoring it.
 
     Attributes:
-        received: Name of the signal that came, or None.
+        received: Name of the signal, or None.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What an instrument looks at: the models and neurons of a target, and what a call was given."""
+"""Helpers of energy meter, recorder and guidance: find models, name neurons, read calls."""
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -18,8 +18,8 @@ def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
     """Return the models to observe, by the prefix of their layers' names.
 
     Args:
-        target: A model, or a pipeline. A prefix is empty where there is only one model.
-        instrument: Who asks, for the message.
+        target: A model, or a pipeline. The prefix of a single model is empty.
+        instrument: Name of the caller, for the message.
 
     Raises:
         UserError: The target holds no model, or was compiled for inference.
@@ -45,10 +45,10 @@ def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
 
 
 def neurons_of(models: Mapping[str, nn.Module], kind: type[Neurons]) -> dict[str, Neurons]:
-    """Return the layers of neurons of models by name, in the models' order.
+    """Return the neuron layers of models by name, in order.
 
     Args:
-        models: By the prefix of the names, as `modules_of` returns them.
+        models: By the prefix of the names, from `modules_of`.
         kind: Type of the layers.
 
     Example:
@@ -67,16 +67,16 @@ def neurons_of(models: Mapping[str, nn.Module], kind: type[Neurons]) -> dict[str
 def choose_by_name(
     layers: Mapping[str, Layer], patterns: Iterable[str], who: str
 ) -> dict[str, Layer]:
-    """Return the layers that some pattern fits, in their order.
+    """Return the layers that match any pattern, in order.
 
     Args:
         layers: By name.
-        patterns: As `fnmatch` has them, where `*` also stands for dots. One that fits the name of
-            a module stands for all layers in it.
-        who: Who asks, for the message.
+        patterns: Patterns of `fnmatch`; `*` also matches dots. One that matches a module selects
+            all layers in it.
+        who: Name of the caller, for the message.
 
     Raises:
-        UserError: A pattern fits no layer.
+        UserError: A pattern matches no layer.
 
     Example:
         >>> choose_by_name({"a.0": 1, "a.1": 2, "b": 3}, ["*.1", "b"], "me")
@@ -92,7 +92,7 @@ def choose_by_name(
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Return whether a pattern fits the layer or a module around it."""
+    """Return whether a pattern matches the layer or a module around it."""
     parts = name.split(".")
     return any(fnmatchcase(".".join(parts[: i + 1]), pattern) for i in range(len(parts)))
 
@@ -100,7 +100,7 @@ def _fits(name: str, pattern: str) -> bool:
 def arguments_of(
     model: nn.Module, inputs: tuple[Any, ...], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what a call was given, by the names of the model's `forward`, in their order.
+    """Return the arguments of a call, by the names in the model's `forward`, in order.
 
     Example:
         >>> arguments_of(nn.Linear(2, 2), ("x",), {})
@@ -110,7 +110,7 @@ def arguments_of(
 
 
 def as_timestep(given: Any) -> float | None:
-    """Return a timestep as a number; None where there is none, or a batch of different ones.
+    """Return a timestep as a number; None without one, or for a batch of different ones.
 
     Example:
         >>> as_timestep(981), as_timestep(None)

@@ -1,9 +1,10 @@
-"""Batches from other processes: their errors read as the parent's."""
+"""The order of the data, and batches from other processes, whose errors read as our own."""
 
 import os
 import signal
 
 import pytest
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -33,3 +34,18 @@ class _Dying(Dataset):
 def test_a_worker_that_dies_is_one_line():
     with pytest.raises(UserError, match="a process that decodes images died"):
         next(batches(_Dying(), BatchPlan(8, 4, 0), 0, 0, 1, 1))
+
+
+def test_every_image_once_an_epoch_in_a_new_order():
+    plan = BatchPlan(num_images=10, batch_size=4, seed=0)
+    seen = torch.cat([plan.indices(step) for step in range(5)])
+    assert seen[:10].sort().values.tolist() == list(range(10))
+    assert seen[10:].sort().values.tolist() == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
+    assert plan.position(3) == {"epoch": 1, "image": 2}
+    assert torch.equal(plan.indices(3), BatchPlan(10, 4, 0).indices(3))
+    assert not torch.equal(plan.indices(0), BatchPlan(10, 4, 1).indices(0))
+
+
+def test_a_batch_may_be_larger_than_the_data():
+    assert BatchPlan(3, 8, 0).indices(0).bincount().tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])

@@ -1,17 +1,36 @@
-"""What a recipe may say of how a step is computed: the results stay."""
+"""How a step is computed: precision, devices and kept activations; the results stay."""
 
 import copy
+import logging
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
+from spikediff.cli import main
+from spikediff.errors import UserError
 from spikediff.events import SpikeConv2d
+from spikediff.layers import SpikingLayer
 from spikediff.native import keep_large_tensors, native
+from spikediff.neurons import LIF
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsvae.vae import VAE
 from spikediff.systems.sddpm.network import SpikingUNet
-from spikediff.training.computation import prepare_computation
-from spikediff.training.recipe import TrainingRecipe
+from spikediff.training.computation import (
+    _Bits,
+    _pack,
+    _unpack,
+    compressed_activations,
+    cpu_has_bf16,
+    prepare_computation,
+    usable_precision,
+)
+from spikediff.training.recipe import (
+    TrainingRecipe,
+    load_recipe,
+)
+from spikediff.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -93,3 +112,145 @@ def test_an_ordinary_network_has_no_events():
 
 def test_keeping_large_tensors_says_whether_it_did():
     assert keep_large_tensors() in (True, False)
+
+
+needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("one", [1.0, 1.25, -2.0])
+@pytest.mark.parametrize("layout", ["plain", "channels_last", "transposed"])
+def test_two_values_come_back_bit_for_bit(dtype, one, layout):
+    x = torch.where(torch.rand(4, 37, 9, 11) < 0.3, one, 0.0).to(dtype)
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    if layout == "transposed":
+        x = x.transpose(0, 3)
+    saved = _pack(x)
+    assert isinstance(saved, _Bits)
+    assert saved.words.numel() * 8 <= x.numel() / 8 + 8
+    back = _unpack(saved)
+    assert back.dtype == x.dtype
+    assert back.stride() == x.stride()
+    assert torch.equal(back, x)
+
+
+@needs_native
+@pytest.mark.parametrize("at", [0, 4095, 65536 + 70, -1])
+def test_a_third_value_anywhere_is_kept_as_it_is(at):
+    x = (torch.rand(200_000) < 0.3).float()
+    x[at] = 0.5
+    assert _pack(x) is x
+
+
+@needs_native
+def test_all_zeros_and_all_ones():
+    for x in (torch.zeros(5000), torch.ones(5000)):
+        assert torch.equal(_unpack(_pack(x)), x)
+
+
+@needs_native
+def test_what_has_holes_or_is_a_weight_is_kept_as_it_is():
+    zeros = torch.zeros(200, 200)
+    for x in (zeros[:, ::2], torch.zeros(1, 200).expand(200, 200), torch.nn.Parameter(zeros)):
+        assert _pack(x) is x
+
+
+@needs_native
+def test_gradients_are_those_without_it_bit_for_bit():
+    torch.manual_seed(0)
+    layers = [
+        SpikingLayer(torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.BatchNorm2d(8), LIF())
+        for _ in range(2)
+    ]
+    x = (torch.rand(4, 4, 8, 16, 16) < 0.3).float()
+    results = []
+    for context in (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t),
+        compressed_activations(),
+    ):
+        weights = [p for layer in layers for p in layer.parameters()]
+        with context:
+            out = layers[1](layers[0](x))
+        results.append(torch.autograd.grad(out.square().sum(), weights))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@needs_native
+def test_a_layer_of_convolution_norm_and_neuron_keeps_little_more_than_one_window():
+    """Issue 7's target: 1.2 tensors a layer, where SpikingJelly's eager layers keep 4.75."""
+    kept = []
+
+    def pack(x):
+        saved = _pack(x)
+        kept.append(saved.words.nbytes if isinstance(saved, _Bits) else _bytes(x))
+        return saved
+
+    def _bytes(x):
+        return 0 if isinstance(x, torch.nn.Parameter) else x.nbytes
+
+    layer = SpikingLayer(torch.nn.Conv2d(16, 16, 3, padding=1), torch.nn.BatchNorm2d(16), LIF())
+    x = (torch.rand(4, 8, 16, 16, 16) < 0.2).float().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, _unpack):
+        layer(x).sum().backward()
+    assert sum(kept) <= 1.2 * x.nbytes
+
+
+def test_without_kernels_nothing_changes(monkeypatch):
+    monkeypatch.setattr("spikediff.native.library.native", lambda: None)
+    x, weight = torch.zeros(1, 8, 32, 32), torch.randn(8, 8, 3, 3, requires_grad=True)
+    with compressed_activations():
+        y = conv2d(x, weight)
+    y.sum().backward()
+    assert weight.grad is not None
+
+
+def test_what_a_cpu_says_of_bf16(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : fpu avx2 avx512f\n")
+    assert cpu_has_bf16(cpuinfo) is False
+    cpuinfo.write_text("flags : fpu avx2 avx512f avx512_bf16\n")
+    assert cpu_has_bf16(cpuinfo) is True
+
+
+@pytest.mark.parametrize("name", ["nonsense", "comet_ml"])
+def test_trackers_that_are_not_there_are_told(name, small, tmp_path):
+    from spikediff.training.trainer import Trainer
+
+    recipe = replace(small, training=replace(small.training, trackers=(name,)))
+    with pytest.raises(UserError, match=f"training.trackers.*{name}"):
+        Trainer(recipe, tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+SMALL = ["--training.steps", "1", "--sampling.num-images", "1", "--sampling.num-inference-steps"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_cpu_without_units_trains_in_float32(precision, monkeypatch, caplog):
+    monkeypatch.setattr("spikediff.training.computation.cpu_has_bf16", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        assert usable_precision(precision, "cpu") == "no"
+    [record] = caplog.records
+    assert "training in float32" in record.getMessage()
+    assert usable_precision(precision, "cuda") == precision
+    assert usable_precision("no", "cpu") == "no"
+
+
+def test_a_recipe_in_bf16_runs_and_says_what_was_done(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("spikediff.training.computation.cpu_has_bf16", lambda: False)
+    root = tmp_path / "run"
+    call = ["train", "sddpm/digits", "--output", str(root), *SMALL, "1"]
+    call += ["--model.base-channels", "4", "--model.channel-mult", "1", "2"]
+    assert main([*call, "--training.mixed-precision", "bf16"]) == 0
+    assert load_recipe(root / "recipe.yaml").training.mixed_precision == "no"
+    said = capsys.readouterr().out
+    assert "parameters, on 1,442 items of digits (1 x 8)" in said
+
+
+def test_a_foreign_accumulation_is_refused(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(UserError, match="would divide every gradient"):
+        Trainer(small, tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()

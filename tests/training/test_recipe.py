@@ -18,6 +18,7 @@ from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.build import Parts, build_model, build_noise_schedule
 from spikediff.training.recipe import check_recipe
+from spikediff.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,3 +123,11 @@ def test_files_that_are_no_recipe(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="did you mean 'sddpm/digits'"):
         find_recipe("sddpm/digit")
+
+
+def test_more_steps_than_the_sampler_has(tmp_path):
+    recipe = load_recipe(find_recipe("sddpm/digits"))
+    sampling = replace(recipe.sampling, num_inference_steps=1001)
+    with pytest.raises(UserError, match="must not exceed"):
+        Trainer(replace(recipe, sampling=sampling), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

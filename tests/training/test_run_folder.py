@@ -1,26 +1,20 @@
-"""The folder of a run: one owner, readers that write nothing, and files that are whole."""
+"""The folder of a run: one owner, readers that write nothing, no foreign file removed."""
 
+import json
 import os
 import shutil
 import signal
-import time
 from dataclasses import replace
 
 import pytest
 import torch
-from crashes import in_child
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from spikediff.cli import main
 from spikediff.errors import UserError
-from spikediff.files.tensors import read_tensors, write_tensors
-from spikediff.files.writing import FolderLock, leftovers, write_whole
+from spikediff.files.writing import FolderLock, leftovers
 from spikediff.hub.describe import trained_steps
-from spikediff.progress import StopSignal
-from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint, settle
-from spikediff.training.curve import Averages, LossCurve, LossValues, read_curve
-from spikediff.training.first_stage import is_finished
+from spikediff.training.checkpoint import Checkpoint, load_latest
+from spikediff.training.curve import read_curve
 from spikediff.training.recipe import load_run_recipe
 from spikediff.training.run_folder import RunFolder
 from spikediff.training.trained import load_trained
@@ -143,97 +137,6 @@ def test_readers_change_nothing(small, run):
     assert leftovers(checkpoints) == []
 
 
-def test_a_whole_draft_is_adopted_and_another_removed(tmp_path, caplog):
-    save_checkpoint(tmp_path, checkpoint(2, 1.0), 1)
-    (tmp_path / "step-00000002").rename(tmp_path / ".unfinished-step-00000002")
-    (tmp_path / ".unfinished-step-00000003").mkdir()
-    settle(tmp_path)
-    assert names(tmp_path) == ["step-00000002"]
-    assert "step-00000003: left unfinished by a killed run; removed" in caplog.text
-
-
-def test_a_checkpoint_that_is_there_is_not_written_again(tmp_path):
-    save_checkpoint(tmp_path, checkpoint(3), 1)
-    before = content(tmp_path)
-    save_checkpoint(tmp_path, checkpoint(3), 1)
-    assert content(tmp_path) == before
-    save_checkpoint(tmp_path, checkpoint(3, 1.0), 1)
-    assert load_latest(tmp_path).tensors["model"]["w"].tolist() == [1.0] * 3
-
-
-def test_a_damaged_checkpoint_of_a_later_step_is_not_kept_instead(tmp_path):
-    save_checkpoint(tmp_path, checkpoint(2), 2)
-    save_checkpoint(tmp_path, checkpoint(9), 2)
-    (tmp_path / "step-00000009" / "model.safetensors").write_bytes(b"")
-    save_checkpoint(tmp_path, checkpoint(3), 1)
-    assert names(tmp_path) == ["step-00000003"]
-
-
-def test_checkpoints_sort_by_number(tmp_path):
-    for step in (99_999_999, 100_000_000, 1_000_000_000):
-        save_checkpoint(tmp_path, checkpoint(step), 2)
-    (tmp_path / "step-by-step").mkdir()
-    assert load_latest(tmp_path).step == 1_000_000_000
-    assert "step-99999999" not in names(tmp_path)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 7), st.integers(1, 12), st.integers(0, 14), st.integers(1, 3))
-def test_the_curve_of_a_stopped_run_is_that_of_another(tmp_path_factory, every, steps, more, terms):
-    """Whatever the distance of rows, wherever it stops, and though it was to end there."""
-
-    def walk(folder, first, last, meter):
-        curve = LossCurve(folder, first, with_last=not meter.state())
-        for step in range(first + 1, last + 1):
-            values = {f"t{i}": (step * 0.37 + i) % 1.1 for i in range(terms)}
-            meter.add(LossValues(values, {"seen": step / 3}), step / 7)
-            if step % every == 0 or step == last:
-                curve.append(meter.point(step, 1e-3, close=step % every == 0))
-        return meter.state()
-
-    folder, last = tmp_path_factory.mktemp("curve"), steps + more
-    for name in ("whole", "parts"):
-        (folder / name).mkdir()
-    walk(folder / "whole", 0, last, Averages(8))
-    walk(folder / "parts", 0, steps, left := Averages(8))
-    if more:
-        walk(folder / "parts", steps, last, Averages(8, left.state()))
-    whole, parts = (read_curve(folder / name / "loss.csv") for name in ("whole", "parts"))
-    same = [replace(point, images_per_second=0.0) for point in whole]
-    assert [replace(point, images_per_second=0.0) for point in parts] == same
-
-
-def test_the_curve_of_a_run_that_a_signal_stopped(small, with_steps, tmp_path):
-    recipe = with_steps(small, 7, log_every=5, checkpoint_every=3)
-    train(recipe, tmp_path / "whole")
-    stopped = Trainer(recipe, tmp_path / "parts", show_progress=False)
-    original = stopped._step
-
-    def interrupted(*batch):
-        if stopped.step == 3:
-            signal.raise_signal(signal.SIGHUP)
-        return original(*batch)
-
-    stopped._step = interrupted
-    assert stopped.train() is False
-    train(recipe, tmp_path / "parts", resume=True)
-    rows = [
-        [line.rsplit(",", 1)[0] for line in (tmp_path / name / "loss.csv").read_text().split()]
-        for name in ("whole", "parts")
-    ]
-    assert rows[0] == rows[1]
-    assert len(rows[0]) == 3
-
-
-def test_a_row_that_was_cut_is_dropped(run, small):
-    rows = read_curve(run / "loss.csv")
-    with open(run / "loss.csv", "a") as file:
-        file.write("5,0.1")
-    assert read_curve(run / "loss.csv") == rows
-    train(small, run, resume=True)
-    assert [point.step for point in read_curve(run / "loss.csv")] == [2, 4, 6]
-
-
 @pytest.mark.parametrize("left", ["", "samples", "checkpoints", ".unfinished-recipe.yaml"])
 @pytest.mark.parametrize("option", [{}, {"resume": True}, {"overwrite": True}])
 def test_what_a_kill_leaves_before_the_recipe(left, option, small, tmp_path):
@@ -298,82 +201,29 @@ def test_overwrite_behind_a_link(small, with_steps, run, tmp_path):
     assert [point.step for point in read_curve(run / "loss.csv")] == [2]
 
 
-def test_sighup_is_noted_unless_it_is_ignored():
-    with StopSignal() as stop:
-        signal.raise_signal(signal.SIGHUP)
-    assert stop.received == "SIGHUP"
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopSignal() as stop:
-            signal.raise_signal(signal.SIGHUP)
-        assert stop.received is None
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_run_folder_protects_what_is_there(small, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match="no run to resume"):
+        folder.open(small, resume=True, overwrite=False)
+    folder.open(small, resume=False, overwrite=False)
+    facts = json.loads(folder.environment.read_text())
+    assert facts["seed"] == small.seed
+    assert facts["packages"]["torch"] == torch.__version__
+    with pytest.raises(UserError, match="--resume or --overwrite"):
+        folder.open(small, resume=False, overwrite=False)
+    folder.open(small, resume=True, overwrite=False)
+    other = replace(small, model=replace(small.model, base_channels=16))
+    with pytest.raises(UserError, match=r"another model: model.base_channels is 8"):
+        folder.open(other, resume=True, overwrite=False)
+    with pytest.raises(UserError, match="another seed"):
+        folder.open(replace(small, seed=5), resume=True, overwrite=False)
+    (folder.samples / "step-00000001.png").touch()
+    folder.open(small, resume=False, overwrite=True)
+    assert not list(folder.samples.iterdir())
 
 
-def test_a_half_written_pipeline_is_no_finished_first_stage(tmp_path):
-    assert not is_finished(tmp_path)
-    (tmp_path / "pipeline" / "vae").mkdir(parents=True)
-    assert not is_finished(tmp_path)
-    (tmp_path / "pipeline" / "vae" / "config.json").write_text("{}")
-    assert not is_finished(tmp_path)
-
-
-def test_processes_that_write_one_file_take_turns(tmp_path):
-    path = tmp_path / "file"
-    children = []
-    for i in range(4):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                for _ in range(50):
-                    write_whole(path, bytes([i]) * 5000)
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    deadline = time.monotonic() + 20
-    while any(os.waitpid(child, os.WNOHANG) == (0, 0) for child in children[:1]):
-        if path.exists():
-            assert len(set(path.read_bytes())) == 1
-        assert time.monotonic() < deadline
-    for child in children[1:]:
-        assert os.waitpid(child, 0)[1] == 0
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_draft_of_a_killed_process_is_written_over(tmp_path):
-    (tmp_path / ".unfinished-a.safetensors").write_bytes(b"half")
-    write_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2)}, {})
-    assert names(tmp_path) == ["a.safetensors"]
-    assert read_tensors(tmp_path / "a.safetensors", {})["x"].tolist() == [1.0, 1.0]
-    with pytest.raises(UserError, match="1 of 1 tensors hold NaN"):
-        write_tensors(tmp_path / "b.safetensors", {"x": torch.tensor(torch.nan)}, {})
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    write_whole(path, "old")
-
-    def too_large():
-        import resource
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-        try:
-            write_whole(path, "new" * 100)
-        except OSError:
-            return
-        raise AssertionError
-
-    assert in_child(too_large) == 0
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_foreign_accumulation_is_refused(small, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    with pytest.raises(UserError, match="would divide every gradient"):
-        Trainer(small, tmp_path / "run", show_progress=False)
-    assert not (tmp_path / "run").exists()
+def test_overwrite_spares_folders_that_are_no_run(small, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="is no run folder"):
+        RunFolder(tmp_path).open(small, resume=False, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()

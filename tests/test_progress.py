@@ -1,10 +1,11 @@
-"""Nobody waits in silence: what is going on is said where nothing else is written."""
+"""Progress is reported when nothing else is written; the first signal only asks to stop."""
 
 import io
+import signal
 import time
 
 from spikediff import progress as module
-from spikediff.progress import Heard, at_work, breaking_silence
+from spikediff.progress import Heard, StopSignal, at_work, breaking_silence
 
 
 def test_silence_is_broken_by_the_innermost_work(monkeypatch):
@@ -28,3 +29,16 @@ def test_who_writes_is_not_interrupted(monkeypatch):
             out.write(".")
             time.sleep(0.1)
     assert err._file.getvalue() == ""
+
+
+def test_sighup_is_noted_unless_it_is_ignored():
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGHUP)
+    assert stop.received == "SIGHUP"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

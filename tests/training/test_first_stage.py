@@ -12,17 +12,18 @@ from spikediff.data import change_range, to_model_range
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.errors import UserError
 from spikediff.files.tensors import read_with_metadata
+from spikediff.pretrained import find_recipe
 from spikediff.systems.spiking_diffusion.absorbing import absorbing_loss
 from spikediff.systems.spiking_diffusion.loss import TokenObjective, VQObjective
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE, vq_svae_loss
 from spikediff.training import recipe_from
-from spikediff.training.build import Parts, build_objective
+from spikediff.training.build import Parts, build_objective, check_both_stages
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.computation import cpu_has_bf16
 from spikediff.training.curve import read_curve
-from spikediff.training.first_stage import encode_all, load_first_stage, token_dataset
-from spikediff.training.recipe import save_recipe
+from spikediff.training.first_stage import encode_all, is_finished, load_first_stage, token_dataset
+from spikediff.training.recipe import load_recipe, save_recipe
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
 
@@ -214,3 +215,27 @@ def test_one_command_trains_both(first_recipe, second_recipe, tmp_path, capsys, 
     assert main(["info", "run"]) == 0
     assert "SpikingImageDecoder" in capsys.readouterr().out
     assert main(["calibrate", "run"]) == 2
+
+
+SMALL = ["--training.steps", "1", "--sampling.num-images", "1", "--sampling.num-inference-steps"]
+
+
+def test_too_many_steps_for_the_tokens_are_told_before_both_stages(tmp_path, capsys):
+    recipe, root = "spiking-diffusion/digits", tmp_path / "run"
+    assert main(["train", recipe, "--output", str(root), *SMALL, "17"]) == 2
+    assert "must be at most 16, the tokens" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shipped_stages_fit(monkeypatch):
+    for name in ("spiking-diffusion/digits", "spiking-diffusion/digits-classes"):
+        second = load_recipe(find_recipe(name))
+        check_both_stages(load_recipe(find_recipe(second.first_stage)), second)
+
+
+def test_a_half_written_pipeline_is_no_finished_first_stage(tmp_path):
+    assert not is_finished(tmp_path)
+    (tmp_path / "pipeline" / "vae").mkdir(parents=True)
+    assert not is_finished(tmp_path)
+    (tmp_path / "pipeline" / "vae" / "config.json").write_text("{}")
+    assert not is_finished(tmp_path)
