@@ -51,7 +51,8 @@ def train(
 
     Args:
         recipe: Name of a recipe that ships (`list_recipes`), a YAML file, or nested mappings.
-        output: Run folder; runs/NAME where it is not given.
+        output: Run folder; runs/NAME where it is not given, or runs/FOLDER of a recipe without
+            a name for images of your own.
         resume: Whether to go on with the run in the folder.
         overwrite: Whether to replace the run in the folder.
         **settings: Settings of the recipe by their dotted names, as in
@@ -67,11 +68,12 @@ def train(
     from spikediff.cli.train import train_stages
     from spikediff.files.yaml import read_yaml
     from spikediff.pretrained import find_recipe
+    from spikediff.training.own_images import named_by_data
     from spikediff.training.recipe import recipe_from
 
     where = "recipe" if isinstance(recipe, Mapping) else str(recipe)
     content = recipe if isinstance(recipe, Mapping) else read_yaml(find_recipe(str(recipe)))
-    wanted = recipe_from(_with_settings(content or {}, settings), where)
+    wanted = named_by_data(recipe_from(_with_settings(content or {}, settings), where))
     root = Path(output) if output is not None else Path("runs") / wanted.name
     if not train_stages(wanted, root, resume, overwrite):
         raise KeyboardInterrupt(f"{root}: stopped before its last step; train with resume=True")

@@ -53,6 +53,8 @@ def size_and_channels(dataset):
 
     if dataset in SIGNALS:
         return SIGNALS[dataset].length, 1
+    if dataset not in DATASETS:  # images of your own: chosen from the pictures
+        return 32, 3
     return DATASETS[dataset].native_size, DATASETS[dataset].channels
 
 

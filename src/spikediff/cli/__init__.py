@@ -20,6 +20,7 @@ from spikediff.errors import UserError, one_line, shown, suggestion
 from spikediff.progress import Heard, at_work, breaking_silence
 
 COMMANDS = {
+    "data": "look at images to train on: counts, sizes, classes, unusable files",
     "train": "train a model from a recipe",
     "sample": "generate images with a trained model",
     "inpaint": "generate a part of a picture and keep the rest bit for bit",

@@ -31,7 +31,7 @@ class TrainOptions:
     )
     """The type of its sections depends on the network and the loss: see `options_of`."""
     output: Path | None = None
-    """Run folder; runs/NAME where it is not given."""
+    """Run folder; runs/NAME where it is not given; a recipe without a name takes its folder's."""
     data_dir: str | None = None
     """Folder that holds the data sets; short for --data.data-dir."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -59,6 +59,9 @@ def run(arguments: list[str]) -> int:
         import torch
 
         torch.set_num_threads(options.threads)
+    from spikediff.training.own_images import named_by_data
+
+    recipe = named_by_data(recipe)
     root = options.output or Path("runs") / recipe.name
     return 0 if train_stages(recipe, root, options.resume, options.overwrite) else 1
 
@@ -107,6 +110,7 @@ def _train_first_stage(recipe: Recipe, root: Path) -> bool:
     """Train the autoencoder that a recipe names, unless it is there; return whether it is."""
     from spikediff.training.build import check_both_stages
     from spikediff.training.first_stage import first_stage_folder, is_finished
+    from spikediff.training.own_images import choose_shape
 
     assert recipe.first_stage is not None
     folder = first_stage_folder(recipe, root)
@@ -115,7 +119,7 @@ def _train_first_stage(recipe: Recipe, root: Path) -> bool:
         return True
     first = load_recipe(find_recipe(recipe.first_stage))
     first = replace(first, data=replace(first.data, data_dir=recipe.data.data_dir))
-    check_both_stages(first, recipe)
+    check_both_stages(choose_shape(first)[0], recipe)
     return _train_one(first, folder, (folder / "recipe.yaml").is_file(), False)
 
 
@@ -137,6 +141,8 @@ def _train_one(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> boo
 
     with at_work(f"preparing {recipe.name}"):
         trainer = Trainer(recipe, root, resume, overwrite)
+    if trainer.is_main and trainer.choice is not None:
+        print(trainer.choice)
     if trainer.is_main:
         print(f"training {_told(trainer)}", flush=True)
     complete = trainer.train()

@@ -39,10 +39,12 @@ __all__ = [
     "SignalDataset",
     "SignalSpec",
     "change_range",
+    "find_row",
     "from_unit_range",
     "load_images",
     "load_signals",
     "random_flip",
+    "read_pictures",
     "to_model_range",
     "to_uint8",
     "to_unit_range",
@@ -96,20 +98,12 @@ def load_images(
         >>> image.shape, image.dtype
         (torch.Size([1, 16, 16]), torch.uint8)
     """
-    if name in SIGNALS:
-        raise UserError(
-            f"{name}: is a signal, not images; a network of signals takes it "
-            "(model.network: spiking_unet_1d)"
-        )
-    row = DATASETS.get(name) or find_data(name, split, known=DATASETS)
-    if split not in row.splits:
-        raise UserError(f"{name}: unknown split {split!r}; choose from {', '.join(row.splits)}")
+    row = find_row(name, split)
     size = row.native_size if image_size is None else image_size
     depth = row.channels if channels is None else channels
-    folder = None if data_dir is None else Path(data_dir).expanduser()
     resize = Resize(size, depth, row.crop, resize_filter)
     with at_work(f"reading {name}/{split}"):
-        pictures = row.read(folder, split)
+        pictures = _read(row, split, data_dir)
         if name not in DATASETS:
             pictures, size, depth = like_first(pictures, image_size, channels)
             resize = replace(resize, size=size, channels=depth)
@@ -118,3 +112,35 @@ def load_images(
             pictures = pictures.select(kept)
         flip = row.horizontal_flip
         return ImageDataset(name, split, pictures, resize, horizontal_flip=flip)
+
+
+def find_row(name: str, split: str = "train") -> DatasetSpec:
+    """Return the row of a data set by any name that `load_images` takes.
+
+    Raises:
+        UserError: There is no such data set, or it has no such split.
+    """
+    if name in SIGNALS:
+        raise UserError(
+            f"{name}: is a signal, not images; a network of signals takes it "
+            "(model.network: spiking_unet_1d)"
+        )
+    row = DATASETS.get(name) or find_data(name, split, known=DATASETS)
+    if split not in row.splits:
+        raise UserError(f"{name}: unknown split {split!r}; choose from {', '.join(row.splits)}")
+    return row
+
+
+def read_pictures(name: str, split: str = "train", data_dir: Path | str | None = None) -> Pictures:
+    """Return the pictures of a split as they are stored, in their own sizes.
+
+    Raises:
+        UserError: As `load_images`.
+    """
+    row = find_row(name, split)
+    with at_work(f"reading {name}/{split}"):
+        return _read(row, split, data_dir)
+
+
+def _read(row: DatasetSpec, split: str, data_dir: Path | str | None) -> Pictures:
+    return row.read(None if data_dir is None else Path(data_dir).expanduser(), split)

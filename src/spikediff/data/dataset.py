@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,19 @@ from spikediff.errors import UserError
 NO_LABEL = -1
 
 
+class PictureShape(NamedTuple):
+    """Width and height of a picture in pixels, and whether it is stored without colours."""
+
+    width: int
+    height: int
+    grey: bool
+
+    @property
+    def side(self) -> int:
+        """The shorter side: that of the largest square in it."""
+        return min(self.width, self.height)
+
+
 @dataclass(frozen=True, eq=False)
 class Pictures(Dataset[Image.Image]):
     """The pictures of one split as a reader found them, mode `L` or `RGB`, in their own sizes.
@@ -31,6 +44,7 @@ class Pictures(Dataset[Image.Image]):
         origin: Which files were read, for reports.
         labels: Class of each picture, int64 `[N]`; None where the set has no classes.
         class_names: One name per class, in the order of the labels.
+        read_shape: Reads the shape of an item's picture alone; None where that saves nothing.
     """
 
     items: Sequence[Any] | NDArray[np.uint8]
@@ -39,12 +53,20 @@ class Pictures(Dataset[Image.Image]):
     origin: str
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
+    read_shape: Callable[[Any], PictureShape] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Image.Image:
         return self.read(self.items[index])
+
+    def shape(self, index: int) -> PictureShape:
+        """Return the shape of picture `index`, decoding it only where that is needed."""
+        if self.read_shape is not None:
+            return self.read_shape(self.items[index])
+        picture = self[index]
+        return PictureShape(*picture.size, grey=picture.mode == "L")
 
     def where(self, index: int) -> str:
         """Name picture `index` in an error message."""

@@ -1,23 +1,25 @@
 """Decoding image files with Pillow, one way for every reader."""
 
+import contextlib
 import io
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from spikediff.data.dataset import Pictures
+from spikediff.data.dataset import Pictures, PictureShape
 from spikediff.errors import UserError, brief
-from spikediff.files.reading import MOST_IMAGE, read_regular
+from spikediff.files.reading import MOST_IMAGE, open_regular, read_regular
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_PIXELS = 2**26  # of a picture, 8192 x 8192
+_TURNED = range(5, 9)  # values of the EXIF orientation that swap width and height
 WHITE, BLACK = 255, 0  # grounds that transparent pictures are laid over
 
 # What Pillow's decoders raise on damaged files.
@@ -41,6 +43,35 @@ def read_image(path: Path, ground: int = WHITE) -> Image.Image:
     return decode_image(read_regular(path, MOST_IMAGE), str(path), ground)
 
 
+def read_shape(path: Path) -> PictureShape:
+    """Return the shape that `read_image` would find, from the head of the file.
+
+    Raises:
+        UserError: As `read_image`, save for damage behind the head.
+    """
+    with open_regular(path, MOST_IMAGE) as file, _told(str(path)):
+        picture = Image.open(file, formats=_FORMATS)
+        check_pixels(picture, str(path))
+        turned = picture.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        width, height = reversed(picture.size) if turned else picture.size
+        return PictureShape(width, height, grey=_mode_of(picture) == "L")
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on a damaged file into one line; large ones give no warning."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    except UserError:
+        raise
+    except _DECODE_ERRORS as error:
+        raise UserError(
+            f"{where}: cannot be decoded as an image ({_reason(error)}); replace or remove it"
+        ) from None
+
+
 def decode_image(encoded: bytes, where: str, ground: int = WHITE) -> Image.Image:
     """Decode an image file's bytes.
 
@@ -55,20 +86,10 @@ def decode_image(encoded: bytes, where: str, ground: int = WHITE) -> Image.Image
     Raises:
         UserError: The bytes are not an image, a damaged one, or one of more than `MOST_PIXELS`.
     """
-    try:
-        with warnings.catch_warnings():  # of large pictures, which are measured here
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(encoded), formats=_FORMATS)
-        with picture:
-            check_pixels(picture, where)
-            picture.load()
-            return grey_or_rgb(ImageOps.exif_transpose(picture), ground)
-    except UserError:
-        raise
-    except _DECODE_ERRORS as error:
-        raise UserError(
-            f"{where}: cannot be decoded as an image ({_reason(error)}); replace or remove it"
-        ) from None
+    with _told(where), Image.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
+        check_pixels(picture, where)
+        picture.load()
+        return grey_or_rgb(ImageOps.exif_transpose(picture), ground)
 
 
 def check_pixels(picture: Image.Image, where: str) -> None:
@@ -91,19 +112,29 @@ def grey_or_rgb(picture: Image.Image, ground: int = WHITE) -> Image.Image:
         >>> grey_or_rgb(Image.new("LA", (2, 2))).mode, grey_or_rgb(Image.new("P", (2, 2))).mode
         ('L', 'RGB')
     """
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
+    if _has_16_bits(picture):
         # Pillow's own conversion clips at 255 instead of scaling.
         deep = np.asarray(picture).astype(np.int64)
         grey = np.clip(deep >> 8, 0, 255).astype(np.uint8)
         if isinstance(picture.info.get("transparency"), int):
             grey[deep == picture.info["transparency"]] = ground
         return Image.fromarray(grey)
-    mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
+    mode = _mode_of(picture)
     if not picture.has_transparency_data:
         return picture if picture.mode == mode else picture.convert(mode)
     laid = Image.new("RGBA", picture.size, (ground, ground, ground, 255))
     laid.alpha_composite(picture.convert("RGBA"))
     return laid.convert("RGB").convert(mode)
+
+
+def _has_16_bits(picture: Image.Image) -> bool:
+    return picture.mode == "I" or picture.mode.startswith("I;16")
+
+
+def _mode_of(picture: Image.Image) -> str:
+    """Return the mode that `grey_or_rgb` gives a picture."""
+    grey = picture.mode in ("1", "L", "LA", "La") or _has_16_bits(picture)
+    return "L" if grey else "RGB"
 
 
 def image_files(
@@ -113,7 +144,7 @@ def image_files(
     class_names: tuple[str, ...] = (),
 ) -> Pictures:
     """Return pictures that lie in files of their own and are decoded when asked for."""
-    return Pictures(paths, read_image, str, origin, labels, class_names)
+    return Pictures(paths, read_image, str, origin, labels, class_names, read_shape)
 
 
 def _reason(error: Exception) -> str:

@@ -196,20 +196,27 @@ class RunFolder:
             self._lock = None
 
     def resumed(self, recipe: Recipe) -> Recipe:
-        """Return the recipe to resume with, with the `init_from` of the run that is there.
+        """Return the recipe to resume with, with what the run that is there decided.
+
+        That is its `init_from`, and the size and channels of its images.
 
         Raises:
             UserError: It names another one.
         """
         if not self.recipe.is_file():
             return recipe
-        recorded = load_run_recipe(self.root).init_from
-        if recipe.init_from is not None and recipe.init_from != recorded:
+        recorded = load_run_recipe(self.root)
+        if recipe.init_from is not None and recipe.init_from != recorded.init_from:
             raise UserError(
-                f"{self.root}: holds a run that started from {recorded or 'random weights'}; "
-                f"--resume takes no other --init-from"
+                f"{self.root}: holds a run that started from "
+                f"{recorded.init_from or 'random weights'}; --resume takes no other --init-from"
             )
-        return replace(recipe, init_from=recorded)
+        data = replace(
+            recipe.data,
+            image_size=recipe.data.image_size or recorded.data.image_size,
+            channels=recipe.data.channels or recorded.data.channels,
+        )
+        return replace(recipe, init_from=recorded.init_from, data=data)
 
 
 def _fits(path: Path, pattern: str) -> bool:

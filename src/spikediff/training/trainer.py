@@ -45,6 +45,7 @@ from spikediff.training.curve import (
     read_curve,
 )
 from spikediff.training.optimizers import averaged
+from spikediff.training.own_images import choose_shape
 from spikediff.training.previews import PREVIEWS
 from spikediff.training.recipe import Recipe, check_recipe
 from spikediff.training.resuming import check_same_data, data_facts
@@ -64,6 +65,9 @@ class Trainer:
         overwrite: Delete the run that is there.
         show_progress: Whether to draw a progress bar.
 
+    Attributes:
+        choice: A line about what the recipe left open; None where that is nothing.
+
     Raises:
         UserError: The recipe does not fit the data, the machine or the folder.
     """
@@ -78,7 +82,10 @@ class Trainer:
     ) -> None:
         check_recipe(recipe)
         self.folder = RunFolder(root)
-        recipe = self.folder.resumed(recipe) if resume else recipe
+        if resume:
+            recipe, self.choice = self.folder.resumed(recipe), None
+        else:
+            recipe, self.choice = choose_shape(recipe)
         precision = usable_precision(recipe.training.mixed_precision, device_kind())
         training = replace(recipe.training, mixed_precision=precision)
         self.recipe = recipe = replace(recipe, training=training)

@@ -1,0 +1,115 @@
+"""What a recipe leaves open about images of your own, decided once, before training.
+
+A folder, or a data set of the Hugging Face hub, states neither size nor channels. They are chosen
+from its pictures and written into the run's recipe, where resuming and evaluation find them.
+"""
+
+import statistics
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from spikediff.data import DATASETS, Pictures, read_pictures
+from spikediff.data.dataset import PictureShape
+from spikediff.data.folder import FOLDER_PREFIX, HUB_PREFIX
+from spikediff.errors import UserError
+from spikediff.progress import at_work
+from spikediff.systems import find_trainable
+from spikediff.training.build import Parts, build_model
+from spikediff.training.recipe import Recipe
+
+SIDES = (64, 32, 16, 8)
+_DECODED = 1000  # pictures that are looked at where each must be decoded for its size
+
+
+def is_own(recipe: Recipe) -> bool:
+    """Whether a recipe trains on images that the table of data sets does not list."""
+    images = find_trainable(recipe.model.network).items == "images"
+    return images and recipe.data.dataset not in DATASETS
+
+
+def named_by_data(recipe: Recipe) -> Recipe:
+    """Return a recipe for images of your own, named by their folder where it has no name."""
+    if recipe.name != Recipe.name or not is_own(recipe):
+        return recipe
+    data = recipe.data.dataset
+    if data.startswith(HUB_PREFIX):
+        return replace(recipe, name=data.rpartition("/")[2])
+    folder = Path(data.removeprefix(FOLDER_PREFIX)).expanduser().resolve()
+    return replace(recipe, name=folder.name or recipe.name)
+
+
+def choose_shape(
+    recipe: Recipe, shapes: Sequence[PictureShape] | None = None
+) -> tuple[Recipe, str | None]:
+    """Choose the size and the channels that a recipe for images of your own leaves open.
+
+    The size is that of the pictures if all agree and it is at most 64 pixels, else the largest of
+    `SIDES` that is no larger than the median shorter side; in any case one that the network can
+    divide. Three channels, unless all pictures are grey.
+
+    Args:
+        recipe: The recipe.
+        shapes: Of its pictures; None reads them.
+
+    Returns:
+        The recipe, and a line that says what was chosen; None where nothing was open.
+
+    Raises:
+        UserError: The pictures cannot be read, or no such size fits the network.
+    """
+    data = recipe.data
+    if not is_own(recipe) or None not in (data.image_size, data.channels):
+        return recipe, None
+    shapes = picture_shapes(_pictures(recipe)) if shapes is None else shapes
+    channels = data.channels or (1 if all(shape.grey for shape in shapes) else 3)
+    sides = sorted(shape.side for shape in shapes)
+    size = data.image_size or _fitting_size(recipe, sides, channels)
+    median = statistics.median_low(sides)
+    told = (
+        f"{data.dataset}: {len(shapes):,} pictures, {sides[0]} to {sides[-1]} pixels on the "
+        f"shorter side (median {median}): training at {size} x {size} with {channels} "
+        f"channel{'s' if channels > 1 else ''}; --data.image-size and --data.channels change that"
+    )
+    return replace(recipe, data=replace(data, image_size=size, channels=channels)), told
+
+
+def _pictures(recipe: Recipe) -> Pictures:
+    with warnings.catch_warnings(action="ignore"):  # reading them for training warns
+        return read_pictures(recipe.data.dataset, "train", recipe.data.data_dir)
+
+
+def picture_shapes(pictures: Pictures) -> list[PictureShape]:
+    """Return the shapes of pictures; of a sample of them where each must be decoded for it."""
+    count = len(pictures)
+    step = 1 if pictures.read_shape is not None else -(-count // _DECODED)
+    indices = range(0, count, step)
+    shapes = []
+    with at_work("looking at the sizes of pictures", len(indices)) as work:
+        for index in indices:
+            shapes.append(pictures.shape(index))
+            work.advance()
+    return shapes
+
+
+def _fitting_size(recipe: Recipe, sides: Sequence[int], channels: int) -> int:
+    """Return the largest size to choose from that the network can be made for."""
+    own = {sides[0]} if sides[0] == sides[-1] <= SIDES[0] else set()
+    median = statistics.median_low(sides)
+    wanted = sorted((side for side in {*SIDES, *own} if side <= median), reverse=True)
+    reason = f"the median shorter side is {median} pixels"
+    for size in wanted:
+        try:
+            with torch.device("meta"):
+                build_model(Parts(recipe, size, channels))
+        except UserError as error:
+            reason = str(error)
+        else:
+            return size
+    raise UserError(
+        f"{recipe.data.dataset}: no size of {', '.join(map(str, sorted({*SIDES, *own})))} fits "
+        f"({reason}); give data.image_size"
+    )
