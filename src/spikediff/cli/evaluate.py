@@ -50,9 +50,9 @@ class Quality:
     """How quality is measured."""
 
     protocol: str = "fair"
-    """fair, fsddim, sddpm, spiking-diffusion, or a YAML file."""
+    """fair, fsddim, own-images, sddpm, spiking-diffusion, or a YAML file."""
     features: tuple[str, ...] | None = None
-    """Only these feature networks of the protocol."""
+    """Only these feature networks of the protocol; or dinov2, timm:MODEL for any model of timm."""
     feature_weights: FeatureWeights = None
     dataset: Dataset = None
     data_dir: DataDir = None
@@ -129,7 +129,7 @@ def _settings(options: EvaluateOptions) -> Any:
     image_size, channels = recipe_shape(folder)
     cache_dir = cache_folder(quality.cache_dir)
     return EvaluationSettings(
-        protocol=load_protocol(quality.protocol),
+        protocol=load_protocol(quality.protocol).with_features(quality.features or ()),
         dataset=dataset,
         cache_dir=cache_dir,
         work_dir=(quality.work_dir or cache_dir / "work").expanduser(),

@@ -190,13 +190,10 @@ def _open_judge(options: GuideOptions) -> _Judge:
 
 def _protocol(options: GuideOptions) -> "EvaluationProtocol":
     """Return how one metric of one feature network is computed."""
-    from spikediff.evaluation.features import FEATURES
+    from spikediff.evaluation.features import find_features
     from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
 
-    if options.features not in FEATURES:
-        raise UserError(
-            f"--features {options.features!r}; {suggestion(options.features, FEATURES)}"
-        )
+    find_features(options.features)
     protocol = EvaluationProtocol(
         name="guide",
         summary="the held-out tenth of the training split, to choose a guidance scale by",

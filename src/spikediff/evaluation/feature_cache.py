@@ -84,12 +84,13 @@ def features(
         network: The feature network.
         folder: Cache, in which the files have a folder of their own.
         label: What they are, for the folder's name and the progress bar.
-        resize_filter: PIL's filter; None refuses images of another size.
+        resize_filter: PIL's filter, for a network without its own; None refuses other sizes.
         processes: Who shares the work.
 
     Raises:
         UserError: The images do not fit the network.
     """
+    resize_filter = network.resize_filter or resize_filter
     key = fingerprint_of(
         images=images.fingerprint,
         first=rows.start,

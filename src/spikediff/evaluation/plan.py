@@ -9,7 +9,13 @@ from accelerate import PartialState
 
 from spikediff.data import DATASETS, ImageDataset, load_images
 from spikediff.errors import UserError, suggestion
-from spikediff.evaluation.features import ANY, FEATURES, FeatureNetwork, load_features
+from spikediff.evaluation.features import (
+    ANY,
+    FEATURES,
+    FeatureNetwork,
+    find_features,
+    load_features,
+)
 from spikediff.evaluation.features.network import preparation_notes, prepare
 from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
 from spikediff.evaluation.sources import ImageSource, real_images
@@ -54,8 +60,9 @@ def choose_networks(
     for part in protocol.measurements:
         if asked is not None and part.network not in asked:
             continue
+        find_features(part.network)  # an unknown name is a mistake, not missing weights
         try:
-            weights[part] = _weights_of(part.network, known, dataset, given)
+            weights[part] = _weights_of(part.network, list(asked or known), dataset, given)
         except UserError as error:
             if part.required or asked is not None:
                 raise UserError(f"protocol {protocol.name}: {error}") from None
@@ -67,32 +74,32 @@ def choose_networks(
     return weights, notes
 
 
-def _files(network: str) -> dict[str, str]:
-    return dict(FEATURES[network].files) if network in FEATURES else {}
-
-
 def _weights_of(
     network: str, known: list[str], dataset: ImageDataset, given: Path | None
 ) -> Path | None:
-    """Return the file of a network's weights, None where it needs none."""
-    files = _files(network)
-    if not files:
+    """Return the file of a network's weights, None where it needs none or fetches them."""
+    row = find_features(network)
+    if not row.files:
         if network == "classifier" and dataset.labels is None:
             raise UserError(f"classifier: {dataset.name} has no classes to learn from")
         return None
-    name = files.get(dataset.name, files.get(ANY))
+    name = row.files.get(dataset.name, row.files.get(ANY))
     wanted = name or f"weights for {dataset.name}"
+    if row.fetches and given is None:
+        return None
     if given is None:
         raise UserError(f"{network} needs its weights; pass --feature-weights with {wanted}")
     if given.is_file():
-        owners = [other for other in FEATURES if given.name in _files(other).values()]
-        owners = owners or [other for other in known if _files(other)][:1]
+        owners = [other for other, row in FEATURES.items() if given.name in row.files.values()]
+        owners = owners or [other for other in known if find_features(other).files][:1]
         if network not in owners:
             raise UserError(
                 f"{network}: --feature-weights is of {owners[0]}; add {wanted} in a folder"
             )
         return given
     found = [] if name is None else [*given.glob(name), *given.glob(f"*/{name}")]
+    if not found and row.fetches:
+        return None
     if not found:
         raise UserError(f"{network}: --feature-weights holds no {wanted}")
     return found[0]
@@ -268,7 +275,8 @@ def _fitting_notes(
     notes = []
     for what, images in ("judged", source.take(0, 1)), ("reference", reference.take(0, 1)):
         for part, network in networks.items():
-            wanted = (network.image_size, network.channels, resize_filter)
+            filter_name = network.resize_filter or resize_filter
+            wanted = (network.image_size, network.channels, filter_name)
             prepare(images, *wanted)
             found = preparation_notes(images, *wanted)
             notes += [f"{part.key}, {what} images: {note}" for note in found]

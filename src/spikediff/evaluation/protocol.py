@@ -5,16 +5,18 @@ named by its path. Each carries a `caveat`: what is wrong with it, or what it ca
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spikediff.data import RESIZE_FILTERS
 from spikediff.errors import UserError, suggestion
 from spikediff.evaluation.features.network import MODES
+from spikediff.evaluation.features.pretrained import PREFIX
 from spikediff.evaluation.metrics import METRICS
 from spikediff.files.yaml import build, read_yaml
 
+_WITHOUT_LABELS = ("frechet", "kernel", "neighbours")
 _SHELF = Path(__file__).parent / "protocols"
 
 
@@ -88,6 +90,21 @@ class EvaluationProtocol:
         metrics = {metric for part in measurements for metric in part.metrics}
         return max([2, *(METRICS[metric].fewest(self) for metric in metrics)])
 
+    def with_features(self, names: Iterable[str]) -> "EvaluationProtocol":
+        """Return the protocol with the feature networks of timm that are asked for by name.
+
+        Example:
+            >>> load_protocol("fair").with_features(["timm:resnet18"]).measurements[-1].key
+            'timm:resnet18/clean'
+        """
+        known = {part.network for part in self.measurements}
+        added = tuple(
+            Measurement(name, _WITHOUT_LABELS)
+            for name in dict.fromkeys(names)
+            if name not in known and (name == "dinov2" or name.startswith(PREFIX))
+        )
+        return replace(self, measurements=self.measurements + added)
+
     def content(self) -> dict[str, Any]:
         """Return every value, as JSON knows it."""
         return asdict(self)
@@ -98,7 +115,7 @@ def protocol_names() -> list[str]:
 
     Example:
         >>> protocol_names()
-        ['fair', 'fsddim', 'sddpm', 'spiking-diffusion']
+        ['fair', 'fsddim', 'own-images', 'sddpm', 'spiking-diffusion']
     """
     return sorted(path.stem for path in _SHELF.glob("*.yaml"))
 

@@ -20,6 +20,7 @@ from spikediff.evaluation.features.network import (
     extract,
     module_features,
 )
+from spikediff.evaluation.features.pretrained import DINOV2, PREFIX, load_pretrained
 from spikediff.evaluation.features.resnet import load_resnet
 
 __all__ = [
@@ -30,10 +31,12 @@ __all__ = [
     "FeatureNetwork",
     "FeatureSpec",
     "extract",
+    "find_features",
     "load_autoencoder",
     "load_classifier",
     "load_features",
     "load_inception",
+    "load_pretrained",
     "load_resnet",
     "module_features",
 ]
@@ -51,12 +54,14 @@ class FeatureSpec:
         files: Data set (`*`: any) -> published name of the file of weights. Empty for a network
             that needs no file.
         modes: Its modes.
+        fetches: Whether its weights are fetched where no file is given.
     """
 
     summary: str
     load: Callable[..., FeatureNetwork]
     files: Mapping[str, str] = field(default_factory=dict)
     modes: tuple[str, ...] = ("clean",)
+    fetches: bool = False
 
 
 _RESNET20, _RESNET56 = "resnet20-12fca82f.th", "resnet56-4bfd9763.th"
@@ -89,7 +94,31 @@ FEATURES: dict[str, FeatureSpec] = {
         ),
         files={ANY: "weights-inception-2015-12-05-6726825d.pth"},
     ),
+    "dinov2": FeatureSpec(
+        summary="DINOv2 ViT-S/14 at 224 pixels, of timm; 384 features that need no labels",
+        load=lambda weights, device, **_: load_pretrained("dinov2", weights, device),
+        files={ANY: f"{DINOV2}.safetensors"},
+        fetches=True,
+    ),
 }
+
+
+def find_features(name: str) -> FeatureSpec:
+    """Return the row of a feature network: of `FEATURES`, or one for `timm:MODEL`.
+
+    Raises:
+        UserError: There is no such network.
+    """
+    if name.startswith(PREFIX):
+        return FeatureSpec(
+            summary=f"{name.removeprefix(PREFIX)} of timm",
+            load=lambda weights, device, **_: load_pretrained(name, weights, device),
+            files={ANY: f"{name.removeprefix(PREFIX)}.safetensors"},
+            fetches=True,
+        )
+    if name not in FEATURES:
+        raise UserError(f"unknown feature network {name!r}; {suggestion(name, FEATURES)}")
+    return FEATURES[name]
 
 
 def load_features(
@@ -104,8 +133,8 @@ def load_features(
     """Load a feature network by name.
 
     Args:
-        name: A key of `FEATURES`.
-        weights: File of its weights, for all but `classifier`.
+        name: A key of `FEATURES`, or `timm:MODEL` for any model of timm.
+        weights: File of its weights, for all but `classifier`; those of timm are fetched without.
         dataset: The whole training split of the data to be measured: `classifier` learns from it,
             `inception` takes the image size from it.
         mode: `clean`, or `published` where the network has it.
@@ -121,11 +150,9 @@ def load_features(
         ...
         spikediff.errors.UserError: unknown feature network 'clasifier'; did you mean 'classifier'?
     """
-    if name not in FEATURES:
-        raise UserError(f"unknown feature network {name!r}; {suggestion(name, FEATURES)}")
-    row = FEATURES[name]
+    row = find_features(name)
     if mode not in row.modes:
         raise UserError(f"{name}: unknown mode {mode!r}; {suggestion(mode, row.modes)}")
-    if row.files and weights is None:
+    if row.files and weights is None and not row.fetches:
         raise UserError(f"{name}: give the file of its weights")
     return row.load(weights=weights, dataset=dataset, mode=mode, cache_dir=cache_dir, device=device)

@@ -39,7 +39,8 @@ class FeatureNetwork:
     Args:
         module: Takes normalised images [B, C, H, W]; returns features [B, D], or a pair of
             features and class logits [B, K]. The network keeps a copy.
-        name: `fad`, `classifier`, `resnet20`, `resnet56`, `inception` or `module:<name>`.
+        name: `fad`, `classifier`, `resnet20`, `resnet56`, `inception`, `dinov2`, `timm:<model>` or
+            `module:<name>`.
         image_size: Side of the images in pixels.
         channels: 1 or 3. A network of three takes grey images too, and warns once.
         normalise: Turns uint8 images into what the module expects; to [-1, 1] by default.
@@ -47,6 +48,7 @@ class FeatureNetwork:
             numbers were made). Distances of different modes are never compared.
         batch_size: Set where features depend on the batch (batch norm on batch statistics): images
             must then come in order, in batches of exactly this size, the last one smaller.
+        resize_filter: Filter that brings images to its side; None takes the protocol's.
         held_out_accuracy: Accuracy of a classifier on held-out images, where it is known.
         device: Where the network runs.
 
@@ -75,6 +77,7 @@ class FeatureNetwork:
         normalise: Callable[[Tensor], Tensor] = to_model_range,
         mode: str = "clean",
         batch_size: int | None = None,
+        resize_filter: str | None = None,
         held_out_accuracy: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -83,6 +86,7 @@ class FeatureNetwork:
         self.image_size = image_size
         self.channels = channels
         self.batch_size = batch_size
+        self.resize_filter = resize_filter
         self.held_out_accuracy = held_out_accuracy
         self._module = copy.deepcopy(module).to(device).eval().requires_grad_(False)
         self._normalise = normalise
