@@ -1,9 +1,7 @@
-r"""Measuring a denoiser for Analytic-DPM: the second moment of its noise estimates.
+"""Measuring a denoiser for Analytic-DPM: the second moment of its noise estimates.
 
-The curve is the model's own. A spiking network's estimates are weaker or noisier than those of the
-ordinary network of the same shape, so that network's curve would give it the wrong variance.
-
-A calibration kept beside the weights that it was measured on.
+The curve is the model's own: a spiking network's estimates are weaker or noisier than those of the
+ordinary network of the same shape. The calibration is saved beside the weights it was measured on.
 """
 
 import json
@@ -24,16 +22,11 @@ from spikediff.files.writing import write_whole
 def calibration_timesteps(num_train_timesteps: int = 1000, count: int = 51) -> list[int]:
     r"""Return timesteps at which the second moment is worth knowing: dense near x_0.
 
-    $t_i = (i / (count - 1))^2 (num\_train\_timesteps - 1)$, rounded, without repetitions: linear
-    interpolation between them then errs about as little at the clean end, where the curve bends, as
-    elsewhere.
-
-    Args:
-        num_train_timesteps: Length of the diffusion clock.
-        count: How many, 2 or more; fewer come back where some coincide.
+    $t_i = (i / (count - 1))^2 (num\_train\_timesteps - 1)$, rounded, without repetitions: the curve
+    bends at the clean end.
 
     Raises:
-        UserError: There is no such grid.
+        UserError: There are fewer than 2.
 
     Example:
         >>> calibration_timesteps(1000, 6)
@@ -58,11 +51,10 @@ def estimate_second_moment(
 ) -> Tensor:
     r"""Estimate $h(t) = E \|\epsilon_\theta(x_t, t)\|^2 / d$ over training images.
 
-    The mean over images k of $(\|\hat\epsilon_k\|^2 - \|\epsilon_k\|^2) / d$, plus 1: that
-    $E \|\epsilon\|^2 / d = 1$ is known makes the drawn noise a control variate. Near pure noise the
-    two almost agree, and there the variance hangs on the small $1 - h$, which the plain mean would
-    drown. An image gets the same noise at every timestep, so the curve is smooth, and what stands
-    at one timestep depends neither on the others nor on `batch_size`.
+    The mean over images k of $(\|\hat\epsilon_k\|^2 - \|\epsilon_k\|^2) / d$, plus 1. The drawn
+    noise is a control variate, because $E \|\epsilon\|^2 / d = 1$: near pure noise the variance
+    depends on the small $1 - h$, which the plain mean would drown. An image gets the same noise at
+    every timestep, so the curve is smooth and does not depend on `batch_size`.
 
     Args:
         denoiser: `denoiser(x_t, t).sample`, in evaluation mode.
@@ -165,17 +157,14 @@ _SETTINGS = ("second_moment", "second_moment_timesteps", "clip_last_noise")
 def save_calibration(
     folder: Path, settings: dict[str, Any], facts: dict[str, Any], kept: Path | None = None
 ) -> Path:
-    """Write a calibration into a pipeline's folder, or beside others by the weights' SHA-256.
+    """Write a calibration; return its path.
 
     Args:
         folder: The pipeline's folder.
         settings: Settings of `AnalyticDPMScheduler`.
         facts: How it was measured, for a reader.
-        kept: A folder to write into instead of the pipeline's; it is made. Models that ship with
-            the package are never written to.
-
-    Returns:
-        The file's path.
+        kept: A folder to write into instead, by the weights' SHA-256; models that ship with the
+            package are never written to.
 
     Raises:
         UserError: The folder holds no pipeline.
@@ -215,10 +204,8 @@ def load_calibration(folder: Path, kept: Path | None = None) -> dict[str, Any]:
             raise ValueError("lists of different lengths")
         if any(not isinstance(t, int) or t < 0 for t in timesteps):
             raise ValueError("timesteps that are none")
-        if (
-            settings["clip_last_noise"] is not None
-            and _numbers([settings["clip_last_noise"]])[0] < 0
-        ):
+        clip = settings["clip_last_noise"]
+        if clip is not None and _numbers([clip])[0] < 0:
             raise ValueError("a negative clip_last_noise")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is damaged ({cut(str(error))}); {advice}") from error

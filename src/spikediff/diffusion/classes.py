@@ -1,8 +1,4 @@
-r"""Asking a denoiser for a class: labels, classifier-free guidance, guidance by a classifier.
-
-Each turns a network into another denoiser, `(x_t, t) -> estimate`, so the loops that call it know
-of no classes.
-"""
+"""Classes: labels, classifier-free guidance, classifier guidance. Each wraps a denoiser."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,25 +17,18 @@ ClassLabels = int | Sequence[int] | Tensor | None
 
 
 def number_of_classes(network: Any) -> int:
-    """Return how many classes a network can be asked for; 0 for one that knows none.
+    """Return the number of classes of a network, ours or a `UNet2DModel`; 0 for none.
 
-    Args:
-        network: A network with a diffusers configuration, `UNet2DModel` among them. Of its
-            embeddings the last stands for no class.
+    The last of a `UNet2DModel`'s embeddings stands for no class.
     """
     config = network.config
     return int(config.get("num_classes") or (config.get("num_class_embeds") or 1) - 1)
 
 
 def classes_in_turn(pipe: Any, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return what a pipeline is told so that its images are of class 0, 1, ..., K - 1, 0, ...
+    """Return the argument by which image k of a pipeline is of class `seeds[k]` modulo K.
 
-    Args:
-        pipe: A pipeline.
-        seeds: The seeds of the images; image k is of class `seeds[k]` modulo K.
-
-    Returns:
-        {"class_labels": the labels}; nothing where the pipeline knows no classes.
+    It is empty for a pipeline without classes.
 
     Example:
         >>> from spikediff import SpikingUNet

@@ -181,17 +181,8 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
 
 
 def sampled(pipeline: Callable[..., Any]) -> Callable[[Any, RunParts], DiffusionPipeline]:
-    """Return what makes a pipeline of a trained denoiser and the sampler of its recipe.
-
-    Args:
-        pipeline: `pipeline(denoiser, scheduler)`.
-    """
-
-    def make(model: Any, run: RunParts) -> DiffusionPipeline:
-        made: DiffusionPipeline = pipeline(model, run.sampler)
-        return made
-
-    return make
+    """Return what makes `pipeline(denoiser, scheduler)` of a run, by the sampler of its recipe."""
+    return lambda model, run: pipeline(model, run.sampler)
 
 
 def with_noise(

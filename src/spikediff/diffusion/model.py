@@ -1,4 +1,4 @@
-"""The base of every network, which loads all of its file or none; and the ordinary counterpart."""
+"""The base of every network, which loads a file whole or not at all; ordinary counterparts."""
 
 import inspect
 import re
@@ -26,12 +26,7 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 
 class SavedTensor(NamedTuple):
-    """What the head of a file says of a tensor.
-
-    Attributes:
-        kind: Its type by the word of safetensors: F32, BF16, I64, BOOL, ...
-        shape: Its shape.
-    """
+    """A tensor in a file's header: its type (F32, BF16, I64, BOOL, ...) and shape."""
 
     kind: str
     shape: tuple[int, ...]
@@ -40,8 +35,7 @@ class SavedTensor(NamedTuple):
 class SpikingModel(ModelMixin, ConfigMixin):
     """Base of every network: saved and loaded as diffusers does, but whole or not at all.
 
-    `from_config` takes every value: diffusers' own forgets those of arguments that were given by
-    position, as in `SpikingUNet(8, 1)`.
+    `from_config` takes every value; diffusers' own drops those of positional arguments.
     """
 
     def register_to_config(self, **settings: Any) -> None:
@@ -57,14 +51,11 @@ class SpikingModel(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
-        """Load a network as diffusers does; refuse a file that is not all of it.
+        """Load a network as diffusers does, its weights copied out of the file.
 
         Args:
             pretrained_model_name_or_path: A folder, or a name on the Hub.
             options: diffusers' keyword arguments.
-
-        Returns:
-            The network, its weights in memory of their own.
 
         Raises:
             UserError: Tensors are missing, unknown, of another shape or kind, or not finite; or the
@@ -86,7 +77,7 @@ class SpikingModel(ModelMixin, ConfigMixin):
 
 
 def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
-    """Refuse a saved network that would not be loaded whole; only the heads of files are read.
+    """Raise the `UserError` of `SpikingModel.from_pretrained` after reading file headers only.
 
     Args:
         cls: The network's class.
@@ -95,9 +86,6 @@ def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
 
     Returns:
         Whether there are weights as safetensors.
-
-    Raises:
-        UserError: See `SpikingModel.from_pretrained`.
     """
     if not (folder / "config.json").exists():
         raise UserError(f"{folder / 'config.json'}: missing; it says what network this is")
@@ -119,11 +107,7 @@ def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
 
 
 def read_head(path: Path) -> dict[str, SavedTensor]:
-    """Return what the head of a safetensors file says of its tensors.
-
-    Raises:
-        UserError: The file is no regular one, or damaged.
-    """
+    """Return the tensors in a safetensors file's header; a `UserError` for a damaged file."""
     try:
         with safetensors.safe_open(check_regular(path), framework="pt") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -223,17 +207,12 @@ _KINDS = {
 
 
 def with_own_memory(model: nn.Module, options: Mapping[str, Any]) -> None:
-    """Copy the weights of a model that was loaded out of the file that they are mapped from.
+    """Copy a loaded model's weights out of the file that they are mapped from, in place.
 
-    A file starts its tensors wherever the one before ends. The product of a matrix and a single
-    vector, as in an autoencoder that makes one image, is rounded by where its memory starts; so a
-    model that was loaded would differ, in the last bit, from the one that was saved. The copy has
-    the type that was asked for: without accelerate, diffusers keeps that of the file where the
-    file's first tensor, a counter of batch norm, is none of floating point.
-
-    Args:
-        model: The model, changed in place.
-        options: The keyword arguments of `from_pretrained`.
+    Tensors in a file are not aligned, and a matrix-vector product rounds by the alignment of its
+    memory: a loaded model would differ, in the last bit, from the saved one. The copy has the type
+    that the `options` of `from_pretrained` ask for: without accelerate, diffusers keeps that of the
+    file where its first tensor is an integer, such as a counter of batch norm.
     """
     dtype = options.get("dtype") or options.get("torch_dtype")
     for tensor in (*model.parameters(), *model.buffers()):
@@ -242,8 +221,8 @@ def with_own_memory(model: nn.Module, options: Mapping[str, Any]) -> None:
 
 
 def quiet() -> None:
-    """Let diffusers say nothing of what is loaded; what is wrong is an error here."""
-    logging.disable_progress_bar()  # "Loading pipeline components", a bar of a tenth of a second
+    """Silence diffusers' messages about loading; what is wrong is an error here."""
+    logging.disable_progress_bar()
     logging.set_verbosity_error()
 
 
@@ -258,11 +237,8 @@ class HasCounterpart(Protocol):
 def ann_counterpart(model: Any) -> nn.Module:
     """Return the ordinary network of the same widths, depths and images, untrained.
 
-    Args:
-        model: A network with a method `ann_counterpart`.
-
     Raises:
-        UserError: The model has none.
+        UserError: The model has no method `ann_counterpart`.
 
     Example:
         >>> from spikediff import SpikingUNet

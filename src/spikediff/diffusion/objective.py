@@ -1,9 +1,4 @@
-r"""What training makes small: the contract of a loss in the common loop, and the denoising ones.
-
-The denoising loss: noise an image, ask the network what was done, take the squared error.
-
-What a loss returns are its terms, already weighted: training makes their sum small and logs each.
-"""
+"""The contract of a loss in the training loop, and the denoising loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +12,10 @@ from spikediff.errors import UserError
 
 @dataclass(frozen=True)
 class Losses:
-    """What one part of a batch says.
+    """The losses of one part of a batch.
 
     Attributes:
-        terms: Terms of the loss by name, already weighted, 0-dim; training makes their sum small.
+        terms: Weighted terms by name, 0-dim; training minimises their sum and logs each.
         watched: Further numbers for the curve, 0-dim.
     """
 
@@ -53,7 +48,7 @@ class Objective(Protocol):
 
 
 class RunParts(Protocol):
-    """What a run knows, for whoever makes a network, a loss or a pipeline of it.
+    """What a run hands to the makers of its network, loss and pipeline.
 
     Attributes:
         recipe: The recipe: `recipe.model.spiking_steps`, `recipe.sampling.temperature`, ...
@@ -88,7 +83,7 @@ class RunParts(Protocol):
 
 
 class DenoisingObjective:
-    """Noise an image, and ask the network what was done.
+    """Noise an image; the loss is the squared error of the network's estimate.
 
     Args:
         run: The run.
@@ -118,11 +113,7 @@ class DenoisingObjective:
 
 
 def check_not_negative(**values: float) -> None:
-    """Refuse negative weights of a recipe's `loss:` section.
-
-    Raises:
-        UserError: One is negative; the message names it.
-    """
+    """Raise a `UserError` for a negative weight of a recipe's `loss:` section."""
     for name, value in values.items():
         if value < 0:
             raise UserError(f"loss.{name} = {value} must not be negative")
@@ -154,17 +145,9 @@ def timestep_weights(
         min-SNR:  min(S, gamma) times 1 / S of epsilon, 1 of x_0 ("sample"), 1 / (S + 1) of v
         P2:       (1 + S)^-gamma
 
-    The first weighs the error of $x_0$ alike, whatever the network estimates. The second turns
-    training from faint noise to strong noise, where the shape of an image is decided; for v and
-    gamma = 1, all timesteps count by their error of $x_0$.
-
-    Args:
-        scheduler: The noise schedule, with its prediction type.
-        min_snr_gamma: Gamma of the first, about 5; 0 leaves it out.
-        p2_gamma: Gamma of the second, 0.5 to 1; 0 leaves it out.
-
-    Returns:
-        The weights; None where all are 1.
+    The first weighs the error of $x_0$ alike, whatever the network estimates. The second favours
+    strong noise, where the shape of an image is decided; for v and gamma = 1, all timesteps count
+    by their error of $x_0$. A gamma of 0 leaves it out; None stands for weights of 1.
 
     Reference: Hang et al., "Efficient diffusion training via min-SNR weighting strategy", ICCV
     2023; Choi et al., "Perception prioritized training of diffusion models", CVPR 2022 (k = 1).
@@ -198,14 +181,11 @@ def denoising_loss(
 
     Args:
         model: The denoiser.
-        scheduler: The noise schedule, with `add_noise` and `prediction_type`.
+        scheduler: The noise schedule.
         x_0: Images in the model's range [B, C, H, W].
         timestep: Diffusion timesteps [B].
         eps: Standard normal noise [B, C, H, W].
-        weights: Those of `timestep_weights` [num_train_timesteps]; None is 1 for all.
-
-    Returns:
-        {"denoising": the loss, 0-dim}.
+        weights: Those of `timestep_weights`.
 
     Reference: Ho et al., "Denoising diffusion probabilistic models", 2020, equation 14; v from
     Salimans and Ho, "Progressive distillation", 2022.

@@ -1,7 +1,4 @@
-"""From a model's images to pictures that a person looks at: PIL images, grids, GIFs.
-
-From a model's signals to what a caller asked for, and to a plot that a person looks at.
-"""
+"""From a model's images and signals to what a caller sees: PIL images, arrays, grids, plots."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -53,21 +50,13 @@ OUTPUT_TYPES: dict[str, Callable[[Tensor], Any]] = {
 
 
 def check_output_type(output_type: str, known: Collection[str] = tuple(OUTPUT_TYPES)) -> None:
-    """Refuse an output type that a pipeline does not have.
-
-    Raises:
-        UserError: It is none of the known ones.
-    """
+    """Raise a `UserError` for an output type that a pipeline does not have."""
     if output_type not in known:
         raise UserError(f"unknown output_type {output_type!r}; choose from {list(known)}")
 
 
 def check_call(output_type: str, num_inference_steps: int) -> None:
-    """Refuse a call of a pipeline that could not end well, before it computes.
-
-    Raises:
-        UserError: The output type is unknown, or there is no step to make.
-    """
+    """Raise a `UserError` for an unknown output type or less than one step."""
     check_output_type(output_type)
     if whole(num_inference_steps, "num_inference_steps") < 1:
         raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
@@ -107,13 +96,7 @@ def _inner(image: Image.Image) -> Image.Image:
 def record_frames(
     frames: list[Image.Image], shown: int, columns: int | None = None
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a callback of a pipeline that keeps a grid of every step, for `save_gif`.
-
-    Args:
-        frames: The list that grows by one grid a step.
-        shown: Images in a grid, at most.
-        columns: Columns of a grid.
-    """
+    """Return a callback that appends a grid of at most `shown` images a step to `frames`."""
 
     def keep(_pipe: object, _i: int, _t: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         frames.append(image_grid(to_pil(_visible(tensors["sample"][:shown])), columns))
@@ -130,13 +113,7 @@ def _visible(sample: Tensor) -> Tensor:
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, frame_ms: int = 120) -> None:
-    """Write an endless GIF that rests on its last frame.
-
-    Args:
-        frames: Pictures of one size.
-        path: The file.
-        frame_ms: Time of a frame in milliseconds; the last one stays ten times as long.
-    """
+    """Write an endless GIF of frames of one size; the last one stays ten times as long."""
     durations = [frame_ms] * (len(frames) - 1) + [10 * frame_ms]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
@@ -147,16 +124,11 @@ _MOST_ROWS = 8
 def signal_output(
     output_type: str, signal_range: Sequence[float] | None
 ) -> Callable[[Tensor], Any]:
-    """Return what turns signals [B, C, L] of a model into an output of a pipeline.
-
-    Nothing is clamped: a recording may leave the range, and so may what is generated.
+    """Return what turns a model's signals [B, C, L] into a pipeline's output; nothing is clamped.
 
     Args:
-        output_type: "pt" or "np".
+        output_type: "pt" or "np"; a `UserError` for any other.
         signal_range: Values of the signal that the model sees as -1 and 1; None leaves them.
-
-    Raises:
-        UserError: The output type is another.
 
     Example:
         >>> import torch

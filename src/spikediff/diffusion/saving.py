@@ -1,11 +1,10 @@
 """Saved pipelines: whole when they are written and when they are read, and open to plain diffusers.
 
-diffusers finds the class of a pipeline of another library only through a file of code beside the
-weights, which it runs where `trust_remote_code=True` allows it; so does its `AutoModel`. Such a
-file holds one import, and nothing else in a folder is code. Our own pipelines run none of them.
+diffusers finds a pipeline or `AutoModel` of another library only through a file of code beside the
+weights, which `trust_remote_code=True` lets it run. Such a file holds one import, and nothing else
+in a folder is code. Our own pipelines run none of them.
 """
 
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,15 +27,13 @@ from spikediff.files.writing import whole_folder
 
 
 def component(name: object) -> type[Any] | None:
-    """Return the network or scheduler of this library that has a name; None where none has it."""
-    if name not in spikediff.__all__:
-        return None
-    found = getattr(spikediff, str(name))
-    known = inspect.isclass(found) and issubclass(found, ModelMixin | SchedulerMixin)
+    """Return the network or scheduler of this library by name; None where there is none."""
+    found = getattr(spikediff, str(name)) if name in spikediff.__all__ else None
+    known = isinstance(found, type) and issubclass(found, ModelMixin | SchedulerMixin)
     return found if known else None
 
 
-if not TYPE_CHECKING:  # a type checker is to know this module's own names
+if not TYPE_CHECKING:  # which would hide a misspelt name
 
     def __getattr__(name: str) -> type[Any]:
         """Find a part by name: diffusers looks where `ModelMixin` and `SchedulerMixin` are too."""
@@ -58,11 +55,7 @@ class AnyNetwork:
 
     @classmethod
     def from_pretrained(cls, folder: str, **options: Any) -> ModelMixin:
-        """Load a network.
-
-        Args:
-            folder: A folder or a repository.
-            options: Those of diffusers' `from_pretrained`.
+        """Load a network as diffusers' `from_pretrained` does, from a folder or a repository.
 
         Raises:
             UserError: Its configuration names no network of this library.
@@ -83,7 +76,7 @@ PIPELINES = (
     "VQSpikingDiffusionPipeline",
     "VAEPipeline",
 )
-"""What a saved pipeline is loaded as; the parts of any other one go into the first of these."""
+"""Classes that a saved pipeline is loaded as; the parts of any other go into the first."""
 
 _PIPELINE_FILE = "pipeline"
 _DOWNLOADED = ("*.json", "*.safetensors")  # in any folder; no code
@@ -111,15 +104,13 @@ class PortablePipeline:
     components: dict[str, Any]
 
     def register_modules(self, **modules: Any) -> None:
-        """Take the parts; a sampler of diffusers makes exactly the steps that are asked for."""
+        """Take the parts; see `exact` for samplers of diffusers."""
         super().register_modules(**{name: exact(part) for name, part in modules.items()})  # type: ignore[misc]
 
     def save_config(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Write `model_index.json`, and the files of code that it then names."""
         super().save_config(save_directory, *args, **kwargs)  # type: ignore[misc]
-        if type(self).__module__.startswith(
-            f"{spikediff.__name__}."
-        ):  # nobody else can import a user's own class
+        if type(self).__module__.startswith("spikediff."):  # others cannot import a user's class
             make_portable(Path(save_directory))
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
@@ -171,14 +162,9 @@ class PortablePipeline:
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
-        """Download a repository's weights and configurations, and no code.
+        """Download a repository's weights and configurations, and no code; return the folder.
 
-        Args:
-            pretrained_model_name: USER/NAME on the Hugging Face Hub.
-            kwargs: Those of `DiffusionPipeline.download` that say from where and how.
-
-        Returns:
-            The folder.
+        The arguments are those of `DiffusionPipeline.download`.
         """
         options = {key: kwargs[key] for key in _HUB_OPTIONS if kwargs.get(key) is not None}
         return cast(
@@ -221,15 +207,9 @@ def check_networks(
 
 
 def save_whole(pipe: Any, folder: Path) -> None:
-    """Save a pipeline so that its folder is there and whole, or not there, or the one before.
+    """Save a pipeline so that its folder is whole, or absent, or the one before.
 
-    Args:
-        pipe: The pipeline.
-        folder: Its folder. One that holds the same files already is left as it is, with what else
-            lies there.
-
-    Raises:
-        UserError: A weight is NaN or infinite.
+    A folder that holds the same files already is left as it is.
     """
     with whole_folder(folder) as draft:
         pipe.save_pretrained(draft)
@@ -238,11 +218,8 @@ def save_whole(pipe: Any, folder: Path) -> None:
 def make_portable(folder: Path) -> None:
     """Let plain diffusers load a saved pipeline.
 
-    Parts of this library are named by the front door, `["spikediff", "SpikingUNet"]`, an address
-    that no move of a module breaks, and a file beside each of them imports it from there.
-
-    Args:
-        folder: The pipeline's folder, with its `model_index.json`.
+    Parts of this library are named by the front door, `["spikediff", "SpikingUNet"]`, and a file
+    beside each of them imports it from there.
     """
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     name = index["_class_name"]
@@ -279,11 +256,7 @@ def _write_import(path: Path, *names: str) -> None:
 def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
     """Return a `model_index.json` that names this module for the parts of this library.
 
-    diffusers takes a part whose name is that of a file for code that it must be trusted to run.
-
-    Args:
-        index: Its content, from this or an earlier version of the library, which named modules or
-            files of code.
+    diffusers would run a part's file of code. Earlier versions named modules or files instead.
 
     Example:
         >>> index = {"_class_name": ["pipeline", "VAEPipeline"], "vae": ["spikediff_vae", "VAE"]}

@@ -1,13 +1,11 @@
-r"""The noise schedule behind our schedulers: diffusers' own, and its table in double precision.
+r"""Noise schedules: diffusers' own, its table in double precision, and the levels of a timestep.
 
 diffusers keeps the table of $\bar\alpha$ in float32, where $1 - \bar\alpha$ of the first timesteps
 has lost half of its digits, and with it the angle of the last steps onto $x_0$.
 
-How much image and how much noise a scheduler's $x_t$ holds, and going back up to a noisier one.
-
-Every scheduler of diffusers noises by $x_t = a_t\,x_0 + \sigma_t\,\epsilon$, with coefficients of
-its own: $a^2 + \sigma^2 = 1$ for most, $a = 1$ for Euler and its kin. The map is linear, so what it
-makes of a unit image and of unit noise are its coefficients.
+Every scheduler of diffusers noises by $x_t = a_t\,x_0 + \sigma_t\,\epsilon$, with
+$a^2 + \sigma^2 = 1$ for most and $a = 1$ for Euler and its kin. The map is linear, so a unit image
+and unit noise show both coefficients.
 """
 
 import math
@@ -39,13 +37,7 @@ _SETTINGS = (
 
 
 def noise_schedule_of(config: Mapping[str, Any]) -> DDPMScheduler:
-    """Return diffusers' scheduler of a noise schedule, so that a model meets the one that it knows.
-
-    It spaces the timesteps and noises images; what a step does is ours.
-
-    Args:
-        config: The settings of one of our schedulers, which mean what they mean in diffusers.
-    """
+    """Return diffusers' scheduler of a configuration; it spaces timesteps and noises images."""
     return DDPMScheduler(**{key: config[key] for key in _SETTINGS})
 
 
@@ -80,10 +72,6 @@ class OnNoiseSchedule(KeepsSchedule, SchedulerMixin, ConfigMixin):
 
 def fine_betas(config: Mapping[str, Any]) -> Tensor:
     """Return the betas of a diffusers scheduler's configuration in float64 [num_train_timesteps].
-
-    Args:
-        config: Its `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end` and, where it
-            has them, `trained_betas` and `rescale_betas_zero_snr`.
 
     Raises:
         UserError: The schedule is none of "linear", "scaled_linear" and "squaredcos_cap_v2".
@@ -167,9 +155,6 @@ def renoise(
         noise: $\epsilon$, standard normal and independent of it, of a shape that broadcasts.
         clean: $a_s$ and $\sigma_s$, by `noise_levels`; `CLEAN` for $x_0$.
         noisy: $a_t$ and $\sigma_t$.
-
-    Returns:
-        $x_t$ [...].
 
     Raises:
         UserError: t is not noisier than s.

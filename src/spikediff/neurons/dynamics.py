@@ -28,11 +28,11 @@ from spikediff.neurons.surrogate import ATan, Surrogate
 
 
 class NeuronState(NamedTuple):
-    """All that a neuron remembers between two spiking steps; a value, never an attribute.
+    """What an integrate-and-fire neuron remembers between two spiking steps.
 
     Attributes:
         v: Membrane after the reset, [...].
-        net_spikes: Signed spikes emitted so far, [...]; only a signed neuron keeps it.
+        net_spikes: Signed spikes emitted so far, [...]; only of a signed neuron.
     """
 
     v: Tensor
@@ -89,7 +89,7 @@ class Dynamics:
     def fresh_state(self, like: Tensor) -> NeuronState:
         """Return the state before the first step, for a current `like` of shape [...].
 
-        The membrane is float32 at the least: in half precision a small current would be lost in it.
+        The membrane is at least float32: half precision would lose small currents.
         """
         dtype = torch.promote_types(like.dtype, torch.float32)
         rest = self.v_rest if self.v_init is None else self.v_init

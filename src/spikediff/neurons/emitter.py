@@ -1,4 +1,4 @@
-"""What all spiking modules share, and all that an instrument asks of one."""
+"""What an instrument may ask of any module whose output is spikes."""
 
 from typing import NamedTuple
 
@@ -48,8 +48,8 @@ class SpikeEmitter(nn.Module):
 
         Args:
             current: Currents, as `forward` takes them.
-            units: The neurons, as places in the flattened [C, H, W], or [C] [K].
-            before: The state that the window went on from; None for rest.
+            units: The neurons [K], as places in the flattened [C, H, W] or [C].
+            before: The state that the window continues; None for rest.
         """
         raise NotImplementedError
 
@@ -91,14 +91,7 @@ class CountNeuron(SpikeEmitter):
 
 
 def unroll(counts: Tensor, levels: int) -> Tensor:
-    """Return counts as binary spikes: the neuron emits one spike in each of its first steps.
-
-    Args:
-        counts: Counts 0..D [...].
-        levels: D.
-
-    Returns:
-        Spikes [D, ...], whose sum over the steps is `counts`.
+    """Return counts 0..D [...] as binary spikes [D, ...]: a neuron fires in its first steps.
 
     Example:
         >>> unroll(torch.tensor([0, 1, 3]), levels=3).tolist()

@@ -4,10 +4,9 @@ For an input current $v$, a threshold $\theta$ and a bias $b$ of the neuron's ch
 
     count = clip(round(v / theta + b), 0, D)
 
-In training a count is one number, so a step costs one pass instead of D. At inference the count is
-D binary spikes, one graded spike, or an integer: every map between two neurons is linear, so the
-three give the same currents. The amplitude $\theta$ of a spike is part of the weights behind the
-neuron.
+In training a count is one number, so a step costs one pass instead of D. At inference it is D
+binary spikes, one graded spike, or an integer, which give the same currents, because every map
+between two neurons is linear. The weights behind the neuron hold the amplitude $\theta$.
 
 Reference: Luo et al., "Integer-valued training and spike-driven inference spiking neural network"
 (I-LIF, SpikeYOLO), ECCV 2024; Yao et al., "Scaling spike-driven transformer with efficient spike
@@ -48,16 +47,13 @@ class _Count(torch.autograd.Function):
 
 
 def count_spikes(v: Tensor, theta: Tensor, bias: Tensor, levels: int) -> Tensor:
-    """Return how many spikes each neuron emits in its window.
+    """Return how many spikes each neuron emits in its window: counts 0..D [B, C, H, W].
 
     Args:
-        v: Currents, summed over the window [B, C, H, W].
+        v: Currents, summed over the window [B, C, H, W]; NaN and infinity give NaN.
         theta: Thresholds, positive: [C], or [1] for one threshold in all channels.
         bias: Biases in units of a threshold, of the shape of `theta`.
         levels: D, the largest count.
-
-    Returns:
-        Counts 0..D [B, C, H, W], of the dtype of `v`. NaN and infinity become NaN.
 
     Example:
         >>> v = torch.tensor([-1.0, 0.6, 1.4, 9.0]).view(1, 1, 1, 4)

@@ -89,16 +89,13 @@ def scan(
     decay: Decay = 1.0,
     state: NeuronState | None = None,
 ) -> tuple[Tensor, NeuronState]:
-    """Run a neuron layer over a spiking window.
+    """Return a window's spikes [T, ...], of the current's dtype, and the state after the last step.
 
     Args:
         current: Input currents [T, ...], floating point.
         dynamics: The neuron's constants.
         decay: Multiplier of the membrane per step; a 0-dim tensor may carry a gradient.
-        state: State before the first step; None starts fresh.
-
-    Returns:
-        Spikes [T, ...] of the current's dtype, and the state after the last step.
+        state: State before the first step; None starts from rest.
 
     Raises:
         UserError: The current has no time axis, or is not floating point.

@@ -123,13 +123,9 @@ SURROGATES: dict[str, type[Surrogate]] = {
 
 
 def make_surrogate(spec: "str | Mapping[str, Any] | Surrogate") -> Surrogate:
-    """Build a surrogate from a name, from a mapping (as in a recipe), or pass one through.
+    """Build a surrogate from a key of `SURROGATES`, or from `{"name": key, **widths}`.
 
-    Args:
-        spec: A key of `SURROGATES`, or `{"name": key, **widths}`, or a surrogate.
-
-    Returns:
-        The surrogate.
+    A surrogate is passed through.
 
     Raises:
         UserError: The name or one of the widths is unknown.

@@ -69,14 +69,10 @@ _forced: ContextVar[str | None] = ContextVar("spikediff_kernel", default=None)
 
 @contextmanager
 def using(kernel: str) -> Iterator[None]:
-    """Run the neurons by one kernel only, in this thread.
-
-    Args:
-        kernel: One of `KERNELS`: "reference" is plain torch, "native" the compiled C, "triton"
-            what runs on a GPU.
+    """Run the neurons by one of the `KERNELS` only, in this thread.
 
     Raises:
-        UserError: There is no such kernel. A neuron that it cannot compute raises, too.
+        UserError: There is no such kernel, or, from a neuron, it does not compute the window.
 
     Example:
         >>> import torch
@@ -87,11 +83,8 @@ def using(kernel: str) -> Iterator[None]:
     """
     if kernel not in KERNELS:
         raise UserError(f"kernel {kernel!r}: unknown; {suggestion(kernel, KERNELS)}")
-    token = _forced.set(kernel)
-    try:
+    with as_before(kernel):
         yield
-    finally:
-        _forced.reset(token)
 
 
 def forced() -> str | None:

@@ -1,8 +1,7 @@
 """The integer neuron's forward and backward pass: plain torch, or one pass in C.
 
-The C kernels (`spikediff/native/count_neuron.c`) serve float32 on a CPU. Their counts and gradients
-of currents are those of plain torch, bit for bit; the gradients of thresholds and biases are sums,
-added in another order.
+The C kernels (`spikediff/native/count_neuron.c`) serve float32 on a CPU. Counts and gradients of
+currents have the bits of plain torch; gradients of thresholds and biases sum in another order.
 """
 
 from ctypes import c_float, c_int, c_int64
@@ -16,14 +15,7 @@ from spikediff.neurons.kernels.choice import forced
 
 
 def forward(v: Tensor, theta: Tensor, bias: Tensor, levels: int) -> Tensor:
-    """Return clip(round(v / theta + b), 0, D); NaN where the current is not finite.
-
-    Args:
-        v: Currents [B, C, H, W].
-        theta: Thresholds [C] or [1].
-        bias: Biases [C] or [1].
-        levels: D.
-    """
+    """Return clip(round(v / theta + b), 0, D); see `spikediff.neurons.count_spikes`."""
     if not _suits(v):
         level = _level(v, theta, bias)
         return carry_nan(level.clamp(0, levels).round_(), level)
@@ -43,15 +35,7 @@ def forward(v: Tensor, theta: Tensor, bias: Tensor, levels: int) -> Tensor:
 def backward(
     grad_count: Tensor, v: Tensor, theta: Tensor, bias: Tensor, levels: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return dL/dv [B, C, H, W], dL/dtheta and dL/db, of the shape of `theta`.
-
-    Args:
-        grad_count: dL/dcount [B, C, H, W].
-        v: Currents of the forward pass.
-        theta: Thresholds.
-        bias: Biases.
-        levels: D.
-    """
+    """Return dL/dv [B, C, H, W], dL/dtheta and dL/db, of the shape of `theta`."""
     if not (_suits(v) and grad_count.dtype == v.dtype):
         return _backward_in_torch(grad_count, v, theta, bias, levels)
     x = _without_holes(v)

@@ -1,7 +1,7 @@
 """The scan over spiking steps in C (`spikediff/native/neuron.c`): float32 on a CPU.
 
-Spikes are those of `reference`, bit for bit. The backward pass charges the membranes again, so that
-nothing but the currents has to be kept for it.
+Spikes have the bits of `reference`. The backward pass charges the membranes again, so that only the
+currents are kept for it.
 """
 
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ def forward_packed(current: Tensor, words: Tensor, decay: Decay, dynamics: Dynam
 
     Returns:
         How many channels of a pixel fire at all, summed over pixels and groups of four steps; -1
-        where a membrane is not finite, which bits cannot say.
+        where a membrane is not finite.
     """
     check_tensor(current, "neuron: current", torch.float32, (None, None, None))
     steps, pixels, channels = current.shape

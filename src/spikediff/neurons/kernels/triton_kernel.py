@@ -1,12 +1,11 @@
 """The scan over spiking steps in Triton (`triton_programs.py`): CUDA, and membranes in float32.
 
-Currents are float32, bfloat16 or float16 and are read as they are. Spikes are those of `reference`
-on the same device: every operation is rounded as torch's CUDA kernels round it. The backward pass
-charges the membranes again, in registers, so that nothing but the currents has to be kept for it.
+Currents are float32, bfloat16 or float16. Spikes are those of `reference` on the same device: every
+operation rounds as torch's CUDA kernels do. The backward pass charges the membranes again, in
+registers, so that only the currents are kept for it.
 
-Tests run the programs without a GPU, in Triton's interpreter: with `TRITON_INTERPRET=1` in the
-environment before anything imports Triton, currents on a CPU suit, too. That is slow and for tests
-only.
+Tests run the programs without a GPU, in Triton's interpreter, which `TRITON_INTERPRET=1` selects
+before Triton is imported.
 """
 
 import math

@@ -1,10 +1,8 @@
-"""Convolutions of counts by the C kernels (`spikediff/native/count_synapse.c`), on a CPU.
+"""Convolutions of integers, exact in any order of summation: the operators of the deployment form.
 
-Convolutions of integers, exact in any order of summation: the operators of the deployment form.
-
-Weights are int8 (of the stem int16), counts uint8, the fixed-point image int16, sums int32. The
-operators are defined in plain torch; C kernels give the same bits. As operators they show the
-energy meter what a convolution was given, whichever kernel computes it:
+Weights are int8 (of the stem int16), counts uint8, the fixed-point image int16, sums int32. Plain
+torch defines the operators; the C kernels (`spikediff/native/count_synapse.c`) give the same bits.
+The energy meter sees an operator's inputs, whichever kernel computes it:
 
     counts       sum = conv(count)
     events       the same sum, built by adding the weights of what fired
@@ -53,15 +51,12 @@ def native_sums(
     """Return the sums [B, C_out, H', W'], int32, of counts times weights.
 
     Args:
-        counts: [B, C, H, W], uint8, at most `MOST_COUNT`.
-        weight: [C_out, C, k, k], int8.
+        counts: As of `count_conv2d`, at most `MOST_COUNT`; so are the next three.
+        weight: Weights.
         stride: Of both axes.
         padding: Silent pixels around the image.
         way: `DENSE`, or `EVENTS`, which adds to the sums of before.
         before: Earlier counts and their sums; None is silence.
-
-    Raises:
-        UserError: A tensor has another type or shape.
     """
     images, channels, height, width = counts.shape
     check_tensor(counts, "count convolution: counts", torch.uint8, (None,) * 4)
@@ -116,16 +111,13 @@ EXACT_IN_FLOAT32 = 2**24
 
 @torch.library.custom_op("spikediff::count_conv2d", mutates_args=())
 def count_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the sums of spike counts times weights.
+    """Return the sums [B, C_out, H', W'], int32, of spike counts times weights.
 
     Args:
         counts: Counts [B, C, H, W], uint8.
         weight: Weights [C_out, C, k, k], int8.
         stride: 1 or 2.
         padding: Silent pixels around the image.
-
-    Returns:
-        Sums [B, C_out, H', W'], int32.
 
     Raises:
         UserError: A tensor has another type or shape, or nothing fits into the image.
@@ -158,16 +150,7 @@ def change_conv2d(
 ) -> Tensor:
     """Return the sums of `count_conv2d` from those of earlier counts: only what changed is added.
 
-    Args:
-        counts: Counts [B, C, H, W], uint8.
-        before: The earlier counts, of the same shape.
-        sums: Their sums [B, C_out, H', W'], int32.
-        weight: Weights [C_out, C, k, k], int8.
-        stride: 1 or 2.
-        padding: Silent pixels around the image.
-
-    Raises:
-        UserError: As of `count_conv2d`.
+    `before` [B, C, H, W] are the earlier counts, `sums` [B, C_out, H', W'] their sums.
     """
     _check(counts, weight, stride, padding)
     _check_before(counts, before, sums, _fake_sums(counts, weight, stride, padding))

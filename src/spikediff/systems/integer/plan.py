@@ -1,9 +1,8 @@
 """The layout of a deployment form for the C kernels: tables, prepacked weights, places in memory.
 
-An image passes through all layers in C (`spikediff/native/integer_network.c`). Counts and currents
-lie channels-last; the channels of every layer are padded to a multiple of 16. Strides, upsampling
-and the edge of the image are tables of input pixels, concatenation is a place in the counts that a
-neuron writes, and (un)shuffled patches are a table of places in the image.
+An image passes through all layers in C (`spikediff/native/integer_network.c`), channels last and
+padded to a multiple of 16. Strides, upsampling and the image's edge are tables of input pixels,
+concatenation is a place in the counts that a neuron writes, and patches are a table of places.
 """
 
 from collections.abc import Sequence
@@ -98,14 +97,12 @@ class Layout:
 
     def room(self, size: int) -> int:
         """Return a place for so many bytes in an image's memory."""
-        place = self.memory_bytes
-        self.memory_bytes += -(-size // 64) * 64
+        place, self.memory_bytes = self.memory_bytes, self.memory_bytes + _aligned(size)
         return place
 
     def kept_room(self, size: int) -> int:
         """Return a place for so many bytes in an image's state."""
-        place = self.state_bytes
-        self.state_bytes += -(-size // 64) * 64
+        place, self.state_bytes = self.state_bytes, self.state_bytes + _aligned(size)
         return place
 
     def at(self, x: Tensor) -> int | None:
@@ -114,13 +111,7 @@ class Layout:
         return pointer(self.tensors[-1]).value
 
     def outlet(self, left: Tensor, bias: Tensor, tables: Any = None) -> Outlet:
-        """Return an outlet without listeners.
-
-        Args:
-            left: Shifts of the sums [C].
-            bias: [C].
-            tables: `StepTables` or None.
-        """
+        """Return an outlet without listeners, of shifts and biases [C], and `StepTables`."""
         out = Outlet(self.at(_filled(left.int())), self.at(_filled(bias)), residual=-1, current=-1)
         out.channels = padded(len(left))
         if tables is not None:
@@ -162,12 +153,12 @@ class Layout:
         tables: Any = None,
         residual: Current | None = None,
     ) -> Current:
-        """Add a convolution (`IntegerSynapse`); return its current.
+        """Add a convolution (`IntegerSynapse`) of counts; return its current.
 
         Args:
             name: Of the layer.
             synapse: The convolution.
-            counts: What it sees.
+            counts: Its input.
             doubled: Whether every pixel is repeated 2x2 before.
             tables: Biases of timestep and class, `StepTables`.
             residual: A current that is added.
@@ -191,6 +182,10 @@ class Layout:
         self.layers.append(layer)
         self.names.append(name)
         return Current(layer.out, height, width, synapse.shape[0])
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 64) * 64
 
 
 def padded(channels: int) -> int:

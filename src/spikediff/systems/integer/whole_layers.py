@@ -25,11 +25,10 @@ class Call:
     """What one call hands to every part.
 
     Attributes:
-        timesteps: Rows of the tables of biases [B or 1].
-        classes: Rows of the tables of classes [B or 1].
+        timesteps: Rows of the tables of biases [B or 1]; `classes` likewise.
         convolve: The execution.
-        before: What the synapses kept in the last call, in order.
-        after: What they keep in this one.
+        before: Counts and sums that the synapses kept in the last call, in order.
+        after: Those that they keep in this one.
     """
 
     timesteps: Tensor
