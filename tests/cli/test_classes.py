@@ -1,10 +1,13 @@
 """Asking for classes on the command line."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from PIL import Image
 
+import spikediff
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -54,3 +57,55 @@ def test_mistakes_are_one_line(classes, options, words, tmp_path, capsys):
     said = capsys.readouterr().err
     assert words in said
     assert "Traceback" not in said
+
+
+@pytest.fixture
+def pets(tmp_path):
+    folder = tmp_path / "pets"
+    for label, level in (("cat", 30), ("dog", 220)):
+        (folder / label).mkdir(parents=True)
+        for n in range(20):
+            Image.new("L", (8, 8), level + n).save(folder / label / f"{n}.png")
+    return folder
+
+
+@pytest.fixture
+def run_of_pets(pets, tmp_path):
+    root = tmp_path / "run"
+    small = ["--model.block-out-channels", "4", "--model.layers-per-block", "1"]
+    short = ["--training.steps", "2", "--training.checkpoint-every", "1", "--data.batch-size", "4"]
+    grid = ["--sampling.num-images", "1", "--sampling.num-inference-steps", "1"]
+    classes = ["--model.num-classes", "2", "--output", str(root), "--data.dataset", str(pets)]
+    assert main(["train", "integer/images", *classes, *small, *short, *grid]) == 0
+    return root
+
+
+def test_a_run_on_subfolders_knows_its_classes_by_name(run_of_pets, tmp_path, capsys):
+    model = str(run_of_pets)
+    code, named = sample(model, tmp_path / "named", "--class-labels", "dog", "cat")
+    assert (code, len(named)) == (0, 4)
+    assert sample(model, tmp_path / "numbered", "--class-labels", "1", "0") == (0, named)
+    whole = str(tmp_path / "whole")
+    assert main(["deploy", model, "--output", whole]) == 0
+    assert sample(whole, tmp_path / "deployed", "--class-labels", "dog")[0] == 0
+    assert main(["info", whole]) == 0
+    assert "cat, dog" in capsys.readouterr().out
+    assert sample(model, tmp_path / "wrong", "--class-labels", "dogg")[0] == 2
+    assert "did you mean 'dog'" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_keeps_the_names(run_of_pets):
+    shutil.rmtree(run_of_pets / "pipeline")
+    pipe = spikediff.load(run_of_pets)
+    pipe.set_progress_bar_config(disable=True)
+    by_name = pipe(class_labels=["dog", "cat"], seeds=[0, 1], num_inference_steps=1)
+    by_number = pipe(class_labels=[1, 0], seeds=[0, 1], num_inference_steps=1)
+    assert by_name.images == by_number.images
+    one = pipe(class_labels="dog", seeds=[0], num_inference_steps=1)
+    assert one.images == by_name.images[:1]
+
+
+def test_a_model_without_names_takes_numbers(tmp_path, capsys):
+    code, _ = sample(save(tmp_path / "model", 3), tmp_path / "out", "--class-labels", "cat")
+    assert code == 2
+    assert "keeps no names of its classes; give numbers, 0 to 2" in capsys.readouterr().err

@@ -69,6 +69,7 @@ def _kernels(name: str) -> str:
 
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:
+    from spikediff.diffusion.classes import class_names
     from spikediff.hub.load import load_pipeline, networks_of
     from spikediff.neurons import SpikeEmitter
 
@@ -83,6 +84,8 @@ def _model(source: Path) -> dict[str, dict[str, Any]]:
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
             "neuron_layers": sum(isinstance(m, SpikeEmitter) for m in network.modules()),
         }
+        if names := class_names(network):
+            facts[f"model{suffix}"]["classes"] = ", ".join(names)
         config = {k: v for k, v in network.config.items() if not k.startswith("_")}
         facts[f"configuration{suffix}"] = config
     if "scheduler" in pipe.components:

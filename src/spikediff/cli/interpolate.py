@@ -25,7 +25,8 @@ class InterpolateOptions:
 def run(arguments: list[str]) -> int:
     """Interpolate and write the pictures."""
     options = parse(InterpolateOptions, arguments, "spikediff interpolate")
-    sampling, call = options.sampling, options.sampling.one_class
+    sampling = options.sampling
+    sampling.check_one_class()
     options.report.check()
     if not 1 < len(options.seeds) <= options.num_images:
         raise UserError("--seeds: give two or more, and --num-images at least as many")
@@ -33,7 +34,7 @@ def run(arguments: list[str]) -> int:
     from spikediff.editing.interpolate import interpolate_seeds
 
     pipe = options.model.load(to_generate=True)
-    call["num_inference_steps"] = sampling.steps(pipe)
+    call = {**sampling.one_class(pipe), "num_inference_steps": sampling.steps(pipe)}
     with sampling.guided(pipe):
         images = interpolate_seeds(
             pipe, options.seeds, options.num_images, sampling.batch_size, **call

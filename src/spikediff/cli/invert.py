@@ -27,7 +27,8 @@ class InvertOptions:
 def run(arguments: list[str]) -> int:
     """Invert, reconstruct and measure."""
     options = parse(InvertOptions, arguments, "spikediff invert")
-    sampling, classes = options.sampling, options.sampling.one_class
+    sampling = options.sampling
+    sampling.check_one_class()
     options.picture.check()
     options.report.check()
     if options.model.scheduler is not None:
@@ -41,7 +42,7 @@ def run(arguments: list[str]) -> int:
     picture = options.picture.open(options.model.source, pipe)
     steps = sampling.steps(pipe)
     with sampling.guided(pipe):
-        call = {**classes, "return_dict": False}
+        call = {**sampling.one_class(pipe), "return_dict": False}
         (noise,) = invert(pipe, picture, steps, options.num_iterations, **call)
         ((again,),) = regenerate(pipe, noise, steps, **call)
     figures = {

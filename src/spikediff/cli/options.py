@@ -4,6 +4,7 @@
 go. A command takes whole groups, as in `model: Flat[Source]`, and single options.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -163,11 +164,11 @@ class Sampling:
     batch_size: BatchSize = 64
     threshold: Threshold = None
     class_labels: Annotated[
-        tuple[int, ...],
-        Range(0, 10**9),
+        tuple[str, ...],
         tyro.conf.arg(
             aliases=["--class-label"],
-            help="The classes of the images, one after the other, of a model that knows classes.",
+            help="The classes of the images, one after the other, by name or number, of a model "
+            "that knows classes.",
         ),
     ] = ()
     guidance_scale: GuidanceScale = None
@@ -184,23 +185,45 @@ class Sampling:
 
         return guided(pipe, self.threshold)
 
-    @property
-    def one_class(self) -> dict[str, Any]:
-        """The pipeline's arguments for images of one class; empty if none is asked for.
+    def labels(self, pipe: Any) -> list[Any]:
+        """Return the classes that are asked for, as numbers where the model knows classes.
 
         Raises:
-            UserError: Several classes are given.
+            UserError: The model has no class of such a name.
+        """
+        from spikediff.diffusion.classes import class_names, class_network, class_numbers
+
+        network = class_network(pipe)
+        names = () if network is None else class_names(network)
+        typed = [
+            int(label) if label not in names and re.fullmatch(r"-?\d{1,9}", label) else label
+            for label in map(str, self.class_labels)
+        ]
+        return typed if network is None else [class_numbers(network, label) for label in typed]
+
+    def check_one_class(self) -> None:
+        """Refuse several classes, before the model is loaded.
+
+        Raises:
+            UserError: There are several.
         """
         if len(self.class_labels) > 1:
             raise UserError("--class-labels: give one, which all images share")
-        asked: dict[str, Any] = {"class_labels": next(iter(self.class_labels), None)}
+
+    def one_class(self, pipe: Any) -> dict[str, Any]:
+        """Return the pipeline's arguments for images of one class; empty if none is asked for.
+
+        Raises:
+            UserError: The model has no such class.
+        """
+        asked: dict[str, Any] = {"class_labels": next(iter(self.labels(pipe)), None)}
         asked |= {"guidance_scale": self.guidance_scale}
         return {name: value for name, value in asked.items() if value is not None}
 
     def facts(self, pipe: Any) -> dict[str, Any]:
         """Return what a report says: the steps, and what else is asked for."""
         asked = {
-            "class_labels": list(self.class_labels) or None,
+            "class_labels": self.labels(pipe) or None,
             "guidance_scale": self.guidance_scale,
             "threshold": self.threshold,
         }
@@ -223,14 +246,14 @@ class Sampling:
         """
         from spikediff.diffusion.classes import classes_in_turn
 
-        labels = (self.class_labels * len(seeds))[: len(seeds)]
+        labels = (self.labels(pipe) * len(seeds))[: len(seeds)]
         call: dict[str, Any] = {"num_inference_steps": self.steps(pipe)}
         if self.guidance_scale is not None:
             call["guidance_scale"] = self.guidance_scale
         for first in range(0, len(seeds), self.batch_size):
             part = slice(first, first + self.batch_size)
             if labels:
-                call["class_labels"] = list(labels[part])
+                call["class_labels"] = labels[part]
             elif in_turn:
                 call |= classes_in_turn(pipe, seeds[part])
             check_takes(pipe, make, call)

@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
             "scheduler": type(pipe.components.get("scheduler")).__name__,
             "num_inference_steps": sampling.steps(pipe),
             "threshold": sampling.threshold,
-            "class_labels": list(sampling.class_labels),
+            "class_labels": sampling.labels(pipe),
             "guidance_scale": sampling.guidance_scale,
             "event_driven": model.event_driven,
             "event_driven_weights": model.event_driven_weights if model.event_driven else None,

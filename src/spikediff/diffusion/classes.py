@@ -9,11 +9,12 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 
 from spikediff.diffusion.loop import Denoiser
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 
 Network = Callable[..., Tensor]
 Classifier = Callable[[Tensor, Tensor], Tensor]
-ClassLabels = int | Sequence[int] | Tensor | None
+ClassLabels = int | str | Sequence[int | str] | Tensor | None
+_NAMES = "_class_names"  # in a network's configuration: private, so that no constructor sees it
 
 
 def number_of_classes(network: Any) -> int:
@@ -23,6 +24,65 @@ def number_of_classes(network: Any) -> int:
     """
     config = network.config
     return int(config.get("num_classes") or (config.get("num_class_embeds") or 1) - 1)
+
+
+def name_classes(network: Any, names: Sequence[str]) -> None:
+    """Keep the names of a network's classes in its configuration, in the order of their numbers."""
+    if names:
+        network.register_to_config(**{_NAMES: list(names)})
+
+
+def class_names(network: Any) -> tuple[str, ...]:
+    """Return the names of a network's classes; empty where it keeps none."""
+    return tuple(network.config.get(_NAMES) or ())
+
+
+def class_numbers(network: Any, class_labels: ClassLabels) -> int | Sequence[int] | Tensor | None:
+    """Return labels as numbers, those by name too.
+
+    Args:
+        network: The network, whose configuration keeps the names.
+        class_labels: Numbers, names, or both.
+
+    Raises:
+        UserError: The network knows no such name.
+
+    Example:
+        >>> from spikediff import SpikingUNet
+        >>> unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), num_classes=2)
+        >>> name_classes(unet, ["cat", "dog"])
+        >>> class_numbers(unet, ["dog", "cat", 1])
+        [1, 0, 1]
+    """
+    if isinstance(class_labels, str):
+        return _number(network, class_labels)
+    if class_labels is None or isinstance(class_labels, Tensor) or not np.ndim(class_labels):
+        return class_labels  # type: ignore[return-value]
+    return [
+        _number(network, label) if isinstance(label, str) else label
+        for label in class_labels  # type: ignore[union-attr]
+    ]
+
+
+def _number(network: Any, name: str) -> int:
+    names = class_names(network)
+    if not names:
+        classes = number_of_classes(network)
+        raise UserError(
+            f"class {name!r}: the model keeps no names of its classes; give numbers, 0 to "
+            f"{classes - 1}"
+        )
+    if name not in names:
+        raise UserError(
+            f"class {name!r}: the model has none of this name; {suggestion(name, names)}"
+        )
+    return names.index(name)
+
+
+def class_network(pipe: Any) -> Any:
+    """Return the network of a pipeline that knows classes; None where none does."""
+    networks = (part for part in pipe.components.values() if isinstance(part, nn.Module))
+    return next((network for network in networks if number_of_classes(network)), None)
 
 
 def classes_in_turn(pipe: Any, seeds: Sequence[int]) -> dict[str, Any]:
@@ -38,14 +98,14 @@ def classes_in_turn(pipe: Any, seeds: Sequence[int]) -> dict[str, Any]:
         >>> classes_in_turn(SpikingDiffusionPipeline(unet, make_scheduler("ddim")), range(4))
         {'class_labels': [0, 1, 2, 0]}
     """
-    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    classes = max(map(number_of_classes, networks), default=0)
+    network = class_network(pipe)
+    classes = 0 if network is None else number_of_classes(network)
     return {"class_labels": [seed % classes for seed in seeds]} if classes else {}
 
 
 def size_of_labels(class_labels: ClassLabels) -> int | None:
     """Return how many images labels ask for; None where one label is for all, or there are none."""
-    if class_labels is None or isinstance(class_labels, int):
+    if class_labels is None or isinstance(class_labels, int | str):
         return None
     return None if not np.ndim(class_labels) else len(class_labels)
 
@@ -68,7 +128,7 @@ def conditioned(
     Args:
         call: `call(x_t, t)` or `call(x_t, t, class_labels=labels)` -> estimate.
         network: The network behind it, whose configuration tells its classes.
-        class_labels: A class for all images, one for each, or None for no class.
+        class_labels: A class for all images, one for each, or None for no class; by number or name.
         guidance_scale: w; None for no guidance.
         batch_size: How many images there are.
         batch_axis: The axis of x_t that counts images.
@@ -84,6 +144,7 @@ def conditioned(
     _check(type(network).__name__, classes, class_labels, guidance_scale)
     if not classes:
         return call
+    class_labels = class_numbers(network, class_labels)
     nothing = torch.full((batch_size,), classes)
     labels = nothing if class_labels is None else _labels(class_labels, nothing, classes)
     if guidance_scale is None or guidance_scale == 1.0:

@@ -12,6 +12,7 @@ from torch import Tensor
 from spikediff.diffusion.classes import (
     Classifier,
     ClassLabels,
+    class_numbers,
     classifier_guided,
     conditioned,
     number_of_classes,
@@ -110,7 +111,8 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             return_dict: False returns a tuple.
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})` after
                 every step; a "sample" in what it returns replaces x_t.
-            class_labels: The class of all images, or one for each; None for no class.
+            class_labels: The class of all images, or one for each, by number or by name; None for
+                no class.
             guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
                 own answer, as is None.
             classifier: A classifier of noisy images, `classifier(x_t, t)` -> logits [B, K], whose
@@ -169,6 +171,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         batch_size: int,
     ) -> Denoiser:
         """Return the network as the denoiser of the classes that are asked for."""
+        class_labels = class_numbers(self.unet, class_labels)
         known = class_labels if classifier is None or number_of_classes(self.unet) else None
         denoiser = conditioned(
             estimates_of(self.unet), self.unet, known, guidance_scale, batch_size

@@ -126,6 +126,7 @@ class TokenDataset(Dataset[tuple[Tensor, int]]):
         image_size: h.
         channels: 1.
         num_classes: Classes of the images; 0 without classes.
+        class_names: Their names.
     """
 
     def __init__(self, tokens: Tensor, images: ImageDataset, mask_token: int) -> None:
@@ -135,7 +136,7 @@ class TokenDataset(Dataset[tuple[Tensor, int]]):
         self.image_size = tokens.shape[1]
         self.channels = 1
         self.name = images.name
-        self.num_classes = images.num_classes
+        self.num_classes, self.class_names = images.num_classes, images.class_names
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -9,6 +9,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 import spikediff
 from spikediff.data import DATASETS
+from spikediff.diffusion.classes import name_classes
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.model import quiet
 from spikediff.diffusion.saving import INDEX, PIPELINES, check_networks, pipeline_class
@@ -82,6 +83,7 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
     parts = Parts(recipe, size, channels, root)
     model = build_model(parts)
     load_renamed(model, weights, f"{root}: its checkpoint")
+    name_classes(model, checkpoint.state.get("class_names", ()))
     return build_pipeline(model, parts)
 
 

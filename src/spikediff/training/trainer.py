@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spikediff.data import random_flip
+from spikediff.diffusion.classes import class_names, name_classes
 from spikediff.diffusion.outputs import image_grid
 from spikediff.diffusion.saving import save_whole
 from spikediff.diffusion.seeds import derived_generator, derived_seed
@@ -119,6 +120,8 @@ class Trainer:
         self.num_classes = classes_of(recipe, dataset)
         self.data_facts = data_facts(dataset) if self.is_main else {}
         model = build.build_model(self.parts)
+        if self.num_classes:
+            name_classes(model, dataset.class_names)
         self.objective = build.build_objective(self.parts)
         kept = load_latest(self.folder.checkpoints) if resume else None
         if kept is not None and self.is_main:
@@ -316,6 +319,7 @@ class Trainer:
             checkpoint = self.state.checkpoint(
                 self.step,
                 image_size=self.dataset.image_size,
+                class_names=class_names(self.average.module),
                 data=self.data_facts,
                 since_last_row=self.meter.state(),
                 rng={"seed": self.recipe.seed, "step": self.step},  # see seeds.py

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spikediff.diffusion.classes import class_names, name_classes
 from spikediff.errors import UserError
 from spikediff.files.tensors import check_finite
 from spikediff.layers.norm import BatchNorm2d
@@ -47,6 +48,7 @@ def to_integer(unet: IntegerSpikingUNet, weight_bits: int = 8) -> DeployedIntege
     check_finite(unet.state_dict(), "to_integer")
     settings = {key: value for key, value in config.items() if key in SHARED_SETTINGS}
     form: DeployedIntegerUNet = DeployedIntegerUNet(**settings, weight_bits=weight_bits)
+    name_classes(form, class_names(unet))
     with torch.no_grad():
         _copy(unet, form)
     _check_range(form)
