@@ -140,7 +140,10 @@ def test_what_is_printed_has_no_control_characters():
         (["train", "sddpm/digits", "--threads", "-3"], "--threads -3"),
         (["train", "sddpm/digits", "--data.batch-size", "1000000"], "data.batch_size = 1000000"),
         (["train", "sddpm/digits", "--optimizer.lr", "inf"], "optimizer.lr = inf"),
-        (["push", "digits", "me/x", "--license", "foo", "--dry-run", "--output", "o"], "--license foo"),
+        (
+            ["push", "digits", "me/x", "--license", "foo", "--dry-run", "--output", "o"],
+            "--license foo",
+        ),
         (["demo", "--steps", "0"], "--steps 0"),
     ],
 )
