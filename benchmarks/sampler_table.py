@@ -1,7 +1,8 @@
 r"""Quality and energy of trained runs under several samplers and numbers of steps: one table.
 
     python benchmarks/sampler_table.py SDDPM=runs/sddpm-digits TSM=runs/sdm-digits \
-        TG=runs/sddpm-digits@1.02 --solvers ddpm,ddim --steps 10,20 --output benchmarks/sdm_digits.json
+        TG=runs/sddpm-digits@1.02 --solvers ddpm,ddim --steps 10,20 \
+        --output benchmarks/sdm_digits.json
 
 A model is NAME=RUN, or NAME=RUN@THRESHOLD with threshold guidance. A solver is a name of
 `spikediff info`, or `own` for the one that the pipeline has; with /decoded behind it, a network of
