@@ -5,6 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 PEERS = build/peers/.ready
 PACKAGING = build/packaging
+DOCS = build/docs
 # A run with options of its own (BENCH=--quick) is not what is committed.
 TABLE = $(if $(BENCH),build/performance.json,benchmarks/performance.json)
 FIGURE = $(if $(BENCH),build/growth.png,docs/images/performance_growth.png)
@@ -20,7 +21,7 @@ PIPELINES ?= SDDPM=runs/sddpm-digits SDM=runs/sdm-digits FSDDIM=runs/fsddim-digi
 MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %) $(INTEGER:%=--integer %)
 PERFORMANCE = OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m performance $(MEASURED)
 
-.PHONY: demo test slow lint check format bench bench-guard peers dist clean
+.PHONY: demo test slow lint check format bench bench-guard peers docs dist clean
 
 demo: $(READY)  ## see the shipped spiking model at work, then train one for two minutes
 	$(BIN)/spikediff demo
@@ -51,6 +52,9 @@ bench-guard: $(READY) peers  ## fail if one of our ratios is worse than in the c
 
 peers: $(PEERS)  ## SpikingJelly, OpenVINO and ONNX Runtime, apart from the environment
 
+docs: $(DOCS)/.ready  ## the documentation site, in build/site; fails if a link leads nowhere
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --quiet
+
 dist: $(PACKAGING)/.ready  ## the sdist and this machine's wheel, in dist; fails if their README does not render
 	rm -rf dist
 	$(PACKAGING)/bin/python -m build --outdir dist
@@ -78,3 +82,13 @@ $(PACKAGING)/.ready:
 	$(PACKAGING)/bin/python -m pip install --quiet --disable-pip-version-check \
 		build twine 'readme-renderer[md]'
 	@touch $(PACKAGING)/.ready
+
+# The reference is read from the sources, so the site needs what the extra names and no torch.
+$(DOCS)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -c 'import tomllib; \
+		extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+		print(*extras["docs"], sep="\n")' > $(DOCS)/requirements.txt
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-r $(DOCS)/requirements.txt
+	@touch $(DOCS)/.ready

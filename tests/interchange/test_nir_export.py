@@ -2,7 +2,7 @@
 
 import json
 
-import nir_interpreter
+import run_nir
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -82,7 +82,7 @@ def through_a_file(graph, tmp_path):
 
 def assert_same(model, exported, x, estimate, spikes, tmp_path):
     graph = through_a_file(exported.graph, tmp_path)
-    ran = nir_interpreter.run(graph, x, model.config.spiking_steps, exported.facts["dt"])
+    ran = run_nir.run(graph, x, model.config.spiking_steps, exported.facts["dt"])
     for name, ours in spikes.items():
         parts = sorted(key for key in ran if key == name or key.startswith(f"{name}.part"))
         assert 0.01 < ours.mean() < 0.99, f"{name} says nothing"
@@ -137,10 +137,10 @@ def test_classes_and_patches(tmp_path):
     exported = export_nir(model, 400, class_label=1)
     patches = F.pixel_unshuffle(x, 2)
     graph = through_a_file(exported.graph, tmp_path)
-    ran = nir_interpreter.run(graph, patches, 3, exported.facts["dt"])
+    ran = run_nir.run(graph, patches, 3, exported.facts["dt"])
     assert torch.equal(ran["up_blocks.1.neuron2"], spikes["up_blocks.1.neuron2"])
     torch.testing.assert_close(F.pixel_shuffle(ran["output"].mean(0), 2), estimate)
-    other = nir_interpreter.run(to_nir(model, 400, class_label=2), patches, 3, 1e-4)
+    other = run_nir.run(to_nir(model, 400, class_label=2), patches, 3, 1e-4)
     assert not torch.equal(other["output"], ran["output"])
     duties = " ".join(host_duties(exported.facts, exported.host))
     assert "pixel_unshuffle" in duties
@@ -200,7 +200,7 @@ def test_a_membrane_at_the_threshold(dtype, strict):
     current = torch.stack([below, at, above])  # half of each is charged
     node = neuron_node(nir, neuron, (3,), 1e-4, dtype)
     graph = nir.NIRGraph.from_list(node)
-    fired = nir_interpreter.run(graph, current[None], 1, 1e-4)["lif"][0, 0]
+    fired = run_nir.run(graph, current[None], 1, 1e-4)["lif"][0, 0]
     assert torch.equal(fired, neuron(current[None])[0])
     assert fired.tolist() == [0.0, 0.0 if strict else 1.0, 1.0]
 
@@ -258,7 +258,7 @@ def test_a_host_that_follows_the_index_makes_the_images_of_the_pipeline(tmp_path
     for step, want in zip(index["steps"], seen, strict=True):
         graph = nir.read(tmp_path / "out" / step["file"])
         current = F.conv2d(sample, host[f"{first}.weight"], host[f"{first}.bias"], padding=1)
-        ran = nir_interpreter.run(graph, current, index["spiking_steps"], index["dt"])
+        ran = run_nir.run(graph, current, index["spiking_steps"], index["dt"])
         estimate = (weights * ran["output"]).sum(0)
         sample = scheduler.step(estimate, int(step["timestep"]), sample).prev_sample
         torch.testing.assert_close(sample, want)
