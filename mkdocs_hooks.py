@@ -1,12 +1,11 @@
 """What the documentation site adds to MkDocs; mkdocs.yml names this file.
 
-The pages are read on a code host too, so their links are relative to the repository. Here links that
-leave `docs` lead to the repository where its address is known (as in hatch_build.py), and become
-plain text elsewhere. Notebooks become pages. Equations become MathML, which browsers draw without a
-script.
+The pages are read on a code host too, so their links are relative to the repository. Here links
+that leave `docs` lead to the repository where its address is known (as in hatch_build.py), and
+become plain text elsewhere. Notebooks become pages. Equations become MathML, which browsers draw
+without a script.
 """
 
-import base64
 import html
 import json
 import logging
@@ -55,10 +54,9 @@ def _output(output: dict[str, Any]) -> str:
     data = output.get("data", {})
     if "image/png" in data:
         png = "".join(data["image/png"]).strip()
-        base64.b64decode(png, validate=True)
         return f'<img alt="output" src="data:image/png;base64,{png}">'
-    if "text/html" in data:
-        return f'<div class="output">\n{"".join(data["text/html"])}\n</div>'
+    if "text/markdown" in data:
+        return "".join(data["text/markdown"])
     text = "".join(output.get("text") or data.get("text/plain", ""))
     return f'<pre class="output">{html.escape(text)}</pre>'
 
@@ -79,7 +77,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_more: A
         if not target.exists():
             LOG.warning("%s: no such file: %s", page.file.src_uri, path)
         if target.suffix == ".ipynb":
-            return f"[{text}]({os.path.relpath(Path(config.docs_dir, 'notebooks', target.stem), at)}.md)"
+            built = Path(config.docs_dir, "notebooks", f"{target.stem}.md")
+            return f"[{text}]({os.path.relpath(built, at)})"
         where = target.relative_to(ROOT).as_posix()
         return f"[{text}]({config.repo_url}/blob/HEAD/{where}{rest})" if config.repo_url else text
 
@@ -104,4 +103,6 @@ class Examples(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_more: Any) -> None:
         """Rename the section."""
         if obj.docstring is not None:
-            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.M)
+            obj.docstring.value = re.sub(
+                r"^Example:$", "Examples:", obj.docstring.value, flags=re.M
+            )

@@ -55,9 +55,16 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def make_network(name: str, size: int, channels: int) -> nn.Module:
     """Return a small denoiser: `model(sample, timestep).sample`, as diffusers' networks."""
     if name == "integer":
-        return sd.IntegerSpikingUNet(size, channels, block_out_channels=(32, 64), layers_per_block=1)
+        return sd.IntegerSpikingUNet(
+            size, channels, block_out_channels=(32, 64), layers_per_block=1
+        )
     return sd.SpikingUNet(
-        size, channels, base_channels=32, channel_mult=(1, 2, 2), layers_per_block=1, spiking_steps=4
+        size,
+        channels,
+        base_channels=32,
+        channel_mult=(1, 2, 2),
+        layers_per_block=1,
+        spiking_steps=4,
     )
 
 

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-import run_nir
 import torch
-import train_unconditional
 from diffusers import DDPMPipeline
 
+import run_nir
 import spikediff as sd
+import train_unconditional
 
 
 @pytest.mark.parametrize("network", ["sddpm", "integer"])

@@ -2,12 +2,12 @@
 
 import json
 
-import run_nir
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+import run_nir
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
