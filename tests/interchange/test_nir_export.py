@@ -18,6 +18,7 @@ from spikediff.layers import TemporalScaling
 from spikediff.neurons import LIF, NeuronLayer
 from spikediff.systems.sddpm.blocks import Kit
 from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
 from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 
 nir = pytest.importorskip("nir", reason="needs nir: pip install -e '.[nir]'")
@@ -262,6 +263,14 @@ def test_a_host_that_follows_the_index_makes_the_images_of_the_pipeline(tmp_path
         estimate = (weights * ran["output"]).sum(0)
         sample = scheduler.step(estimate, int(step["timestep"]), sample).prev_sample
         torch.testing.assert_close(sample, want)
+
+
+def test_the_decoder_of_tokens_needs_one_graph_for_all_timesteps(tmp_path):
+    model = SpikingImageDecoder(codebook_size=8, widths=(8,), spiking_steps=2).eval()
+    scheduler = AbsorbingStateScheduler(num_train_timesteps=16, mask_token=8)
+    index = write_nir(model, scheduler, 4, tmp_path / "out", sample_size=4)
+    assert [step["timestep"] for step in index["steps"]] == [16, 12, 8, 4]
+    assert {step["file"] for step in index["steps"]} == {"network.nir"}
 
 
 def test_the_command(tmp_path, capsys):

@@ -19,6 +19,7 @@ from spikediff.interchange.nir.networks import LOWERINGS, Shape
 from spikediff.interchange.nir.unsupported_layers import check_supported
 from spikediff.layers.coding import decay_weights
 from spikediff.neurons import NeuronLayer
+from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
 
 INDEX, HOST = "index.json", "host.safetensors"
 
@@ -65,7 +66,11 @@ def write_nir(
         UserError: See `export_nir`.
     """
     nir = import_extra("nir", "nir")
-    timesteps = [float(t) for t in visiting(scheduler, num_inference_steps).timesteps]
+    if isinstance(scheduler, AbsorbingStateScheduler):  # its timesteps are T_d to 1
+        scheduler.set_timesteps(num_inference_steps)
+    else:
+        visiting(scheduler, num_inference_steps)
+    timesteps = [float(t) for t in scheduler.timesteps]
     timed = type(model) not in LOWERINGS or LOWERINGS[type(model)].depends_on_time
     exported: dict[str, Exported] = {}
     steps: list[dict[str, Any]] = []
