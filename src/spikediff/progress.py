@@ -65,6 +65,17 @@ def at_work(what: str, total: int | None = None) -> Iterator[Work]:
         _works.remove(work)
 
 
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Say nothing in this block: a server that waits to be asked is not at work."""
+    stopped = _works[:]
+    _works.clear()
+    try:
+        yield
+    finally:
+        _works[:] = stopped
+
+
 class Heard:
     """A text file that remembers when it was last written to."""
 

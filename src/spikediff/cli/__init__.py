@@ -41,6 +41,7 @@ COMMANDS = {
     "export": "export a denoiser to NIR, ONNX or torch.export",
     "info": "describe the installation, or a model",
     "completion": "print a completion script for bash, zsh or fish",
+    "web": "open a page in the browser: generate, inpaint, compare, with spikes and energy",
     "demo": "run the shipped spiking model, then train one for two minutes",
 }
 

@@ -26,7 +26,6 @@ _SEEDS = 200  # digits that are measured
 _METERED = 4
 _CONFIDENCE = 0.7
 _LAYERS, _NEURONS = 3, 24  # in the raster
-_LEVELS = 4  # D of the shipped network's neurons
 _DOT = (4, 4)  # pixels of a spike in the raster, [width, height]
 _GREYS = 8  # of the GIF
 
@@ -115,20 +114,15 @@ def _show_shipped(folder: Path) -> dict[str, Any]:
 
 def _beside_raster(frames: "list[Image.Image]", record: "SpikeRecord") -> "list[Image.Image]":
     """Return every grid beside the spikes so far of some neurons of the three busiest layers."""
-    import numpy as np
     from PIL import Image
 
-    busy = sorted(record.seen, key=lambda layer: layer.rate, reverse=True)
-    calls = len(frames)
-    of_window = [layer for layer in busy if len(layer.raster()) == calls * _LEVELS]
-    rasters = [layer.raster().numpy().T for layer in of_window[:_LAYERS]]  # [K, calls * D] each
-    spikes = np.concatenate(rasters)
-    dots = np.kron(np.where(spikes > 0, 0, 255), np.ones(_DOT[::-1])).astype(np.uint8)
-    whole = Image.fromarray(dots)
+    from spikediff.inspection.raster import busiest, raster_image
+
+    whole = raster_image(busiest(record, _LAYERS), _DOT)
     pictures = []
     for step, grid in enumerate(frames):
         digits = grid.convert("L")
-        seen = whole.width * (step + 1) // calls
+        seen = whole.width * (step + 1) // len(frames)
         page = Image.new(
             "L", (digits.width + 8 + whole.width, max(digits.height, whole.height)), 255
         )
@@ -140,20 +134,12 @@ def _beside_raster(frames: "list[Image.Image]", record: "SpikeRecord") -> "list[
 
 def _energies(pipe: Any) -> dict[str, Any]:
     """Return the energy of an image in microjoules: the spiking network's and its counterparts'."""
-    from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
-    from spikediff.diffusion.model import ann_counterpart
-    from spikediff.energy import EnergyMeter, compare, load_costs
+    from spikediff.hub.results import compare_with_ordinary
 
-    def metered(unet: Any, changes: bool) -> EnergyMeter:
-        made = SpikingDiffusionPipeline(unet, pipe.scheduler)
-        made.set_progress_bar_config(disable=True)
-        with EnergyMeter(made, changes=changes) as meter:
-            labels = list(range(_METERED))
-            made(seeds=range(_METERED), class_labels=labels, num_inference_steps=_CALLS)
-        return meter
-
-    ordinary = metered(ann_counterpart(pipe.unet).eval(), changes=False)
-    columns = compare(metered(pipe.unet, changes=True), ordinary, load_costs("45nm")).columns
+    labels = list(range(_METERED))
+    columns = compare_with_ordinary(
+        pipe, seeds=range(_METERED), class_labels=labels, num_inference_steps=_CALLS
+    ).columns
     changes = columns["spiking_by_changes"]
 
     def microjoule(report: Any) -> float:

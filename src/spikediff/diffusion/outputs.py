@@ -99,13 +99,13 @@ def record_frames(
     """Return a callback that appends a grid of at most `shown` images a step to `frames`."""
 
     def keep(_pipe: object, _i: int, _t: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        frames.append(image_grid(to_pil(_visible(tensors["sample"][:shown])), columns))
+        frames.append(image_grid(to_pil(visible_sample(tensors["sample"][:shown])), columns))
         return {}
 
     return keep
 
 
-def _visible(sample: Tensor) -> Tensor:
+def visible_sample(sample: Tensor) -> Tensor:
     """Return images as they are, and grids of tokens [B, h, w] in grey, masks white."""
     if sample.is_floating_point():
         return sample

@@ -49,7 +49,7 @@ def load_pipeline(
         pipe.unet = _with_execution(denoiser_of(pipe, source), execution, source)
     if not event_driven:
         pipe = pipe.to(_choose_device(device))
-        return _compile_exactly(pipe) if to_generate else pipe
+        return compile_exactly(pipe) if to_generate else pipe
     return pipe.to("cpu").compile_for_inference(weights)
 
 
@@ -69,7 +69,7 @@ def _local(source: Path) -> Path:
         ) from error
 
 
-def _compile_exactly(pipe: Any) -> Any:
+def compile_exactly(pipe: Any) -> Any:
     """Compile a deployment form that runs on the CPU by counts or changes; leave others alone."""
     from spikediff.systems.integer import DeployedIntegerUNet
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spikediff.diffusion.classes import number_of_classes
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.model import ann_counterpart
 from spikediff.diffusion.pipeline import scheduler_name, weights_sha256
-from spikediff.energy import EnergyMeter
+from spikediff.energy import Comparison, EnergyMeter, compare, load_costs
 from spikediff.errors import UserError, shown
 from spikediff.files.reading import read_json
 
@@ -191,3 +194,25 @@ def measure_energy(
     return tuple(
         meter.report(accounting, "45nm").to_dict() | measured for accounting in ("strict", "paper")
     )
+
+
+def compare_with_ordinary(pipe: Any, **call: Any) -> Comparison:
+    """Generate under a meter, and with the untrained ordinary counterpart; compare, at 45 nm.
+
+    Args:
+        pipe: A pipeline of a denoiser.
+        **call: Arguments of the pipeline.
+
+    Raises:
+        UserError: The network has no counterpart.
+    """
+    counterpart = ann_counterpart(pipe.unet).eval().to(pipe.unet.device)
+    ordinary = SpikingDiffusionPipeline(counterpart, pipe.scheduler)
+    ordinary.set_progress_bar_config(disable=True)
+    with EnergyMeter(pipe, changes=True) as spiking:
+        pipe(**call)
+    if not number_of_classes(counterpart):  # the energy is the same
+        call.pop("class_labels", None)
+    with EnergyMeter(ordinary) as meter:
+        ordinary(**call)
+    return compare(spiking, meter, load_costs("45nm"))

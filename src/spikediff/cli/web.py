@@ -1,0 +1,47 @@
+"""`spikediff web [SOURCE]`: a page in the browser that generates, inpaints and compares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from spikediff.cli.arguments import Range, parse
+from spikediff.cli.options import Device, SourceFolder
+from spikediff.pretrained import check_source
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """Open a page: pictures as they come from noise, spikes, energies, inpainting, two models.
+
+    The page needs the extra `demo` and fetches nothing from elsewhere.
+    """
+
+    source: SourceFolder = Path("mnist")
+    beside: Path | None = None
+    """The model to compare with; by default one that ships."""
+    host: str = "127.0.0.1"
+    """Where to listen: this machine alone by default, 0.0.0.0 for everyone who reaches it."""
+    port: Annotated[int, Range(0, 65535)] = 7860
+    """The port; 0 takes a free one."""
+    device: Device = "cpu"
+
+
+def run(arguments: list[str]) -> int:
+    """Load the models and serve the page."""
+    options = parse(WebOptions, arguments, "spikediff web")
+    beside = options.beside or Path("digits" if options.source.name != "digits" else "mnist")
+    check_source(beside)
+    from spikediff.interchange.extras import import_extra
+
+    import_extra("gradio", "demo")
+    from spikediff.progress import waiting
+    from spikediff.web.page import application, listen, serve
+    from spikediff.web.studio import Studio
+
+    listening = listen(options.host, options.port)
+    app = application([Studio(source, options.device) for source in (options.source, beside)])
+    host, port, *_ = listening.getsockname()
+    print(f"spikediff web: http://{host}:{port} (Ctrl-C stops it)", flush=True)
+    with waiting():
+        serve(app, listening)
+    return 0

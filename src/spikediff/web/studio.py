@@ -1,0 +1,315 @@
+"""A model that many people ask at once; every answer depends on its own request alone."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from PIL import Image
+from torch import nn
+
+from spikediff.diffusion.classes import number_of_classes
+from spikediff.diffusion.latent_space import space_of
+from spikediff.diffusion.outputs import to_pil, visible_sample
+from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
+from spikediff.diffusion.seeds import whole
+from spikediff.editing.inpaint import inpaint
+from spikediff.energy import Comparison
+from spikediff.errors import UserError
+from spikediff.hub.describe import can_generate
+from spikediff.hub.load import compile_exactly, load_pipeline
+from spikediff.hub.results import compare_with_ordinary
+from spikediff.hub.run_data import network_shape
+from spikediff.inspection import SpikeRecord, SpikeRecorder
+from spikediff.inspection.raster import busiest, raster_image
+from spikediff.neurons import SpikeEmitter
+
+MOST_STEPS = 50
+MOST_SEED, MOST_IMAGES = 2**31 - 1, 8
+OWN = "the model's own"  # sampler
+LAYERS, NEURONS = 3, 24  # in the raster
+_RASTER = 480  # pixels, about its width
+
+Told = TypeVar("Told")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asks for.
+
+    Attributes:
+        seed: Of the first image; the others have the seeds after it.
+        label: The class, of a model that knows classes.
+        sampler: A key of `SCHEDULERS`, or `OWN`.
+        steps: Network calls per image.
+        count: How many images.
+    """
+
+    seed: int
+    label: int = 0
+    sampler: str = OWN
+    steps: int = 20
+    count: int = 1
+
+
+class Raster(NamedTuple):
+    """The spikes so far of some neurons of a layer."""
+
+    layer: str
+    rate: float  # of the layer, per neuron and spiking step
+    picture: Image.Image
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What there is to see at one moment of a generation.
+
+    Attributes:
+        images: The images as they are now.
+        step: How many steps are done.
+        steps: Of how many.
+        rasters: Of the layers that fire most.
+        seconds: How long the finished images took; 0 before.
+        energy: What the first image cost beside the ordinary network; None before it is measured.
+    """
+
+    images: list[Image.Image]
+    step: int
+    steps: int
+    rasters: list[Raster] = field(default_factory=list)
+    seconds: float = 0.0
+    energy: Comparison | None = None
+
+
+class Studio:
+    """One model.
+
+    A request takes the network alone, one after the other, since recorders and meters hook it. It
+    has a scheduler of its own.
+
+    Args:
+        source: As of `load_pipeline`.
+        device: "cpu", "cuda" or "auto".
+
+    Raises:
+        UserError: There is no model, or it generates no images.
+    """
+
+    def __init__(self, source: Path, device: str = "cpu") -> None:
+        self.name = source.name
+        self._observed = load_pipeline(source, device=device)
+        if not can_generate(self._observed) or getattr(self._observed, "makes_signals", False):
+            raise UserError(f"{source}: a {type(self._observed).__name__} generates no images")
+        self._fast = compile_exactly(self._with_scheduler(self._observed))
+        self._alone = threading.Lock()
+        networks = [p for p in self._observed.components.values() if isinstance(p, nn.Module)]
+        self._spikes = any(isinstance(m, SpikeEmitter) for p in networks for m in p.modules())
+        self.classes = max(map(number_of_classes, networks), default=0)
+        self.size, channels = network_shape(self._observed)
+        self.mode = "L" if channels == 1 else "RGB"
+        self.samplers = self._samplers()
+        self.most_steps = min(MOST_STEPS, self._clock())
+
+    def generate(self, wish: Wish, spikes: bool = True, energy: bool = True) -> Iterator[Moment]:
+        """Yield the images after every step, then finished, then with the energy of the first.
+
+        Args:
+            wish: What is asked for.
+            spikes: Whether to watch the neurons, which takes longer.
+            energy: Whether to measure.
+
+        Raises:
+            UserError: The wish does not fit the model.
+        """
+        self._check(wish)
+        return streamed(partial(self._run, wish, None, spikes, energy))
+
+    def inpaint(self, wish: Wish, picture: Image.Image, mask: Image.Image) -> Iterator[Moment]:
+        """Yield a picture whose masked part is made anew, after every step, then finished.
+
+        Args:
+            wish: What is asked for.
+            picture: Of the model's size and mode.
+            mask: White where pixels are made.
+
+        Raises:
+            UserError: The wish or the picture does not fit the model, or it inpaints nothing.
+        """
+        self._check(wish)
+        edit = partial(inpaint, image=picture, mask_image=mask)
+        return streamed(partial(self._run, wish, edit, False, False))
+
+    def example(self) -> Image.Image:
+        """Return an image of the model, to edit."""
+        wish = Wish(seed=3, label=min(3, max(0, self.classes - 1)))
+        with self._alone:
+            (image,) = self._call(self._with_scheduler(self._fast), wish, lambda *_: None)
+        return image
+
+    def _run(
+        self, wish: Wish, edit: Any, spikes: bool, energy: bool, tell: Callable[[Moment], None]
+    ) -> None:
+        with self._alone:
+            started = time.monotonic()
+            watched = spikes and self._spikes
+            pipe = self._with_scheduler(self._observed if watched else self._fast, wish.sampler)
+            with SpikeRecorder(pipe, neurons_per_layer=NEURONS) if watched else nullcontext() as r:
+                plot = partial(draw_rasters, r, wish.steps, [])
+                images = self._call(
+                    pipe if edit is None else partial(edit, pipe),
+                    wish,
+                    lambda i, seen: tell(Moment(seen, i + 1, wish.steps, plot())),
+                )
+            seconds = time.monotonic() - started
+            done = Moment(images, wish.steps, wish.steps, plot(), seconds)
+            tell(done)
+            if energy and (cost := self._cost(wish)) is not None:
+                tell(replace(done, energy=cost))
+
+    def _call(
+        self, make: Any, wish: Wish, watch: Callable[[int, list[Image.Image]], None]
+    ) -> list[Image.Image]:
+        def told(_pipe: Any, i: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            watch(i, to_pil(visible_sample(tensors["sample"])))
+            return {}
+
+        options = self._options(wish)
+        if "callback_on_step_end" in signature(make).parameters:
+            options["callback_on_step_end"] = told
+        images: list[Image.Image] = make(**options).images
+        return images
+
+    def _options(self, wish: Wish) -> dict[str, Any]:
+        options: dict[str, Any] = {"seeds": range(wish.seed, wish.seed + wish.count)}
+        if self.most_steps:
+            options["num_inference_steps"] = wish.steps
+        if self.classes:
+            options["class_labels"] = wish.label
+        return options
+
+    def _cost(self, wish: Wish) -> Comparison | None:
+        """Return what the first image costs; None where there is nothing to compare with."""
+        if not (self._spikes and "unet" in self._observed.components):
+            return None
+        pipe = self._with_scheduler(self._observed, wish.sampler)
+        try:
+            return compare_with_ordinary(pipe, **self._options(replace(wish, count=1)))
+        except UserError:  # no ordinary counterpart
+            return None
+
+    def _with_scheduler(self, pipe: Any, sampler: str = OWN) -> Any:
+        """Return a pipeline of the same networks with a scheduler that nobody else has."""
+        parts = {}
+        if (scheduler := pipe.components.get("scheduler")) is not None:
+            own = sampler == OWN
+            parts["scheduler"] = (
+                deepcopy(scheduler) if own else make_scheduler(sampler, scheduler.config)
+            )
+        made = type(pipe).from_pipe(pipe, **parts)
+        made.set_progress_bar_config(disable=True)
+        return made
+
+    def _samplers(self) -> list[str]:
+        """Return the samplers that go with the network; analytic-dpm would want a calibration."""
+        if "unet" not in self._observed.components:
+            return [OWN]
+        fitting = [OWN]
+        for name in (name for name in SCHEDULERS if name != "analytic-dpm"):
+            try:
+                scheduler = make_scheduler(name, self._observed.scheduler.config)
+                space_of(self._observed.unet).check_scheduler(scheduler)
+                fitting.append(name)
+            except UserError:
+                continue
+        return fitting
+
+    def _clock(self) -> int:
+        scheduler = self._observed.components.get("scheduler")
+        return 0 if scheduler is None else int(scheduler.config.num_train_timesteps)
+
+    def _check(self, wish: Wish) -> None:
+        """Refuse a wish: what a browser sends can be anything."""
+        _within("the seed", wish.seed, 0, MOST_SEED)
+        _within("the number of images", wish.count, 1, MOST_IMAGES)
+        _within("the number of steps", wish.steps, 1, max(1, self.most_steps))
+        if self.classes:
+            _within("the class", wish.label, 0, self.classes - 1)
+        if wish.sampler not in self.samplers:
+            raise UserError(f"{self.name} knows no such sampler; choose from {self.samplers}")
+
+
+def _within(name: str, value: Any, least: int, most: int) -> None:
+    if not least <= whole(value, name) <= most:
+        raise UserError(f"{name}, {value}, must lie between {least} and {most}")
+
+
+def draw_rasters(record: SpikeRecord | None, steps: int, names: list[str]) -> list[Raster]:
+    """Return rasters of the layers that fired most at first, with room for all denoising steps.
+
+    Args:
+        record: What was recorded so far; None for nothing.
+        steps: How many denoising steps there will be.
+        names: Of the layers; chosen where it is empty.
+    """
+    if record is None or not record.layers:
+        return []
+    names[:] = names or [layer.name for layer in busiest(record, LAYERS)]
+    layers = [record.layers[name] for name in names]
+    columns = len(layers[0].raster()) // len(layers[0].windows) * steps
+    dot = (max(1, _RASTER // columns), 4)
+    return [Raster(one.name, one.rate, raster_image([one], dot, columns)) for one in layers]
+
+
+_END = object()
+
+
+class _LeftError(Exception):
+    """Nobody listens any more."""
+
+
+def streamed(work: Callable[[Callable[[Told], None]], None]) -> Iterator[Told]:
+    """Yield what a piece of work tells, while it runs in a thread of its own.
+
+    Hooks of recorders and meters belong to a thread, and whoever reads may change threads. A reader
+    who leaves ends the work.
+
+    Args:
+        work: Called as `work(tell)`.
+
+    Example:
+        >>> list(streamed(lambda tell: [tell(1), tell(2)]))
+        [1, 2]
+    """
+    said: SimpleQueue[Any] = SimpleQueue()
+    left = threading.Event()
+
+    def tell(item: Told) -> None:
+        if left.is_set():
+            raise _LeftError
+        said.put((item, None))
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work(tell)
+        except _LeftError:
+            return
+        except BaseException as raised:
+            error = raised
+        said.put((_END, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        while (heard := said.get())[0] is not _END:
+            yield heard[0]
+        if heard[1] is not None:
+            raise heard[1]
+    finally:
+        left.set()
