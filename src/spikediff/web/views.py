@@ -12,7 +12,7 @@ from spikediff.web.studio import Moment, Raster
 STYLE = """
 .sd-row { display: flex; flex-wrap: wrap; gap: 20px; align-items: flex-start; }
 .sd-row > .sd-image { flex: 0 1 300px; } .sd-row > .sd-spikes { flex: 1 1 300px; min-width: 0; }
-.sd-images { display: grid; grid-template-columns: repeat(auto-fill, minmax(90px, 1fr)); gap: 8px; }
+.sd-images { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px; max-width: 560px; }
 .sd-row img, .sd-images img { display: block; width: 100%; image-rendering: pixelated;
   border-radius: 4px; }
 .sd-image img { border: 1px solid var(--border-color-primary); }
