@@ -33,7 +33,8 @@ NOT_RUN = {
     r"--metric kernel": "needs more images than fit here: tests/cli/test_guide.py",
     r"--format onnx": "needs the extra onnx: tests/interchange/test_programs.py",
     r"images\.npz|--features fad|fid|resnet": "needs files of others",
-    r"my/photos|my\.npy|integer/images": "needs data of yours: tests/cli/test_own_images.py",
+    r"my/photos|my\.npy|integer/images|own-images|cat dog": "needs a folder: tests/cli",
+    r"evaluate samples/": "needs samples: tests/cli/test_evaluate.py",
     r"^spikediff sample RUN --num-inference-steps 3 --threshold 0.98,0.99,1": "three steps",
     r"\b(OPTION|\.\.\.)": "not a whole command",
     r"whole|forms/|-int8": "needs the deployment form of the line above, trained",
@@ -46,7 +47,8 @@ DROPPED = {  # a command that stands in for one with data of others
     r"(?<=[/:-])(mnist|cifar10)(-paper|-classes-start|-classes|-short)?\b": "digits",
     r"(?<=--dataset )\w+": "digits",
     r"--mask-box [\d ]+": "--mask-box 0 4 8 8 ",
-    r"\bRUN\b|runs/[ab]\b": "runs/sddpm-digits",
+    r"\bRUN\b|runs/a\b": "runs/sddpm-digits",
+    r"runs/b\b": "runs/fsddim-digits",
 }
 # Of a command: the value of an option, in place of the page's or the default.
 SMALLER = {
@@ -134,6 +136,7 @@ PYTHON = {  # a block of Python -> at a small size
     r"range\((8|10|16|64)\)": "range(4)",
     r"map_of\(step=3\)": "map_of(step=1)",
     r"windows\[3\]": "windows[1]",
+    r'"(cat|dog)"': '"3"',
     r'"runs/sddpm-mnist': '"runs/sddpm-digits',
 }
 BEFORE = {  # what the text of a page has made before its Python starts
@@ -180,6 +183,8 @@ def run(command: str) -> None:
         _, script, *arguments = shlex.split(command)
         return __import__(Path(script).stem).main(arguments)
     arguments = smaller(command)
+    if arguments[0] == "help":  # leaves the process
+        arguments = ["help"]
     assert main(arguments) == 0, f"{command}\nas spikediff {shlex.join(arguments)}"
     return None
 
