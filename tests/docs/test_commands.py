@@ -27,6 +27,7 @@ NOT_RUN = {
     r"^torchrun": "several processes: tests/training",
     r"benchmarks/|-m performance": "hours: tests/benchmarks",
     r"examples/signals": "minutes",
+    r"^spikediff web": "a server that waits, of the extra demo",
     r"^(eval|for) ": "a shell's own",
     r"^spikediff (import|\w+ sddpm\b)": "needs the authors' files: tests/cli/test_import.py",
     r"^spikediff push (?!.*--dry-run)": "needs an account",
