@@ -14,6 +14,7 @@ from autoencoders import warm
 from small_pipelines import make, settled
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
+from spikediff.diffusion.schedules import OnNoiseSchedule
 from spikediff.editing.pipelines import (
     EditingPipeline,
     SpikingImg2ImgPipeline,
@@ -46,6 +47,9 @@ NOT_IMPORTED = (
 )
 
 
+BASES = (OwnPipeline, EditingPipeline, OnNoiseSchedule)
+
+
 @cache
 def classes_of(base):
     """The names of all classes of the package that are a `base`, but for helpers of its own."""
@@ -56,7 +60,7 @@ def classes_of(base):
     while left:
         kind = left.pop()
         left += kind.__subclasses__()
-        if kind.__module__.startswith("spikediff.") and kind not in (OwnPipeline, EditingPipeline):
+        if kind.__module__.startswith("spikediff.") and kind not in BASES:
             found.add(kind.__name__)
     return sorted(found)
 

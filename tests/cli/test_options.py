@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_options_are_built_of_flat_names(tmp_path):
     assert built.report.json == tmp_path / "x.json"
     built = build(InpaintOptions, {"source": "digits", "seed": 4, "class_labels": (3,)})
     assert (built.model.source, built.seed) == (Path("digits"), 4)
-    assert built.sampling.one_class == {"class_labels": 3}
+    assert built.sampling.one_class(SimpleNamespace(components={})) == {"class_labels": 3}
     with pytest.raises(UserError, match="did you mean 'batch_size'"):
         build(Small, {"batch_sizes": 3})
     with pytest.raises(UserError, match="--batch-size 0 must be at least 1"):

@@ -28,6 +28,7 @@ class Counting:
     dimensions: int = 64
     image_size: int = 8
     channels: int = 1
+    resize_filter: str | None = None
 
     def __post_init__(self):
         self.batches = []

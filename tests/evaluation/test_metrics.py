@@ -62,5 +62,5 @@ def test_a_row_is_all_that_a_new_metric_needs(evaluate, monkeypatch, capsys):
     code, result = evaluate("mean_shift")
     assert code == 0
     assert result["metrics"]["pixels/clean/mean_shift"]["mean"] > 0
-    assert main(["guide", "nowhere", "--metric", "mean_shfit"]) == 2
+    assert main(["guide", "digits", "--metric", "mean_shfit"]) == 2
     assert "did you mean 'mean_shift'" in capsys.readouterr().err

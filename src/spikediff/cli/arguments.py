@@ -225,6 +225,8 @@ def check_options(options: Any) -> None:
             check_file(value, option.flag)
         bounds = next((mark for mark in option.marks if isinstance(mark, Range)), FINITE)
         for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, str) and bounds is not FINITE:  # a class, by number or by name
+                number = int(number) if re.fullmatch(r"-?\d{1,18}", number) else None
             if isinstance(number, int | float) and not isinstance(number, bool):
                 bounds.check(f"--{option.flag}", number)
     for option in options_of(type(options)):

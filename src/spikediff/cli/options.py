@@ -165,6 +165,7 @@ class Sampling:
     threshold: Threshold = None
     class_labels: Annotated[
         tuple[str, ...],
+        Range(0, 10**9),
         tyro.conf.arg(
             aliases=["--class-label"],
             help="The classes of the images, one after the other, by name or number, of a model "
