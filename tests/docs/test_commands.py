@@ -186,7 +186,11 @@ def run(command: str) -> None:
     arguments = smaller(command)
     if arguments[0] == "help":  # leaves the process
         arguments = ["help"]
-    assert main(arguments) == 0, f"{command}\nas spikediff {shlex.join(arguments)}"
+    try:
+        code = main(arguments)
+    except SystemExit as done:  # help
+        code = done.code
+    assert code == 0, f"{command}\nas spikediff {shlex.join(arguments)}"
     return None
 
 
