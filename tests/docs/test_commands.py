@@ -184,8 +184,6 @@ def run(command: str) -> None:
         _, script, *arguments = shlex.split(command)
         return __import__(Path(script).stem).main(arguments)
     arguments = smaller(command)
-    if arguments[0] == "help":  # leaves the process
-        arguments = ["help"]
     try:
         code = main(arguments)
     except SystemExit as done:  # help
