@@ -265,6 +265,14 @@ def test_a_host_that_follows_the_index_makes_the_images_of_the_pipeline(tmp_path
         torch.testing.assert_close(sample, want)
 
 
+def test_the_index_is_strict_json(tmp_path):
+    """DPM-Solver++ has a setting of minus infinity, for which JSON has no word."""
+    write_nir(unet(), make_scheduler("dpmsolver++"), 2, tmp_path / "out")
+    text = (tmp_path / "out" / "index.json").read_text()
+    index = json.loads(text, parse_constant=pytest.fail)
+    assert make_scheduler("dpmsolver++", index["scheduler"]["config"]).config.solver_order == 2
+
+
 def test_the_decoder_of_tokens_needs_one_graph_for_all_timesteps(tmp_path):
     model = SpikingImageDecoder(codebook_size=8, widths=(8,), spiking_steps=2).eval()
     scheduler = AbsorbingStateScheduler(num_train_timesteps=16, mask_token=8)

@@ -1,6 +1,7 @@
 """Export a denoiser to NIR: a graph for every timestep, an index, and tensors for the host."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,9 @@ def write_nir(
     if first.host:
         save_file({key: x.contiguous() for key, x in first.host.items()}, folder / HOST)
     index = _index(model, first, scheduler, steps)
-    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    (folder / INDEX).write_text(
+        json.dumps(index, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     return index
 
 
@@ -267,7 +270,11 @@ def host_duties(facts: Mapping[str, Any], host: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration as JSON, without diffusers' own keys."""
-    own = {key: value for key, value in config.items() if not key.startswith("_")}
+    """Return a configuration as JSON, without diffusers' own keys and infinite defaults."""
+    own = {
+        key: value
+        for key, value in config.items()
+        if not key.startswith("_") and not (isinstance(value, float) and math.isinf(value))
+    }
     plain: dict[str, Any] = json.loads(json.dumps(own, default=str))
     return plain
