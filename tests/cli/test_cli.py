@@ -311,19 +311,28 @@ def test_a_folder_that_cannot_be_written_is_told(run_folder, tmp_path, monkeypat
     assert "grid.png: No space left on device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["sample"], ["info"], ["energy"], ["guide"], ["reconstruct"]])
-def test_a_wrong_path_is_told_before_torch_is_imported(command):
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        *(
+            (name, "no such folder")
+            for name in ("sample", "info", "energy", "guide", "reconstruct")
+        ),
+        ("train", "no such recipe"),
+    ],
+)
+def test_a_wrong_path_is_told_before_torch_is_imported(command, words):
     program = (
         "import os, sys; from spikediff.cli import main; code = main(sys.argv[1:]);"
         "print(code, 'torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
     )
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     done = subprocess.run(
-        [sys.executable, "-c", program, *command, "nothere"],
+        [sys.executable, "-c", program, command, "nothere"],
         capture_output=True,
         text=True,
         check=True,
         env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.stdout.strip() == "2 False PASSIVE"
-    assert "nothere: no such folder" in done.stderr
+    assert f"nothere: {words}" in done.stderr

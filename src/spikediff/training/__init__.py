@@ -1,6 +1,6 @@
 """Training: a recipe, the loop over it, and what is kept of a run.
 
-Only the recipe is imported here, so that reading one costs no import of torch.
+Only the recipe is imported here. Reading one imports its network, and with it torch.
 """
 
 from spikediff.training.recipe import Recipe, load_recipe, recipe_from, save_recipe

@@ -16,7 +16,6 @@ from spikediff.diffusion.schedulers import SCHEDULERS
 from spikediff.errors import UserError, shown, suggestion
 from spikediff.files.writing import write_if_changed
 from spikediff.files.yaml import build, check_value, read_yaml, section_of
-from spikediff.systems import find_trainable
 
 # Analytic-DPM measures a trained model before it samples.
 _IN_TRAINING = [name for name in SCHEDULERS if name != "analytic-dpm"]
@@ -54,6 +53,8 @@ def model_section(network: str) -> Any:
         >>> model_section("ddpm_unet")(base_channels=64).channel_mult
         (1, 2, 2, 4)
     """
+    from spikediff.systems import find_trainable  # imports torch
+
     row = find_trainable(network)
     known = (*row.from_run, *row.fixed)
     return section_of(row.network, {"network": network}, known, row.keys)
@@ -69,6 +70,8 @@ def loss_section(network: str, name: str | None = None) -> Any:
     Raises:
         UserError: The network has no such loss.
     """
+    from spikediff.systems import find_trainable
+
     objectives = find_trainable(network).objectives
     name = name or next(iter(objectives))
     if name not in objectives:
