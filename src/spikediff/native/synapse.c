@@ -10,7 +10,7 @@
  * The result is a float32 sum over the active weights.
  *
  * Which input pixel a tap of an output pixel reads stands in tables: strides, dilations, padding,
- * transposed convolutions and upsampling differ only there (spikediff/events/taps.py).
+ * transposed convolutions and upsampling differ only there (spikediff/events/kernel_offsets.py).
  */
 #include <stdlib.h>
 #include <string.h>
