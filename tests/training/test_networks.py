@@ -155,11 +155,13 @@ def test_a_run_of_version_0_1_kept_the_options_of_all_networks(small, ordinary, 
     save_recipe(ordinary, tmp_path / "recipe.yaml")
     content = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     content["model"] |= {"spiking_steps": 4, "neuron": "if", "widths": [], "levels": 4}
+    content["model"] |= {"residual_alpha": 1.0, "codebook_size": 128}
     content["loss"] |= {"consistency": 1.0, "weighting": "reweighted"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     again = load_run_recipe(tmp_path)
     assert vars(again.model) == vars(ordinary.model)
     assert vars(again.loss) == vars(ordinary.loss)
+    assert load_recipe(tmp_path / "recipe.yaml") == again  # given as a file, to go on with the run
     content["model"]["spiking_stepz"] = 4
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match=r"unknown key 'model\.spiking_stepz'"):

@@ -271,6 +271,9 @@ def recipe_from(content: Any, where: str) -> Recipe:
         >>> recipe_from({"optimizer": {"lr": "1e-3"}}, "here").optimizer.lr
         0.001
     """
+    model = content.get("model") if isinstance(content, Mapping) else None
+    if isinstance(model, Mapping) and model.keys() >= _OF_TWO_NETWORKS:
+        content = _without_earlier(content)  # the recipe.yaml of such a run, given as a file
     network = _named(content, "model", "network") or "spiking_unet"
     try:
         loss = loss_section(network, _named(content, "loss", "name"))
@@ -340,6 +343,7 @@ _EARLIER_MODEL = """
     residual_alpha spiking_head spiking_resampling spiking_stem spiking_steps straight_through
     temporal_scaling token_input weight_bits widths
 """
+_OF_TWO_NETWORKS = {"residual_alpha", "codebook_size"}  # no recipe of a person has both
 _EARLIER_LOSS = """
     change_penalty commitment consistency consistency_weights min_snr_gamma p2_gamma rate_penalty
     scheduled_sampling spike_level weighting
