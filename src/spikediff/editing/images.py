@@ -85,11 +85,7 @@ def one_per_seed(
 ) -> tuple[list[Tensor], Generators]:
     """Return every input [B, ...] with one item per generated image, and the source(s) of noise.
 
-    Args:
-        inputs: By their names in messages, each given once for all images or once per image.
-        batch_size: The number of images; by default that of the seeds or inputs.
-        seeds: One seed per image.
-        generator: A source of noise instead of seeds.
+    Inputs, by their names in messages, are each given once for all images or once per image.
 
     Raises:
         UserError: Inputs, seeds, generator and batch size contradict each other.
@@ -137,7 +133,7 @@ def _size(shape: Sequence[int]) -> str:
 
 
 def _read_image(image: Picture, channels: int) -> Tensor:
-    """Return an image, or a batch of them, as [N, C, H, W] with unchanged values."""
+    """Return [N, C, H, W] with unchanged values."""
     if isinstance(image, Image.Image):
         mode = "L" if channels == 1 else "RGB"
         if image.mode != mode:
@@ -162,7 +158,7 @@ def _read_image(image: Picture, channels: int) -> Tensor:
 
 
 def _read_mask(mask: Picture) -> Tensor:
-    """Return a mask, or a batch of them, as [N, 1, H, W] with unchanged values."""
+    """Return [N, 1, H, W] with unchanged values."""
     channel = -3
     if isinstance(mask, Image.Image):
         mask = np.asarray(mask.convert("L")) >= 128

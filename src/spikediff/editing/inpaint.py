@@ -151,18 +151,9 @@ def inpaint(
 
 
 def token_mask(mask: Tensor, latent_size: tuple[int, int], margin: int = 0) -> Tensor:
-    """Return the tokens that a mask of pixels touches.
+    """Return the tokens [B, h, w] that a boolean mask of pixels [B, 1, H, W] touches.
 
-    Args:
-        mask: Of pixels [B, 1, H, W], boolean.
-        latent_size: Height and width of the grid of tokens.
-        margin: Tokens around them that are masked, too.
-
-    Returns:
-        [B, h, w], boolean.
-
-    Raises:
-        UserError: The margin is negative.
+    `margin` masks so many tokens around them, too.
 
     Example:
         >>> import torch
@@ -182,7 +173,6 @@ def token_mask(mask: Tensor, latent_size: tuple[int, int], margin: int = 0) -> T
 def _redraw(
     pipe: Any, known: Tensor, mask: Tensor, token_margin: int, asked: Asked, call: dict[str, Any]
 ) -> Tensor:
-    """Return the images [B, C, H, W] with the tokens that the mask touches drawn again."""
     if not bool(mask.any()):
         return known
     tokens = pipe.encode(known.masked_fill(mask, BLACK))
@@ -201,7 +191,6 @@ def _repaint(
     generator: Generators,
     asked: Asked,
 ) -> Tensor:
-    """Return the images [B, C, H, W] denoised with the known pixels put in after every step."""
     space_of(pipe.unet).check_scheduler(pipe.scheduler, eta)
     if not bool(mask.any()):
         return known
@@ -234,14 +223,6 @@ def resampling_walk(num_steps: int, num_resamples: int, jump_length: int) -> lis
     After every `jump_length` steps the forward process leads as many back up, and they are made
     again, `num_resamples` times in all, so that new and known pixels come to agree.
 
-    Args:
-        num_steps: Steps from noise to image.
-        num_resamples: How often each is made; 1 does not go back.
-        jump_length: Steps of a jump.
-
-    Raises:
-        UserError: `num_resamples` or `jump_length` is not at least 1.
-
     Example:
         >>> resampling_walk(4, 1, 1), resampling_walk(4, 2, 2)
         ([0, 1, 2, 3], [0, 1, 2, 3, 2, 3])
@@ -264,11 +245,7 @@ def resampling_walk(num_steps: int, num_resamples: int, jump_length: int) -> lis
 
 
 def check_walk(scheduler: Any, walk: Sequence[int]) -> None:
-    """Refuse to go back with a scheduler that remembers its steps.
-
-    Raises:
-        UserError: It counts its steps, or its step depends on the last ones.
-    """
+    """Refuse to go back with a scheduler that remembers its steps."""
     goes_back = any(later <= earlier for earlier, later in pairwise(walk))
     if goes_back and hasattr(scheduler, "step_index"):
         raise UserError(

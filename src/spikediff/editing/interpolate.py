@@ -66,12 +66,6 @@ def interpolate_noise(noise: Tensor, num_images: int) -> Tensor:
     Args:
         noise: Of two or more images [K, C, H, W], visited in turn in legs of equal length.
         num_images: The number of images, both ends included.
-
-    Returns:
-        [num_images, C, H, W].
-
-    Raises:
-        UserError: There are fewer than two ends, or fewer images than ends.
     """
     legs = len(noise) - 1
     if legs < 1 or num_images <= legs:
@@ -89,20 +83,13 @@ def interpolate_noise(noise: Tensor, num_images: int) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    r"""Return the point at a share of the arc from a to b.
+    r"""Return the point [B, ...] at a share of the arc from a to b; 0 gives a and 1 gives b.
 
-    $\mathrm{slerp}(a, b; s) = \frac{\sin((1 - s)\omega)}{\sin\omega}\,a
-    + \frac{\sin(s\omega)}{\sin\omega}\,b$, with $\omega$ the angle between them. Vectors of equal
-    norm keep it all the way, where a straight line would shorten them: noise of n elements has a
-    norm of about $\sqrt n$, and networks are trained on no other.
-
-    Args:
-        a: [B, ...]; every image is a vector of its own.
-        b: Of the same shape.
-        share: s; 0 gives a and 1 gives b, bit for bit.
-
-    Returns:
-        [B, ...].
+    $\mathrm{slerp}(a, b; s) = \frac{\sin((1 - s)\omega)}{\sin\omega}\,a +
+    \frac{\sin(s\omega)}{\sin\omega}\,b$, with $\omega$ the angle between them; each image is a
+    vector of its own. Vectors of equal norm keep it all the way, where a straight line would
+    shorten them: noise of n elements has a norm of about $\sqrt n$, and networks are trained on no
+    other.
 
     Example:
         >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)

@@ -31,11 +31,7 @@ from spikediff.systems.fsddim.scheduler import SynapticCurrentDDIMScheduler
 
 @dataclass
 class InversionOutput(BaseOutput):
-    """The result of an inversion.
-
-    Attributes:
-        latents: The noise [B, C, H, W].
-    """
+    """The noise that an inversion found, `latents` [B, C, H, W]."""
 
     latents: Tensor
 
@@ -157,12 +153,7 @@ def regenerate(
 
 
 def ddim_of(scheduler: Any) -> SynapticCurrentDDIMScheduler:
-    """Return deterministic DDIM without clipping, with the noise schedule of a scheduler.
-
-    Raises:
-        UserError: DDIM does not know the noise schedule, or it leaves no image at the last
-            timestep.
-    """
+    """Return deterministic DDIM without clipping, with the noise schedule of a scheduler."""
     if scheduler.config.get("rescale_betas_zero_snr"):
         raise UserError(
             "inversion: rescale_betas_zero_snr leaves no image at the last timestep, so none can "
@@ -183,7 +174,7 @@ def ddim_inversion(
     num_iterations: int = 1,
     after_step: AfterStep | None = None,
 ) -> Tensor:
-    r"""Return the noise that deterministic DDIM turns into a sample.
+    r"""Return the noise that deterministic DDIM turns into a sample: x_t at the last timestep.
 
     The step from t down to s is $x_s = a_s \hat x_0 + \sigma_s \hat\epsilon$, of the estimates that
     the network makes of $x_t$, with $a = \sqrt{\bar\alpha}$ and $\sigma = \sqrt{1 - \bar\alpha}$.
@@ -200,14 +191,8 @@ def ddim_inversion(
         sample: x_0, images or currents, of any shape.
         timesteps: Those to reach, rising.
         num_iterations: Iterations of the fixed point in every step.
-        after_step: Called as `after_step(i, timestep, sample)` after every step; it returns what
-            the next step starts from.
-
-    Returns:
-        x_t at the last timestep.
-
-    Raises:
-        UserError: `num_iterations` is not at least 1.
+        after_step: Called as `after_step(i, timestep, sample)` after every step; the next step
+            starts from what it returns.
 
     Example:
         >>> import torch

@@ -22,16 +22,7 @@ class Asked(NamedTuple):
 
 
 class Denoising:
-    """A pipeline's network, set up to denoise the samples of one edit.
-
-    Args:
-        pipe: A pipeline with a `unet`, of images or currents.
-        batch_size: The number of images.
-        asked: Classes and callback.
-
-    Raises:
-        UserError: The network knows no classes, or not these.
-    """
+    """A pipeline's network (`unet`), set up to denoise the samples of one edit."""
 
     def __init__(self, pipe: Any, batch_size: int, asked: Asked) -> None:
         labels, guidance_scale, callback, shown = asked
@@ -68,12 +59,7 @@ def redraw_tokens(
 ) -> Tensor:
     """Draw the masked tokens again; return the images [B, C, H, W] in [-1, 1].
 
-    Args:
-        pipe: A `VQSpikingDiffusionPipeline`.
-        tokens: [B, h, w].
-        mask: True where a token is drawn [B, h, w].
-        asked: Classes and callback.
-        call: Further arguments of the pipeline.
+    `tokens` and `mask` are [B, h, w]; `call` holds further arguments of the pipeline.
     """
     (drawn,) = VQSpikingDiffusionPipeline.__call__(
         pipe,
@@ -90,11 +76,7 @@ def redraw_tokens(
 
 
 def edits_tokens(pipe: Any) -> bool:
-    """Whether a pipeline generates tokens rather than images or currents.
-
-    Raises:
-        UserError: It has no diffusion.
-    """
+    """Return whether a pipeline generates tokens; refuse one without diffusion."""
     if isinstance(pipe, VQSpikingDiffusionPipeline):
         return True
     check_denoises(pipe, " or Spiking-Diffusion")
@@ -102,11 +84,7 @@ def edits_tokens(pipe: Any) -> bool:
 
 
 def check_denoises(pipe: Any, or_else: str = "") -> None:
-    """Refuse a pipeline without a denoiser of images or currents.
-
-    Raises:
-        UserError: It has none.
-    """
+    """Refuse a pipeline without a denoiser of images or currents."""
     if "unet" not in pipe.components:
         raise UserError(
             f"a {type(pipe).__name__} has no diffusion that could do this; take a run of SDDPM, "
@@ -115,10 +93,6 @@ def check_denoises(pipe: Any, or_else: str = "") -> None:
 
 
 def refuse_options(pipe: Any, **given: bool) -> None:
-    """Refuse options of the other kind of pipeline.
-
-    Raises:
-        UserError: One of them is given.
-    """
+    """Refuse the options that are given but belong to the other kind of pipeline."""
     for name in (name for name, is_given in given.items() if is_given):
         raise UserError(f"{name}: a {type(pipe).__name__} has none; leave it out")

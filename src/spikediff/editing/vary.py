@@ -134,7 +134,6 @@ def _denoise_again(
     generator: Generators,
     asked: Asked,
 ) -> Tensor:
-    """Return the images [B, C, H, W] noised and denoised by the last steps."""
     space_of(pipe.unet).check_scheduler(pipe.scheduler, eta)
     scheduler, timesteps = timesteps_of_strength(
         pipe.scheduler, num_inference_steps, strength, pipe._execution_device
@@ -148,9 +147,6 @@ def _denoise_again(
 
 def steps_of_strength(strength: float, num_inference_steps: int) -> int:
     """Return how many of the steps an edit makes: the share `strength`, rounded down.
-
-    Raises:
-        UserError: The strength lies outside (0, 1], or leaves no step.
 
     Example:
         >>> steps_of_strength(0.3, 50)
@@ -169,17 +165,7 @@ def steps_of_strength(strength: float, num_inference_steps: int) -> int:
 def timesteps_of_strength(
     scheduler: Any, num_inference_steps: int, strength: float, device: Any
 ) -> tuple[Any, Tensor]:
-    """Set a scheduler's timesteps; return what makes the steps, and the last share of them.
-
-    Args:
-        scheduler: Any of diffusers' or ours.
-        num_inference_steps: Steps from noise to image.
-        strength: The share, in (0, 1].
-        device: Where the timesteps lie.
-
-    Raises:
-        UserError: The strength lies outside (0, 1], or leaves no step.
-    """
+    """Set a scheduler's timesteps; return what makes the steps, and the last share of them."""
     count = steps_of_strength(strength, num_inference_steps)
     sampler = visiting(scheduler, num_inference_steps, device)
     left_out = (num_inference_steps - count) * sampler.order  # Heun calls twice a step

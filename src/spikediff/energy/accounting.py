@@ -110,7 +110,7 @@ def make_report(
 
 
 def _groups(cells: Iterable[Cell]) -> Iterable[list[Cell]]:
-    """Group what is one row of a report: inputs of other kinds and copies are counted apart."""
+    """Group the cells of one report row: other kinds of input and copies are counted apart."""
     groups: dict[tuple[int, str, str, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.step, cell.kind, cell.layer, cell.operation), []).append(cell)

@@ -14,34 +14,21 @@ from spikediff.errors import UserError
 
 @dataclass(frozen=True)
 class Finding:
-    """An operation of a layer that is not an accumulate.
+    """An operation of a layer that is not an accumulate."""
 
-    Attributes:
-        layer: The module that runs it; "scheduler" for arithmetic between two denoising steps.
-        operation: What it is.
-        reason: Why accumulates cannot replace it.
-        amount: MACs, or elements of arithmetic.
-        energy_pj: Its energy, every element at the price of one MAC, in picojoules.
-        share: Its share of all energy, this arithmetic included.
-    """
-
-    layer: str
+    layer: str  # the module that runs it; "scheduler" for arithmetic between two denoising steps
     operation: str
-    reason: str
-    amount: int
-    energy_pj: float
-    share: float
+    reason: str  # why accumulates cannot replace it
+    amount: int  # MACs, or elements of arithmetic
+    energy_pj: float  # its energy, every element at the price of one MAC, in picojoules
+    share: float  # its share of all energy, this arithmetic included
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of an audit.
+    """The operations that are not accumulates, the most expensive first."""
 
-    Attributes:
-        findings: Operations that are not accumulates, the most expensive first.
-    """
-
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...]  # operations that are not accumulates, the most expensive first
 
     @property
     def fully_spiking(self) -> bool:
@@ -72,13 +59,10 @@ class Audit:
 
 
 def audit(report: EnergyReport) -> Audit:
-    """List every operation that is not an accumulate.
-
-    Args:
-        report: A report in the strict accounting.
+    """List every operation of a report that is not an accumulate.
 
     Raises:
-        UserError: The accounting is another, or the table has no price for a MAC.
+        UserError: The accounting is not the strict one, or the table has no price for a MAC.
     """
     if report.accounting != "strict":
         raise UserError("the audit needs the strict accounting; the paper's hides what it seeks")

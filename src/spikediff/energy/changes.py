@@ -37,11 +37,7 @@ class _Quantiser(NamedTuple):
 class QuantisedActivations:
     """Uniform quantisers of synapses' real-valued inputs: one a synapse, for all timesteps.
 
-    A first generation collects samples; `fix` then chooses every synapse's range of least squared
-    error.
-
-    Args:
-        bits: Width of a quantised activation.
+    A first generation collects samples; `fix` then chooses the range of least squared error.
     """
 
     def __init__(self, bits: int) -> None:
@@ -77,11 +73,7 @@ class QuantisedActivations:
 
 
 class Changes:
-    """Compares every synapse's input with that of the last call.
-
-    Args:
-        activations: Quantisers of real-valued inputs; None ignores those.
-    """
+    """Compares synapses' inputs with those of the last call; without `activations`, only spikes."""
 
     def __init__(self, activations: QuantisedActivations | None = None) -> None:
         self._activations = activations
@@ -95,15 +87,10 @@ class Changes:
             self._before = {place: x for place, x in self._before.items() if place[0] != model}
 
     def of(self, x: Tensor, spikes: bool) -> tuple[Tensor | None, bool]:
-        """Return the change of the next synapse's input, and whether that is followed at all.
+        """Return the change of the next synapse's input x, and whether that is followed at all.
 
-        Args:
-            x: The input.
-            spikes: Whether it holds spike counts, not real values.
-
-        Returns:
-            |x - before| of spikes, or 1 where a real value changed, of the shape of x; None where
-            there was nothing before, as in the first call.
+        The change is |x - before| of spike counts, or 1 where a real value changed, of the shape of
+        x; None where there was nothing before, as in the first call.
         """
         self._place = (self._place[0], self._place[1] + 1)
         whole: Tensor | None = x.detach().to(torch.int16) if spikes else None

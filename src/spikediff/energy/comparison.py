@@ -1,7 +1,7 @@
 r"""A spiking network beside its ordinary counterpart: in float32, quantised, and by differences.
 
 A window of T steps of up to D spikes carries $\lceil \log_2(T D + 1) \rceil$ bits. The fair
-comparison is the counterpart with activations of so many bits, and 8-bit weights in both.
+counterpart has activations of so many bits, and both have 8-bit weights.
 
 Reference: Yan et al., "Reconsidering the energy efficiency of spiking neural networks inference
 from analytical perspectives", arXiv 2409.08290 v4, theorem 1.
@@ -29,16 +29,11 @@ _LABELS = ("arithmetic", "  + memory, tensors once", "  + memory, no reuse")
 
 @dataclass(frozen=True)
 class Column:
-    """One way to run a network.
+    """One way to run a network."""
 
-    Attributes:
-        title: Two lines.
-        plain: Priced by the cost table; None where that makes no sense.
-        whole: Priced in integers with 8-bit weights; None where the table has no such prices.
-    """
-
-    title: tuple[str, str]
-    plain: EnergyReport | None = None
+    title: tuple[str, str]  # two lines
+    plain: EnergyReport | None = None  # priced by the cost table; None where that makes no sense
+    # Priced in integers with 8-bit weights; None where the table has no such prices.
     whole: EnergyReport | None = None
 
     @property
@@ -176,8 +171,7 @@ def compare(
 def measure_differences(target: Any, generate: Callable[[], object], bits: int) -> EnergyMeter:
     """Measure how much of a quantised network stays the same between denoising steps.
 
-    A first generation chooses the range of every synapse's quantised inputs (least squared error);
-    a second one is measured.
+    A first generation chooses the ranges of the synapses' quantised inputs; a second is measured.
 
     Args:
         target: A pipeline or model without neurons.
@@ -197,7 +191,6 @@ def measure_differences(target: Any, generate: Callable[[], object], bits: int) 
 
 
 def _figures(report: EnergyReport) -> dict[str, Any]:
-    """Return the energies of a report, in picojoules, with prices and counts."""
     return {
         "costs": report.costs.name,
         "mac_pj": report.costs.mac_pj,

@@ -11,22 +11,6 @@ from spikediff.files.yaml import build, read_yaml
 class CostTable:
     """Energy per operation.
 
-    Attributes:
-        name: Name in reports.
-        mac_pj: One multiply-accumulate; None where the hardware has none. This and the following
-            prices are in picojoules, None where unknown.
-        ac_pj: One accumulate, or synaptic operation.
-        source: Where the numbers are from.
-        neuron_update_pj: One update of one neuron in one spiking step.
-        sram_pj_per_byte: One byte of activations, sums or membranes, read or written.
-        weight_pj_per_byte: One byte of weights from the memory that holds them all; None takes
-            `sram_pj_per_byte`.
-        weight_bits: Width of a weight.
-        value_bits: Width of a real-valued activation. Spikes take the bits that their counts need.
-        sum_bits: Width of a sum or membrane.
-        int8_multiply_pj: One product of 8-bit integers.
-        int32_add_pj: One addition to a 32-bit integer.
-
     Raises:
         UserError: A price is negative, a width below 1, or the source is missing.
 
@@ -35,18 +19,23 @@ class CostTable:
         0.5
     """
 
-    name: str
+    name: str  # name in reports
+    # One multiply-accumulate; None where the hardware has none. This and the following prices are
+    # in picojoules, None where unknown.
     mac_pj: float | None
-    ac_pj: float
-    source: str
-    neuron_update_pj: float | None = None
+    ac_pj: float  # one accumulate, or synaptic operation
+    source: str  # where the numbers are from
+    neuron_update_pj: float | None = None  # one update of one neuron in one spiking step
+    # One byte of activations, sums or membranes, read or written.
     sram_pj_per_byte: float | None = None
+    # One byte of weights from the memory that holds them all; None takes `sram_pj_per_byte`.
     weight_pj_per_byte: float | None = None
     weight_bits: int = 32
+    # Width of a real-valued activation. Spikes take the bits that their counts need.
     value_bits: int = 32
-    sum_bits: int = 32
-    int8_multiply_pj: float | None = None
-    int32_add_pj: float | None = None
+    sum_bits: int = 32  # width of a sum or membrane
+    int8_multiply_pj: float | None = None  # one product of 8-bit integers
+    int32_add_pj: float | None = None  # one addition to a 32-bit integer
 
     def __post_init__(self) -> None:
         prices = {f.name: getattr(self, f.name) for f in fields(self) if f.name.endswith(_UNITS)}
@@ -65,13 +54,11 @@ class CostTable:
     def quantised(self, activation_bits: int, weight_bits: int = 8) -> "CostTable | None":
         r"""Return the prices of integers in the same technology; None where the table has none.
 
-        $E_{MAC} = E_{mul8}\, b_w b_a / 64 + E_{add32}$: an array multiplier has as many cells as
-        the product of its operands' widths (8 to 32 bits: 0.2 to 3.1 pJ in Horowitz's table, a
-        factor of 15.5 for 16 times the cells); sums stay 32 bits wide.
-
-        Args:
-            activation_bits: Width $b_a$ of the other operand of a multiply-accumulate.
-            weight_bits: Width $b_w$ of a weight.
+        $E_{MAC} = E_{mul8}\, b_w b_a / 64 + E_{add32}$ for weights of $b_w$ and activations of
+        $b_a$ bits:
+        an array multiplier has as many cells as the product of its operands' widths (8 to 32 bits:
+        0.2 to 3.1 pJ in Horowitz's table, a factor of 15.5 for 16 times the cells). Sums stay 32
+        bits wide.
 
         Example:
             >>> table = COST_TABLES["45nm"].quantised(activation_bits=3)
@@ -155,8 +142,8 @@ def load_costs(costs: str | Path | CostTable) -> CostTable:
     """Return a cost table.
 
     Args:
-        costs: A key of `COST_TABLES`, a table, or the path of a YAML file with the attributes of
-            `CostTable` (`name` is the file's, where it is not given).
+        costs: A key of `COST_TABLES`, a table, or the path of a YAML file with the fields of
+            `CostTable`; the default of `name` is the file's.
 
     Raises:
         UserError: There is no such table or file, or the file is not a cost table.

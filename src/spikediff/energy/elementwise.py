@@ -95,8 +95,8 @@ def arithmetic(name: str, arguments: Sequence[Any], out: Any) -> tuple[str, int]
 
     Returns:
         ("addition" | "scaling" | "multiplication" | "function" | "other: NAME", elements), where
-        scaling multiplies by one number; or None for operations that only move, compare or make
-        data, rectification and clamping among them.
+        scaling multiplies by one number; None for operations that only move, compare, clamp or make
+        data.
 
     Example:
         >>> import torch
@@ -118,7 +118,6 @@ def arithmetic(name: str, arguments: Sequence[Any], out: Any) -> tuple[str, int]
 
 
 def _elements(value: Any) -> int:
-    """Return the number of elements of an operation's operand or (first) result."""
     if isinstance(value, list | tuple):
         value = value[0] if value else None
     return value.numel() if isinstance(value, Tensor) else 0

@@ -135,8 +135,6 @@ class EnergyMeter:
         return make_report(self.ledger, accounting, costs, batch_norm, padding, changes)
 
     def _watch(self, module: nn.Module, name: str) -> None:
-        """Keep track of the module that runs."""
-
         def enter(_module: nn.Module, _inputs: object) -> None:
             self._place.append(name)
 
@@ -188,7 +186,6 @@ class EnergyMeter:
     def _new_step(
         self, number: int, root: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
     ) -> None:
-        """Begin the denoising step of a model's call."""
         given = arguments_of(root, inputs, options)
         sample = next(iter(given.values()), None)
         timestep = as_timestep(given.get("timestep"))
@@ -219,13 +216,11 @@ class EnergyMeter:
         self._add(cell, name)
 
     def _add(self, cell: Cell, layer: str) -> None:
-        """Enter a count in the current denoising step."""
         cell.step = self._step if self._step is not None else self.ledger.step(None)
         cell.layer = layer
         self.ledger.add(cell)
 
     def _see(self, name: str, arguments: Sequence[Any], out: Any) -> None:
-        """Count one tensor operation that ran."""
         if not self._place:
             return
         known = self._provenance

@@ -11,11 +11,7 @@ _MICROJOULE = 1e6  # picojoules
 
 
 def plot_firing_rates(report: EnergyReport, path: Path) -> None:
-    """Draw the firing rate of every layer of neurons in every denoising step, as a map.
-
-    Raises:
-        UserError: The model has no neurons.
-    """
+    """Draw the firing rate of every layer of neurons in every denoising step, as a map."""
     neurons = [cell for cell in report.cells if cell.neuron_updates]
     if not neurons:
         raise UserError("no layer of neurons was observed: there is no firing rate to draw")
@@ -32,19 +28,19 @@ def plot_firing_rates(report: EnergyReport, path: Path) -> None:
 
 
 def plot_parts(report: EnergyReport, path: Path) -> None:
-    """Draw the energy of every part of the model per image: multiplied, and accumulated."""
+    """Draw the energy of every part of the model per image, multiplied and accumulated."""
     bars = {part: (report, cell.macs, cell.acs) for part, cell in report.parts.items()}
     _draw_bars(bars, f"{report.accounting} accounting, {report.costs.name}", path)
 
 
 def plot_comparison(reports: Mapping[str, EnergyReport], path: Path) -> None:
-    """Draw the energy per image of several reports side by side: multiplied, and accumulated."""
+    """Draw the energy per image of several reports side by side, multiplied and accumulated."""
     bars = {name: (report, report.macs, report.acs) for name, report in reports.items()}
     _draw_bars(bars, ", ".join(sorted({r.costs.name for r in reports.values()})), path)
 
 
 def _draw_bars(bars: Mapping[str, tuple[EnergyReport, int, int]], title: str, path: Path) -> None:
-    """Draw the MACs and ACs of every name on top of each other, in microjoules per image."""
+    """Draw the energy of MACs and ACs of every name on top of each other."""
     macs = [r.energy_of(macs, 0) / r.images / _MICROJOULE for r, macs, _ in bars.values()]
     acs = [r.energy_of(0, acs) / r.images / _MICROJOULE for r, _, acs in bars.values()]
     figure, axes = _figure()

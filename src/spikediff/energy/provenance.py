@@ -103,11 +103,8 @@ def _levels(x: Tensor) -> Tensor | None:
 def copies(x: Tensor, spiking_steps: int | None = None) -> int:
     """Return how many times the leading axis of x [N, ...] repeats itself: [A, B, A, B] -> 2.
 
-    Direct coding shows a layer T identical copies of an image; they cost as much as one.
-
-    Args:
-        x: Input of a synapse.
-        spiking_steps: T, if it is known: then only T copies are looked for.
+    Direct coding shows a layer T identical copies of an image, which cost as much as one. If T is
+    known, only T copies are looked for.
 
     Example:
         >>> copies(torch.tensor([1.0, 2.0, 1.0, 2.0]))
@@ -131,17 +128,11 @@ _EXACT = 2**24  # so many ones float32 adds without rounding
 
 
 class _Facts(NamedTuple):
-    """What is known about a tensor from the operation that made it.
+    """What is known about a tensor from the operation that made it."""
 
-    Attributes:
-        real: It holds real values, even if all are zero.
-        current: It is the unchanged result of synapses.
-        levels: D of the neurons whose spikes it holds, 0..D each; 0 if it holds none.
-    """
-
-    real: bool = False
-    current: bool = False
-    levels: int = 0
+    real: bool = False  # it holds real values, even if all are zero
+    current: bool = False  # it is the unchanged result of synapses
+    levels: int = 0  # D of the neurons whose spikes it holds, 0..D each; 0 if it holds none
 
 
 _UNKNOWN = _Facts()
@@ -151,11 +142,6 @@ _CURRENT = _Facts(real=True, current=True)
 
 class Provenance:
     """Follows tensors through views and copies, from one operation to the next.
-
-    Args:
-        parameters: Parameters of the observed models.
-        spiking_steps: T, where it is known from the start.
-        changes: Compares the inputs of synapses with those of the last call, if given.
 
     Attributes:
         spiking_steps: T, once it is known.
@@ -177,13 +163,7 @@ class Provenance:
         self.begin_call()
 
     def begin_call(self, model: int = 0, images: int = 1, afresh: bool = True) -> None:
-        """Forget what an earlier call computed from its parameters.
-
-        Args:
-            model: Number of the model.
-            images: Images of the call.
-            afresh: Whether a new generation begins.
-        """
+        """Forget what the last call computed from its parameters; `afresh` begins a generation."""
         self.images = images
         self._weights = dict(self._parameters)
         if self._changes is not None:
@@ -238,11 +218,9 @@ class Provenance:
         self._facts[tensor] = _CURRENT
 
     def add_spikes(self, spikes: Tensor, levels: int) -> int:
-        """Note the output of a layer of neurons; return how many spikes it holds.
+        """Note the output of a layer of neurons of D levels; return how many spikes it holds.
 
-        Args:
-            spikes: Counts 0..D, or spikes of -1, 0 and 1.
-            levels: D; 1 for neurons that emit a spike at a time.
+        The output is counts 0..D, or spikes of -1, 0 and 1.
         """
         if spikes.numel() and spikes.min() >= 0:
             self._facts[spikes] = _Facts(levels=levels)
@@ -290,6 +268,6 @@ def tensors_of(values: Sequence[Any]) -> list[Tensor]:
 
 
 def first(out: Any) -> Tensor:
-    """Return an operation's (first) result."""
+    """Return an operation's only or first result."""
     tensor: Tensor = out[0] if isinstance(out, list | tuple) else out
     return tensor

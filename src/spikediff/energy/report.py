@@ -34,17 +34,11 @@ _ENERGIES = (
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that the synaptic operations move to and from memory, one image at a time.
-
-    Attributes:
-        weights: Weights.
-        activations: Inputs of synapses.
-        sums: Results of synapses; in a spiking network they are the membranes.
-    """
+    """Bytes that the synaptic operations move to and from memory, one image at a time."""
 
     weights: float
-    activations: float
-    sums: float
+    activations: float  # inputs of synapses
+    sums: float  # results of synapses; in a spiking network they are the membranes
 
     @property
     def total(self) -> float:
@@ -54,27 +48,17 @@ class Traffic:
 
 @dataclass(frozen=True)
 class EnergyReport:
-    """Observed operations with their prices; totals are over all images and denoising steps.
+    """Observed operations with their prices; totals are over all images and denoising steps."""
 
-    Attributes:
-        accounting: "strict" or "paper".
-        costs: The prices.
-        batch_norm: "folded" or "billed".
-        padding: Whether MACs include the padding's zeros.
-        spiking_steps: T; None for a network without neurons.
-        images: Images that were made.
-        timesteps: The denoising steps in order; None stands for calls without a timestep.
-        cells: Every operation of every layer in every step.
-    """
-
-    accounting: str
+    accounting: str  # "strict" or "paper"
     costs: CostTable
-    batch_norm: str
-    padding: bool
-    spiking_steps: int | None
-    images: int
+    batch_norm: str  # "folded" or "billed"
+    padding: bool  # whether MACs include the padding's zeros
+    spiking_steps: int | None  # T; None for a network without neurons
+    images: int  # images that were made
+    # The denoising steps in order; None stands for calls without a timestep.
     timesteps: tuple[float | None, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell, ...]  # every operation of every layer in every step
 
     def __post_init__(self) -> None:
         if self.costs.mac_pj is None and self.macs:
@@ -272,14 +256,7 @@ class EnergyReport:
         return {"timestep": self.timesteps[cell.step]} | counts | prices
 
     def table(self, by: str = "part") -> str:
-        """Return a table for a terminal.
-
-        Args:
-            by: "part" of the model, "layer", or denoising "step".
-
-        Raises:
-            UserError: `by` is none of these.
-        """
+        """Return a table for a terminal, by "part" of the model, "layer" or denoising "step"."""
         if by not in _TABLES:
             raise UserError(f"table by {by!r}; choose from {', '.join(_TABLES)}")
         rows = list(_TABLES[by](self))
@@ -321,7 +298,6 @@ def _part(layer: str, shared: int) -> str:
 
 
 def _text(name: str, signal: str, rate: str, cell: Cell, energy: float, share: float) -> str:
-    """Return a line of a table."""
     known = cell.spikes_per_synapse
     times_rate = f"{'-':>8}" if known is None else f"{known:8.3f}"
     return (

@@ -1,6 +1,6 @@
 """Synaptic operations: which inputs meet which weights, and how many pairs that makes.
 
-`SYNAPSES` names the tensor operations that multiply and accumulate. Each row counts one call by its
+`SYNAPSES` names the tensor operations that multiply and accumulate; a row counts one call by its
 arguments.
 """
 
@@ -59,7 +59,7 @@ def fan_out(
 ) -> NDArray[np.float64]:
     """Return the output positions that each input position reaches, float64 [*sizes].
 
-    The axes are independent, so it is the outer product of the axes' own.
+    It is the outer product of the axes' own: they are independent.
     """
     axes = zip(sizes, out_sizes, kernel, stride, padding, dilation, strict=True)
     result = np.ones(())
@@ -74,7 +74,7 @@ def dense_pairs(
 ) -> int:
     """Return the pairs of input and output positions as FLOP counters count them.
 
-    That includes the zeros of the padding, which the sum of `fan_out` leaves out.
+    That includes the padding's zeros, which the sum of `fan_out` leaves out.
     """
     return prod(sizes if transposed else out_sizes) * prod(kernel)
 

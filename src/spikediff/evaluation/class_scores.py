@@ -1,11 +1,11 @@
 """Scores of class probabilities: the Inception score, and agreement with the classes asked for.
 
-The Inception score is high if a classifier is sure of every image, and names many classes over all:
+The Inception score is high if a classifier is sure of every image and names many classes overall:
 
     IS = exp( mean_x KL( p(y|x) || p(y) ) ),  p(y) = mean_x p(y|x)
 
-It looks at generated images alone, so it says nothing about copying, and nothing at all about
-images whose classes the classifier does not know (digits under ImageNet classes).
+It sees generated images only, so it says nothing about copying, nor about images whose classes the
+classifier does not know (digits under ImageNet classes).
 
 Reference:
     Salimans et al. 2016, "Improved techniques for training GANs", section 4.
@@ -23,22 +23,17 @@ SUMS_TO_ONE = 1e-3  # how far a row may be off: half precision, summed over 1,00
 
 
 class InceptionScore(NamedTuple):
-    """An Inception score with its spread.
-
-    Attributes:
-        mean: Mean over the parts; between 1 and the number of classes.
-        std: Standard deviation over the parts, divided by their number.
-    """
+    """The mean over the parts, between 1 and K, and the standard deviation over them."""
 
     mean: float
     std: float
 
 
 def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
-    """Return the Inception score of the class probabilities of generated images.
+    """Return the Inception score of the class probabilities p(y|x) [N, K] of generated images.
 
     Args:
-        probabilities: p(y|x), floating point [N, K]; rows sum to 1.
+        probabilities: Floating point; rows sum to 1.
         splits: Parts, in the order of the images, over which the score is averaged. A part needs
             many images of every class, else the score is too low.
 
@@ -55,14 +50,13 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
 
 
 def _score(p: Tensor) -> Tensor:
-    """Return exp of the mean divergence of p [n, K] from its mean."""
     marginal = p.mean(dim=0)  # [K]
     divergence = torch.xlogy(p, p) - torch.xlogy(p, marginal)  # [n, K]; 0 log 0 = 0
     return divergence.sum(dim=1).mean().exp()
 
 
 def _checked(probabilities: Tensor, splits: int) -> Tensor:
-    """Return probabilities in float64, each row summing to 1; refuse anything else."""
+    """Return probabilities in float64, each row summing to 1."""
     if probabilities.ndim != 2 or not probabilities.is_floating_point():
         found = f"{probabilities.dtype} {list(probabilities.shape)}"
         raise UserError(f"inception_score: got {found}; pass probabilities [N, K]")
@@ -83,25 +77,19 @@ def _checked(probabilities: Tensor, splits: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassAgreement:
-    """How often a classifier names the class that was asked for.
+    """The share of images that a classifier puts into the class asked for."""
 
-    Attributes:
-        rate: Share of all images, between 0 and 1.
-        by_class: Share of the images of every class; None where none was asked for.
-        count: Number of images.
-    """
-
-    rate: float
-    by_class: tuple[float | None, ...]
+    rate: float  # over all images
+    by_class: tuple[float | None, ...]  # for each class; None where none was asked for
     count: int
 
 
 def class_agreement(probabilities: Tensor, labels: Tensor) -> ClassAgreement:
-    """Compare a classifier's first choice with the class that was asked for.
+    """Compare a classifier's first choice with the class asked for.
 
     Args:
-        probabilities: Class probabilities or logits of every image [N, K].
-        labels: The classes that were asked for, int64 [N], 0 to K - 1.
+        probabilities: Class probabilities or logits [N, K].
+        labels: The classes asked for, int64 [N].
 
     Raises:
         UserError: There are no images, or not one label for each.

@@ -24,15 +24,10 @@ _SAME = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """The features of a set of images.
-
-    Attributes:
-        shards: Its files.
-        published: Moments to use in place of the features' own.
-    """
+    """The features of a set of images."""
 
     shards: Shards
-    published: Moments | None = None
+    published: Moments | None = None  # moments to use instead of the features' own
 
     def __len__(self) -> int:
         return self.shards.total
@@ -42,12 +37,12 @@ class FeatureSet:
         return torch.cat([shard["features"] for shard in self.shards])
 
     def probabilities(self) -> Tensor | None:
-        """Return all class probabilities [N, K]; None where the network knows no classes."""
+        """Return class probabilities [N, K]; None if the network knows no classes."""
         parts = [shard["probabilities"] for shard in self.shards if "probabilities" in shard]
         return torch.cat(parts) if parts else None
 
     def moments(self) -> Moments:
-        """Return mean and covariance; a file keeps them once they are known."""
+        """Return mean and covariance, which a file keeps."""
         if self.published is not None:
             return self.published
         path = self.shards.folder / f"moments-{len(self)}.safetensors"
@@ -73,19 +68,18 @@ def features(
     resize_filter: str | None,
     processes: PartialState,
 ) -> FeatureSet:
-    """Compute the features of images, or read those that were computed before.
+    """Compute the features of images, or read those computed before.
 
-    The files' key is the fingerprint of the images, their preparation, and the network with its
-    mode; a change of any of them finds no old file.
+    The key of the files covers the images, their preparation, and the network with its mode.
 
     Args:
         images: The images.
         rows: Which of them.
         network: The feature network.
-        folder: Cache, in which the files have a folder of their own.
-        label: What they are, for the folder's name and the progress bar.
+        folder: Cache; the files get a folder of their own in it.
+        label: Name for that folder and for the progress bar.
         resize_filter: PIL's filter, for a network without its own; None refuses other sizes.
-        processes: Who shares the work.
+        processes: The processes that share the work.
 
     Raises:
         UserError: The images do not fit the network.
@@ -112,18 +106,14 @@ def features(
 
 
 def read_statistics(path: Path, own: Moments) -> Moments:
-    """Read published statistics and check that they are of the reference under the same network.
+    """Read published statistics, and check that they belong to the reference split and the network.
 
     Args:
         path: An npz file with `mu` [D] and `sigma` [D, D].
         own: Moments of the reference split, computed here.
 
-    Returns:
-        The file's moments; their count is unknown.
-
     Raises:
-        UserError: No such file or arrays, another dimension, or statistics of other images, of
-            another network or of another mode.
+        UserError: The file is unreadable, or lies too far from `own`.
     """
     stored = load_published_statistics(path)
     if stored.dimensions != own.dimensions:
@@ -141,14 +131,14 @@ def read_statistics(path: Path, own: Moments) -> Moments:
 
 
 def load_published_statistics(path: Path | str, count: int | None = None) -> Moments:
-    """Read reference statistics as FSDDIM's authors ship them: `.npz` with `mu` and `sigma`.
+    """Read reference statistics as FSDDIM's authors ship them: an npz with `mu` and `sigma`.
 
     Args:
-        path: For example `mnist_test_64.npz`, which belongs to mode `published` alone.
-        count: Number of images behind them, if you know it (10,000 for the test sets).
+        path: For example `mnist_test_64.npz`; it fits mode `published` only.
+        count: Number of images behind them, if known (10,000 for the test sets).
 
     Raises:
-        UserError: The file is absent or damaged, or holds no such arrays.
+        UserError: The file is missing or damaged, or holds no such arrays.
     """
     try:
         arrays = read_npz(Path(path), ("mu", "sigma"))

@@ -1,8 +1,8 @@
-r"""The Frechet distance between two sets of features, each taken for a Gaussian.
+"""The Frechet distance between two sets of features, each taken for a Gaussian.
 
     d^2 = |mu_a - mu_b|^2 + tr( A + B - 2 (A B)^{1/2} )
 
-With A and B covariances, $(A B)^{1/2}$ has the eigenvalues of the symmetric matrix
+$(A B)^{1/2}$ of the covariances A and B has the eigenvalues of the symmetric matrix
 $(A^{1/2} B A^{1/2})^{1/2}$, so no root of a non-symmetric matrix is needed. (A published code takes
 one by SVD, which overstates the distance by a third.)
 
@@ -21,11 +21,7 @@ from spikediff.errors import UserError
 
 
 def as_features(features: Tensor, where: str, at_least: int = 2) -> Tensor:
-    """Return features [N, D], N >= `at_least`, as float64 on the CPU; `where` names the caller.
-
-    Raises:
-        UserError: Not a floating-point matrix, too few rows, NaN or infinity.
-    """
+    """Return features [N, D], N >= `at_least`, as float64 on the CPU; `where` names the caller."""
     if features.ndim != 2 or not features.is_floating_point() or 0 in features.shape:
         found = f"{features.dtype} {list(features.shape)}"
         raise UserError(f"{where}: features are {found}; pass floating point [N, D]")
@@ -66,11 +62,6 @@ class TooFewSamples(UserWarning):
 class Moments:
     """Mean and covariance of a set of features.
 
-    Attributes:
-        count: Number of images; None where published statistics do not say.
-        mean: float64 [D].
-        covariance: float64 [D, D], divided by `count - 1`.
-
     Raises:
         UserError: Other shapes or types, NaN or infinity, or a covariance that is not symmetric.
 
@@ -79,9 +70,9 @@ class Moments:
         tensor([[2.]], dtype=torch.float64)
     """
 
-    count: int | None
-    mean: Tensor
-    covariance: Tensor
+    count: int | None  # number of images; None if published statistics do not say
+    mean: Tensor  # float64 [D]
+    covariance: Tensor  # float64 [D, D], divided by `count - 1`
 
     def __post_init__(self) -> None:
         D = self.mean.numel()
@@ -112,11 +103,8 @@ class Moments:
 class RunningMoments:
     """Moments of features that arrive in parts, of which only one is in memory.
 
-    Parts are joined by their means and scatters, which is numerically stable where sums of squares
-    are not (Chan, Golub and LeVeque 1983, eq. 2.1).
-
-    Attributes:
-        count: Images seen.
+    Parts are joined by their means and scatters, which is stable where sums of squares are not
+    (Chan, Golub and LeVeque 1983, eq. 2.1).
 
     Example:
         >>> running = RunningMoments()
@@ -149,11 +137,7 @@ class RunningMoments:
         self.count = total
 
     def moments(self) -> Moments:
-        """Return the moments of everything seen so far.
-
-        Raises:
-            UserError: Fewer than two images were seen.
-        """
+        """Return the moments of everything seen so far, at least two images."""
         if self.count < 2:
             raise UserError(
                 f"moments: {self.count} images are too few for a spread; add at least 2"
@@ -164,13 +148,11 @@ class RunningMoments:
 def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     """Return the squared Frechet distance between two sets of features, which papers report.
 
+    Its bias falls with the number of images: compare only distances at equal numbers.
+
     Args:
         a: Features [N, D], floating point; or their moments.
         b: Features [M, D]; or their moments.
-
-    Returns:
-        The distance, 0 or above, in squared units of the features. Its bias falls with the number
-        of images: compare only distances at equal numbers.
 
     Raises:
         UserError: NaN or infinity, fewer than two images, differing dimensions, or a covariance

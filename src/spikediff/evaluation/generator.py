@@ -85,12 +85,11 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str:
-    """Return an array in full; str() leaves out most of a long one."""
+    """Return an array in full; str() shortens a long one."""
     return str(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def _code_sha256() -> str:
-    """Return the SHA-256 of the code that makes images."""
     digest = hashlib.sha256()
     for room in ROOMS:
         files = (_PACKAGE / room).rglob("*")

@@ -20,12 +20,10 @@ from spikediff.evaluation.frechet import as_pair
 
 
 class KernelDistance(NamedTuple):
-    """A kernel distance with its spread.
+    """The mean of MMD^2 over the subsets, not scaled (tables often show a thousand times it).
 
-    Attributes:
-        mean: Mean of MMD^2 over the subsets; not scaled (tables often show a thousand times it).
-        std: Standard deviation over the subsets, divided by their number: how much one subset
-            varies, not how uncertain the mean is.
+    `std` is the standard deviation over the subsets: how much one subset varies, not how
+    uncertain the mean is.
     """
 
     mean: float
@@ -41,8 +39,8 @@ def kernel_distance(
         a: Features [N, D], floating point.
         b: Features [M, D].
         subsets: How many pairs of subsets are drawn, each without replacement.
-        subset_size: Images in a subset; None takes the smaller of N and M (a set of that size is
-            then taken whole every time, and the spread is that of the other one alone).
+        subset_size: Images in a subset; None takes the smaller of N and M (that set is then whole
+            every time, and the spread is that of the other one alone).
         seed: Decides the subsets.
 
     Raises:
@@ -88,5 +86,4 @@ def _mean_of_pairs(x: Tensor) -> Tensor:
 
 
 def _draw(features: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Draw `size` rows without replacement."""
     return features[torch.randperm(len(features), generator=generator)[:size]]

@@ -1,7 +1,6 @@
 """The table of metrics. A metric compares two sets of features and returns named numbers.
 
-A new one is a new file and a row of `METRICS`; protocols, results and `spikediff guide` then know
-it by name.
+A new one is a new file and a row of `METRICS`, which protocols and `spikediff guide` read.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,18 +22,12 @@ LOWER, HIGHER = True, False
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        compute: `(fake, real, protocol)` to numbers by name; a spread is named `..._std`. The
-            protocol holds the settings of the published metrics.
-        lower_is_better: Of every number that `spikediff guide` can optimise.
-        fewest: Smallest number of images.
-    """
-
+    # `(fake, real, protocol)` to numbers by name; a spread is named `..._std`.
     compute: Callable[[FeatureSet, FeatureSet, "EvaluationProtocol"], dict[str, float]]
-    lower_is_better: Mapping[str, bool]
-    fewest: Callable[["EvaluationProtocol"], int] = lambda _protocol: 2
+    lower_is_better: Mapping[str, bool]  # for every number that `spikediff guide` can optimise
+    fewest: Callable[["EvaluationProtocol"], int] = lambda _protocol: 2  # smallest number of images
 
 
 def _frechet(fake: FeatureSet, real: FeatureSet, _: object) -> dict[str, float]:

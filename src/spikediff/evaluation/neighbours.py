@@ -49,9 +49,6 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> PrecisionRecall:
         k: Neighbour that a ball reaches to, itself not counted. Kynkaanniemi et al. use 3 and
             50,000 images, Naeem et al. 5 and 10,000.
 
-    Returns:
-        Four numbers, which depend on N, M and k.
-
     Raises:
         UserError: NaN or infinity, differing dimensions, or k not below the size of both sets.
 
@@ -114,11 +111,9 @@ def _membership(points: Matrix, centres: Matrix, squared_radii: Matrix) -> _Memb
 
 @dataclass(frozen=True)
 class Nearest:
-    """The nearest training image of every generated one.
+    """Indices [N], int64, of the nearest training images, and the distances [N] to them.
 
-    Attributes:
-        index: Its index in the training set, int64 [N].
-        distance: Root mean square difference per pixel [N]; 0 for an exact copy.
+    A distance is the root mean square difference per pixel.
     """
 
     index: Tensor

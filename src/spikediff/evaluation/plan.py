@@ -22,7 +22,7 @@ from spikediff.evaluation.sources import ImageSource, real_images
 
 
 class NoFeatureNetworkError(UserError):
-    """No feature network of a protocol is available: neither weights nor classes are given."""
+    """No feature network of a protocol is available."""
 
 
 def choose_networks(
@@ -35,13 +35,13 @@ def choose_networks(
 
     Args:
         protocol: The protocol.
-        dataset: The reference; it decides which weights fit, and whether there are classes.
+        dataset: The reference, which decides the weights that fit.
         given: A file of weights, or a folder with files under their published names.
         asked: Only these networks, all of which are then required; None takes those available.
 
     Returns:
-        The measurements with the weights of their networks (None where they need none), and one
-        note for each measurement that is left out.
+        The measurements with their weights (None where they need none), and one note for each
+        measurement that is left out.
 
     Raises:
         UserError: A network is unknown to the protocol, or required weights are not given.
@@ -110,65 +110,38 @@ _FLOOR_SEED = 0  # decides for ever which real images give the floor
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to evaluate, except the source of the images.
-
-    Attributes:
-        protocol: The protocol.
-        dataset: Name of the reference data set.
-        cache_dir: Keeps the features of real images and the classifier.
-        work_dir: Keeps generated images and the features of the judged ones.
-        data_dir: Folder of the data sets.
-        image_size: Side that images of a data set outside `DATASETS` are read at; None keeps the
-            data set's own.
-        channels: Channels that they are read with, likewise.
-        num_samples: Images a repeat; None takes the protocol's number.
-        repeats: How often, each time with other images.
-        spool_size: Generated images in a file of the work folder.
-        features: Only these networks of the protocol; None takes those available.
-        feature_weights: A file of weights or a folder of them.
-        statistics: Published moments of the reference, for measurements of mode `published`.
-    """
+    """How to evaluate, except the source of the images."""
 
     protocol: EvaluationProtocol
-    dataset: str
-    cache_dir: Path
-    work_dir: Path
-    data_dir: Path | None = None
-    image_size: int | None = None
-    channels: int | None = None
-    num_samples: int | None = None
-    repeats: int = 1
-    spool_size: int = 64
+    dataset: str  # name of the reference data set
+    cache_dir: Path  # keeps the features of real images and the classifier
+    work_dir: Path  # keeps generated images and the features of the judged ones
+    data_dir: Path | None = None  # folder of the data sets
+    image_size: int | None = None  # side that images of a data set outside `DATASETS` are read at
+    channels: int | None = None  # channels that they are read with
+    num_samples: int | None = None  # images a repeat; None takes the protocol's number
+    repeats: int = 1  # how often, each time with other images
+    spool_size: int = 64  # generated images in a file of the work folder
+    # Only these networks of the protocol; None takes those available.
     features: tuple[str, ...] | None = None
-    feature_weights: Path | None = None
+    feature_weights: Path | None = None  # a file of weights or a folder of them
+    # Published moments of the reference, for measurements of mode `published`.
     statistics: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationPlan:
-    """What is judged, against what, and by what.
-
-    Attributes:
-        settings: The settings.
-        source: The images to be judged.
-        reference: Real images to compare with.
-        reference_origin: The reference's files.
-        floor: Real images that show what a perfect generator would score.
-        networks: The measurements with their feature networks.
-        count: Images a repeat.
-        wanted: Images a repeat by the protocol.
-        notes: What a reader of the numbers should know.
-    """
+    """What is judged, against what, and by what."""
 
     settings: EvaluationSettings
-    source: ImageSource
-    reference: ImageSource
-    reference_origin: str
-    floor: ImageSource
-    networks: dict[Measurement, FeatureNetwork]
-    count: int
-    wanted: int
-    notes: list[str]
+    source: ImageSource  # the images to be judged
+    reference: ImageSource  # real images to compare with
+    reference_origin: str  # the reference's files
+    floor: ImageSource  # real images that show what a perfect generator would score
+    networks: dict[Measurement, FeatureNetwork]  # the measurements with their feature networks
+    count: int  # images a repeat
+    wanted: int  # images a repeat by the protocol
+    notes: list[str]  # remarks for the reader of the numbers
 
     @property
     def floor_count(self) -> int:
@@ -250,7 +223,6 @@ def _loader(settings: EvaluationSettings) -> Callable[[str], ImageDataset]:
 def _check_count(
     count: int, source: ImageSource, settings: EvaluationSettings, fewest: int
 ) -> None:
-    """Refuse a number of images that is too small, or more than there are."""
     if count < fewest:
         name = settings.protocol.name
         raise UserError(f"{count} samples are too few; protocol {name} needs {fewest}")

@@ -25,8 +25,8 @@ class Measurement:
     """One feature network and the metrics that are computed on its features.
 
     Attributes:
-        network: A key of `spikediff.evaluation.features.FEATURES`.
-        metrics: Keys of `spikediff.evaluation.metrics.METRICS`.
+        network: A key of `FEATURES`, or `timm:MODEL`.
+        metrics: Keys of `METRICS`.
         mode: `clean`, or `published`: batch norm as the authors ran it. It is part of every
             result's key, because the two are not comparable.
         required: False leaves the network out, with a note, where its weights are not given.
@@ -45,53 +45,32 @@ class Measurement:
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """Everything that decides a quality number, except the model.
+    """Everything that decides a quality number, except the model."""
 
-    Attributes:
-        name: Its name in results.
-        summary: One line.
-        caveat: What is wrong with it.
-        num_samples: Images to generate.
-        measurements: Feature networks and metrics.
-        reference_split: Split of the data set that is compared with.
-        floor_split: Split whose real images give the floor, the score of a perfect generator.
-        at_most_reference: Whether to generate no more images than the reference holds.
-        reference_images: Only the first so many of the split; None takes all.
-        resize_filter: Filter that brings images to the network's side; None refuses other sizes.
-        inception_splits: Parts of the inception score.
-        kernel_subsets: Subsets of the kernel distance.
-        kernel_subset_size: Images in each.
-        neighbours: k of precision, recall, density and coverage.
-    """
-
-    name: str
+    name: str  # its name in results
     summary: str
-    caveat: str
-    num_samples: int
-    measurements: tuple[Measurement, ...]
-    reference_split: str = "test"
+    caveat: str  # what is wrong with it
+    num_samples: int  # images to generate
+    measurements: tuple[Measurement, ...]  # feature networks and metrics
+    reference_split: str = "test"  # split of the data set that is compared with
+    # Split whose real images give the floor, the score of a perfect generator.
     floor_split: str = "train"
-    at_most_reference: bool = False
-    reference_images: int | None = None
+    at_most_reference: bool = False  # whether to generate no more images than the reference holds
+    reference_images: int | None = None  # only the first so many of the split; None takes all
+    # Filter that brings images to the network's side; None refuses other sizes.
     resize_filter: str | None = "bilinear"
-    inception_splits: int = 10
-    kernel_subsets: int = 100
-    kernel_subset_size: int = 1000
-    neighbours: int = 5
+    inception_splits: int = 10  # parts of the inception score
+    kernel_subsets: int = 100  # subsets of the kernel distance
+    kernel_subset_size: int = 1000  # images in each
+    neighbours: int = 5  # k of precision, recall, density and coverage
 
     def fewest_samples(self, measurements: Iterable[Measurement]) -> int:
-        """Return the smallest number of images that the measurements' metrics accept.
-
-        Example:
-            >>> protocol = load_protocol("fair")
-            >>> protocol.fewest_samples(protocol.measurements)
-            10
-        """
+        """Return the smallest number of images that the measurements' metrics accept."""
         metrics = {metric for part in measurements for metric in part.metrics}
         return max([2, *(METRICS[metric].fewest(self) for metric in metrics)])
 
     def with_features(self, names: Iterable[str]) -> "EvaluationProtocol":
-        """Return the protocol with the feature networks of timm that are asked for by name.
+        """Return the protocol with the networks of timm among `names` added.
 
         Example:
             >>> load_protocol("fair").with_features(["timm:resnet18"]).measurements[-1].key
@@ -138,11 +117,7 @@ def load_protocol(name: str) -> EvaluationProtocol:
 
 
 def protocol_from(content: Any, where: str) -> EvaluationProtocol:
-    """Build a protocol from the content of a YAML file; `where` names it in messages.
-
-    Raises:
-        UserError: A key is unknown or missing, a value has a wrong type or is out of range.
-    """
+    """Build a protocol from the content of a YAML file; `where` names it in messages."""
     protocol: EvaluationProtocol = build(EvaluationProtocol, content, where)
     counts = ("num_samples", "reference_images", "inception_splits", "kernel_subsets")
     for key in (*counts, "kernel_subset_size", "neighbours"):

@@ -19,9 +19,6 @@ IMAGES_AT_ONCE = 256  # bounds the memory of the blurred moments
 def mse(a: Tensor, b: Tensor) -> float:
     """Return the mean squared error per pixel of images [B, C, H, W].
 
-    Raises:
-        UserError: The shapes differ, or a value is NaN or infinite.
-
     Example:
         >>> mse(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.5))
         0.25
@@ -35,7 +32,8 @@ def ssim(a: Tensor, b: Tensor, data_range: float, overhang: bool = False) -> flo
 
         SSIM = (2 mu_a mu_b + C1)(2 sigma_ab + C2) / ((mu_a^2 + mu_b^2 + C1)(s_a^2 + s_b^2 + C2))
 
-    with C = (K L)^2, moments under a Gaussian window of 11 pixels and sigma 1.5.
+    with C = (K L)^2, moments under a Gaussian window of 11 pixels and sigma 1.5. Formula and
+    constants expect values from 0 upwards; on data centred at 0 the luminance term means little.
 
     Args:
         a: Images [B, C, H, W], any type; H and W at least 11.
@@ -43,11 +41,7 @@ def ssim(a: Tensor, b: Tensor, data_range: float, overhang: bool = False) -> flo
         data_range: L, the span of the pixel values: 255 for uint8, 2 for [-1, 1], 1 for [0, 1].
             It has no default, because a wrong one changes the result unnoticed.
         overhang: Whether windows may overlap the edge, with zeros outside the image, as in the
-            code of Spiking-Diffusion; by default only windows inside the image count.
-
-    Returns:
-        1 for equal images, less for others. Formula and constants expect values from 0 upwards;
-        on data centred at 0 the luminance term means little.
+            code of Spiking-Diffusion.
 
     Raises:
         UserError: The shapes differ, an image is smaller than the window, `data_range` is not

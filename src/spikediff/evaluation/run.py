@@ -30,11 +30,7 @@ _DIGITS = 6  # features are float32: further digits depend on the number of thre
 def compute_scores(
     protocol: EvaluationProtocol, measurement: Measurement, fake: FeatureSet, real: FeatureSet
 ) -> dict[str, float]:
-    """Return a measurement's numbers by name, of the judged images against the reference.
-
-    Raises:
-        UserError: The features are NaN, or the network gives no probabilities.
-    """
+    """Return a measurement's numbers by name, of the judged images against the reference."""
     scores: dict[str, float] = {}
     for metric in measurement.metrics:
         scores |= METRICS[metric].compute(fake, real, protocol)
@@ -52,7 +48,7 @@ def evaluate(
     Args:
         source: The images.
         settings: Protocol, data set, folders.
-        processes: Who shares the work, and on which device; by default all that were launched.
+        processes: The processes that share the work; by default all that were launched.
 
     Returns:
         The result, ready for JSON; None in all processes but the first.
@@ -183,12 +179,7 @@ def _describe(network: FeatureNetwork) -> dict[str, Any]:
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
-    """Return values with their mean and standard deviation (ddof 1).
-
-    Example:
-        >>> _spread([1.0, 3.0])
-        {'mean': 2.0, 'std': 1.41421, 'values': [1.0, 3.0]}
-    """
+    """Return values with their mean and standard deviation (ddof 1)."""
     return {
         "mean": _rounded(statistics.fmean(values)),
         "std": _rounded(statistics.stdev(values)) if len(values) > 1 else None,
@@ -201,7 +192,6 @@ def _rounded(value: float) -> float:
 
 
 def _count_notes(plan: EvaluationPlan) -> list[str]:
-    """Say where numbers of images differ from the protocol's."""
     protocol, notes = plan.settings.protocol, []
     if plan.count < plan.wanted:
         notes.append(f"{plan.count} samples instead of {plan.wanted}: not comparable with others")

@@ -1,9 +1,8 @@
 """Long work in files: each is whole or absent, and made once.
 
-50,000 images, or their features, lie in shards. A shard is a safetensors file, written under
-another name, flushed and renamed, with the key of what it was made from and a checksum. So an
-interrupted run goes on where it stopped, a damaged or foreign shard is made again, and processes
-share the work through one folder, without sending tensors.
+50,000 images, or their features, lie in shards: safetensors files with the key of what they were
+made from. An interrupted run goes on where it stopped, a damaged or foreign shard is made again,
+and processes share the work through one folder, without sending tensors.
 """
 
 import hashlib
@@ -26,32 +25,19 @@ Make = Callable[[int, int], dict[str, Tensor]]
 
 
 def fingerprint_of(**parts: Any) -> str:
-    """Return the SHA-256 of named values that JSON can hold.
-
-    Example:
-        >>> fingerprint_of(a=1, b="x") == fingerprint_of(b="x", a=1)
-        True
-    """
+    """Return the SHA-256 of named values that JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Rows 0 to `total`, in files of `size` rows.
-
-    Attributes:
-        folder: Folder of the files.
-        key: Fingerprint of everything that decides their content.
-        total: Rows.
-        size: Rows in a shard; the last one may have fewer.
-        needed: Names of tensors that every shard must hold.
-    """
+    """Rows 0 to `total`, in files of `size` rows."""
 
     folder: Path
-    key: str
+    key: str  # fingerprint of everything that decides their content
     total: int
-    size: int
-    needed: tuple[str, ...] = ()
+    size: int  # rows in a shard; the last one may have fewer
+    needed: tuple[str, ...] = ()  # names of tensors that every shard must hold
 
     def __len__(self) -> int:
         return -(-self.total // self.size)
@@ -65,13 +51,7 @@ class Shards:
         return shard
 
     def fill(self, make: Make, processes: PartialState, label: str) -> None:
-        """Make the missing shards, round-robin over the processes, and wait for all of them.
-
-        Args:
-            make: Makes the rows.
-            processes: Who shares the work.
-            label: Text of the progress bar.
-        """
+        """Make the missing shards, round-robin over the processes, and wait for all of them."""
         mine = range(processes.process_index, len(self), processes.num_processes)
         rows = sum(self._count(index) for index in mine)
         seldom = 0.2 if sys.stderr.isatty() else 4.0

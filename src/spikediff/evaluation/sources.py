@@ -35,19 +35,13 @@ _MODELS = ("model_index.json", "pipeline/model_index.json", "recipe.yaml")
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
-    """Images by number.
+    """Images by number."""
 
-    Attributes:
-        take: `(first, count)` to images `first` to `first + count`, uint8 [count, C, H, W].
-        fingerprint: SHA-256 of everything that decides the images.
-        description: What a report says of them; it holds no path of this machine.
-        available: Number of images; None for a generator, which has no end.
-    """
-
+    # `(first, count)` to images `first` to `first + count`, uint8 [count, C, H, W].
     take: Callable[[int, int], Tensor]
-    fingerprint: str
-    description: dict[str, Any]
-    available: int | None = None
+    fingerprint: str  # SHA-256 of everything that decides the images
+    description: dict[str, Any]  # facts for a report; it holds no path of this machine
+    available: int | None = None  # number of images; None for a generator, which has no end
 
 
 def generated_images(
@@ -76,17 +70,10 @@ def generated_images(
 
 
 def quantise(images: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Round generated images to the grey levels of a PNG.
-
-    Args:
-        images: Floating point [n, C, H, W] in [0, 1].
-        seeds: Their seeds, for messages.
-
-    Returns:
-        uint8 of the same shape.
+    """Round generated images, floating point [n, C, H, W] in [0, 1], to the grey levels of a PNG.
 
     Raises:
-        UserError: Another type, another range, or NaN.
+        UserError: Another type, another range, or NaN; the message names the seeds.
 
     Example:
         >>> quantise(torch.tensor([[[[0.0, 0.5, 1.0]]]]), [0]).tolist()
@@ -177,7 +164,7 @@ def open_images(
         channels: Channels that they are read with, likewise.
 
     Returns:
-        The source; None where the name is a folder with a model or a run in it.
+        The source; None if the name is a folder with a model or a run in it.
 
     Raises:
         UserError: There is no such thing, or it cannot be read.
@@ -202,9 +189,6 @@ def open_folder(folder: Path) -> ImageSource:
     """Open a folder of images with its subfolders, in the order of their names.
 
     In a folder that `spikediff sample` wrote, only the images of seeds count.
-
-    Raises:
-        UserError: It holds no image.
     """
     everything, others = list_files(folder)
     names = [name for name in everything if Path(name).name.startswith(_OWN_SAMPLES)]
@@ -225,11 +209,7 @@ def open_folder(folder: Path) -> ImageSource:
 def open_archive(path: Path) -> ImageSource:
     """Open an npz archive, whose array `images` or `arr_0` holds images.
 
-    Args:
-        path: The file. The array is uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], C 1 or 3.
-
-    Raises:
-        UserError: There is no such array, or it is of another type or shape.
+    The array is uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], C 1 or 3.
     """
     pixels = _channels_last(_array_of_images(path), path)
     sha256 = state_digest({"images": torch.from_numpy(pixels)})

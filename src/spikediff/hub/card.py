@@ -37,7 +37,7 @@ def model_card(facts: ModelFacts, repository: str, picture: Picture | None = Non
     Args:
         facts: What is known of it.
         repository: USER/NAME on the Hub, for the example.
-        picture: What lies beside the card as `samples.png`; None without a picture.
+        picture: The picture beside the card, `samples.png`, if any.
     """
     known = {name: DATASETS[name].licence for name in facts.datasets if name in DATASETS}
     card: ModelCard = ModelCard.from_template(
@@ -104,15 +104,7 @@ def choose_picture(
 ) -> Picture | None:
     """Return the grid that a run drew with its final weights, else one drawn now.
 
-    Args:
-        facts: What is known of the model.
-        source: The run's folder.
-        pipe: The pipeline.
-        num_inference_steps: Network calls per image of a grid that is drawn now.
-        count: Its images.
-
-    Returns:
-        The picture; None for an autoencoder that only reconstructs.
+    None for an autoencoder that only reconstructs.
     """
     if not facts.generates:
         return None

@@ -24,17 +24,7 @@ from spikediff.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Paper:
-    """A published system.
-
-    Attributes:
-        name: What it is called.
-        authors: As BibTeX has them.
-        title: Title of the paper.
-        venue: Where and when.
-        year: Year.
-        arxiv: Number on arXiv.
-        spiking: Whether its networks are spiking ones.
-    """
+    """A published system."""
 
     name: str
     authors: str
@@ -128,11 +118,7 @@ _PAPERS = {
 
 
 def paper_of(networks: Iterable[Any]) -> Paper | None:
-    """Return the paper of the system that the networks of a pipeline are of; None of no known one.
-
-    Args:
-        networks: The networks, with their `.config`.
-    """
+    """Return the paper of the system that a pipeline's networks are of; None if it is not known."""
     for network in networks:
         if network.config.get("temporal_scaling"):
             return SDM
@@ -216,10 +202,7 @@ def gather_facts(
         source: The run's or the pipeline's folder that it was loaded from.
         name: Name of the model.
         results: What was measured.
-        licence: Licence of the weights, if somebody stated one.
-
-    Raises:
-        UserError: A file of the folder is damaged.
+        licence: Licence of the weights, if stated.
     """
     networks = networks_of(pipe)
     return ModelFacts(
@@ -304,8 +287,8 @@ def _environment(path: Path) -> tuple[dict[str, str], str | None]:
 def trained_steps(folder: RunFolder, recipe: Recipe) -> int | None:
     """Return the optimizer steps behind the weights that a run folder is loaded with.
 
-    A finished run has its recipe's steps. One that was resumed with more steps and has not reached
-    them holds the pipeline of the earlier end, of which nothing tells the steps any more.
+    A finished run has its recipe's steps. A run that was resumed with more steps and has not
+    reached them holds the pipeline of the earlier end; its steps are unknown.
     """
     if not folder.pipeline.is_dir():
         kept = load_latest(folder.checkpoints)

@@ -89,11 +89,7 @@ def check_event_driven(event_driven: bool, weights: str, device: str) -> None:
 
 
 def denoiser_of(pipe: Any, source: Path) -> Any:
-    """Return a pipeline's denoiser of images; `source` is where it came from, for the message.
-
-    Raises:
-        UserError: It generates in another way.
-    """
+    """Return a pipeline's denoiser of images; `source` names the model in the error."""
     if "unet" not in pipe.components:
         raise UserError(f"{source}: a {type(pipe).__name__} has no denoiser")
     return pipe.unet
@@ -118,11 +114,7 @@ def networks_of(pipe: Any) -> dict[str, Any]:
 
 
 def steps_of(pipe: Any, given: int | None) -> int:
-    """Return how many network calls an image takes: as given, else 50 or as many as there are.
-
-    Raises:
-        UserError: More are given than there are.
-    """
+    """Return the network calls per image: as given, else 50 or as many as there are."""
     scheduler = pipe.components.get("scheduler")
     most = None if scheduler is None else int(scheduler.config.num_train_timesteps)
     if given is not None and most is not None and given > most:

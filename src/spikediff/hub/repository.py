@@ -30,7 +30,7 @@ def write_repository(
     repository: str,
     num_inference_steps: int,
 ) -> list[Path]:
-    """Write everything that is uploaded.
+    """Write everything that is uploaded; return the files, relative to the folder.
 
     Args:
         folder: Where to write; it is created.
@@ -39,9 +39,6 @@ def write_repository(
         source: The run's or pipeline's folder that it was loaded from.
         repository: USER/NAME on the Hub.
         num_inference_steps: Network calls per image of a grid that is drawn now.
-
-    Returns:
-        The files, relative to the folder.
     """
     companions = _companions(source)
     pipe.save_pretrained(folder)
@@ -76,15 +73,7 @@ def _companions(source: Path) -> dict[str, Any]:
 
 
 def check_repository_name(repository: str) -> None:
-    """Refuse what cannot be a repository's name, USER/NAME.
-
-    Example:
-        >>> check_repository_name("me/sddpm-mnist")
-        >>> check_repository_name("sddpm-mnist")
-        Traceback (most recent call last):
-        ...
-        spikediff.errors.UserError: 'sddpm-mnist': is no repository; give USER/NAME
-    """
+    """Refuse what cannot be a repository's name, USER/NAME."""
     if repository.count("/") != 1:
         raise UserError(f"{repository!r}: is no repository; give USER/NAME")
     try:
@@ -122,12 +111,7 @@ def check_licence(licence: str | None) -> None:
 
 
 def upload_repository(folder: Path, repository: str, private: bool = False) -> str:
-    """Upload a folder to a repository, which is created if need be; return its address.
-
-    Args:
-        folder: The folder.
-        repository: USER/NAME.
-        private: Whether a new repository is private.
+    """Upload a folder to a repository USER/NAME, created if need be; return its address.
 
     Raises:
         UserError: The Hub refuses, or cannot be reached.

@@ -53,15 +53,10 @@ _SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured of a model.
+    """What was measured of a model."""
 
-    Attributes:
-        evaluations: Contents of `spikediff evaluate --json`.
-        energies: Contents of `spikediff energy --json`.
-    """
-
-    evaluations: tuple[dict[str, Any], ...] = ()
-    energies: tuple[dict[str, Any], ...] = ()
+    evaluations: tuple[dict[str, Any], ...] = ()  # contents of `spikediff evaluate --json`
+    energies: tuple[dict[str, Any], ...] = ()  # contents of `spikediff energy --json`
 
 
 def collect_results(
@@ -111,17 +106,10 @@ def _found(folder: Path, weights: str, kinds: Collection[str]) -> dict[str, list
 
 
 def own_file(path: Path, source: Path) -> Path:
-    """Return the path of a file in a run's folder.
+    """Return the path of a file in a run's folder; refuse a link that leaves the folder.
 
     A run may come from elsewhere, and with it a link to a file of this machine, which nobody means
     to upload.
-
-    Args:
-        path: The file.
-        source: The run's folder.
-
-    Raises:
-        UserError: It is a link that leaves the folder.
     """
     if not path.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{path}: is a link that leaves {source}; put the file itself there")
@@ -164,11 +152,7 @@ def _checked(kind: str, result: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _check_shape(value: Any, shape: Any, where: str) -> None:
-    """Refuse a value that a card could not show.
-
-    Raises:
-        UserError: A key is missing, or its value is of another type.
-    """
+    """Refuse a value that a card cannot show: a key is missing, or a value has another type."""
     wanted = dict if isinstance(shape, dict) else shape
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise UserError(f"{where}: is damaged, {shown(value)} stands there; measure again")
@@ -181,13 +165,7 @@ def _check_shape(value: Any, shape: Any, where: str) -> None:
 def measure_energy(
     pipe: Any, num_inference_steps: int, images: int = 16
 ) -> tuple[dict[str, Any], ...]:
-    """Generate images under a meter; return the counts, by each accounting, at 45 nm.
-
-    Args:
-        pipe: A pipeline that generates images.
-        num_inference_steps: Network calls per image.
-        images: How many images, of the seeds from 0 on.
-    """
+    """Generate images, of the seeds from 0 on, under a meter; return both accountings at 45 nm."""
     with EnergyMeter(pipe) as meter:
         pipe(seeds=range(images), num_inference_steps=num_inference_steps, output_type="pt")
     measured = {"weights_sha256": weights_sha256(pipe), "scheduler": scheduler_name(pipe)}

@@ -50,17 +50,9 @@ def network_shape(pipe: Any) -> tuple[int, int]:
 def training_images(
     pipe: Any, dataset: str, data_dir: Path | None, count: int, seed: int
 ) -> "Tensor":
-    """Return at most `count` training images as a pipeline's denoiser sees them.
+    """Return at most `count` training images as a denoiser sees them: [N, C, H, W] in [-1, 1].
 
-    Args:
-        pipe: A pipeline.
-        dataset: Name of the data set.
-        data_dir: Folder that holds it.
-        count: How many, at most; none is of the held-out tenth.
-        seed: Of the choice.
-
-    Returns:
-        Images in [-1, 1], [N, C, H, W].
+    None is of the held-out tenth; the seed decides the choice.
     """
     import torch
 

@@ -144,11 +144,7 @@ def _draw_trace(axes: Any, windows: Sequence[Window], k: int) -> list[float]:
 def traced_neurons(raster: Tensor) -> list[int]:
     """Return which chosen neurons to trace: the busiest, the median and the quietest that fired.
 
-    Args:
-        raster: Spikes [N, K].
-
-    Returns:
-        Up to three; where fewer fired, silent ones follow.
+    Of a raster of spikes [N, K], up to three; where fewer fired, silent ones follow.
 
     Example:
         >>> import torch

@@ -35,7 +35,7 @@ def write_report(
     settings: Mapping[str, object],
     images: Image.Image | None = None,
 ) -> list[Path]:
-    """Draw what was recorded.
+    """Draw what was recorded; return the files, the page last.
 
     Args:
         record: What was recorded.
@@ -43,9 +43,6 @@ def write_report(
         title: Name of the run.
         settings: What was done, by name.
         images: A grid of the images that were generated meanwhile.
-
-    Returns:
-        The files, the page last.
 
     Raises:
         UserError: No layer ran.
@@ -81,7 +78,6 @@ def _page(
     overview: Mapping[str, bytes],
     pictures: Mapping[str, bytes],
 ) -> str:
-    """Fill the template: the pictures of all layers by name, and those of every layer."""
     maps, scales = {}, {}
     for layer in record.seen:
         if len(layer.shape) == 3:

@@ -67,14 +67,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def mark_steps(axes: Any, labels: Sequence[str], centres: Sequence[float], most: int = 9) -> None:
-    """Label the denoising steps of a time axis, as many as there is room for.
-
-    Args:
-        axes: Where.
-        labels: Of every step.
-        centres: Where on the axis every step is.
-        most: Labels, at most.
-    """
+    """Label the denoising steps of a time axis at their centres, at most `most` of them."""
     timed = [i for i, label in enumerate(labels) if label != "once"]
     chosen = [timed[i] for i in spread(len(timed), most)]
     once = [i for i, label in enumerate(labels) if label == "once"]
@@ -96,11 +89,7 @@ _ACROSS = 25  # maps in a row of a picture of all steps
 
 @png
 def plot_firing_rates(record: SpikeRecord) -> Any:
-    """Draw the firing rate of every layer by denoising step: a heat map, or bars of a single step.
-
-    Raises:
-        UserError: No layer ran.
-    """
+    """Draw the firing rates by layer and denoising step: a heat map, or bars of a single step."""
     layers, columns = record.seen, len(record.timesteps)
     rates = 100 * np.array([layer.rates(columns) for layer in layers])
     axes = _axes_by_layer(layers)
@@ -120,11 +109,7 @@ def plot_firing_rates(record: SpikeRecord) -> Any:
 
 @png
 def plot_dead_and_saturated(record: SpikeRecord) -> Any:
-    """Draw the share of neurons that never fired, and of those that always did, by layer.
-
-    Raises:
-        UserError: No layer ran.
-    """
+    """Draw the share of neurons that never fired, and of those that always did, by layer."""
     layers = record.seen
     dead = 100 * np.array([layer.dead for layer in layers])
     saturated = 100 * np.array([layer.saturated for layer in layers])
@@ -144,11 +129,7 @@ def plot_dead_and_saturated(record: SpikeRecord) -> Any:
 def plot_rate_maps(record: SpikeRecord) -> bytes | None:
     """Draw where every layer fires, over all steps and in some of them; each row has its own scale.
 
-    Returns:
-        The PNG; None where no layer has places.
-
-    Raises:
-        UserError: No layer ran.
+    Returns the PNG; None where no layer has places.
     """
     layers = [layer for layer in record.seen if len(layer.shape) == 3]
     return _plot_mosaic(record, layers) if layers else None

@@ -10,12 +10,7 @@ from spikediff.inspection.record import LayerRecord, SpikeRecord
 
 
 def busiest(record: SpikeRecord, count: int) -> list[LayerRecord]:
-    """Return the layers that fire most, of those that have the commonest number of steps.
-
-    Args:
-        record: What was recorded.
-        count: How many, at most.
-    """
+    """Return the `count` layers that fire most, among those with the commonest number of steps."""
     lengths = [len(layer.raster()) for layer in record.seen]
     (common, _), *_ = Counter(lengths).most_common(1)
     alike = [layer for layer, n in zip(record.seen, lengths, strict=True) if n == common]
@@ -25,10 +20,10 @@ def busiest(record: SpikeRecord, count: int) -> list[LayerRecord]:
 def raster_image(
     layers: Sequence[LayerRecord], dot: tuple[int, int], columns: int | None = None
 ) -> Image.Image:
-    """Return the spikes so far of the chosen neurons, black on white.
+    """Return the spikes so far of the chosen neurons, black on white, layer below layer.
 
     Args:
-        layers: From the top down; all ran equally often.
+        layers: Layers that ran equally often.
         dot: Width and height of a spike in pixels.
         columns: Spiking steps that the picture has room for; those that ran by default.
     """

@@ -23,23 +23,15 @@ class StepCounts:
 
 @dataclass(frozen=True)
 class Window:
-    """What the chosen neurons of the first image did in one denoising step.
+    """What the chosen neurons of the first image did in one denoising step."""
 
-    Attributes:
-        spikes: s [T, K], -1, 0 or 1.
-        u: Membrane that was compared with the threshold [T, K].
-        v: Membrane before the window and after every spiking step [T + 1, K].
-        v_threshold: The threshold at that step (threshold guidance changes it).
-        v_negative: Distance below zero at which a signed neuron takes a spike back, or None.
-        strict: Whether a neuron stays silent at exactly the threshold.
-    """
-
-    spikes: Tensor
-    u: Tensor
-    v: Tensor
-    v_threshold: float
+    spikes: Tensor  # s [T, K], -1, 0 or 1
+    u: Tensor  # membrane that was compared with the threshold [T, K]
+    v: Tensor  # membrane before the window and after every spiking step [T + 1, K]
+    v_threshold: float  # the threshold at that step (threshold guidance changes it)
+    # Distance below zero at which a signed neuron takes a spike back, or None.
     v_negative: float | None = None
-    strict: bool = False
+    strict: bool = False  # whether a neuron stays silent at exactly the threshold
 
     def crossings(self) -> Tensor:
         """Return where the membrane reaches the threshold [T, K]: there, and there only, is +1."""
@@ -57,26 +49,17 @@ class Window:
 
 @dataclass
 class LayerRecord:
-    """What was recorded of one layer of neurons; `steps` and `windows` are by denoising step.
+    """What was recorded of one layer of neurons; `steps` and `windows` are by denoising step."""
 
-    Attributes:
-        name: Where it is in the model.
-        neuron: What it is, in words.
-        shape: Shape of a layer's spikes at one step and image, [C, H, W] or [C].
-        units: The chosen neurons, as places in the flattened shape [K].
-        fired: How often every neuron fired in total [*shape].
-        observed: Images times spiking steps that were counted in total.
-        steps: Counts, by the number of the denoising step (column of `SpikeRecord.timesteps`).
-        windows: What the chosen neurons did, by the same number.
-    """
-
-    name: str
-    neuron: str
-    shape: tuple[int, ...]
-    units: Tensor
-    fired: Tensor
-    observed: int = 0
+    name: str  # where it is in the model
+    neuron: str  # what it is, in words
+    shape: tuple[int, ...]  # shape of a layer's spikes at one step and image, [C, H, W] or [C]
+    units: Tensor  # the chosen neurons, as places in the flattened shape [K]
+    fired: Tensor  # how often every neuron fired in total [*shape]
+    observed: int = 0  # images times spiking steps that were counted in total
+    # Counts, by the number of the denoising step (column of `SpikeRecord.timesteps`).
     steps: dict[int, StepCounts] = field(default_factory=dict)
+    # What the chosen neurons did, by the same number.
     windows: dict[int, Window] = field(default_factory=dict)
 
     def add(self, step: int, spikes: Tensor) -> None:

@@ -31,14 +31,7 @@ def export_torch(
     sample_size: int | tuple[int, int] | None = None,
     batch_size: int | None = None,
 ) -> None:
-    """Write a denoiser as a file of `torch.export` (.pt2), which needs nothing but torch.
-
-    Args:
-        model: See `export_program`, as for the others.
-        path: The file.
-        sample_size: Height and width of the input.
-        batch_size: B, if it is fixed.
-    """
+    """Write a denoiser as a file of `torch.export` (.pt2) that needs only torch."""
     torch.export.save(export_program(model, sample_size, batch_size=batch_size), path)
 
 
@@ -48,16 +41,10 @@ def export_onnx(
     sample_size: int | tuple[int, int] | None = None,
     batch_size: int | None = None,
 ) -> None:
-    """Write a denoiser as ONNX: inputs `sample` and `timestep`, output `estimate`.
+    """Write a denoiser as ONNX (see `export_program`): (sample, timestep) -> estimate.
 
-    Args:
-        model: See `export_program`, as for the others.
-        path: The file; weights of large networks are written to another beside it.
-        sample_size: Height and width of the input.
-        batch_size: B, if it is fixed.
-
-    Raises:
-        UserError: The packages onnx and onnxscript are missing; or see `export_program`.
+    The weights of large networks are written to another file beside it. It needs the packages onnx
+    and onnxscript.
     """
     import_extra("onnx", "onnx")
     import_extra("onnxscript", "onnx")
@@ -119,8 +106,6 @@ def export_program(
 
 
 class _Estimate(nn.Module):
-    """A denoiser with tensors in and a tensor out."""
-
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model

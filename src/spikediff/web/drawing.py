@@ -16,16 +16,10 @@ _SHARE = 64  # of 255: of a pixel that is marked
 
 
 def read_upload(encoded: bytes, size: int, mode: str, like: Image.Image) -> Image.Image:
-    """Return an uploaded picture as the model's images are.
+    """Return an uploaded picture as the model's images are: square, of its size and mode.
 
-    It is cut to a square around its middle and made smaller. Dark strokes on light paper become
-    light ones on dark where the model's images are so.
-
-    Args:
-        encoded: A PNG, JPEG, WebP or BMP file.
-        size: Of the model's images.
-        mode: "L" or "RGB".
-        like: An image of the model.
+    It is cut around its middle. Dark strokes on light paper become light ones on dark where `like`,
+    an image of the model, is so.
 
     Raises:
         UserError: The file is too large, or holds no picture.

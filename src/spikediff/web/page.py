@@ -28,11 +28,7 @@ Send = Callable[[Scope], Awaitable[None]]
 
 
 def build(studios: Sequence[Studio]) -> Any:
-    """Return the page of a model, with a second one to compare it with.
-
-    Raises:
-        UserError: The package gradio is missing.
-    """
+    """Return the page of a model, with a second one to compare it with."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     gr = import_extra("gradio", "demo")
     first = studios[0]
@@ -210,12 +206,7 @@ def _refusing(gr: Any, answer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Limited:
-    """An ASGI application that takes no large requests, and whose pages fetch nothing elsewhere.
-
-    Args:
-        app: The application.
-        most: Bytes of a request.
-    """
+    """An ASGI application that takes requests of `most` bytes, and whose pages fetch nothing."""
 
     def __init__(self, app: Any, most: int) -> None:
         self._app, self._most = app, most
@@ -240,11 +231,7 @@ class Limited:
 
 
 def application(studios: Sequence[Studio]) -> Any:
-    """Return the page as an ASGI application.
-
-    Raises:
-        UserError: The package gradio is missing.
-    """
+    """Return the page as an ASGI application."""
     gr = import_extra("gradio", "demo")
     page, fastapi = build(studios), import_extra("fastapi", "demo")
     app = gr.mount_gradio_app(

@@ -42,21 +42,13 @@ Told = TypeVar("Told")
 
 @dataclass(frozen=True)
 class Wish:
-    """What somebody asks for.
+    """What somebody asks for."""
 
-    Attributes:
-        seed: Of the first image; the others have the seeds after it.
-        label: The class, of a model that knows classes.
-        sampler: A key of `SCHEDULERS`, or `OWN`.
-        steps: Network calls per image.
-        count: How many images.
-    """
-
-    seed: int
-    label: int = 0
-    sampler: str = OWN
-    steps: int = 20
-    count: int = 1
+    seed: int  # of the first image; the others have the seeds after it
+    label: int = 0  # the class, of a model that knows classes
+    sampler: str = OWN  # a key of `SCHEDULERS`, or `OWN`
+    steps: int = 20  # network calls per image
+    count: int = 1  # how many images
 
 
 class Raster(NamedTuple):
@@ -69,34 +61,22 @@ class Raster(NamedTuple):
 
 @dataclass(frozen=True)
 class Moment:
-    """What there is to see at one moment of a generation.
+    """What there is to see at one moment of a generation."""
 
-    Attributes:
-        images: The images as they are now.
-        step: How many steps are done.
-        steps: Of how many.
-        rasters: Of the layers that fire most.
-        seconds: How long the finished images took; 0 before.
-        energy: What the first image cost beside the ordinary network; None before it is measured.
-    """
-
-    images: list[Image.Image]
-    step: int
-    steps: int
-    rasters: list[Raster] = field(default_factory=list)
-    seconds: float = 0.0
+    images: list[Image.Image]  # the images as they are now
+    step: int  # how many steps are done
+    steps: int  # of how many
+    rasters: list[Raster] = field(default_factory=list)  # of the layers that fire most
+    seconds: float = 0.0  # how long the finished images took; 0 before
+    # What the first image cost beside the ordinary network; None before it is measured.
     energy: Comparison | None = None
 
 
 class Studio:
-    """One model.
+    """One model, loaded as by `load_pipeline`.
 
     A request takes the network alone, one after the other, since recorders and meters hook it. It
     has a scheduler of its own.
-
-    Args:
-        source: As of `load_pipeline`.
-        device: "cpu", "cuda" or "auto".
 
     Raises:
         UserError: There is no model, or it generates no images.
@@ -120,28 +100,13 @@ class Studio:
     def generate(self, wish: Wish, spikes: bool = True, energy: bool = True) -> Iterator[Moment]:
         """Yield the images after every step, then finished, then with the energy of the first.
 
-        Args:
-            wish: What is asked for.
-            spikes: Whether to watch the neurons, which takes longer.
-            energy: Whether to measure.
-
-        Raises:
-            UserError: The wish does not fit the model.
+        `spikes` watches the neurons, which takes longer.
         """
         self._check(wish)
         return streamed(partial(self._run, wish, None, spikes, energy))
 
     def inpaint(self, wish: Wish, picture: Image.Image, mask: Image.Image) -> Iterator[Moment]:
-        """Yield a picture whose masked part is made anew, after every step, then finished.
-
-        Args:
-            wish: What is asked for.
-            picture: Of the model's size and mode.
-            mask: White where pixels are made.
-
-        Raises:
-            UserError: The wish or the picture does not fit the model, or it inpaints nothing.
-        """
+        """Yield a picture whose masked, white part is made anew, after every step and finished."""
         self._check(wish)
         edit = partial(inpaint, image=picture, mask_image=mask)
         return streamed(partial(self._run, wish, edit, False, False))
@@ -253,10 +218,7 @@ def _within(name: str, value: Any, least: int, most: int) -> None:
 def draw_rasters(record: SpikeRecord | None, steps: int, names: list[str]) -> list[Raster]:
     """Return rasters of the layers that fired most at first, with room for all denoising steps.
 
-    Args:
-        record: What was recorded so far; None for nothing.
-        steps: How many denoising steps there will be.
-        names: Of the layers; chosen where it is empty.
+    An empty list of `names` is filled with the names of the layers.
     """
     if record is None or not record.layers:
         return []
@@ -275,13 +237,10 @@ class _LeftError(Exception):
 
 
 def streamed(work: Callable[[Callable[[Told], None]], None]) -> Iterator[Told]:
-    """Yield what a piece of work tells, while it runs in a thread of its own.
+    """Yield what `work(tell)` tells, while it runs in a thread of its own.
 
     Hooks of recorders and meters belong to a thread, and whoever reads may change threads. A reader
     who leaves ends the work.
-
-    Args:
-        work: Called as `work(tell)`.
 
     Example:
         >>> list(streamed(lambda tell: [tell(1), tell(2)]))

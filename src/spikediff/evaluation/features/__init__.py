@@ -46,22 +46,15 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """A row of the table.
-
-    Attributes:
-        summary: One line.
-        load: Makes the network; takes the arguments of `load_features` by name.
-        files: Data set (`*`: any) -> published name of the file of weights. Empty for a network
-            that needs no file.
-        modes: Its modes.
-        fetches: Whether its weights are fetched where no file is given.
-    """
+    """A row of the table."""
 
     summary: str
+    # Makes the network; takes the arguments of `load_features` by name.
     load: Callable[..., FeatureNetwork]
+    # Data set (`*`: any) -> published name of its weights. Empty if it needs none.
     files: Mapping[str, str] = field(default_factory=dict)
     modes: tuple[str, ...] = ("clean",)
-    fetches: bool = False
+    fetches: bool = False  # whether weights are fetched if no file is given
 
 
 _RESNET20, _RESNET56 = "resnet20-12fca82f.th", "resnet56-4bfd9763.th"
@@ -104,11 +97,7 @@ FEATURES: dict[str, FeatureSpec] = {
 
 
 def find_features(name: str) -> FeatureSpec:
-    """Return the row of a feature network: of `FEATURES`, or one for `timm:MODEL`.
-
-    Raises:
-        UserError: There is no such network.
-    """
+    """Return the row of a feature network: of `FEATURES`, or a new one for `timm:MODEL`."""
     if name.startswith(PREFIX):
         return FeatureSpec(
             summary=f"{name.removeprefix(PREFIX)} of timm",
@@ -134,7 +123,7 @@ def load_features(
 
     Args:
         name: A key of `FEATURES`, or `timm:MODEL` for any model of timm.
-        weights: File of its weights, for all but `classifier`; those of timm are fetched without.
+        weights: File of its weights; `classifier` needs none, and those of timm can be fetched.
         dataset: The whole training split of the data to be measured: `classifier` learns from it,
             `inception` takes the image size from it.
         mode: `clean`, or `published` where the network has it.

@@ -1,9 +1,9 @@
-"""The Frechet autoencoder distance (FAD) of FSVAE and FSDDIM: its encoder.
+"""The encoder of the Frechet autoencoder distance (FAD) of FSVAE and FSDDIM.
 
-An autoencoder was trained on the data set itself; its 64 latents are the features. Images are
-32x32, resized from 28x28 with a bilinear filter: zero padding instead costs 86 points on MNIST.
+The autoencoder was trained on the data set itself; its 64 latents are the features. Images of
+28x28 are resized to 32x32 with a bilinear filter; zero padding instead costs 86 points on MNIST.
 
-The published statistics were made with batch norm in training mode, so every feature depends on
+The published statistics were made with batch norm in training mode, where every feature depends on
 the other images of its batch. Hence two modes, which must not be mixed:
 
     published   batch norm on the statistics of each batch of 256 images, in order, against the
@@ -36,8 +36,7 @@ class AutoencoderEncoder(nn.Module):
     Args:
         channels: C.
         latent: D.
-        batch_statistics: Whether batch norm uses the statistics of the batch (published) or its
-            running statistics (clean).
+        batch_statistics: Whether batch norm uses the statistics of the batch.
     """
 
     def __init__(self, channels: int, latent: int, *, batch_statistics: bool) -> None:
@@ -66,7 +65,7 @@ class AutoencoderEncoder(nn.Module):
 def load_autoencoder(
     path: Path | str, mode: str = "clean", device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load the encoder of a Frechet autoencoder from the authors' weights.
+    """Load the feature network `fad` from the authors' weights.
 
     Args:
         path: `mnist_64.pth` or `fashion_64.pth`, or the same tensors as safetensors; with or
@@ -74,11 +73,8 @@ def load_autoencoder(
         mode: `clean` or `published`.
         device: Where the network runs.
 
-    Returns:
-        The feature network `fad`, with the channels and latents of the weights.
-
     Raises:
-        UserError: An unknown mode, or a file without such an encoder.
+        UserError: The mode is unknown, or the file has no such encoder.
     """
     if mode not in MODES:
         raise UserError(f"fad: unknown mode {mode!r}; {suggestion(mode, MODES)}")

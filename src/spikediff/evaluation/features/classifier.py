@@ -1,10 +1,8 @@
 """A small classifier, trained on the data set itself: a feature network without weights to fetch.
 
 Its penultimate layer gives features, its softmax the probabilities of the Inception score. It
-learns from nine tenths of the training split; its accuracy on the held-out tenth says how far its
-features can be trusted. Training is a function of the data and the seed: the same bits on the same
-machine with the same number of threads. A cache keeps one file for every combination of data,
-layout and settings.
+learns from nine tenths of the training split; its accuracy on the other tenth says how far to trust
+its features. The same data, seed, machine and number of threads give the same bits.
 """
 
 import hashlib
@@ -34,35 +32,17 @@ _ACCURACY = "held_out_accuracy"  # beside the weights in the file
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How the classifier is trained; part of the key of a stored one.
+    """How the classifier is trained; part of the key of a stored one."""
 
-    Attributes:
-        seed: Decides initial weights, order of the images and shifts.
-        steps: Optimizer steps.
-        batch_size: Images a step.
-        learning_rate: Peak of Adam's one-cycle schedule.
-        shift: Largest shift of an image, as a share of its side.
-    """
-
-    seed: int = 0
-    steps: int = 1000
-    batch_size: int = 128
-    learning_rate: float = 8e-3
-    shift: float = 0.07
+    seed: int = 0  # decides initial weights, order of the images and shifts
+    steps: int = 1000  # optimizer steps
+    batch_size: int = 128  # images per step
+    learning_rate: float = 8e-3  # peak of Adam's one-cycle schedule
+    shift: float = 0.07  # largest shift of an image, as a share of its side
 
 
 class SmallClassifier(nn.Module):
-    """Three convolutions and two linear layers: images -> (features [B, 128], logits [B, K]).
-
-    Args:
-        channels: C, 1 or 3.
-        classes: K.
-
-    Example:
-        >>> features, logits = SmallClassifier(1, 10)(torch.zeros(2, 1, 8, 8))
-        >>> features.shape, logits.shape
-        (torch.Size([2, 128]), torch.Size([2, 10]))
-    """
+    """Three convolutions and two linear layers: images -> (features [B, 128], logits [B, K])."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -96,19 +76,14 @@ def load_classifier(
     """Return the feature network `classifier` of a data set: from the cache, or trained on the CPU.
 
     Args:
-        dataset: The whole training split, labelled; one or three channels, at least 8x8.
-        cache_dir: Folder of stored classifiers; None keeps none. A damaged file is replaced, with
-            a warning in the log.
+        dataset: The whole training split, labelled, of images of 8x8 or more.
+        cache_dir: Folder of stored classifiers; None keeps none. A damaged file is replaced.
         device: Where the network runs.
-        settings: How to train. The defaults take seconds on 8x8 digits and about a minute of one
-            core on MNIST.
-
-    Returns:
-        The network, with its accuracy on the held-out tenth.
+        settings: How to train. The default takes seconds on 8x8 digits, and a minute of one core on
+            MNIST.
 
     Raises:
-        UserError: The data set is not given, has no labels, one class, too small images, or is the
-            test split; or the folder cannot be written to.
+        UserError: The data set is missing or does not suit, or the folder is not writable.
     """
     if dataset is None:
         raise UserError("classifier: give the training split that it learns from")
@@ -137,19 +112,12 @@ class LabelledImages(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """A training split in two parts.
+    """A training split in two parts."""
 
-    Attributes:
-        train: Nine tenths, to learn from.
-        held_out: The tenth that `load_images(..., held_out=True)` gives.
-        classes: K.
-        flip: Whether the mirror image of an image is as good.
-    """
-
-    train: LabelledImages
-    held_out: LabelledImages
-    classes: int
-    flip: bool
+    train: LabelledImages  # nine tenths, to learn from
+    held_out: LabelledImages  # the tenth that `load_images(..., held_out=True)` gives
+    classes: int  # K
+    flip: bool  # whether images may be mirrored
 
 
 def split(dataset: ImageDataset) -> TrainingData:
@@ -180,7 +148,6 @@ def split(dataset: ImageDataset) -> TrainingData:
 def _load_or_train(
     data: TrainingData, settings: TrainingSettings, folder: Path, name: str
 ) -> tuple[SmallClassifier, float]:
-    """Return the classifier with its accuracy from the cache, trained first if it is absent."""
     key = cache_key(data, settings)
     plain_name = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[-40:].strip("-")  # it may be a path
     path = folder / f"classifier-{plain_name}-{key[:16]}.safetensors"
@@ -202,7 +169,7 @@ def _load_or_train(
 
 
 def cache_key(data: TrainingData, settings: TrainingSettings) -> str:
-    """Return SHA-256 over all that the weights depend on."""
+    """Return the SHA-256 of everything that the weights depend on."""
     layout = SmallClassifier(data.train.images.shape[1], data.classes)
     facts = (
         *(state_digest(part._asdict()) for part in (data.train, data.held_out)),
@@ -244,15 +211,7 @@ def train(data: TrainingData, settings: TrainingSettings) -> tuple[SmallClassifi
 
 
 def shifted(images: Tensor, largest: int, generator: torch.Generator) -> Tensor:
-    """Shift every image by up to `largest` pixels in each direction, repeating its border.
-
-    Args:
-        images: [B, C, H, W], any type.
-        largest: In pixels, smaller than H and W.
-        generator: The only source of randomness.
-
-    Returns:
-        [B, C, H, W], a new tensor.
+    """Shift each image of [B, C, H, W] by up to `largest` pixels each way, repeating its border.
 
     Example:
         >>> row = torch.arange(4).view(1, 1, 1, 4).expand(1, 1, 4, 4)
@@ -268,7 +227,6 @@ def shifted(images: Tensor, largest: int, generator: torch.Generator) -> Tensor:
 
 
 def _accuracy(module: nn.Module, data: LabelledImages) -> float:
-    """Return the share of images that a classifier in evaluation mode gets right."""
     parts = zip(*(torch.split(tensor, EVAL_BATCH) for tensor in data), strict=True)
     with torch.no_grad():
         right = sum(

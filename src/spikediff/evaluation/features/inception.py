@@ -24,24 +24,20 @@ INSTALL = "pip install 'spikediff[metrics]'"
 
 
 class InceptionFeatures(nn.Module):
-    """torch-fidelity's extractor as a module: uint8 [B, 3, H, W] -> ([B, 2048], [B, 1008]).
-
-    Args:
-        extractor: A `FeatureExtractorInceptionV3` that returns `LAYERS`.
-    """
+    """torch-fidelity's extractor as a module: uint8 [B, 3, H, W] -> ([B, 2048], [B, 1008])."""
 
     def __init__(self, extractor: nn.Module) -> None:
         super().__init__()
         self.extractor = extractor
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and logits; the extractor itself resizes to 299x299."""
+        """Return features and logits; the extractor resizes to 299x299."""
         features, logits = self.extractor(images)
         return features, logits
 
 
 def as_stored(images: Tensor) -> Tensor:
-    """Return the uint8 images themselves: torch-fidelity normalises on its own."""
+    """Return the uint8 images unchanged: torch-fidelity normalises them."""
     return images
 
 
@@ -52,14 +48,11 @@ def load_inception(
 
     Args:
         path: `weights-inception-2015-12-05-6726825d.pth`, or the same tensors as safetensors.
-        image_size: Side of the images to come; resizing to 299 is part of the network.
+        image_size: Side of the images; the network resizes them to 299.
         device: Where the network runs.
 
-    Returns:
-        The network, with the probabilities of 1,008 ImageNet outputs.
-
     Raises:
-        UserError: torch-fidelity is not installed or does not import; the file holds other weights.
+        UserError: torch-fidelity does not import, or the file holds other weights.
     """
     library = _torch_fidelity()
     state = read_state_dict(Path(path))

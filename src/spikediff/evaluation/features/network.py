@@ -22,12 +22,7 @@ class ChannelsReplicated(UserWarning):
 
 
 class Activations(NamedTuple):
-    """Output of a feature network for a batch of images.
-
-    Attributes:
-        features: float32 [B, D].
-        probabilities: Class probabilities, float32 [B, K]; None without a classifier.
-    """
+    """Features [B, D] and class probabilities [B, K] or None, both float32."""
 
     features: Tensor
     probabilities: Tensor | None
@@ -39,17 +34,16 @@ class FeatureNetwork:
     Args:
         module: Takes normalised images [B, C, H, W]; returns features [B, D], or a pair of
             features and class logits [B, K]. The network keeps a copy.
-        name: `fad`, `classifier`, `resnet20`, `resnet56`, `inception`, `dinov2`, `timm:<model>` or
-            `module:<name>`.
+        name: A name of `load_features`, or `module:NAME`.
         image_size: Side of the images in pixels.
         channels: 1 or 3. A network of three takes grey images too, and warns once.
         normalise: Turns uint8 images into what the module expects; to [-1, 1] by default.
         mode: `clean` (an image always has the same features) or `published` (as the published
-            numbers were made). Distances of different modes are never compared.
-        batch_size: Set where features depend on the batch (batch norm on batch statistics): images
-            must then come in order, in batches of exactly this size, the last one smaller.
+            numbers were made). Distances of different modes do not compare.
+        batch_size: Set where features depend on the batch: images must then come in order, in
+            batches of exactly this size, the last one smaller.
         resize_filter: Filter that brings images to its side; None takes the protocol's.
-        held_out_accuracy: Accuracy of a classifier on held-out images, where it is known.
+        held_out_accuracy: Accuracy of a classifier on held-out images, if known.
         device: Where the network runs.
 
     Attributes:
@@ -142,7 +136,6 @@ class FeatureNetwork:
             )
 
     def _probe(self) -> int:
-        """Run two black images and return the length of their features."""
         black = torch.zeros(2, self.channels, self.image_size, self.image_size, dtype=torch.uint8)
         try:
             return self._run(black).features.shape[1]
@@ -161,12 +154,9 @@ class FeatureNetwork:
 
 
 def extract(network: FeatureNetwork, images: Tensor, batch_size: int = 256) -> Activations:
-    """Return the activations of a set of images, batch by batch, in order, on the CPU.
+    """Return the activations of images, uint8 [N, C, H, W], batch by batch, in order, on the CPU.
 
-    Args:
-        network: The feature network.
-        images: uint8 [N, C, H, W], as the network takes them.
-        batch_size: Images at a time, unless the network prescribes its own.
+    A network with a `batch_size` of its own takes that instead.
 
     Example:
         >>> network = FeatureNetwork(nn.Flatten(), name="module:pixels", image_size=2, channels=1)
@@ -190,7 +180,7 @@ def module_features(
 ) -> FeatureNetwork:
     """Make a feature network, `module:NAME`, of your own module; see `FeatureNetwork`.
 
-    Its fingerprint covers the weights and the printed layout of the module, and no other code.
+    Its fingerprint covers the weights and the printed layout of the module, but not its code.
 
     Example:
         >>> module_features(nn.Flatten(), name="pixels", image_size=4, channels=3).name
@@ -207,7 +197,7 @@ def module_features(
 
 
 def prepare(images: Tensor, image_size: int, channels: int, resize_filter: str | None) -> Tensor:
-    """Resize images with PIL and set their channels, as a feature network takes them.
+    """Fit images to a feature network: resize with PIL, and set the channels.
 
     Args:
         images: uint8 [N, C, H, W], square.
@@ -258,7 +248,6 @@ def preparation_notes(
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return one channel [N, 1, H, W] of images [N, 3, H, W] whose channels are equal."""
     first = images[:, :1]
     if not torch.equal(first.expand_as(images), images):
         raise UserError(

@@ -49,12 +49,12 @@ class Normalise:
 def load_pretrained(
     name: str, weights: Path | str | None = None, device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load a feature network of timm; its features are what its classifier sees.
+    """Load a feature network of timm; its features are the input of its last, classifying layer.
 
     Args:
         name: `dinov2`, or `timm:MODEL`.
-        weights: A file of its weights (safetensors, or `torch.save` of tensors); None takes them
-            from timm's cache, or fetches them.
+        weights: A file of weights (safetensors, or `torch.save` of tensors); None takes them from
+            timm's cache or fetches them.
         device: Where the network runs.
 
     Raises:
@@ -96,7 +96,6 @@ def _as_features(
     side: int | None,
     device: torch.device | str,
 ) -> FeatureNetwork:
-    """Return the network with the preparation of its data configuration."""
     (channels, height, width), filter_name = config["input_size"], str(config["interpolation"])
     if channels != 3 or height != width:
         raise UserError(f"{name}: takes images of {config['input_size']}; choose one of squares")
@@ -113,14 +112,14 @@ def _as_features(
 
 
 def _check_known(timm: Any, name: str, model_name: str) -> None:
-    """Refuse a name that timm has no model for; it may carry the tag of its weights."""
+    """Refuse a name that timm has no model for; the name may carry the tag of its weights."""
     plain = model_name.partition(".")[0]
     if not timm.is_model(plain):
         raise UserError(f"{name}: timm has no such model; {suggestion(plain, timm.list_models())}")
 
 
 def _source(published: Any) -> str:
-    """Return which file holds a model's weights, and where it is to be had."""
+    """Say which file holds a model's weights, and where to get it."""
     file = published.hf_hub_filename or "model.safetensors"
     if published.hf_hub_id:
         return f"the file {file} of https://huggingface.co/{published.hf_hub_id}"

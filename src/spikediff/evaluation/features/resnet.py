@@ -1,7 +1,6 @@
-"""CIFAR-10 ResNets of depth 20 and 56: features and class probabilities of photographs.
+"""CIFAR-10 ResNets of depth 20 and 56: 64 pooled features and class probabilities of photographs.
 
-A small substitute for Inception, with 64 pooled features. Its distances compare with one another,
-not with a FID.
+Their distances compare with one another, not with a FID.
 
 Reference:
     He et al. 2016, "Deep residual learning", section 4.2, shortcuts of option A (no parameters);
@@ -25,11 +24,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in t
 
 
 class CifarResNet(nn.Module):
-    """Three stages of residual blocks: images [B, 3, 32, 32] -> (features [B, 64], logits [B, 10]).
-
-    Args:
-        depth: 6 n + 2, n blocks a stage.
-    """
+    """Residual blocks in three stages: [B, 3, 32, 32] -> (features [B, 64], logits [B, 10])."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -69,7 +64,6 @@ class _Block(nn.Module):
 
 
 def _stage(c_in: int, c_out: int, blocks: int) -> nn.Sequential:
-    """Return `blocks` blocks, the first of which changes the width."""
     return nn.Sequential(_Block(c_in, c_out), *(_Block(c_out, c_out) for _ in range(blocks - 1)))
 
 
@@ -82,15 +76,12 @@ def to_imagenet_range(images: Tensor) -> Tensor:
 def load_resnet(
     path: Path | str, depth: int = 20, device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load a CIFAR-10 ResNet.
+    """Load the feature network `resnet20` or `resnet56` of CIFAR-10.
 
     Args:
         path: For example `resnet20-12fca82f.th`, or the same tensors as safetensors.
         depth: 20 or 56 (or another 6 n + 2).
         device: Where the network runs.
-
-    Returns:
-        The feature network `resnet20` or `resnet56`, with the probabilities of 10 classes.
 
     Raises:
         UserError: The depth is not 6 n + 2, or the file holds other weights.

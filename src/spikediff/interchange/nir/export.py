@@ -62,9 +62,6 @@ def write_nir(
 
     Returns:
         The content of `index.json`.
-
-    Raises:
-        UserError: See `export_nir`.
     """
     nir = import_extra("nir", "nir")
     if isinstance(scheduler, AbsorbingStateScheduler):  # its timesteps are T_d to 1
@@ -97,19 +94,11 @@ def to_nir(
     timestep: Tensor | float | int | None = None,
     **options: Unpack[Options],
 ) -> Any:
-    """Return a denoiser at one timestep as a `nir.NIRGraph`.
+    """Return a denoiser at one timestep as a `nir.NIRGraph`; see `export_nir` for the arguments.
 
     Norms are folded into convolutions, the timestep into their biases; a convolution of a
     concatenation is the sum of two. The graph takes the same input at every one of T spiking steps,
     starting from membranes at 0; the readout of its outputs is the estimate.
-
-    Args:
-        model: See `export_nir`.
-        timestep: Diffusion timestep.
-        **options: See `Options`.
-
-    Raises:
-        UserError: See `export_nir`.
 
     Example:
         >>> from spikediff import SpikingUNet
@@ -128,17 +117,11 @@ true; [2] readout (decayed_sum): weights that differ by spiking step; train with
 
 @dataclass(frozen=True)
 class Exported:
-    """A graph, and what the host computes around it.
+    """A graph, and what the host computes around it."""
 
-    Attributes:
-        graph: The `nir.NIRGraph`.
-        host: Tensors that the host needs, by name.
-        facts: Facts for the reader of the graph; also its metadata.
-    """
-
-    graph: Any
-    host: Mapping[str, Tensor]
-    facts: Mapping[str, Any]
+    graph: Any  # the `nir.NIRGraph`
+    host: Mapping[str, Tensor]  # tensors that the host needs, by name
+    facts: Mapping[str, Any]  # for the reader of the graph; also its metadata
 
 
 @torch.no_grad()
@@ -230,7 +213,6 @@ def _index(
 
 
 def _weights(readout: str, spiking_steps: int) -> list[float]:
-    """Return the factor of the output at every spiking step."""
     if readout == "last":
         return [0.0] * (spiking_steps - 1) + [1.0]
     if readout == "mean":
@@ -240,12 +222,7 @@ def _weights(readout: str, spiking_steps: int) -> list[float]:
 
 
 def host_duties(facts: Mapping[str, Any], host: Mapping[str, Any]) -> list[str]:
-    """Return the host's steps in a network call, in order.
-
-    Args:
-        facts: Those of `Exported`.
-        host: Tensors of the host, by name.
-    """
+    """Return the host's steps in a network call, in order; see `Exported`."""
     steps, patch, duties = facts["spiking_steps"], facts.get("patch_size", 1), []
     if "embedding" in host:
         duties.append("look up the tokens' vectors in the tensor embedding: [h, w] -> [C, h, w]")

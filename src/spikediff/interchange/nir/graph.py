@@ -41,15 +41,10 @@ SECONDS_PER_STEP = 1e-4  # length of a leaky neuron's step in snnTorch and Spiki
 
 @dataclass(frozen=True)
 class Signal:
-    """The sum of the outputs of some nodes at a spiking step.
+    """The sum of the outputs of some nodes at a spiking step."""
 
-    Attributes:
-        sources: Names of the nodes.
-        shape: [C, H, W].
-    """
-
-    sources: tuple[str, ...]
-    shape: tuple[int, ...]
+    sources: tuple[str, ...]  # names of the nodes
+    shape: tuple[int, ...]  # [C, H, W]
 
     def __add__(self, other: "Signal") -> "Signal":
         """Return the sum of the two."""
@@ -61,19 +56,12 @@ Parts = Sequence[Signal]  # a concatenation along the channels
 
 @dataclass(frozen=True)
 class Kernel:
-    """One convolution.
+    """One convolution."""
 
-    Attributes:
-        weight: [C_out, C_in, k, k].
-        bias: [C_out].
-        stride: Of rows and columns.
-        padding: Zeros around the image.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    stride: int
-    padding: int
+    weight: Tensor  # [C_out, C_in, k, k]
+    bias: Tensor  # [C_out]
+    stride: int  # of rows and columns
+    padding: int  # zeros around the image
 
     def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape [C_out, H', W'] of the result for an input [C_in, H, W]."""
@@ -134,13 +122,9 @@ class GraphBuilder:
     def conv(
         self, name: str, kernel: Kernel, parts: Parts, widths: Sequence[int] | None = None
     ) -> Parts:
-        """Return the current of a convolution of a concatenation.
+        """Return the current of a convolution of parts, cut into parts of `widths` channels.
 
-        Args:
-            name: The node's name; several nodes are numbered.
-            kernel: The convolution.
-            parts: Its input.
-            widths: Channels of the parts that the current is cut into; one part by default.
+        Several nodes of one name are numbered. By default the current is one part.
         """
         widths = widths or [len(kernel.bias)]
         rows = [kernel] if len(widths) == 1 else kernel.split(widths)
@@ -245,17 +229,9 @@ def fold(
 def neuron_node(
     nir: Any, neuron: NeuronLayer, shape: tuple[int, ...], dt: float, dtype: torch.dtype
 ) -> Any:
-    """Return the node of a neuron layer that `neuron_problem` accepts.
+    """Return `nir.IF` or `nir.LIF` for a neuron layer that `neuron_problem` accepts.
 
-    Args:
-        nir: The package.
-        neuron: The layer.
-        shape: [C, H, W].
-        dt: Length of a spiking step.
-        dtype: Precision of the membrane.
-
-    Returns:
-        `nir.IF` or `nir.LIF`; all parameters are float64 arrays [C, H, W].
+    Its parameters are float64 arrays of `shape`, [C, H, W]; `dtype` is the membrane's precision.
 
     Example:
         >>> from types import SimpleNamespace

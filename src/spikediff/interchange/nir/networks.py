@@ -16,18 +16,13 @@ Shape = tuple[int, int]
 
 
 class Lowering(NamedTuple):
-    """How a class of networks becomes a graph.
+    """How a class of networks becomes a graph."""
 
-    Attributes:
-        walk: Adds the nodes of a network for an input size, a timestep and a class label [1] or
-            None; returns its output at every spiking step.
-        readout: Name of the readout that turns these currents into the estimate.
-        depends_on_time: Whether its weights differ by timestep.
-    """
-
+    # Adds the nodes of a network for an input size, a timestep and a class label [1] or None;
+    # returns its output at every spiking step.
     walk: Callable[[GraphBuilder, Any, Shape, Any, Tensor | None], Parts]
-    readout: Callable[[Any], str]
-    depends_on_time: bool
+    readout: Callable[[Any], str]  # name of the readout that turns these currents into the estimate
+    depends_on_time: bool  # whether its weights differ by timestep
 
 
 def _walk_decoder(
@@ -88,7 +83,6 @@ def _stem(graph: GraphBuilder, stem: Any, shape: tuple[int, ...]) -> Parts:
 
 
 def _step(graph: GraphBuilder, name: str, block: nn.Module, x: Parts, embedding: Tensor) -> Parts:
-    """Add a block of the U-Net."""
     if isinstance(block, Downsample):
         return _downsample(graph, name, block, x)
     assert isinstance(block, PreSpikeBlock | PlainBlock)

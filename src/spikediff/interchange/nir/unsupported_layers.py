@@ -79,19 +79,12 @@ _SUPPORTED = (
 
 
 class UnsupportedLayer(NamedTuple):
-    """A layer that NIR cannot express.
+    """A layer that NIR cannot express."""
 
-    Attributes:
-        name: Its name in the network.
-        kind: Its type.
-        reason: What NIR lacks.
-        remedy: What to do about it.
-    """
-
-    name: str
-    kind: str
-    reason: str
-    remedy: str
+    name: str  # its name in the network
+    kind: str  # its type
+    reason: str  # what NIR lacks
+    remedy: str  # what to do about it
 
     def __str__(self) -> str:
         """Return all of it in one line."""
@@ -99,11 +92,7 @@ class UnsupportedLayer(NamedTuple):
 
 
 def check_supported(model: nn.Module) -> None:
-    """Refuse a network that NIR cannot express.
-
-    Raises:
-        UserError: With every layer that stands in the way.
-    """
+    """Refuse a network that NIR cannot express; the error names every such layer."""
     found = unsupported_layers(model)
     if found:
         rows = "; ".join(f"[{n}] {row}" for n, row in enumerate(_rows(found), start=1))
@@ -127,7 +116,6 @@ def _rows(found: list[UnsupportedLayer]) -> list[str]:
 
 
 def _other_formats(model: nn.Module) -> str:
-    """Return which formats support a denoiser, and how."""
     if class_among(model, ANY_BATCH_SIZE):
         return " (--format onnx and torch can)"
     if class_among(model, ONE_BATCH_SIZE):
