@@ -26,6 +26,7 @@ from spikediff.editing.pipelines import (
 from spikediff.systems.converted.convert import convert, quantise
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsvae.autoencoder import Autoencoder
 from spikediff.systems.fsvae.network import FSVAE
 from spikediff.systems.fsvae.vae import VAE
 from spikediff.systems.integer.folding import to_integer
@@ -47,7 +48,7 @@ NOT_IMPORTED = (
 )
 
 
-BASES = (OwnPipeline, EditingPipeline, OnNoiseSchedule)
+BASES = (OwnPipeline, EditingPipeline, OnNoiseSchedule, Autoencoder)
 
 
 @cache

@@ -1,6 +1,7 @@
 """Convolution and norm of images or signals: from spikes to the current of the next neuron."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import overload
 
 from torch import Tensor, nn
@@ -29,6 +30,19 @@ def pointwise_conv(in_channels: int, out_channels: int, dimensions: int = 2) -> 
     is in. One tap has nothing to dilate, so the dilation changes nothing else.
     """
     return CONVOLUTIONS[dimensions](in_channels, out_channels, 1, dilation=2)
+
+
+def halving_convs(widths: Sequence[int]) -> list[nn.Conv2d]:
+    """Return 3x3 convolutions between successive widths, each of which halves the image."""
+    return [nn.Conv2d(old, new, 3, stride=2, padding=1) for old, new in pairwise(widths)]
+
+
+def doubling_convs(widths: Sequence[int]) -> list[nn.ConvTranspose2d]:
+    """Return transposed 3x3 convolutions, each of which doubles the image."""
+    return [
+        nn.ConvTranspose2d(old, new, 3, stride=2, padding=1, output_padding=1)
+        for old, new in pairwise(widths)
+    ]
 
 
 Neuron = Callable[[], NeuronLayer]

@@ -1,4 +1,4 @@
-"""Divergences against closed forms, and the loss that they enter."""
+"""Divergences against closed forms."""
 
 import math
 
@@ -8,7 +8,6 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from spikediff.systems.fsvae.loss import (
     SPIKE_DIVERGENCES,
-    autoencoder_loss,
     bernoulli_kl,
     gaussian_kl,
 )
@@ -41,8 +40,3 @@ def test_equal_trains_are_0_apart(name):
     assert distance(rates, rates).item() == 0.0
     assert distance(rates, 1 - rates).item() > 0.0
     assert weight > 0
-
-
-def test_the_loss_is_a_weighted_sum():
-    loss = autoencoder_loss(torch.tensor(0.5), torch.tensor(2.0), 1 / 4)
-    assert loss.item() == 1.0

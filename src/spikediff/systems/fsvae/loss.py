@@ -1,8 +1,6 @@
-"""What the variational autoencoders share: divergences, losses, the widths of their levels."""
+"""The losses of the variational autoencoders: divergences of posterior and prior."""
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -59,43 +57,6 @@ SPIKE_DIVERGENCES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] =
     "mmd": (psp_mmd, 1.0),
     "kl": (bernoulli_kl, 1e-4),
 }
-
-
-def level_widths(
-    in_channels: int, channels: Sequence[int]
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return the channels in and out of every convolution, on the way down and on the way up.
-
-    Example:
-        >>> level_widths(1, (32, 64))
-        ([(1, 32), (32, 64)], [(64, 32), (32, 32)])
-    """
-    down = pairwise([in_channels, *channels])
-    up = pairwise([*reversed(channels), channels[0]])  # the last one makes no image yet
-    return list(down), list(up)
-
-
-def check_images(network: str, images: Tensor, in_channels: int, sample_size: int) -> None:
-    """Raise a `UserError` for images that are not [B, in_channels, sample_size, sample_size]."""
-    shape = (in_channels, sample_size, sample_size)
-    if images.dim() != 4 or tuple(images.shape[1:]) != shape:
-        raise UserError(
-            f"{network}: expects images [B, {in_channels}, {sample_size}, {sample_size}], got "
-            f"{tuple(images.shape)}; resize them, or make the network for their size"
-        )
-
-
-def autoencoder_loss(reconstruction: Tensor, divergence: Tensor, weight: float) -> Tensor:
-    r"""Return the loss of a variational autoencoder: $MSE + w\,D(q, p)$."""
-    return reconstruction + weight * divergence
-
-
-def execution_device(model: Any) -> torch.device:
-    """Return where a model computes: with its weights, or where an offloading hook brings them."""
-    hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
-    devices = (getattr(hook, "execution_device", None) for hook in hooks)
-    found = next((device for device in devices if device is not None), model.device)
-    return torch.device(found)
 
 
 class AutoencoderObjective:

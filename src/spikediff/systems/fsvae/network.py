@@ -12,22 +12,20 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from spikediff.diffusion.model import SpikingModel
-from spikediff.diffusion.seeds import Generators, draw_each
+from spikediff.diffusion.seeds import Generators
 from spikediff.errors import UserError
 from spikediff.layers import SpikingLayer, over_time, running_statistics, threshold_layer
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.coding import decayed_sum
+from spikediff.layers.conv import doubling_convs, halving_convs
 from spikediff.layers.sizes import (
-    check_halvings,
-    check_positive,
     choose,
     make_neuron_maker,
 )
+from spikediff.systems.fsvae.autoencoder import Autoencoder, AutoencoderOutput
 from spikediff.systems.fsvae.latent import (
     BernoulliLatent,
     Coins,
@@ -40,13 +38,7 @@ from spikediff.systems.fsvae.latent import (
     roll_out_prefixes,
     scheduled_rule,
 )
-from spikediff.systems.fsvae.loss import (
-    SPIKE_DIVERGENCES,
-    autoencoder_loss,
-    check_images,
-    execution_device,
-    level_widths,
-)
+from spikediff.systems.fsvae.loss import SPIKE_DIVERGENCES
 
 PAPER_SURROGATE = {"name": "rectangular", "width": 0.2}
 TRAINING_DRAWS = {
@@ -56,24 +48,14 @@ TRAINING_DRAWS = {
 
 
 @dataclass
-class FSVAEOutput(BaseOutput):
+class FSVAEOutput(AutoencoderOutput):
     """What a call of `FSVAE` gives.
 
     Attributes:
-        sample: Reconstructions [B, C, H, W] in [-1, 1].
-        loss: `reconstruction + divergence_weight * divergence`, 0-dim.
-        reconstruction: Mean squared error, 0-dim.
-        divergence: Distance of posterior and prior, 0-dim, unweighted.
-        latent: The sampled spikes z [T, B, latent_channels].
         posterior: Candidates of the posterior, 0 or 1, [T, B, latent_channels, k].
         prior: Those of the prior.
     """
 
-    sample: Tensor
-    loss: Tensor
-    reconstruction: Tensor
-    divergence: Tensor
-    latent: Tensor
     posterior: Tensor
     prior: Tensor
 
@@ -111,7 +93,7 @@ def fsvae_neuron_options(given: Mapping[str, Any] | None = None) -> dict[str, An
     return {"surrogate": released} | options
 
 
-class FSVAE(SpikingModel):
+class FSVAE(Autoencoder):
     """The spiking autoencoder: 4,054,755 parameters by default, 4,053,601 for grey images.
 
     Encoder and decoder see the window at once. Between them stand the posterior, which draws the
@@ -164,17 +146,15 @@ class FSVAE(SpikingModel):
         divergence_weight: float | None = None,
     ) -> None:
         super().__init__()
-        check_halvings("FSVAE", sample_size, len(channels), channels=channels)
-        check_positive(
-            "FSVAE",
-            channels=channels,
+        self._set_sizes(
+            sample_size,
+            channels,
             in_channels=in_channels,
             latent_channels=latent_channels,
             spiking_steps=spiking_steps,
             group_size=group_size,
         )
         choose("FSVAE", TRAINING_DRAWS, "training_draws", training_draws)
-        self.side = sample_size // 2 ** len(channels)
         distance, weight = choose("FSVAE", SPIKE_DIVERGENCES, "divergence", divergence)
         self.register_to_config(
             divergence_weight=weight if divergence_weight is None else divergence_weight
@@ -182,9 +162,8 @@ class FSVAE(SpikingModel):
         options = fsvae_neuron_options(neuron_options) if neuron == "lif" else neuron_options or {}
         make_neuron = make_neuron_maker("FSVAE", neuron, options)
         layer = partial(threshold_layer, neuron=make_neuron)
-        down, up = level_widths(in_channels, channels)
         self.encoder = nn.ModuleList(
-            layer(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), c_out) for c_in, c_out in down
+            layer(conv, conv.out_channels) for conv in halving_convs([in_channels, *channels])
         )
         flat = channels[-1] * self.side**2
         self.to_latent = layer(nn.Linear(flat, latent_channels), latent_channels)
@@ -194,9 +173,9 @@ class FSVAE(SpikingModel):
         self.posterior = latent(latent_channels)
         self.prior = latent(0)
         self.from_latent = layer(nn.Linear(latent_channels, flat), flat)
+        widths = [*reversed(channels), channels[0]]  # the last one makes no image yet
         self.decoder = nn.ModuleList(
-            layer(nn.ConvTranspose2d(c_in, c_out, 3, 2, padding=1, output_padding=1), c_out)
-            for c_in, c_out in up
+            layer(conv, conv.out_channels) for conv in doubling_convs(widths)
         )
         self.head = nn.ConvTranspose2d(channels[0], in_channels, 3, padding=1)
         self.distance = distance
@@ -226,27 +205,16 @@ class FSVAE(SpikingModel):
         Raises:
             UserError: The images do not fit the network, or a number is out of range.
         """
-        check_images("FSVAE", images, self.config.in_channels, self.config.sample_size)
+        self._check_images(images)
         if not 0.0 <= scheduled_sampling <= 1.0:
             raise UserError(f"FSVAE: scheduled_sampling={scheduled_sampling} must lie in [0, 1]")
         probability = scheduled_sampling if self.training else 0.0
         draws = draws or self.draw(len(images), generator, probability)
         z, posterior = self._infer(self.encode(images), draws.choice.to(images.device))
         prior = self.prior(delayed(self._follow(z.detach(), probability, draws.coins)))
-        sample = self.decode(z)
         real = images.dtype  # what autocast made half is compared in full
-        reconstruction = nn.functional.mse_loss(sample.to(real), images)
         divergence = self.distance(posterior.to(real).mean(-1), prior.to(real).mean(-1))
-        loss = autoencoder_loss(reconstruction, divergence, self.config.divergence_weight)
-        output = FSVAEOutput(
-            sample=sample,
-            loss=loss,
-            reconstruction=reconstruction,
-            divergence=divergence,
-            latent=z,
-            posterior=posterior,
-            prior=prior,
-        )
+        output = FSVAEOutput(*self._scores(images, z, divergence), posterior, prior)
         return output if return_dict else output.to_tuple()
 
     def draw(
@@ -281,26 +249,8 @@ class FSVAE(SpikingModel):
             h = layer(h)
         return elementwise(torch.tanh, self.readout(over_time(self.head, h)))
 
-    @apply_forward_hook
-    @torch.no_grad()
-    def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
-        """Let the prior draw latents; return their images [B, C, H, W] in [-1, 1].
-
-        Args:
-            batch_size: How many images.
-            generator: One source for all; or one per image, and then images are made one by one,
-                because the rounding of a matrix product depends on the size of the batch.
-
-        Raises:
-            UserError: There are not as many generators as images, or there are no images.
-        """
-        if batch_size < 1:
-            raise UserError(f"FSVAE: batch_size = {batch_size} must be at least 1")
-        with running_statistics(self):
-            return draw_each(self._generate, batch_size, generator)
-
     def _generate(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
-        device = execution_device(self)
+        device = self._execution_device()
         choice = self.draw(batch_size, generator).choice.to(device)
         start = torch.zeros(choice.shape[1:], device=device, dtype=self.dtype)
         z, _ = roll_out(self.prior, _picks(choice), start, len(choice))

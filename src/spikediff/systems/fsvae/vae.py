@@ -11,50 +11,31 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.seeds import Generators, draw_each
-from spikediff.errors import UserError
-from spikediff.layers import running_statistics
 from spikediff.layers.batch_invariant import elementwise
+from spikediff.layers.conv import doubling_convs, halving_convs
 from spikediff.layers.norm import BatchNorm2d
-from spikediff.layers.sizes import check_halvings, check_positive
-from spikediff.systems.fsvae.loss import (
-    autoencoder_loss,
-    check_images,
-    execution_device,
-    gaussian_kl,
-    level_widths,
-)
+from spikediff.systems.fsvae.autoencoder import Autoencoder, AutoencoderOutput
+from spikediff.systems.fsvae.loss import gaussian_kl
 
 
 @dataclass
-class VAEOutput(BaseOutput):
-    r"""What a call of `VAE` gives.
+class VAEOutput(AutoencoderOutput):
+    r"""What a call of `VAE` gives; the divergence is Kullback and Leibler's, in nats an image.
 
     Attributes:
-        sample: Reconstructions [B, C, H, W] in [-1, 1].
-        loss: `reconstruction + divergence_weight * divergence`, 0-dim.
-        reconstruction: Mean squared error, 0-dim.
-        divergence: Kullback-Leibler divergence in nats an image, 0-dim, unweighted.
-        latent: The sampled latent [B, latent_channels].
         mean: Mu of the posterior [B, latent_channels].
         log_variance: $\ln \sigma^2$ of the posterior [B, latent_channels].
     """
 
-    sample: Tensor
-    loss: Tensor
-    reconstruction: Tensor
-    divergence: Tensor
-    latent: Tensor
     mean: Tensor
     log_variance: Tensor
 
 
-class VAE(SpikingModel):
+class VAE(Autoencoder):
     """The baseline: 1,181,795 parameters by default, 1,180,641 and 10.2 MMAC for grey images.
 
     `z = mu(x) + sigma(x) eps`. Batch norm and leaky ReLU stand where FSVAE has tdBN and neurons.
@@ -89,30 +70,16 @@ class VAE(SpikingModel):
         divergence_weight: float = 1 / 240,
     ) -> None:
         super().__init__()
-        check_halvings("VAE", sample_size, len(channels), channels=channels)
-        check_positive(
-            "VAE", channels=channels, in_channels=in_channels, latent_channels=latent_channels
+        self._set_sizes(
+            sample_size, channels, in_channels=in_channels, latent_channels=latent_channels
         )
-        self.side = sample_size // 2 ** len(channels)
-        down, up = level_widths(in_channels, channels)
         flat = channels[-1] * self.side**2
-        self.encoder = nn.Sequential(
-            *(
-                _activated(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), c_out)
-                for c_in, c_out in down
-            )
-        )
+        self.encoder = nn.Sequential(*map(_activated, halving_convs([in_channels, *channels])))
         self.to_mean = nn.Linear(flat, latent_channels)
         self.to_log_variance = nn.Linear(flat, latent_channels)
         self.from_latent = nn.Linear(latent_channels, flat)
-        self.decoder = nn.Sequential(
-            *(
-                _activated(
-                    nn.ConvTranspose2d(c_in, c_out, 3, 2, padding=1, output_padding=1), c_out
-                )
-                for c_in, c_out in up
-            )
-        )
+        widths = [*reversed(channels), channels[0]]  # the last one makes no image yet
+        self.decoder = nn.Sequential(*map(_activated, doubling_convs(widths)))
         self.head = nn.ConvTranspose2d(channels[0], in_channels, 3, padding=1)
 
     def forward(
@@ -136,23 +103,12 @@ class VAE(SpikingModel):
         Raises:
             UserError: The images do not fit the network.
         """
-        check_images("VAE", images, self.config.in_channels, self.config.sample_size)
+        self._check_images(images)
         eps = self.draw(len(images), generator) if draws is None else draws
         mean, log_variance = self.encode(images)
         z = mean + (0.5 * log_variance).exp() * eps.to(mean)
-        sample = self.decode(z)
-        real = images.dtype  # what autocast made half is compared in full
-        reconstruction = nn.functional.mse_loss(sample.to(real), images)
-        divergence = gaussian_kl(mean.to(real), log_variance.to(real))
-        output = VAEOutput(
-            sample=sample,
-            loss=autoencoder_loss(reconstruction, divergence, self.config.divergence_weight),
-            reconstruction=reconstruction,
-            divergence=divergence,
-            latent=z,
-            mean=mean,
-            log_variance=log_variance,
-        )
+        divergence = gaussian_kl(mean.to(images.dtype), log_variance.to(images.dtype))
+        output = VAEOutput(*self._scores(images, z, divergence), mean, log_variance)
         return output if return_dict else output.to_tuple()
 
     def draw(self, batch_size: int, generator: Generators = None) -> Tensor:
@@ -182,28 +138,11 @@ class VAE(SpikingModel):
         h = self.from_latent(z).view(len(z), -1, self.side, self.side)  # [B, C, h, w]
         return elementwise(torch.tanh, self.head(self.decoder(h)))
 
-    @apply_forward_hook
-    @torch.no_grad()
-    def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
-        """Draw latents from the standard normal distribution; return their images in [-1, 1].
-
-        Args:
-            batch_size: How many images.
-            generator: As in `FSVAE.generate`.
-
-        Raises:
-            UserError: There are not as many generators as images, or there are no images.
-        """
-        if batch_size < 1:
-            raise UserError(f"VAE: batch_size = {batch_size} must be at least 1")
-        with running_statistics(self):
-            return draw_each(self._generate, batch_size, generator)
-
     def _generate(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
-        z = self.draw(batch_size, generator).to(execution_device(self), self.dtype)
+        z = self.draw(batch_size, generator).to(self._execution_device(), self.dtype)
         images: Tensor = self.decode(z)
         return images
 
 
-def _activated(convolution: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(convolution, BatchNorm2d(channels), nn.LeakyReLU())
+def _activated(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
+    return nn.Sequential(conv, BatchNorm2d(conv.out_channels), nn.LeakyReLU())

@@ -17,6 +17,7 @@ from spikediff.layers.coding import (
     rate_and_potential,
     weighted_sum,
 )
+from spikediff.layers.conv import doubling_convs, halving_convs
 from spikediff.layers.norm import BatchNorm2d
 
 
@@ -36,11 +37,7 @@ class SpikingEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.spiking_steps = spiking_steps
-        convs = [
-            nn.Conv2d(narrow, wide, 3, stride=2, padding=1)
-            for narrow, wide in zip([in_channels, *widths], widths, strict=False)
-        ]
-        convs.append(nn.Conv2d(widths[-1], out_channels, 1))
+        convs = [*halving_convs([in_channels, *widths]), nn.Conv2d(widths[-1], out_channels, 1)]
         self.layers = _spiking_layers(convs, neuron)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -117,11 +114,7 @@ class SpikingDecoder(nn.Module):
         neuron: Neuron,
     ) -> None:
         super().__init__()
-        convs = [
-            nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=1, output_padding=1)
-            for wide, narrow in zip([in_channels, *widths], widths, strict=False)
-        ]
-        self.layers = _spiking_layers(convs, neuron)
+        self.layers = _spiking_layers(doubling_convs([in_channels, *widths]), neuron)
         self.last = nn.ConvTranspose2d(widths[-1], out_channels, 3, padding=1)
         self.register_buffer("weights", weights)  # of the steps in the read-out
 
