@@ -6,4 +6,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def few_channels_are_packed_too(monkeypatch):
     """Small networks are to take the path of large ones."""
-    monkeypatch.setattr("spikediff.events.neuron.FEWEST_CHANNELS", 1)
+    monkeypatch.setattr("spikediff.events.compile.FEWEST_CHANNELS", 1)

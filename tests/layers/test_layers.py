@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikediff.layers import ConvNorm, fold_time, nearest_upsample, over_time, unfold_time
-from spikediff.layers.timestep_embedding import TimestepEmbedding, sinusoidal_embedding
+from spikediff.layers.embeddings import TimestepEmbedding, sinusoidal_embedding
 
 
 @given(st.integers(1, 5), st.integers(1, 4))

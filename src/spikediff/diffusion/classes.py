@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from torch import Tensor, nn
+from torch import Tensor
 
-from spikediff.diffusion.loop import Denoiser
+from spikediff.diffusion.loop import Denoiser, networks_of
 from spikediff.errors import UserError, suggestion
 
 Network = Callable[..., Tensor]
@@ -81,7 +81,7 @@ def _number(network: Any, name: str) -> int:
 
 def class_network(pipe: Any) -> Any:
     """Return the network of a pipeline that knows classes; None where none does."""
-    networks = (part for part in pipe.components.values() if isinstance(part, nn.Module))
+    networks = networks_of(pipe).values()
     return next((network for network in networks if number_of_classes(network)), None)
 
 

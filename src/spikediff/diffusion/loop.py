@@ -4,10 +4,11 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
@@ -20,6 +21,11 @@ from spikediff.layers import batch_invariant, running_statistics
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
+def networks_of(pipe: Any) -> dict[str, nn.Module]:
+    """Return the networks of a pipeline by name."""
+    return {name: x for name, x in pipe.components.items() if isinstance(x, nn.Module)}
+
+
 def inference(call: Call) -> Call:
     """Run a pipeline's method without gradients, networks evaluated and batch-invariant.
 
@@ -28,14 +34,76 @@ def inference(call: Call) -> Call:
 
     @wraps(call)
     def run(pipe: Any, *args: Any, **options: Any) -> Any:
-        networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
         with torch.no_grad(), ExitStack() as stack:
-            for network in networks:
+            for network in networks_of(pipe).values():
                 stack.enter_context(running_statistics(network))
                 stack.enter_context(batch_invariant(network))
             return call(pipe, *args, **options)
 
     return cast(Call, run)
+
+
+class Space(Protocol):
+    """How images [B, C, H, W] become what a network denoises, and back.
+
+    Attributes:
+        batch_axis: The axis of a sample that counts images.
+    """
+
+    batch_axis: int
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the samples of images, or of noise."""
+
+    def decode(self, sample: Tensor) -> Tensor:
+        """Return the images of samples."""
+
+    def seen(self, sample: Tensor) -> dict[str, Tensor]:
+        """Return what a callback is shown; the last of it is what it may replace."""
+
+    def keep(self, sample: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+        """Return samples with images [B, C, H, W] where the mask [B, 1, H, W] is false."""
+
+    def check_scheduler(self, scheduler: SchedulerMixin, eta: float = 0.0) -> None:
+        """Raise a `UserError` for a scheduler whose steps the samples cannot take."""
+
+
+class ImageSpace:
+    """The samples are the images."""
+
+    batch_axis = 0
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the images."""
+        return images
+
+    def decode(self, sample: Tensor) -> Tensor:
+        """Return the images."""
+        return sample
+
+    def seen(self, sample: Tensor) -> dict[str, Tensor]:
+        """Return what a callback is shown: "sample"."""
+        return {"sample": sample}
+
+    def keep(self, sample: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+        """Return images with the known ones where the mask is false."""
+        return torch.where(mask, sample, known)
+
+    def check_scheduler(self, scheduler: SchedulerMixin, eta: float = 0.0) -> None:
+        """Accept every scheduler."""
+
+
+@runtime_checkable
+class HasLatentSpace(Protocol):
+    """A network that denoises something other than images."""
+
+    def latent_space(self) -> Space:
+        """Return the space in which it denoises."""
+
+
+def space_of(unet: Any) -> Space:
+    """Return the space in which a network denoises."""
+    return unet.latent_space() if isinstance(unet, HasLatentSpace) else ImageSpace()
 
 
 # Called as `callback(pipe, i, timestep, tensors)`; what it returns may replace what it saw.

@@ -2,9 +2,11 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import safetensors
 import torch
@@ -249,3 +251,41 @@ def ann_counterpart(model: Any) -> nn.Module:
     if not isinstance(model, HasCounterpart):
         raise UserError(f"{type(model).__name__} has no ordinary counterpart to compare with")
     return model.ann_counterpart()
+
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+def with_all_weights(forward: Forward) -> Forward:
+    """Let all weights of an offloaded network be there while its `forward` computes.
+
+    `enable_sequential_cpu_offload` brings the weights of a layer when the layer is called, and
+    takes them away afterwards; but here a layer reads the threshold of another one.
+    """
+
+    @wraps(forward)
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not hasattr(self, "_hf_hook"):  # accelerate's
+            return forward(self, *args, **kwargs)
+        with _all_there(self):
+            return forward(self, *args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+@contextmanager
+def _all_there(network: nn.Module) -> Iterator[None]:
+    """Bring the weights of all layers, and switch off the hooks that would take them away."""
+    layers: list[Any] = [
+        layer for layer in network.modules() if layer is not network and hasattr(layer, "_hf_hook")
+    ]
+    hooked = [(layer, layer.forward) for layer in layers]
+    for layer in layers:
+        layer._hf_hook.pre_forward(layer)
+        layer.forward = layer._old_forward
+    try:
+        yield
+    finally:
+        for layer, forward in hooked:
+            layer.forward = forward
+            layer._hf_hook.post_forward(layer, None)

@@ -1,14 +1,23 @@
 """What every pipeline of this library is, and the names of what a result was measured on."""
 
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, cast
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from torch import nn
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 
-from spikediff.diffusion.saving import PortablePipeline
-from spikediff.errors import UserError
+from spikediff.diffusion.exact_timesteps import exact
+from spikediff.diffusion.loop import networks_of
+from spikediff.diffusion.model import with_own_memory
+from spikediff.diffusion.saving import INDEX, check_networks, make_portable, own_classes
+from spikediff.errors import UserError, one_line
 from spikediff.events import Precision, compile_for_inference
-from spikediff.files.tensors import state_digest
+from spikediff.files.reading import read_json
+from spikediff.files.tensors import check_finite, state_digest
+
+_DOWNLOADED = ("*.json", "*.safetensors")  # in any folder; no code
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
 def weights_sha256(pipe: Any) -> str:
@@ -23,10 +32,8 @@ def weights_sha256(pipe: Any) -> str:
         >>> weights_sha256(pipe) == before
         False
     """
-    networks = {k: v for k, v in pipe.components.items() if isinstance(v, nn.Module)}
-    return state_digest(
-        {f"{k}.{n}": tensor for k, m in networks.items() for n, tensor in m.state_dict().items()}
-    )
+    networks = networks_of(pipe).items()
+    return state_digest({f"{k}.{n}": x for k, m in networks for n, x in m.state_dict().items()})
 
 
 def scheduler_name(pipe: Any) -> str | None:
@@ -35,7 +42,7 @@ def scheduler_name(pipe: Any) -> str | None:
     return None if scheduler is None else type(scheduler).__name__
 
 
-class OwnPipeline(PortablePipeline, DiffusionPipeline):
+class OwnPipeline(DiffusionPipeline):
     """A diffusers pipeline: portable, made of another's parts, event-driven where asked for.
 
     Example:
@@ -55,6 +62,16 @@ class OwnPipeline(PortablePipeline, DiffusionPipeline):
     """
 
     components: dict[str, Any]
+
+    def register_modules(self, **modules: Any) -> None:
+        """Take the parts; see `exact` for samplers of diffusers."""
+        super().register_modules(**{name: exact(part) for name, part in modules.items()})
+
+    def save_config(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Write `model_index.json`, and the files of code that it then names."""
+        super().save_config(save_directory, *args, **kwargs)
+        if type(self).__module__.startswith("spikediff."):  # others cannot import a user's class
+            make_portable(Path(save_directory))
 
     @classmethod
     def from_pipe(cls, pipeline: Any, **parts: Any) -> Self:
@@ -100,11 +117,7 @@ class OwnPipeline(PortablePipeline, DiffusionPipeline):
         Raises:
             UserError: See `spikediff.compile_for_inference`.
         """
-        compiled = {
-            name: compile_for_inference(part, weights)
-            for name, part in self.components.items()
-            if isinstance(part, nn.Module)
-        }
+        compiled = {k: compile_for_inference(m, weights) for k, m in networks_of(self).items()}
         for name, network in compiled.items():
             setattr(self, name, network)
         return self
@@ -113,10 +126,56 @@ class OwnPipeline(PortablePipeline, DiffusionPipeline):
         """Save the pipeline as diffusers does.
 
         Raises:
-            UserError: It is compiled; or see `PortablePipeline.save_pretrained`.
+            UserError: It is compiled; a weight or a buffer of a network is NaN or infinite, and
+                nothing is written; or the disk is full.
         """
+        name = type(self).__name__
         if self.event_driven:
-            raise UserError(
-                f"{type(self).__name__}: compiled for inference; save the pipeline before that"
-            )
-        super().save_pretrained(*args, **kwargs)
+            raise UserError(f"{name}: compiled for inference; save the pipeline before that")
+        for part, network in networks_of(self).items():
+            check_finite(network.state_dict(), f"{name}: {part} cannot be saved")
+        try:
+            super().save_pretrained(*args, **kwargs)
+        except SafetensorError as error:  # what safetensors makes of an OSError
+            raise UserError(f"{name}: cannot be saved ({one_line(error)})") from error
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Load a pipeline as diffusers does, and its networks whole.
+
+        Raises:
+            UserError: A network has a file that is not all of it, or a weight that is not finite.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            folder = Path(cls.download(str(pretrained_model_name_or_path), **kwargs))
+        if (folder / INDEX).is_file():
+            content = read_json(folder / INDEX)
+            index = dict(content) if isinstance(content, dict) else {}
+            read = {name: entry for name, entry in index.items() if name not in kwargs}
+            check_networks(read, folder, kwargs.get("variant"))
+        pipe = super().from_pretrained(folder, **kwargs)
+        for name, network in networks_of(pipe).items():
+            with_own_memory(network, kwargs)  # diffusers' own networks leave theirs in the file
+            check_finite(network.state_dict(), f"{folder}: {name}")
+        return pipe
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Read a configuration; see `own_classes`."""
+        loaded = super().load_config(*args, **kwargs)
+        if isinstance(loaded, tuple):
+            return (own_classes(loaded[0]), *loaded[1:])
+        return own_classes(loaded)
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
+        """Download a repository's weights and configurations, and no code; return the folder.
+
+        The arguments are those of `DiffusionPipeline.download`.
+        """
+        options = {key: kwargs[key] for key in _HUB_OPTIONS if kwargs.get(key) is not None}
+        return cast(
+            str,
+            snapshot_download(pretrained_model_name, allow_patterns=list(_DOWNLOADED), **options),
+        )

@@ -8,21 +8,15 @@ in a folder is code. Our own pipelines run none of them.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from torch import nn
 
 import spikediff
-from spikediff.diffusion.exact_timesteps import exact
-from spikediff.diffusion.model import WEIGHTS, check_saved, with_own_memory
-from spikediff.errors import UserError, one_line
-from spikediff.files.reading import read_json
-from spikediff.files.tensors import check_finite
+from spikediff.diffusion.model import WEIGHTS, check_saved
+from spikediff.errors import UserError
 from spikediff.files.writing import whole_folder
 
 
@@ -79,98 +73,6 @@ PIPELINES = (
 """Classes that a saved pipeline is loaded as; the parts of any other go into the first."""
 
 _PIPELINE_FILE = "pipeline"
-_DOWNLOADED = ("*.json", "*.safetensors")  # in any folder; no code
-_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
-
-
-class PortablePipeline:
-    """Saves with the files that plain diffusers needs, and loads without running them.
-
-    It stands before `DiffusionPipeline` in the bases.
-
-    Example:
-        >>> import tempfile
-        >>> from spikediff import VAE, VAEPipeline
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     VAEPipeline(VAE(8, 1, channels=(4, 8), latent_channels=6)).save_pretrained(folder)
-        ...     print((Path(folder) / "pipeline.py").read_text())
-        # Lets diffusers find a class of the package spikediff.
-        from spikediff import VAEPipeline
-        <BLANKLINE>
-        __all__ = ["VAEPipeline"]
-        <BLANKLINE>
-    """
-
-    components: dict[str, Any]
-
-    def register_modules(self, **modules: Any) -> None:
-        """Take the parts; see `exact` for samplers of diffusers."""
-        super().register_modules(**{name: exact(part) for name, part in modules.items()})  # type: ignore[misc]
-
-    def save_config(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Write `model_index.json`, and the files of code that it then names."""
-        super().save_config(save_directory, *args, **kwargs)  # type: ignore[misc]
-        if type(self).__module__.startswith("spikediff."):  # others cannot import a user's class
-            make_portable(Path(save_directory))
-
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Save the pipeline as diffusers does.
-
-        Raises:
-            UserError: A weight or a buffer of a network is NaN or infinite, and nothing is written;
-                or the disk is full.
-        """
-        for name, part in self.components.items():
-            if isinstance(part, nn.Module):
-                check_finite(part.state_dict(), f"{type(self).__name__}: {name} cannot be saved")
-        try:
-            super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
-        except SafetensorError as error:  # what safetensors makes of an OSError
-            raise UserError(
-                f"{type(self).__name__}: cannot be saved ({one_line(error)})"
-            ) from error
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """Load a pipeline as diffusers does, and its networks whole.
-
-        Raises:
-            UserError: A network has a file that is not all of it, or a weight that is not finite.
-        """
-        folder = Path(pretrained_model_name_or_path)
-        if not folder.is_dir():
-            folder = Path(cls.download(str(pretrained_model_name_or_path), **kwargs))
-        if (folder / INDEX).is_file():
-            content = read_json(folder / INDEX)
-            index = dict(content) if isinstance(content, dict) else {}
-            read = {name: entry for name, entry in index.items() if name not in kwargs}
-            check_networks(read, folder, kwargs.get("variant"))
-        pipe = super().from_pretrained(folder, **kwargs)  # type: ignore[misc]
-        for name, part in pipe.components.items():
-            if isinstance(part, nn.Module):
-                with_own_memory(part, kwargs)  # diffusers' own networks leave theirs in the file
-                check_finite(part.state_dict(), f"{folder}: {name}")
-        return pipe
-
-    @classmethod
-    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """Read a configuration; see `own_classes`."""
-        loaded = super().load_config(*args, **kwargs)  # type: ignore[misc]
-        if isinstance(loaded, tuple):
-            return (own_classes(loaded[0]), *loaded[1:])
-        return own_classes(loaded)
-
-    @classmethod
-    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
-        """Download a repository's weights and configurations, and no code; return the folder.
-
-        The arguments are those of `DiffusionPipeline.download`.
-        """
-        options = {key: kwargs[key] for key in _HUB_OPTIONS if kwargs.get(key) is not None}
-        return cast(
-            str,
-            snapshot_download(pretrained_model_name, allow_patterns=list(_DOWNLOADED), **options),
-        )
 
 
 def check_networks(

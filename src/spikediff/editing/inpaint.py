@@ -12,12 +12,13 @@ from torch.nn.functional import adaptive_max_pool2d, max_pool2d
 
 from spikediff.data import from_unit_range
 from spikediff.diffusion.classes import ClassLabels
-from spikediff.diffusion.latent_space import Space, space_of
 from spikediff.diffusion.loop import (
+    Space,
     StepCallback,
     first_noise,
     image_shape,
     inference,
+    space_of,
     step_options,
 )
 from spikediff.diffusion.outputs import check_call, check_output_type

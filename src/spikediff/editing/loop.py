@@ -6,8 +6,14 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from spikediff.diffusion.classes import ClassLabels, conditioned
-from spikediff.diffusion.latent_space import space_of
-from spikediff.diffusion.loop import AfterStep, StepCallback, denoise, estimates_of, telling
+from spikediff.diffusion.loop import (
+    AfterStep,
+    StepCallback,
+    denoise,
+    estimates_of,
+    space_of,
+    telling,
+)
 from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 

@@ -3,8 +3,7 @@
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 
-from spikediff.diffusion.latent_space import space_of
-from spikediff.diffusion.loop import TellsOfSteps
+from spikediff.diffusion.loop import TellsOfSteps, space_of
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.editing.inpaint import inpaint
 from spikediff.editing.invert import ddim_of, invert, regenerate

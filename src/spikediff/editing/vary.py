@@ -9,12 +9,12 @@ from torch import Tensor
 from spikediff.data import from_unit_range
 from spikediff.diffusion.classes import ClassLabels
 from spikediff.diffusion.exact_timesteps import visiting
-from spikediff.diffusion.latent_space import space_of
 from spikediff.diffusion.loop import (
     StepCallback,
     first_noise,
     image_shape,
     inference,
+    space_of,
     step_options,
 )
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call, check_output_type

@@ -1,7 +1,6 @@
 """Event-driven inference: spikes as bits, and synapses that add the weights of firing channels."""
 
-from spikediff.events.compile import compile_for_inference
-from spikediff.events.neuron import PackedNeuron
+from spikediff.events.compile import PackedNeuron, compile_for_inference
 from spikediff.events.packed import PackedSpikes, pack
 from spikediff.events.synapse import EventConv2d, spike_conv2d
 from spikediff.events.training import SpikeConv2d, train_event_driven

@@ -6,26 +6,30 @@ from spikediff.layers.batch_invariant import (
     linear_by_image,
     never_alone,
 )
-from spikediff.layers.class_embedding import (
+from spikediff.layers.conv import (
+    ConvNorm,
+    Neuron,
+    Norm,
+    SpikingLayer,
+    pointwise_conv,
+    threshold_layer,
+)
+from spikediff.layers.embeddings import (
     ClassEmbedding,
+    TimestepEmbedding,
     class_embedding,
     embed_classes,
+    sinusoidal_embedding,
 )
-from spikediff.layers.conv import ConvNorm, Neuron, Norm, pointwise_conv
-from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.norm import ThresholdNorm, running_statistics
-from spikediff.layers.spiking_layer import SpikingLayer, threshold_layer
 from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
 from spikediff.layers.time import (
+    WindowDropout,
     fold_time,
     join_channels,
     nearest_upsample,
     over_time,
     unfold_time,
-)
-from spikediff.layers.timestep_embedding import (
-    TimestepEmbedding,
-    sinusoidal_embedding,
 )
 
 __all__ = [

@@ -7,7 +7,7 @@ these norms leave their statistics alone where gradients are off.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -181,15 +181,19 @@ def fold_norm(module: nn.Module, synapse: str) -> Tensor | None:
     if not isinstance(after, nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm):
         return None
     gain, offset = norm_affine(after)
-    axis = 1 if isinstance(linear, nn.ConvTranspose2d) else 0
+    scale_outputs(linear, gain, offset)
+    module.norm = nn.Identity()
+    return gain
+
+
+def scale_outputs(linear: Any, gain: Tensor, offset: Tensor | float = 0.0) -> None:
+    """Multiply every output channel of a synapse by its gain [C], and add an offset, in place."""
     shape = [1] * linear.weight.dim()
-    shape[axis] = -1
+    shape[1 if isinstance(linear, nn.ConvTranspose2d) else 0] = -1
     bias = torch.zeros_like(gain) if linear.bias is None else linear.bias.detach().double()
     weight = linear.weight.detach().double() * gain.view(shape)
     linear.weight = nn.Parameter(weight.to(linear.weight.dtype))
     linear.bias = nn.Parameter((gain * bias + offset).to(linear.weight.dtype))
-    module.norm = nn.Identity()
-    return gain
 
 
 def norm_affine(norm: nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm) -> tuple[Tensor, Tensor]:

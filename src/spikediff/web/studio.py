@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from spikediff.diffusion.classes import number_of_classes
-from spikediff.diffusion.latent_space import space_of
+from spikediff.diffusion.loop import space_of
 from spikediff.diffusion.outputs import to_pil, visible_sample
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
 from spikediff.diffusion.seeds import whole

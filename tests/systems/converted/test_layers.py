@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spikediff.errors import UserError
+from spikediff.layers.norm import norm_affine, scale_outputs
 from spikediff.systems.converted.convert import best_clip
 from spikediff.systems.converted.layers import (
     ConvertedIF,
@@ -16,7 +17,6 @@ from spikediff.systems.converted.layers import (
     TimeMeanAttention,
     quantise_activation,
 )
-from spikediff.systems.converted.replace_modules import fold_batch_norm, scale_outputs
 
 CLIPS = st.floats(0.1, 10.0)
 
@@ -176,5 +176,7 @@ def test_batch_norm_folds_into_all_that_is_added_before_it():
         return conv(x) + projection(embedding)[:, :, None, None]
 
     before = norm(current())
-    scale_outputs(projection, fold_batch_norm(conv, norm))
+    gain, offset = norm_affine(norm)
+    scale_outputs(conv, gain, offset)
+    scale_outputs(projection, gain)
     torch.testing.assert_close(current(), before, atol=1e-5, rtol=0)

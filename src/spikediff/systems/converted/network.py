@@ -9,8 +9,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
-from spikediff.diffusion.model import SpikingModel
-from spikediff.diffusion.offloading import with_all_weights
+from spikediff.diffusion.model import SpikingModel, with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.layers import fold_time, unfold_time
 from spikediff.layers.coding import direct

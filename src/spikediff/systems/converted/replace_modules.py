@@ -8,63 +8,22 @@ convolution. diffusers has one width for both.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from diffusers.models.activations import ACT2CLS
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d import UNet2DModel
-from torch import Tensor, nn
+from torch import nn
 
 from spikediff.errors import UserError
-from spikediff.layers.norm import BatchNorm2d
-
-
-@torch.no_grad()
-def fold_batch_norm(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d) -> Tensor:
-    r"""Change a layer's weights in place, so that it computes what it and the norm computed.
-
-    $W' = g W$ and $b' = g (b - \mu) + \beta$ with $g = \gamma / \sqrt{\sigma^2 + \epsilon}$, per
-    output channel, from the running statistics.
-
-    Returns:
-        g [C], for other layers whose outputs are added before the norm.
-
-    Raises:
-        UserError: The norm has no running statistics, or the layer no bias.
-
-    Example:
-        >>> conv, norm, x = nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2).eval(), torch.randn(3, 1, 4, 4)
-        >>> before = norm(conv(x))
-        >>> _ = fold_batch_norm(conv, norm)
-        >>> torch.allclose(conv(x), before, atol=1e-5)
-        True
-    """
-    if norm.running_mean is None or norm.running_var is None:
-        raise UserError("fold_batch_norm: the norm keeps no running statistics; there is no fold")
-    gain: Tensor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    scale_outputs(layer, gain)
-    _bias_of(layer).add_(norm.bias - gain * norm.running_mean)
-    return gain
-
-
-@torch.no_grad()
-def scale_outputs(layer: nn.Conv2d | nn.Linear, gain: Tensor) -> None:
-    """Multiply every output channel of a layer by its gain [C], in place."""
-    layer.weight *= gain.reshape(-1, *[1] * (layer.weight.dim() - 1))
-    _bias_of(layer).mul_(gain)
-
-
-def _bias_of(layer: nn.Conv2d | nn.Linear) -> Tensor:
-    if layer.bias is None:
-        raise UserError("fold_batch_norm: the layer before the norm has no bias to take its shift")
-    return layer.bias
+from spikediff.layers.norm import BatchNorm2d, norm_affine, scale_outputs
 
 
 def fold_residual_norms(unet: nn.Module) -> None:
     """Fold the second norm of every residual block, in place; the first has no layer before it."""
     for block in _residual_blocks(unet):
-        gain = fold_batch_norm(block.conv1.layer, block.norm2)
+        gain, offset = norm_affine(block.norm2)
+        scale_outputs(block.conv1.layer, gain, offset)
         if block.time_emb_proj is not None and block.time_embedding_norm == "default":
             scale_outputs(block.time_emb_proj.layer, gain)  # added before the norm
     without_folded_norms(unet)

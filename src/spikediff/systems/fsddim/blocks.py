@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from spikediff.layers.batch_invariant import linear_by_image
 from spikediff.layers.conv import ConvNorm, Neuron, Norm, pointwise_conv
-from spikediff.layers.dropout import WindowDropout
-from spikediff.layers.norm import ThresholdNorm, fold_norm
+from spikediff.layers.embeddings import sinusoidal_embedding
+from spikediff.layers.norm import ThresholdNorm, fold_norm, scale_outputs
 from spikediff.layers.normed_neuron import fire_normed
-from spikediff.layers.time import fold_time, over_time, unfold_time
-from spikediff.layers.timestep_embedding import sinusoidal_embedding
+from spikediff.layers.time import WindowDropout, fold_time, over_time, unfold_time
 from spikediff.neurons import Memory, NeuronLayer
 
 Resize = Callable[[Tensor], Tensor]
@@ -157,11 +156,8 @@ class PostActivationBlock(nn.Module):
     def fold_norms(self) -> None:
         """Fold the first norm, whose gain the timestep's synapse takes too: it joins before it."""
         gain = fold_norm(self.synapse1, "conv")
-        if gain is None:
-            return
-        linear = self.timestep_synapse
-        linear.weight.data = (linear.weight.double() * gain[:, None]).to(linear.weight.dtype)
-        linear.bias.data = (linear.bias.double() * gain).to(linear.bias.dtype)
+        if gain is not None:
+            scale_outputs(self.timestep_synapse, gain)
 
 
 class SpikingTimestepEmbedding(nn.Module):

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.seeds import Generators, draw_each
 from spikediff.errors import UserError
+from spikediff.layers.conv import threshold_layer
 from spikediff.layers.norm import running_statistics
-from spikediff.layers.spiking_layer import threshold_layer
 from spikediff.neurons import Memory, NeuronLayer
 
 _ALPHA = 2.0  # gain of the norms, twice that of the other layers

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.seeds import Generators
 from spikediff.errors import UserError
-from spikediff.layers import SpikingLayer, over_time, running_statistics, threshold_layer
+from spikediff.layers import SpikingLayer, over_time, threshold_layer
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.coding import decayed_sum
 from spikediff.layers.conv import doubling_convs, halving_convs

@@ -11,8 +11,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikediff.diffusion.model import SpikingModel
-from spikediff.diffusion.offloading import with_all_weights
+from spikediff.diffusion.model import SpikingModel, with_all_weights
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, never_alone

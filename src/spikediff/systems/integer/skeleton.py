@@ -1,6 +1,7 @@
 """The U-Net of both forms, of layers that each makes: currents are added, spikes convolved."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from spikediff.errors import UserError
 from spikediff.layers.recomputation import computed
 from spikediff.layers.sizes import patches_of
+from spikediff.layers.unet import way_down, way_up
 
 
 class Parts(Protocol):
@@ -42,14 +44,14 @@ class Block(nn.Module):
     synapse from the first spikes takes the place of h.
 
     Args:
+        parts: Makes the layers.
         in_channels: Channels of the current that enters.
         out_channels: Channels of the current that leaves.
-        parts: Makes the layers.
     """
 
     gradient_checkpointing = False  # diffusers' flag; see `recomputation`
 
-    def __init__(self, in_channels: int, out_channels: int, parts: Parts) -> None:
+    def __init__(self, parts: Parts, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.neuron1 = parts.neuron(in_channels)
         self.synapse1 = parts.synapse(in_channels, out_channels)
@@ -82,12 +84,12 @@ class Resample(nn.Module):
     """Halve the image (stride 2), or double it (every spike repeated 2x2), then a 3x3 synapse.
 
     Args:
-        channels: Channels in and out.
         parts: Makes the layers.
         doubles: Whether to double the size instead of halving it.
+        channels: Channels in and out.
     """
 
-    def __init__(self, channels: int, parts: Parts, doubles: bool) -> None:
+    def __init__(self, parts: Parts, doubles: bool, channels: int) -> None:
         super().__init__()
         self.neuron = parts.neuron(channels)
         self.synapse = parts.synapse(channels, channels, stride=1 if doubles else 2)
@@ -111,9 +113,12 @@ def add_skeleton(
         pixels: Channels of the answer, patch by patch.
         parts: Makes the layers.
     """
-    model.down_blocks, skips = _way_down(widths, layers_per_block, parts)
-    model.middle_block = Block(widths[-1], widths[-1], parts)
-    model.up_blocks = _way_up(widths, layers_per_block, skips, parts)
+    block = partial(Block, parts)
+    model.down_blocks, skips = way_down(
+        widths[0], widths, layers_per_block, block, partial(Resample, parts, False)
+    )
+    model.middle_block = block(widths[-1], widths[-1])
+    model.up_blocks = way_up(widths, layers_per_block, skips, block, partial(Resample, parts, True))
     model.last_neuron = parts.neuron(widths[0], last=True)
     model.head = parts.head(widths[0], pixels)
 
@@ -139,35 +144,6 @@ def through_skeleton(model: Any, h: Tensor, call: Any) -> Tensor:
         h = _through(block, h, call)
     answer: Tensor = model.head(model.last_neuron(h), model.last_neuron, call)
     return answer
-
-
-def _way_down(
-    widths: Sequence[int], layers_per_block: int, parts: Parts
-) -> tuple[nn.ModuleList, list[int]]:
-    """Return the contracting half, and the channels of every skip that it leaves, stem's first."""
-    blocks, skips, width = nn.ModuleList(), [widths[0]], widths[0]
-    for level, out_width in enumerate(widths):
-        for _ in range(layers_per_block):
-            blocks.append(Block(width, out_width, parts))
-            skips.append(width := out_width)
-        if level < len(widths) - 1:
-            blocks.append(Resample(width, parts, doubles=False))
-            skips.append(width)
-    return blocks, skips
-
-
-def _way_up(
-    widths: Sequence[int], layers_per_block: int, skips: list[int], parts: Parts
-) -> nn.ModuleList:
-    """Return the expanding half; every block takes the last skip that is left beside its input."""
-    blocks, width = nn.ModuleList(), widths[-1]
-    for level, out_width in reversed(list(enumerate(widths))):
-        for _ in range(layers_per_block + 1):
-            blocks.append(Block(width + skips.pop(), out_width, parts))
-            width = out_width
-        if level > 0:
-            blocks.append(Resample(width, parts, doubles=True))
-    return blocks
 
 
 def check_skeleton(

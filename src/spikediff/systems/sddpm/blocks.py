@@ -21,9 +21,8 @@ from spikediff.layers.conv import (
     Neuron,
     pointwise_conv,
 )
-from spikediff.layers.dropout import WindowDropout
 from spikediff.layers.temporal_scaling import Scaling
-from spikediff.layers.time import fold_time, nearest_upsample, over_time, unfold_time
+from spikediff.layers.time import WindowDropout, fold_time, nearest_upsample, over_time, unfold_time
 
 
 @dataclass(frozen=True)

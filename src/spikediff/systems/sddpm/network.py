@@ -6,7 +6,7 @@ Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 
 differs from the papers, and which of the two is the default here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from spikediff.layers.sizes import (
     patches_of,
 )
 from spikediff.layers.temporal_scaling import TemporalScaling
+from spikediff.layers.unet import way_down, way_up
 from spikediff.systems.ddpm.network import ddpm_unet_like
 from spikediff.systems.sddpm.blocks import (
     BLOCKS,
@@ -41,8 +42,6 @@ from spikediff.systems.sddpm.blocks import (
     Stem,
     Upsample,
 )
-
-MakeBlock = Callable[..., nn.Module]
 
 
 class SpikingUNet(ComputesBlocksAgain, SpikingModel):
@@ -138,11 +137,11 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         self.stem = Stem(kit, pixels * in_channels, base_channels, spiking_steps, places)
         widths = [base_channels * m for m in channel_mult]
         block_of, width = partial(make_block, kit), widths[-1]
-        self.down_blocks, skips = _way_down(
+        self.down_blocks, skips = way_down(
             base_channels, widths, layers_per_block, block_of, partial(Downsample, kit)
         )
         self.middle_blocks = nn.ModuleList([block_of(width, width) for _ in range(2)])
-        self.up_blocks = _way_up(widths, layers_per_block, skips, block_of, partial(Upsample, kit))
+        self.up_blocks = way_up(widths, layers_per_block, skips, block_of, partial(Upsample, kit))
         head = SpikingHead if spiking_head else Head
         self.head: Head | SpikingHead = head(kit, widths[0], pixels * (out_channels or in_channels))
         self._initialise()
@@ -204,35 +203,6 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         estimate = self.decode(self.head(h))  # [T, B, C, H, W] -> [B, C, H, W]
         estimate = nn.functional.pixel_shuffle(estimate, patch)
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
-
-
-def _way_down(
-    width: int, widths: list[int], layers_per_block: int, block: MakeBlock, shrink: MakeBlock
-) -> tuple[nn.ModuleList, list[int]]:
-    """Return the contracting half, and the channels of every skip that it leaves, stem's first."""
-    blocks, skips = nn.ModuleList(), [width]
-    for level, out_width in enumerate(widths):
-        for _ in range(layers_per_block):
-            blocks.append(block(width, out_width))
-            skips.append(width := out_width)
-        if level < len(widths) - 1:
-            blocks.append(shrink(width))
-            skips.append(width)
-    return blocks, skips
-
-
-def _way_up(
-    widths: list[int], layers_per_block: int, skips: list[int], block: MakeBlock, grow: MakeBlock
-) -> nn.ModuleList:
-    """Return the expanding half; every block takes the last skip that is left beside its input."""
-    blocks, width = nn.ModuleList(), widths[-1]
-    for level, out_width in reversed(list(enumerate(widths))):
-        for _ in range(layers_per_block + 1):
-            blocks.append(block(width + skips.pop(), out_width))
-            width = out_width
-        if level > 0:
-            blocks.append(grow(width))
-    return blocks
 
 
 def _xavier(layer: Convolution | nn.Linear, gain: float = 1.0) -> None:
