@@ -49,12 +49,10 @@ def fresh_noise_variance(alpha_bar_t: float, alpha_bar_s: float, eta: float) -> 
 def image_variance(
     alpha_bar_t: float, second_moment: float, clip_covariance: float | None = None
 ) -> float:
-    r"""Return how far $x_0$ is from its estimate on average: $Cov[x_0 | x_t]$ per element.
+    """Return how far $x_0$ is from its estimate on average: $Cov[x_0 | x_t]$ per element.
 
-    Args:
-        alpha_bar_t: $\bar\alpha_t$.
-        second_moment: $h(t)$; where Monte Carlo put it above 1, the variance is 0.
-        clip_covariance: Largest value, $((b - a)/2)^2$ for pixels in [a, b]; None sets no limit.
+    Where Monte Carlo put $h(t)$ above 1, the variance is 0. `clip_covariance` is its largest value,
+    $((b - a)/2)^2$ for pixels in [a, b]; None sets no limit.
     """
     variance = max(0.0, (1.0 - second_moment) * (1.0 - alpha_bar_t) / alpha_bar_t)
     return variance if clip_covariance is None else min(variance, clip_covariance)
@@ -67,25 +65,17 @@ def optimal_variance(
     eta: float = 1.0,
     clip_covariance: float | None = None,
 ) -> float:
-    r"""Return the optimal variance $\sigma^{*2}$ of the step from t down to s.
+    r"""Return the optimal variance $\sigma^{*2}$ of the step from t down to s (Theorem 1).
 
     It lies between $\lambda^2$, where the denoiser leaves nothing open, and, where it knows
     nothing, $\lambda^2 + \gamma^2 \min(\sigma_t^2 / \bar\alpha_t, clip)$ (Theorem 2).
-
-    Args:
-        alpha_bar_t: $\bar\alpha$ at the noisier end.
-        alpha_bar_s: $\bar\alpha$ at the cleaner end; 1 stands for $x_0$ itself.
-        second_moment: $h(t) = E \|\epsilon_\theta(x_t, t)\|^2 / d$.
-        eta: 1 for the DDPM-like process, 0 for the DDIM-like one, or between.
-        clip_covariance: As in `image_variance`.
+    `alpha_bar_s` is 1 for $x_0$ itself, `second_moment` is $h(t)$.
 
     Example:
         >>> round(optimal_variance(0.5, 0.8, second_moment=1.0), 4)  # DDPM's "fixed_small"
         0.15
         >>> round(optimal_variance(0.5, 0.8, second_moment=0.5), 4)
         0.375
-
-    Reference: Bao et al. 2022, Theorems 1 and 2.
     """
     noise = fresh_noise_variance(alpha_bar_t, alpha_bar_s, eta)
     slope = sqrt((1.0 - alpha_bar_s - noise) * alpha_bar_t / (1.0 - alpha_bar_t))
@@ -179,11 +169,7 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
     def set_timesteps(
         self, num_inference_steps: int, device: str | torch.device | None = None
     ) -> None:
-        """Choose the timesteps to visit.
-
-        Args:
-            num_inference_steps: Network calls per image, 1 to `num_train_timesteps`.
-            device: Where `timesteps` lies.
+        """Choose the timesteps to visit, 1 to `num_train_timesteps`.
 
         Raises:
             UserError: There is no `second_moment`, or the number of steps is out of range.
@@ -197,9 +183,6 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
         r"""Return $\sigma^2$ of the noise in the step that leaves `timestep`, clips included.
 
         The step onto x_0 adds no noise, as in the paper.
-
-        Raises:
-            UserError: There is no `second_moment`.
         """
         second_moment = self._require_second_moment()[timestep]
         landing = self._next_timestep(timestep)
@@ -239,9 +222,6 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
 
         Returns:
             `prev_sample`, x_s [B, ...], and `pred_original_sample`, the estimate of x_0 [B, ...].
-
-        Raises:
-            UserError: There is no `second_moment`.
         """
         t = int(timestep)
         variance = self.variance(t)

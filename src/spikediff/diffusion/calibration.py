@@ -25,9 +25,6 @@ def calibration_timesteps(num_train_timesteps: int = 1000, count: int = 51) -> l
     $t_i = (i / (count - 1))^2 (num\_train\_timesteps - 1)$, rounded, without repetitions: the curve
     bends at the clean end.
 
-    Raises:
-        UserError: There are fewer than 2.
-
     Example:
         >>> calibration_timesteps(1000, 6)
         [0, 40, 160, 360, 639, 999]
@@ -157,17 +154,11 @@ _SETTINGS = ("second_moment", "second_moment_timesteps", "clip_last_noise")
 def save_calibration(
     folder: Path, settings: dict[str, Any], facts: dict[str, Any], kept: Path | None = None
 ) -> Path:
-    """Write a calibration; return its path.
+    """Write the calibration of a pipeline's folder; return its path.
 
-    Args:
-        folder: The pipeline's folder.
-        settings: Settings of `AnalyticDPMScheduler`.
-        facts: How it was measured, for a reader.
-        kept: A folder to write into instead, by the weights' SHA-256; models that ship with the
-            package are never written to.
-
-    Raises:
-        UserError: The folder holds no pipeline.
+    `settings` are those of `AnalyticDPMScheduler`; `facts` say how they were measured. Models that
+    ship with the package are never written to: then `kept` is the folder, and the file is named by
+    the weights' SHA-256.
     """
     content = {"weights_sha256": _hash(folder), "measured": facts, "settings": settings}
     path = _path(folder, kept)
@@ -183,12 +174,7 @@ def _path(folder: Path, kept: Path | None) -> Path:
 def load_calibration(folder: Path, kept: Path | None = None) -> dict[str, Any]:
     """Return the settings of `AnalyticDPMScheduler` that were measured on a pipeline's weights.
 
-    Args:
-        folder: The pipeline's folder.
-        kept: Where it is kept instead, as in `save_calibration`.
-
-    Raises:
-        UserError: There is no calibration, it is damaged, or the weights have changed since.
+    Refuses a calibration that is missing or damaged, or of other weights.
     """
     path = _path(folder, kept)
     advice = f"run `spikediff calibrate {folder}`"

@@ -38,14 +38,7 @@ def class_names(network: Any) -> tuple[str, ...]:
 
 
 def class_numbers(network: Any, class_labels: ClassLabels) -> int | Sequence[int] | Tensor | None:
-    """Return labels as numbers, those by name too.
-
-    Args:
-        network: The network, whose configuration keeps the names.
-        class_labels: Numbers, names, or both.
-
-    Raises:
-        UserError: The network knows no such name.
+    """Return labels (numbers, names, or both) as numbers.
 
     Example:
         >>> from spikediff import SpikingUNet
@@ -89,14 +82,6 @@ def classes_in_turn(pipe: Any, seeds: Sequence[int]) -> dict[str, Any]:
     """Return the argument by which image k of a pipeline is of class `seeds[k]` modulo K.
 
     It is empty for a pipeline without classes.
-
-    Example:
-        >>> from spikediff import SpikingUNet
-        >>> from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
-        >>> from spikediff import make_scheduler
-        >>> unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), num_classes=3)
-        >>> classes_in_turn(SpikingDiffusionPipeline(unet, make_scheduler("ddim")), range(4))
-        {'class_labels': [0, 1, 2, 0]}
     """
     network = class_network(pipe)
     classes = 0 if network is None else number_of_classes(network)
@@ -132,10 +117,6 @@ def conditioned(
         guidance_scale: w; None for no guidance.
         batch_size: How many images there are.
         batch_axis: The axis of x_t that counts images.
-
-    Raises:
-        UserError: The network knows no classes, or not these; labels and images differ in number;
-            or guidance lacks a class.
 
     Reference: Ho and Salimans, "Classifier-free diffusion guidance", 2022, equation 6, whose w is
     one less.
@@ -173,17 +154,7 @@ def classifier_guided(
 
     $\hat\epsilon = \epsilon - s\,\sigma_t \nabla_{x_t} \log p(c \mid x_t, t)$ with
     $\sigma_t = \sqrt{1 - \bar\alpha_t}$; velocity and image are moved by what that means for them.
-
-    Args:
-        denoiser: The denoiser.
-        scheduler: What defines $\bar\alpha$ and the kind of the estimate.
-        classifier: `classifier(x_t, t)` -> logits [B, K], differentiable.
-        class_labels: A class for all images, or one for each.
-        scale: s.
-        batch_size: How many images there are.
-
-    Raises:
-        UserError: There is no class, or not one per image.
+    `classifier(x_t, t)` returns logits [B, K].
 
     Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024,
     equation 8; Dhariwal and Nichol, "Diffusion models beat GANs", 2021, algorithm 2.

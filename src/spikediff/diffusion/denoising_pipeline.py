@@ -193,11 +193,8 @@ def with_noise(
 ) -> Callable[[ModelMixin], DiffusionPipeline]:
     """Return what makes a pipeline of a released denoiser, on the noise of its training.
 
-    Args:
-        pipeline: `pipeline(denoiser, scheduler)`.
-        sampler: A key of `SCHEDULERS`.
-        noise: Arguments of the DDPM scheduler, less the length of its clock, which the rows of the
-            denoiser's timestep table tell.
+    `sampler` is a key of `SCHEDULERS`, `noise` the arguments of the DDPM scheduler without the
+    length of its clock, which the rows of the denoiser's timestep table tell.
     """
 
     def make(model: ModelMixin) -> DiffusionPipeline:

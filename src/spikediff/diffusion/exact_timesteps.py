@@ -166,13 +166,7 @@ def exact(scheduler: Any) -> Any:
 def visiting(scheduler: Any, num_inference_steps: int, device: Any = None) -> Any:
     """Return the scheduler that makes the steps of a call (see `exact`), with its timesteps set.
 
-    Args:
-        scheduler: The scheduler of a pipeline; its `timesteps` are set, too.
-        num_inference_steps: How many, 1 to its `num_train_timesteps`.
-        device: Where `timesteps` lies.
-
-    Raises:
-        UserError: The number is out of range, or the settings give no such timesteps.
+    The timesteps of the given scheduler, with which it shares its state, are set too.
     """
     sampler = exact(scheduler)
     check_steps(num_inference_steps, sampler.config.num_train_timesteps)

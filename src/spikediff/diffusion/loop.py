@@ -156,9 +156,6 @@ def telling(
             which is also called "latents".
         inputs: Names of what the callback is shown; everything where it is not given.
         guidance_scale: Of the call.
-
-    Raises:
-        UserError: A name is unknown, or the callback returns something under another name.
     """
     pipe._guidance_scale, pipe._interrupt = guidance_scale, False
     if callback is None:
@@ -207,9 +204,6 @@ def denoise(
         options: Of the scheduler's step; see `step_options`.
         after_step: Called after every step.
         interrupted: Whether to skip the steps that are left.
-
-    Raises:
-        UserError: An estimate is not finite.
     """
     for i, timestep in enumerate(timesteps):
         if interrupted():
@@ -251,11 +245,7 @@ def estimates_of(unet: Any) -> Callable[..., Tensor]:
 
 
 def step_options(scheduler: Any, generator: Generators = None, eta: float = 0.0) -> dict[str, Any]:
-    """Return the options that this scheduler's `step` takes, which diffusers does not declare.
-
-    Raises:
-        UserError: `eta` is out of range, or is not 0 and the scheduler would ignore it.
-    """
+    """Return the options that this scheduler's `step` takes, which diffusers does not declare."""
     known = inspect.signature(scheduler.step).parameters
     if not 0.0 <= eta <= 1.0:
         raise UserError(f"eta = {eta} must lie in [0, 1]")
@@ -276,15 +266,7 @@ def first_noise(
 ) -> Tensor:
     """Return the standard normal noise [B, C, H, W], or [B, C, L], that a network starts from.
 
-    Args:
-        unet: The network.
-        batch_size: How many images.
-        generator: One source per image or one for all; this is the first that is drawn from it.
-        device: Where the noise shall lie.
-        latents: The noise itself instead.
-
-    Raises:
-        UserError: `latents` has another shape.
+    It is the first that is drawn from the generator; or `latents` themselves, where they are given.
     """
     shape = (batch_size, *image_shape(unet))
     if latents is None:

@@ -79,12 +79,7 @@ class SpikingModel(ModelMixin, ConfigMixin):
 
 
 def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
-    """Raise the `UserError` of `SpikingModel.from_pretrained` after reading file headers only.
-
-    Args:
-        cls: The network's class.
-        folder: Its folder, with config.json and the weights, in one file or in several.
-        variant: Of the weights' files.
+    """Refuse a saved network as `SpikingModel.from_pretrained` does, by the headers of its files.
 
     Returns:
         Whether there are weights as safetensors.
@@ -237,17 +232,7 @@ class HasCounterpart(Protocol):
 
 
 def ann_counterpart(model: Any) -> nn.Module:
-    """Return the ordinary network of the same widths, depths and images, untrained.
-
-    Raises:
-        UserError: The model has no method `ann_counterpart`.
-
-    Example:
-        >>> from spikediff import SpikingUNet
-        >>> spiking = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2))
-        >>> ann_counterpart(spiking).config.block_out_channels
-        (8, 16)
-    """
+    """Return the ordinary network of the same widths, depths and images, untrained."""
     if not isinstance(model, HasCounterpart):
         raise UserError(f"{type(model).__name__} has no ordinary counterpart to compare with")
     return model.ann_counterpart()

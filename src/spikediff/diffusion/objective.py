@@ -179,13 +179,7 @@ def denoising_loss(
 ) -> dict[str, Tensor]:
     r"""Return the term $w_t \|f(x_t, t) - target\|^2$, averaged over all elements.
 
-    Args:
-        model: The denoiser.
-        scheduler: The noise schedule.
-        x_0: Images in the model's range [B, C, H, W].
-        timestep: Diffusion timesteps [B].
-        eps: Standard normal noise [B, C, H, W].
-        weights: Those of `timestep_weights`.
+    Images x_0 [B, C, H, W] are in the model's range; the weights are those of `timestep_weights`.
 
     Reference: Ho et al., "Denoising diffusion probabilistic models", 2020, equation 14; v from
     Salimans and Ho, "Progressive distillation", 2022.

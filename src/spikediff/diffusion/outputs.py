@@ -65,13 +65,7 @@ def check_call(output_type: str, num_inference_steps: int) -> None:
 def image_grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
     """Return images in rows, thin lines between them, magnified so that small ones can be seen.
 
-    Args:
-        images: Images of one size and mode.
-        columns: Images a row; a square grid where it is not given.
-
-    Example:
-        >>> image_grid([Image.new("L", (8, 8))] * 4).size
-        (640, 640)
+    The images are of one size and mode; the grid is square unless `columns` is given.
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
@@ -126,9 +120,7 @@ def signal_output(
 ) -> Callable[[Tensor], Any]:
     """Return what turns a model's signals [B, C, L] into a pipeline's output; nothing is clamped.
 
-    Args:
-        output_type: "pt" or "np"; a `UserError` for any other.
-        signal_range: Values of the signal that the model sees as -1 and 1; None leaves them.
+    `signal_range` holds the values of the signal that the model sees as -1 and 1; None leaves them.
 
     Example:
         >>> import torch
@@ -151,17 +143,7 @@ def signal_output(
 
 
 def plot_signals(columns: Mapping[str, Tensor], unit: str = "") -> Image.Image:
-    """Return lines, one signal below the other, in a column for every kind.
-
-    Args:
-        columns: Signals [N, C, L] by what they are; the first eight are shown.
-        unit: Of the values.
-
-    Example:
-        >>> import torch
-        >>> plot_signals({"noise": torch.randn(3, 1, 64)}).mode
-        'RGB'
-    """
+    """Return the first eight signals [N, C, L] of every kind as lines, a column for each kind."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

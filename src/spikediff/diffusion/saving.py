@@ -81,16 +81,9 @@ def check_networks(
     variant: str | None = None,
     only_safetensors: bool = False,
 ) -> None:
-    """Refuse a saved pipeline whose networks would not be loaded whole.
+    """Refuse a saved pipeline, by its `model_index.json`, whose networks would not load whole.
 
-    Args:
-        index: Its `model_index.json`.
-        folder: Its folder.
-        variant: Of the weights' files.
-        only_safetensors: Whether weights as pickles are refused.
-
-    Raises:
-        UserError: See `spikediff.diffusion.model.check_saved`.
+    With `only_safetensors`, weights as pickles are refused too.
     """
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list | tuple) or len(entry) != 2:

@@ -28,17 +28,7 @@ def image_and_noise(
 ) -> tuple[Tensor, Tensor]:
     r"""Return the estimates of $x_0$ and $\epsilon$ that a denoiser's output stands for.
 
-    Args:
-        output: What the denoiser answered [...].
-        x_t: What it was shown [...].
-        alpha_bar: $\bar\alpha_t$ of the timestep, in (0, 1).
-        prediction_type: "epsilon", "sample" ($x_0$) or "v_prediction".
-
-    Returns:
-        $\hat x_0$ [...] and $\hat\epsilon$ [...].
-
-    Raises:
-        UserError: The prediction type is unknown.
+    `output` and `x_t` have any shape, the same for both; `alpha_bar` lies in (0, 1).
 
     Example:
         >>> import torch
@@ -81,13 +71,8 @@ def kept_schedule(
 ) -> dict[str, Any]:
     """Return another scheduler's configuration so that a class keeps its noise schedule.
 
-    Args:
-        cls: The class that is to take it.
-        config: The `.config` of a scheduler, the content of its JSON file, or some settings.
-        settings: What replaces values of the configuration.
-
-    Raises:
-        UserError: It has no betas, or something that `cls` does not know.
+    The configuration is the `.config` of a scheduler, the content of its JSON file, or some
+    settings; `settings` replace its values. It needs betas, and nothing that `cls` does not know.
     """
     kept = {**config, **settings}
     kept[_DEFAULTS] = [key for key in config.get(_DEFAULTS, ()) if key not in _SCHEDULE]
@@ -138,13 +123,7 @@ class KeepsSchedule:
     ) -> Any:
         """Make a scheduler with the noise schedule and the prediction type of a configuration.
 
-        Args:
-            config: Of any scheduler with betas.
-            return_unused_kwargs: Whether to return what is not used, too.
-            settings: What replaces values of the configuration.
-
-        Raises:
-            UserError: The schedule is none that this class can keep.
+        The configuration is that of any scheduler with betas; the arguments are diffusers'.
         """
         if isinstance(config, Mapping):
             of_schedule = {key: settings.pop(key) for key in _SCHEDULE if key in settings}

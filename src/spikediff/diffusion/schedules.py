@@ -73,9 +73,6 @@ class OnNoiseSchedule(KeepsSchedule, SchedulerMixin, ConfigMixin):
 def fine_betas(config: Mapping[str, Any]) -> Tensor:
     """Return the betas of a diffusers scheduler's configuration in float64 [num_train_timesteps].
 
-    Raises:
-        UserError: The schedule is none of "linear", "scaled_linear" and "squaredcos_cap_v2".
-
     Reference: the cosine schedule is that of Nichol and Dhariwal, "Improved denoising diffusion
     probabilistic models", 2021, equation 17.
     """
@@ -124,11 +121,7 @@ CLEAN = (1.0, 0.0)  # the levels of x_0
 
 
 def noise_levels(scheduler: Any, timestep: Tensor) -> tuple[float, float]:
-    r"""Return $a_t$ and $\sigma_t$ of one of a scheduler's timesteps.
-
-    Args:
-        scheduler: Any with `add_noise`, as diffusers'.
-        timestep: t, 0-dim, one of its `timesteps`.
+    r"""Return $a_t$ and $\sigma_t$ of t, 0-dim, one of a scheduler's timesteps.
 
     Example:
         >>> from spikediff import SynapticCurrentDDIMScheduler
@@ -148,16 +141,9 @@ def renoise(
 ) -> Tensor:
     r"""Return $x_t$ of $x_s$, s cleaner than t, by the forward process.
 
-    $x_t = \frac{a_t}{a_s} x_s + \sqrt{\sigma_t^2 - (a_t / a_s)^2 \sigma_s^2}\;\epsilon$
-
-    Args:
-        sample: $x_s$ [...].
-        noise: $\epsilon$, standard normal and independent of it, of a shape that broadcasts.
-        clean: $a_s$ and $\sigma_s$, by `noise_levels`; `CLEAN` for $x_0$.
-        noisy: $a_t$ and $\sigma_t$.
-
-    Raises:
-        UserError: t is not noisier than s.
+    $x_t = \frac{a_t}{a_s} x_s + \sqrt{\sigma_t^2 - (a_t / a_s)^2 \sigma_s^2}\;\epsilon$, with the
+    levels (a, sigma) of `noise_levels`; `CLEAN` are those of $x_0$. The noise is standard normal
+    and independent of $x_s$.
 
     Example:
         >>> renoise(torch.tensor(0.5), torch.tensor(-1.0), CLEAN, (0.8, 0.6))

@@ -16,14 +16,7 @@ from spikediff.errors import UserError, shown
 
 
 def derived_seed(seed: int, *path: str | int) -> int:
-    """Return a seed for one purpose, for example `derived_seed(seed, "noise", step)`.
-
-    Example:
-        >>> derived_seed(0, "noise", 1) == derived_seed(0, "noise", 1)
-        True
-        >>> derived_seed(0, "noise", 1) == derived_seed(0, "noise", 2)
-        False
-    """
+    """Return a seed for one purpose, for example `derived_seed(seed, "noise", step)`."""
     text = "/".join(map(str, (seed, *path)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
@@ -49,15 +42,7 @@ def whole(value: Any, name: str) -> int:
 def generators_of(
     batch_size: int | None, seeds: Sequence[int] | None, generator: Generators
 ) -> tuple[Generators, int]:
-    """Return the source(s) of noise and the batch size.
-
-    Args:
-        batch_size: How many images; None for as many as seeds or generators.
-        seeds: One seed per image, or None.
-        generator: A source of noise instead of seeds.
-
-    Raises:
-        UserError: Seeds, generator and batch size contradict each other.
+    """Return the source(s) of noise and the batch size; refuse what contradicts each other.
 
     Example:
         >>> generators, batch_size = generators_of(None, [7, 8], None)
@@ -99,16 +84,10 @@ def draw_each(
     generator: Generators,
     axis: int = 0,
 ) -> Tensor:
-    """Draw for a batch of images.
+    """Draw for a batch of images by `draw(images, generator)`.
 
-    Args:
-        draw: Called as `draw(images, generator)`; returns what that many images need.
-        batch_size: B.
-        generator: One source for all; or one per image, each of which is then drawn by itself.
-        axis: Axis of the images in what `draw` returns.
-
-    Raises:
-        UserError: There are not as many generators as images.
+    With one generator per image, each image is drawn by itself; `axis` is that of the images in
+    what `draw` returns.
 
     Example:
         >>> seeds = [torch.Generator().manual_seed(s) for s in (5, 6, 5)]

@@ -132,13 +132,10 @@ FEWEST_CHANNELS, FEW_PIXELS = 48, 64
 
 
 class PackedNeuron(nn.Module):
-    """A neuron layer of images that emits `PackedSpikes`.
+    """A neuron layer of images that emits `PackedSpikes`; its constants are read at every call.
 
     Inputs that are not finite float32 windows of images starting from rest (the neurons of a
     timestep embedding, a streamed step), or that have few channels, take the ordinary path.
-
-    Args:
-        neuron: The layer; its constants are read at every call.
 
     Shape: currents [T, B, C, H, W] -> spikes of that shape.
     """

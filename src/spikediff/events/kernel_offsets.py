@@ -64,18 +64,10 @@ def doubled_offsets(
 ) -> tuple[Tensor, Sums]:
     """Return the table of a convolution of an axis whose every pixel is repeated, and its sums.
 
-    Offsets that read the same pixel become one, whose weight is their sum. A kernel of three has
-    two left at each output position.
-
-    Args:
-        size: Pixels before they are repeated.
-        kernel: Size of the kernel over the 2 * size pixels, as are the other arguments.
-        stride: Distance of two outputs.
-        padding: Zeros on both sides.
-        dilation: Distance of two offsets.
-
-    Returns:
-        The table, and for every offset in it those of the kernel that it sums.
+    Offsets that read the same pixel become one, whose weight is their sum: a kernel of three has
+    two left at each output position. `size` counts pixels before they are repeated; the other
+    arguments mean the repeated ones. The sums are, for every offset in the table, those of the
+    kernel.
 
     Example:
         >>> table, sums = doubled_offsets(2, kernel=3, padding=1)

@@ -231,12 +231,9 @@ def empty_words(steps: int, batch: int, channels: int, height: int, width: int) 
 
 
 def window_of(words: Tensor, channels: int, active: int) -> PackedSpikes:
-    """Return the window of these words.
+    """Return the window of these words [T, B, H, W, ceil(C / 64)].
 
-    Args:
-        words: int64 [T, B, H, W, ceil(C / 64)].
-        channels: C.
-        active: Number of channels that fire at all, over pixels and groups of four steps.
+    `active` is the number of channels that fire at all, over pixels and groups of four steps.
     """
     steps, batch, height, width, _ = words.shape
     all_of_them = -(-steps // GROUP) * batch * height * width * channels

@@ -213,13 +213,7 @@ def event_driven(
 ) -> Tensor:
     """Return the currents [T*B, C_out, H', W'] that spikes cause, channels-last.
 
-    Args:
-        spikes: The window.
-        weights: From `event_weights`.
-        bias: [C_out].
-        channels: C_out.
-        rows: Offset table along the height (`spikediff.events.kernel_offsets`).
-        columns: The same along the width.
+    Weights are from `event_weights`; rows and columns are the offset tables along height and width.
     """
     blocks, height, width, slots, block = weights.rows.shape
     kinds = {32: torch.float32, 16: torch.int16, 8: torch.int8}
@@ -273,11 +267,7 @@ def geometry_of(
     rows: Tensor,
     columns: Tensor,
 ) -> Geometry:
-    """Return the sizes of a convolution of spikes, after checking its offset tables.
-
-    Raises:
-        UserError: A table is not one of `spikediff.events.kernel_offsets`.
-    """
+    """Return the sizes of a convolution of spikes, after checking its offset tables."""
     for table in (rows, columns):
         check_tensor(table, "event-driven convolution: offsets", torch.int32, (None, None, 2))
         if not table.numel() or not table.is_contiguous():
@@ -289,12 +279,7 @@ def geometry_of(
 
 
 def check_outcome(failed: int) -> None:
-    """Raise the error that a C kernel returned.
-
-    Raises:
-        MemoryError: There is no room for its lists.
-        UserError: The offset tables do not fit this window and kernel.
-    """
+    """Raise the error that a C kernel returned."""
     if failed == -2:
         raise UserError("event-driven convolution: the offsets do not fit this window and kernel")
     if failed:

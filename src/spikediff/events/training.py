@@ -31,10 +31,6 @@ def train_event_driven(model: nn.Module, spiking_steps: int) -> None:
     spikes as bits, and sums its weight gradient over them; the gradient of its input, which the
     surrogate makes dense, stays dense. Any other input takes the ordinary path. Parameters and
     their names do not change. Without the compiled kernels nothing happens.
-
-    Args:
-        model: Any network of this library.
-        spiking_steps: T, whose steps are computed together.
     """
     if native() is None:
         return
@@ -118,13 +114,8 @@ def weight_gradient(
 ) -> Tensor:
     """Return dL/d(weight) of a convolution of spikes, summed over the channels that fire.
 
-    Args:
-        spikes: The input of the convolution.
-        grad: dL/d(currents) [T*B, C_out, H', W'].
-        weight: [C_out, C, h, w]; only its shape matters.
-        stride: Of the convolution, for both axes, as are the others.
-        padding: Zeros around the image.
-        dilation: Distance of two offsets.
+    grad is dL/d(currents) [T*B, C_out, H', W']. Of the weight only the shape [C_out, C, h, w]
+    counts.
     """
     rows, columns = offsets_of(spikes, weight, stride, padding, dilation)
     out_channels, channels, height, width = weight.shape

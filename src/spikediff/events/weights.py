@@ -21,25 +21,16 @@ MOST_ROWS = 65_536  # rows of 16 bits whose sum always fits an int32
 
 
 def check_precision(weights: str) -> None:
-    """Refuse an unknown precision.
-
-    Raises:
-        UserError: It is none of `Precision`.
-    """
+    """Refuse an unknown precision."""
     if weights not in BITS:
         raise UserError(f"weights={weights!r}: unknown; {suggestion(weights, list(BITS))}")
 
 
 def quantise(weight: Tensor, bits: int, axis: int = 0) -> tuple[Tensor, Tensor]:
-    r"""Round a kernel to integers, with a scale for every output channel.
+    r"""Round a kernel to integers, with a scale for every output channel (its axis is `axis`).
 
     $q = \mathrm{round}(w / \delta)$ with $\delta = \max |w| / (2^{bits - 1} - 1)$, so that a
     weight is off by at most $\delta / 2$, and a current by as much for each input that fires.
-
-    Args:
-        weight: [C_out, C, h, w], or another order of axes.
-        bits: 8 or 16.
-        axis: Index of C_out among them.
 
     Returns:
         q, int8 or int16, of the weight's shape; and the scales [C_out], float32.
@@ -80,16 +71,11 @@ class EventWeights:
 def event_weights(
     weight: Tensor, segments: tuple[int, ...], precision: Precision = "float32"
 ) -> EventWeights:
-    """Return a kernel in the layout of the C code.
+    """Return a kernel [C_out, C, h, w] in the layout of the C code.
 
-    Args:
-        weight: [C_out, C, h, w].
-        segments: Layout of the channels C in the words of the spikes (`PackedSpikes.segments`).
-        precision: Of the weights; a kernel too large for sums of int32 stays float32.
-
-    Raises:
-        UserError: It is not a float32 kernel of these channels, or has more than `MAX_OFFSETS`
-            offsets; or a weight is not finite: a silent channel would hide it.
+    `segments` say how the channels lie in the words of the spikes (`PackedSpikes.segments`). A
+    kernel too large for sums of int32 stays float32. Weights that are not finite are refused: a
+    silent channel would hide them.
     """
     check_precision(precision)
     shape = (None, sum(segments), None, None)
@@ -152,10 +138,7 @@ def _interleaved(whole: Tensor, bits: int) -> Tensor:
 def sum_offsets(weight: Tensor, y_sums: Sums | None, x_sums: Sums | None) -> Tensor:
     """Return the kernel whose weights are sums of this one's (`kernel_offsets.doubled_offsets`).
 
-    Args:
-        weight: [C_out, C, h, w].
-        y_sums: The offsets along h that each offset sums; None keeps them.
-        x_sums: The same along w.
+    `y_sums` and `x_sums` are, along h and w, the offsets that each offset sums; None keeps them.
 
     Example:
         >>> kernel = torch.arange(3.0).view(1, 1, 1, 3)

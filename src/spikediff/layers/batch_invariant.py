@@ -32,13 +32,7 @@ def _matters(x: Tensor) -> bool:
 
 
 def never_alone(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return a convolution of images [N, C, ...]; one image is convolved as one of two.
-
-    Example:
-        >>> with torch.no_grad():
-        ...     never_alone(nn.Conv2d(1, 2, 3), torch.zeros(1, 1, 4, 4)).shape
-        torch.Size([1, 2, 2, 2])
-    """
+    """Return a convolution of images [N, C, ...]; one image is convolved as one of two."""
     if not _matters(x) or len(x) != 1:
         return convolve(x)
     channels_last = x.dim() == 4 and x.shape[1] > 1 and x.stride(1) == 1
@@ -100,10 +94,7 @@ def batch_invariant(network: nn.Module) -> Iterator[None]:
     Convolutions are computed by `never_alone`, transposed ones as convolutions. Where a network is
     not of this library, its linear layers are computed by `each_alone`, and SiLU by `elementwise`,
     which networks of this library call themselves. All layers come back as they were. A compiled
-    network is left to its compiler.
-
-    Args:
-        network: A network whose layers see images along the first axis.
+    network is left to its compiler. Layers must see images along the first axis.
 
     Example:
         >>> network, x = nn.Sequential(nn.Linear(64, 64)), torch.randn(9, 64)

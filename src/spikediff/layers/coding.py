@@ -9,29 +9,15 @@ from spikediff.errors import UserError
 
 
 def direct(x: Tensor, spiking_steps: int) -> Tensor:
-    """Direct coding: return x [B, ...] as a constant current [T, B, ...] (a view, no copy).
-
-    Example:
-        >>> direct(torch.zeros(2, 3), 4).shape
-        torch.Size([4, 2, 3])
-    """
+    """Direct coding: return x [B, ...] as a constant current [T, B, ...] (a view, no copy)."""
     return x.expand(spiking_steps, *x.shape)
 
 
 def postsynaptic_potential(spikes: Tensor, tau_syn: float = 2.0) -> Tensor:
-    r"""Return the postsynaptic potential of a spike train after every spiking step.
+    r"""Return the postsynaptic potential of a spike train [T, ...] after every spiking step.
 
-    $PSP[n] = (1 - 1/\tau_{syn})\,PSP[n-1] + z[n]/\tau_{syn}$, from 0.
-
-    Args:
-        spikes: z [T, ...]; rates between 0 and 1 will do too.
-        tau_syn: Time constant of the synapse in spiking steps, at least 1.
-
-    Returns:
-        The potentials [T, ...]; the last is $1 - (1 - 1/\tau_{syn})^T$ where every step fires.
-
-    Raises:
-        UserError: `tau_syn` is below 1.
+    $PSP[n] = (1 - 1/\tau_{syn})\,PSP[n-1] + z[n]/\tau_{syn}$, from 0. Rates between 0 and 1 will do
+    too.
 
     Example:
         >>> postsynaptic_potential(torch.tensor([1.0, 0.0, 1.0])).tolist()
@@ -54,26 +40,14 @@ def psp_mmd(a: Tensor, b: Tensor, tau_syn: float = 2.0) -> Tensor:
 
     The kernel $k(z, z') = \sum_n PSP(z_{\le n}) \cdot PSP(z'_{\le n})$ makes it
     $\sum_n \|PSP(a_{\le n}) - PSP(b_{\le n})\|^2$. As in the released code of FSVAE and of
-    Spiking-Diffusion it is a mean, over the steps n and over all units, where the papers write the
-    sum.
-
-    Args:
-        a: Spikes, or firing probabilities [T, ...].
-        b: The others, of the same shape.
-        tau_syn: Time constant of the synapse in spiking steps, at least 1.
-
-    Returns:
-        The distance, a scalar; its gradient reaches both sides.
-
-    Raises:
-        UserError: `tau_syn` is below 1.
+    Spiking-Diffusion it is a mean over the steps and all units, where the papers write the sum. Its
+    gradient reaches both sides.
 
     Example:
         >>> psp_mmd(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])).item()  # (.5^2 + .25^2) / 2
         0.15625
 
-    Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022; Liu et al.,
-    "Spiking-Diffusion", arXiv 2308.10187, equation 9.
+    Reference: Kamata et al.; Liu et al., equation 9.
     """
     # The potential is linear in the spikes, but the authors' rounding is that of two traces.
     difference = postsynaptic_potential(a, tau_syn) - postsynaptic_potential(b, tau_syn)
@@ -81,12 +55,7 @@ def psp_mmd(a: Tensor, b: Tensor, tau_syn: float = 2.0) -> Tensor:
 
 
 def decay_weights(spiking_steps: int, decay: float = 0.8) -> Tensor:
-    r"""Return $\lambda^{T-1-n}$ for n from 0 to T - 1, float64 [T]: the weights of `decayed_sum`.
-
-    Example:
-        >>> decay_weights(3, decay=0.5).tolist()
-        [0.25, 0.5, 1.0]
-    """
+    r"""Return $\lambda^{T-1-n}$ for n = 0 to T - 1, float64 [T]: the weights of `decayed_sum`."""
     powers = [decay ** (spiking_steps - 1 - n) for n in range(spiking_steps)]
     return torch.tensor(powers, dtype=torch.float64)
 
@@ -97,21 +66,10 @@ def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def decayed_sum(x: Tensor, decay: float = 0.8) -> Tensor:
-    r"""Return the membrane of a leaky neuron that never fires, after the last step.
+    r"""Return the membrane [...] of a leaky neuron that never fires, after the last step.
 
     $v[T] = \sum_n \lambda^{T-1-n} x[n]$, n from 0. The weights are not normalised (they sum to
     2.952 for T = 4 and 4.161 for T = 8), so a network does not carry over to another T unscaled.
-
-    Args:
-        x: Currents [T, ...].
-        decay: Lambda.
-
-    Returns:
-        The membrane [...].
-
-    Example:
-        >>> round(decayed_sum(torch.ones(4)).item(), 3)
-        2.952
 
     Reference: FSVAE (Kamata et al., AAAI 2022) calls it membrane output; SDDPM uses it too.
     """
@@ -131,24 +89,13 @@ def last(x: Tensor) -> Tensor:
 def rate_and_potential(spikes: Tensor, k: Tensor | float, tau_syn: float = 2.0) -> Tensor:
     r"""Return Spiking-Diffusion's feature by the paper, $k\,SFR(z) + (1 - k)\,PSP(z_{\le T})$.
 
-    The rate knows how often a neuron fired, the potential when.
-
-    Args:
-        spikes: z [T, ...].
-        k: Share of the firing rate, between 0 and 1.
-        tau_syn: Time constant of the synapse in spiking steps, at least 1.
-
-    Returns:
-        The feature [...], between 0 and 1.
-
-    Raises:
-        UserError: `tau_syn` is below 1.
+    The rate knows how often a neuron fired, the potential when; k lies between 0 and 1.
 
     Example:
         >>> rate_and_potential(torch.tensor([0.0, 1.0]), k=0.5).item()  # rate and potential 0.5
         0.5
 
-    Reference: Liu et al., "Spiking-Diffusion", arXiv 2308.10187, equations 4 to 6.
+    Reference: Liu et al., equations 4 to 6.
     """
     return k * mean(spikes) + (1 - k) * postsynaptic_potential(spikes, tau_syn)[-1]
 
@@ -156,21 +103,14 @@ def rate_and_potential(spikes: Tensor, k: Tensor | float, tau_syn: float = 2.0) 
 def rate_and_membrane(spikes: Tensor, a: Tensor | float, weights: Tensor | None = None) -> Tensor:
     r"""Return Spiking-Diffusion's feature as released, $a\,SFR(z) + (1 - a) \sum_n w_n z[n]$.
 
-    It mixes the rate with the unnormalised membrane read-out, up to 4.86 for T = 16.
-
-    Args:
-        spikes: z [T, ...].
-        a: Factor of the firing rate; nothing bounds it.
-        weights: w [T], of the membrane read-out; $0.8^{T-1-n}$ where they are not given.
-
-    Returns:
-        The feature [...].
+    It mixes the rate, by a factor without bounds, with the unnormalised membrane read-out, up to
+    4.86 for T = 16. w [T] is $0.8^{T-1-n}$ where it is not given.
 
     Example:
         >>> round(rate_and_membrane(torch.ones(16), a=0.0).item(), 5)
         4.85926
 
-    Reference: Liu et al., "Spiking-Diffusion", the released code (its reading of equation 6).
+    Reference: Liu et al., the released code (its reading of equation 6).
     """
     weights = decay_weights(len(spikes)) if weights is None else weights
     return a * mean(spikes) + (1 - a) * weighted_sum(spikes, weights)

@@ -88,13 +88,9 @@ class ConvNorm(nn.Module):
         bias: Tensor | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
-        """Return the spikes of the neuron [T, B, C_out, H', W'] that the current drives.
+        """Return the spikes [T, B, C_out, H', W'] of the neuron that the current of x drives.
 
-        Args:
-            neuron: The neuron layer behind.
-            x: Input [T, B, C_in, H, W].
-            bias: Joins behind the norm, of a shape that broadcasts to the current.
-            memory: As in `spikediff.neurons.NeuronLayer.forward`.
+        `bias` joins behind the norm, of a shape that broadcasts to the current.
         """
         current = self.scaling(over_time(self.conv, x))
         return fire_normed(neuron, self.norm, current, bias, memory)
@@ -110,24 +106,12 @@ class ConvNorm(nn.Module):
 
 
 class SpikingLayer(nn.Module):
-    r"""Spikes in, spikes out: $SN(BN(W s[n] + b))$ at every spiking step.
+    """Spikes in, spikes out: $SN(BN(W s[n] + b))$ at every spiking step.
 
-    Args:
-        synapse: The linear part, of images or of vectors: `Conv2d`, `ConvTranspose2d`, `Linear`.
-        norm: The norm of its currents; the statistics are joint over time and batch.
-        neuron: The neuron layer.
+    The synapse is a `Conv2d`, `ConvTranspose2d` or `Linear`; the norm's statistics are joint over
+    time and batch.
 
     Shape: [T, B, ...] -> spikes [T, B, ...].
-
-    Example:
-        >>> import torch
-        >>> from spikediff import LIF
-        >>> synapse = nn.ConvTranspose2d(2, 3, 2, stride=2)
-        >>> layer = SpikingLayer(synapse, nn.BatchNorm2d(3), LIF())
-        >>> layer(torch.ones(4, 1, 2, 5, 5)).shape
-        torch.Size([4, 1, 3, 10, 10])
-        >>> layer.of_constant(torch.ones(1, 2, 5, 5), spiking_steps=4).shape
-        torch.Size([4, 1, 3, 10, 10])
     """
 
     def __init__(self, synapse: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:

@@ -10,19 +10,11 @@ from spikediff.layers.batch_invariant import elementwise
 
 
 def sinusoidal_embedding(timestep: Tensor, channels: int, reach_slowest: bool = False) -> Tensor:
-    r"""Embed timesteps in sines and cosines, interleaved.
+    r"""Embed timesteps [B], integral or not, in sines and cosines, interleaved: [B, C], float32.
 
     $e_{2i} = \sin(\omega_i t)$, $e_{2i+1} = \cos(\omega_i t)$,
-    $\omega_i = 10000^{-i/n}$ for $0 \le i < C/2$, with $n = C/2$ or $C/2 - 1$.
-
-    Args:
-        timestep: Timesteps [B], integral or not.
-        channels: C, even.
-        reach_slowest: Whether $n = C/2 - 1$, so that the last rate is 1/10000 itself (FSDDIM);
-            else $n = C/2$ (SDDPM, and Vaswani et al.).
-
-    Returns:
-        The embedding [B, C], float32.
+    $\omega_i = 10000^{-i/n}$ for $0 \le i < C/2$, with $n = C/2$ (SDDPM, and Vaswani et al.). With
+    `reach_slowest`, $n = C/2 - 1$, so that the last rate is 1/10000 itself (FSDDIM).
 
     Example:
         >>> sinusoidal_embedding(torch.tensor([0]), 4).tolist()
@@ -42,10 +34,7 @@ def sinusoidal_embedding(timestep: Tensor, channels: int, reach_slowest: bool = 
 class TimestepEmbedding(nn.Module):
     """Sinusoidal table, then `Linear - Swish - Linear`, in real numbers.
 
-    Args:
-        channels: Width of the table.
-        embedding_channels: Width of the result.
-        num_train_timesteps: Rows of the table, which is a frozen parameter as in the authors' net.
+    The table is a frozen parameter, as in the authors' network.
 
     Shape: [B] -> [B, embedding_channels].
     """
@@ -75,21 +64,8 @@ class ClassEmbedding(nn.Module):
     both the images of a class and all images: what classifier-free guidance asks for. A chip keeps
     the chosen vector as biases, like the timestep's.
 
-    Args:
-        num_classes: K, at least 1.
-        embedding_channels: Length of a vector.
-
     Shape: labels [B], 0 to K (K is "no class"), or None -> [B, embedding_channels] or
     [1, embedding_channels].
-
-    Example:
-        >>> embedding = ClassEmbedding(10, 16)
-        >>> embedding(torch.tensor([3, 7])).shape, embedding(None).shape
-        (torch.Size([2, 16]), torch.Size([1, 16]))
-        >>> embedding(torch.tensor([11]))
-        Traceback (most recent call last):
-        ...
-        spikediff.errors.UserError: class label 11: the model knows 0 to 9, and 10 for no class
 
     Reference: Ho and Salimans, "Classifier-free diffusion guidance", 2022.
     """
@@ -122,22 +98,14 @@ class ClassEmbedding(nn.Module):
 
 
 def class_embedding(num_classes: int, embedding_channels: int) -> ClassEmbedding | None:
-    """Return an embedding of classes, or None where `num_classes` is 0.
-
-    Raises:
-        UserError: It is negative.
-    """
+    """Return an embedding of classes, or None where `num_classes` is 0."""
     if num_classes < 0:
         raise UserError(f"num_classes={num_classes} must not be negative")
     return ClassEmbedding(num_classes, embedding_channels) if num_classes else None
 
 
 def embed_classes(embedding: ClassEmbedding | None, labels: Tensor | None) -> Tensor | float:
-    """Return what joins the timestep embedding: [B or 1, E], or 0 without an embedding of classes.
-
-    Raises:
-        UserError: There are labels, but the network was trained without; or a label is unknown.
-    """
+    """Return what joins the timestep embedding: [B or 1, E], or 0 for a network without classes."""
     if embedding is None:
         if labels is not None:
             raise UserError(

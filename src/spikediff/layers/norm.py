@@ -16,16 +16,7 @@ from torch.nn import functional as F
 
 @contextmanager
 def running_statistics(network: nn.Module) -> Iterator[None]:
-    """Let norms use, and not change, their running statistics; every module's mode comes back.
-
-    Example:
-        >>> network = nn.BatchNorm1d(1)
-        >>> with running_statistics(network):
-        ...     network.training
-        False
-        >>> network.training
-        True
-    """
+    """Let norms use, and not change, their running statistics; every module's mode comes back."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -70,18 +61,11 @@ class ThresholdNorm(nn.Module):
     r"""Batch norm whose gain knows the neuron behind it.
 
     $y = \alpha\,V_{th}\,\gamma\,(x - \mu) / \sqrt{\sigma^2 + \varepsilon} + \beta$, with statistics
-    joint over batch, space and, because the spiking steps are folded into the batch, time.
+    joint over batch, space and, because the spiking steps are folded into the batch, time. Where
+    two such currents meet, $\alpha = 1/\sqrt{2}$ keeps the variance of one.
 
     It is not a `BatchNorm2d`, because tools that convert those in place would silently drop alpha:
     `SyncBatchNorm.convert_sync_batchnorm` does so in FSDDIM's trainer.
-
-    Args:
-        channels: C.
-        alpha: Factor of the gain; $1/\sqrt{2}$ where two such currents meet, so that their sum
-            keeps the variance of one.
-        v_threshold: $V_{th}$ of the neuron.
-        eps: Added to the variance.
-        momentum: Weight of a batch in the running statistics.
 
     Shape: [T*B, C, H, W] -> [T*B, C, H, W].
 
@@ -164,13 +148,9 @@ def fold_norms(model: nn.Module) -> None:
 
 
 def fold_norm(module: nn.Module, synapse: str) -> Tensor | None:
-    """Fold `module.norm` into a synapse before it, in place.
+    """Fold `module.norm` into a synapse before it, an attribute of the module too, in place.
 
     It changes the rounding of a current, and with it fewer than one spike in ten thousand.
-
-    Args:
-        module: Holds both, as attributes.
-        synapse: Name of the convolution or linear layer.
 
     Returns:
         The gain [C], or None where there is nothing to fold.

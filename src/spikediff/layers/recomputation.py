@@ -59,8 +59,7 @@ class ComputesBlocksAgain:
     ) -> None:
         """Compute the residual blocks again in the backward pass.
 
-        Raises:
-            UserError: A function is given; statistics of norms would see a batch twice.
+        A function of the caller's is refused: with it, norms would see a batch twice.
         """
         if gradient_checkpointing_func is not None:
             raise UserError(

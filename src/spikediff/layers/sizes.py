@@ -54,14 +54,7 @@ channel_mult=(1, 2, 2) has 3 levels
 def check_halvings(
     network: str, sample_size: int | Sequence[int], halvings: int, **levels: Sequence[int]
 ) -> None:
-    """Raise a `UserError` for images that cannot be halved so often, or for no levels.
-
-    Args:
-        network: Name of the network, for the message.
-        sample_size: Height and width of the images, a number or a pair.
-        halvings: How often they are halved.
-        levels: The argument that says so, by its name.
-    """
+    """Refuse images that cannot be halved so often; `levels` is the argument to blame."""
     ((name, widths),) = levels.items()
     sizes, factor = [sample_size] if isinstance(sample_size, int) else sample_size, 2**halvings
     if not widths or any(size < 1 or size % factor for size in sizes):
@@ -81,21 +74,13 @@ def check_positive(network: str, **sizes: int | Sequence[int]) -> None:
 
 
 def check_whole(network: str, name: str, value: Any) -> None:
-    """Refuse what is not a whole number.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Refuse what is not a whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{network}: {name}={shown(value)} must be a whole number")
 
 
 def patches_of(network: str, sample_size: int, patch_size: int) -> int:
-    """Return how many patches an image has along a side; both sizes are in pixels.
-
-    Raises:
-        UserError: The image cannot be cut into such patches.
-    """
+    """Return how many patches an image has along a side; both sizes are in pixels."""
     check_whole(network, "sample_size", sample_size)
     check_whole(network, "patch_size", patch_size)
     if patch_size < 1 or sample_size % patch_size:
@@ -116,16 +101,7 @@ def check_sample(
 ) -> None:
     """Refuse images or signals that a U-Net cannot halve between its levels, or of other channels.
 
-    Args:
-        network: Name of the network, for the message.
-        sample: Images [B, C, H, W], or signals [B, C, L].
-        channels: C of the network.
-        levels: Levels of the network.
-        patch_size: Height and width in pixels of what the network sees as one.
-        dimensions: 2 of images, 1 of signals.
-
-    Raises:
-        UserError: The channels or the size do not fit.
+    The sample is [B, C, H, W], or [B, C, L] of signals.
     """
     what, axes, size = _WORDS[dimensions]
     if sample.dim() != 2 + dimensions or sample.shape[1] != channels:
@@ -142,11 +118,7 @@ def check_sample(
 
 
 def check_places(network: str, sample: Tensor, sample_size: int) -> None:
-    """Refuse images or signals of another size than the positions that a network has learned.
-
-    Raises:
-        UserError: The size differs.
-    """
+    """Refuse images or signals of another size than the positions that a network has learned."""
     if any(length != sample_size for length in sample.shape[2:]):
         raise UserError(
             f"{network}: got a size of {tuple(sample.shape[2:])}; its position_embedding knows "
@@ -159,11 +131,7 @@ _WORDS = {1: ("signals", "L", "signal length"), 2: ("images", "H, W", "image siz
 
 
 def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None:
-    """Refuse a number of axes for which there are no layers, or patches of signals.
-
-    Raises:
-        UserError: It is neither 1 nor 2, or signals are to be cut into patches.
-    """
+    """Refuse a number of axes for which there are no layers, or patches of signals."""
     if dimensions not in _WORDS:
         raise UserError(f"{network}: dimensions={dimensions}; 2 for images, 1 for signals")
     if dimensions == 1 and patch_size > 1:
@@ -177,11 +145,7 @@ def _other(dimensions: int) -> str:
 
 
 def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:
-    """Return a row of a table; `what` says what its rows are.
-
-    Raises:
-        UserError: There is no such row.
-    """
+    """Return a row of a table; `what` says what its rows are."""
     if name not in table:
         raise UserError(f"{network}: unknown {what} {name!r}; {suggestion(name, table)}")
     return table[name]
@@ -191,9 +155,6 @@ def make_neuron_maker(
     network: str, name: str, options: Mapping[str, Any]
 ) -> Callable[[], NeuronLayer]:
     """Return what makes one neuron layer: a key of `NEURONS`, and the neuron's keyword arguments.
-
-    Raises:
-        UserError: There is no such neuron, or it does not have these options.
 
     Example:
         >>> make_neuron_maker("a network", "lif", {"decay": 0.8})().decay

@@ -11,25 +11,13 @@ Scaling = Callable[[], nn.Module]
 
 
 class TemporalScaling(nn.Module):
-    r"""Scale the synaptic current of every spiking step by a factor of its own: $p[n] I[n]$.
+    """Scale the synaptic current of every spiking step by a factor of its own: $p[n] I[n]$.
 
     It stands between a convolution (bias included) and its batch norm, whose statistics are joint
     over the spiking steps and hence leave the ratios of the factors alone. All factors start at 1,
-    where the layer changes no bit of its input.
-
-    Args:
-        spiking_steps: T, the number of factors; fixed, because each belongs to its step.
-
-    Raises:
-        UserError: A window of another length is given.
+    where the layer changes no bit of its input. They are as many as T: each belongs to its step.
 
     Shape: [T, B, ...] -> [T, B, ...].
-
-    Example:
-        >>> layer = TemporalScaling(spiking_steps=2)
-        >>> layer.p.data[1] = 3.0
-        >>> layer(torch.ones(2, 1, 1, 1, 2)).flatten().tolist()
-        [1.0, 1.0, 3.0, 3.0]
 
     Reference: Cao et al., "Spiking diffusion models", IEEE TAI 2025 (arXiv 2408.16467), section
     4.2 and algorithm 1.
@@ -51,12 +39,7 @@ class TemporalScaling(nn.Module):
 
 
 def scaling_factors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the factors p [T] of every layer that has them, by the layer's name.
-
-    Example:
-        >>> scaling_factors(nn.ModuleDict({"synapse": TemporalScaling(2)}))
-        {'synapse': tensor([1., 1.])}
-    """
+    """Return the factors p [T] of every layer that has them, by the layer's name."""
     return {
         name.removesuffix(".scaling"): module.p.detach().flatten()
         for name, module in model.named_modules()

@@ -20,14 +20,7 @@ def fold_time(x: Tensor) -> Tensor:
 
 
 def unfold_time(x: Tensor, spiking_steps: int) -> Tensor:
-    """Return [T*B, ...] as [T, B, ...]; the inverse of `fold_time`.
-
-    Example:
-        >>> import torch
-        >>> x = torch.randn(4, 2, 3)
-        >>> torch.equal(unfold_time(fold_time(x), 4), x)
-        True
-    """
+    """Return [T*B, ...] as [T, B, ...]; the inverse of `fold_time`."""
     return x.view(spiking_steps, -1, *x.shape[1:])
 
 
@@ -54,14 +47,9 @@ def join_channels(windows: Sequence[Tensor]) -> Tensor:
 
 
 class WindowDropout(nn.Module):
-    """Dropout whose mask is the same at every spiking step.
+    """Dropout whose mask is the same at every spiking step of a window [T, B, ...].
 
     A fresh mask a step would average out over the window and hardly regularise.
-
-    Args:
-        p: Probability of dropping a unit, in [0, 1).
-
-    Shape: [T, B, ...] -> [T, B, ...].
     """
 
     def __init__(self, p: float) -> None:

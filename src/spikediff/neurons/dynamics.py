@@ -122,13 +122,7 @@ def carry_nan(result: Tensor, x: Tensor) -> Tensor:
 
 
 def spike(z: Tensor, surrogate: Surrogate) -> Tensor:
-    """Return H(z) with the surrogate's gradient: what a neuron's own `step` fires with.
-
-    Example:
-        >>> z = torch.tensor([-1.0, 0.0], requires_grad=True)
-        >>> spike(z, ATan()).tolist()
-        [0.0, 1.0]
-    """
+    """Return H(z) with the surrogate's gradient: what a neuron's own `step` fires with."""
     fired: Tensor = _Spike.apply(z, surrogate)  # type: ignore[no-untyped-call]
     return fired
 

@@ -44,12 +44,10 @@ class SpikeEmitter(nn.Module):
         raise NotImplementedError
 
     def trace(self, current: Tensor, units: Tensor, before: NeuronState | None = None) -> UnitTrace:
-        """Return the membranes of some neurons of the first image in a window.
+        """Return the membranes of some neurons of the first image in a window of currents.
 
-        Args:
-            current: Currents, as `forward` takes them.
-            units: The neurons [K], as places in the flattened [C, H, W] or [C].
-            before: The state that the window continues; None for rest.
+        The units [K] are places in the flattened [C, H, W] or [C]. The window continues the state
+        `before`; None is rest.
         """
         raise NotImplementedError
 
@@ -91,12 +89,7 @@ class CountNeuron(SpikeEmitter):
 
 
 def unroll(counts: Tensor, levels: int) -> Tensor:
-    """Return counts 0..D [...] as binary spikes [D, ...]: a neuron fires in its first steps.
-
-    Example:
-        >>> unroll(torch.tensor([0, 1, 3]), levels=3).tolist()
-        [[0, 1, 1], [0, 0, 1], [0, 0, 1]]
-    """
+    """Return counts 0..D [...] as binary spikes [D, ...]: a neuron fires in its first steps."""
     steps = torch.arange(1, levels + 1, device=counts.device)
     spikes = (counts >= steps.view(-1, *[1] * counts.dim())).to(counts.dtype)
     return carry_nan(spikes, counts)

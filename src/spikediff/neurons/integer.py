@@ -52,11 +52,8 @@ class _Count(torch.autograd.Function):
 def count_spikes(v: Tensor, theta: Tensor, bias: Tensor, levels: int) -> Tensor:
     """Return how many spikes each neuron emits in its window: counts 0..D [B, C, H, W].
 
-    Args:
-        v: Currents, summed over the window [B, C, H, W]; NaN and infinity give NaN.
-        theta: Thresholds, positive: [C], or [1] for one threshold in all channels.
-        bias: Biases in units of a threshold, of the shape of `theta`.
-        levels: D, the largest count.
+    v are currents summed over the window [B, C, H, W]; NaN and infinity give NaN. Theta and bias
+    are [C], or [1] for one of all channels; the bias is in units of a threshold.
 
     Example:
         >>> v = torch.tensor([-1.0, 0.6, 1.4, 9.0]).view(1, 1, 1, 4)

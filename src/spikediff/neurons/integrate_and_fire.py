@@ -21,9 +21,6 @@ class IntegrateAndFire(NeuronLayer):
 
     Abstract: a neuron says its `decay`. A window is one node of autograd, in a compiled kernel
     where there is one.
-
-    Args:
-        dynamics: The neuron's constants.
     """
 
     @property

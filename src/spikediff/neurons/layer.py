@@ -52,10 +52,8 @@ class NeuronLayer(SpikeEmitter):
     def step(self, current: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the spike and the state after one step.
 
-        Args:
-            current: Currents [...].
-            state: A NamedTuple of tensors [...], the first of which is the membrane `v` after the
-                reset; None starts from rest.
+        A state is a NamedTuple of tensors [...], the first of which is the membrane `v` after the
+        reset; None starts from rest.
         """
         raise NotImplementedError
 
@@ -110,13 +108,7 @@ class NeuronLayer(SpikeEmitter):
         )
 
     def describe(self) -> str:
-        """Return what the neurons are, in words.
-
-        Example:
-            >>> from spikediff import LIF
-            >>> LIF(tau=2.0, v_reset=None).describe()
-            'LIF, decay 0.5, threshold 1, soft reset'
-        """
+        """Return what the neurons are: 'LIF, decay 0.5, threshold 1, soft reset'."""
         kind = "soft" if self.dynamics.v_reset is None else "hard"
         threshold = f"threshold {self.dynamics.v_threshold:g}"
         return ", ".join([type(self).__name__, *self._leak(), threshold, f"{kind} reset"])

@@ -127,12 +127,7 @@ def scan(
 
 
 def window(current: Tensor, dynamics: Dynamics, decay: Decay = 1.0) -> Tensor:
-    """Return the spikes of `scan` from rest, without a state after them.
-
-    Example:
-        >>> window(torch.tensor([0.6, 0.6, 0.6]), Dynamics()).tolist()
-        [0.0, 1.0, 0.0]
-    """
+    """Return the spikes of `scan` from rest, without a state after them."""
     check_window(current)
     if _takes_operations() or not operators.has_operator(dynamics):
         return scan(current, dynamics, decay)[0]
@@ -152,11 +147,6 @@ def membranes(
     """Return u [T, ...], which is compared with the threshold, and v [T, ...] after the reset.
 
     The arguments are those of `scan`; there is no gradient.
-
-    Example:
-        >>> u, v = membranes(torch.tensor([0.5, 0.75, 0.5]), Dynamics())
-        >>> u.tolist(), v.tolist()
-        ([0.5, 1.25, 0.5], [0.5, 0.0, 0.5])
     """
     check_window(current)
     start = dynamics.fresh_state(current[0]) if state is None else state

@@ -127,9 +127,6 @@ def make_surrogate(spec: "str | Mapping[str, Any] | Surrogate") -> Surrogate:
 
     A surrogate is passed through.
 
-    Raises:
-        UserError: The name or one of the widths is unknown.
-
     Example:
         >>> make_surrogate({"name": "rectangular", "width": 0.5})
         Rectangular(width=0.5, center=0.0)

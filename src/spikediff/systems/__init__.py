@@ -105,9 +105,6 @@ def load_system(name: str) -> System:
 def find_trainable(network: str) -> Trainable:
     """Return the network that a recipe's `model.network` names.
 
-    Raises:
-        UserError: There is no such network.
-
     Example:
         >>> find_trainable("vae").part
         'vae'

@@ -25,10 +25,7 @@ def released_checkpoints() -> dict[str, Released]:
 
 
 def likely_system(keys: Iterable[str]) -> str | None:
-    """Return the kind of checkpoint that has keys like these; None where none has.
-
-    Args:
-        keys: The keys of a state dict of an authors' network.
+    """Return the kind of checkpoint whose state dict has keys like these; None where none has.
 
     Example:
         >>> likely_system(["bn.weight", "conv_identity.weight"])
@@ -42,17 +39,11 @@ def likely_system(keys: Iterable[str]) -> str | None:
 
 
 def wrong_system_hint(keys: Iterable[str], system: str) -> str:
-    """Return what to add to an error where the keys are those of another kind; else nothing.
-
-    Args:
-        keys: The keys of the state dict.
-        system: The kind that was named.
+    """Return what to add to an error where the keys are those of another kind than `system`.
 
     Example:
         >>> wrong_system_hint(["conv.tsmp"], "fsvae")
         "; its keys look like system 'sdm'"
-        >>> wrong_system_hint(["tail.1.act_alpha"], "sdm-quantised")
-        ''
     """
     known, likely = set(keys), likely_system(keys)
     if likely is None or known & set(released_checkpoints()[system].telltales):
@@ -125,19 +116,11 @@ def load_authors_pipeline(
     residual_alpha: float | None = None,
     first_stage: Source | None = None,
 ) -> DiffusionPipeline:
-    """Make a pipeline of an authors' checkpoint, with the scheduler of its training.
+    """Make a pipeline of an authors' checkpoint, in eval mode, with the scheduler of its training.
 
-    Args:
-        checkpoint: As in `load_authors_checkpoint`, like the four arguments that follow.
-        system: The kind of checkpoint.
-        spiking_steps: T of the training run.
-        sample_size: Image size that the pipeline makes.
-        residual_alpha: Of "fsddim" only.
-        first_stage: Of "spiking-diffusion-decoder" only: the checkpoint of the VQ-SVAE whose tokens
-            it was trained on. That one alone reconstructs images and generates none.
-
-    Returns:
-        The pipeline, in eval mode.
+    The arguments are those of `load_authors_checkpoint`. "spiking-diffusion-decoder" also needs
+    `first_stage`: the checkpoint of the VQ-SVAE on whose tokens it was trained. That one alone
+    reconstructs images and generates none.
 
     Raises:
         UserError: As `load_authors_checkpoint`; or a first stage is missing, not needed, or has

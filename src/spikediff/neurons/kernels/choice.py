@@ -33,12 +33,8 @@ class Kernel(Protocol):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the spikes [T, ...] and the membrane after them [...], float32.
 
-        Args:
-            current: The currents.
-            decay: The multiplier.
-            dynamics: The constants.
-            v_first: Membrane before the first step [...], float32; None starts from rest.
-            keep_last: Whether to return the membrane; None stands for it where not.
+        `v_first` [...], float32, is the membrane before the first step; None starts from rest.
+        Without `keep_last`, None stands for the membrane.
         """
         ...
 
@@ -52,12 +48,7 @@ class Kernel(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Return dL/dI [T, ...] of a window from rest, and dL/d(decay), 0-dim.
 
-        Args:
-            current: Currents of the forward pass; the membranes are computed again from them.
-            grad_spikes: dL/ds [T, ...].
-            decay: The multiplier.
-            dynamics: The constants.
-            with_decay: Whether to compute the second; it is 0 where not.
+        The membranes are computed again from the currents. Without `with_decay` the second is 0.
         """
         ...
 
@@ -103,11 +94,7 @@ def as_before(kernel: str | None) -> Iterator[None]:
 
 
 def kernel_for(current: Tensor, dynamics: Dynamics) -> str:
-    """Return the kernel that computes these currents.
-
-    Raises:
-        UserError: `using` asks for a compiled kernel that is not there or does not suit.
-    """
+    """Return the kernel that computes these currents."""
     forced = _forced.get()
     if forced == "reference":
         return forced

@@ -86,11 +86,7 @@ def backward(
 def forward_packed(current: Tensor, words: Tensor, decay: Decay, dynamics: Dynamics) -> int:
     """Write the spikes of a window from rest as bits over channels.
 
-    Args:
-        current: Currents [T, pixels, C], float32, contiguous.
-        words: Where they go: int64 [T, pixels, ceil(C / 64)], contiguous.
-        decay: Multiplier of the membrane.
-        dynamics: The neuron's constants.
+    Currents are [T, pixels, C], float32; words int64 [T, pixels, ceil(C / 64)]; both contiguous.
 
     Returns:
         How many channels of a pixel fire at all, summed over pixels and groups of four steps; -1

@@ -39,12 +39,7 @@ def forward(
 ) -> tuple[Tensor, NeuronState, Tensor | None]:
     """Return the spikes of a window [T, ...], the state after it, and u [T, ...] or None.
 
-    Args:
-        current: Input currents [T, ...].
-        state: State before the first step, tensors of shape [...] in the membrane's precision.
-        decay: Multiplier of the membrane, a number or a 0-dim tensor.
-        dynamics: The neuron's constants.
-        keep_membrane: Whether to return u, which the backward pass needs.
+    The state's tensors are [...], in the membrane's precision. The backward pass needs u.
     """
     spikes = torch.empty_like(current)
     membrane = torch.empty_like(current, dtype=state.v.dtype) if keep_membrane else None
@@ -71,14 +66,8 @@ def backward(
         dL/du[n]   = g[n] dL/ds[n] + dv/du[n] dL/dv[n]
         dL/dv[n-1] = decay dL/du[n]
 
-    Args:
-        grad_spikes: dL/ds [T, ...].
-        grad_v: dL/dv of the state after the last step [...].
-        membrane: u [T, ...].
-        spikes: s [T, ...].
-        net_spikes: Net spikes before each step [T, ...], for a signed neuron.
-        decay: Multiplier of the membrane.
-        dynamics: The neuron's constants.
+    `grad_v` is dL/dv of the state after the last step [...], `membrane` is u [T, ...]. A signed
+    neuron has net spikes before each step [T, ...].
     """
     idle = isinstance(decay, float) and decay == 1.0
     grad_u = torch.empty_like(membrane)

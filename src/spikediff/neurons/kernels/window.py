@@ -29,12 +29,7 @@ def has_operator(dynamics: Dynamics) -> bool:
 
 @lru_cache(maxsize=256)
 def to_constants(dynamics: Dynamics, decay: float = 0.0) -> tuple[float, ...]:
-    """Return a neuron's constants as the operator takes them.
-
-    Args:
-        dynamics: The constants.
-        decay: Multiplier of the membrane, where it is no tensor.
-    """
+    """Return a neuron's constants as the operator takes them; a tensor of a decay comes extra."""
     surrogate = dynamics.surrogate
     numbers = (
         decay,
@@ -78,10 +73,7 @@ def leaky_integrate_and_fire(
 ) -> Tensor:
     """Return the spikes [T, ...] of a window from rest.
 
-    Args:
-        current: Currents [T, ...].
-        constants: See `to_constants`.
-        decay: Multiplier of the membrane, 0-dim, where it may be learnt; else it is a constant.
+    `constants` are those of `to_constants`; `decay` is 0-dim where it may be learnt, else None.
     """
     multiplier, dynamics = _neuron(constants, decay)
     kernel = choice.COMPILED.get(choice.kernel_for(current, dynamics))

@@ -28,8 +28,8 @@ def quantise(
 ) -> QuantisedUNet:
     """Replace every activation of a U-Net by a clipped ReLU of `2^bits - 1` steps.
 
-    What comes out computes something else than what went in, all the more if its activation was
-    no ReLU: it wants training (`distil`, or the ordinary loop).
+    The result computes something else than the network, all the more if its activation was no ReLU:
+    train it (`distil`, or the ordinary loop).
 
     Args:
         unet: The network; it stays as it is.
@@ -38,9 +38,6 @@ def quantise(
         clip: Where every clip starts otherwise.
         calibration_images: How many x_t to look at.
         attention: "refuse", or "real" to keep attention blocks as they are.
-
-    Returns:
-        The quantised network, in evaluation mode.
 
     Raises:
         UserError: The network has a part that cannot be converted.
@@ -67,12 +64,7 @@ def quantise(
 
 
 def _plain_name(key: str) -> str:
-    """Return the name that one of our weights has in the `UNet2DModel`.
-
-    Example:
-        >>> _plain_name("unet.mid_block.resnets.0.conv1.layer.weight")
-        'mid_block.resnets.0.conv1.weight'
-    """
+    """Return the name that one of our weights has in the `UNet2DModel`."""
     return key.removeprefix("unet.").replace(".layer.", ".").replace(".attention.", ".")
 
 
@@ -95,11 +87,9 @@ def _calibrate(quantised: QuantisedUNet, sample: Tensor, timestep: Tensor) -> No
 
 
 def best_clip(current: Tensor, levels: int | None) -> float:
-    """Return the clip whose quantised activation is nearest to the ReLU, in mean square.
+    """Return the clip whose activation of a current is nearest to the ReLU, in mean square.
 
-    Args:
-        current: What the activation sees, any shape.
-        levels: Steps between 0 and the clip; None for the largest current.
+    Without `levels` it is the largest current.
 
     Example:
         >>> round(best_clip(torch.tensor([0.0, 1.0, 2.0, 3.0]), levels=3), 2)

@@ -25,11 +25,10 @@ _SYNAPSES = (QuantisedSynapse, SpikingSynapse)
 def block_names(
     model: QuantisedUNet | ConvertedUNet, sample: Tensor, timestep: Tensor
 ) -> list[str]:
-    """Return what is fine-tuned at once, in the order of running; the last convolution is not.
+    """Return the blocks to fine-tune in the order of running; the last convolution is none.
 
-    The timestep embedding, the first convolution, then every residual block, attention block and
-    resampling: down, middle, up. The order is that of a run, because diffusers registers modules in
-    another one.
+    They are the timestep embedding, the first convolution, then every residual block, attention
+    block and resampling. diffusers registers modules in another order.
     """
     blocks = _blocks(model)
     return [name for name in outputs(model, sample, timestep) if name in blocks]
@@ -116,7 +115,7 @@ def probe(
 ) -> list[LayerError]:
     """Compare a spiking network with the one that it was converted from, layer by layer.
 
-    Errors add up along the way: a layer's holds what the layers before it contributed.
+    Errors add up along the way: a layer's error contains those of the layers before it.
 
     Args:
         converted: The spiking network.
@@ -134,23 +133,12 @@ def probe(
 
 
 def relative_error(value: Tensor, reference: Tensor) -> float:
-    """Return the L2 norm of the difference over that of the reference.
-
-    Example:
-        >>> import torch
-        >>> relative_error(torch.tensor([3.0, 6.5]), torch.tensor([3.0, 4.0]))
-        0.5
-    """
+    """Return the L2 norm of the difference over that of the reference."""
     return float((value - reference).norm() / reference.norm().clamp(min=1e-12))
 
 
 def plot_conversion_errors(errors: dict[str, list[LayerError]], path: Path) -> None:
-    """Draw the errors of one or several conversions, one curve each, over the depth.
-
-    Args:
-        errors: By the label of the curve; all of the same network.
-        path: Where the picture goes.
-    """
+    """Draw the errors of conversions of one network, by label: a curve each, over the depth."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

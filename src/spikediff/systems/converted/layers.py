@@ -32,15 +32,10 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def quantise_activation(x: Tensor, clip: Tensor | float, levels: int) -> Tensor:
-    r"""Return $Q(x) = \frac{s}{L}\,\mathrm{round}(L\,\mathrm{clip}(x / s, 0, 1))$.
+    r"""Return $Q(x) = \frac{s}{L}\,\mathrm{round}(L\,\mathrm{clip}(x / s, 0, 1))$ of clip s.
 
     The gradient goes straight through the rounding: $\partial Q/\partial x$ is 1 where $0 < x < s$,
     else 0, and $\partial Q/\partial s$ is $(Q(x) - x) / s$ there, 1 above, 0 below.
-
-    Args:
-        x: What the activation sees, any shape.
-        clip: s, the largest value that comes out, 0-dim.
-        levels: L, the steps between 0 and s.
 
     Example:
         >>> quantise_activation(torch.tensor([-1.0, 0.4, 0.6, 9.0]), 3.0, levels=3).tolist()
@@ -59,11 +54,6 @@ class QuantisedReLU(nn.Module):
     Args:
         bits: b; None does not round, which is what infinitely many spiking steps would compute.
         clip: Initial clip s, in units of the activation.
-
-    Raises:
-        UserError: `bits` or `clip` is not positive.
-
-    Shape: any -> the same.
 
     Example:
         >>> QuantisedReLU(bits=2, clip=3.0)(torch.tensor([1.2, 1.8])).tolist()
@@ -158,15 +148,7 @@ def _number(clip: Tensor) -> float:
 
 
 class QuantisedSynapse(nn.Module):
-    """`W Dropout(Q(x))`.
-
-    Args:
-        activation: Q.
-        layer: The convolution or linear layer W.
-        dropout: What stands between them.
-
-    Shape: [B, ...] -> [B, ...].
-    """
+    """`W Dropout(Q(x))`: activation, dropout, then a convolution or linear layer."""
 
     def __init__(self, activation: QuantisedReLU, layer: nn.Module, dropout: nn.Module) -> None:
         super().__init__()
@@ -180,11 +162,6 @@ class QuantisedSynapse(nn.Module):
 
 class SpikingSynapse(nn.Module):
     """`(s W) SN(x)`: neurons of amplitude s, whose weights absorb it.
-
-    Args:
-        activation: The neurons SN.
-        layer: The convolution or linear layer W.
-        spiking_steps: T.
 
     Shape: currents [T*B, ...] -> currents [T*B, ...].
     """
@@ -206,14 +183,10 @@ class SpikingSynapse(nn.Module):
 class TimeMeanAttention(nn.Module):
     r"""Attention of the window's mean, added to every spiking step.
 
-    $y[n] = A(\bar x) + (x[n] - \bar x) / r$, where A is the block with its residual connection and
-    r what it rescales its output by. So $\overline{y} = A(\bar x)$, the block of the network that
-    was converted, and the products of queries, keys and values run once and not T times. They stay
-    products of real numbers: no spikes come into it, and an energy audit names them.
-
-    Args:
-        attention: diffusers' `Attention`, with a residual connection.
-        spiking_steps: T; 1 for a network without time.
+    $y[n] = A(\bar x) + (x[n] - \bar x) / r$, where A is diffusers' block with its residual
+    connection, and r what it rescales its output by. So $\overline{y} = A(\bar x)$, the block of
+    the network that was converted, and its products run once instead of T times. They multiply
+    real numbers, and an energy audit names them.
 
     Shape: [T*B, C, H, W] -> [T*B, C, H, W].
     """
@@ -235,19 +208,13 @@ class SharedGroupNorm(nn.Module):
     r"""Group norm by the statistics of the window's mean, the same at every spiking step.
 
     $y[n] = \gamma\,(x[n] - \mu(\bar x)) / \sqrt{\sigma^2(\bar x) + \epsilon} + \beta$ with
-    $\bar x = \frac{1}{T}\sum_n x[n]$. It is linear in the window, so that
-    $\overline{y} = GN(\bar x)$: the norm of the network that was converted, exactly. A norm of its
-    own at every step divides by the step's deviation, which the spikes' variation inflates; the
-    error that this leaves does not vanish however many steps there are.
+    $\bar x = \frac{1}{T}\sum_n x[n]$. It is linear in the window, so $\overline{y} = GN(\bar x)$:
+    exactly the norm of the network that was converted. A norm of every step's own statistics
+    divides by the step's deviation, which the variation of spikes inflates; more steps do not
+    remove that error.
 
-    It must know the whole window before its first step, and its statistics depend on the image: no
-    neuromorphic chip runs it as accumulates.
-
-    Args:
-        groups: Number of groups.
-        channels: Number of channels.
-        eps: Added to the variance.
-        spiking_steps: T.
+    The norm needs the whole window before its first step, and its statistics depend on the image:
+    no neuromorphic chip runs it as accumulates.
 
     Shape: [T*B, C, H, W] -> [T*B, C, H, W].
 

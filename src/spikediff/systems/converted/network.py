@@ -55,19 +55,9 @@ class _AroundUNet:
         class_labels: Tensor | None = None,
         return_dict: bool = True,
     ) -> UNet2DOutput | tuple[Tensor]:
-        """Estimate the noise (or what `prediction_type` says) in a batch of images.
+        """Estimate the noise (or what `prediction_type` says) in images x_t [B, C, H, W].
 
-        Args:
-            sample: Noisy images x_t [B, C, H, W].
-            timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
-            class_labels: Classes [B], for a network that was trained with them.
-            return_dict: False returns a tuple.
-
-        Returns:
-            An output whose `.sample` is the estimate [B, C_out, H, W].
-
-        Raises:
-            UserError: The images have another number of channels.
+        The arguments are those of `SpikingUNet.forward`.
         """
         channels = self.config.in_channels
         if sample.dim() != 4 or sample.shape[1] != channels:

@@ -49,9 +49,7 @@ _PLACE = re.compile(
 def sdm_converted_key(key: str, layers_per_block: int) -> str:
     """Return the authors' name, in the quantised network, of one of our parameters.
 
-    Args:
-        key: Our name, in `QuantisedUNet` or `ConvertedUNet`.
-        layers_per_block: Residual blocks per level on the way down; theirs are numbered through.
+    They number blocks through, so the name depends on the residual blocks per level.
 
     Example:
         >>> sdm_converted_key("unet.up_blocks.1.resnets.0.conv2.activation.clip", 1)
@@ -76,9 +74,6 @@ def load_sdm_converted(
     """Build the spiking network with the authors' arithmetic: signed spikes, norms at every step.
 
     The state dict is that of the quantised or of the converted network.
-
-    Raises:
-        UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
     """
     state, architecture = _architecture(state, sample_size)
     model: ConvertedUNet = ConvertedUNet(
@@ -91,11 +86,7 @@ def load_sdm_converted(
 def load_sdm_quantised(
     state: dict[str, Tensor], spiking_steps: int, sample_size: int
 ) -> QuantisedUNet:
-    """Build the quantised network that the authors convert.
-
-    Raises:
-        UserError: `spiking_steps` is no `2^b - 1`; keys are missing or unknown, or shapes differ.
-    """
+    """Build the quantised network that the authors convert."""
     bits = (spiking_steps + 1).bit_length() - 1
     if spiking_steps != 2**bits - 1 or bits < 1:
         raise UserError(

@@ -43,14 +43,10 @@ STEM = "stem_channels"  # the key of an architecture, beside those of `UNet2DMod
 
 
 def unet_of(architecture: Mapping[str, Any]) -> UNet2DModel:
-    """Make an untrained `UNet2DModel`.
+    """Make an untrained `UNet2DModel` of a configuration without diffusers' private entries.
 
-    Args:
-        architecture: Its configuration, without diffusers' private entries; `stem_channels` is the
-            width of the first convolution where it is not that of the first level.
-
-    Raises:
-        UserError: There is `stem_channels`, and no learned table of timesteps.
+    `stem_channels` is the width of the first convolution where it is not that of the first level;
+    it needs a learned table of timesteps.
     """
     config = dict(architecture)
     stem = config.pop(STEM, None)
@@ -96,15 +92,10 @@ ATTENTION = ("refuse", "real")
 
 
 def bare_unet(config: Mapping[str, Any], batch_norm: bool, attention: str) -> UNet2DModel:
-    """Make an untrained `UNet2DModel` that can be taken apart.
+    """Make an untrained `UNet2DModel` (`unet_of`) that can be taken apart.
 
-    Args:
-        config: Its configuration, without diffusers' private entries (`unet_of`).
-        batch_norm: Whether batch norm stands in the place of every group norm.
-        attention: "refuse", or "real" to let attention blocks pass as they are.
-
-    Raises:
-        UserError: It has attention, and that is refused.
+    With `batch_norm`, batch norm replaces every group norm. `attention` is "refuse", or "real" to
+    let attention blocks pass as they are.
     """
     unet = unet_of(config)
     if attention not in ATTENTION:
@@ -143,9 +134,6 @@ def pair_activations(unet: UNet2DModel, synapse: MakeSynapse) -> None:
 
     diffusers' residual block uses one activation module in three places; afterwards each place has
     its own.
-
-    Raises:
-        UserError: The network has an activation in another place.
     """
     for name, module in list(unet.named_modules()):
         if isinstance(module, ResnetBlock2D):

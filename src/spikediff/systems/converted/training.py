@@ -25,16 +25,6 @@ class NoisedImages:
         images: In the model's range [N, C, H, W].
         alphas_cumprod: $\bar\alpha$ of every training timestep, as a scheduler has them.
         seed: What the draws depend on.
-
-    Raises:
-        UserError: There are no images.
-
-    Example:
-        >>> from spikediff import make_scheduler
-        >>> noised = NoisedImages(torch.zeros(5, 1, 2, 2), make_scheduler("ddpm").alphas_cumprod)
-        >>> x_t, t = noised.draw(64)
-        >>> x_t.shape, bool(t.max() > 900)
-        (torch.Size([64, 1, 2, 2]), True)
     """
 
     def __init__(self, images: Tensor, alphas_cumprod: Tensor, seed: int = 0) -> None:
@@ -66,7 +56,7 @@ def distil(
     lr: float = 1e-3,
     on_step: Callable[[float], None] | None = None,
 ) -> list[float]:
-    """Train a network, weights and clips, to answer as another network does.
+    """Train a network, weights and clips, to answer as another network does; return the losses.
 
     Adam with a cosine schedule, on x_t of every timestep; the student is changed in place. A
     converted network learns through the neurons' surrogate gradient, T times as slowly.
@@ -79,9 +69,6 @@ def distil(
         batch_size: Images per step.
         lr: Highest learning rate.
         on_step: Called with the loss after every step.
-
-    Returns:
-        The loss of every step, mean squared difference of the answers.
 
     Raises:
         UserError: A loss or a gradient is not finite.
@@ -112,14 +99,7 @@ def _train(
 ) -> list[float]:
     """Lower a loss by Adam; return the loss of every step.
 
-    Args:
-        parameters: What learns.
-        loss_of_a_batch: Draws a batch.
-        steps: Optimizer steps.
-        lr: Highest learning rate.
-        on_step: Called with the loss after every step.
-        max_norm: The gradient is clipped to it.
-        cosine: Whether the learning rate falls to 0.
+    Gradients are clipped to `max_norm`; with `cosine` the learning rate falls to 0.
     """
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))

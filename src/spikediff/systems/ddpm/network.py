@@ -44,9 +44,6 @@ def ddpm_unet(
         num_classes: K classes that an image may be asked to be of; the last of the network's K + 1
             stands for no class. 0 for a network without.
 
-    Raises:
-        UserError: The sizes do not fit together.
-
     Example:
         >>> ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)).config.norm_num_groups
         8
@@ -74,9 +71,6 @@ def ddpm_unet_like(config: Any) -> UNet2DModel:
 
     Args:
         config: Configuration of the `SpikingUNet` or `SynapticCurrentUNet`.
-
-    Raises:
-        UserError: It is a network of signals.
     """
     if config.get("dimensions", 2) != 2:
         raise UserError("a network of signals has no ordinary counterpart to compare with")

@@ -33,13 +33,6 @@ class SynapticResampling(nn.Module):
     Without neurons the result is a current, which merges with the next convolution into one linear
     synapse: nothing fires between them.
 
-    Args:
-        in_channels: Channels of the incoming window.
-        out_channels: Channels of the outgoing one.
-        resize: `average_downsample`, `nearest_upsample` or `same_size`.
-        kernel_size: Odd size of the kernel.
-        neuron: Makes one neuron layer; None leaves the current as it is.
-
     Shape: [T, B, C_in, H, W] -> [T, B, C_out, H', W'].
     """
 
@@ -106,14 +99,6 @@ class PostActivationBlock(nn.Module):
     Unlike `PlainBlock`, the timestep enters before the norm, as spikes of its own, and the skip has
     a norm. All norms are threshold-dependent (`ThresholdNorm`).
 
-    Args:
-        in_channels: Channels of the incoming spikes or currents.
-        out_channels: Channels of the outgoing spikes.
-        embedding_channels: Width of the timestep embedding.
-        neuron: Makes one neuron layer.
-        dropout: Probability of dropping a spiking unit before the second convolution.
-        residual_alpha: $\alpha$ of the two norms whose results are added.
-
     Shape: x [T, B, C_in, H, W], embedding [T, B, E] -> spikes [T, B, C_out, H, W].
 
     Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023 (released
@@ -163,15 +148,9 @@ class PostActivationBlock(nn.Module):
 class SpikingTimestepEmbedding(nn.Module):
     """Sinusoidal table, then `Linear - neuron - Linear`: a current at every spiking step.
 
-    Its only real-valued input is a row of the table, which is the same at every spiking step of a
-    timestep: a chip keeps the first layer's currents as biases, one row a timestep. A class joins
-    those currents as a vector of its own.
-
-    Args:
-        channels: Width of the table.
-        embedding_channels: Width of the result.
-        num_train_timesteps: Rows of the table, which is a buffer as in the authors' network.
-        neuron: Makes one neuron layer.
+    Its only real-valued input is a row of the table (a buffer, as in the authors' network), the
+    same at every spiking step: a chip keeps the first layer's currents as biases, one row a
+    timestep. A class joins those currents as a vector of its own.
 
     Shape: [B] -> [T, B, embedding_channels].
     """

@@ -17,11 +17,7 @@ from spikediff.layers.coding import mean
 
 
 class CurrentSpace:
-    """The samples are currents [T, B, C, H, W] of a network.
-
-    Args:
-        unet: A network with `first_currents` and `image_currents`.
-    """
+    """The samples are currents [T, B, C, H, W], `first_currents` of a network."""
 
     batch_axis = 1
 
@@ -42,11 +38,7 @@ class CurrentSpace:
         return {"sample": self.decode(sample), "currents": sample}
 
     def keep(self, sample: Tensor, known: Tensor, mask: Tensor) -> Tensor:
-        """Return currents with those of the known images, equal ones, where the mask is false.
-
-        Raises:
-            UserError: The currents hold more than the image's, which pixels do not tell apart.
-        """
+        """Return currents with those of the known images, equal ones, where the mask is false."""
         currents = self.encode(known)
         if currents.shape[1:] != known.shape:
             raise UserError(
@@ -56,11 +48,7 @@ class CurrentSpace:
         return torch.where(mask, sample, currents)
 
     def check_scheduler(self, scheduler: SchedulerMixin, eta: float = 0.0) -> None:
-        """Refuse a scheduler whose step is not linear in the currents.
-
-        Raises:
-            UserError: It clips its estimates or draws noise.
-        """
+        """Refuse a scheduler whose step is not linear: it clips its estimates or draws noise."""
         check_linear(scheduler)
         if eta != 0.0:
             raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")

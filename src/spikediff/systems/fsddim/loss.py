@@ -45,18 +45,8 @@ def synaptic_current_loss(
         consistency = mean c_t (o - obar)^2
         spike_level = weight * mean w_t (o - y)^2
 
-    Args:
-        model: The denoiser, from currents [T, B, C, H, W] to such currents.
-        scheduler: The noise schedule, with `add_noise` and `prediction_type`.
-        x_0: Images in the model's range [B, C, H, W].
-        timestep: Diffusion timesteps [B].
-        eps: Standard normal noise [B, C, H, W].
-        spiking_steps: T.
-        consistency: $c_t$ of every timestep [num_train_timesteps]; see `weigh_consistency`.
-        spike_level: Weight of the last term, which is left out at 0, as published.
-
-    Returns:
-        The terms by name, 0-dim each.
+    `consistency` holds $c_t$ of every timestep (`weigh_consistency`). The last term is left out
+    where its weight is 0, as published.
     """
     x_t = scheduler.add_noise(x_0, eps, timestep)
     output = model(direct(x_t, spiking_steps), timestep).sample.to(x_0.dtype)  # [T, B, C, H, W]
@@ -80,17 +70,6 @@ def noise_weight(alpha_bar: Tensor, prediction_type: str) -> Tensor:
     1 for "epsilon"; $\bar\alpha_t$ for "v_prediction"; $\bar\alpha_t / (1 - \bar\alpha_t)$, the
     signal-to-noise ratio, for "sample".
 
-    Args:
-        alpha_bar: $\bar\alpha_t$ [...].
-        prediction_type: What the network estimates.
-
-    Returns:
-        The weights [...].
-
-    Example:
-        >>> noise_weight(torch.tensor([0.5]), "v_prediction").item()
-        0.5
-
     Reference: Salimans and Ho, "Progressive distillation", ICLR 2022, section 4.
     """
     if prediction_type == "epsilon":
@@ -99,18 +78,11 @@ def noise_weight(alpha_bar: Tensor, prediction_type: str) -> Tensor:
 
 
 def weigh_consistency(scheduler: Any, weight: float = 1.0, over_time: str = "released") -> Tensor:
-    r"""Return the weight $c_t$ of the consistency term at every timestep.
+    r"""Return the weight $c_t$ of the consistency term at every timestep, float64.
 
     "released" is proportional to $|g_o|$ of the step from t to t - 1 (see `step_gains`), $\sin
-    \delta_t$ for v, and has the largest value 1; "constant" is 1 everywhere.
-
-    Args:
-        scheduler: The noise schedule.
-        weight: Factor of all.
-        over_time: "released" or "constant".
-
-    Returns:
-        $c_t$ [num_train_timesteps], float64.
+    \delta_t$ for v, and has the largest value 1; "constant" is 1 everywhere. `weight` multiplies
+    all.
 
     Example:
         >>> from spikediff import SynapticCurrentDDIMScheduler

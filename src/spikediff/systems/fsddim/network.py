@@ -229,15 +229,6 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         Raises:
             UserError: The channels or the size do not fit, the model is in training mode (batch
                 norm would see one step alone), or the state is another network's.
-
-        Example:
-            >>> model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2)).eval()
-            >>> currents, state, outputs = torch.randn(4, 1, 1, 8, 8), None, []
-            >>> for current in currents:
-            ...     output, state = model.step(current, 10, state)
-            ...     outputs.append(output)
-            >>> torch.allclose(torch.stack(outputs), model(currents, 10).sample, atol=1e-5)
-            True
         """
         self._check(current)
         if self.training:
@@ -285,15 +276,10 @@ def run_step(
     run: Callable[[Memory], Tensor],
     state: Mapping[str, NeuronState] | None,
 ) -> tuple[Tensor, dict[str, NeuronState]]:
-    """Run a network for one spiking step.
+    """Run a network for one spiking step; return its output and the state after it.
 
-    Args:
-        network: The network.
-        run: From the memory of its neurons, which it changes, to the output [1, B, C, H, W].
-        state: Membranes by the name of their layer; None starts a window.
-
-    Raises:
-        UserError: The state is another network's.
+    `run` maps the memory of the neurons, which it changes, to the output [1, B, C, H, W]. A state
+    holds membranes by the name of their layer; None starts a window.
     """
     layers = {n: m for n, m in network.named_modules() if isinstance(m, NeuronLayer)}
     if state is not None and state.keys() != layers.keys():

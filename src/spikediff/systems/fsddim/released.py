@@ -37,11 +37,8 @@ _RESAMPLING = re.compile(r"(down|up)_levels\.(\d+)\.resampling\.(conv|norm)\.(.*
 def fsddim_key(key: str, state: dict[str, Tensor], layers_per_block: int) -> str:
     """Return the authors' name of one of our parameters or buffers.
 
-    Args:
-        key: Our name.
-        state: Their state dict, whose keys tell which skips have a convolution, and which levels
-            end without changing the image size.
-        layers_per_block: Residual blocks per level; what follows them bears their number.
+    Their state dict tells which skips have a convolution, and which levels keep the image size.
+    What follows the residual blocks of a level bears their number.
 
     Example:
         >>> fsddim_key("up_levels.0.blocks.1.synapse1.conv.weight", {}, 2)
@@ -69,11 +66,7 @@ def _resampling_key(name: re.Match[str], state: dict[str, Tensor], layers_per_bl
 
 
 def infer_fsddim_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of `SynapticCurrentUNet` that the weights of the authors' network tell.
-
-    Raises:
-        UserError: A weight that tells a size is missing, or the sizes contradict each other.
-    """
+    """Return the arguments of `SynapticCurrentUNet` that the authors' weights tell."""
     try:
         base, in_channels = state["conv_in.weight"].shape[:2]
         out_channels = state["conv_out.weight"].shape[0]
@@ -110,16 +103,9 @@ def load_fsddim(
 ) -> SynapticCurrentUNet:
     """Build the model that an FSDDIM state dict describes, in eval mode.
 
-    Args:
-        state: The authors' state dict.
-        spiking_steps: T.
-        sample_size: Image size that a pipeline makes.
-        residual_alpha: Gain of the residual norms, which the weights do not tell: 1.0 is what the
-            released trainer trained (it replaces every tdBN by a plain batch norm), `2 ** -0.5` is
-            the genuine tdBN.
-
-    Raises:
-        UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
+    The weights do not tell `residual_alpha`, the gain of the residual norms: 1.0 is what the
+    released trainer trained (it replaces every tdBN by a plain batch norm), `2 ** -0.5` is the
+    genuine tdBN.
     """
     config = infer_fsddim_config(state)
     model: SynapticCurrentUNet = SynapticCurrentUNet(

@@ -45,14 +45,8 @@ def step_gains(
 ) -> tuple[float, float]:
     r"""Return the two scalars of a step: $I_s = g_I\,I_t + g_o\,o$ for the network's output o.
 
-    Args:
-        alpha_bar_t: $\bar\alpha$ at the noisier end, in (0, 1), or 0 unless o estimates "epsilon".
-        alpha_bar_s: $\bar\alpha$ at the cleaner end; 1 stands for $x_0$ itself.
-        prediction_type: What o estimates: "epsilon", "sample" or "v_prediction", for which the
-            scalars are $\cos\delta$ and $-\sin\delta$.
-
-    Returns:
-        $g_I$ and $g_o$.
+    For "v_prediction" they are $\cos\delta$ and $-\sin\delta$. `alpha_bar_t` is that of the noisier
+    end, in (0, 1), or 0 unless o estimates "epsilon"; `alpha_bar_s` is 1 for $x_0$ itself.
 
     Example:
         >>> [round(gain, 4) for gain in step_gains(0.5, 1.0)]  # a turn of 45 degrees
@@ -154,11 +148,7 @@ class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
         self._next: dict[int, int | None] = {**dict(pairwise(visited)), visited[-1]: None}
 
     def gains(self, timestep: int) -> tuple[float, float]:
-        """Return the two scalars of the step that leaves a timestep; see `step_gains`.
-
-        Raises:
-            UserError: The timestep is not one of those to visit.
-        """
+        """Return the two scalars of the step that leaves one of `timesteps`; see `step_gains`."""
         if timestep not in self._next:
             raise UserError(f"timestep {timestep} is not to be visited; see set_timesteps")
         landing = self._next[timestep]
@@ -173,16 +163,10 @@ class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
         sample: Tensor,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor]:
-        """Go from a timestep to the next one, or from the last one to x_0.
+        """Go from one of `timesteps` to the next one, or from the last one to x_0.
 
-        Args:
-            model_output: The denoiser's answer [...].
-            timestep: t, one of `timesteps`.
-            sample: Images x_t, or currents, of the same shape.
-            return_dict: False returns a tuple.
-
-        Returns:
-            `prev_sample`, of the same shape.
+        Sample and model output may have any shape, the same for both: images, or currents. The
+        result has `prev_sample`.
 
         Raises:
             UserError: The timestep is not one of those to visit.

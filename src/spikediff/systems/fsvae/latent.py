@@ -30,16 +30,10 @@ Rule = Callable[[int, Look], Tensor]
 
 
 class BernoulliLatent(nn.Module):
-    r"""Three layers from the last spikes, and a context, to this step's candidates.
+    r"""Three layers from the last spikes, and a context, to k candidates per latent unit.
 
     $p(z[n] \mid z[<n])$ without a context; $q(z[n] \mid x[\le n], z[<n])$ with one. The membranes
     remember what lies further back than one step.
-
-    Args:
-        channels: C, latent units.
-        context_channels: E, channels of the context; 0 for none.
-        group_size: k, candidates of a unit.
-        neuron: Makes one neuron layer.
 
     Shape: z[n-1] [T, B, C], context [T, B, E] -> candidates [T, B, C, k].
 
@@ -90,22 +84,12 @@ def draw_choices(
 
 
 def pick(candidates: Tensor, choice: Tensor) -> Tensor:
-    """Return the chosen candidate of every unit: [..., C, k] by [..., C] -> [..., C].
-
-    Example:
-        >>> pick(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 1])).tolist()
-        [1.0, 0.0]
-    """
+    """Return the chosen candidate of every unit: [..., C, k] by [..., C] -> [..., C]."""
     return candidates.gather(-1, choice[..., None])[..., 0]
 
 
 def delayed(z: Tensor) -> Tensor:
-    """Return z[n-1] at every step n, [T, ...]; before the first there is no spike.
-
-    Example:
-        >>> delayed(torch.tensor([1.0, 1.0, 0.0])).tolist()
-        [0.0, 1.0, 1.0]
-    """
+    """Return z[n-1] at every step n, [T, ...]; before the first there is no spike."""
     return torch.cat([torch.zeros_like(z[:1]), z[:-1]])
 
 
@@ -190,18 +174,8 @@ class Coins(NamedTuple):
 def scheduled_sampling_probability(progress: float, first: float = 0.1, last: float = 0.3) -> float:
     r"""Return the probability of a guess: $first + (last - first)\,progress$.
 
-    Args:
-        progress: Share of the training that is done, in [0, 1]; the authors' epoch e of E, from 0,
-            is e / E, so that `last` is never reached.
-        first: Probability at the start.
-        last: Probability at the end.
-
-    Raises:
-        UserError: A number lies outside [0, 1].
-
-    Example:
-        >>> scheduled_sampling_probability(0.5)
-        0.2
+    `progress` is the share of the training that is done. The authors' epoch e of E, from 0, is
+    e / E, so `last` is never reached.
     """
     for name, value in {"progress": progress, "first": first, "last": last}.items():
         if not 0.0 <= value <= 1.0:

@@ -14,22 +14,12 @@ _SMOOTHING = 1e-2
 
 
 def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
-    r"""Return the smoothed Kullback-Leibler divergence of Bernoulli latents.
+    r"""Return the smoothed Kullback-Leibler divergence of Bernoulli latents in nats, 0-dim.
 
     $\sum q\,\ln\frac{q + s}{p + s} + (1 - q)\,\ln\frac{1 - q + s}{1 - p + s}$, s = 0.01, over
-    steps and units, then the mean over images. The smoothing keeps it finite where all candidates
-    of a unit agree, and may make it slightly negative.
-
-    Args:
-        q: Probabilities of a 1 under the posterior [T, B, C].
-        p: Those under the prior [T, B, C].
-
-    Returns:
-        The divergence in nats, 0-dim.
-
-    Example:
-        >>> round(bernoulli_kl(torch.ones(1, 1, 1), torch.full((1, 1, 1), 0.5)).item(), 4)
-        0.6833
+    steps and units, then the mean over images; q and p [T, B, C] are the probabilities of a 1 under
+    posterior and prior. The smoothing keeps it finite where all candidates of a unit agree, and may
+    make it slightly negative.
 
     Reference: the alternative loss in the released code of Kamata et al., AAAI 2022.
     """
@@ -42,10 +32,6 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     r"""Return $KL(N(\mu, \sigma^2) \| N(0, 1))$, summed over units, then the mean over images.
 
     $\frac{1}{2} \sum \mu^2 + \sigma^2 - 1 - \ln \sigma^2$.
-
-    Example:
-        >>> gaussian_kl(torch.ones(1, 3), torch.zeros(1, 3)).item()
-        1.5
 
     Reference: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, appendix B.
     """

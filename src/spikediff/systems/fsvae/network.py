@@ -73,13 +73,10 @@ class LatentDraws(NamedTuple):
 
 
 def fsvae_neuron_options(given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    r"""Return the options of the LIF neuron that FSVAE was released with, some replaced.
+    r"""Return the options of the LIF neuron that FSVAE was released with, some of them replaced.
 
-    $u[n] = 0.25\,u[n-1](1 - s[n-1]) + I[n]$, firing at $u > 0.2$. The surrogate stands about the
-    membrane 0, wherever the threshold is; the paper's, `PAPER_SURROGATE`, about the threshold.
-
-    Args:
-        given: What replaces or joins them.
+    $u[n] = 0.25\,u[n-1](1 - s[n-1]) + I[n]$, firing at $u > 0.2$. The surrogate is centred on the
+    membrane 0, wherever the threshold is; the paper's, `PAPER_SURROGATE`, on the threshold.
 
     Example:
         >>> fsvae_neuron_options({"v_threshold": 0.5})["surrogate"]

@@ -17,9 +17,7 @@ _PLACES = {"to_latent": "before_latent_layer", "from_latent": "decoder_input"}
 def fsvae_key(key: str, levels: int) -> str:
     """Return the authors' name of one of our parameters or buffers.
 
-    Args:
-        key: Our name.
-        levels: How many times the network halves the image; their last layers have another name.
+    The last of the `levels` has another name in their decoder.
 
     Example:
         >>> fsvae_key("decoder.3.norm.weight", levels=4)
@@ -37,18 +35,7 @@ def fsvae_key(key: str, levels: int) -> str:
 
 
 def infer_fsvae_config(state: dict[str, Tensor], sample_size: int) -> dict[str, Any]:
-    """Read the sizes of an FSVAE off its weights.
-
-    Args:
-        state: The authors' state dict.
-        sample_size: Image size that the caller expects, which the weights tell too.
-
-    Returns:
-        Keyword arguments of `FSVAE`.
-
-    Raises:
-        UserError: A weight that tells a size is missing, or the sizes contradict each other.
-    """
+    """Return the arguments of `FSVAE` that the authors' weights tell; `sample_size` is checked."""
     numbers = (re.fullmatch(r"encoder\.(\d+)\.weight", key) for key in state)
     levels = sum(number is not None for number in numbers)
     try:
@@ -78,18 +65,9 @@ def infer_fsvae_config(state: dict[str, Tensor], sample_size: int) -> dict[str, 
 
 
 def load_fsvae(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> FSVAE:
-    """Build the model that an FSVAE state dict describes, and load it.
+    """Build the model that an FSVAE state dict describes, in eval mode; the weights tell T.
 
-    Args:
-        state: The authors' state dict.
-        spiking_steps: Not consulted, because the weights tell T; every system takes it.
-        sample_size: Image size; 64 for the authors' large network, which is of no other.
-
-    Returns:
-        The model in eval mode.
-
-    Raises:
-        UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
+    `sample_size` is 64 for the authors' large network, which is of no other.
     """
     config = infer_fsvae_config(state, sample_size)
     model: FSVAE = FSVAE(**config)

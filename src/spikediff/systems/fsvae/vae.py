@@ -112,12 +112,7 @@ class VAE(Autoencoder):
         return output if return_dict else output.to_tuple()
 
     def draw(self, batch_size: int, generator: Generators = None) -> Tensor:
-        """Draw eps [B, latent_channels] for a batch, standard normal.
-
-        Args:
-            batch_size: B.
-            generator: The source, or one per image.
-        """
+        """Draw eps [B, latent_channels] for a batch, standard normal."""
 
         def draw(images: int, source: torch.Generator | None) -> Tensor:
             device = "cpu" if source is None else source.device

@@ -17,14 +17,10 @@ from spikediff.systems.integer.whole_layers import IMAGE_FRACTION_BITS
 
 @dataclass(frozen=True)
 class KeptMemory:
-    """What the compiled form keeps for `delta`: it is brought up to date in place.
+    """What the compiled form keeps for `delta`: counts and sums of every synapse [B, bytes], uint8.
 
-    The answer does not depend on it, only the time that it takes: it may be given to any later call
-    of as many images.
-
-    Attributes:
-        plan: Whose layout it has.
-        memory: Counts and sums of every synapse [B, bytes], uint8.
+    It is brought up to date in place. The answer does not depend on it, only the time that it
+    takes: it may be given to any later call of as many images with the same plan.
     """
 
     plan: Plan
@@ -117,11 +113,7 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
 
 
 def compiled(form: DeployedIntegerUNet) -> CompiledIntegerUNet:
-    """Return a view of a deployment form that runs in C; it shares the weights.
-
-    Raises:
-        UserError: The form is not on the CPU.
-    """
+    """Return a view of a deployment form that runs in C; it shares the weights."""
     if form.device.type != "cpu":
         raise UserError(f"compile_for_inference: runs on the CPU, the model is on {form.device}")
     view: CompiledIntegerUNet = form.view_as(CompiledIntegerUNet)

@@ -48,15 +48,10 @@ def native_sums(
     way: int,
     before: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Return the sums [B, C_out, H', W'], int32, of counts times weights.
+    """Return the sums [B, C_out, H', W'], int32, of counts times weights, by the C kernels.
 
-    Args:
-        counts: As of `count_conv2d`, at most `MOST_COUNT`; so are the next three.
-        weight: Weights.
-        stride: Of both axes.
-        padding: Silent pixels around the image.
-        way: `DENSE`, or `EVENTS`, which adds to the sums of before.
-        before: Earlier counts and their sums; None is silence.
+    The arguments are those of `count_conv2d`, with counts of at most `MOST_COUNT`. `way` is
+    `DENSE`, or `EVENTS`, which adds to the sums of `before`: earlier counts and their sums.
     """
     images, channels, height, width = counts.shape
     check_tensor(counts, "count convolution: counts", torch.uint8, (None,) * 4)
@@ -113,14 +108,7 @@ EXACT_IN_FLOAT32 = 2**24
 def count_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Return the sums [B, C_out, H', W'], int32, of spike counts times weights.
 
-    Args:
-        counts: Counts [B, C, H, W], uint8.
-        weight: Weights [C_out, C, k, k], int8.
-        stride: 1 or 2.
-        padding: Silent pixels around the image.
-
-    Raises:
-        UserError: A tensor has another type or shape, or nothing fits into the image.
+    Counts [B, C, H, W] are uint8, weights [C_out, C, k, k] int8; the padding is silent.
     """
     _check(counts, weight, stride, padding)
     if suits(counts):

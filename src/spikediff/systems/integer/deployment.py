@@ -60,9 +60,8 @@ MOST_LEVELS = 127
 class KeptSums:
     """What `delta` carries from one denoising step to the next.
 
-    Attributes:
-        layers: Of every synapse, in the order of execution: the counts that it saw
-            [B, C, H, W], uint8, and their sums [B, C_out, H', W'], int32.
+    `layers` has for every synapse, in the order of execution, the counts that it saw [B, C, H, W],
+    uint8, and their sums [B, C_out, H', W'], int32.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -298,11 +297,7 @@ class _IntegerParts:
 
 
 def _rows(given: Any, rows: int, what: str, device: torch.device, images: int) -> Tensor:
-    """Return timesteps or classes as rows of a table [B or 1].
-
-    Raises:
-        UserError: One is no whole number, there is no such row, or they are not of these images.
-    """
+    """Return timesteps or classes as rows of a table [B or 1]; refuse those without a row."""
     values = torch.as_tensor(given, device=device).reshape(-1)
     if len(values) not in (1, images):
         raise UserError(f"{what}: {len(values)} for {images} images; give one for each or for all")

@@ -36,12 +36,7 @@ Traffic = list[tuple[Tensor, int]]
 
 @dataclass
 class Call:
-    """What one call hands to every part of the network.
-
-    Attributes:
-        embedding: Of timestep and class [B or 1, E].
-        traffic: What the synapses saw so far.
-    """
+    """What one call hands to every part; the embedding [B or 1, E] is of timestep and class."""
 
     embedding: Tensor
     traffic: Traffic = field(default_factory=list)
@@ -99,12 +94,7 @@ class CountConv2d(nn.Conv2d):
 class Synapse(nn.Module):
     """Counts -> current: `BN(conv(count, W theta))`; the norm folds into the weights.
 
-    Args:
-        in_channels: Channels of the counts.
-        out_channels: Channels of the current.
-        kernel_size: 3 or 1.
-        stride: 2 halves the image.
-        gain: First value of the norm's weights.
+    The kernel size is 3 or 1; `gain` is the first value of the norm's weights.
     """
 
     def __init__(

@@ -38,14 +38,7 @@ def has_kernels() -> bool:
 
 @dataclass
 class Current:
-    """The output of a layer that is being laid out.
-
-    Attributes:
-        out: What becomes of it.
-        height: In pixels.
-        width: In pixels.
-        channels: C, without padding.
-    """
+    """The output of a layer that is being laid out; `channels` is without padding."""
 
     out: Outlet
     height: int
@@ -55,14 +48,9 @@ class Current:
 
 @dataclass
 class Counts:
-    """Where counts lie.
+    """Where counts lie in an image's memory, and in its state (`kept`, once a synapse keeps them).
 
-    Attributes:
-        place: In an image's memory.
-        height: In pixels.
-        width: In pixels.
-        sections: Channels of the currents that they come from; each is padded.
-        kept: In an image's state; None until a synapse keeps them.
+    `sections` are the channels of the currents that they come from; each section is padded.
     """
 
     place: int
@@ -79,15 +67,7 @@ class Counts:
 
 @dataclass
 class Layout:
-    """Layers in the order of execution, and the room that they take.
-
-    Attributes:
-        layers: The convolutions of counts.
-        names: Of the layers.
-        tensors: What the layers point to.
-        memory_bytes: Of an image.
-        state_bytes: Of an image.
-    """
+    """Layers in the order of execution, what they point to, and the bytes that an image takes."""
 
     layers: list[SynapseLayer] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -155,13 +135,8 @@ class Layout:
     ) -> Current:
         """Add a convolution (`IntegerSynapse`) of counts; return its current.
 
-        Args:
-            name: Of the layer.
-            synapse: The convolution.
-            counts: Its input.
-            doubled: Whether every pixel is repeated 2x2 before.
-            tables: Biases of timestep and class, `StepTables`.
-            residual: A current that is added.
+        With `doubled`, every pixel is repeated 2x2 before. `tables` (`StepTables`) hold the biases
+        of timestep and class; `residual` is a current that is added.
         """
         size = (counts.height, counts.width)
         table, height, width = sources(*size, synapse.shape[-1], synapse.stride, doubled)
@@ -203,13 +178,8 @@ def sources(
 ) -> tuple[Tensor, int, int]:
     """Return which input pixels the taps read [H' * W', k * k], int32, and H' and W'.
 
-    Args:
-        height: Of the input, before it is doubled; so is the width.
-        width: W.
-        kernel: k.
-        stride: Of both axes.
-        doubled: Whether every pixel is repeated 2x2.
-        padding: Around the input; None is k // 2. There the table has height * width.
+    Height and width are those of the input before `doubled` repeats every pixel 2x2. The padding is
+    k // 2 where it is not given; a tap in it reads the pixel height * width.
     """
     padding = kernel // 2 if padding is None else padding
     scale = 2 if doubled else 1
@@ -225,11 +195,9 @@ def sources(
 
 
 def prepacked(weight: Tensor, sections: Sequence[int]) -> Tensor:
-    """Return weights as the kernels read them [k * k, C' / 4, C_out', 4], int8.
+    """Return weights [C_out, C, k, k], int8, as the kernels read them [k * k, C' / 4, C_out', 4].
 
-    Args:
-        weight: [C_out, C, k, k], int8.
-        sections: How the channels C lie: each is padded for itself.
+    The channels C lie in sections, each of which is padded.
     """
     out_channels, _, height, width = weight.shape
     parts = torch.split(weight.detach().permute(2, 3, 0, 1), list(sections), -1)
@@ -240,14 +208,7 @@ def prepacked(weight: Tensor, sections: Sequence[int]) -> Tensor:
 
 
 class Plan:
-    """A deployment form, laid out for images of one size.
-
-    Args:
-        form: A `DeployedIntegerUNet`.
-        height: Of the images, in pixels.
-        width: W.
-        image_fraction_bits: Of the fixed point that the image enters in.
-    """
+    """A `DeployedIntegerUNet`, laid out for images of one size in pixels."""
 
     def __init__(self, form: Any, height: int, width: int, image_fraction_bits: int) -> None:
         config, self.layout = form.config, Layout()
@@ -323,13 +284,10 @@ class Plan:
     def run(
         self, sample: Tensor, timesteps: Tensor, classes: Tensor, state: Tensor | None
     ) -> Tensor | None:
-        """Return the answers to images, float32; None where a number is not finite.
+        """Return the answers to images [B, C, H, W], float32; None where a number is not finite.
 
-        Args:
-            sample: Images [B, C, H, W], float32, contiguous.
-            timesteps: Rows of the tables [B], int64, contiguous.
-            classes: Rows [B], int64, contiguous.
-            state: [B, state_bytes], uint8, which is brought up to date; None keeps nothing.
+        Timesteps and classes [B], int64, are rows of the tables. The state [B, state_bytes], uint8,
+        is brought up to date; None keeps nothing. All tensors are contiguous.
         """
         images, threads = len(sample), torch.get_num_threads()
         check_tensor(sample, "integer network: sample", torch.float32, (images, *self.shape))

@@ -42,11 +42,6 @@ class Block(nn.Module):
 
     `h + synapse2(neuron2(synapse1(neuron1(h)) + bias(t, class)))`; where the widths differ, a 1x1
     synapse from the first spikes takes the place of h.
-
-    Args:
-        parts: Makes the layers.
-        in_channels: Channels of the current that enters.
-        out_channels: Channels of the current that leaves.
     """
 
     gradient_checkpointing = False  # diffusers' flag; see `recomputation`
@@ -81,13 +76,7 @@ class Doubling(nn.Module):
 
 
 class Resample(nn.Module):
-    """Halve the image (stride 2), or double it (every spike repeated 2x2), then a 3x3 synapse.
-
-    Args:
-        parts: Makes the layers.
-        doubles: Whether to double the size instead of halving it.
-        channels: Channels in and out.
-    """
+    """Halve the image (stride 2), or double it (every spike repeated 2x2), then a 3x3 synapse."""
 
     def __init__(self, parts: Parts, doubles: bool, channels: int) -> None:
         super().__init__()
@@ -106,12 +95,7 @@ def add_skeleton(
 ) -> None:
     """Give a model everything behind the stem: `down_blocks` to `head`, of whatever parts.
 
-    Args:
-        model: The model.
-        widths: Channels of every level; each level but the last halves the image.
-        layers_per_block: Residual blocks per level (one more on the way up).
-        pixels: Channels of the answer, patch by patch.
-        parts: Makes the layers.
+    `widths` are the channels of the levels, `pixels` those of the answer, patch by patch.
     """
     block = partial(Block, parts)
     model.down_blocks, skips = way_down(

@@ -16,25 +16,17 @@ _UNITS_TRIED = 3  # a smaller unit rounds less and clips more; beyond a quarter 
 
 
 def check_weight_bits(weight_bits: int) -> None:
-    """Refuse widths that no kernel knows.
-
-    Raises:
-        UserError: The width is another than 8, 6 or 4.
-    """
+    """Refuse widths that no kernel knows."""
     if weight_bits not in WEIGHT_BITS:
         raise UserError(f"weight_bits={weight_bits}: choose from 8, 6 and 4")
 
 
 def to_whole(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    r"""Round weights to whole numbers times a power of two.
+    r"""Round weights [C_out, C, k, k] to whole numbers times a power of two.
 
     $W \approx q\, 2^{-e}$ with $|q| \le 2^{bits - 1} - 1$. Of each output channel, e is the
     exponent with the smallest squared error: the largest that clips nothing, or one of the next
     two; at most 16, the fraction bits of a current.
-
-    Args:
-        weight: Weights [C_out, C, k, k].
-        bits: Width of a whole number, sign included.
 
     Returns:
         Whole numbers of the weights' shape and dtype, and exponents [C_out].
@@ -75,13 +67,7 @@ def _nearest(rows: Tensor, unit: Tensor, largest: float) -> Tensor:
 
 
 def pack(whole: Tensor, bits: int) -> Tensor:
-    """Return whole numbers [...], int8, as they are stored: two of 4 bits share a byte.
-
-    Example:
-        >>> packed = pack(torch.tensor([1, -2, 7], dtype=torch.int8), bits=4)
-        >>> len(packed), unpack(packed, 4)[:3].tolist()
-        (2, [1, -2, 7])
-    """
+    """Return whole numbers [...], int8, as they are stored: two of 4 bits share a byte."""
     if bits > 4:
         return whole
     flat = whole.flatten()

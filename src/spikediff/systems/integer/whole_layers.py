@@ -24,11 +24,9 @@ _STEM_BITS = 10  # of the one layer that sees real values
 class Call:
     """What one call hands to every part.
 
-    Attributes:
-        timesteps: Rows of the tables of biases [B or 1]; `classes` likewise.
-        convolve: The execution.
-        before: Counts and sums that the synapses kept in the last call, in order.
-        after: Those that they keep in this one.
+    `timesteps` and `classes` are rows of the tables of biases [B or 1], `convolve` is the
+    execution. `before` and `after` are the counts and sums that the synapses kept in the last call,
+    and keep in this one, in order.
     """
 
     timesteps: Tensor
@@ -40,10 +38,6 @@ class Call:
 
 class FixedPointNeuron(CountNeuron):
     """Integer neurons with whole thresholds: they count how many of them the current reaches.
-
-    Args:
-        channels: C.
-        levels: D, the largest count.
 
     Shape: currents [B, C, H, W], int32 -> counts, uint8.
     """
@@ -75,15 +69,7 @@ class FixedPointNeuron(CountNeuron):
 
 
 class IntegerSynapse(nn.Module):
-    """Counts -> current, in whole numbers.
-
-    Args:
-        in_channels: Channels of the counts.
-        out_channels: Channels of the current.
-        kernel_size: 3 or 1.
-        stride: 2 halves the image.
-        weight_bits: 8, 6 or 4; two weights of 4 bits share a byte.
-    """
+    """Counts -> current, in whole numbers of 8, 6 or 4 bits; the kernel size is 3 or 1."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, weight_bits: int
@@ -115,13 +101,7 @@ class IntegerSynapse(nn.Module):
 
 
 class StepTables(nn.Module):
-    """The biases of timestep and class, as rows of two tables.
-
-    Args:
-        channels: C.
-        timesteps: N.
-        classes: K.
-    """
+    """The biases of timestep and class, as rows of two tables."""
 
     def __init__(self, channels: int, timesteps: int, classes: int) -> None:
         super().__init__()
@@ -144,12 +124,7 @@ class StepTables(nn.Module):
 
 
 class FixedPointStem(nn.Module):
-    """The first convolution, of an image in fixed point: the one dense input of the network.
-
-    Args:
-        in_channels: Channels of the image, patch by patch.
-        out_channels: C_out.
-    """
+    """The first convolution, of an image in fixed point: the one dense input of the network."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

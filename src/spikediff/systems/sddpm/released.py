@@ -39,11 +39,7 @@ def sddpm_key(key: str) -> str:
 
 
 def infer_sddpm_config(state: dict[str, Tensor], system: str = "SDDPM") -> dict[str, Any]:
-    """Return the arguments of `SpikingUNet` that the weights of the authors' network tell.
-
-    Raises:
-        UserError: A weight that tells a size is missing, or the sizes contradict each other.
-    """
+    """Return the arguments of `SpikingUNet` that the weights of the authors' network tell."""
     try:
         base, in_channels = state["conv.weight"].shape[:2]
         out_channels = state["tail_conv.weight"].shape[0]
@@ -74,11 +70,7 @@ def infer_sddpm_config(state: dict[str, Tensor], system: str = "SDDPM") -> dict[
 
 
 def load_sddpm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> SpikingUNet:
-    """Build the model that an SDDPM state dict describes, in eval mode.
-
-    Raises:
-        UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
-    """
+    """Build the model that an SDDPM state dict describes, in eval mode."""
     config = infer_sddpm_config(state)
     model: SpikingUNet = SpikingUNet(sample_size=sample_size, spiking_steps=spiking_steps, **config)
     load_renamed(model, state, "SDDPM checkpoint", sddpm_key, conv3d_as_conv2d)

@@ -28,11 +28,7 @@ def sdm_key(key: str) -> str:
 
 
 def load_sdm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> SpikingUNet:
-    """Build the model that an SDM state dict describes, in eval mode; the weights tell T.
-
-    Raises:
-        UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
-    """
+    """Build the model that an SDM state dict describes, in eval mode; the weights tell T."""
     if "conv.tsmp" not in state:
         raise UserError(
             "not an SDM state dict: it has no TSM factors (key 'conv.tsmp'); of a network without "

@@ -54,11 +54,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class GuidanceCurve:
-    """A quality number over the scale.
-
-    Attributes:
-        values: Scale -> its number in every repeat; scale 1 is among them.
-        lower_is_better: Whether the number is a distance.
+    """A quality number over the scale: scale -> its number in every repeat; scale 1 is among them.
 
     Example:
         >>> curve = GuidanceCurve({1.0: (5.0, 7.0), 0.99: (4.0, 5.0)}, lower_is_better=True)
@@ -153,17 +149,7 @@ class GuidanceSearch:
 
 
 class Budget:
-    """What a search may spend; asked before every measurement.
-
-    Args:
-        seconds: Time from now on; None for no limit.
-        measurements: How many measurements; None for no limit.
-
-    Example:
-        >>> budget = Budget(measurements=1)
-        >>> budget.spend(), budget.spend()
-        (True, False)
-    """
+    """What a search may spend: seconds from now on, measurements; None for no limit."""
 
     def __init__(self, seconds: float | None = None, measurements: int | None = None) -> None:
         self._until = None if seconds is None else time.monotonic() + seconds
@@ -243,13 +229,7 @@ def _rounded(value: float) -> float:
 
 
 def plot_curve(curve: GuidanceCurve, metric: str, path: Path) -> None:
-    """Draw the metric over the threshold, and beside it the paired gain over threshold 1.
-
-    Args:
-        curve: Two or more repeats.
-        metric: Its name, for the axis.
-        path: The PNG; its folder is made.
-    """
+    """Draw the metric over the threshold, and beside it the paired gain over threshold 1."""
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
 
     scales = sorted(curve.values)

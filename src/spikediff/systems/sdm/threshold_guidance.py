@@ -135,16 +135,7 @@ _POTENTIALS = ("v_threshold", "v_reset", "v_init", "v_negative")
 
 
 def scale_potentials(dynamics: Dynamics, scale: float) -> Dynamics:
-    """Return a neuron's constants with every potential `scale` times as large.
-
-    Raises:
-        UserError: The scale is not positive and finite, or not a number.
-
-    Example:
-        >>> scaled = scale_potentials(Dynamics(v_threshold=2.0, v_reset=-1.0), 0.5)
-        >>> scaled.v_threshold, scaled.v_reset
-        (1.0, -0.5)
-    """
+    """Return a neuron's constants with every potential `scale` times as large."""
     k = _checked(scale)
     held = {name: getattr(dynamics, name) for name in _POTENTIALS}
     return replace(dynamics, **{name: k * v for name, v in held.items() if v is not None})
@@ -222,12 +213,6 @@ class StepSchedule:
     A step ends where the timestep falls, so a sampler that calls the model twice at one timestep
     is in one step. A timestep that rises begins another run.
 
-    Args:
-        scales: One a step.
-
-    Raises:
-        UserError: There are none.
-
     Example:
         >>> schedule = StepSchedule([0.98, 1.0])
         >>> [schedule(t) for t in (900, 400, 900, 400)]
@@ -242,11 +227,7 @@ class StepSchedule:
         self._timestep: float | None = None  # of the call before
 
     def __call__(self, timestep: float) -> float:
-        """Return the scale of a call.
-
-        Raises:
-            UserError: The run has more steps than scales, or the one before had fewer.
-        """
+        """Return the scale of a call; refuse a run of more or fewer steps than scales."""
         if self._timestep is None or timestep > self._timestep:
             self.finish()
             self._step = 0
@@ -258,11 +239,7 @@ class StepSchedule:
         return self._scales[self._step]
 
     def finish(self) -> None:
-        """Refuse a run that ended before the schedule did.
-
-        Raises:
-            UserError: It did.
-        """
+        """Refuse a run that ended before the schedule did."""
         if self._timestep is not None and self._step + 1 < len(self._scales):
             raise self._error(f"only {self._step + 1} steps")
 
@@ -286,12 +263,8 @@ def _stepwise(
 def parse_scale(text: str) -> float | dict[str, float] | tuple[float, ...]:
     """Read the scale of `threshold_guidance`.
 
-    Args:
-        text: `0.997` for all layers; `up_blocks.*=0.99,stem=1.01` by layer; `0.98,0.99,1` one for
-            every denoising step.
-
-    Raises:
-        UserError: It is none of these.
+    `0.997` is for all layers; `up_blocks.*=0.99,stem=1.01` by layer; `0.98,0.99,1` one for every
+    denoising step.
 
     Example:
         >>> parse_scale("0.997"), parse_scale("0.98,1"), parse_scale("stem=1.01")
@@ -305,15 +278,7 @@ def parse_scale(text: str) -> float | dict[str, float] | tuple[float, ...]:
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:
-    """Read positive numbers that commas separate.
-
-    Raises:
-        UserError: One is not a positive number.
-
-    Example:
-        >>> parse_numbers("0.99, 1,1.01")
-        (0.99, 1.0, 1.01)
-    """
+    """Read positive numbers that commas separate."""
     return tuple(_number(part.strip(), text) for part in text.split(","))
 
 

@@ -53,10 +53,7 @@ def absorbing_loss(
         masked: Which positions were masked [B, h, w], boolean; only they count.
         timesteps: t of every grid, from 1 to T_d [B].
         num_train_timesteps: T_d.
-        weighting: Key of `LOSS_WEIGHTS`: "reweighted", "elbo" or "released".
-
-    Raises:
-        UserError: The weighting is unknown, or the grids do not fit together.
+        weighting: Key of `LOSS_WEIGHTS`.
 
     Example:
         >>> import torch
@@ -65,9 +62,8 @@ def absorbing_loss(
         >>> absorbing_loss(logits, tokens, masked, t, 4, "elbo").item()  # one bit a token
         1.0
 
-    Reference: Austin et al., "Structured denoising diffusion models in discrete state-spaces",
-    NeurIPS 2021; Bond-Taylor et al., "Unleashing transformers", ECCV 2022 (the reweighted bound);
-    Liu et al., "Spiking-Diffusion", arXiv 2308.10187, equation 14.
+    Reference: Bond-Taylor et al., "Unleashing transformers", ECCV 2022 (the reweighted bound); Liu
+    et al., equation 14.
     """
     if weighting not in LOSS_WEIGHTS:
         raise UserError(f"unknown weighting {weighting!r}; {suggestion(weighting, LOSS_WEIGHTS)}")
@@ -121,10 +117,6 @@ def keep_nucleus(logits: Tensor, top_p: float) -> Tensor:
 
     The nucleus holds the likeliest codes: as few as together have probability `top_p` or more.
 
-    Example:
-        >>> keep_nucleus(torch.tensor([[0.5, 0.3, 0.2]]).log(), 0.6).isfinite().tolist()
-        [[True, True, False]]
-
     Reference: Holtzman et al., "The curious case of neural text degeneration", ICLR 2020.
     """
     if top_p >= 1.0:
@@ -138,23 +130,11 @@ def keep_nucleus(logits: Tensor, top_p: float) -> Tensor:
 def draw_tokens(
     logits: Tensor, exponentials: Tensor, temperature: float = 1.0, top_p: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Draw a token at every position.
+    """Draw a token at every position; return tokens [B, h, w] and their log-probabilities.
 
-    The code with the largest `p / E` for draws E ~ Exp(1) is a draw from p.
-
-    Args:
-        logits: [B, K, h, w].
-        exponentials: E [B, K, h, w].
-        temperature: What divides the logits; 0 takes the likeliest code.
-        top_p: Probability of the nucleus that is drawn from; 1 is all of it.
-
-    Returns:
-        Tokens [B, h, w], and the logarithms of their probabilities.
-
-    Example:
-        >>> logits = torch.tensor([0.0, 2.0, 1.0]).view(1, 3, 1, 1)
-        >>> draw_tokens(logits, torch.ones_like(logits), temperature=0.0)[0].item()
-        1
+    The code with the largest `p / E` for draws E ~ Exp(1) [B, K, h, w] is a draw from p. The
+    temperature divides the logits; 0 takes the likeliest code. `top_p` is the probability of the
+    nucleus that is drawn from.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     if temperature > 0.0:
@@ -256,15 +236,9 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators = None,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Draw what one step needs, whatever is masked by then.
+        """Draw what one step needs: uniforms, and exponentials of all codes.
 
-        Args:
-            shape: Of the logits, (B, K, h, w).
-            generator: One for all, or a list with one per image.
-            device: Where the draws shall lie; they are made where the generator is.
-
-        Returns:
-            Uniforms [B, h, w] and exponentials [B, K, h, w].
+        The shape is that of the logits, (B, K, h, w). Numbers are drawn where the generator is.
         """
 
         def draw(images: int, source: torch.Generator | None) -> Tensor:

@@ -58,12 +58,8 @@ FEATURES = {
 class SpikeFeature(nn.Module):
     """Spikes [T, B, C, h, w] -> features [B, C, h, w], by a mixture that is learnt.
 
-    Args:
-        kind: "paper" mixes rate and potential by `sigmoid(mixture)`, "released" rate and membrane
-            by `mixture` itself. Either way the mixture is even at first.
-        spiking_steps: T.
-        decay: Of the membrane read-out ("released").
-        tau_syn: Of the postsynaptic potential ("paper").
+    "paper" mixes rate and potential by `sigmoid(mixture)`, "released" rate and membrane by
+    `mixture` itself. Either way the mixture is even at first.
     """
 
     weights: Tensor

@@ -26,19 +26,9 @@ def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
 
 
 def draw_rows(weights: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draw indices of rows with probabilities proportional to weights, with replacement.
+    """Draw indices [count] of rows by weights [N], with replacement.
 
-    Args:
-        weights: Not negative [N]; where all are 0, every row is as likely.
-        count: How many.
-        generator: The only source of randomness, on any device; torch's own where there is none.
-
-    Returns:
-        Indices [count].
-
-    Example:
-        >>> draw_rows(torch.tensor([0.0, 1.0, 0.0]), 4).tolist()
-        [1, 1, 1, 1]
+    Where all weights are 0, every row is as likely. The generator may be on any device.
     """
     weights = torch.where(weights.sum() > 0, weights, torch.ones_like(weights)).double()
     device = weights.device if generator is None else generator.device
@@ -52,16 +42,10 @@ def draw_rows(weights: Tensor, count: int, generator: torch.Generator | None = N
 def k_means(
     rows: Tensor, count: int, generator: torch.Generator | None = None, rounds: int = 10
 ) -> Tensor:
-    """Cluster rows: centres drawn from them by k-means++, then so many rounds of Lloyd's means.
+    """Cluster rows [N, C]: centres [K, C] by k-means++, then so many rounds of Lloyd's means.
 
-    Args:
-        rows: [N, C], at least one.
-        count: K; where there are fewer different rows, some centres coincide.
-        generator: The only source of randomness.
-        rounds: Of assigning every row and moving every centre; one that no row chose stays.
-
-    Returns:
-        Centres [K, C].
+    Where there are fewer different rows than K, some centres coincide. A centre that no row chose
+    stays.
 
     Example:
         >>> rows = torch.tensor([[0.0], [0.2], [5.0], [5.2]])
@@ -113,12 +97,7 @@ class Quantised(NamedTuple):
 
 
 def perplexity(tokens: Tensor, codebook_size: int) -> Tensor:
-    r"""Return $\exp(-\sum_k p_k \log p_k)$ of the frequencies p: how many codes are in use.
-
-    Example:
-        >>> perplexity(torch.tensor([0, 0, 5, 5]), codebook_size=8).item()
-        2.0
-    """
+    r"""Return $\exp(-\sum_k p_k \log p_k)$ of the frequencies p: how many codes are in use."""
     counts = torch.bincount(tokens.flatten(), minlength=codebook_size).float()
     entropy: Tensor = torch.special.entr(counts / counts.sum()).sum()
     return entropy.exp()
@@ -133,22 +112,11 @@ class VectorQuantiser(nn.Module):
       code of Spiking-Diffusion). A code that is never chosen is never moved.
     - "ema": row k is the average $m_k / N_k$ of the features that chose it, with
       $N_k \leftarrow \gamma N_k + (1 - \gamma) n_k$ and $m_k$ likewise of their sum. The first
-      batch of the training starts it by k-means, and a code that gets less than `restart_share` of
-      an even share moves to a feature of the batch, the likelier the worse that one is coded.
+      batch of the training starts it by k-means. A code that gets less than `restart_share` of an
+      even share moves to a feature of the batch, the likelier the worse that one is coded.
 
-    These averages are, like batch norm's, buffers that training updates where gradients are on;
-    unlike batch norm's they are those of the whole batch, whatever the number of processes that
-    share it.
-
-    Args:
-        codebook_size: K, the number of codes.
-        channels: C, the length of a code.
-        codebook: "gradient" or "ema".
-        decay: Gamma, of the averages.
-        restart_share: Below which share of $\sum_k N_k / K$ a code is dead; 0 restarts none.
-
-    Raises:
-        UserError: A name or a number makes no sense, or features of other channels are given.
+    These averages are buffers, like batch norm's, that training updates where gradients are on.
+    Unlike batch norm's they are those of the whole batch, whatever the number of processes.
 
     Shape: [B, C, h, w] -> `Quantised`.
 
@@ -193,12 +161,7 @@ class VectorQuantiser(nn.Module):
             self.codebook = nn.Parameter(codes)
 
     def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Quantised:
-        """Quantise features, and in training let an averaged codebook follow them.
-
-        Args:
-            features: z [B, C, h, w].
-            generator: Source of randomness of the codebook's start and restarts.
-        """
+        """Quantise features [B, C, h, w], and in training let an averaged codebook follow them."""
         rows = self._rows(features)
         learning = self.averages and follows_batches(self)
         if learning and not self.code_counts.any():
@@ -213,11 +176,7 @@ class VectorQuantiser(nn.Module):
 
     @apply_forward_hook
     def nearest(self, features: Tensor) -> Tensor:
-        """Return the tokens [B, h, w] of features [B, C, h, w].
-
-        Raises:
-            UserError: Features or codes are not finite, and no code is the nearest.
-        """
+        """Return the tokens [B, h, w] of finite features [B, C, h, w]."""
         check_values(features, "VectorQuantiser")
         check_values(self.codebook, "VectorQuantiser's codebook")
         return self._nearest(features)

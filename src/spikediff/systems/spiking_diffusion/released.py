@@ -21,9 +21,7 @@ _PLACE = {
 def vq_svae_key(key: str, depth: int = 2) -> str:
     """Return the authors' name of one of our parameters or buffers of a `VQSVAE`.
 
-    Args:
-        key: Our name.
-        depth: How often the network halves the image; it numbers the decoder's last layer.
+    `depth`, how often the network halves the image, numbers the decoder's last layer.
 
     Example:
         >>> vq_svae_key("encoder.layers.1.norm.running_var")
@@ -52,9 +50,7 @@ def vq_svae_key(key: str, depth: int = 2) -> str:
 def image_decoder_key(key: str, depth: int = 5) -> str:
     """Return the authors' name of one of our parameters or buffers of a `SpikingImageDecoder`.
 
-    Args:
-        key: Our name.
-        depth: How many spiking layers there are; it numbers the last one, which does not spike.
+    `depth`, the number of spiking layers, numbers the last layer, which does not spike.
 
     Example:
         >>> image_decoder_key("layers.0.norm.weight"), image_decoder_key("last.bias")
@@ -68,18 +64,9 @@ def image_decoder_key(key: str, depth: int = 5) -> str:
 
 
 def load_vq_svae(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> VQSVAE:
-    """Build the autoencoder that a state dict of Spiking-Diffusion's first stage describes.
+    """Build the autoencoder of Spiking-Diffusion's first stage, in eval mode; the weights tell T.
 
-    Args:
-        state: The authors' state dict.
-        spiking_steps: Not consulted, because the weights of the read-out tell T.
-        sample_size: Image size that a pipeline makes, which the weights do not tell.
-
-    Returns:
-        The model in eval mode; it knows images in [-0.5, 0.5].
-
-    Raises:
-        UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
+    It knows images in [-0.5, 0.5].
     """
     config = _vq_svae_config(state)
     model: VQSVAE = VQSVAE(sample_size=sample_size, **config)
@@ -92,19 +79,7 @@ def load_vq_svae(state: dict[str, Tensor], spiking_steps: int, sample_size: int)
 def load_image_decoder(
     state: dict[str, Tensor], spiking_steps: int, sample_size: int
 ) -> SpikingImageDecoder:
-    """Build the decoder that a state dict of Spiking-Diffusion's second stage describes.
-
-    Args:
-        state: The authors' state dict.
-        spiking_steps: T, which the weights do not tell; 16 in the released code.
-        sample_size: Not consulted: the network takes a grid of any size.
-
-    Returns:
-        The model in eval mode.
-
-    Raises:
-        UserError: Keys are missing or unknown, or shapes differ; all of them are listed.
-    """
+    """Build the decoder of Spiking-Diffusion's second stage, in eval mode; it takes any grid."""
     convs = _convs(state, (f"conv{n}.0" for n in count(1)), "Spiking-Diffusion decoder")
     *layers, last = (weight.shape[0] for weight in convs)
     model: SpikingImageDecoder = SpikingImageDecoder(

@@ -73,20 +73,12 @@ class VQSVAEOutput(BaseOutput):
 def vq_svae_loss(
     output: VQSVAEOutput, data_variance: float | Tensor = 1.0, commitment_weight: float = 0.25
 ) -> Tensor:
-    r"""Return the loss of the first stage, from its terms.
+    r"""Return the loss of the first stage, from the terms of an output in training mode.
 
     $\|x - \hat x\|^2 / Var(x) + \|z^Q - sg[z^E]\|^2 + \beta \|z^E - sg[z^Q]\|^2 +
     MMD(sg[s^E], s^Q) + \beta\,MMD(s^E, sg[s^Q])$, every norm a mean over its elements; z are the
-    features and s the spike trains.
-
-    Args:
-        output: What the model returned, in training mode.
-        data_variance: Variance of all pixels of the training images in the model's range (0.0949
-            for MNIST); the released code divides by it, the paper does not: 1.
-        commitment_weight: Beta.
-
-    Raises:
-        UserError: The variance is not positive: all training images are of one grey.
+    features and s the spike trains. Var(x) is the variance of all pixels of the training images in
+    the model's range (0.0949 for MNIST); the released code divides by it, the paper does not: 1.
 
     Example:
         >>> one = torch.tensor(1.0)

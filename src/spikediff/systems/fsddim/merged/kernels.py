@@ -45,13 +45,10 @@ class Strip:
 
 
 def cut(size: int, c_taps: int, p_taps: int, factor: int = 1) -> list[Strip]:
-    """Cut an axis into strips.
+    """Cut an axis of targets into strips.
 
-    Args:
-        size: Targets, as many as the image between the two convolutions has positions.
-        c_taps: Taps of c, odd.
-        p_taps: Taps of p, odd.
-        factor: How many times every source position is repeated before p.
+    There are as many targets as positions between the two convolutions. c and p have an odd number
+    of taps; every source position is repeated `factor` times before p.
 
     Example:
         >>> [list(strip.targets) for strip in cut(5, 3, 3)]
@@ -86,15 +83,9 @@ def regions(size: int, c_taps: int, p_taps: int, factor: int) -> list[Region]:
 
 
 def regional_kernels(c: Tensor, p: Tensor, regions: Sequence[Region]) -> list[Tensor]:
-    """Return a kernel per region, where p keeps or doubles the image size.
+    """Return a kernel [O, I, rows, columns] per region, where p keeps or doubles the image size.
 
-    Args:
-        c: Kernel of the second convolution [O, M, a, a], float64.
-        p: Kernel of the first [M, I, b, b], float64.
-        regions: Those of the image.
-
-    Returns:
-        Kernels [O, I, window of rows, window of columns].
+    c [O, M, a, a] is the kernel of the second convolution, p [M, I, b, b] of the first; float64.
     """
     composites: dict[tuple[int, ...], Tensor] = {}  # even and odd targets fold the same one
     kernels = []
@@ -108,21 +99,11 @@ def regional_kernels(c: Tensor, p: Tensor, regions: Sequence[Region]) -> list[Te
 
 
 def behind_average(c: Tensor, p: Tensor) -> Tensor:
-    """Return the kernel of c behind an average of four pixels and a 1x1 convolution p.
+    """Return the kernel of c behind an average of four pixels and a 1x1 convolution p, float64.
 
     The two are a 2x2 convolution of stride 2, and a zero in the padding of the small image is four
-    zeros in that of the large one; so one kernel of twice the size and stride 2 is exact.
-
-    Args:
-        c: Kernel [O, M, a, a] on the halved image, float64.
-        p: Kernel [M, I, 1, 1], float64.
-
-    Returns:
-        The kernel [O, I, 2a, 2a] on the large image, for stride 2 and padding `2 (a // 2)`.
-
-    Example:
-        >>> behind_average(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1)).flatten().tolist()
-        [0.25, 0.25, 0.25, 0.25]
+    zeros in that of the large one. So one kernel of twice the size is exact: [O, M, a, a] and
+    [M, I, 1, 1] -> [O, I, 2a, 2a], for stride 2 and padding `2 (a // 2)` on the large image.
     """
     return conv_transpose2d(c, (p / 4).expand(-1, -1, 2, 2), stride=2)
 
@@ -139,11 +120,7 @@ def composite(c: Tensor, p: Tensor) -> Tensor:
 class UniformSynapse(nn.Module):
     """The same kernel for all targets: an ordinary convolution.
 
-    Args:
-        kernel: Weights [O, I / groups, k, k].
-        stride: Stride.
-        padding: Zeros round the source.
-        groups: Groups of channels; as many as channels for a one-to-one synapse.
+    With as many groups as channels the synapse is one-to-one.
 
     Shape: [T, B, I, H, W] -> [T, B, O, H', W'].
     """
@@ -172,11 +149,9 @@ class UniformSynapse(nn.Module):
 
 
 class RegionalSynapse(nn.Module):
-    """A kernel per region of targets: the border, and even and odd places, have their own.
+    """A kernel [O, I, h, w] per region of targets: the border, and even and odd places.
 
-    Args:
-        kernels: One kernel [O, I, h, w] per region.
-        regions: Strips of the rows and of the columns of every region; together they are the image.
+    The regions together are the image.
 
     Shape: [T, B, I, H, W] -> [T, B, O, H', W'].
     """

@@ -195,12 +195,7 @@ class _Source:
 class _Merging:
     """The merged layers of a network, named as its neurons, in the order in which they fire.
 
-    Args:
-        model: The network, of which a copy is taken: in float64, on the CPU.
-
-    Raises:
-        UserError: It is in training mode, where norms are no linear maps; or it knows classes,
-            whose currents have no place in the merged network.
+    It takes a copy of the network in float64 on the CPU.
     """
 
     def __init__(self, model: SynapticCurrentUNet) -> None:
@@ -302,10 +297,7 @@ def _synapses(
 ) -> dict[str, nn.Module]:
     """Return one synapse per source that does what `norm(conv(cat(sources)))` does, but constants.
 
-    Args:
-        sources: What the layer sees, concatenated.
-        conv: Its convolution; None for a norm alone, of which every channel sees itself.
-        norm: Its norm in evaluation; None for none.
+    Without a convolution every channel sees itself.
     """
     if conv is None:
         (source,) = sources  # no norm stands alone behind a concatenation

@@ -23,12 +23,7 @@ class TimestepTable(nn.Module):
     """The timestep at every spiking step: a row of a table, a neuron, a synapse.
 
     The real numbers that the original computes depend on the timestep alone, so the table holds
-    the currents that they become.
-
-    Args:
-        table: Currents of the first neurons [num_train_timesteps, E].
-        neuron: Those neurons.
-        synapse: Linear map of their spikes [E] -> [E].
+    the currents that they become [num_train_timesteps, E].
 
     Shape: [B] -> [T, B, E].
     """
@@ -42,11 +37,7 @@ class TimestepTable(nn.Module):
         self.synapse = synapse
 
     def forward(self, timestep: Tensor, spiking_steps: int, memory: Memory | None = None) -> Tensor:
-        """Return the currents of timesteps [B] over so many spiking steps.
-
-        Raises:
-            UserError: A timestep is fractional, or not in the table.
-        """
+        """Return the currents of whole timesteps [B] over so many spiking steps."""
         row = timestep.long()
         if not torch.equal(row.to(timestep.dtype), timestep):
             raise UserError(
@@ -65,10 +56,6 @@ class TimestepTable(nn.Module):
 class TimestepSynapse(nn.Module):
     """What the timestep adds to a layer: the same to every neuron of a channel.
 
-    Args:
-        neuron: Neurons that the timestep's currents drive.
-        synapse: Linear map of their spikes [E] -> [C], without bias.
-
     Shape: [T, B, E] -> [T, B, C, 1, 1].
     """
 
@@ -85,11 +72,8 @@ class TimestepSynapse(nn.Module):
 class MergedLayer(nn.Module):
     """A layer of neurons and everything that drives it; or a read-out, which has no neurons.
 
-    Args:
-        synapses: By the name of their source.
-        constant: Current that flows without any spike [C, H, W] or [C, 1, 1].
-        neuron: The neurons; None for a read-out.
-        timestep: What the timestep adds.
+    Synapses are by the name of their source. The constant current [C, H, W] or [C, 1, 1] flows
+    without any spike.
     """
 
     constant: Tensor
@@ -112,10 +96,8 @@ class MergedLayer(nn.Module):
     ) -> Tensor:
         """Return the spikes, or the currents of a read-out.
 
-        Args:
-            sources: Windows [T, B, C', H', W'] by name, among them those of all synapses.
-            embedding: The timestep's currents [T, B or 1, E].
-            memory: As in `spikediff.neurons.NeuronLayer.forward`.
+        `sources` are windows [T, B, C', H', W'] by name, among them those of all synapses;
+        `embedding` [T, B or 1, E] holds the timestep's currents.
         """
         current = sum(
             (synapse(sources[name]) for name, synapse in self.synapses.items()), self.constant
@@ -196,8 +178,7 @@ class MergedSynapticUNet(nn.Module):
             return_dict: False returns a tuple.
 
         Returns:
-            An output whose `.sample` has the shape of what was given: currents
-            [T, B, C_out, H, W], or the mean over T of the image's for images.
+            An output whose `.sample` has the shape of `sample`.
 
         Raises:
             UserError: Channels or size do not fit, or the timestep is fractional or out of range.
