@@ -175,7 +175,7 @@ def grid(rows: list[list[str]]) -> str:
 
 def between(page: str, name: str, text: str) -> str:
     """Return the page with a text between the marks of a table."""
-    begin, end = f"<!-- table {name}: benchmarks/results.py write -->", f"<!-- end of {name} -->"
+    begin, end = f"<!-- table {name}: written by its script -->", f"<!-- end of {name} -->"
     before, rest = page.split(begin)
     return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
 

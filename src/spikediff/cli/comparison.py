@@ -15,8 +15,8 @@ _WIDTH, _LABEL, _CELL = 80, 24, 13  # columns of a terminal: 24 + 4 * (1 + 13) =
 _SIDE_BY_SIDE = (_WIDTH - _LABEL) // (_CELL + 1)
 
 # Okabe and Ito's colours for the colour-blind, without yellow, which is too pale on white.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_MARKERS = "osD^vP*X"  # 8 of them and 7 colours: 56 models differ
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MARKERS = "osD^vP*X"  # 8 of them and 7 colours: 56 models differ
 
 
 def check_figure(path: Path) -> None:
@@ -199,7 +199,7 @@ class ModelComparison:
         figure = new_figure(3.4, 2.5 + 0.15 * len(self.models))  # inches: a column is 3.3 to 3.5
         figure.set_layout_engine("constrained")
         axes = figure.subplots()
-        for model, colour, marker in zip(self.models, cycle(_COLOURS), cycle(_MARKERS)):
+        for model, colour, marker in zip(self.models, cycle(COLOURS), cycle(MARKERS)):
             _mark(axes, model, metric, colour, marker)
         floors = {model.floor(metric) for model in self.models} - {None} if metric else set()
         for i, floor in enumerate(sorted(floors)):  # type: ignore[type-var]
