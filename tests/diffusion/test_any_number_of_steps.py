@@ -68,3 +68,44 @@ def test_inversion_keeps_what_the_scheduler_has_by_default(name):
     pipe = SpikingInversionPipeline(make("denoiser").unet, make_scheduler(name))
     assert pipe.scheduler.config.prediction_type == "epsilon"
     assert pipe.scheduler.config.beta_schedule == "linear"
+
+
+@pytest.mark.parametrize("class_name", ["DDPMScheduler", *CLASSES])
+def test_timesteps_may_be_given(class_name):
+    """The sampler's own timesteps give its image; others are visited as given."""
+    pipe = make("denoiser")
+    pipe.scheduler = getattr(diffusers, class_name)(**PLAIN)
+    image = pipe(num_inference_steps=7, seeds=[0], output_type="pt").images
+    own = pipe.scheduler.timesteps.tolist()
+    assert torch.equal(image, pipe(timesteps=own, seeds=[0], output_type="pt").images)
+
+    watched, uneven = Watched(pipe.unet), [999, 700, 500, 120, 40, 3]
+    pipe(timesteps=uneven, seeds=[0])
+    assert watched.asked == uneven
+
+
+def test_uneven_timesteps_are_those_of_diffusers():
+    pipe, uneven = make("denoiser"), [999, 700, 500, 120, 40, 3]
+    theirs = diffusers.DPMSolverMultistepScheduler(**PLAIN)
+    pipe.scheduler = diffusers.DPMSolverMultistepScheduler(**PLAIN)
+    noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = pipe(timesteps=uneven, latents=noise, output_type="pt").images
+    theirs.set_timesteps(timesteps=uneven)
+    x = noise
+    with torch.no_grad():
+        for t in theirs.timesteps:
+            x = theirs.step(pipe.unet(x, t).sample, t, x).prev_sample
+    assert torch.allclose(images, (x / 2 + 0.5).clamp(0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("timesteps", [[3, 700], [1000, 3], [5, 5], [3, -1], []])
+def test_timesteps_that_cannot_be_are_refused(timesteps):
+    with pytest.raises(UserError):
+        make("denoiser")(timesteps=timesteps, seeds=[0])
+
+
+def test_a_sampler_without_given_timesteps_is_refused():
+    pipe = make("denoiser")
+    pipe.scheduler = diffusers.PNDMScheduler()
+    with pytest.raises(UserError, match="takes no timesteps"):
+        pipe(timesteps=[999, 3], seeds=[0])

@@ -96,6 +96,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         classifier: Classifier | None = None,
         classifier_scale: float = 1.0,
         callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
+        timesteps: Sequence[int] | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images, or signals.
 
@@ -120,6 +121,8 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             classifier_scale: How strongly it does.
             callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
                 "currents"; everything where it is not given.
+            timesteps: Those to visit, falling, instead of `num_inference_steps` of the scheduler's
+                own.
 
         Returns:
             An output whose `.images` are the images or signals.
@@ -136,7 +139,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         if self.makes_signals and self.scheduler.config.get("clip_sample"):
             # A signal may leave its range, where DDPM and DDIM would cut their guess of x_0 off.
             self.scheduler.register_to_config(clip_sample=False)
-        scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device)
+        scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device, timesteps)
         noise = first_noise(self.unet, batch_size, generator, self._execution_device, latents)
         sample = denoise(
             self._denoiser(class_labels, guidance_scale, classifier, classifier_scale, batch_size),

@@ -7,7 +7,7 @@ divides the other. A class here has the name and the module of the one that it c
 saved pipeline names diffusers' class, and plain diffusers loads it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import wraps
 from itertools import pairwise
@@ -163,16 +163,48 @@ def exact(scheduler: Any) -> Any:
     return view
 
 
-def visiting(scheduler: Any, num_inference_steps: int, device: Any = None) -> Any:
+def visiting(
+    scheduler: Any,
+    num_inference_steps: int,
+    device: Any = None,
+    timesteps: Sequence[int] | None = None,
+) -> Any:
     """Return the scheduler that makes the steps of a call (see `exact`), with its timesteps set.
 
     The timesteps of the given scheduler, with which it shares its state, are set too.
+
+    Raises:
+        UserError: Too few or too many steps; or timesteps are given that do not fall, lie outside
+            the training's, or that the scheduler does not take.
     """
     sampler = exact(scheduler)
-    check_steps(num_inference_steps, sampler.config.num_train_timesteps)
+    steps = num_inference_steps if timesteps is None else len(timesteps)
+    check_steps(steps, sampler.config.num_train_timesteps)
+    if timesteps is not None:
+        _visit_given(sampler, [int(t) for t in timesteps], device)
+        return sampler
     sampler.set_timesteps(num_inference_steps, device=device)
     check_timesteps(sampler, num_inference_steps)
     return sampler
+
+
+def _visit_given(scheduler: Any, grid: list[int], device: Any) -> None:
+    """Set the timesteps that the caller gave."""
+    longest = scheduler.config.num_train_timesteps
+    falling = all(later < earlier for earlier, later in pairwise(grid))
+    if not falling or not all(0 <= t < longest for t in grid):
+        raise UserError(f"timesteps = {grid} must fall, between {longest - 1} and 0")
+    if isinstance(scheduler, DDPMScheduler):
+        scheduler.set_timesteps(timesteps=grid, device=device)
+        return
+    if not isinstance(scheduler, _Exact) or _by_sigmas(scheduler):
+        raise UserError(
+            f"{type(scheduler).__name__}: takes no timesteps; give num_inference_steps, or choose "
+            f"one of {', '.join(EXACT)}"
+        )
+    settable: Any = scheduler
+    settable.set_timesteps(len(grid), device=device)
+    _visit(scheduler, grid)
 
 
 def check_steps(num_inference_steps: int, longest: int) -> None:
