@@ -17,9 +17,9 @@ from torch import Tensor
 
 from spikediff.data import load_images
 from spikediff.diffusion.classes import classes_in_turn
-from spikediff.evaluation import Moments, frechet_distance, load_features
-from spikediff.evaluation.features import FEATURES
+from spikediff.evaluation.features import FEATURES, load_features
 from spikediff.evaluation.features.network import prepare
+from spikediff.evaluation.frechet import Moments, frechet_distance
 from spikediff.hub.load import load_pipeline
 from spikediff.pretrained import find_source
 

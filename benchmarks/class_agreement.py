@@ -17,7 +17,8 @@ import torch
 
 from spikediff.data import load_images
 from spikediff.diffusion.classes import classes_in_turn
-from spikediff.evaluation import class_agreement, load_features
+from spikediff.evaluation.class_scores import class_agreement
+from spikediff.evaluation.features import load_features
 from spikediff.hub.load import load_pipeline, steps_of
 from spikediff.hub.run_data import cache_folder, find_dataset
 from spikediff.pretrained import find_source

@@ -9,7 +9,7 @@ from spikediff.cli.guided import guided
 from spikediff.data import load_images
 from spikediff.diffusion.classes import classes_in_turn
 from spikediff.diffusion.outputs import image_grid, pixels_to_pil
-from spikediff.evaluation import nearest_images
+from spikediff.evaluation.neighbours import nearest_images
 
 SEEDS = range(64)
 

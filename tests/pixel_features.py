@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from spikediff.evaluation.features import FEATURES, FeatureSpec, module_features
+from spikediff.evaluation.features import FEATURES, FeatureSpec
+from spikediff.evaluation.features.network import module_features
 
 PROTOCOL = """
 name: pixels

@@ -4,6 +4,7 @@ import re
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 MOST_LETTERS = 600  # of a message
@@ -112,3 +113,26 @@ def brief(error: BaseException) -> str:
     """
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return cut(next(iter(reason.splitlines()), "")) or type(error).__name__
+
+
+def import_extra(package: str, extra: str) -> Any:
+    """Import a package of an optional extra of spikediff.
+
+    Raises:
+        UserError: It is not installed; the message has the command that installs it.
+
+    Example:
+        >>> import_extra("no_such_package", "nir")
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: the package no_such_package is missing; run: pip install \
+'spikediff[nir]'
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise UserError(
+            f"the package {package} is missing; run: pip install 'spikediff[{extra}]'"
+        ) from None

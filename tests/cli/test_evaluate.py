@@ -18,7 +18,7 @@ from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.evaluation.features import FEATURES
-from spikediff.evaluation.generator import pipeline_images
+from spikediff.evaluation.sources import pipeline_images
 from spikediff.native import native
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.sddpm.network import SpikingUNet

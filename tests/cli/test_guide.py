@@ -71,7 +71,8 @@ def test_the_numbers_are_those_of_the_images_that_sample_writes(model, common, t
     assert main(["sample", str(model), *sample, "--threshold", "0.5"]) == 0
 
     from spikediff.data import load_images
-    from spikediff.evaluation import extract, kernel_distance
+    from spikediff.evaluation.features.network import extract
+    from spikediff.evaluation.kernel import kernel_distance
     from spikediff.evaluation.sources import open_folder
 
     network = PIXELS.load()

@@ -10,7 +10,7 @@ import torch
 from autoencoders import warm
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.errors import UserError
-from spikediff.evaluation.generator import pipeline_images
+from spikediff.evaluation.sources import pipeline_images
 from spikediff.systems.fsvae.network import FSVAE
 from spikediff.systems.fsvae.vae import VAE
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikediff.errors import UserError
-from spikediff.evaluation import class_agreement
+from spikediff.evaluation.class_scores import class_agreement
 
 
 def test_shares_are_counted_by_class():

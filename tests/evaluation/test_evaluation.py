@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spikediff.evaluation import nearest_images
+from spikediff.evaluation.neighbours import nearest_images
 
 
 def test_a_copy_has_distance_zero_and_a_shift_its_size():

@@ -10,7 +10,8 @@ from accelerate import PartialState
 from spikediff.data import load_images
 from spikediff.errors import UserError
 from spikediff.evaluation.feature_cache import features, read_statistics
-from spikediff.evaluation.features import Activations, load_features
+from spikediff.evaluation.features import load_features
+from spikediff.evaluation.features.network import Activations
 from spikediff.evaluation.frechet import Moments
 from spikediff.evaluation.sources import real_images
 

@@ -1,6 +1,7 @@
 """Protocols: those of the papers say what the papers did, and a mistake in one is told."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_a_shipped_protocol_asks_for_what_there_is(name):
         assert set(part.metrics) <= set(METRICS)
     keys = [part.key for part in protocol.measurements]
     assert len(set(keys)) == len(keys)
-    assert json.loads(json.dumps(protocol.content()))["caveat"] == protocol.caveat
+    assert json.loads(json.dumps(asdict(protocol)))["caveat"] == protocol.caveat
 
 
 def test_papers_differ_where_they_differed():

@@ -12,7 +12,8 @@ import yaml
 from pixel_features import PIXELS, PROTOCOL
 from spikediff.data import load_images, to_model_range
 from spikediff.errors import UserError
-from spikediff.evaluation.features import FEATURES, FeatureSpec, module_features
+from spikediff.evaluation.features import FEATURES, FeatureSpec
+from spikediff.evaluation.features.network import module_features
 from spikediff.evaluation.plan import EvaluationSettings
 from spikediff.evaluation.protocol import protocol_from
 from spikediff.evaluation.run import evaluate

@@ -9,13 +9,13 @@ from spikediff.data import load_images
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
-from spikediff.evaluation import generator
-from spikediff.evaluation.generator import pipeline_images
+from spikediff.evaluation import sources
 from spikediff.evaluation.sources import (
     generated_images,
     open_archive,
     open_folder,
     open_images,
+    pipeline_images,
     quantise,
     real_images,
 )
@@ -112,14 +112,14 @@ def test_one_pixel_changes_the_fingerprint():
 
 
 def test_a_fingerprint_covers_the_code_that_makes_images(monkeypatch, tmp_path):
-    for room in generator.ROOMS:
-        assert list((generator._PACKAGE / room).rglob("*.py")), f"{room} holds no code"
+    for room in sources.ROOMS:
+        assert list((sources._PACKAGE / room).rglob("*.py")), f"{room} holds no code"
         (tmp_path / room).mkdir()
         (tmp_path / room / "code.py").write_text("1")
-    monkeypatch.setattr(generator, "_PACKAGE", tmp_path)
-    before = generator._code_sha256()
+    monkeypatch.setattr(sources, "_PACKAGE", tmp_path)
+    before = sources._code_sha256()
     (tmp_path / "systems" / "code.py").write_text("2")
-    assert generator._code_sha256() != before
+    assert sources._code_sha256() != before
 
 
 def write_pngs(folder, images, name="{:03d}.png"):

@@ -10,7 +10,8 @@ from spikediff.cli import main
 from spikediff.data import load_images
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.errors import UserError
-from spikediff.evaluation import class_agreement, load_features
+from spikediff.evaluation.class_scores import class_agreement
+from spikediff.evaluation.features import load_features
 from spikediff.evaluation.sources import quantise
 from spikediff.pretrained import PRETRAINED, find_source, pretrained_folder
 

@@ -116,7 +116,7 @@ def _beside_raster(frames: "list[Image.Image]", record: "SpikeRecord") -> "list[
     """Return every grid beside the spikes so far of some neurons of the three busiest layers."""
     from PIL import Image
 
-    from spikediff.inspection.raster import busiest, raster_image
+    from spikediff.inspection.plots import busiest, raster_image
 
     whole = raster_image(busiest(record, _LAYERS), _DOT)
     pictures = []
@@ -171,7 +171,7 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
 
     from spikediff.data import load_images, to_model_range
     from spikediff.diffusion.outputs import image_grid, to_pil
-    from spikediff.evaluation import nearest_images
+    from spikediff.evaluation.neighbours import nearest_images
     from spikediff.hub.load import load_pipeline
     from spikediff.inspection import SpikeRecorder
 

@@ -53,8 +53,8 @@ def guided_images(
     Raises:
         UserError: The guidance does not fit the model.
     """
-    from spikediff.evaluation.generator import pipeline_images
     from spikediff.evaluation.shards import fingerprint_of
+    from spikediff.evaluation.sources import pipeline_images
     from spikediff.systems.sdm.threshold_guidance import threshold_guidance
 
     source = pipeline_images(pipe, seed, num_inference_steps, batch_size, guidance_scale)

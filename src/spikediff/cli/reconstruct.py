@@ -92,8 +92,7 @@ def _reconstructed(pipe: Any, real: Any, batch_size: int) -> Any:
 def _measure(real: Any, made: Any) -> dict[str, float]:
     """Return the errors, in the units of [0, 1] images, which are those of [-0.5, 0.5]."""
     from spikediff.data import to_unit_range
-    from spikediff.evaluation import mse, ssim
-    from spikediff.evaluation.reconstruction import WINDOW
+    from spikediff.evaluation.reconstruction import WINDOW, mse, ssim
 
     a, b = to_unit_range(real), to_unit_range(made)
     figures = {"mse": mse(a, b), "mse_of_range_2": mse(real, made)}

@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     options = parse(WebOptions, arguments, "spikediff web")
     beside = options.beside or Path("digits" if options.source.name != "digits" else "mnist")
     check_source(beside)
-    from spikediff.interchange.extras import import_extra
+    from spikediff.errors import import_extra
 
     import_extra("gradio", "demo")
     from spikediff.progress import waiting

@@ -169,7 +169,7 @@ def compare(
 
 
 def measure_differences(target: Any, generate: Callable[[], object], bits: int) -> EnergyMeter:
-    """Measure how much of a quantised network stays the same between denoising steps.
+    """Return a meter of what Ditto computes: its `report(changes=True)` counts the differences.
 
     A first generation chooses the ranges of the synapses' quantised inputs; a second is measured.
 
@@ -177,9 +177,6 @@ def measure_differences(target: Any, generate: Callable[[], object], bits: int) 
         target: A pipeline or model without neurons.
         generate: Generates with it, the same images every time.
         bits: Width of a quantised activation.
-
-    Returns:
-        The meter; its `report(changes=True)` counts what Ditto computes.
     """
     activations = QuantisedActivations(bits)
     with EnergyMeter(target, changes=True, activations=activations):

@@ -139,11 +139,9 @@ COST_TABLES: dict[str, CostTable] = {
 
 
 def load_costs(costs: str | Path | CostTable) -> CostTable:
-    """Return a cost table.
+    """Return a cost table: a key of `COST_TABLES`, a table, or a YAML file of `CostTable`'s fields.
 
-    Args:
-        costs: A key of `COST_TABLES`, a table, or the path of a YAML file with the fields of
-            `CostTable`; the default of `name` is the file's.
+    In a file, `name` is optional.
 
     Raises:
         UserError: There is no such table or file, or the file is not a cost table.

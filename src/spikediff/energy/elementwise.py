@@ -88,15 +88,9 @@ REAL_VALUED = _FUNCTIONS | set(NORMS)
 def arithmetic(name: str, arguments: Sequence[Any], out: Any) -> tuple[str, int] | None:
     """Return the kind of an operation's element-by-element arithmetic, and its elements.
 
-    Args:
-        name: Name of the tensor operation, without namespace or trailing underscore.
-        arguments: Its positional arguments.
-        out: Its result.
-
-    Returns:
-        ("addition" | "scaling" | "multiplication" | "function" | "other: NAME", elements), where
-        scaling multiplies by one number; None for operations that only move, compare, clamp or make
-        data.
+    The kind is "addition", "scaling" (by one number), "multiplication", "function" or "other:
+    NAME". None stands for operations that only move, compare, clamp or make data. The name comes
+    without namespace or trailing underscore.
 
     Example:
         >>> import torch

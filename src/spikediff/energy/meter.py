@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -97,13 +96,8 @@ class EnergyMeter:
         self._exit.enter_context(self._observer)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exit.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._exit.__exit__(*raised)
         self._place.clear()
 
     def report(

@@ -68,7 +68,7 @@ def features(
     resize_filter: str | None,
     processes: PartialState,
 ) -> FeatureSet:
-    """Compute the features of images, or read those computed before.
+    """Compute the features of the images `rows`, or read those computed before.
 
     The key of the files covers the images, their preparation, and the network with its mode.
 
@@ -80,9 +80,6 @@ def features(
         label: Name for that folder and for the progress bar.
         resize_filter: PIL's filter, for a network without its own; None refuses other sizes.
         processes: The processes that share the work.
-
-    Raises:
-        UserError: The images do not fit the network.
     """
     resize_filter = network.resize_filter or resize_filter
     key = fingerprint_of(
@@ -106,14 +103,10 @@ def features(
 
 
 def read_statistics(path: Path, own: Moments) -> Moments:
-    """Read published statistics, and check that they belong to the reference split and the network.
+    """Read published statistics, and check that they belong to the reference split.
 
-    Args:
-        path: An npz file with `mu` [D] and `sigma` [D, D].
-        own: Moments of the reference split, computed here.
-
-    Raises:
-        UserError: The file is unreadable, or lies too far from `own`.
+    `own` are the moments of the reference split, computed here; those of the file may not lie far
+    off.
     """
     stored = load_published_statistics(path)
     if stored.dimensions != own.dimensions:
@@ -131,14 +124,9 @@ def read_statistics(path: Path, own: Moments) -> Moments:
 
 
 def load_published_statistics(path: Path | str, count: int | None = None) -> Moments:
-    """Read reference statistics as FSDDIM's authors ship them: an npz with `mu` and `sigma`.
+    """Read the statistics that FSDDIM's authors ship: an npz with `mu` [D] and `sigma` [D, D].
 
-    Args:
-        path: For example `mnist_test_64.npz`; it fits mode `published` only.
-        count: Number of images behind them, if known (10,000 for the test sets).
-
-    Raises:
-        UserError: The file is missing or damaged, or holds no such arrays.
+    For example `mnist_test_64.npz`, of 10,000 images; it fits mode `published` only.
     """
     try:
         arrays = read_npz(Path(path), ("mu", "sigma"))

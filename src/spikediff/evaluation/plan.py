@@ -9,14 +9,8 @@ from accelerate import PartialState
 
 from spikediff.data import DATASETS, ImageDataset, load_images
 from spikediff.errors import UserError, suggestion
-from spikediff.evaluation.features import (
-    ANY,
-    FEATURES,
-    FeatureNetwork,
-    find_features,
-    load_features,
-)
-from spikediff.evaluation.features.network import preparation_notes, prepare
+from spikediff.evaluation.features import ANY, FEATURES, find_features, load_features
+from spikediff.evaluation.features.network import FeatureNetwork, preparation_notes, prepare
 from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
 from spikediff.evaluation.sources import ImageSource, real_images
 

@@ -5,7 +5,7 @@ named by its path. Each carries a `caveat`: what is wrong with it, or what it ca
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,6 @@ class EvaluationProtocol:
             if name not in known and (name == "dinov2" or name.startswith(PREFIX))
         )
         return replace(self, measurements=self.measurements + added)
-
-    def content(self) -> dict[str, Any]:
-        """Return every value, as JSON knows it."""
-        return asdict(self)
 
 
 def protocol_names() -> list[str]:

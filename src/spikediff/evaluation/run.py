@@ -6,16 +6,15 @@ The result holds no time and no path, so the same evaluation gives the same byte
 import statistics
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from torch import Tensor
 
 from spikediff.evaluation.feature_cache import FeatureSet, features, read_statistics
-from spikediff.evaluation.features import FeatureNetwork
+from spikediff.evaluation.features.network import FeatureNetwork
 from spikediff.evaluation.metrics import METRICS, kernel_subset_size
 from spikediff.evaluation.plan import EvaluationPlan, EvaluationSettings, make_plan
 from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
@@ -122,14 +121,10 @@ def _on_disk(plan: EvaluationPlan, processes: PartialState) -> ImageSource:
     source, settings = plan.source, plan.settings
     if source.available is not None:
         return source
-
-    def make(first: int, count: int) -> dict[str, Tensor]:
-        return {"images": source.take(first, count)}
-
     size, total = settings.spool_size, plan.count * settings.repeats
     folder = settings.work_dir / f"images-{source.fingerprint[:16]}-{size}"
     shards = Shards(folder, source.fingerprint, total, size, ("images",))
-    shards.fill(make, processes, "images")
+    shards.fill(lambda first, count: {"images": source.take(first, count)}, processes, "images")
     return from_shards(source, shards)
 
 
@@ -144,7 +139,7 @@ def _result(
     first_seed = plan.source.description.get("first_seed")  # None where the images existed
     last_seed = (first_seed or 0) + plan.count * settings.repeats - 1
     return {
-        "protocol": settings.protocol.content(),
+        "protocol": asdict(settings.protocol),
         "source": plan.source.description,
         "seeds": None if first_seed is None else {"first": first_seed, "last": last_seed},
         "complete": plan.count >= plan.wanted,

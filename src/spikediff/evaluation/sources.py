@@ -6,8 +6,10 @@ the i-th in the order of their names.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,18 @@ from spikediff.data.arrays import read_npz
 from spikediff.data.dataset import pixel_array
 from spikediff.data.decoding import image_files
 from spikediff.data.folder import FOLDER_PREFIX, HUB_PREFIX, list_files, warn_of_others
+from spikediff.diffusion.classes import classes_in_turn
+from spikediff.diffusion.pipeline import scheduler_name, weights_sha256
 from spikediff.errors import UserError
 from spikediff.evaluation.shards import Shards, fingerprint_of
 from spikediff.files.reading import file_sha256
 from spikediff.files.tensors import state_digest
 
 DATA_PREFIX = "data:"
+_PACKAGE = Path(__file__).parents[1]
+# The folders of code that makes images.
+ROOMS = ("data", "diffusion", "events", "layers", "native", "neurons", "systems")
+_SUFFIXES = (".py", ".c", ".h")
 _OWN_SAMPLES = "seed-"  # `spikediff sample` writes seed-000000.png, ...
 _BESIDE_SAMPLES = ("grid.png", "denoising.gif")  # and these beside them
 _MODELS = ("model_index.json", "pipeline/model_index.json", "recipe.yaml")
@@ -89,6 +97,85 @@ def quantise(images: Tensor, seeds: Sequence[int]) -> Tensor:
         low, high = images.min().item(), images.max().item()
         raise UserError(f"{which}: range [{low:.3g}, {high:.3g}]; expected [0, 1]")
     return to_uint8(from_unit_range(images.float())).cpu()
+
+
+def pipeline_images(
+    pipe: Any,
+    seed: int = 0,
+    num_inference_steps: int = 50,
+    batch_size: int = 64,
+    guidance_scale: float | None = None,
+) -> ImageSource:
+    """Return the images of a pipeline, one seed each, of its classes in turn if it has any.
+
+    Args:
+        pipe: A pipeline of this library, or one with its contract: `pipe(seeds=...,
+            num_inference_steps=..., output_type="pt").images` are [B, C, H, W] in [0, 1], and image
+            k depends on `seeds[k]` alone.
+        seed: Seed of image 0.
+        num_inference_steps: Network calls per image.
+        batch_size: Images at a time.
+        guidance_scale: Of classifier-free guidance; None for none.
+
+    Returns:
+        The source. Its fingerprint covers weights, configurations, steps, the seed, the kind of
+        device, torch's version and this library's code.
+    """
+    configurations = {
+        name: _plain(part.config)
+        for name, part in pipe.components.items()
+        if hasattr(part, "config")
+    }
+    description = {
+        "kind": "pipeline",
+        "class": type(pipe).__name__,
+        "weights_sha256": weights_sha256(pipe),
+        "configuration_sha256": fingerprint_of(**configurations),
+        "scheduler": scheduler_name(pipe),  # an autoencoder has none
+        "num_inference_steps": num_inference_steps,
+        "first_seed": seed,
+        "device": pipe.device.type,
+    }
+    if getattr(pipe, "event_weights", None) is not None:
+        description["event_driven"] = True  # its rounding differs
+        if pipe.event_weights != "float32":
+            description["event_weights"] = pipe.event_weights
+    if classes_in_turn(pipe, [seed]):
+        description["class_labels"] = "in turn"
+    guidance = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
+    description |= guidance
+
+    def make(seeds: Sequence[int]) -> Tensor:
+        options = classes_in_turn(pipe, seeds) | guidance
+        images: Tensor = pipe(
+            seeds=seeds, num_inference_steps=num_inference_steps, output_type="pt", **options
+        ).images
+        return images
+
+    fingerprint = fingerprint_of(torch=version("torch"), code=_code_sha256(), **description)
+    return generated_images(make, seed, batch_size, fingerprint, description)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without diffusers' own notes, which hold paths."""
+    own = {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"}
+    plain: dict[str, Any] = json.loads(json.dumps(own, default=_as_text))
+    return plain
+
+
+def _as_text(value: Any) -> str:
+    """Return an array in full; str() shortens a long one."""
+    return str(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def _code_sha256() -> str:
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        files = (_PACKAGE / room).rglob("*")
+        for path in sorted(file for file in files if file.suffix in _SUFFIXES):
+            digest.update(path.relative_to(_PACKAGE).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def real_images(
@@ -154,7 +241,7 @@ def open_images(
     image_size: int | None = None,
     channels: int | None = None,
 ) -> ImageSource | None:
-    """Open images that exist already.
+    """Open images that exist already; return None for a folder with a model or a run in it.
 
     Args:
         name: `data:NAME/SPLIT` for real images, an npz file, or a folder of images.
@@ -162,9 +249,6 @@ def open_images(
         data_dir: Folder of the data sets.
         image_size: Side that real images are read at; None keeps the data set's own.
         channels: Channels that they are read with, likewise.
-
-    Returns:
-        The source; None if the name is a folder with a model or a run in it.
 
     Raises:
         UserError: There is no such thing, or it cannot be read.

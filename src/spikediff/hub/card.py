@@ -32,12 +32,9 @@ class Picture(NamedTuple):
 
 
 def model_card(facts: ModelFacts, repository: str, picture: Picture | None = None) -> ModelCard:
-    """Write the card of a model, with front matter that the Hub understands.
+    """Write the card of a model in a repository USER/NAME, with front matter for the Hub.
 
-    Args:
-        facts: What is known of it.
-        repository: USER/NAME on the Hub, for the example.
-        picture: The picture beside the card, `samples.png`, if any.
+    `picture` is the picture beside the card, `samples.png`, if any.
     """
     known = {name: DATASETS[name].licence for name in facts.datasets if name in DATASETS}
     card: ModelCard = ModelCard.from_template(

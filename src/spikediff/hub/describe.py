@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -195,15 +195,7 @@ class ModelFacts:
 def gather_facts(
     pipe: Any, source: Path, name: str, results: Results, licence: str | None = None
 ) -> ModelFacts:
-    """Collect what is known of a model.
-
-    Args:
-        pipe: Its pipeline.
-        source: The run's or the pipeline's folder that it was loaded from.
-        name: Name of the model.
-        results: What was measured.
-        licence: Licence of the weights, if stated.
-    """
+    """Collect what is known of a model loaded from `source`, a run's or a pipeline's folder."""
     networks = networks_of(pipe)
     return ModelFacts(
         name=name,
@@ -216,7 +208,7 @@ def gather_facts(
         origin=_origin(source),
         results=results,
         licence=licence,
-        packages=_stated({package: _version(package) for package in _PACKAGES}),
+        packages={package: version(package) for package in _PACKAGES},
     )
 
 
@@ -250,17 +242,6 @@ def _scheduler(scheduler: Any) -> dict[str, Any] | None:
     return {"class": type(scheduler).__name__, **known}
 
 
-def _stated(packages: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: version for name, version in packages.items() if version is not None}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _stages(source: Path) -> tuple[Stage, ...]:
     """Return the run of a folder, and before it that of its first stage, where they are there."""
     folder = RunFolder(source)
@@ -281,7 +262,8 @@ def _environment(path: Path) -> tuple[dict[str, str], str | None]:
     texts = [commit, *packages, *packages.values()] if isinstance(packages, dict) else [0]
     if not all(text is None or isinstance(text, str) for text in texts):
         raise UserError(f"{path}: is damaged; delete it, and the card says nothing of versions")
-    return _stated(packages or {}), commit
+    stated = {name: text for name, text in (packages or {}).items() if text is not None}
+    return stated, commit
 
 
 def trained_steps(folder: RunFolder, recipe: Recipe) -> int | None:

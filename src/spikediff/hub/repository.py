@@ -30,7 +30,7 @@ def write_repository(
     repository: str,
     num_inference_steps: int,
 ) -> list[Path]:
-    """Write everything that is uploaded; return the files, relative to the folder.
+    """Write everything that is uploaded to a repository USER/NAME; return the files in the folder.
 
     Args:
         folder: Where to write; it is created.

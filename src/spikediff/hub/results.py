@@ -177,9 +177,7 @@ def measure_energy(
 def compare_with_ordinary(pipe: Any, **call: Any) -> Comparison:
     """Generate under a meter, and with the untrained ordinary counterpart; compare, at 45 nm.
 
-    Args:
-        pipe: A pipeline of a denoiser.
-        **call: Arguments of the pipeline.
+    `call` are arguments of the pipeline, which has a denoiser.
 
     Raises:
         UserError: The network has no counterpart.

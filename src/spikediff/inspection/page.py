@@ -4,7 +4,6 @@ The page needs no file beside it, no network and no script.
 """
 
 import base64
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from spikediff.inspection.plots import (
     plot_firing_rates,
     plot_rate_maps,
     plot_steps,
+    png_of,
     spread,
 )
 from spikediff.inspection.record import SpikeRecord
@@ -48,7 +48,7 @@ def write_report(
         UserError: No layer ran.
     """
     drawn = {
-        "images": None if images is None else _png_of(images),
+        "images": None if images is None else png_of(images),
         "firing_rates": plot_firing_rates(record),
         "dead_and_saturated": plot_dead_and_saturated(record),
         "rate_maps": plot_rate_maps(record),
@@ -63,12 +63,6 @@ def write_report(
     for file, data in content.items():
         (folder / file).write_bytes(data)
     return [folder / file for file in content]
-
-
-def _png_of(image: Image.Image) -> bytes:
-    with io.BytesIO() as file:
-        image.save(file, "PNG", optimize=True)
-        return file.getvalue()
 
 
 def _page(

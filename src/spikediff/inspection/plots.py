@@ -1,6 +1,7 @@
-"""Plots of all layers at once: firing rates, dead and saturated neurons, rate maps; their style."""
+"""Pictures of all layers at once: firing rates, dead and saturated neurons, rate maps, rasters."""
 
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec
@@ -200,8 +201,13 @@ def plot_steps(layer: LayerRecord, steps: Sequence[int]) -> bytes:
     """Return the maps of some denoising steps as a PNG, row by row, in the layer's own scale."""
     columns, scale = [*steps, *[-1] * (-len(steps) % min(_ACROSS, len(steps)))], largest_of(layer)
     rows = [_row(layer, columns[i : i + _ACROSS], scale) for i in range(0, len(columns), _ACROSS)]
+    return png_of(Image.fromarray(np.concatenate(rows)[:-_GAP]))
+
+
+def png_of(image: Image.Image) -> bytes:
+    """Return a picture as the content of a PNG file."""
     with io.BytesIO() as file:
-        Image.fromarray(np.concatenate(rows)[:-_GAP]).save(file, "PNG", optimize=True)
+        image.save(file, "PNG", optimize=True)
         return file.getvalue()
 
 
@@ -213,3 +219,29 @@ def _axes_by_layer(layers: Sequence[LayerRecord]) -> Any:
     axes.set_yticks(range(len(layers)), [layer.name for layer in layers])
     axes.set_ylim(len(layers) - 0.5, -0.5)
     return axes
+
+
+def busiest(record: SpikeRecord, count: int) -> list[LayerRecord]:
+    """Return the `count` layers that fire most, among those with the commonest number of steps."""
+    lengths = [len(layer.raster()) for layer in record.seen]
+    (common, _), *_ = Counter(lengths).most_common(1)
+    alike = [layer for layer, n in zip(record.seen, lengths, strict=True) if n == common]
+    return sorted(alike, key=lambda layer: layer.rate, reverse=True)[:count]
+
+
+def raster_image(
+    layers: Sequence[LayerRecord], dot: tuple[int, int], columns: int | None = None
+) -> Image.Image:
+    """Return the spikes so far of the chosen neurons, black on white, layer below layer.
+
+    Args:
+        layers: Layers that ran equally often.
+        dot: Width and height of a spike in pixels.
+        columns: Spiking steps that the picture has room for; those that ran by default.
+    """
+    spikes = np.concatenate([layer.raster().numpy().T for layer in layers])  # [K, steps]
+    page = np.zeros((len(spikes), columns or spikes.shape[1]))
+    seen = spikes[:, : page.shape[1]]
+    page[:, : seen.shape[1]] = seen
+    dots = np.kron(np.where(page != 0, 0, 255), np.ones(dot[::-1]))
+    return Image.fromarray(dots.astype(np.uint8))

@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -79,13 +78,8 @@ class SpikeRecorder:
             self._on_call(layer, watch.before, watch.after)
         return self.record
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exit.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._exit.__exit__(*raised)
         self._timestep = None
         ran = {layer.name for layer in self.record.layers.values()}
         self.record.not_called = [name for name in self._neurons if name not in ran]

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikediff.errors import UserError
-from spikediff.interchange.extras import import_extra
+from spikediff.errors import UserError, import_extra
 from spikediff.neurons import as_operations
 from spikediff.neurons.kernels import using
 
@@ -130,11 +129,17 @@ def class_among(module: nn.Module, names: Collection[str]) -> str | None:
     return next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in names), None)
 
 
-def _example(model: Any, given: int | tuple[int, int] | None, batch_size: int) -> Tensor:
-    """Return an input of images, of signals, or of grids of tokens."""
-    size = model.config.get("sample_size") if given is None else given
+def sample_size_of(model: Any, given: int | tuple[int, int] | None) -> int | tuple[int, int]:
+    """Return the size of a network's input: as given, else as configured."""
+    size: int | tuple[int, int] | None = model.config.get("sample_size") if given is None else given
     if size is None:
         raise UserError(f"{type(model).__name__}: takes any size; give sample_size, of its input")
+    return size
+
+
+def _example(model: Any, given: int | tuple[int, int] | None, batch_size: int) -> Tensor:
+    """Return an input of images, of signals, or of grids of tokens."""
+    size = sample_size_of(model, given)
     sides = [size] * model.config.get("dimensions", 2) if isinstance(size, int) else size
     channels = model.config.get("in_channels")
     if channels is None:

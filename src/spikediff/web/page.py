@@ -9,8 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from spikediff.errors import UserError
-from spikediff.interchange.extras import import_extra
+from spikediff.errors import UserError, import_extra
 from spikediff.web.drawing import MOST_BYTES, read_drawing, read_upload
 from spikediff.web.studio import MOST_SEED, OWN, Studio, Wish
 from spikediff.web.views import BLANK, STYLE, generation, several

@@ -28,7 +28,7 @@ from spikediff.hub.load import compile_exactly, load_pipeline
 from spikediff.hub.results import compare_with_ordinary
 from spikediff.hub.run_data import network_shape
 from spikediff.inspection import SpikeRecord, SpikeRecorder
-from spikediff.inspection.raster import busiest, raster_image
+from spikediff.inspection.plots import busiest, raster_image
 from spikediff.neurons import SpikeEmitter
 
 MOST_STEPS = 50

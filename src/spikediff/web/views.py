@@ -1,12 +1,13 @@
 """What the page shows of a moment, as HTML without scripts: pictures, rasters, energies."""
 
 import base64
-import io
+from collections.abc import Mapping
 from html import escape
 
 from PIL import Image, ImageOps
 
-from spikediff.energy import Comparison
+from spikediff.energy import Comparison, EnergyReport
+from spikediff.inspection.plots import png_of
 from spikediff.web.studio import Moment, Raster
 
 STYLE = """
@@ -35,18 +36,9 @@ footer { display: none !important; }
 BLANK = '<div class="sd-blank">The picture will be here.</div>'
 _COLOURS = ("#c0152b", "#2166ac", "#2a7a4b")
 _SPIKING, _ORDINARY = "#2166ac", "#9a9a9a"
-_ROWS = {
-    "float32": (
-        ("plain", "ordinary", "ordinary network"),
-        ("plain", "spiking", "spiking network"),
-        ("plain", "spiking_by_changes", "spiking, only what changes"),
-    ),
-    "whole numbers, 8-bit weights": (
-        ("whole", "quantised", "ordinary network, quantised"),
-        ("whole", "spiking", "spiking network"),
-        ("whole", "spiking_by_changes", "spiking, only what changes"),
-    ),
-}
+_SPIKING_ROWS = {"spiking": "spiking network", "spiking_by_changes": "spiking, only what changes"}
+_PLAIN_ROWS = {"ordinary": "ordinary network", **_SPIKING_ROWS}
+_WHOLE_ROWS = {"quantised": "ordinary network, quantised", **_SPIKING_ROWS}
 
 
 def generation(moment: Moment) -> str:
@@ -76,31 +68,30 @@ def energies(comparison: Comparison | None) -> str:
     """Return bars of the energy of an image, spiking beside ordinary; nothing before there is."""
     if comparison is None:
         return ""
-    columns, rows, groups = comparison.columns, "", {}
-    for title, wanted in _ROWS.items():
-        found = [(key, what, getattr(columns[key], part)) for part, key, what in wanted]
-        groups[title] = [
-            (key, what, report.energy_per_image_pj / 1e6)
-            for key, what, report in found
-            if report is not None
-        ]
-    for title, bars in groups.items():
-        most = max((microjoules for _, _, microjoules in bars), default=1.0)
-        rows += f'<tr><th colspan="3">{escape(title)}</th></tr>'
-        rows += "".join(_bar(key, what, energy, energy / most) for key, what, energy in bars)
+    plain = {key: column.plain for key, column in comparison.columns.items()}
+    whole = {key: column.whole for key, column in comparison.columns.items()}
     return (
-        f'<table class="sd-energy">{rows}</table><div class="sd-note">Arithmetic of this image in '
+        f'<table class="sd-energy">{_bars("float32", _PLAIN_ROWS, plain)}'
+        f"{_bars('whole numbers, 8-bit weights', _WHOLE_ROWS, whole)}</table>"
+        '<div class="sd-note">Arithmetic of this image in '
         f"microjoules, 45 nm. Quantised: activations of {comparison.activation_bits} bits, as many "
         "as the spikes carry. Memory is not counted.</div>"
     )
 
 
-def _bar(key: str, what: str, microjoules: float, share: float) -> str:
-    colour = _SPIKING if key.startswith("spiking") else _ORDINARY
-    return (
-        f"<tr><td>{escape(what)}</td><td>{microjoules:,.2f} µJ</td>"
-        f'<td><i style="width:{share:.1%};background:{colour}"></i></td></tr>'
-    )
+def _bars(title: str, labels: Mapping[str, str], reports: Mapping[str, EnergyReport | None]) -> str:
+    """Return a bar for each report there is, in microjoules per image."""
+    shown = {key: report for key in labels if (report := reports[key]) is not None}
+    energies = {key: report.energy_per_image_pj / 1e6 for key, report in shown.items()}
+    most = max(energies.values(), default=1.0)
+    rows = f'<tr><th colspan="3">{title}</th></tr>'
+    for key, energy in energies.items():
+        colour = _SPIKING if key.startswith("spiking") else _ORDINARY
+        rows += (
+            f"<tr><td>{labels[key]}</td><td>{energy:,.2f} µJ</td>"
+            f'<td><i style="width:{energy / most:.1%};background:{colour}"></i></td></tr>'
+        )
+    return rows
 
 
 def _progress(moment: Moment) -> str:
@@ -117,7 +108,5 @@ def _raster(raster: Raster, colour: str) -> str:
 
 
 def _img(image: Image.Image, what: str) -> str:
-    with io.BytesIO() as file:
-        image.save(file, "PNG")
-        data = base64.b64encode(file.getvalue()).decode()
+    data = base64.b64encode(png_of(image)).decode()
     return f'<img alt="{escape(what)}" src="data:image/png;base64,{data}">'

@@ -10,8 +10,9 @@ from goldens import Golden
 from spikediff.data import load_images
 from spikediff.errors import UserError
 from spikediff.evaluation.feature_cache import load_published_statistics
-from spikediff.evaluation.features import extract, load_autoencoder
+from spikediff.evaluation.features import load_autoencoder
 from spikediff.evaluation.features.autoencoder import AutoencoderEncoder
+from spikediff.evaluation.features.network import extract
 from spikediff.evaluation.frechet import Moments, frechet_distance
 
 

@@ -11,8 +11,9 @@ from safetensors import safe_open
 from spikediff.data import ImageDataset, Resize, load_images
 from spikediff.data.dataset import pixel_array
 from spikediff.errors import UserError
-from spikediff.evaluation.features import extract, load_classifier, load_features
+from spikediff.evaluation.features import load_classifier, load_features
 from spikediff.evaluation.features.classifier import TrainingSettings, cache_key, shifted, split
+from spikediff.evaluation.features.network import extract
 
 QUICK = TrainingSettings(steps=12, batch_size=16)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spikediff.errors import UserError
-from spikediff.evaluation.features import (
+from spikediff.evaluation.features.network import (
     ChannelsReplicated,
     FeatureNetwork,
     extract,

@@ -5,7 +5,8 @@ import torch
 
 from spikediff.data import load_images
 from spikediff.errors import UserError
-from spikediff.evaluation.features import FEATURES, load_features, module_features
+from spikediff.evaluation.features import FEATURES, load_features
+from spikediff.evaluation.features.network import module_features
 
 FILES = {
     "fad": "fad_autoencoder/mnist_64.pth",

@@ -1,6 +1,6 @@
 """The table of feature networks. A new one is a new file and a row of `FEATURES`.
 
-Your own network needs no row; see `module_features`.
+Your own network needs no row: see `network.module_features`.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,34 +12,9 @@ from spikediff.errors import UserError, suggestion
 from spikediff.evaluation.features.autoencoder import load_autoencoder
 from spikediff.evaluation.features.classifier import load_classifier
 from spikediff.evaluation.features.inception import NATIVE_SIZE, load_inception
-from spikediff.evaluation.features.network import (
-    MODES,
-    Activations,
-    ChannelsReplicated,
-    FeatureNetwork,
-    extract,
-    module_features,
-)
+from spikediff.evaluation.features.network import MODES, FeatureNetwork
 from spikediff.evaluation.features.pretrained import DINOV2, PREFIX, load_pretrained
 from spikediff.evaluation.features.resnet import load_resnet
-
-__all__ = [
-    "FEATURES",
-    "MODES",
-    "Activations",
-    "ChannelsReplicated",
-    "FeatureNetwork",
-    "FeatureSpec",
-    "extract",
-    "find_features",
-    "load_autoencoder",
-    "load_classifier",
-    "load_features",
-    "load_inception",
-    "load_pretrained",
-    "load_resnet",
-    "module_features",
-]
 
 ANY = "*"
 

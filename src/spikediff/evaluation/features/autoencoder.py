@@ -65,13 +65,9 @@ class AutoencoderEncoder(nn.Module):
 def load_autoencoder(
     path: Path | str, mode: str = "clean", device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load the feature network `fad` from the authors' weights.
+    """Load the feature network `fad` from `mnist_64.pth` or `fashion_64.pth`, or their safetensors.
 
-    Args:
-        path: `mnist_64.pth` or `fashion_64.pth`, or the same tensors as safetensors; with or
-            without the decoder.
-        mode: `clean` or `published`.
-        device: Where the network runs.
+    The file may lack the decoder.
 
     Raises:
         UserError: The mode is unknown, or the file has no such encoder.

@@ -79,11 +79,8 @@ def load_classifier(
         dataset: The whole training split, labelled, of images of 8x8 or more.
         cache_dir: Folder of stored classifiers; None keeps none. A damaged file is replaced.
         device: Where the network runs.
-        settings: How to train. The default takes seconds on 8x8 digits, and a minute of one core on
-            MNIST.
-
-    Raises:
-        UserError: The data set is missing or does not suit, or the folder is not writable.
+        settings: How to train. The default takes seconds on 8x8 digits, and a minute of one core
+            on MNIST.
     """
     if dataset is None:
         raise UserError("classifier: give the training split that it learns from")

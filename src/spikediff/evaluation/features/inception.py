@@ -6,21 +6,18 @@ Reference:
     Heusel et al. 2017; Obukhov et al. 2020, torch-fidelity (`feature_extractor_weights_path`).
 """
 
-import importlib
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
-from spikediff.evaluation.features.network import FeatureNetwork
+from spikediff.evaluation.features.network import FeatureNetwork, import_library
 from spikediff.files.weights import read_state_dict
 
 NATIVE_SIZE = 299
 LAYERS = ("2048", "logits_unbiased")  # torch-fidelity's names; its own score takes these logits
-INSTALL = "pip install 'spikediff[metrics]'"
 
 
 class InceptionFeatures(nn.Module):
@@ -44,17 +41,17 @@ def as_stored(images: Tensor) -> Tensor:
 def load_inception(
     path: Path | str, image_size: int = NATIVE_SIZE, device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load Inception v3 with the weights that torch-fidelity publishes.
+    """Load Inception v3 with torch-fidelity's weights, `weights-inception-2015-12-05-6726825d.pth`.
 
     Args:
-        path: `weights-inception-2015-12-05-6726825d.pth`, or the same tensors as safetensors.
+        path: The file, or the same tensors as safetensors.
         image_size: Side of the images; the network resizes them to 299.
         device: Where the network runs.
 
     Raises:
         UserError: torch-fidelity does not import, or the file holds other weights.
     """
-    library = _torch_fidelity()
+    library = import_library("inception", "torch_fidelity.feature_extractor_inceptionv3")
     state = read_state_dict(Path(path))
     with tempfile.TemporaryDirectory() as folder:
         # torch-fidelity unpickles whatever it is given: hand it only what the safe reader passed.
@@ -75,18 +72,3 @@ def load_inception(
         normalise=as_stored,
         device=device,
     )
-
-
-def _torch_fidelity() -> Any:
-    """Import the extractor's module."""
-    try:
-        return importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
-    except ModuleNotFoundError as error:
-        missing = error.name
-        raise UserError(f"inception: {missing} is not installed; {INSTALL}") from error
-    except (ImportError, RuntimeError) as error:  # torchvision beside another build of torch
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"inception: torch-fidelity does not import ({reason}); torch and torchvision must be "
-            f"of one release: {INSTALL}"
-        ) from error

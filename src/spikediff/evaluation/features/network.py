@@ -2,19 +2,22 @@
 
 import copy
 import hashlib
+import importlib
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from spikediff.data import Resize, to_model_range
 from spikediff.data.resize import resize_pixels
-from spikediff.errors import UserError
+from spikediff.errors import UserError, one_line
 from spikediff.files.tensors import state_digest
 
 MODES = ("clean", "published")
+INSTALL = "pip install 'spikediff[metrics]'"
 
 
 class ChannelsReplicated(UserWarning):
@@ -26,6 +29,22 @@ class Activations(NamedTuple):
 
     features: Tensor
     probabilities: Tensor | None
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """uint8 [B, C, H, W] -> `(x / 255 - mean) / std` per channel, float32."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalise."""
+        mean, std = (
+            torch.tensor(values, device=images.device).view(1, -1, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        return (images.float() / 255 - mean) / std
 
 
 class FeatureNetwork:
@@ -197,16 +216,9 @@ def module_features(
 
 
 def prepare(images: Tensor, image_size: int, channels: int, resize_filter: str | None) -> Tensor:
-    """Fit images to a feature network: resize with PIL, and set the channels.
+    """Fit images, uint8 [N, C, H, W], to a network: resize with PIL, and set the channels (1 or 3).
 
-    Args:
-        images: uint8 [N, C, H, W], square.
-        image_size: Side that the network takes.
-        channels: Channels that the network takes, 1 or 3.
-        resize_filter: A key of `spikediff.data.RESIZE_FILTERS`; None refuses another size.
-
-    Returns:
-        uint8 [N, channels, image_size, image_size].
+    Without a `resize_filter`, a key of `RESIZE_FILTERS`, another size is refused.
 
     Raises:
         UserError: The images are not square, of another size without a filter, or in colour for a
@@ -254,3 +266,17 @@ def _grey(images: Tensor) -> Tensor:
             "images have colours but the feature network is for grey ones; convert them"
         )
     return first
+
+
+def import_library(name: str, module: str) -> Any:
+    """Import a module of the extra `metrics`, for the feature network `name`."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{name}: {error.name} is not installed; {INSTALL}") from error
+    except (ImportError, RuntimeError) as error:  # torchvision beside another build of torch
+        library = module.partition(".")[0].replace("_", "-")
+        raise UserError(
+            f"{name}: {library} does not import ({one_line(error, 160)}); torch and torchvision "
+            f"must be of one release: {INSTALL}"
+        ) from error

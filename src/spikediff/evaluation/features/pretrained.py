@@ -9,41 +9,21 @@ Reference:
     treatment of diffusion models" (why DINOv2); Oquab et al. 2023, "DINOv2".
 """
 
-import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from spikediff.data import RESIZE_FILTERS
 from spikediff.errors import UserError, one_line, suggestion
-from spikediff.evaluation.features.inception import INSTALL
-from spikediff.evaluation.features.network import FeatureNetwork
+from spikediff.evaluation.features.network import FeatureNetwork, Normalise, import_library
 from spikediff.files.tensors import check_finite
 from spikediff.files.weights import read_state_dict
 
 PREFIX = "timm:"
 DINOV2 = "vit_small_patch14_dinov2.lvd142m"
 _DINOV2_SIDE = 224  # 16 x 16 patches, as is usual for distances; timm's default is 518
-
-
-@dataclass(frozen=True)
-class Normalise:
-    """uint8 [B, 3, H, W] -> `(x / 255 - mean) / std` per channel, float32."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalise."""
-        mean, std = (
-            torch.tensor(values, device=images.device).view(1, -1, 1, 1)
-            for values in (self.mean, self.std)
-        )
-        return (images.float() / 255 - mean) / std
 
 
 def load_pretrained(
@@ -53,15 +33,15 @@ def load_pretrained(
 
     Args:
         name: `dinov2`, or `timm:MODEL`.
-        weights: A file of weights (safetensors, or `torch.save` of tensors); None takes them from
-            timm's cache or fetches them.
+        weights: A file of weights; None takes them from timm's cache or fetches them.
         device: Where the network runs.
 
     Raises:
         UserError: timm is not installed or has no such model; the weights cannot be fetched, or the
             file holds others.
     """
-    timm = _import_timm(name)
+    timm = import_library(name, "timm")
+    import_library(name, "timm.data")
     model_name, options = name.removeprefix(PREFIX), {}
     if name == "dinov2":
         model_name, options = DINOV2, {"img_size": _DINOV2_SIDE}
@@ -126,17 +106,3 @@ def _source(published: Any) -> str:
     if published.url:
         return f"the file {published.url}"
     return "a file of your own: timm publishes none"
-
-
-def _import_timm(name: str) -> Any:
-    try:
-        timm = importlib.import_module("timm")
-        importlib.import_module("timm.data")
-    except ModuleNotFoundError as error:
-        raise UserError(f"{name}: {error.name} is not installed; {INSTALL}") from error
-    except (ImportError, RuntimeError) as error:  # torchvision beside another build of torch
-        raise UserError(
-            f"{name}: timm does not import ({one_line(error, 160)}); torch and torchvision must be "
-            f"of one release: {INSTALL}"
-        ) from error
-    return timm

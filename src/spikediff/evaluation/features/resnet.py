@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.errors import UserError
-from spikediff.evaluation.features.network import FeatureNetwork
+from spikediff.evaluation.features.network import FeatureNetwork, Normalise
 from spikediff.files.weights import load_renamed, read_state_dict
 
 IMAGE_SIZE = 32
@@ -69,19 +69,13 @@ def _stage(c_in: int, c_out: int, blocks: int) -> nn.Sequential:
 
 def to_imagenet_range(images: Tensor) -> Tensor:
     """Return (x / 255 - mean) / std per channel, float32, for uint8 images [B, 3, H, W]."""
-    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (MEAN, STD))
-    return (images.float() / 255 - mean) / std
+    return Normalise(MEAN, STD)(images)
 
 
 def load_resnet(
     path: Path | str, depth: int = 20, device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load the feature network `resnet20` or `resnet56` of CIFAR-10.
-
-    Args:
-        path: For example `resnet20-12fca82f.th`, or the same tensors as safetensors.
-        depth: 20 or 56 (or another 6 n + 2).
-        device: Where the network runs.
+    """Load the feature network `resnet20` or `resnet56` from, for example, `resnet20-12fca82f.th`.
 
     Raises:
         UserError: The depth is not 6 n + 2, or the file holds other weights.

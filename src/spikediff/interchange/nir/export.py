@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from spikediff import __version__
 from spikediff.diffusion.exact_timesteps import visiting
-from spikediff.errors import UserError
-from spikediff.interchange.extras import import_extra
+from spikediff.errors import UserError, import_extra
 from spikediff.interchange.nir.graph import GraphBuilder, default_dt
 from spikediff.interchange.nir.networks import LOWERINGS, Shape
 from spikediff.interchange.nir.unsupported_layers import check_supported
+from spikediff.interchange.programs import sample_size_of
 from spikediff.layers.coding import decay_weights
 from spikediff.neurons import NeuronLayer
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
@@ -148,7 +148,8 @@ def export_nir(
     if lowering.depends_on_time and timestep is None:
         raise UserError(f"{type(model).__name__}: give the timestep that the graph is made for")
     first_on_host, class_label = options.get("first_on_host", False), options.get("class_label")
-    size = _size(model, options.get("sample_size"))
+    side = sample_size_of(model, options.get("sample_size"))
+    size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
     dt = _step_length(model, options.get("dt"))
     builder = GraphBuilder(import_extra("nir", "nir"), dt, first_on_host)
     label = None if class_label is None else torch.tensor([class_label])
@@ -169,13 +170,6 @@ def export_nir(
         facts["patch_size"] = int(config.patch_size)
         facts["timestep"] = float(torch.as_tensor(timestep))
     return Exported(builder.finish(output, facts), builder.host, facts)
-
-
-def _size(model: Any, given: int | Shape | None) -> Shape:
-    size = model.config.get("sample_size") if given is None else given
-    if size is None:
-        raise UserError(f"{type(model).__name__}: takes any size; give sample_size, of its input")
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _step_length(model: nn.Module, given: float | None) -> float:

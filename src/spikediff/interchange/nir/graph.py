@@ -84,16 +84,12 @@ class Kernel:
 
 
 class GraphBuilder:
-    """Collects the nodes and edges of a network.
-
-    Args:
-        nir: The package.
-        dt: Length of a spiking step in NIR's unit of time.
-        first_on_host: Whether the first convolution, of real numbers, is left to the host.
+    """Collects the nodes and edges of a network, for spiking steps of the length dt in NIR's time.
 
     Attributes:
         host: Tensors that the host needs, by name.
-        first: Name of the convolution that sees the real-valued input.
+        first: Name of the convolution that sees the real-valued input; the host computes it where
+            `first_on_host` says so.
     """
 
     def __init__(self, nir: Any, dt: float, first_on_host: bool) -> None:
@@ -116,7 +112,7 @@ class GraphBuilder:
         return self._input(kernel.out_shape(shape))
 
     def _input(self, shape: tuple[int, ...]) -> Parts:
-        self._nodes["input"] = self._nir.Input({"input": _array(shape)})
+        self._nodes["input"] = self._nir.Input({"input": np.array(shape)})
         return [Signal(("input",), shape)]
 
     def conv(
@@ -167,9 +163,9 @@ class GraphBuilder:
         (signal,) = parts
         if len(signal.sources) > 1:  # some readers hand several edges on as a tuple
             pool = {"kernel_size": (1, 1), "stride": (1, 1), "padding": (0, 0)}
-            identity = self._nir.AvgPool2d(**{key: _array(pair) for key, pair in pool.items()})
+            identity = self._nir.AvgPool2d(**{key: np.array(pair) for key, pair in pool.items()})
             signal = self._add("sum", identity, signal)
-        self._add("output", self._nir.Output({"output": _array(signal.shape)}), signal)
+        self._add("output", self._nir.Output({"output": np.array(signal.shape)}), signal)
         return self._nir.NIRGraph(self._nodes, self._edges, metadata=dict(metadata))
 
     def _add(
@@ -184,10 +180,6 @@ class GraphBuilder:
 def _numbered(name: str, count: int, word: str) -> list[str]:
     """Return names for so many nodes; the name itself for one."""
     return [name] if count == 1 else [f"{name}.{word}{number}" for number in range(count)]
-
-
-def _array(shape: tuple[int, ...]) -> Any:
-    return torch.tensor(shape).numpy()
 
 
 def fold(
