@@ -85,13 +85,15 @@ class FakeHub:
         if handler.path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"
+            name = f"spaces/{name}" if asked.get("type") == "space" else name
             self.files.setdefault(name, {})
             self.private.setdefault(name, asked.get("visibility") == "private")
             return self._answer(handler, 200, {"url": f"{self.url}/{name}", "id": name})
         if handler.path == "/api/validate-yaml":
             front = yaml.safe_load(json.loads(body)["content"].split("---\n")[1]) or {}
             return self._answer(handler, 200 if isinstance(front, dict) else 400, {})
-        repository = re.match(r"/api/models/([^/]+/[^/]+)/", handler.path)[1]
+        kind, repository = re.match(r"/api/(models|spaces)/([^/]+/[^/]+)/", handler.path).groups()
+        repository = f"spaces/{repository}" if kind == "spaces" else repository
         if "/preupload/" in handler.path:
             files = [
                 {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from PIL import Image
 
 from small_pipelines import make
@@ -118,3 +119,19 @@ def test_damaged_files_of_a_run_are_named(source, tmp_path, capsys, name, conten
     out = str(tmp_path / "out")
     assert main(["push", str(source), "me/x", "--dry-run", "--output", out]) == 2
     assert f"{name}: is damaged" in capsys.readouterr().err
+
+
+def test_a_space_that_serves_the_model(source, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    requirement = "spikediff[demo] @ git+https://example.org/spikediff"
+    arguments = ["push", str(source), "me/x", "--dry-run", "--output", str(out)]
+    assert main([*arguments, "--space", requirement]) == 0
+    page = out / "space"
+    front = yaml.safe_load((page / "README.md").read_text().split("---\n")[1])
+    assert front == {"title": "x", "sdk": "gradio", "app_file": "app.py", "models": ["me/x"]}
+    assert (page / "requirements.txt").read_text() == f"{requirement}\n"
+    called = []
+    monkeypatch.setattr("spikediff.cli.main", lambda arguments: called.extend(arguments))
+    with pytest.raises(SystemExit):
+        exec(compile((page / "app.py").read_text(), "app.py", "exec"), {})
+    assert called == ["web", "me/x", "--host", "0.0.0.0"]

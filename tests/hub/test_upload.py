@@ -49,6 +49,14 @@ def test_push_and_load(hub, run_folder, tmp_path, capsys):
     assert torch.equal(draw(plain), want)
 
 
+def test_a_space_is_a_repository_of_its_own(hub, run_folder, capsys):
+    assert main(["push", str(run_folder), "me/tiny", "--space", "spikediff[demo]"]) == 0
+    assert set(hub.files["spaces/me/tiny"]) == {"README.md", "app.py", "requirements.txt"}
+    assert hub.files["spaces/me/tiny"]["requirements.txt"] == b"spikediff[demo]\n"
+    assert "model_index.json" in hub.files["me/tiny"]
+    assert f"{hub.url}/spaces/me/tiny" in capsys.readouterr().out
+
+
 SLOW = [
     pytest.param(name, marks=pytest.mark.slow) for name in MAKERS if name not in ("tokens", "vae")
 ]

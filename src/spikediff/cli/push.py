@@ -41,6 +41,9 @@ class PushOptions:
     measure: bool = False
     """Measure energy and firing rates now, on 16 images."""
     num_inference_steps: Steps = None
+    space: str | None = None
+    """Also make the Space USER/NAME, a page on the Hub that serves the model; say what pip installs
+    the package from, as in 'spikediff[demo] @ git+https://github.com/USER/spikediff'."""
     report: Flat[Report] = Report()
 
 
@@ -50,19 +53,26 @@ def run(arguments: list[str]) -> int:
     _check(options)
 
     from spikediff.hub.load import load_pipeline
-    from spikediff.hub.repository import upload_repository
+    from spikediff.hub.repository import upload_repository, write_space
 
     pipe = load_pipeline(options.source)
     pipe.set_progress_bar_config(disable=True)
-    with _folder(options) as written:
+    with _folder(options) as written, tempfile.TemporaryDirectory(prefix="spikediff-") as other:
         folder = Path(written)
         facts, files = _write(pipe, folder, options)
+        # A Space is a repository of its own; a dry run leaves it in a folder beside the model.
+        page = folder / "space" if options.dry_run else Path(other)
+        if options.space is not None:
+            written_page = write_space(page, options.repository, options.space)
+            files += [Path("space") / path for path in written_page if options.dry_run]
         for path in files:
             print(f"{(folder / path).stat().st_size:>12,}  {path}")
         _print_gaps(facts)
         address = None
         if not options.dry_run:
             address = upload_repository(folder, options.repository, options.private)
+            if options.space is not None:
+                print(upload_repository(page, options.repository, options.private, space=True))
     print(address or f"nothing uploaded; the repository is in {options.output}")
     options.report.write(
         {

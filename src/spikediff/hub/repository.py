@@ -59,6 +59,50 @@ def write_repository(
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
+_SPACE = """\
+---
+title: {name}
+sdk: gradio
+app_file: app.py
+models:
+- {repository}
+---
+
+Images by the spiking diffusion model
+[{repository}](https://huggingface.co/{repository}), the spikes that make them, and what they cost.
+The page is that of `spikediff web`.
+"""
+_SPACE_APP = """\
+\"\"\"The page of {repository}: generate, inpaint, compare.\"\"\"
+
+import sys
+
+from spikediff.cli import main
+
+sys.exit(main(["web", "{repository}", "--host", "0.0.0.0"]))
+"""
+
+
+def write_space(folder: Path, repository: str, requirement: str) -> list[Path]:
+    """Write a Space that serves the page of a model on the Hub; return the files.
+
+    Args:
+        folder: Where to write; it is created.
+        repository: USER/NAME of the model.
+        requirement: What pip installs the package from, with the extra `demo`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    words = {"repository": repository, "name": repository.partition("/")[2]}
+    contents = {
+        "README.md": _SPACE.format(**words),
+        "app.py": _SPACE_APP.format(**words),
+        "requirements.txt": f"{requirement}\n",
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return sorted(Path(name) for name in contents)
+
+
 def _companions(source: Path) -> dict[str, Any]:
     """Return the files beside a pipeline; refuse what no command writes there."""
     found = {}
@@ -110,17 +154,35 @@ def check_licence(licence: str | None) -> None:
         raise UserError(f"--license {licence}: no licence of the Hub; {hint}")
 
 
-def upload_repository(folder: Path, repository: str, private: bool = False) -> str:
+def upload_repository(
+    folder: Path, repository: str, private: bool = False, space: bool = False
+) -> str:
     """Upload a folder to a repository USER/NAME, created if need be; return its address.
+
+    Args:
+        folder: What to upload.
+        repository: USER/NAME.
+        private: Whether a new repository is private.
+        space: Whether it is a Space with gradio, and not a model.
 
     Raises:
         UserError: The Hub refuses, or cannot be reached.
     """
     api = HfApi()
     try:
-        made = api.create_repo(repository, private=private or None, exist_ok=True)
+        kind = "space" if space else "model"
+        made = api.create_repo(
+            repository,
+            private=private or None,
+            exist_ok=True,
+            repo_type=kind,
+            space_sdk="gradio" if space else None,
+        )
         api.upload_folder(
-            repo_id=repository, folder_path=folder, commit_message="Upload a spikediff model"
+            repo_id=repository,
+            folder_path=folder,
+            repo_type=kind,
+            commit_message=f"Upload a spikediff {kind}",
         )
     except Exception as error:  # the client raises what its transport raises, of every kind
         reason = " ".join(str(error).split())[:200] or type(error).__name__
