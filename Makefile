@@ -21,6 +21,8 @@ PIPELINES ?= SDDPM=runs/sddpm-digits SDM=runs/sdm-digits FSDDIM=runs/fsddim-digi
 MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %) $(INTEGER:%=--integer %)
 PERFORMANCE = OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m performance $(MEASURED)
 
+LINTED = src tests benchmarks examples conftest.py hatch_build.py mkdocs_hooks.py
+
 .PHONY: demo test slow lint check format bench bench-guard peers docs dist clean
 
 demo: $(READY)  ## see the shipped spiking model at work, then train one for two minutes
@@ -33,16 +35,16 @@ slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)  ## format, style, types, and the order of imports
-	$(BIN)/ruff format --check src tests benchmarks conftest.py
-	$(BIN)/ruff check src tests benchmarks conftest.py
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/ruff check $(LINTED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 check: lint test  ## what CI runs
 
 format: $(READY)
-	$(BIN)/ruff format src tests benchmarks conftest.py
-	$(BIN)/ruff check --fix src tests benchmarks conftest.py
+	$(BIN)/ruff format $(LINTED)
+	$(BIN)/ruff check --fix $(LINTED)
 
 bench: $(READY) peers  ## speed and memory beside SpikingJelly; BENCH=--quick for a minute of it
 	$(PERFORMANCE) --growth $(GROWTH) --plot $(FIGURE) --output $(TABLE) $(BENCH)

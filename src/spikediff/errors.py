@@ -4,7 +4,7 @@ import re
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Any
 
 MOST_LETTERS = 600  # of a message
@@ -126,7 +126,7 @@ def import_extra(package: str, extra: str) -> Any:
         Traceback (most recent call last):
         ...
         spikediff.errors.UserError: the package no_such_package is missing; run: pip install \
-'spikediff[nir]'
+'nir>=1.0.7'
     """
     try:
         return import_module(package)
@@ -134,5 +134,16 @@ def import_extra(package: str, extra: str) -> Any:
         if error.name != package:
             raise
         raise UserError(
-            f"the package {package} is missing; run: pip install 'spikediff[{extra}]'"
+            f"the package {package} is missing; run: {install_command(extra)}"
         ) from None
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an optional extra, from wherever spikediff came."""
+    marked = (each.partition(";") for each in metadata.requires("spikediff") or ())
+    wanted = [
+        requirement.strip()
+        for requirement, _, marker in marked
+        if marker.replace("'", '"').strip() == f'extra == "{extra}"'
+    ]
+    return " ".join(["pip install", *(f"'{requirement}'" for requirement in wanted)])

@@ -112,4 +112,4 @@ def test_sets_without_images(hub, refused):
 
 def test_without_the_package(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install 'spikediff[data]'" in refused(load_images, "hf:x")
+    assert "pip install 'datasets>=3'" in refused(load_images, "hf:x")

@@ -162,7 +162,7 @@ def test_a_fault_reaches_whoever_asked():
 def test_without_gradio(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["web"]) == 2
-    assert "pip install 'spikediff[demo]'" in capsys.readouterr().err
+    assert "pip install 'gradio>=6'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("typed", [["none"], ["--beside", "none"]], ids=["first", "second"])

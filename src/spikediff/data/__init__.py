@@ -79,7 +79,7 @@ def load_images(
 
     Args:
         name: A key of `DATASETS`; a folder of images, as a path or `folder:PATH`; or
-            `hf:DATASET_ID` for the Hugging Face hub (needs `pip install 'spikediff[data]'`).
+            `hf:DATASET_ID` for the Hugging Face hub (needs the package datasets).
         split: `train` or `test`; CelebA also has `valid`, the hub has what it has.
         image_size: Side of the images in pixels; None keeps the data set's own.
         channels: 1 (luma of colour sets) or 3 (repeats grey); None keeps the data set's own.

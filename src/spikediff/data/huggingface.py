@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikediff.data.dataset import Pictures
 from spikediff.data.decoding import check_pixels, grey_or_rgb
-from spikediff.errors import UserError, brief
+from spikediff.errors import UserError, brief, install_command
 
 
 def read_huggingface(dataset_id: str, cache_dir: Path | None, split: str) -> Pictures:
@@ -74,7 +74,7 @@ def _import_datasets(origin: str) -> Any:
         return importlib.import_module("datasets")  # lazy: heavy and optional
     except ImportError:
         raise UserError(
-            f"{origin}: the package datasets is missing; run: pip install 'spikediff[data]'"
+            f"{origin}: the package datasets is missing; run: {install_command('data')}"
         ) from None
 
 

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from spikediff.data import Resize, to_model_range
 from spikediff.data.resize import resize_pixels
-from spikediff.errors import UserError, one_line
+from spikediff.errors import UserError, install_command, one_line
 from spikediff.files.tensors import state_digest
 
 MODES = ("clean", "published")
-INSTALL = "pip install 'spikediff[metrics]'"
 
 
 class ChannelsReplicated(UserWarning):
@@ -273,10 +272,11 @@ def import_library(name: str, module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError(f"{name}: {error.name} is not installed; {INSTALL}") from error
+        missing = f"{error.name} is not installed; {install_command('metrics')}"
+        raise UserError(f"{name}: {missing}") from error
     except (ImportError, RuntimeError) as error:  # torchvision beside another build of torch
         library = module.partition(".")[0].replace("_", "-")
         raise UserError(
             f"{name}: {library} does not import ({one_line(error, 160)}); torch and torchvision "
-            f"must be of one release: {INSTALL}"
+            f"must be of one release: {install_command('metrics')}"
         ) from error
