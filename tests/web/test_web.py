@@ -13,8 +13,7 @@ from spikediff import progress
 from spikediff.cli import main
 from spikediff.errors import UserError
 from spikediff.hub.load import load_pipeline
-from spikediff.web.drawing import MOST_BYTES, read_drawing, read_upload
-from spikediff.web.page import listen
+from spikediff.web.page import MOST_BYTES, listen, read_drawing, read_upload
 from spikediff.web.studio import Studio, Wish, streamed
 from spikediff.web.views import generation, several
 

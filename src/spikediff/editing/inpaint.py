@@ -25,13 +25,7 @@ from spikediff.diffusion.outputs import check_call, check_output_type
 from spikediff.diffusion.schedules import CLEAN, noise_levels, renoise
 from spikediff.diffusion.seeds import Generators
 from spikediff.editing.images import Picture, composite, one_per_seed, read_images, read_mask
-from spikediff.editing.loop import (
-    Asked,
-    Denoising,
-    edits_tokens,
-    redraw_tokens,
-    refuse_options,
-)
+from spikediff.editing.loop import Asked, Denoising, edits_tokens, redraw_tokens, refuse_options
 from spikediff.editing.vary import timesteps_of_strength
 from spikediff.errors import UserError
 
@@ -77,8 +71,8 @@ def inpaint(
         pipe: A pipeline of a denoiser or of tokens.
         image: One image for all, or one per seed; see `read_images`.
         mask_image: White where pixels are generated; one for all or per seed; see `read_mask`.
-        num_inference_steps: Steps from noise to image; 50, or for tokens all of the training's, by
-            default.
+        num_inference_steps: Steps from noise to image; by default 50, for tokens all of the
+            training's.
         strength: Share of the steps that are made; below 1 they start from the image. Of denoisers
             only, like `num_resamples`, `jump_length` and `eta`.
         batch_size: The number of images; by default that of the seeds or inputs.
@@ -103,18 +97,6 @@ def inpaint(
     Raises:
         UserError: Inputs do not fit, a setting is out of range or belongs to the other kind of
             pipeline, or the scheduler cannot go back.
-
-    Example:
-        >>> import numpy as np
-        >>> from spikediff import SpikingDiffusionPipeline, SpikingUNet, make_scheduler
-        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
-        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
-        >>> pipe.set_progress_bar_config(disable=True)
-        >>> image = np.full((8, 8, 1), 77, dtype=np.uint8)
-        >>> mask = np.zeros((8, 8)); mask[:, 4:] = 1                # generate the right half
-        >>> made = inpaint(pipe, image, mask, num_inference_steps=4, seeds=[0]).images[0]
-        >>> bool((np.asarray(made)[:, :4] == 77).all())
-        True
 
     Reference: Lugmayr et al., "RePaint: inpainting using denoising diffusion probabilistic models",
     CVPR 2022; without resampling: Song et al., "Score-based generative modeling through stochastic

@@ -48,7 +48,7 @@ def invert(
     guidance_scale: float | None = None,
     callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
 ) -> InversionOutput | tuple[Tensor]:
-    r"""Find the noise that deterministic DDIM turns into an image; `regenerate` goes back.
+    """Find the noise that deterministic DDIM turns into an image; `regenerate` goes back.
 
     The scheduler's noise schedule and prediction type are kept. The steps are DDIM's without noise
     and clipping, which alone can be inverted. The error of the round trip falls as the steps get
@@ -73,17 +73,6 @@ def invert(
     Raises:
         UserError: An image does not fit, a number is out of range, or the pipeline has no denoiser
             or a noise schedule that DDIM does not know.
-
-    Example:
-        >>> import numpy as np
-        >>> from spikediff import SpikingDiffusionPipeline, SpikingUNet, make_scheduler
-        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
-        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
-        >>> pipe.set_progress_bar_config(disable=True)
-        >>> image = np.zeros((8, 8, 1), dtype=np.uint8)
-        >>> noise = invert(pipe, image, num_inference_steps=4).latents
-        >>> noise.shape, regenerate(pipe, noise, num_inference_steps=4).images[0].size
-        (torch.Size([1, 1, 8, 8]), (8, 8))
 
     Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, section 4.3.
     """

@@ -20,13 +20,7 @@ from spikediff.diffusion.loop import (
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call, check_output_type
 from spikediff.diffusion.seeds import Generators
 from spikediff.editing.images import Picture, one_per_seed, read_images
-from spikediff.editing.loop import (
-    Asked,
-    Denoising,
-    edits_tokens,
-    redraw_tokens,
-    refuse_options,
-)
+from spikediff.editing.loop import Asked, Denoising, edits_tokens, redraw_tokens, refuse_options
 from spikediff.errors import UserError
 
 

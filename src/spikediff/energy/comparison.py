@@ -60,18 +60,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Columns side by side.
+    """Columns side by side."""
 
-    Attributes:
-        activation_bits: Width of the quantised counterpart's activations.
-        columns: "ordinary", "quantised", "quantised_by_differences" (if measured), "spiking" and
-            "spiking_by_changes".
-        trained: Whether the counterpart's weights were trained. Its cost does not depend on them;
-            the share of differences that are zero does.
-    """
-
-    activation_bits: int
+    activation_bits: int  # width of the quantised counterpart's activations
+    # "ordinary", "quantised", "quantised_by_differences" (if measured), "spiking" and
+    # "spiking_by_changes".
     columns: dict[str, Column]
+    # Whether the counterpart's weights were trained. Its cost does not depend on them; the share of
+    # differences that are zero does.
     trained: bool = False
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,77 +16,51 @@ class Cell:
     """Operations of one kind, over all images; `+` adds them up.
 
     The meter fills in everything but `macs` and `acs`, which an accounting decides.
-
-    Attributes:
-        step: Index of the denoising step.
-        layer: Name of the module that ran the operation; "" for the model itself.
-        operation: "conv2d 3x3", "linear", "batch norm", "neuron", "addition", "function", ...
-        signal: Kinds of input: "real", "binary", "ternary", "integer", "silent", or several.
-        macs: Multiply-accumulates by the accounting.
-        acs: Accumulates by the accounting.
-        dense_macs: Multiply-accumulates of a dense engine, at every spiking step, on the padding's
-            zeros too.
-        events: Spikes (of a neuron: emitted; else: that arrived, or what changed of them); for
-            real values, every element.
-        sites: Elements that could hold an event.
-        neuron_updates: Updates of neurons, one per neuron, spiking step and image.
-        elements: Elements of arithmetic that is counted, and named in the audit, but not billed.
-        weights: Elements of the weight; 0 where both operands are data.
-        outputs: Elements of the result.
-        calls: Calls.
-        synops: Accumulates that the spikes caused, exactly; 0 for real values.
-        pass_macs: Dense operations of one pass with T = 1 through the synapses that saw spikes,
-            without the padding's zeros. (The meter enters those of all T steps.)
-        compared: Input elements that were compared with those of the last call.
-        changed: Input elements that differed.
-        kept: Whether the call started from the sums of the last one.
-        weight_reads: Elements of the weight, times the images and network calls that need them.
-        input_bits: Bits of the inputs of known width: spikes, and values in fixed point.
-        real_inputs: Other real-valued input elements, T identical copies counted once.
-        results: Elements of the result, T identical copies counted once.
-        kind: One of `KINDS`.
-        copies: How often a real-valued input repeats itself along the leading axis.
-        inner_macs: `dense_macs` without the padding's zeros.
-        rated_macs: `dense_macs` times the share of active inputs, call by call.
-        changes: Operations that the changes since the last call would cause: accumulates of
-            spikes, multiply-accumulates of quantised values; all, where they were not followed.
-        change_events: Spikes of change, or values that changed; all, where they were not followed.
-        followed: Whether inputs were compared with those of the last call.
-        foldable: Whether a norm can be folded into the synapses before it.
     """
 
-    step: int = 0
-    layer: str = ""
-    operation: str = ""
+    step: int = 0  # index of the denoising step
+    layer: str = ""  # name of the module that ran the operation; "" for the model itself
+    operation: str = ""  # "conv2d 3x3", "linear", "batch norm", "neuron", "addition", ...
+    # Kinds of input: "real", "binary", "ternary", "integer", "silent", or several.
     signal: str = REAL
-    macs: int = 0
-    acs: int = 0
+    macs: int = 0  # multiply-accumulates by the accounting
+    acs: int = 0  # accumulates by the accounting
+    # Multiply-accumulates of a dense engine, at every spiking step, on the padding's zeros too.
     dense_macs: int = 0
+    # Spikes (of a neuron: emitted; else: that arrived, or what changed of them); for real values,
+    # every element.
     events: int = 0
-    sites: int = 0
-    neuron_updates: int = 0
+    sites: int = 0  # elements that could hold an event
+    neuron_updates: int = 0  # updates of neurons, one per neuron, spiking step and image
+    # Elements of arithmetic that is counted, and named in the audit, but not billed.
     elements: int = 0
-    weights: int = 0
-    outputs: int = 0
+    weights: int = 0  # elements of the weight; 0 where both operands are data
+    outputs: int = 0  # elements of the result
     calls: int = 0
-    synops: int = 0
+    synops: int = 0  # accumulates that the spikes caused, exactly; 0 for real values
+    # Dense operations of one pass with T = 1 through the synapses that saw spikes, without the
+    # padding's zeros. (The meter enters those of all T steps.)
     pass_macs: float = 0
-    compared: int = 0
-    changed: int = 0
-    kept: bool = False
+    compared: int = 0  # input elements that were compared with those of the last call
+    changed: int = 0  # input elements that differed
+    kept: bool = False  # whether the call started from the sums of the last one
+    # Elements of the weight, times the images and network calls that need them.
     weight_reads: int = 0
-    input_bits: int = 0
-    real_inputs: int = 0
-    results: int = 0
+    input_bits: int = 0  # bits of the inputs of known width: spikes, and values in fixed point
+    real_inputs: int = 0  # other real-valued input elements, T identical copies counted once
+    results: int = 0  # elements of the result, T identical copies counted once
     # The rest is what accountings need; reports do not show it.
-    kind: str = "synapse"
-    copies: int = 1
-    inner_macs: int = 0
-    rated_macs: float = 0.0
+    kind: str = "synapse"  # one of `KINDS`
+    copies: int = 1  # how often a real-valued input repeats itself along the leading axis
+    inner_macs: int = 0  # `dense_macs` without the padding's zeros
+    rated_macs: float = 0.0  # `dense_macs` times the share of active inputs, call by call
+    # Operations that the changes since the last call would cause: accumulates of spikes, multiply-
+    # accumulates of quantised values; all, where they were not followed.
     changes: int = 0
+    # Spikes of change, or values that changed; all, where they were not followed.
     change_events: int = 0
-    followed: bool = False
-    foldable: bool = False
+    followed: bool = False  # whether inputs were compared with those of the last call
+    foldable: bool = False  # whether a norm can be folded into the synapses before it
 
     @classmethod
     def of_synapse(
@@ -165,7 +139,7 @@ SHOWN = _NAMES[: _NAMES.index("kind")]
 """The names of a report's row."""
 
 
-def summed(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> tuple[Cell, ...]:
+def summed(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> dict[Key, Cell]:
     """Add up the cells of equal key, in the order of their first appearance."""
     sums: dict[Key, Cell] = {}
     for cell in cells:
@@ -174,7 +148,7 @@ def summed(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> tuple[Cell, ...
             sums[name] += cell
         else:
             sums[name] = replace(cell)
-    return tuple(sums.values())
+    return sums
 
 
 @dataclass

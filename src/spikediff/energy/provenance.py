@@ -25,22 +25,18 @@ _ROUNDING = 1e-4  # of one level; scaled spikes carry float32 rounding
 
 @dataclass(frozen=True)
 class Signal:
-    """The content of a tensor, as a synapse sees it.
+    """The content of a tensor, as a synapse sees it."""
 
-    Attributes:
-        kind: "real"; or spikes: "silent" (all zero), "binary" {0, a}, "ternary" {-a, 0, a} or
-            "integer" (multiples of a up to 16, of either sign).
-        events: Spikes per element (a value of 3a is three spikes), of the tensor's shape; None
-            for real values.
-        levels: D, the most spikes of an element: of the neurons that emitted them, if known, else
-            the most that occur; 0 for real values.
-        signed: Whether spikes of both signs occur.
-    """
-
+    # "real"; or spikes: "silent" (all zero), "binary" {0, a}, "ternary" {-a, 0, a} or "integer"
+    # (multiples of a up to 16, of either sign).
     kind: str
+    # Spikes per element (a value of 3a is three spikes), of the tensor's shape; None for real
+    # values.
     events: Tensor | None
+    # D, the most spikes of an element: of the neurons that emitted them, if known, else the most
+    # that occur; 0 for real values.
     levels: int = 0
-    signed: bool = False
+    signed: bool = False  # whether spikes of both signs occur
 
     @property
     def bits(self) -> int:

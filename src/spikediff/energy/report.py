@@ -22,16 +22,6 @@ LIMITS_SOURCE = (
 )
 
 
-_COUNTS = (
-    *("macs", "acs", "dense_macs", "neuron_updates"),
-    *("firing_rate", "firing_rates", "spikes_per_synapse"),
-)
-_ENERGIES = (
-    *("changed_share", "energy_pj", "energy_per_image_pj", "energy_per_step_pj"),
-    "neuron_energy_pj",
-)
-
-
 @dataclass(frozen=True)
 class Traffic:
     """Bytes that the synaptic operations move to and from memory, one image at a time."""
@@ -134,13 +124,13 @@ class EnergyReport:
     @cached_property
     def layers(self) -> tuple[Cell, ...]:
         """Every operation of every layer, over all steps, in the order of execution."""
-        return summed(self.cells, lambda cell: (cell.layer, cell.operation))
+        return tuple(summed(self.cells, lambda cell: (cell.layer, cell.operation)).values())
 
     @cached_property
     def steps(self) -> tuple[Cell, ...]:
         """Every denoising step, over all layers; its events and sites are those of neurons."""
         per_step = summed(self._counted, lambda cell: cell.step)
-        return tuple(replace(cell, layer="", operation="all") for cell in per_step)
+        return tuple(replace(cell, layer="", operation="all") for cell in per_step.values())
 
     @cached_property
     def parts(self) -> dict[str, Cell]:
@@ -148,8 +138,7 @@ class EnergyReport:
         billed = [cell for cell in self.cells if cell.macs or cell.acs]
         names = zip(*(cell.layer.split(".")[:-1] for cell in billed), strict=False)
         shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, names))
-        per_part = summed(billed, lambda cell: _part(cell.layer, shared))
-        return {_part(cell.layer, shared): cell for cell in per_part}
+        return summed(billed, lambda cell: _part(cell.layer, shared))
 
     def energy_of(self, macs: float, acs: float) -> float:
         """Return the energy of so many operations, in picojoules."""
@@ -213,10 +202,20 @@ class EnergyReport:
             "spiking_steps": self.spiking_steps,
             "images": self.images,
             "timesteps": list(self.timesteps),
-            **{name: getattr(self, name) for name in _COUNTS},
+            "macs": self.macs,
+            "acs": self.acs,
+            "dense_macs": self.dense_macs,
+            "neuron_updates": self.neuron_updates,
+            "firing_rate": self.firing_rate,
+            "firing_rates": self.firing_rates,
+            "spikes_per_synapse": self.spikes_per_synapse,
             "spikes_per_synapse_limits": list(SPIKES_PER_SYNAPSE_LIMITS),
             "spikes_per_synapse_limits_source": LIMITS_SOURCE,
-            **{name: getattr(self, name) for name in _ENERGIES},
+            "changed_share": self.changed_share,
+            "energy_pj": self.energy_pj,
+            "energy_per_image_pj": self.energy_per_image_pj,
+            "energy_per_step_pj": self.energy_per_step_pj,
+            "neuron_energy_pj": self.neuron_energy_pj,
             "memory": {
                 "every_tensor_once": self._memory(reuse=True),
                 "no_reuse": self._memory(reuse=False),

@@ -1,8 +1,7 @@
 """What an evaluation will do: everything that can be checked before the first image is made."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -154,7 +153,15 @@ def make_plan(
         UserError: Too few images or samples, images that do not fit, weights that are not given.
     """
     protocol = settings.protocol
-    load = _loader(settings)
+    load = cache(
+        partial(
+            load_images,
+            settings.dataset,
+            image_size=None if settings.dataset in DATASETS else settings.image_size,
+            channels=None if settings.dataset in DATASETS else settings.channels,
+            data_dir=settings.data_dir,
+        )
+    )  # the published protocols have the data set's own size
     dataset = load(protocol.reference_split)
     reference = real_images(dataset, limit=protocol.reference_images)
     weights, left_out = choose_networks(
@@ -195,23 +202,6 @@ def make_plan(
         wanted=wanted,
         notes=list(dict.fromkeys(notes)),
     )
-
-
-def _loader(settings: EvaluationSettings) -> Callable[[str], ImageDataset]:
-    """Return a function from a split's name to the split, which it reads once."""
-    listed = settings.dataset in DATASETS  # the published protocols have its own size
-
-    @cache
-    def load(split: str) -> ImageDataset:
-        return load_images(
-            settings.dataset,
-            split,
-            image_size=None if listed else settings.image_size,
-            channels=None if listed else settings.channels,
-            data_dir=settings.data_dir,
-        )
-
-    return load
 
 
 def _check_count(

@@ -22,19 +22,14 @@ _SHELF = Path(__file__).parent / "protocols"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One feature network and the metrics that are computed on its features.
+    """One feature network and the metrics that are computed on its features."""
 
-    Attributes:
-        network: A key of `FEATURES`, or `timm:MODEL`.
-        metrics: Keys of `METRICS`.
-        mode: `clean`, or `published`: batch norm as the authors ran it. It is part of every
-            result's key, because the two are not comparable.
-        required: False leaves the network out, with a note, where its weights are not given.
-    """
-
-    network: str
-    metrics: tuple[str, ...]
+    network: str  # a key of `FEATURES`, or `timm:MODEL`
+    metrics: tuple[str, ...]  # keys of `METRICS`
+    # `clean`, or `published`: batch norm as the authors ran it. It is part of every result's key,
+    # because the two are not comparable.
     mode: str = "clean"
+    # False leaves the network out, with a note, where its weights are not given.
     required: bool = True
 
     @property

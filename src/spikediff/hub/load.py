@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spikediff.errors import UserError
-from spikediff.pretrained import find_source, may_be_repository
+from spikediff.hub.run_data import cache_folder
+from spikediff.pretrained import find_source, may_be_repository, ships
 from spikediff.progress import at_work
 
 
@@ -139,9 +140,6 @@ def kept_calibrations(folder: Path) -> Path | None:
 
     That of a shipped model goes to the user's cache: its folder belongs to all users.
     """
-    from spikediff.hub.run_data import cache_folder
-    from spikediff.pretrained import ships
-
     return cache_folder(None) / "calibrations" if ships(folder) else None
 
 

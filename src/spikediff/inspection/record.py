@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,11 +134,7 @@ class LayerRecord:
             >>> LayerRecord("a", "IF", (2, 2, 2), units, torch.zeros(2, 2, 2)).unit_name(0)
             'channel 1 at (0, 1)'
         """
-        rest, place = int(self.units[k]), []
-        for size in reversed(self.shape):
-            place.append(rest % size)
-            rest //= size
-        channel, *where = reversed(place)
+        channel, *where = np.unravel_index(int(self.units[k]), self.shape)
         return f"channel {channel}" + (f" at ({', '.join(map(str, where))})" if where else "")
 
     def to_dict(self, columns: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
-from torch import nn
 
 from spikediff.diffusion.classes import number_of_classes
 from spikediff.diffusion.loop import space_of
@@ -24,7 +23,7 @@ from spikediff.editing.inpaint import inpaint
 from spikediff.energy import Comparison
 from spikediff.errors import UserError
 from spikediff.hub.describe import can_generate
-from spikediff.hub.load import compile_exactly, load_pipeline
+from spikediff.hub.load import compile_exactly, load_pipeline, networks_of
 from spikediff.hub.results import compare_with_ordinary
 from spikediff.hub.run_data import network_shape
 from spikediff.inspection import SpikeRecord, SpikeRecorder
@@ -89,7 +88,7 @@ class Studio:
             raise UserError(f"{source}: a {type(self._observed).__name__} generates no images")
         self._fast = compile_exactly(self._with_scheduler(self._observed))
         self._alone = threading.Lock()
-        networks = [p for p in self._observed.components.values() if isinstance(p, nn.Module)]
+        networks = networks_of(self._observed).values()
         self._spikes = any(isinstance(m, SpikeEmitter) for p in networks for m in p.modules())
         self.classes = max(map(number_of_classes, networks), default=0)
         self.size, channels = network_shape(self._observed)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from spikediff.errors import UserError
-from spikediff.evaluation.features import load_features, load_inception, network
+from spikediff.evaluation.features import load_features, load_inception, pretrained
 
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"
 
@@ -81,7 +81,7 @@ def test_a_torchvision_of_another_release_is_told_of(weights, monkeypatch):
     def broken(name):
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(network.importlib, "import_module", broken)
+    monkeypatch.setattr(pretrained.importlib, "import_module", broken)
     with pytest.raises(
         UserError, match=r"does not import \(operator torchvision::nms .* one release"
     ):

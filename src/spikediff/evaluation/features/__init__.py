@@ -11,9 +11,14 @@ from spikediff.data import ImageDataset
 from spikediff.errors import UserError, suggestion
 from spikediff.evaluation.features.autoencoder import load_autoencoder
 from spikediff.evaluation.features.classifier import load_classifier
-from spikediff.evaluation.features.inception import NATIVE_SIZE, load_inception
 from spikediff.evaluation.features.network import MODES, FeatureNetwork
-from spikediff.evaluation.features.pretrained import DINOV2, PREFIX, load_pretrained
+from spikediff.evaluation.features.pretrained import (
+    DINOV2,
+    NATIVE_SIZE,
+    PREFIX,
+    load_inception,
+    load_pretrained,
+)
 from spikediff.evaluation.features.resnet import load_resnet
 
 ANY = "*"

@@ -2,18 +2,17 @@
 
 import copy
 import hashlib
-import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from spikediff.data import Resize, to_model_range
 from spikediff.data.resize import resize_pixels
-from spikediff.errors import UserError, install_command, one_line
+from spikediff.errors import UserError
 from spikediff.files.tensors import state_digest
 
 MODES = ("clean", "published")
@@ -265,18 +264,3 @@ def _grey(images: Tensor) -> Tensor:
             "images have colours but the feature network is for grey ones; convert them"
         )
     return first
-
-
-def import_library(name: str, module: str) -> Any:
-    """Import a module of the extra `metrics`, for the feature network `name`."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        missing = f"{error.name} is not installed; {install_command('metrics')}"
-        raise UserError(f"{name}: {missing}") from error
-    except (ImportError, RuntimeError) as error:  # torchvision beside another build of torch
-        library = module.partition(".")[0].replace("_", "-")
-        raise UserError(
-            f"{name}: {library} does not import ({one_line(error, 160)}); torch and torchvision "
-            f"must be of one release: {install_command('metrics')}"
-        ) from error

@@ -1,23 +1,28 @@
-"""Networks of the library `timm` as feature networks: no labels of your images are needed.
+"""Networks of other libraries: any model of `timm`, and `torch-fidelity`'s Inception v3 of the FID.
 
-The weights come from timm's cache or the hub, or from a file. Images are resized as the network's
-data configuration says (side and filter), whole and without its crop, and normalised by its mean
-and deviation.
+Both come with the extra `metrics`. timm's weights come from its cache, the hub or a file; images
+are resized as the network's data configuration says (side and filter), whole and without its crop,
+and normalised by its mean and deviation. Inception has 2,048 pooled features of images resized as
+TensorFlow 1 did, and its weights come from a file.
 
 Reference:
     Stein et al. 2023, "Exposing flaws of generative model evaluation metrics and their unfair
-    treatment of diffusion models" (why DINOv2); Oquab et al. 2023, "DINOv2".
+    treatment of diffusion models" (why DINOv2); Oquab et al. 2023, "DINOv2"; Heusel et al. 2017
+    (Inception); Obukhov et al. 2020, torch-fidelity (`feature_extractor_weights_path`).
 """
 
+import importlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from spikediff.data import RESIZE_FILTERS
-from spikediff.errors import UserError, one_line, suggestion
-from spikediff.evaluation.features.network import FeatureNetwork, Normalise, import_library
+from spikediff.errors import UserError, install_command, one_line, suggestion
+from spikediff.evaluation.features.network import FeatureNetwork, Normalise
 from spikediff.files.tensors import check_finite
 from spikediff.files.weights import read_state_dict
 
@@ -40,8 +45,8 @@ def load_pretrained(
         UserError: timm is not installed or has no such model; the weights cannot be fetched, or the
             file holds others.
     """
-    timm = import_library(name, "timm")
-    import_library(name, "timm.data")
+    timm = _import(name, "timm")
+    _import(name, "timm.data")
     model_name, options = name.removeprefix(PREFIX), {}
     if name == "dinov2":
         model_name, options = DINOV2, {"img_size": _DINOV2_SIDE}
@@ -106,3 +111,76 @@ def _source(published: Any) -> str:
     if published.url:
         return f"the file {published.url}"
     return "a file of your own: timm publishes none"
+
+
+NATIVE_SIZE = 299
+LAYERS = ("2048", "logits_unbiased")  # torch-fidelity's names; its own score takes these logits
+
+
+class InceptionFeatures(nn.Module):
+    """torch-fidelity's extractor as a module: uint8 [B, 3, H, W] -> ([B, 2048], [B, 1008])."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and logits; the extractor resizes to 299x299."""
+        features, logits = self.extractor(images)
+        return features, logits
+
+
+def as_stored(images: Tensor) -> Tensor:
+    """Return the uint8 images unchanged: torch-fidelity normalises them."""
+    return images
+
+
+def load_inception(
+    path: Path | str, image_size: int = NATIVE_SIZE, device: torch.device | str = "cpu"
+) -> FeatureNetwork:
+    """Load Inception v3 with torch-fidelity's weights, `weights-inception-2015-12-05-6726825d.pth`.
+
+    Args:
+        path: The file, or the same tensors as safetensors.
+        image_size: Side of the images; the network resizes them to 299.
+        device: Where the network runs.
+
+    Raises:
+        UserError: torch-fidelity does not import, or the file holds other weights.
+    """
+    library = _import("inception", "torch_fidelity.feature_extractor_inceptionv3")
+    state = read_state_dict(Path(path))
+    with tempfile.TemporaryDirectory() as folder:
+        # torch-fidelity unpickles whatever it is given: hand it only what the safe reader passed.
+        safe = Path(folder) / "inception.pth"
+        torch.save(state, safe)
+        try:
+            extractor = library.FeatureExtractorInceptionV3(
+                "inception-v3-compat", list(LAYERS), feature_extractor_weights_path=str(safe)
+            )
+        except RuntimeError as error:  # load_state_dict lists every key; the first line says enough
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: not the weights of Inception v3 ({reason})") from error
+    return FeatureNetwork(
+        InceptionFeatures(extractor),
+        name="inception",
+        image_size=image_size,
+        channels=3,
+        normalise=as_stored,
+        device=device,
+    )
+
+
+def _import(name: str, module: str) -> Any:
+    """Import a module of the extra `metrics`, for the feature network `name`."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed; {install_command('metrics')}"
+        raise UserError(f"{name}: {missing}") from error
+    except (ImportError, RuntimeError) as error:  # torchvision beside another build of torch
+        library = module.partition(".")[0].replace("_", "-")
+        raise UserError(
+            f"{name}: {library} does not import ({one_line(error, 160)}); torch and torchvision "
+            f"must be of one release: {install_command('metrics')}"
+        ) from error

@@ -26,22 +26,17 @@ INDEX, HOST = "index.json", "host.safetensors"
 
 
 class Options(TypedDict, total=False):
-    """Options of every export.
+    """Options of every export."""
 
-    Attributes:
-        sample_size: Height and width of the image, or of the grid of tokens; the configured ones by
-            default.
-        dt: Length of a spiking step in NIR's unit of time, which is seconds for all readers that
-            we know. By default 1e-4, or 1 for neurons without a leak.
-        first_on_host: Whether the host computes the first convolution, of real numbers; the graph
-            then starts at its current.
-        class_label: Class of the images; None for no class.
-    """
-
+    # Height and width of the image, or of the grid of tokens; the configured ones by default.
     sample_size: int | Shape | None
+    # Length of a spiking step in NIR's unit of time, which is seconds for all readers that we know.
+    # By default 1e-4, or 1 for neurons without a leak.
     dt: float | None
+    # Whether the host computes the first convolution, of real numbers; the graph then starts at its
+    # current.
     first_on_host: bool
-    class_label: int | None
+    class_label: int | None  # class of the images; None for no class
 
 
 def write_nir(
