@@ -86,9 +86,6 @@ def one_per_seed(
     """Return every input [B, ...] with one item per generated image, and the source(s) of noise.
 
     Inputs, by their names in messages, are each given once for all images or once per image.
-
-    Raises:
-        UserError: Inputs, seeds, generator and batch size contradict each other.
     """
     count = max(map(len, inputs.values()))
     if batch_size is None and seeds is None and (count > 1 or not isinstance(generator, list)):
@@ -104,13 +101,10 @@ def one_per_seed(
 
 
 def composite(output_type: str, generated: Tensor, known: Tensor, mask: Tensor) -> Any:
-    """Return generated images in the requested form, with the known pixels outside the mask.
+    """Return generated images [B, C, H, W] as asked for, with the known pixels outside the mask.
 
-    Args:
-        output_type: "pil", "np" or "pt".
-        generated: [B, C, H, W] in [-1, 1].
-        known: [B, C, H, W] in [0, 1]; copied bit for bit, in its own type if that is finer.
-        mask: True where `generated` counts [B, 1, H, W].
+    `generated` lies in [-1, 1], `known` in [0, 1]; known pixels are copied bit for bit, in their
+    own type if that is finer. The mask [B, 1, H, W] is true where `generated` counts.
     """
     known = known.to(generated.device)
     if output_type == "pil":

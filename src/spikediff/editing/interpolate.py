@@ -61,11 +61,9 @@ def interpolate_seeds(
 
 
 def interpolate_noise(noise: Tensor, num_images: int) -> Tensor:
-    """Return noise evenly spaced from the first image's to the last one's, by `slerp`.
+    """Return noise [num_images, C, H, W], evenly spaced from the first image's to the last one's.
 
-    Args:
-        noise: Of two or more images [K, C, H, W], visited in turn in legs of equal length.
-        num_images: The number of images, both ends included.
+    `noise` is that of two or more images, visited in turn by `slerp`, in legs of equal length.
     """
     legs = len(noise) - 1
     if legs < 1 or num_images <= legs:

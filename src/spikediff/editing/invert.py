@@ -108,24 +108,10 @@ def regenerate(
     guidance_scale: float | None = None,
     callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
 ) -> ImagePipelineOutput | tuple[Any]:
-    """Generate images from noise by the DDIM steps that `invert` walks back.
+    """Generate images from noise [B, C, H, W] by the DDIM steps that `invert` walks back.
 
-    Args:
-        pipe: A pipeline of a denoiser.
-        latents: Noise [B, C, H, W]: what `invert` found, or any other.
-        num_inference_steps: Steps from noise to image.
-        output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
-        return_dict: As of `invert`, like what follows.
-        callback_on_step_end: Called after every step.
-        class_labels: The class of all images, or one for each.
-        guidance_scale: How far towards the class.
-        callback_on_step_end_tensor_inputs: Names of the tensors that the callback is shown.
-
-    Returns:
-        An output whose `.images` are the images.
-
-    Raises:
-        UserError: The noise does not fit, or a setting is out of range.
+    The noise is what `invert` found, or any other; for the other arguments see `invert` and
+    `inpaint`.
     """
     check_call(output_type, num_inference_steps)
     check_denoises(pipe)

@@ -51,22 +51,7 @@ def vary(
     Tokens are masked with probability `strength`, which is the forward process of absorbing-state
     diffusion, and drawn again.
 
-    Args:
-        pipe: A pipeline of a denoiser or of tokens.
-        image: One image for all, or one per seed; see `read_images`.
-        strength: Share of the steps that are made, and of the tokens that are masked, in (0, 1].
-        num_inference_steps: Steps from noise to image, of which `strength` times as many are made.
-        batch_size: The number of images; this and what follows is as of `inpaint`.
-        seeds: One seed per image.
-        generator: The source of noise instead of seeds.
-        eta: Share of fresh noise in DDIM's steps; of denoisers only.
-        output_type: "pil", "np" or "pt".
-        return_dict: False returns a tuple.
-        callback_on_step_end: As of the pipeline that generates.
-        class_labels: The class of all images, or one for each.
-        guidance_scale: How far towards the class.
-        callback_on_step_end_tensor_inputs: Names of the tensors that the callback is shown.
-        draw: Of tokens only: `temperature`, `top_p` and `unmasking`.
+    `strength` lies in (0, 1]; the other arguments are those of `inpaint`.
 
     Returns:
         An output whose `.images` are the images.

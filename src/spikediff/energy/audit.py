@@ -59,11 +59,7 @@ class Audit:
 
 
 def audit(report: EnergyReport) -> Audit:
-    """List every operation of a report that is not an accumulate.
-
-    Raises:
-        UserError: The accounting is not the strict one, or the table has no price for a MAC.
-    """
+    """List every operation of a report, in the strict accounting, that is not an accumulate."""
     if report.accounting != "strict":
         raise UserError("the audit needs the strict accounting; the paper's hides what it seeks")
     mac = report.costs.mac_pj

@@ -87,10 +87,9 @@ class Changes:
             self._before = {place: x for place, x in self._before.items() if place[0] != model}
 
     def of(self, x: Tensor, spikes: bool) -> tuple[Tensor | None, bool]:
-        """Return the change of the next synapse's input x, and whether that is followed at all.
+        """Return the change of the next synapse's input x, and whether it is followed at all.
 
-        The change is |x - before| of spike counts, or 1 where a real value changed, of the shape of
-        x; None where there was nothing before, as in the first call.
+        It is |x - before| of spike counts, or 1 where a real value changed; None in the first call.
         """
         self._place = (self._place[0], self._place[1] + 1)
         whole: Tensor | None = x.detach().to(torch.int16) if spikes else None

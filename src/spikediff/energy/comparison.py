@@ -133,9 +133,6 @@ def compare(
         trained: Whether the ordinary network is trained.
         accounting: As in `EnergyMeter.report`.
         **options: `batch_norm` and `padding`, as there.
-
-    Raises:
-        UserError: The table has no price for a multiply-accumulate.
     """
 
     def price(meter: EnergyMeter, bits: int | None, changes: bool = False) -> EnergyReport | None:
@@ -167,12 +164,8 @@ def compare(
 def measure_differences(target: Any, generate: Callable[[], object], bits: int) -> EnergyMeter:
     """Return a meter of what Ditto computes: its `report(changes=True)` counts the differences.
 
-    A first generation chooses the ranges of the synapses' quantised inputs; a second is measured.
-
-    Args:
-        target: A pipeline or model without neurons.
-        generate: Generates with it, the same images every time.
-        bits: Width of a quantised activation.
+    A first generation chooses the ranges of the synapses' inputs, quantised to `bits`; a second is
+    measured. `generate` makes the same images every time, with a `target` without neurons.
     """
     activations = QuantisedActivations(bits)
     with EnergyMeter(target, changes=True, activations=activations):

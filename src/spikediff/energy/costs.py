@@ -11,9 +11,6 @@ from spikediff.files.yaml import build, read_yaml
 class CostTable:
     """Energy per operation.
 
-    Raises:
-        UserError: A price is negative, a width below 1, or the source is missing.
-
     Example:
         >>> CostTable("mine", mac_pj=2.0, ac_pj=0.5, source="my simulator").ac_pj
         0.5
@@ -55,10 +52,9 @@ class CostTable:
         r"""Return the prices of integers in the same technology; None where the table has none.
 
         $E_{MAC} = E_{mul8}\, b_w b_a / 64 + E_{add32}$ for weights of $b_w$ and activations of
-        $b_a$ bits:
-        an array multiplier has as many cells as the product of its operands' widths (8 to 32 bits:
-        0.2 to 3.1 pJ in Horowitz's table, a factor of 15.5 for 16 times the cells). Sums stay 32
-        bits wide.
+        $b_a$ bits: an array multiplier has as many cells as the product of its operands' widths (8
+        to 32 bits: 0.2 to 3.1 pJ in Horowitz's table, a factor of 15.5 for 16 times the cells).
+        Sums stay 32 bits wide.
 
         Example:
             >>> table = COST_TABLES["45nm"].quantised(activation_bits=3)
@@ -141,10 +137,7 @@ COST_TABLES: dict[str, CostTable] = {
 def load_costs(costs: str | Path | CostTable) -> CostTable:
     """Return a cost table: a key of `COST_TABLES`, a table, or a YAML file of `CostTable`'s fields.
 
-    In a file, `name` is optional.
-
-    Raises:
-        UserError: There is no such table or file, or the file is not a cost table.
+    A file may leave out `name`.
     """
     if isinstance(costs, CostTable):
         return costs

@@ -89,8 +89,7 @@ def arithmetic(name: str, arguments: Sequence[Any], out: Any) -> tuple[str, int]
     """Return the kind of an operation's element-by-element arithmetic, and its elements.
 
     The kind is "addition", "scaling" (by one number), "multiplication", "function" or "other:
-    NAME". None stands for operations that only move, compare, clamp or make data. The name comes
-    without namespace or trailing underscore.
+    NAME"; None stands for operations that only move, compare, clamp or make data.
 
     Example:
         >>> import torch

@@ -157,13 +157,12 @@ class EnergyReport:
     def traffic(self, reuse: bool = True) -> Traffic:
         """Return the memory traffic of the synaptic operations, over all images and steps.
 
-        Args:
-            reuse: True moves every tensor once: a weight is read once per image and call; an input
-                is written once and read once, spikes packed in the bits that their counts need; a
-                result is written once and read once, at every spiking step. Where sums are kept
-                from call to call, the earlier inputs and sums are read as well. False reuses
-                nothing: every operation reads its weight; a multiply-accumulate also reads its
-                input again, and an accumulate reads and writes its sum again.
+        With `reuse`, every tensor moves once: a weight is read once per image and call; an input is
+        written once and read once, spikes packed in the bits that their counts need; a result is
+        written once and read once, at every spiking step. Where sums are kept from call to call,
+        the earlier inputs and sums are read as well. Without it, every operation reads its weight;
+        a multiply-accumulate also reads its input again, and an accumulate reads and writes its
+        sum.
         """
         costs, cells = self.costs, [cell for cell in self.cells if cell.calls]
         weights = self.total.weight_reads

@@ -70,16 +70,9 @@ def features(
 ) -> FeatureSet:
     """Compute the features of the images `rows`, or read those computed before.
 
-    The key of the files covers the images, their preparation, and the network with its mode.
-
-    Args:
-        images: The images.
-        rows: Which of them.
-        network: The feature network.
-        folder: Cache; the files get a folder of their own in it.
-        label: Name for that folder and for the progress bar.
-        resize_filter: PIL's filter, for a network without its own; None refuses other sizes.
-        processes: The processes that share the work.
+    The key of the files, which get a folder of their own in `folder`, covers the images, their
+    preparation, and the network with its mode. `label` names that folder and the progress bar.
+    `resize_filter` serves a network without its own; None refuses other sizes.
     """
     resize_filter = network.resize_filter or resize_filter
     key = fingerprint_of(
@@ -103,11 +96,7 @@ def features(
 
 
 def read_statistics(path: Path, own: Moments) -> Moments:
-    """Read published statistics, and check that they belong to the reference split.
-
-    `own` are the moments of the reference split, computed here; those of the file may not lie far
-    off.
-    """
+    """Read published statistics, and check them against the reference split's `own` moments."""
     stored = load_published_statistics(path)
     if stored.dimensions != own.dimensions:
         raise UserError(

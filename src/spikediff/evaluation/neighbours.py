@@ -121,11 +121,7 @@ class Nearest:
 
 
 def nearest_images(images: Tensor, training: Tensor) -> Nearest:
-    """Find the training image closest to each image, by Euclidean distance of pixels.
-
-    Args:
-        images: Generated images [N, C, H, W].
-        training: Training images [M, C, H, W] in the same range.
+    """Find the training image [M, C, H, W] closest to each image [N, C, H, W] of the same range.
 
     Example:
         >>> training = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])

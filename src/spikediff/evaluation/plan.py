@@ -37,7 +37,6 @@ def choose_networks(
         measurement that is left out.
 
     Raises:
-        UserError: A network is unknown to the protocol, or required weights are not given.
         NoFeatureNetworkError: Nothing is left to measure with.
     """
     known = [part.network for part in protocol.measurements]
@@ -148,9 +147,6 @@ def make_plan(
     """Check everything that can be checked without generating, and load the feature networks.
 
     The first of the processes trains a classifier that must be trained.
-
-    Raises:
-        UserError: Too few images or samples, images that do not fit, weights that are not given.
     """
     protocol = settings.protocol
     load = cache(

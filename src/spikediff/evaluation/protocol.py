@@ -93,9 +93,6 @@ def protocol_names() -> list[str]:
 def load_protocol(name: str) -> EvaluationProtocol:
     """Read a protocol: one of `protocol_names`, or a YAML file.
 
-    Raises:
-        UserError: There is no such protocol, or the file does not describe one.
-
     Example:
         >>> load_protocol("fsddim").measurements[0].key
         'fad/published'

@@ -44,11 +44,6 @@ def evaluate(
     Several processes (`torchrun`, `accelerate launch`) share the images and their features by
     files; the first alone computes the metrics, from the same numbers in the same order.
 
-    Args:
-        source: The images.
-        settings: Protocol, data set, folders.
-        processes: The processes that share the work; by default all that were launched.
-
     Returns:
         The result, ready for JSON; None in all processes but the first.
 

@@ -61,12 +61,8 @@ def generated_images(
 ) -> ImageSource:
     """Return images that a model makes from seeds, rounded to grey levels as in a PNG.
 
-    Args:
-        make: From n seeds to floating-point images [n, C, H, W] in [0, 1].
-        seed: Seed of image 0.
-        batch_size: Images per call of `make`.
-        fingerprint: Of weights, sampler and code.
-        description: For reports.
+    `make` turns n seeds, from `seed` on, into floating-point images [n, C, H, W] in [0, 1].
+    `fingerprint` covers weights, sampler and code.
     """
 
     def take(first: int, count: int) -> Tensor:
@@ -79,9 +75,6 @@ def generated_images(
 
 def quantise(images: Tensor, seeds: Sequence[int]) -> Tensor:
     """Round generated images, floating point [n, C, H, W] in [0, 1], to the grey levels of a PNG.
-
-    Raises:
-        UserError: Another type, another range, or NaN; the message names the seeds.
 
     Example:
         >>> quantise(torch.tensor([[[[0.0, 0.5, 1.0]]]]), [0]).tolist()
@@ -181,13 +174,10 @@ def _code_sha256() -> str:
 def real_images(
     dataset: ImageDataset, seed: int | None = None, limit: int | None = None
 ) -> ImageSource:
-    """Return images of a data set at its own size.
+    """Return the first `limit` images of a split at its own size.
 
-    Args:
-        dataset: One split.
-        seed: None keeps the split's order; else image i is image
-            `numpy.random.default_rng(seed).permutation(n)[i]` of the split.
-        limit: Only the first so many.
+    Without a seed they keep the split's order; else image i is image
+    `numpy.random.default_rng(seed).permutation(n)[i]` of the split.
     """
     count = len(dataset)
     order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
@@ -249,9 +239,6 @@ def open_images(
         data_dir: Folder of the data sets.
         image_size: Side that real images are read at; None keeps the data set's own.
         channels: Channels that they are read with, likewise.
-
-    Raises:
-        UserError: There is no such thing, or it cannot be read.
     """
     if name.startswith(DATA_PREFIX):
         dataset, _, split = name.removeprefix(DATA_PREFIX).rpartition("/")

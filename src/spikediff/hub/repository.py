@@ -32,13 +32,8 @@ def write_repository(
 ) -> list[Path]:
     """Write everything that is uploaded to a repository USER/NAME; return the files in the folder.
 
-    Args:
-        folder: Where to write; it is created.
-        pipe: The pipeline.
-        facts: What is known of it.
-        source: The run's or pipeline's folder that it was loaded from.
-        repository: USER/NAME on the Hub.
-        num_inference_steps: Network calls per image of a grid that is drawn now.
+    `source` is the run's or pipeline's folder that the pipeline was loaded from; a grid that is
+    drawn now takes `num_inference_steps` network calls per image.
     """
     companions = _companions(source)
     pipe.save_pretrained(folder)

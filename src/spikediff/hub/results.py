@@ -69,9 +69,6 @@ def collect_results(
         weights: SHA-256 of the model's weights, `weights_sha256`.
         evaluations: Files of `spikediff evaluate --json`.
         energies: Files of `spikediff energy --json`.
-
-    Raises:
-        UserError: A file that was given is no result, or one of other weights.
     """
     given = {"evaluation": evaluations, "energy": energies}
     read = {kind: [_given(kind, path, weights) for path in paths] for kind, paths in given.items()}
@@ -175,13 +172,7 @@ def measure_energy(
 
 
 def compare_with_ordinary(pipe: Any, **call: Any) -> Comparison:
-    """Generate under a meter, and with the untrained ordinary counterpart; compare, at 45 nm.
-
-    `call` are arguments of the pipeline, which has a denoiser.
-
-    Raises:
-        UserError: The network has no counterpart.
-    """
+    """Call a pipeline under a meter, and its untrained ordinary counterpart; compare, at 45 nm."""
     counterpart = ann_counterpart(pipe.unet).eval().to(pipe.unet.device)
     ordinary = SpikingDiffusionPipeline(counterpart, pipe.scheduler)
     ordinary.set_progress_bar_config(disable=True)

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 def find_dataset(
     source: Path, dataset: str | None, data_dir: Path | None
 ) -> tuple[str, Path | None]:
-    """Return a data set and its folder: as typed, else as the run was trained.
-
-    Raises:
-        UserError: Neither says which data set.
-    """
+    """Return a data set and its folder: as typed, else as the run was trained."""
     if (data := _recipe_data(source)) is not None:
         dataset = dataset or data.dataset
         data_dir = data_dir or (Path(data.data_dir) if data.data_dir else None)

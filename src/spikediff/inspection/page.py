@@ -45,15 +45,9 @@ def write_report(
 ) -> list[Path]:
     """Draw what was recorded; return the files, the page last.
 
-    Args:
-        record: What was recorded.
-        folder: Where; it is created. `index.html` holds everything, `layers/` one picture a layer.
-        title: Name of the run.
-        settings: What was done, by name.
-        images: A grid of the images that were generated meanwhile.
-
-    Raises:
-        UserError: No layer ran.
+    The folder gets `index.html`, which holds everything, and `layers/`, one picture a layer.
+    `settings` says what was done, by name; `images` is a grid of the images that were generated
+    meanwhile.
     """
     drawn = {
         "images": None if images is None else png_of(images),

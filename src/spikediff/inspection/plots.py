@@ -234,10 +234,8 @@ def raster_image(
 ) -> Image.Image:
     """Return the spikes so far of the chosen neurons, black on white, layer below layer.
 
-    Args:
-        layers: Layers that ran equally often.
-        dot: Width and height of a spike in pixels.
-        columns: Spiking steps that the picture has room for; those that ran by default.
+    All layers ran equally often. A spike is a dot of so many pixels in width and height; there is
+    room for `columns` spiking steps, by default for those that ran.
     """
     spikes = np.concatenate([layer.raster().numpy().T for layer in layers])  # [K, steps]
     page = np.zeros((len(spikes), columns or spikes.shape[1]))

@@ -42,8 +42,7 @@ def export_onnx(
 ) -> None:
     """Write a denoiser as ONNX (see `export_program`): (sample, timestep) -> estimate.
 
-    The weights of large networks are written to another file beside it. It needs the packages onnx
-    and onnxscript.
+    The weights of large networks are written to another file beside it.
     """
     import_extra("onnx", "onnx")
     import_extra("onnxscript", "onnx")

@@ -252,11 +252,7 @@ def application(studios: Sequence[Studio]) -> Any:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
-
-    Raises:
-        UserError: The address is taken, or is none of this machine.
-    """
+    """Return a socket that listens."""
     try:
         return socket.create_server((host, port))
     except (OSError, OverflowError) as error:
@@ -281,9 +277,6 @@ def read_upload(encoded: bytes, size: int, mode: str, like: Image.Image) -> Imag
 
     It is cut around its middle. Dark strokes on light paper become light ones on dark where `like`,
     an image of the model, is so.
-
-    Raises:
-        UserError: The file is too large, or holds no picture.
     """
     if len(encoded) > MOST_BYTES:
         raise UserError(f"the file has more than {MOST_BYTES // 2**20} MB; upload a smaller one")
@@ -306,14 +299,8 @@ def read_drawing(
 ) -> tuple[Image.Image, Image.Image]:
     """Return the picture [size, size] of a canvas, and the mask of what is painted red.
 
-    Args:
-        composite: The canvas [H, W, 3 or 4].
-        layers: What was drawn on its background, [H, W, 4] each.
-        size: Of the model's images.
-        mode: "L" or "RGB".
-
-    Raises:
-        UserError: Nothing is red.
+    `composite` is the canvas [H, W, 3 or 4], `layers` what was drawn on its background, [H, W, 4]
+    each.
     """
     red = np.zeros(composite.shape[:2], bool)
     for layer in layers:

@@ -76,9 +76,6 @@ class Studio:
 
     A request takes the network alone, one after the other, since recorders and meters hook it. It
     has a scheduler of its own.
-
-    Raises:
-        UserError: There is no model, or it generates no images.
     """
 
     def __init__(self, source: Path, device: str = "cpu") -> None:

@@ -33,10 +33,7 @@ _RUNNING = (".running_mean", ".running_var", ".num_batches_tracked")  # of batch
 class AutoencoderEncoder(nn.Module):
     """Four strided convolutions and a linear layer: images [B, C, 32, 32] -> latents [B, D].
 
-    Args:
-        channels: C.
-        latent: D.
-        batch_statistics: Whether batch norm uses the statistics of the batch.
+    `batch_statistics` makes batch norm use the statistics of the batch.
     """
 
     def __init__(self, channels: int, latent: int, *, batch_statistics: bool) -> None:
@@ -68,9 +65,6 @@ def load_autoencoder(
     """Load the feature network `fad` from `mnist_64.pth` or `fashion_64.pth`, or their safetensors.
 
     The file may lack the decoder.
-
-    Raises:
-        UserError: The mode is unknown, or the file has no such encoder.
     """
     if mode not in MODES:
         raise UserError(f"fad: unknown mode {mode!r}; {suggestion(mode, MODES)}")

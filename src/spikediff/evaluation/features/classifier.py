@@ -75,12 +75,9 @@ def load_classifier(
 ) -> FeatureNetwork:
     """Return the feature network `classifier` of a data set: from the cache, or trained on the CPU.
 
-    Args:
-        dataset: The whole training split, labelled, of images of 8x8 or more.
-        cache_dir: Folder of stored classifiers; None keeps none. A damaged file is replaced.
-        device: Where the network runs.
-        settings: How to train. The default takes seconds on 8x8 digits, and a minute of one core
-            on MNIST.
+    The data set is a whole training split, labelled, of images of 8x8 or more. By default, training
+    takes seconds on 8x8 digits, and a minute of one core on MNIST. A damaged file of the cache is
+    replaced; without `cache_dir`, nothing is kept.
     """
     if dataset is None:
         raise UserError("classifier: give the training split that it learns from")

@@ -107,11 +107,7 @@ class FeatureNetwork:
         self.fingerprint = self._hash()
 
     def __call__(self, images: Tensor) -> Activations:
-        """Return the activations of images, uint8 [B, C, H, W], H = W = `image_size`.
-
-        Raises:
-            UserError: Another type, size or number of channels; too large a batch; NaN features.
-        """
+        """Return the activations of images, uint8 [B, C, H, W], H = W = `image_size`."""
         self._check(images)
         if images.shape[1] < self.channels:
             if not self._warned:
@@ -174,11 +170,6 @@ def extract(network: FeatureNetwork, images: Tensor, batch_size: int = 256) -> A
     """Return the activations of images, uint8 [N, C, H, W], batch by batch, in order, on the CPU.
 
     A network with a `batch_size` of its own takes that instead.
-
-    Example:
-        >>> network = FeatureNetwork(nn.Flatten(), name="module:pixels", image_size=2, channels=1)
-        >>> extract(network, torch.zeros(5, 1, 2, 2, dtype=torch.uint8), batch_size=2)[0].shape
-        torch.Size([5, 4])
     """
     parts = [network(part) for part in torch.split(images, network.batch_size or batch_size)]
     features = torch.cat([part.features.cpu() for part in parts])
@@ -216,15 +207,8 @@ def module_features(
 def prepare(images: Tensor, image_size: int, channels: int, resize_filter: str | None) -> Tensor:
     """Fit images, uint8 [N, C, H, W], to a network: resize with PIL, and set the channels (1 or 3).
 
-    Without a `resize_filter`, a key of `RESIZE_FILTERS`, another size is refused.
-
-    Raises:
-        UserError: The images are not square, of another size without a filter, or in colour for a
-            grey network.
-
-    Example:
-        >>> prepare(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), 4, 3, "bilinear").shape
-        torch.Size([2, 3, 4, 4])
+    Refuses images that are not square, of another size without a `resize_filter` (a key of
+    `RESIZE_FILTERS`), or in colour for a grey network.
     """
     _, C, H, W = images.shape
     if H != W:

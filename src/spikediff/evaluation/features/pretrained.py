@@ -34,16 +34,9 @@ _DINOV2_SIDE = 224  # 16 x 16 patches, as is usual for distances; timm's default
 def load_pretrained(
     name: str, weights: Path | str | None = None, device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load a feature network of timm; its features are the input of its last, classifying layer.
+    """Load `dinov2` or `timm:MODEL`; its features are the input of timm's last, classifying layer.
 
-    Args:
-        name: `dinov2`, or `timm:MODEL`.
-        weights: A file of weights; None takes them from timm's cache or fetches them.
-        device: Where the network runs.
-
-    Raises:
-        UserError: timm is not installed or has no such model; the weights cannot be fetched, or the
-            file holds others.
+    Without a file of weights, they come from timm's cache or are fetched.
     """
     timm = _import(name, "timm")
     _import(name, "timm.data")
@@ -140,13 +133,7 @@ def load_inception(
 ) -> FeatureNetwork:
     """Load Inception v3 with torch-fidelity's weights, `weights-inception-2015-12-05-6726825d.pth`.
 
-    Args:
-        path: The file, or the same tensors as safetensors.
-        image_size: Side of the images; the network resizes them to 299.
-        device: Where the network runs.
-
-    Raises:
-        UserError: torch-fidelity does not import, or the file holds other weights.
+    The same tensors as safetensors will do. The network resizes images of `image_size` to 299.
     """
     library = _import("inception", "torch_fidelity.feature_extractor_inceptionv3")
     state = read_state_dict(Path(path))

@@ -75,11 +75,7 @@ def to_imagenet_range(images: Tensor) -> Tensor:
 def load_resnet(
     path: Path | str, depth: int = 20, device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load the feature network `resnet20` or `resnet56` from, for example, `resnet20-12fca82f.th`.
-
-    Raises:
-        UserError: The depth is not 6 n + 2, or the file holds other weights.
-    """
+    """Load the feature network `resnet20` or `resnet56`, as of `resnet20-12fca82f.th`."""
     if depth < 8 or (depth - 2) % 6:
         raise UserError(f"resnet: depth = {depth} is not 6 n + 2; choose 20 or 56")
     module = CifarResNet(depth)

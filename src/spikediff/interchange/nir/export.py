@@ -46,17 +46,9 @@ def write_nir(
     folder: Path,
     **options: Unpack[Options],
 ) -> dict[str, Any]:
-    """Write a graph for every network call of a generation, and an index of them.
+    """Write a graph for every network call of a generation; return the index, which is written too.
 
-    Args:
-        model: See `export_nir`.
-        scheduler: The scheduler, which decides the timesteps.
-        num_inference_steps: Network calls.
-        folder: Where to write; it is made.
-        **options: See `Options`.
-
-    Returns:
-        The content of `index.json`.
+    For the arguments see `export_nir`; the scheduler decides the timesteps.
     """
     nir = import_extra("nir", "nir")
     if isinstance(scheduler, AbsorbingStateScheduler):  # its timesteps are T_d to 1
@@ -127,10 +119,8 @@ def export_nir(
 ) -> Exported:
     """Export a denoiser at one timestep, with the facts and tensors that the host needs.
 
-    Args:
-        model: A `SpikingUNet` or a `SpikingImageDecoder`, in evaluation mode.
-        timestep: Diffusion timestep, folded into biases; not needed by a network without one.
-        **options: See `Options`.
+    The model is a `SpikingUNet` or a `SpikingImageDecoder`, in evaluation mode. The timestep is
+    folded into biases; a network that does not depend on it needs none.
 
     Raises:
         UserError: The package nir is missing, the model is in training mode, an argument is
