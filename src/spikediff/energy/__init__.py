@@ -1,25 +1,19 @@
 """Energy: what a model computes, counted by an outside observer and priced by a table."""
 
 from spikediff.energy.accounting import ACCOUNTINGS
-from spikediff.energy.audit import Audit, Finding, audit
+from spikediff.energy.audit import audit
 from spikediff.energy.comparison import Comparison, compare, measure_differences
 from spikediff.energy.costs import COST_TABLES, CostTable, load_costs
-from spikediff.energy.ledger import Cell
 from spikediff.energy.meter import EnergyMeter
-from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, EnergyReport, Traffic
+from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS
 
 __all__ = [
     "ACCOUNTINGS",
     "COST_TABLES",
     "SPIKES_PER_SYNAPSE_LIMITS",
-    "Audit",
-    "Cell",
     "Comparison",
     "CostTable",
     "EnergyMeter",
-    "EnergyReport",
-    "Finding",
-    "Traffic",
     "audit",
     "compare",
     "load_costs",

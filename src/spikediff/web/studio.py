@@ -3,11 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
@@ -91,7 +90,9 @@ class Studio:
         self.size, channels = network_shape(self._observed)
         self.mode = "L" if channels == 1 else "RGB"
         self.samplers = self._samplers()
-        self.most_steps = min(MOST_STEPS, self._clock())
+        scheduler = self._observed.components.get("scheduler")  # an autoencoder has none
+        steps = 0 if scheduler is None else int(scheduler.config.num_train_timesteps)
+        self.most_steps = min(MOST_STEPS, steps)
 
     def generate(self, wish: Wish, spikes: bool = True, energy: bool = True) -> Iterator[Moment]:
         """Yield the images after every step, then finished, then with the energy of the first.
@@ -142,7 +143,7 @@ class Studio:
             return {}
 
         options = self._options(wish)
-        if "callback_on_step_end" in signature(make).parameters:
+        if self.most_steps:
             options["callback_on_step_end"] = told
         images: list[Image.Image] = make(**options).images
         return images
@@ -169,10 +170,9 @@ class Studio:
         """Return a pipeline of the same networks with a scheduler that nobody else has."""
         parts = {}
         if (scheduler := pipe.components.get("scheduler")) is not None:
-            own = sampler == OWN
-            parts["scheduler"] = (
-                deepcopy(scheduler) if own else make_scheduler(sampler, scheduler.config)
-            )
+            parts["scheduler"] = deepcopy(scheduler)
+            if sampler != OWN:
+                parts["scheduler"] = make_scheduler(sampler, scheduler.config)
         made = type(pipe).from_pipe(pipe, **parts)
         made.set_progress_bar_config(disable=True)
         return made
@@ -183,17 +183,11 @@ class Studio:
             return [OWN]
         fitting = [OWN]
         for name in (name for name in SCHEDULERS if name != "analytic-dpm"):
-            try:
+            with suppress(UserError):
                 scheduler = make_scheduler(name, self._observed.scheduler.config)
                 space_of(self._observed.unet).check_scheduler(scheduler)
                 fitting.append(name)
-            except UserError:
-                continue
         return fitting
-
-    def _clock(self) -> int:
-        scheduler = self._observed.components.get("scheduler")
-        return 0 if scheduler is None else int(scheduler.config.num_train_timesteps)
 
     def _check(self, wish: Wish) -> None:
         """Refuse a wish: what a browser sends can be anything."""

@@ -6,7 +6,8 @@ from html import escape
 
 from PIL import Image, ImageOps
 
-from spikediff.energy import Comparison, EnergyReport
+from spikediff.energy import Comparison
+from spikediff.energy.report import EnergyReport
 from spikediff.inspection.plots import png_of
 from spikediff.web.studio import Moment, Raster
 

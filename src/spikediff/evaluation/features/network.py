@@ -37,7 +37,7 @@ class Normalise:
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalise."""
+        """Return the normalised images."""
         mean, std = (
             torch.tensor(values, device=images.device).view(1, -1, 1, 1)
             for values in (self.mean, self.std)

@@ -47,7 +47,6 @@ class Signal:
     shape: tuple[int, ...]  # [C, H, W]
 
     def __add__(self, other: "Signal") -> "Signal":
-        """Return the sum of the two."""
         return Signal(self.sources + other.sources, self.shape)
 
 

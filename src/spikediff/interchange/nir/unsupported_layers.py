@@ -87,7 +87,6 @@ class UnsupportedLayer(NamedTuple):
     remedy: str  # what to do about it
 
     def __str__(self) -> str:
-        """Return all of it in one line."""
         return f"{self.name} ({self.kind}): {self.reason}; {self.remedy}"
 
 
