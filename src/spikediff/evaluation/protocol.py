@@ -81,22 +81,12 @@ class EvaluationProtocol:
 
 
 def protocol_names() -> list[str]:
-    """Return the names of the protocols in the package.
-
-    Example:
-        >>> protocol_names()
-        ['fair', 'fsddim', 'own-images', 'sddpm', 'spiking-diffusion']
-    """
+    """Return the names of the protocols in the package."""
     return sorted(path.stem for path in _SHELF.glob("*.yaml"))
 
 
 def load_protocol(name: str) -> EvaluationProtocol:
-    """Read a protocol: one of `protocol_names`, or a YAML file.
-
-    Example:
-        >>> load_protocol("fsddim").measurements[0].key
-        'fad/published'
-    """
+    """Read a protocol: one of `protocol_names`, or a YAML file."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else _SHELF / f"{name}.yaml"
     if path.parent == _SHELF and name not in protocol_names():
         hint = suggestion(name, protocol_names())

@@ -101,18 +101,11 @@ def pipeline_images(
 ) -> ImageSource:
     """Return the images of a pipeline, one seed each, of its classes in turn if it has any.
 
-    Args:
-        pipe: A pipeline of this library, or one with its contract: `pipe(seeds=...,
-            num_inference_steps=..., output_type="pt").images` are [B, C, H, W] in [0, 1], and image
-            k depends on `seeds[k]` alone.
-        seed: Seed of image 0.
-        num_inference_steps: Network calls per image.
-        batch_size: Images at a time.
-        guidance_scale: Of classifier-free guidance; None for none.
-
-    Returns:
-        The source. Its fingerprint covers weights, configurations, steps, the seed, the kind of
-        device, torch's version and this library's code.
+    The pipeline is of this library, or keeps its contract: `pipe(seeds=...,
+    num_inference_steps=..., output_type="pt").images` are [B, C, H, W] in [0, 1], and image k
+    depends on `seeds[k]` alone. The source's fingerprint covers weights, configurations, steps, the
+    first seed, the kind of device, torch's version and this library's code. Without
+    `guidance_scale` there is no classifier-free guidance.
     """
     configurations = {
         name: _plain(part.config)

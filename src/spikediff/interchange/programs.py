@@ -78,18 +78,6 @@ def export_program(
         A `torch.export.ExportedProgram` of `(sample, timestep) -> estimate`: images [B, C, H, W],
         signals [B, C, L] or tokens [B, h, w]; an integer timestep (0-dim, int64); and the model's
         estimate.
-
-    Raises:
-        UserError: The model is in training mode, the size is missing, or the network exports for
-            one batch size only and none is given.
-
-    Example:
-        >>> from spikediff import SpikingImageDecoder
-        >>> model = SpikingImageDecoder(codebook_size=8, widths=(4,), spiking_steps=2).eval()
-        >>> program = export_program(model, sample_size=4).module()
-        >>> tokens = torch.full((3, 4, 4), 8)
-        >>> torch.equal(program(tokens, torch.tensor(1)), model(tokens).sample)
-        True
     """
     if model.training:
         raise UserError("export needs the norms' running statistics; call `.eval()` first")

@@ -189,10 +189,6 @@ def module_features(
     """Make a feature network, `module:NAME`, of your own module; see `FeatureNetwork`.
 
     Its fingerprint covers the weights and the printed layout of the module, but not its code.
-
-    Example:
-        >>> module_features(nn.Flatten(), name="pixels", image_size=4, channels=3).name
-        'module:pixels'
     """
     return FeatureNetwork(
         module,
