@@ -13,8 +13,8 @@ from spikediff.editing.invert import invert as invert
 from spikediff.editing.pipelines import SpikingImg2ImgPipeline as SpikingImg2ImgPipeline
 from spikediff.editing.pipelines import SpikingInpaintPipeline as SpikingInpaintPipeline
 from spikediff.editing.pipelines import SpikingInversionPipeline as SpikingInversionPipeline
-from spikediff.editing.pipelines import VQSpikingImg2ImgPipeline as VQSpikingImg2ImgPipeline
-from spikediff.editing.pipelines import VQSpikingInpaintPipeline as VQSpikingInpaintPipeline
+from spikediff.editing.token_pipelines import VQSpikingImg2ImgPipeline as VQSpikingImg2ImgPipeline
+from spikediff.editing.token_pipelines import VQSpikingInpaintPipeline as VQSpikingInpaintPipeline
 from spikediff.editing.vary import vary as vary
 from spikediff.energy.meter import EnergyMeter as EnergyMeter
 from spikediff.errors import UserError as UserError

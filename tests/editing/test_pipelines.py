@@ -4,15 +4,17 @@ import pytest
 import torch
 
 from small_pipelines import make
-from spikediff import inpaint, invert, vary
-from spikediff.editing.invert import regenerate
-from spikediff.editing.pipelines import (
+from spikediff import (
     SpikingImg2ImgPipeline,
     SpikingInpaintPipeline,
     SpikingInversionPipeline,
     VQSpikingImg2ImgPipeline,
     VQSpikingInpaintPipeline,
+    inpaint,
+    invert,
+    vary,
 )
+from spikediff.editing.invert import regenerate
 from spikediff.errors import UserError
 
 CALL = {"num_inference_steps": 3, "output_type": "pt", "seeds": [4, 5, 6]}

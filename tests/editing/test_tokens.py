@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from spikediff.editing.inpaint import token_mask
-from spikediff.editing.pipelines import (
+from spikediff import (
     SpikingInpaintPipeline,
     VQSpikingImg2ImgPipeline,
     VQSpikingInpaintPipeline,
 )
+from spikediff.editing.inpaint import token_mask
 from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 

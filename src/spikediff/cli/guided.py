@@ -23,10 +23,10 @@ def guided(pipe: Any, threshold: str | None) -> AbstractContextManager[None]:
     Raises:
         UserError: It is not a scale, or does not fit the model.
     """
-    from spikediff.systems.sdm.threshold_guidance import parse_scale, threshold_guidance
-
     if threshold is None:
         return nullcontext()
+    from spikediff.systems.sdm.threshold_guidance import parse_scale, threshold_guidance
+
     if "unet" not in pipe.components:
         raise UserError(f"--threshold: a {type(pipe).__name__} has no denoiser of images to guide")
     return threshold_guidance(pipe.unet, parse_scale(threshold))
@@ -55,11 +55,12 @@ def guided_images(
     """
     from spikediff.evaluation.shards import fingerprint_of
     from spikediff.evaluation.sources import pipeline_images
-    from spikediff.systems.sdm.threshold_guidance import threshold_guidance
 
     source = pipeline_images(pipe, seed, num_inference_steps, batch_size, guidance_scale)
     if scale is None:
         return source
+    from spikediff.systems.sdm.threshold_guidance import threshold_guidance
+
     with threshold_guidance(pipe.unet, scale):
         pass  # a wrong layer or scale is an error before the reference is read
 

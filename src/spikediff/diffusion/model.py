@@ -224,6 +224,14 @@ def quiet() -> None:
 
 
 @runtime_checkable
+class HasExecutions(Protocol):
+    """A network with several executions of the same bits; `config.execution` names its own."""
+
+    def with_execution(self, execution: str) -> nn.Module:
+        """Return the network with another execution."""
+
+
+@runtime_checkable
 class HasCounterpart(Protocol):
     """A spiking network that knows its ordinary counterpart."""
 

@@ -25,7 +25,7 @@ from spikediff.diffusion.outputs import check_call, check_output_type
 from spikediff.diffusion.schedules import CLEAN, noise_levels, renoise
 from spikediff.diffusion.seeds import Generators
 from spikediff.editing.images import Picture, composite, one_per_seed, read_images, read_mask
-from spikediff.editing.loop import Asked, Denoising, edits_tokens, redraw_tokens, refuse_options
+from spikediff.editing.loop import Asked, Denoising, edits_tokens, refuse_options
 from spikediff.editing.vary import timesteps_of_strength
 from spikediff.errors import UserError
 
@@ -160,7 +160,8 @@ def _redraw(
         return known
     tokens = pipe.encode(known.masked_fill(mask, BLACK))
     hidden = token_mask(mask, pipe.vqvae.latent_size, token_margin)
-    return redraw_tokens(pipe, tokens, hidden, asked, call)
+    images: Tensor = pipe.redraw(tokens, hidden, **asked._asdict(), **call)
+    return images
 
 
 def _repaint(

@@ -26,7 +26,6 @@ from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.editing.images import Picture, read_images
 from spikediff.editing.loop import Asked, Denoising, check_denoises
 from spikediff.errors import UserError
-from spikediff.systems.fsddim.scheduler import SynapticCurrentDDIMScheduler
 
 
 @dataclass
@@ -127,23 +126,19 @@ def regenerate(
     return ImagePipelineOutput(images=images) if return_dict else (images,)
 
 
-def ddim_of(scheduler: Any) -> SynapticCurrentDDIMScheduler:
+def ddim_of(scheduler: Any) -> Any:
     """Return deterministic DDIM without clipping, with the noise schedule of a scheduler."""
     if scheduler.config.get("rescale_betas_zero_snr"):
         raise UserError(
             "inversion: rescale_betas_zero_snr leaves no image at the last timestep, so none can "
             "be recovered from it"
         )
-    is_ddim = isinstance(scheduler, SynapticCurrentDDIMScheduler)
-    ddim: SynapticCurrentDDIMScheduler = (
-        scheduler if is_ddim else make_scheduler("synaptic-ddim", scheduler.config)
-    )
-    return ddim
+    return make_scheduler("synaptic-ddim", scheduler.config)
 
 
 def ddim_inversion(
     denoiser: Denoiser,
-    scheduler: SynapticCurrentDDIMScheduler,
+    scheduler: Any,
     sample: Tensor,
     timesteps: Sequence[Tensor],
     num_iterations: int = 1,

@@ -1,7 +1,7 @@
-"""What all edits share: the loop over a denoiser's steps, and the redrawing of tokens."""
+"""What all edits share: the loop over a denoiser's steps, and the choice of the kind of edit."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -15,7 +15,6 @@ from spikediff.diffusion.loop import (
     telling,
 )
 from spikediff.errors import UserError
-from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 
 
 class Asked(NamedTuple):
@@ -60,30 +59,17 @@ class Denoising:
         return self.space.decode(sample)
 
 
-def redraw_tokens(
-    pipe: Any, tokens: Tensor, mask: Tensor, asked: Asked, call: Mapping[str, Any]
-) -> Tensor:
-    """Draw the masked tokens again; return the images [B, C, H, W] in [-1, 1].
+@runtime_checkable
+class EditsTokens(Protocol):
+    """A pipeline of tokens."""
 
-    `tokens` and `mask` are [B, h, w]; `call` holds further arguments of the pipeline.
-    """
-    (drawn,) = VQSpikingDiffusionPipeline.__call__(
-        pipe,
-        tokens=tokens,
-        mask=mask,
-        batch_size=len(tokens),
-        output_type="tokens",
-        return_dict=False,
-        **asked._asdict(),
-        **call,
-    )
-    images: Tensor = pipe.decode(drawn)
-    return images
+    def redraw(self, tokens: Tensor, mask: Tensor, **call: Any) -> Tensor:
+        """Draw the masked tokens again; return the images [B, C, H, W] in [-1, 1]."""
 
 
 def edits_tokens(pipe: Any) -> bool:
     """Return whether a pipeline generates tokens; refuse one without diffusion."""
-    if isinstance(pipe, VQSpikingDiffusionPipeline):
+    if isinstance(pipe, EditsTokens):
         return True
     check_denoises(pipe, " or Spiking-Diffusion")
     return False

@@ -8,7 +8,6 @@ from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.editing.inpaint import inpaint
 from spikediff.editing.invert import ddim_of, invert, regenerate
 from spikediff.editing.vary import vary
-from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 
 
 class EditingPipeline(TellsOfSteps, OwnPipeline):
@@ -58,15 +57,3 @@ class SpikingInversionPipeline(EditingPipeline):
 
     def __init__(self, unet: nn.Module, scheduler: SchedulerMixin) -> None:
         super().__init__(unet, ddim_of(scheduler))
-
-
-class VQSpikingInpaintPipeline(VQSpikingDiffusionPipeline):
-    """`inpaint` with tokens."""
-
-    __call__ = inpaint  # type: ignore[assignment]
-
-
-class VQSpikingImg2ImgPipeline(VQSpikingDiffusionPipeline):
-    """`vary` with tokens."""
-
-    __call__ = vary  # type: ignore[assignment]

@@ -20,7 +20,7 @@ from spikediff.diffusion.loop import (
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call, check_output_type
 from spikediff.diffusion.seeds import Generators
 from spikediff.editing.images import Picture, one_per_seed, read_images
-from spikediff.editing.loop import Asked, Denoising, edits_tokens, redraw_tokens, refuse_options
+from spikediff.editing.loop import Asked, Denoising, edits_tokens, refuse_options
 from spikediff.errors import UserError
 
 
@@ -94,7 +94,7 @@ def vary(
         encoded = pipe.encode(known)
         size = (len(known), 1, *encoded.shape[1:])
         uniforms, _ = pipe.scheduler.draw(size, generator, pipe._execution_device)
-        varied = redraw_tokens(pipe, encoded, uniforms < strength, asked, call)
+        varied = pipe.redraw(encoded, uniforms < strength, **asked._asdict(), **call)
     else:
         refuse_options(pipe, **dict.fromkeys(draw, True))
         steps = 50 if num_inference_steps is None else num_inference_steps

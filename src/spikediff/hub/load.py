@@ -72,10 +72,10 @@ def _local(source: Path) -> Path:
 
 def compile_exactly(pipe: Any) -> Any:
     """Compile a deployment form that runs on the CPU by counts or changes; leave others alone."""
-    from spikediff.systems.integer import DeployedIntegerUNet
+    from spikediff.diffusion.model import HasExecutions
 
     unet = pipe.components.get("unet")
-    whole = isinstance(unet, DeployedIntegerUNet) and unet.device.type == "cpu"
+    whole = isinstance(unet, HasExecutions) and unet.device.type == "cpu"
     if whole and unet.config.execution in ("counts", "delta"):
         pipe.compile_for_inference()
     return pipe
@@ -97,9 +97,9 @@ def denoiser_of(pipe: Any, source: Path) -> Any:
 
 
 def _with_execution(unet: Any, execution: str, source: Path) -> Any:
-    from spikediff.systems.integer import DeployedIntegerUNet
+    from spikediff.diffusion.model import HasExecutions
 
-    if not isinstance(unet, DeployedIntegerUNet):
+    if not isinstance(unet, HasExecutions):
         raise UserError(
             f"--execution {execution}: {source} holds a {type(unet).__name__}; only the deployment "
             "form of an integer network has executions (spikediff deploy makes it)"

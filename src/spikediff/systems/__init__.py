@@ -31,6 +31,7 @@ class Trainable:
         from_run: Arguments of the network that the run knows: name -> attribute of `RunParts`.
         fixed: Arguments of the network that no recipe changes.
         keys: Keys of the recipe that are not called as the argument: argument -> key.
+        any_spiking_steps: Whether trained weights fit every T, without temporal scaling.
     """
 
     network: Callable[..., ModelMixin]
@@ -44,6 +45,7 @@ class Trainable:
     )
     fixed: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    any_spiking_steps: bool = False
 
 
 @dataclass(frozen=True)

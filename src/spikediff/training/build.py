@@ -17,7 +17,6 @@ from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.diffusion.seeds import derived_seed
 from spikediff.errors import UserError
 from spikediff.systems import find_trainable
-from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 from spikediff.training.batches import image_dataset, signal_dataset
 from spikediff.training.first_stage import load_first_stage, token_dataset
 from spikediff.training.optimizers import MuonWithAdamW
@@ -58,7 +57,7 @@ class Parts:
         return make_scheduler(self.recipe.sampling.scheduler, self.noise_schedule.config)
 
     @cached_property
-    def first_stage(self) -> VQSVAE:
+    def first_stage(self) -> Any:
         """The trained first stage, frozen."""
         return load_first_stage(self.recipe, self.root)
 

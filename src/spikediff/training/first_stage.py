@@ -2,16 +2,17 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikediff.data import ImageDataset, change_range, to_model_range
+from spikediff.diffusion.saving import AnyNetwork
 from spikediff.errors import UserError
 from spikediff.files.tensors import read_with_metadata, state_digest, write_tensors
 from spikediff.progress import at_work
-from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 from spikediff.training.batches import image_dataset
 from spikediff.training.recipe import Recipe, load_run_recipe
 
@@ -31,13 +32,13 @@ def first_stage_folder(recipe: Recipe, root: Path) -> Path:
 def is_finished(folder: Path) -> bool:
     """Return whether a run folder holds a trained first stage: one that loads."""
     try:
-        VQSVAE.from_pretrained(folder / "pipeline" / "vae", use_safetensors=True)
+        AnyNetwork.from_pretrained(folder / "pipeline" / "vae", use_safetensors=True)
     except (OSError, ValueError):  # a part of it is missing: it was not written to the end
         return False
     return True
 
 
-def load_first_stage(recipe: Recipe, root: Path) -> VQSVAE:
+def load_first_stage(recipe: Recipe, root: Path) -> Any:
     """Return the trained autoencoder of a second stage's recipe, frozen, in eval mode.
 
     Raises:
@@ -54,9 +55,10 @@ def load_first_stage(recipe: Recipe, root: Path) -> VQSVAE:
                 f"{folder}: was trained with data.{key} = {getattr(theirs, key)}, the recipe has "
                 f"{getattr(ours, key)}; both stages see the same images"
             )
-    model: VQSVAE = VQSVAE.from_pretrained(weights, use_safetensors=True)
-    model.eval().requires_grad_(False)
-    return model
+    model: Any = AnyNetwork.from_pretrained(weights, use_safetensors=True)
+    if "codebook_size" not in model.config:
+        raise UserError(f"{folder}: holds a {type(model).__name__}, which makes no tokens")
+    return model.eval().requires_grad_(False)
 
 
 def token_dataset(recipe: Recipe, root: Path) -> "TokenDataset":
@@ -89,7 +91,7 @@ def token_dataset(recipe: Recipe, root: Path) -> "TokenDataset":
 
 
 @torch.no_grad()
-def encode_all(vqvae: VQSVAE, images: ImageDataset) -> Tensor:
+def encode_all(vqvae: Any, images: ImageDataset) -> Tensor:
     """Return the tokens of all images, int16 [N, h, w]; the autoencoder is in eval mode."""
     parts = []
     with at_work("encoding images as tokens", len(images)) as work:

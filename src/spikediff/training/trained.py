@@ -17,16 +17,12 @@ from spikediff.errors import UserError, one_line, shown
 from spikediff.files.reading import read_json
 from spikediff.files.weights import load_renamed
 from spikediff.systems import find_trainable
-from spikediff.systems.fsddim.network import SynapticCurrentUNet
-from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training.build import Parts, build_model, build_pipeline
 from spikediff.training.checkpoint import Checkpoint, load_latest, plain_names
 from spikediff.training.recipe import Recipe, load_run_recipe
 
 # Options without weights, which fine-tuning may change.
 _FREE = {"dropout", "weight_bits"}
-# Networks of tokens and latents read out with a weight for every spiking step.
-_T_HAS_NO_WEIGHTS = (SpikingUNet, SynapticCurrentUNet)
 # Options that fine-tuning may add: at first the network computes the same.
 _NOTHING_AT_FIRST = {"temporal_scaling", "position_embedding"}
 
@@ -111,14 +107,15 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
         UserError: There is no such run, or it trained something else; the message says what.
     """
     pipe = load_trained(source)
-    trained = pipe.components.get(find_trainable(recipe.model.network).part)
+    row = find_trainable(recipe.model.network)
+    trained = pipe.components.get(row.part)
     if type(trained) is not type(model):
         ours = type(model).__name__
         theirs = " and ".join(type(part).__name__ for part in pipe.components.values())
         raise UserError(f"{source}: holds a {theirs}, the recipe makes a {ours}; give a run of one")
     old, new = dict(trained.config), dict(model.config)
     scaled = old.get("temporal_scaling") or new.get("temporal_scaling")
-    if isinstance(model, _T_HAS_NO_WEIGHTS) and not scaled:
+    if row.any_spiking_steps and not scaled:
         old["spiking_steps"] = new["spiking_steps"]
     _check_same(source, "network", old, new)
     if "scheduler" in pipe.components:

@@ -20,7 +20,6 @@ from spikediff.interchange.nir.unsupported_layers import check_supported
 from spikediff.interchange.programs import sample_size_of
 from spikediff.layers.coding import decay_weights
 from spikediff.neurons import NeuronLayer
-from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
 
 INDEX, HOST = "index.json", "host.safetensors"
 
@@ -51,12 +50,13 @@ def write_nir(
     For the arguments see `export_nir`; the scheduler decides the timesteps.
     """
     nir = import_extra("nir", "nir")
-    if isinstance(scheduler, AbsorbingStateScheduler):  # its timesteps are T_d to 1
-        scheduler.set_timesteps(num_inference_steps)
-    else:
+    lowering = LOWERINGS.get(type(model).__name__)
+    timed = lowering is None or lowering.depends_on_time
+    if timed:
         visiting(scheduler, num_inference_steps)
+    else:  # tokens, whose timesteps are T_d to 1
+        scheduler.set_timesteps(num_inference_steps)
     timesteps = [float(t) for t in scheduler.timesteps]
-    timed = type(model) not in LOWERINGS or LOWERINGS[type(model)].depends_on_time
     exported: dict[str, Exported] = {}
     steps: list[dict[str, Any]] = []
     for call, timestep in enumerate(timesteps):
@@ -129,7 +129,7 @@ def export_nir(
     check_supported(model)
     if model.training:
         raise UserError("export to NIR needs the norms' running statistics; call `.eval()` first")
-    lowering = LOWERINGS[type(model)]
+    lowering = LOWERINGS[type(model).__name__]
     if lowering.depends_on_time and timestep is None:
         raise UserError(f"{type(model).__name__}: give the timestep that the graph is made for")
     first_on_host, class_label = options.get("first_on_host", False), options.get("class_label")

@@ -10,7 +10,6 @@ from spikediff.interchange.nir.graph import GraphBuilder, Parts, fold
 from spikediff.layers import ConvNorm, SpikingLayer, embed_classes
 from spikediff.systems.sddpm.blocks import Downsample, PlainBlock, PreSpikeBlock
 from spikediff.systems.sddpm.network import SpikingUNet
-from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 
 Shape = tuple[int, int]
 
@@ -27,14 +26,14 @@ class Lowering(NamedTuple):
 
 def _walk_decoder(
     graph: GraphBuilder,
-    model: SpikingImageDecoder,
+    model: Any,
     size: Shape,
     _timestep: object,
     label: Tensor | None,
 ) -> Parts:
     """`last(cat(layers(x), layers[0](x)))`; the host turns tokens and class into vectors."""
     classes = embed_classes(model.class_embedding, label)  # [1, C], or 0
-    layers: Sequence[SpikingLayer] = list(model.layers)  # type: ignore[arg-type]
+    layers: Sequence[SpikingLayer] = list(model.layers)
     spikes: Parts = []
     early: Parts = []
     for number, layer in enumerate(layers):
@@ -124,7 +123,8 @@ def _conv_norm(
     return graph.conv(f"{name}.conv", kernel, parts)
 
 
-LOWERINGS: dict[type[nn.Module], Lowering] = {
-    SpikingImageDecoder: Lowering(_walk_decoder, lambda _model: "mean", False),
-    SpikingUNet: Lowering(_walk_unet, lambda model: model.config.readout, True),
+LOWERINGS: dict[str, Lowering] = {
+    "SpikingImageDecoder": Lowering(_walk_decoder, lambda _model: "mean", False),
+    "SpikingUNet": Lowering(_walk_unet, lambda model: model.config.readout, True),
 }
+"""By the name of the network's class."""

@@ -142,8 +142,8 @@ def unsupported_layers(model: nn.Module) -> list[UnsupportedLayer]:
     if config.get("readout") == "decayed_sum":
         reason, remedy = "weights that differ by spiking step", "train with readout: mean"
         found.append(UnsupportedLayer("readout", "decayed_sum", reason, remedy))
-    if not found and type(model) not in LOWERINGS:
-        known = f"known: {', '.join(kind.__name__ for kind in LOWERINGS)}"
+    if not found and type(model).__name__ not in LOWERINGS:
+        known = f"known: {', '.join(LOWERINGS)}"
         found.append(UnsupportedLayer("the network", type(model).__name__, "no export", known))
     return found
 

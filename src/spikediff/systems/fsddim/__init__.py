@@ -34,6 +34,7 @@ SYSTEM = System(
                 "num_train_timesteps": "num_train_timesteps",
             },
             fixed={"out_channels": None},
+            any_spiking_steps=True,
         )
     },
     released={

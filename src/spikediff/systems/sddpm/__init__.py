@@ -51,6 +51,7 @@ SYSTEM = System(
             sampled(SpikingDiffusionPipeline),
             from_run=_FROM_RUN,
             fixed={"out_channels": None, "dimensions": 2},
+            any_spiking_steps=True,
         ),
         "spiking_unet_1d": Trainable(
             SpikingUNet,
@@ -60,6 +61,7 @@ SYSTEM = System(
             preview="signals",
             from_run=_FROM_RUN,
             fixed={"out_channels": None, "dimensions": 1},
+            any_spiking_steps=True,
         ),
     },
     released={

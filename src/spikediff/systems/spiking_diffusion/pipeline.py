@@ -151,6 +151,25 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         images = grid if output_type == "tokens" else OUTPUT_TYPES[output_type](self.decode(grid))
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
+    def redraw(self, tokens: Tensor, mask: Tensor, **call: Any) -> Tensor:
+        """Draw the masked tokens of grids [B, h, w] again; return images [B, C, H, W] in [-1, 1].
+
+        Args:
+            tokens: Known tokens.
+            mask: Where to draw, boolean.
+            **call: Further arguments of a call.
+        """
+        (drawn,) = VQSpikingDiffusionPipeline.__call__(
+            self,
+            tokens=tokens,
+            mask=mask,
+            batch_size=len(tokens),
+            output_type="tokens",
+            return_dict=False,
+            **call,
+        )
+        return self.decode(drawn)
+
     @inference
     def encode(self, images: Tensor) -> Tensor:
         """Return the tokens [B, h, w] of images [B, C, H, W] in [-1, 1]."""
