@@ -10,6 +10,7 @@ package loads nothing heavy.
 """
 
 import ast
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ def _addresses() -> dict[str, str]:
 
 _MODULES = _addresses()
 __all__ = ["__version__", *_MODULES]
+
+
+# Folders saved by version 0.1.0 import their classes from these modules.
+for _earlier in ("models", "pipelines", "schedulers"):
+    sys.modules[f"{__name__}.{_earlier}"] = sys.modules[__name__]
 
 
 def __getattr__(name: str) -> Any:

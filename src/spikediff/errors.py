@@ -35,11 +35,9 @@ class UserError(ValueError):
 
 
 def one_line(text: object, most: int = MOST_LETTERS) -> str:
-    r"""Return a text as one line without control characters.
+    r"""Return a text as one line of at most `most` letters, without its middle where it is longer.
 
-    Args:
-        text: Any text; line breaks become spaces, other control characters are escaped.
-        most: Maximum length; longer texts lose their middle.
+    Line breaks become spaces, other control characters are escaped.
 
     Example:
         >>> one_line("a\nb\x1b[2J"), one_line("x" * 99, most=11)

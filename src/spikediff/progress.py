@@ -16,17 +16,10 @@ _LONGEST = 3.5  # seconds of silence
 
 @dataclass
 class Work:
-    """A piece of work.
+    """A piece of work."""
 
-    Attributes:
-        what: Its description: "encoding images".
-        total: Number of parts; None if unknown.
-        done: Parts that are done.
-        since: When it began.
-    """
-
-    what: str
-    total: int | None = None
+    what: str  # "encoding images"
+    total: int | None = None  # parts; None if unknown
     done: int = 0
     since: float = field(default_factory=time.monotonic)
 
@@ -45,10 +38,6 @@ _works: list[Work] = []
 @contextmanager
 def at_work(what: str, total: int | None = None) -> Iterator[Work]:
     """Register the work of a block, which `breaking_silence` reports.
-
-    Args:
-        what: Its description.
-        total: Number of parts.
 
     Example:
         >>> with at_work("counting", total=3) as work:
@@ -97,12 +86,7 @@ class Heard:
 
 @contextmanager
 def breaking_silence(out: Heard, err: Heard) -> Iterator[None]:
-    """Report the current work on `err` if neither file was written to for some seconds.
-
-    Args:
-        out: Standard output.
-        err: Standard error.
-    """
+    """Report the current work on `err` if neither file was written to for some seconds."""
     over = threading.Event()
 
     def watch() -> None:

@@ -15,14 +15,9 @@ Neurons = TypeVar("Neurons", bound=SpikeEmitter)
 
 
 def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
-    """Return the models to observe, by the prefix of their layers' names.
+    """Return the networks of a model or pipeline, by the prefix of their layers' names.
 
-    Args:
-        target: A model, or a pipeline. The prefix of a single model is empty.
-        instrument: Name of the caller, for the message.
-
-    Raises:
-        UserError: The target holds no model, or was compiled for inference.
+    The prefix of a single network is empty. `instrument` names the caller in messages.
 
     Example:
         >>> modules_of(nn.Linear(2, 2), "EnergyMeter")
@@ -47,10 +42,6 @@ def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
 def neurons_of(models: Mapping[str, nn.Module], kind: type[Neurons]) -> dict[str, Neurons]:
     """Return the neuron layers of models by name, in order.
 
-    Args:
-        models: By the prefix of the names, from `modules_of`.
-        kind: Type of the layers.
-
     Example:
         >>> from spikediff import IF
         >>> list(neurons_of({"unet": nn.Sequential(nn.Linear(2, 2), IF())}, SpikeEmitter))
@@ -67,16 +58,13 @@ def neurons_of(models: Mapping[str, nn.Module], kind: type[Neurons]) -> dict[str
 def choose_by_name(
     layers: Mapping[str, Layer], patterns: Iterable[str], who: str
 ) -> dict[str, Layer]:
-    """Return the layers that match any pattern, in order.
+    """Return the layers that match any pattern, in order; refuse a pattern that matches none.
 
     Args:
         layers: By name.
         patterns: Patterns of `fnmatch`; `*` also matches dots. One that matches a module selects
             all layers in it.
         who: Name of the caller, for the message.
-
-    Raises:
-        UserError: A pattern matches no layer.
 
     Example:
         >>> choose_by_name({"a.0": 1, "a.1": 2, "b": 3}, ["*.1", "b"], "me")

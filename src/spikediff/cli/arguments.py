@@ -33,11 +33,7 @@ _COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")  # tyro's, in the help text on a term
 
 
 class Visible:
-    """A text file that writes control characters, and what it cannot encode, as escapes.
-
-    Args:
-        file: Where the text goes.
-    """
+    """A text file that writes control characters, and what it cannot encode, as escapes."""
 
     def __init__(self, file: TextIO | Heard) -> None:
         self._file = file
@@ -70,11 +66,7 @@ class Range:
     most: float
 
     def check(self, name: str, number: float) -> None:
-        """Refuse a number outside the range.
-
-        Raises:
-            UserError: It is outside, infinite or not a number.
-        """
+        """Refuse a number outside the range, infinite or not a number."""
         if number < self.least:
             words = "positive" if 0 < self.least < 1 else f"at least {self.least:g}"
             raise UserError(f"{name} {number} must be {words}")
@@ -86,19 +78,12 @@ FINITE = Range(-math.inf, math.inf)
 
 
 class Option(NamedTuple):
-    """One option of a command.
+    """One option of a command."""
 
-    Attributes:
-        path: The names of the groups that lead to it, and its own.
-        flag: As it is typed, without dashes before it.
-        type: Its type, without marks.
-        marks: What stands beside its type in `Annotated`.
-    """
-
-    path: tuple[str, ...]
-    flag: str
-    type: Any
-    marks: tuple[Any, ...]
+    path: tuple[str, ...]  # the names of the groups that lead to it, and its own
+    flag: str  # as it is typed, without dashes before it
+    type: Any  # without marks
+    marks: tuple[Any, ...]  # what stands beside its type in `Annotated`
 
 
 def options_of(kind: type, path: tuple[str, ...] = (), prefix: str = "") -> Iterator[Option]:
@@ -120,15 +105,8 @@ def options_of(kind: type, path: tuple[str, ...] = (), prefix: str = "") -> Iter
 def build(kind: type[Options], given: Mapping[str, Any], default: Options | None = None) -> Options:
     """Return a command's options from a mapping of flat names, as Python callers give them.
 
-    A path may be text, and text a path.
-
-    Args:
-        kind: The dataclass.
-        given: Name -> value; the names are those of the fields, whatever group they are in.
-        default: Values of the options that are not given.
-
-    Raises:
-        UserError: An option is unknown, a number is out of range, or a file cannot be written.
+    The names are those of the fields, whatever group they are in. A path may be text, and text a
+    path. `default` has the values of the options that are not given.
     """
     known = {option.path[-1]: option for option in options_of(kind)}
     for name in given:
@@ -159,7 +137,7 @@ def _as_path(value: Any, hint: Any) -> Any:
 def parse(
     options: type[Options], arguments: list[str], usage: str, default: Options | None = None
 ) -> Options:
-    """Read arguments.
+    """Read arguments; a mistake in them is a `UserError` of one line.
 
     Args:
         options: A dataclass; its fields and their docstrings are the options.
@@ -167,11 +145,7 @@ def parse(
         usage: The command, for the help text.
         default: Values of the options that are not given.
 
-    Returns:
-        The options.
-
     Raises:
-        UserError: An option is unknown, or a value does not fit; one line.
         SystemExit: Help was asked for and has been printed.
     """
     said = io.StringIO()
@@ -211,11 +185,7 @@ def _terminal(asks_for_help: bool) -> Iterator[None]:
 def check_options(options: Any) -> None:
     """Refuse absent models, numbers out of range, and files that could not be written at the end.
 
-    Args:
-        options: The options of a command; a recipe among them checks itself.
-
-    Raises:
-        UserError: There is such a one.
+    A recipe among the options checks itself.
     """
     for option in options_of(type(options)):
         if option.path[0] == "recipe":

@@ -68,11 +68,7 @@ def run(arguments: list[str]) -> int:
 
 
 def measure(options: CompareOptions) -> ModelComparison:
-    """Measure all sources and write the files.
-
-    Raises:
-        UserError: There is no source, one stands twice, or an option is wrong or does not fit.
-    """
+    """Measure all sources and write the files; refuse a wrong option before any work."""
     if not options.sources:
         raise UserError("spikediff compare: give one or more models, as in: compare digits mnist")
     if options.figure is not None:
@@ -105,11 +101,7 @@ class _Source:
 
     @classmethod
     def read(cls, text: str, options: CompareOptions) -> "_Source":
-        """Read `SOURCE` or `SOURCE@key=value,...`.
-
-        Raises:
-            UserError: An option is unknown, or a value does not fit.
-        """
+        """Read `SOURCE` or `SOURCE@key=value,...`."""
         from spikediff.pretrained import find_source
 
         path, at, behind = text.rpartition("@")
@@ -137,11 +129,7 @@ class _Source:
         return f"{Path(path).name or path}{at}{behind}"
 
     def check(self) -> None:
-        """Load the pipeline and try its options.
-
-        Raises:
-            UserError: There is no model, or an option does not fit it.
-        """
+        """Refuse a source without a model, or with an option that does not fit it."""
         from spikediff.cli.guided import guided
         from spikediff.hub.load import steps_of
 
@@ -168,11 +156,7 @@ class _Source:
 
 
 def _names(sources: Sequence[_Source]) -> list[str]:
-    """Return the titles of the columns, short if they differ.
-
-    Raises:
-        UserError: Two sources are the same.
-    """
+    """Return the titles of the columns, short if they differ; refuse a source that stands twice."""
     short = [source.name or source.short for source in sources]
     names = [
         each if short.count(each) == 1 or source.name else source.text

@@ -20,11 +20,7 @@ MARKERS = "osD^vP*X"  # 8 of them and 7 colours: 56 models differ
 
 
 def check_figure(path: Path) -> None:
-    """Refuse a figure of another format.
-
-    Raises:
-        UserError: The file ends in none of `FIGURE_FORMATS`.
-    """
+    """Refuse a figure whose file ends in none of `FIGURE_FORMATS`."""
     if path.suffix not in FIGURE_FORMATS:
         raise UserError(f"figure {path}: ends in none of {', '.join(FIGURE_FORMATS)}; choose one")
 
@@ -173,13 +169,7 @@ class ModelComparison:
         """Plot quality, or time without quality, against energy, a marker per model.
 
         The metric is the first of the table, a dashed line its floor; hollow markers show the
-        energy by changes. The figure has the width of a column of text.
-
-        Args:
-            path: .svg, .pdf or .png.
-
-        Raises:
-            UserError: It has another ending.
+        energy by changes. The figure has the width of a column of text; it is .svg, .pdf or .png.
         """
         from matplotlib import rc_context
 

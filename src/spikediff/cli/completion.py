@@ -33,15 +33,10 @@ def run(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Completion:
-    """What may follow a command.
+    """What may follow a command."""
 
-    Attributes:
-        names: What its first argument may be, besides a path.
-        options: Option -> the values it may have; an empty tuple means any value, None no value.
-    """
-
-    names: tuple[str, ...]
-    options: dict[str, tuple[str, ...] | None]
+    names: tuple[str, ...]  # of its first argument, besides a path
+    options: dict[str, tuple[str, ...] | None]  # the values; () means any, None no value
 
 
 def completions() -> dict[str, Completion]:

@@ -51,11 +51,7 @@ def run(arguments: list[str]) -> int:
 
 
 def look(options: DataOptions) -> dict[str, Any]:
-    """Return what the data set holds, ready for JSON.
-
-    Raises:
-        UserError: There is no such data set, or no picture in it can be used.
-    """
+    """Return what the data set holds, ready for JSON."""
     with warnings.catch_warnings(action="ignore"):  # of files that are passed over: listed here
         splits = dict(_splits(options))
     shapes, skipped = _decode(splits)

@@ -217,8 +217,7 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
 def _recognised(known: Any, images: Any) -> tuple[float, list[int]]:
     """Classify images [N, C, H, W] in [-1, 1] by a logistic regression of real digits' pixels.
 
-    Returns:
-        The share of images classified with confidence, and the images of every class.
+    Return the share of images classified with confidence, and the images of every class.
     """
     import torch
     from sklearn.linear_model import LogisticRegression

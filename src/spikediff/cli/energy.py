@@ -110,11 +110,7 @@ class Measured:
 
 
 def measure(options: EnergyOptions) -> Measured:
-    """Generate under a meter; with `compare`, do the same with the ordinary counterpart.
-
-    Raises:
-        UserError: There is no model, an option does not fit it, or it has no counterpart.
-    """
+    """Generate under a meter; with `compare`, do the same with the ordinary counterpart."""
     from spikediff.energy import load_costs
 
     load_costs(options.costs)  # a wrong name is an error before minutes of work
@@ -162,14 +158,7 @@ def _generate(pipe: Any, options: EnergyOptions) -> None:
 
 
 def _compared(spiking: Any, ordinary: Any, meter: Any, options: EnergyOptions) -> Any:
-    """Return the comparison of a spiking network with its ordinary counterpart.
-
-    Args:
-        spiking: The meter of the spiking network.
-        ordinary: The pipeline of the counterpart.
-        meter: Its meter.
-        options: Those of the command.
-    """
+    """Return the comparison of a spiking network's meter with its ordinary counterpart's."""
     from spikediff.energy import compare, load_costs, measure_differences
 
     differences = None

@@ -172,11 +172,7 @@ def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tu
 
 
 def _check_no_model_options(options: EvaluateOptions) -> None:
-    """Refuse options of a model for existing images.
-
-    Raises:
-        UserError: One is given.
-    """
+    """Refuse options of a model for existing images."""
     given = {
         "--threshold": options.threshold,
         "--event-driven": options.model.event_driven or None,

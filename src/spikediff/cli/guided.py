@@ -14,15 +14,7 @@ if TYPE_CHECKING:
 
 
 def guided(pipe: Any, threshold: str | None) -> AbstractContextManager[None]:
-    """Return a `with` block in which the pipeline samples with threshold guidance.
-
-    Args:
-        pipe: A pipeline with a `unet`.
-        threshold: The text of `--threshold`; None for the model's own thresholds.
-
-    Raises:
-        UserError: It is not a scale, or does not fit the model.
-    """
+    """Return a `with` block in which the pipeline samples with the text of `--threshold`."""
     if threshold is None:
         return nullcontext()
     from spikediff.systems.sdm.threshold_guidance import parse_scale, threshold_guidance
@@ -49,9 +41,6 @@ def guided_images(
         num_inference_steps: Network calls per image.
         batch_size: Images at a time.
         guidance_scale: Of classifier-free guidance; None for none.
-
-    Raises:
-        UserError: The guidance does not fit the model.
     """
     from spikediff.evaluation.shards import fingerprint_of
     from spikediff.evaluation.sources import pipeline_images

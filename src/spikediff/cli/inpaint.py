@@ -75,11 +75,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _mask(options: InpaintOptions, picture: "Image.Image") -> "Image.Image":
-    """Return the mask, of grey levels 0 and 255.
-
-    Raises:
-        UserError: The box does not fit, or the mask is black.
-    """
+    """Return the mask, of grey levels 0 and 255."""
     from PIL import Image
 
     if options.mask is not None:

@@ -187,11 +187,7 @@ class Sampling:
         return guided(pipe, self.threshold)
 
     def labels(self, pipe: Any) -> list[Any]:
-        """Return the classes that are asked for, as numbers where the model knows classes.
-
-        Raises:
-            UserError: The model has no class of such a name.
-        """
+        """Return the classes that are asked for, as numbers where the model knows classes."""
         from spikediff.diffusion.classes import class_names, class_network, class_numbers
 
         network = class_network(pipe)
@@ -203,20 +199,12 @@ class Sampling:
         return typed if network is None else [class_numbers(network, label) for label in typed]
 
     def check_one_class(self) -> None:
-        """Refuse several classes, before the model is loaded.
-
-        Raises:
-            UserError: There are several.
-        """
+        """Refuse several classes, before the model is loaded."""
         if len(self.class_labels) > 1:
             raise UserError("--class-labels: give one, which all images share")
 
     def one_class(self, pipe: Any) -> dict[str, Any]:
-        """Return the pipeline's arguments for images of one class; empty if none is asked for.
-
-        Raises:
-            UserError: The model has no such class.
-        """
+        """Return the pipeline's arguments for images of one class; empty if none is asked for."""
         asked: dict[str, Any] = {"class_labels": next(iter(self.labels(pipe)), None)}
         asked |= {"guidance_scale": self.guidance_scale}
         return {name: value for name, value in asked.items() if value is not None}
@@ -241,9 +229,6 @@ class Sampling:
             seeds: The seeds of all images.
             make: The pipeline, or a function that calls it.
             in_turn: Whether images are of all classes in turn if no class is asked for.
-
-        Raises:
-            UserError: The pipeline does not take what is asked for.
         """
         from spikediff.diffusion.classes import classes_in_turn
 
@@ -262,11 +247,7 @@ class Sampling:
 
 
 def check_takes(pipe: Any, make: Callable[..., Any], call: dict[str, Any]) -> None:
-    """Refuse arguments that a pipeline does not take.
-
-    Raises:
-        UserError: There is such a one.
-    """
+    """Refuse arguments that a pipeline does not take."""
     known = signature(make).parameters
     for name in (name for name in call if name not in known):
         flag = name.replace("_", "-")

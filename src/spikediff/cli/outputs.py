@@ -4,9 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 from spikediff.errors import UserError
 from spikediff.pretrained import ships
@@ -28,19 +26,9 @@ _WRITTEN: dict[Kind, str] = {
     "graphs": r"(timestep_[\w.+-]+|network)\.nir|index\.json|host\.safetensors",
 }
 
-Overwrite = Annotated[
-    bool,
-    tyro.conf.FlagCreatePairsOff,
-    tyro.conf.arg(help="Remove what earlier commands of this kind wrote into the folder."),
-]
-
 
 def check_new_folder(folder: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that is not empty, unless it is to be overwritten, or not writable.
-
-    Raises:
-        UserError: The folder is refused.
-    """
+    """Refuse a folder that is not empty, unless it is to be overwritten, or not writable."""
     _check_writable(folder)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UserError(
@@ -59,10 +47,7 @@ def new_folder(
         folder: The folder; returned.
         kind: What will be written.
         overwrite: Whether to remove the files of an earlier command, and only those.
-        source: The model that is read, which must not be removed.
-
-    Raises:
-        UserError: As of `check_new_folder`; or the model lies in the folder.
+        source: The model that is read, which must not lie in the folder.
     """
     check_new_folder(folder, overwrite)
     reads = kind == "pipeline" and source is not None and folder.exists()
@@ -80,22 +65,14 @@ def new_folder(
 
 
 def check_file(path: Path, option: str) -> None:
-    """Refuse a file that could not be written at the end.
-
-    Raises:
-        UserError: It is a folder, or not writable; the message names the option.
-    """
+    """Refuse a file that could not be written at the end."""
     _check_writable(path)
     if path.is_dir():
         raise UserError(f"--{option} {path}: is a folder; give the name of a file")
 
 
 def _check_writable(path: Path) -> None:
-    """Refuse a path whose nearest existing folder is not writable.
-
-    Raises:
-        UserError: The path is refused.
-    """
+    """Refuse a path whose nearest existing folder is not writable."""
     try:
         above = path
         while not above.exists() and not above.is_symlink():

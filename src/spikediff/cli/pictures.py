@@ -44,22 +44,14 @@ class Picture:
     split: Split = "test"
 
     def check(self) -> None:
-        """Refuse a wrong choice before anything is loaded.
-
-        Raises:
-            UserError: No picture is given, or two are, or the file is missing.
-        """
+        """Refuse a wrong choice before anything is loaded."""
         if (self.image is None) == (self.data_index is None):
             raise UserError("give --image FILE or --data-index N, one of them")
         if self.image is not None and not self.image.exists():
             raise UserError(f"--image {self.image}: no such file")
 
     def open(self, source: Path, pipe: Any) -> "Image.Image":
-        """Return the picture, as it is in its file or as the model saw it in training.
-
-        Raises:
-            UserError: The file holds no picture, or the data set no such image.
-        """
+        """Return the picture, as it is in its file or as the model saw it in training."""
         if self.image is not None:
             return open_file(self.image, "--image")
         from spikediff.data import load_images
@@ -78,16 +70,7 @@ class Picture:
 
 
 def open_file(path: Path, option: str, ground: int = 255) -> "Image.Image":
-    """Return a picture in grey or RGB.
-
-    Args:
-        path: The file.
-        option: Its option, for messages.
-        ground: Grey level behind a transparent picture.
-
-    Raises:
-        UserError: The file holds none.
-    """
+    """Return a picture in grey or RGB; `ground` is the grey level behind a transparent one."""
     from spikediff.data.decoding import read_image
 
     try:
@@ -130,15 +113,9 @@ def write_edit(
     facts: dict[str, Any],
     more_files: tuple[str, ...] = (),
 ) -> None:
-    """Write pictures, a grid and the report.
+    """Write pictures, by the names of their files, a grid of some, and the report.
 
-    Args:
-        options: Those of the command.
-        pipe: The pipeline.
-        pictures: By the names of their files.
-        grid: Those in the grid.
-        facts: What the report also says.
-        more_files: Names of further files that the report lists.
+    `facts` is what the report also says, `more_files` the names of further files that it lists.
     """
     from spikediff.diffusion.outputs import image_grid
 

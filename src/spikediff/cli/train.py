@@ -67,11 +67,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _read(name: str, arguments: list[str]) -> Recipe:
-    """Return a recipe, for the network and the loss that the arguments choose instead of its own.
-
-    Raises:
-        UserError: There is no such recipe, or a key is none of the network's or the loss's.
-    """
+    """Return a recipe, for the network and the loss that the arguments choose instead."""
     file = find_recipe(name)
     content = read_yaml(file)
     for section, key in (("model", "network"), ("loss", "name")):
@@ -93,14 +89,7 @@ def options_of(recipe: Recipe) -> Any:
 
 
 def train_stages(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> bool:
-    """Train what a recipe describes, its first stage before it; return whether the run is complete.
-
-    Args:
-        recipe: The recipe.
-        root: Run folder.
-        resume: Whether to go on with the run in the folder.
-        overwrite: Whether to replace it.
-    """
+    """Train what a recipe describes, its first stage before it; return whether it is complete."""
     if recipe.first_stage is not None and not _train_first_stage(recipe, root):
         return False
     return _train_one(recipe, root, resume, overwrite)

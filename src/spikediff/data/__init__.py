@@ -89,9 +89,6 @@ def load_images(
             checkpoint or a guidance value, False only the rest, None everything. Which image
             belongs where never changes.
 
-    Raises:
-        UserError: An unknown name, split or option; missing or damaged files.
-
     Example:
         >>> digits = load_images("digits", "test", image_size=16)
         >>> image, label = digits[0]
@@ -115,11 +112,7 @@ def load_images(
 
 
 def find_row(name: str, split: str = "train") -> DatasetSpec:
-    """Return the row of a data set by any name that `load_images` takes.
-
-    Raises:
-        UserError: There is no such data set, or it has no such split.
-    """
+    """Return the row of a data set by any name that `load_images` takes."""
     if name in SIGNALS:
         raise UserError(
             f"{name}: is a signal, not images; a network of signals takes it "
@@ -132,11 +125,7 @@ def find_row(name: str, split: str = "train") -> DatasetSpec:
 
 
 def read_pictures(name: str, split: str = "train", data_dir: Path | str | None = None) -> Pictures:
-    """Return the pictures of a split as they are stored, in their own sizes.
-
-    Raises:
-        UserError: As `load_images`.
-    """
+    """Return the pictures of a split as they are stored, in their own sizes."""
     row = find_row(name, split)
     with at_work(f"reading {name}/{split}"):
         return _read(row, split, data_dir)

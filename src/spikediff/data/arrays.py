@@ -13,11 +13,7 @@ from spikediff.files.reading import GIB, check_regular
 
 
 def candidate_folders(name: str, data_dir: Path | None, needs: str) -> tuple[Path, ...]:
-    """List where a data set's files may lie: its subfolder `name` first, then the folder itself.
-
-    Raises:
-        UserError: No folder was given, or it does not exist; `needs` are the files in words.
-    """
+    """Return where a data set's files may lie: its subfolder `name`, then the folder itself."""
     if data_dir is None:
         raise UserError(f"{name}: no data folder given; pass data_dir, a folder with {needs}")
     if not data_dir.is_dir():
@@ -46,11 +42,7 @@ MOST_NPZ_BYTES = 16 * GIB  # of an archive's arrays together
 
 
 def read_npz(path: Path, keys: Sequence[str]) -> tuple[NDArray[Any], ...]:
-    """Read arrays out of an npz file, one per key, in that order.
-
-    Raises:
-        UserError: No npz file, a damaged one, a missing key, or an array of pickled objects.
-    """
+    """Read arrays out of an npz file, one per key, in that order."""
     try:
         archive = np.load(check_regular(path), allow_pickle=False)
     except UserError:

@@ -17,11 +17,7 @@ MOST_LIST = 64 * MIB
 
 
 def read_celeba(data_dir: Path | None, split: str) -> Pictures:
-    """Read the faces of one official split, 178x218 RGB: 162,770, 19,867 and 19,962 images.
-
-    Raises:
-        UserError: Missing files, or a damaged partition list.
-    """
+    """Read the faces of one official split, 178x218 RGB: 162,770, 19,867 and 19,962 images."""
     folders = candidate_folders("celeba", data_dir, NEEDS)
     images = find_first(folders, [IMAGES])
     partition = find_first(folders, [PARTITION, f"Eval/{PARTITION}"])

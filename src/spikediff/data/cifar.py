@@ -29,9 +29,6 @@ def read_cifar10(data_dir: Path | None, split: str) -> Pictures:
 
     `origin` says which copy it is. The JPEG copy (quality 75) also warns, because scores against it
     are not comparable with published ones.
-
-    Raises:
-        UserError: Missing or damaged files.
     """
     folders = candidate_folders("cifar10", data_dir, NEEDS)
     batches = find_first(folders, [f"{BATCHES_FOLDER}/{name}" for name in BATCHES[split]])
@@ -52,11 +49,7 @@ def read_cifar10(data_dir: Path | None, split: str) -> Pictures:
 
 
 def read_cifar10_lossless(data_dir: Path | None, split: str) -> Pictures:
-    """Read the first 4,000 training and 1,000 test images of CIFAR-10, as published.
-
-    Raises:
-        UserError: The file is missing or damaged.
-    """
+    """Read the first 4,000 training and 1,000 test images of CIFAR-10, as published."""
     folders = candidate_folders("cifar10-lossless-subset", data_dir, LOSSLESS)
     names = [LOSSLESS, f"cifar10/{LOSSLESS}"]
     path = find_first(folders, names)

@@ -34,26 +34,16 @@ class PictureShape(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pictures(Dataset[Image.Image]):
-    """The pictures of one split as a reader found them, mode `L` or `RGB`, in their own sizes.
+    """The pictures of one split as a reader found them, mode `L` or `RGB`, in their own sizes."""
 
-    Attributes:
-        items: What each picture is read from: a path, a key, a row; or all pixels, uint8
-            `[N, H, W]` or `[N, H, W, 3]`.
-        read: Reads the picture of an item.
-        name: Names an item, for error messages.
-        origin: Which files were read, for reports.
-        labels: Class of each picture, int64 `[N]`; None where the set has no classes.
-        class_names: One name per class, in the order of the labels.
-        read_shape: Reads the shape of an item's picture alone; None where that saves nothing.
-    """
-
+    # What each is read from: a path, a key; or all pixels, uint8 [N, H, W] or [N, H, W, 3].
     items: Sequence[Any] | NDArray[np.uint8]
-    read: Callable[[Any], Image.Image]
-    name: Callable[[Any], str]
-    origin: str
-    labels: Tensor | None = None
-    class_names: tuple[str, ...] = ()
-    read_shape: Callable[[Any], PictureShape] | None = None
+    read: Callable[[Any], Image.Image]  # reads the picture of an item
+    name: Callable[[Any], str]  # names an item, for error messages
+    origin: str  # which files were read, for reports
+    labels: Tensor | None = None  # int64 [N]; None where the set has no classes
+    class_names: tuple[str, ...] = ()  # in the order of the labels
+    read_shape: Callable[[Any], PictureShape] | None = None  # None where that saves nothing
 
     def __len__(self) -> int:
         return len(self.items)
@@ -105,9 +95,6 @@ def labelled_pixels(
         class_names: K names.
         origin: The files, to name in an error and in reports.
         first_label: The label of the first class.
-
-    Raises:
-        UserError: A wrong type or shape, differing counts, or a label out of range.
     """
     shape_fits = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] == 3)
     if pixels.dtype != np.uint8 or not shape_fits or 0 in pixels.shape:
@@ -150,9 +137,6 @@ def part_indices(count: int, held_out: bool, where: str) -> list[int]:
 
     The index alone decides, so the answer never changes.
 
-    Raises:
-        UserError: Nothing is left; `where` names the split.
-
     Example:
         >>> part_indices(20, held_out=True, where="example")
         [4, 14]
@@ -166,47 +150,24 @@ def part_indices(count: int, held_out: bool, where: str) -> list[int]:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One row of `DATASETS`.
+    """One row of `DATASETS`."""
 
-    Attributes:
-        summary: What the images show, in one line.
-        channels: 1 (grey) or 3 (RGB), as stored.
-        native_size: Side of the images in pixels when no `image_size` is asked for.
-        needs: The files that must be in the data folder, in words; empty if none.
-        read: The reader, `(data_dir, split)` to pictures; raises `UserError` for anything wrong
-            with the files.
-        splits: The names that `split` may take.
-        crop: Side of the centred square that is kept before resizing, in pixels; None keeps
-            the largest one.
-        horizontal_flip: Whether training may mirror images at random (a mirrored letter is no
-            letter).
-        licence: Its licence, as its publishers name it; None where none is known here.
-        hub_id: Its name on the Hugging Face Hub; None where there is no official one.
-    """
-
-    summary: str
-    channels: int
-    native_size: int
-    needs: str
-    read: Callable[[Path | None, str], Pictures]
+    summary: str  # what the images show, in one line
+    channels: int  # 1 (grey) or 3 (RGB), as stored
+    native_size: int  # side in pixels when no `image_size` is asked for
+    needs: str  # the files that must be in the data folder, in words; empty if none
+    read: Callable[[Path | None, str], Pictures]  # called with `(data_dir, split)`
     splits: tuple[str, ...] = ("train", "test")
-    crop: int | None = None
-    horizontal_flip: bool = False
-    licence: str | None = None
-    hub_id: str | None = None
+    crop: int | None = None  # side of the centred square to keep; None keeps the largest one
+    horizontal_flip: bool = False  # may training mirror images? (a mirrored letter is no letter)
+    licence: str | None = None  # as its publishers name it; None where none is known here
+    hub_id: str | None = None  # on the Hugging Face Hub; None where there is no official one
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Images of one size, as uint8, with a class index each where there are classes.
 
     Item `i` is `(uint8 [C, H, W], int)`; the label is -1 where there is none.
-
-    Args:
-        name: Name of the data set.
-        split: Name of the split.
-        pictures: What the reader found.
-        resize: Size, channels, crop and filter.
-        horizontal_flip: Whether training may mirror the images at random.
 
     Attributes:
         channels: C, 1 or 3.
@@ -259,11 +220,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self._image(index), label
 
     def stack(self) -> Tensor:
-        """Return all images as one tensor uint8 `[N, C, H, W]`, decoding them if need be.
-
-        Raises:
-            UserError: A file cannot be decoded.
-        """
+        """Return all images as one tensor uint8 `[N, C, H, W]`, decoding them if need be."""
         if self.images is not None:
             return self.images
         return torch.stack([self._image(index) for index in range(self._count)])

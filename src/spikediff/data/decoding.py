@@ -44,11 +44,7 @@ def read_image(path: Path, ground: int = WHITE) -> Image.Image:
 
 
 def read_shape(path: Path) -> PictureShape:
-    """Return the shape that `read_image` would find, from the head of the file.
-
-    Raises:
-        UserError: As `read_image`, save for damage behind the head.
-    """
+    """Return the shape that `read_image` would find, from the head of the file."""
     with open_regular(path, MOST_IMAGE) as file, _told(str(path)):
         picture = Image.open(file, formats=_FORMATS)
         check_pixels(picture, str(path))
@@ -73,18 +69,15 @@ def _told(where: str) -> Iterator[None]:
 
 
 def decode_image(encoded: bytes, where: str, ground: int = WHITE) -> Image.Image:
-    """Decode an image file's bytes.
+    """Decode the bytes of a PNG, JPEG, WebP or BMP file of at most `MOST_PIXELS`.
 
     Args:
-        encoded: A PNG, JPEG, WebP or BMP file.
+        encoded: The bytes.
         where: The file to name in an error.
         ground: Grey level that shows where the picture is transparent.
 
     Returns:
         The picture upright (its EXIF orientation applied), mode `L` or `RGB`.
-
-    Raises:
-        UserError: The bytes are not an image, a damaged one, or one of more than `MOST_PIXELS`.
     """
     with _told(where), Image.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
         check_pixels(picture, where)

@@ -1,6 +1,7 @@
 """Data sets that the table does not list: a folder of images, or a name on the Hugging Face hub."""
 
 import difflib
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,11 +13,11 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from spikediff.data.dataset import DatasetSpec, Pictures, stable_hash
-from spikediff.data.decoding import IMAGE_SUFFIXES, image_files
-from spikediff.data.huggingface import read_huggingface
-from spikediff.errors import UserError, brief
+from spikediff.data.decoding import IMAGE_SUFFIXES, check_pixels, grey_or_rgb, image_files
+from spikediff.errors import UserError, brief, install_command
 
 FOLDER_PREFIX, HUB_PREFIX = "folder:", "hf:"
 SPLITS = ("train", "test")
@@ -31,9 +32,6 @@ def read_folder(folder: Path, _data_dir: Path | None, split: str) -> Pictures:
     folder: adding or removing images moves no other image. If every image lies in a
     subfolder, the first-level subfolders are the classes. Other files are passed over with a
     warning.
-
-    Raises:
-        UserError: No folder, no image in it, or none in this split.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of images")
@@ -77,11 +75,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def list_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the images under a folder and the other files, both sorted; no hidden ones.
-
-    Raises:
-        UserError: A folder cannot be listed, or links lead through too many of them.
-    """
+    """Return the images under a folder and the other files, both sorted; no hidden ones."""
     names = sorted(_walk(folder, "", (), count()))
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     chosen = set(images)
@@ -129,6 +123,83 @@ def _classes(folder: Path, names: list[str]) -> tuple[str, ...]:
     return ()
 
 
+def read_huggingface(dataset_id: str, cache_dir: Path | None, split: str) -> Pictures:
+    """Load a split of a data set from the hub, by the optional package `datasets`, or its cache.
+
+    Returns:
+        The pictures; labels if there is a column `label` of integers.
+    """
+    origin = f"hf:{dataset_id}"
+    datasets = _import_datasets(origin)
+    try:
+        kept = None if cache_dir is None else str(cache_dir)
+        table = datasets.load_dataset(dataset_id, split=split, cache_dir=kept)
+    except Exception as error:  # the hub, the network and the disk fail in many ways
+        raise UserError(
+            f"{origin}: cannot load split {split!r} ({brief(error)}); check name, split and network"
+        ) from None
+    if len(table) == 0:
+        raise UserError(f"{origin}: split {split!r} is empty; choose another split")
+    column = _image_column(table, datasets, origin)
+    labels, class_names = _labels(table)
+    read = partial(_read_row, table.select_columns([column]), column, origin)
+    where = partial(_name_of, origin)
+    return Pictures(range(len(table)), read, where, origin, labels, class_names)
+
+
+def _read_row(table: Any, column: str, origin: str, row: int) -> Image.Image:
+    """Return the picture of a row, mode `L` or `RGB`."""
+    where = _name_of(origin, row)
+    try:
+        picture = table[row][column]
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = brief(error)
+        raise UserError(f"{where}: cannot be decoded ({reason}); remove the row") from None
+    if not isinstance(picture, Image.Image):
+        kind = type(picture).__name__
+        raise UserError(
+            f"{where}: column {column!r} holds {kind}, not images; choose another data set"
+        )
+    check_pixels(picture, where)
+    return grey_or_rgb(picture)
+
+
+def _name_of(origin: str, row: int) -> str:
+    return f"{origin}, row {row}"
+
+
+def _import_datasets(origin: str) -> Any:
+    """Import the optional package."""
+    try:
+        return importlib.import_module("datasets")  # lazy: heavy and optional
+    except ImportError:
+        raise UserError(
+            f"{origin}: the package datasets is missing; run: {install_command('data')}"
+        ) from None
+
+
+def _image_column(table: Any, datasets: Any, origin: str) -> str:
+    """Return the first column of images, else one with a usual name."""
+    features = table.features
+    typed = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    named = [name for name in ("image", "img") if name in features]
+    if not typed and not named:
+        columns = ", ".join(features)
+        raise UserError(f"{origin}: no column of images among {columns}; choose another data set")
+    return str([*typed, *named][0])
+
+
+def _labels(table: Any) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Return labels and class names, if there is a column `label` of integers."""
+    if "label" not in table.features:
+        return None, ()
+    values = list(table["label"])
+    if not all(isinstance(value, int) for value in values):
+        return None, ()
+    names = getattr(table.features["label"], "names", None) or range(max(values) + 1)
+    return torch.tensor(values), tuple(str(name) for name in names)
+
+
 def find_data(name: str, split: str, known: Collection[str]) -> DatasetSpec:
     """Return the row of a data set that is named by its path or by its name on the hub.
 
@@ -138,9 +209,6 @@ def find_data(name: str, split: str, known: Collection[str]) -> DatasetSpec:
         name: `folder:PATH`, a folder that exists, or `hf:DATASET_ID`.
         split: The split to read; which ones a name on the hub has is not known.
         known: The listed names, to suggest one.
-
-    Raises:
-        UserError: It is none of these.
     """
     if name.startswith(HUB_PREFIX):
         read = partial(read_huggingface, name.removeprefix(HUB_PREFIX))
@@ -166,8 +234,7 @@ def like_first(
     be resized, or lose its colours, unasked.
 
     Returns:
-        The pictures, which are checked when they are read; the side and the channels to bring them
-        to.
+        The pictures, which are checked when they are read; their side and channels.
     """
     first = pictures[0]
     size, depth = min(first.size), 1 if first.mode == "L" else 3

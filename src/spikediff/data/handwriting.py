@@ -23,14 +23,9 @@ Kind = Literal["images", "labels"]
 
 @dataclass(frozen=True)
 class IdxLayout:
-    """An IDX file of images and one of labels, each plain or gzipped.
+    """An IDX file of images and one of labels, each plain or gzipped."""
 
-    Attributes:
-        train: How the names of the training files begin.
-        test: How the names of the test files begin.
-    """
-
-    train: str = "train"
+    train: str = "train"  # how the names of the training files begin
     test: str = "t10k"
 
     def names(self, kind: Kind, split: str) -> list[str]:
@@ -49,14 +44,9 @@ _NDIM = {"images": 3, "labels": 1}
 
 @dataclass(frozen=True)
 class NpzLayout:
-    """Arrays in npz files; `{split}` in a name or key stands for the split.
+    """Arrays in npz files; `{split}` in a name or key stands for the split."""
 
-    Attributes:
-        images: Name of the file with the images, and the array's key.
-        labels: Name of the file with the labels, and the array's key.
-    """
-
-    images: tuple[str, str]
+    images: tuple[str, str]  # the file's name, and the array's key
     labels: tuple[str, str]
 
     def names(self, kind: Kind, split: str) -> list[str]:
@@ -74,32 +64,18 @@ class NpzLayout:
 
 @dataclass(frozen=True)
 class HandwritingSet:
-    """One member of the family, and its reader: call it with `(data_dir, split)`.
+    """One member of the family, and its reader: call it with `(data_dir, split)`."""
 
-    Attributes:
-        name: Name of the data set and of its folder.
-        class_names: One name per class.
-        needs: The files in words.
-        layouts: How the files may lie; the first that is found is read.
-        full_train: Number of training images of the complete set.
-        first_label: The smallest label in the files.
-        transposed: Whether the files hold the images with rows and columns exchanged.
-    """
-
-    name: str
+    name: str  # also of its folder
     class_names: tuple[str, ...]
-    needs: str
-    layouts: tuple[IdxLayout | NpzLayout, ...]
-    full_train: int = 60_000
-    first_label: int = 0
-    transposed: bool = False
+    needs: str  # the files in words
+    layouts: tuple[IdxLayout | NpzLayout, ...]  # how the files may lie; the first found is read
+    full_train: int = 60_000  # training images of the complete set
+    first_label: int = 0  # the smallest label in the files
+    transposed: bool = False  # whether the files have rows and columns exchanged
 
     def __call__(self, data_dir: Path | None, split: str) -> Pictures:
-        """Read one split, upright, with labels from 0.
-
-        Raises:
-            UserError: Missing or damaged files.
-        """
+        """Read one split, upright, with labels from 0."""
         path, images, labels = self._load(data_dir, split)
         if self.transposed and images.ndim == 3:
             images = np.ascontiguousarray(images.transpose(0, 2, 1))
@@ -205,19 +181,13 @@ UNSIGNED_BYTE = 0x08  # the type code of uint8, the only one that image sets use
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes, plain or gzipped.
+    """Read an IDX file of unsigned bytes, plain or gzipped, as its header declares.
 
     The header is `00 00 08 ndim`, then `ndim` big-endian 32-bit extents; the bytes follow.
 
     Args:
         path: The file; gzip is recognised by its first bytes, not by its name.
         ndim: 1 for labels, 3 for images.
-
-    Returns:
-        uint8 with the shape that the header declares.
-
-    Raises:
-        UserError: Damaged gzip, a wrong header, or more or fewer bytes than declared.
     """
     start = 4 + 4 * ndim
     content = read_regular(path, MOST_IDX_BYTES)

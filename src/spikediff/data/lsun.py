@@ -29,9 +29,6 @@ def read_lsun_bedroom(data_dir: Path | None, split: str) -> Pictures:
 
     `train` has 3,033,042 images. `test` is the official validation part (300), the only other one
     with images of known category.
-
-    Raises:
-        UserError: Missing or damaged files, or the package `lmdb` is missing.
     """
     folders = candidate_folders("lsun-bedroom", data_dir, NEEDS)
     part = PARTS[split]

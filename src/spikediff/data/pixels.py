@@ -14,9 +14,6 @@ HALF_RANGE = 127.5  # 255 / 2: grey levels from the middle of uint8 to either en
 def to_model_range(images: Tensor) -> Tensor:
     """Turn stored pixels, uint8 of any shape, into what a model sees: float32 `x / 127.5 - 1`.
 
-    Raises:
-        UserError: The images are not uint8, so their range is unknown.
-
     Example:
         >>> to_model_range(torch.tensor([0, 255], dtype=torch.uint8)).tolist()
         [-1.0, 1.0]
@@ -30,10 +27,6 @@ def to_uint8(images: Tensor) -> Tensor:
     """Turn a model's images into pixels to store: the inverse of `to_model_range`.
 
     Values outside `[-1, 1]` are clamped, the rest is rounded to the nearest grey level.
-
-    Raises:
-        UserError: The images are not floating point, so their range is unknown; or they hold NaN or
-            infinity.
 
     Example:
         >>> to_uint8(torch.tensor([-1.0, 0.1, 7.0])).tolist()

@@ -23,22 +23,12 @@ RESIZE_FILTERS: dict[str, Image.Resampling] = {
 
 @dataclass(frozen=True)
 class Resize:
-    """The square that pictures are brought to.
+    """The square that pictures are brought to."""
 
-    Args:
-        size: Side of the result, in pixels.
-        channels: 1 (luma) or 3 (RGB).
-        crop: Side of the centred square that is kept, in pixels; None keeps the largest one.
-        resize_filter: A key of `RESIZE_FILTERS`.
-
-    Raises:
-        UserError: An argument is outside its range.
-    """
-
-    size: int
-    channels: int
-    crop: int | None = None
-    resize_filter: str = "bilinear"
+    size: int  # side, in pixels
+    channels: int  # 1 (luma) or 3 (RGB)
+    crop: int | None = None  # side of the centred square that is kept; None keeps the largest one
+    resize_filter: str = "bilinear"  # a key of `RESIZE_FILTERS`
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -63,9 +53,6 @@ def resize_picture(picture: Image.Image, resize: Resize, where: str = "picture")
     Returns:
         uint8 `[C, H, W]`, H = W = `resize.size`.
 
-    Raises:
-        UserError: The picture is smaller than the crop.
-
     Example:
         >>> resize_picture(Image.new("L", (6, 4), 7), Resize(size=2, channels=3)).shape
         torch.Size([3, 2, 2])
@@ -80,7 +67,7 @@ def resize_picture(picture: Image.Image, resize: Resize, where: str = "picture")
 
 
 def resize_pixels(pixels: NDArray[np.uint8], resize: Resize, where: str = "pixels") -> Tensor:
-    """Apply `resize_picture` to an array of pictures; all at once where that gives the same.
+    """Apply `resize_picture` to pictures, all at once where that gives the same.
 
     Args:
         pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`.
@@ -89,9 +76,6 @@ def resize_pixels(pixels: NDArray[np.uint8], resize: Resize, where: str = "pixel
 
     Returns:
         uint8 `[N, C, size, size]`, contiguous.
-
-    Raises:
-        UserError: The pictures are smaller than the crop.
     """
     if resize.crop is None and pixels.shape[1:3] == (resize.size, resize.size):
         return _set_channels(pixels, resize.channels)

@@ -50,9 +50,6 @@ class SignalDataset(Dataset[tuple[Tensor, int]]):
         length: L, which `image_size` returns, the training loop's word for the size of an item.
         origin: Where the recording comes from, for reports.
 
-    Raises:
-        UserError: A tenth of the recording is shorter than a window.
-
     Example:
         >>> sawtooth = torch.arange(80.0).view(1, 80) % 8
         >>> test = SignalDataset("sawtooth", "test", sawtooth, length=8)
@@ -122,9 +119,6 @@ def read_membrane() -> tuple[Tensor, str]:
     It is the trace of matplotlib's first logo, whose script states scale and sampling interval. The
     first and the last thousand of its 12,000 samples, where the cell is at rest, are left out.
     Matplotlib distributes the file under its licence; who recorded it from which cell is unknown.
-
-    Raises:
-        UserError: This matplotlib comes without its sample data.
     """
     from matplotlib import cbook  # lazy: takes a second
 
@@ -140,11 +134,7 @@ def read_membrane() -> tuple[Tensor, str]:
 
 
 def read_recording(path: Path) -> tuple[Tensor, str]:
-    """Read a `.npy` file of real numbers, `[S]` or `[C, S]`, as float32 `[C, S]`.
-
-    Raises:
-        UserError: It cannot be read, or holds something else.
-    """
+    """Read a `.npy` file of real numbers, `[S]` or `[C, S]`, as float32 `[C, S]`."""
     try:
         content = BytesIO(read_regular(path, MOST_BYTES))
         _check_header(content)
@@ -204,10 +194,6 @@ def load_signals(
         split: `train` or `test`.
         length: Samples of a window; None keeps the data set's own, 128 for a file.
         data_dir: Folder where the file may also lie.
-
-    Raises:
-        UserError: An unknown name or split, a file that cannot be read, or a recording that is too
-            short for the windows.
 
     Example:
         >>> windows = load_signals("membrane", "test")

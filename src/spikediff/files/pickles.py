@@ -27,13 +27,10 @@ _LEGACY_PICKLES = 5  # a file of torch.save before the zip format: marks, the ob
 
 
 def load_plain(path: Path) -> object:
-    """Read a pickle of plain data, written by Python 2 or 3.
+    """Read a pickle of plain data, written by Python 2 or 3; execute nothing.
 
     Returns:
         Containers, numbers, texts; uint8 arrays as values of the outermost dictionary.
-
-    Raises:
-        UserError: The pickle names anything else, or is damaged. Nothing was executed.
     """
     try:
         content = read_regular(path, _MOST_BYTES)
@@ -120,12 +117,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 
 def scan_torch_file(path: Path) -> None:
-    """Refuse a file of `torch.save` whose pickle would build too much.
-
-    Raises:
-        ValueError: It would, or its pickle is damaged.
-        UserError: The file is not a regular one.
-    """
+    """Raise a `ValueError` for a file of `torch.save` whose pickle would build too much."""
     with open_regular(path) as file:
         if not zipfile.is_zipfile(file):
             file.seek(0)
@@ -143,14 +135,10 @@ def scan_torch_file(path: Path) -> None:
 
 
 def scan_pickle(file: IO[bytes]) -> None:
-    """Refuse a pickle that would build too much; the file is left behind its end.
+    """Raise a `ValueError` for a pickle that would build too much; read the file to its end.
 
-    Args:
-        file: A file at the beginning of a pickle.
-
-    Raises:
-        ValueError: Values are nested too deeply or are too many, a memo index is larger than any
-            pickle needs, or the bytes are no pickle.
+    Its values may be nested too deeply or be too many, or a memo index larger than any pickle
+    needs.
     """
     stack: list[Any] = []  # of pairs (values, depth), and marks
     memo: dict[int, Any] = {}

@@ -25,14 +25,10 @@ MOST_NODES = 2_000_000  # lists, mappings and values of a JSON file
 
 @contextmanager
 def open_regular(path: Path, most: int = MOST_DATA) -> Iterator[BufferedReader]:
-    """Open a regular file, or a link to one; refuse a pipe, a device or a folder at once.
-
-    Args:
-        path: The file.
-        most: The largest accepted size in bytes.
+    """Open a regular file of at most `most` bytes, or a link to one; refuse anything else at once.
 
     Raises:
-        UserError: It is absent, cannot be opened, is not a regular file, or is too large.
+        UserError: It is absent, unreadable, too large; or a pipe, a device or a folder.
     """
     try:
         # Without O_NONBLOCK, opening a pipe waits for a writer.
@@ -58,31 +54,19 @@ def open_regular(path: Path, most: int = MOST_DATA) -> Iterator[BufferedReader]:
 
 
 def check_regular(path: Path, most: int = MOST_DATA) -> Path:
-    """Return the path of a regular file, for a library that opens files itself.
-
-    Raises:
-        UserError: As `open_regular`.
-    """
+    """Return the path of a regular file, for a library that opens files itself."""
     with open_regular(path, most):
         return path
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a regular file, in hexadecimal digits.
-
-    Raises:
-        UserError: As `open_regular`.
-    """
+    """Return the SHA-256 of a regular file, in hexadecimal digits."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_regular(path: Path, most: int = MOST_DATA) -> bytes:
-    """Return the bytes of a regular file.
-
-    Raises:
-        UserError: As `open_regular`; or reading fails.
-    """
+    """Return the bytes of a regular file."""
     with open_regular(path, most) as file:
         try:
             return file.read()
@@ -92,11 +76,7 @@ def read_regular(path: Path, most: int = MOST_DATA) -> bytes:
 
 
 def read_text(path: Path, most: int = MOST_JSON) -> str:
-    """Return the text of a regular file in UTF-8.
-
-    Raises:
-        UserError: As `read_regular`; or the bytes are not UTF-8.
-    """
+    """Return the text of a regular file in UTF-8."""
     try:
         return read_regular(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -104,11 +84,7 @@ def read_text(path: Path, most: int = MOST_JSON) -> str:
 
 
 def read_json(path: Path, most: int = MOST_JSON) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        UserError: As `read_text`; or it is not JSON, too large, or nested too deeply.
-    """
+    """Return the content of a JSON file."""
     try:
         content = json.loads(read_text(path, most))
     except UserError:

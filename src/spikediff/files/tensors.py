@@ -20,15 +20,7 @@ _SHOWN = 3  # names that an error lists
 
 
 def check_values(tensor: Tensor, where: str) -> Tensor:
-    """Return the output of a network if all of it is finite.
-
-    Args:
-        tensor: Floating point, any shape.
-        where: What it is, for the message.
-
-    Raises:
-        UserError: A value is NaN or infinite.
-    """
+    """Return the output of a network if all of it is finite; `where` says what it is."""
     bad = int((~tensor.isfinite()).sum())
     if bad:
         raise UserError(
@@ -39,14 +31,7 @@ def check_values(tensor: Tensor, where: str) -> Tensor:
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are not finite; to be called before any weights are written.
-
-    Args:
-        tensors: Weights and buffers by name; integers pass.
-        where: What they are, for the message.
-
-    Raises:
-        UserError: A value is NaN or infinite; the message names the first tensors.
+    """Refuse weights and buffers that are not finite, before any are written; integers pass.
 
     Example:
         >>> check_finite({"a": torch.ones(2), "b": torch.tensor(torch.nan)}, "example")
@@ -70,9 +55,6 @@ def check_step(loss: Tensor, grad_norm: Tensor, step: int, lr: float) -> float:
         grad_norm: Of all gradients, 0-dim.
         step: Number of the step, for the message.
         lr: Learning rate, for the message.
-
-    Raises:
-        UserError: One of the two is NaN or infinite.
     """
     if not bool((loss.detach() + grad_norm).isfinite()):
         raise UserError(
@@ -83,15 +65,12 @@ def check_step(loss: Tensor, grad_norm: Tensor, step: int, lr: float) -> float:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a checksum, whole or not at all.
+    """Write a safetensors file with a checksum, whole or not at all; its folder is made.
 
     Args:
-        path: The file; its folder is made.
-        tensors: What to write.
+        path: The file.
+        tensors: What to write; NaN and infinity are refused.
         metadata: What the tensors were made from, or other text to keep beside them.
-
-    Raises:
-        UserError: A value is NaN or infinite; nothing is written.
     """
     check_finite(tensors, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,11 +108,7 @@ def read_tensors(
 
 
 def read_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """Return the tensors and the metadata of a file of `write_tensors`; None if there is none.
-
-    Raises:
-        UserError: It is damaged.
-    """
+    """Return the tensors and the metadata of a file of `write_tensors`; None if there is none."""
     if not path.exists():
         return None
     try:

@@ -19,11 +19,7 @@ _SHOWN = 8  # faults that an error lists
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file: `read_foreign_weights`, then `find_state_dict`.
-
-    Raises:
-        UserError: As these two.
-    """
+    """Read the tensors of a file: `read_foreign_weights`, then `find_state_dict`."""
     return find_state_dict(read_foreign_weights(path), ("state_dict",), str(path))
 
 
@@ -31,13 +27,11 @@ def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str,
     """Read a checkpoint of unknown origin without running any code that it may carry.
 
     Args:
-        source: A `.safetensors` file, a file of `torch.save`, or the content of one.
+        source: A `.safetensors` file, a file of `torch.save` that holds tensors and plain
+            containers alone, or the content of one.
 
     Returns:
         The mapping in the file, tensors on the CPU.
-
-    Raises:
-        UserError: The file is absent, damaged, or holds anything but tensors and plain containers.
     """
     if isinstance(source, Mapping):
         return source
@@ -76,9 +70,6 @@ def find_state_dict(
 
     Returns:
         The state dict, without the `module.` that DataParallel puts before every key.
-
-    Raises:
-        UserError: There are no tensors.
     """
     content = next((content[k] for k in keys if isinstance(content.get(k), Mapping)), content)
     state = {
@@ -107,10 +98,6 @@ def load_renamed(
         what: What the state dict is, for the message.
         their_name: Maps the name of our parameter or buffer to theirs.
         convert: Brings one of their tensors, given with their name, into our shape.
-
-    Raises:
-        UserError: Keys are missing or unknown, shapes differ, or numbers are not real or not
-            finite; the first of them are listed.
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
@@ -148,13 +135,6 @@ def list_faults(faults: Sequence[str], network: str) -> str:
 
 def rename(name: str, table: Sequence[tuple[str, str]]) -> str:
     r"""Return a name rewritten by the first pattern of a table that matches all of it.
-
-    Args:
-        name: Our name of a parameter or buffer.
-        table: Patterns of our names, and their replacements.
-
-    Raises:
-        KeyError: No pattern matches.
 
     Example:
         >>> rename("stem.conv.bias", [(r"stem\.conv\.(.*)", r"conv_in.\1")])

@@ -26,16 +26,9 @@ _flush_data = getattr(os, "fdatasync", os.fsync)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file; its old content stays until all of the new one is on the disk.
+    """Write bytes, or text as UTF-8; the old content stays until all of the new is on the disk.
 
-    Processes that write the same file take turns.
-
-    Args:
-        path: The file, in an existing folder.
-        content: Bytes, or text that is encoded as UTF-8.
-
-    Raises:
-        OSError: The disk is full, or the folder cannot be written to; the file is unchanged.
+    Processes that write the same file take turns. The folder must exist.
     """
     data = content.encode() if isinstance(content, str) else content
     with _draft_of(path) as (file, draft):
@@ -99,10 +92,8 @@ def write_if_changed(path: Path, content: bytes | str) -> None:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; it takes the place of `folder` once it is on the disk.
 
-    A folder that holds the same files already stays as it is, with whatever else lies there.
-
-    Args:
-        folder: The folder. If the block raises, it is unchanged and the new one is removed.
+    A folder that holds the same files already stays as it is, with whatever else lies there. If
+    the block raises, it is unchanged and the new one is removed.
     """
     draft = unfinished(folder)
     remove(draft)
@@ -127,11 +118,9 @@ def _same(one: Path, two: Path) -> bool:
 
 
 def put_in_place(draft: Path, final: Path) -> None:
-    """Rename a whole folder to its place; an older one makes room at the last moment.
+    """Rename `unfinished(final)`, whole and flushed; an older folder makes room at the last moment.
 
-    Args:
-        draft: The folder `unfinished(final)`, whole and flushed.
-        final: Its place. A process that is killed between the two renames leaves the draft.
+    A process that is killed between the two renames leaves the draft.
     """
     if final.exists():
         aside = replaced(final)
@@ -187,13 +176,10 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 class FolderLock:
-    """Exclusive ownership of a folder; the lock dies with the process, however it ends.
+    """Exclusive ownership of an existing folder; the lock dies with the process, however it ends.
 
     The folder itself is locked, and nothing is written. If the file system locks only files (some
     network file systems), a file `.lock` in it is locked. On Windows nothing is locked.
-
-    Args:
-        folder: An existing folder.
 
     Raises:
         BlockingIOError: Another process, or another lock of this one, holds it.

@@ -17,12 +17,7 @@ _MOST_NODES = 20_000  # values of a file, each alias written out
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file.
-
-    Raises:
-        UserError: The file is absent, not a regular one, too large or too deep, not YAML, or has a
-            key twice.
-    """
+    """Return the content of a YAML file of bounded size and depth, without duplicate keys."""
     text = read_text(path, MOST_YAML)
     try:
         return yaml.load(text, _Loader)
@@ -91,9 +86,6 @@ def build(cls: Any, content: Any, where: str, prefix: str = "") -> Any:
         content: Mappings, lists and values from YAML.
         where: Their source, for messages.
         prefix: Path of keys that leads here, for messages.
-
-    Raises:
-        UserError: A key is unknown or missing, or a value has a wrong type; the message names it.
 
     Example:
         >>> from dataclasses import dataclass
@@ -164,12 +156,8 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
 def check_value(value: Any, name: str) -> None:
     """Refuse numbers and texts of the right type that cannot be computed with or printed.
 
-    Args:
-        value: A value, or nested containers of values.
-        name: Its name, for the message.
-
-    Raises:
-        UserError: A number is not finite or has more than 64 bits; a text has control characters.
+    These are numbers that are not finite or have more than 64 bits, and control characters.
+    Containers are searched; `name` is for the message.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} = {value} must be finite")

@@ -18,11 +18,7 @@ _OF_IMAGES = ("channels", "resize_filter", "horizontal_flip", "hold_out")
 
 
 def image_dataset(data: DataRecipe, split: str = "train") -> ImageDataset:
-    """Return the images of a recipe's `data:` section.
-
-    Raises:
-        UserError: There are no such images, or the recipe sets an option of signals.
-    """
+    """Return the images of a recipe's `data:` section."""
     if data.signal_range is not None:
         raise UserError(
             "data.signal_range: images have none; leave it out, or train a network of signals "
@@ -40,12 +36,7 @@ def image_dataset(data: DataRecipe, split: str = "train") -> ImageDataset:
 
 
 def signal_dataset(data: DataRecipe) -> SignalDataset:
-    """Return the windows of the recording of a recipe's `data:` section.
-
-    Raises:
-        UserError: There is no such recording, the recipe sets an option of images, or it does not
-            say which values the network sees as -1 and 1.
-    """
+    """Return the windows of the recording of a recipe's `data:` section."""
     for key in _OF_IMAGES:
         if (value := getattr(data, key)) != getattr(DataRecipe(), key):
             raise UserError(f"data.{key} = {value!r}: signals have none; leave it out")
@@ -60,11 +51,7 @@ def signal_dataset(data: DataRecipe) -> SignalDataset:
 
 
 def classes_of(recipe: Recipe, dataset: Any) -> int:
-    """Return the number of classes that condition a recipe's network; 0 for none.
-
-    Raises:
-        UserError: The data set has another number of classes.
-    """
+    """Return the number of classes that condition a network, those of its data; 0 for none."""
     wanted: int = getattr(recipe.model, "num_classes", 0)
     if wanted and wanted != dataset.num_classes:
         raise UserError(
@@ -76,16 +63,10 @@ def classes_of(recipe: Recipe, dataset: Any) -> int:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The order of the data: a fresh permutation every epoch, cut into batches without remainder.
+    """The order of the data: a fresh permutation every epoch, cut into whole batches."""
 
-    Attributes:
-        num_images: Images in the data set.
-        batch_size: Images per optimizer step, over all processes.
-        seed: Seed of the run.
-    """
-
-    num_images: int
-    batch_size: int
+    num_images: int  # in the data set
+    batch_size: int  # per optimizer step, over all processes
     seed: int
 
     def indices(self, step: int) -> Tensor:

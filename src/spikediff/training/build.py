@@ -25,21 +25,13 @@ from spikediff.training.recipe import DiffusionRecipe, OptimizerRecipe, Recipe, 
 
 @dataclass
 class Parts:
-    """The facts of a run: an implementation of `spikediff.diffusion.objective.RunParts`.
-
-    Attributes:
-        recipe: The recipe.
-        image_size: Side of an item, in pixels.
-        channels: Channels of an item.
-        root: The run folder, where a second stage finds its first.
-        dataset: The training items; None if the network only samples.
-    """
+    """The facts of a run: an implementation of `spikediff.diffusion.objective.RunParts`."""
 
     recipe: Recipe
-    image_size: int
+    image_size: int  # side of an item, in pixels
     channels: int
-    root: Path = Path()
-    dataset: Any = None
+    root: Path = Path()  # the run folder, where a second stage finds its first
+    dataset: Any = None  # the training items; None if the network only samples
 
     @property
     def num_train_timesteps(self) -> int:
@@ -80,11 +72,7 @@ def build_noise_schedule(recipe: DiffusionRecipe) -> Any:
 
 
 def build_items(recipe: Recipe, root: Path) -> Any:
-    """Return the training items of a recipe: images, windows of a signal, or tokens.
-
-    Raises:
-        UserError: There is no such data set, or it does not fit the network.
-    """
+    """Return the training items of a recipe: images, windows of a signal, or tokens."""
     kind = find_trainable(recipe.model.network).items
     if kind == "tokens":
         return token_dataset(recipe, root)
@@ -92,11 +80,7 @@ def build_items(recipe: Recipe, root: Path) -> Any:
 
 
 def build_model(parts: Parts) -> ModelMixin:
-    """Make the network, with the initial weights of the recipe's seed.
-
-    Raises:
-        UserError: A value of the recipe's `model:` section does not fit the network.
-    """
+    """Make the network, with the initial weights of the recipe's seed."""
     row = find_trainable(parts.recipe.model.network)
     arguments = {key: argument for argument, key in row.keys.items()}
     given = {arguments.get(k, k): v for k, v in vars(parts.recipe.model).items() if k != "network"}
@@ -106,22 +90,14 @@ def build_model(parts: Parts) -> ModelMixin:
 
 
 def build_objective(parts: Parts) -> Objective:
-    """Make the loss of a run with items.
-
-    Raises:
-        UserError: A value of the recipe's `loss:` section makes no sense.
-    """
+    """Make the loss of a run with items."""
     recipe = parts.recipe
     given = {k: v for k, v in vars(recipe.loss).items() if k not in ("name", "label_dropout")}
     return find_trainable(recipe.model.network).objectives[recipe.loss.name](parts, **given)
 
 
 def build_pipeline(model: ModelMixin, parts: Parts) -> DiffusionPipeline:
-    """Return the pipeline that samples with a network as the recipe says, without progress bars.
-
-    Raises:
-        UserError: The recipe's sampler does not fit the network.
-    """
+    """Return the pipeline that samples with a network as the recipe says, without progress bars."""
     pipe = find_trainable(parts.recipe.model.network).pipeline(model.eval(), parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -166,11 +142,7 @@ def build_lr_schedule(
 
 
 def check_both_stages(first: Recipe, second: Recipe) -> None:
-    """Refuse a second stage that could not sample from the tokens of the first, an autoencoder.
-
-    Raises:
-        UserError: A value lies outside its range, or there are fewer tokens than steps to sample.
-    """
+    """Refuse a second stage that could not sample from the tokens of the first, an autoencoder."""
     check_recipe(first)
     check_recipe(second)
     images = image_dataset(first.data)

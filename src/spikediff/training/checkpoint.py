@@ -46,26 +46,15 @@ _log = logging.getLogger("spikediff")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state that a run resumes from.
+    """The state that a run resumes from."""
 
-    Attributes:
-        step: Optimizer steps done.
-        tensors: Groups of named tensors, one safetensors file each.
-        state: The rest, as JSON.
-    """
-
-    step: int
-    tensors: dict[str, dict[str, Tensor]]
-    state: dict[str, Any]
+    step: int  # optimizer steps done
+    tensors: dict[str, dict[str, Tensor]]  # groups, one safetensors file each
+    state: dict[str, Any]  # the rest, as JSON
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
-    """Write a checkpoint; then remove all but the last `keep_last`.
-
-    Args:
-        folder: The folder of the run's checkpoints; made if it does not exist.
-        checkpoint: The checkpoint; if the same one is there already, it is left alone.
-        keep_last: How many to keep, at least 1.
+    """Write a checkpoint, unless the same one is there; then remove all but the last `keep_last`.
 
     Returns:
         The checkpoint's folder.
@@ -110,9 +99,6 @@ def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
 
 def load_latest(folder: Path) -> Checkpoint | None:
     """Read the newest whole checkpoint without changing anything; warn about damaged ones.
-
-    Args:
-        folder: The folder of the run's checkpoints.
 
     Returns:
         The checkpoint, or None if there is none at all.
@@ -190,11 +176,7 @@ def _checked(state: Any, path: Path) -> dict[str, Any]:
 
 
 def settle(folder: Path) -> None:
-    """Clean up after a killed process: adopt a draft that is whole, remove any other.
-
-    Args:
-        folder: The folder of the checkpoints of a run that this process owns.
-    """
+    """Clean up after a killed process: adopt a draft that is whole, remove any other."""
     for left in leftovers(folder):
         final = left.with_name(left.name.removeprefix(UNFINISHED))
         if left != final and _is_whole(left) and not _is_whole(final):
@@ -214,21 +196,13 @@ def _is_whole(folder: Path) -> bool:
 
 @dataclass
 class TrainingState:
-    """Everything that an optimizer step changes.
-
-    Attributes:
-        network: The network in training.
-        average: Its running average.
-        optimizer: The optimizer.
-        lr_schedule: Its learning rate.
-        scaler: The gradient scaler of fp16; None without one.
-    """
+    """Everything that an optimizer step changes."""
 
     network: nn.Module
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     lr_schedule: LambdaLR
-    scaler: Any
+    scaler: Any  # of the gradients in fp16; None without one
 
     def checkpoint(self, step: int, **facts: Any) -> Checkpoint:
         """Return it as a checkpoint, with further facts as JSON."""

@@ -34,9 +34,8 @@ _PATTERNS: dict[int, Any] = {4: ctypes.c_uint32, 2: ctypes.c_uint16}
 def make_accelerator(recipe: Recipe, root: Path) -> Accelerator:
     """Return the engine of a run.
 
-    Raises:
-        UserError: A tracker is unknown or not installed, which accelerate would only warn about;
-            the environment scales gradients; or the batch cannot be cut into equal parts.
+    Refuse what accelerate only warns about: a tracker that is not installed, an environment that
+    scales gradients.
     """
     wanted = recipe.training.trackers
     try:
@@ -149,17 +148,11 @@ def compressed_activations() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Bits:
-    """A tensor of the values 0 and one other, as bits in the order of memory.
+    """A tensor of the values 0 and one other, as bits in the order of memory."""
 
-    Attributes:
-        words: int64 [ceil(n / 64)].
-        one: The other value's bit pattern.
-        like: Type, shape and strides of the tensor, on a tensor without memory.
-    """
-
-    words: Tensor
-    one: Any
-    like: Tensor
+    words: Tensor  # int64 [ceil(n / 64)]
+    one: Any  # the other value's bit pattern
+    like: Tensor  # type, shape and strides, without memory
 
 
 def _pack(x: Tensor) -> Tensor | _Bits:

@@ -48,8 +48,8 @@ class LossCurve:
         with open(self.csv, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(point.row().values())
 
-    def draw(self) -> Path:
-        """Draw the curve and its running mean; return the picture's path."""
+    def draw(self) -> None:
+        """Draw the curve and its running mean."""
         figure, axes = _axes((7, 4), xlabel="optimizer step", ylabel="denoising loss", yscale="log")
         steps, losses = [p.step for p in self.points], [p.loss for p in self.points]
         means: list[float] = []
@@ -57,27 +57,19 @@ class LossCurve:
             means.append(means[-1] + 0.1 * (loss - means[-1]) if means else loss)
         axes.plot(steps, losses, color="0.75", label="loss")
         axes.plot(steps, means, color="C0", label="running mean")
-        return _save(figure, axes, self.png)
+        _save(figure, axes, self.png)
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One row of the curve; averages are over the steps since the row before.
+    """One row of the curve; averages are over the steps since the row before."""
 
-    Attributes:
-        step: Optimizer steps done.
-        loss: Mean loss.
-        grad_norm: Mean norm of the gradients before clipping.
-        lr: Learning rate of the last step.
-        images_per_second: Training speed over all processes.
-        terms: Means of the terms of the loss, if it has several, and of the watched values.
-    """
-
-    step: int
+    step: int  # optimizer steps done
     loss: float
-    grad_norm: float
-    lr: float
-    images_per_second: float
+    grad_norm: float  # before clipping
+    lr: float  # of the last step
+    images_per_second: float  # over all processes
+    # Means of the terms of the loss, if it has several, and of the watched values.
     terms: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, float]:
@@ -89,11 +81,7 @@ _COLUMNS = [f.name for f in fields(CurvePoint) if f.name != "terms"]
 
 
 def read_curve(path: Path) -> list[CurvePoint]:
-    """Return the rows of a curve's CSV; none if there is no file yet.
-
-    Raises:
-        UserError: The file is damaged.
-    """
+    """Return the rows of a curve's CSV; none if there is no file yet."""
     if not path.exists():
         return []
     try:
@@ -114,14 +102,9 @@ def _point(row: dict[str, float]) -> CurvePoint:
 
 
 class LossValues(NamedTuple):
-    """The losses of one optimizer step.
+    """The losses of one optimizer step."""
 
-    Attributes:
-        terms: Terms of the loss by name; the loss is their sum.
-        watched: Further values by name.
-    """
-
-    terms: dict[str, float]
+    terms: dict[str, float]  # the loss is their sum
     watched: dict[str, float]
 
 
@@ -163,13 +146,14 @@ class Averages:
         Args:
             step: Optimizer steps done.
             lr: Learning rate of the last one.
-            close: Whether the next row begins behind this one; False for a row that exists only
-                because the run ends here.
+            close: Whether the next row begins here; False where the run ends between two rows.
         """
         seconds = time.perf_counter() - self._since
         count = self._sums["steps"]
-        terms = {name: value / count for name, value in self._sums["terms"].items()}
-        watched = {name: value / count for name, value in self._sums["watched"].items()}
+        terms, watched = (
+            {name: value / count for name, value in self._sums[kind].items()}
+            for kind in ("terms", "watched")
+        )
         point = CurvePoint(
             step,
             sum(terms.values()),
@@ -188,15 +172,8 @@ def _plus(sums: Mapping[str, float], values: Mapping[str, float]) -> dict[str, f
     return {name: sums.get(name, 0.0) + value for name, value in values.items()}
 
 
-def plot_temporal_scaling(factors: Mapping[str, Tensor], path: Path) -> Path:
-    """Draw the factors p over the spiking steps: every layer's, and their mean.
-
-    Args:
-        factors: p [T] of at least one layer, from `scaling_factors`.
-        path: The PNG to write.
-
-    Returns:
-        The path.
+def plot_temporal_scaling(factors: Mapping[str, Tensor], path: Path) -> None:
+    """Draw the factors p [T] of at least one layer over the spiking steps, and their mean.
 
     Reference: Cao et al., "Spiking diffusion models", IEEE TAI 2025, figure 6 (the mean rises
     with the step).
@@ -211,7 +188,7 @@ def plot_temporal_scaling(factors: Mapping[str, Tensor], path: Path) -> Path:
     axes.axhline(1.0, color="0.4", linestyle=":", linewidth=1.0, label="before training")
     axes.plot(steps, p.mean(0).numpy(), color="C0", marker="o", label="mean over layers")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _save(figure, axes, path)
+    _save(figure, axes, path)
 
 
 def _axes(size: tuple[int, int], **labels: str) -> tuple[Any, Any]:
@@ -221,11 +198,10 @@ def _axes(size: tuple[int, int], **labels: str) -> tuple[Any, Any]:
     return figure, figure.add_subplot(**labels)
 
 
-def _save(figure: Any, axes: Any, path: Path) -> Path:
+def _save(figure: Any, axes: Any, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     axes.legend()
     drawn = io.BytesIO()
     FigureCanvasAgg(figure).print_png(drawn)
     write_whole(path, drawn.getvalue())
-    return path

@@ -41,8 +41,7 @@ def is_finished(folder: Path) -> bool:
 def load_first_stage(recipe: Recipe, root: Path) -> Any:
     """Return the trained autoencoder of a second stage's recipe, frozen, in eval mode.
 
-    Raises:
-        UserError: There is none, or it was trained on other images than the recipe names.
+    It must have been trained on the images that the recipe names.
     """
     folder = first_stage_folder(recipe, root)
     weights = folder / "pipeline" / "vae"
@@ -62,10 +61,9 @@ def load_first_stage(recipe: Recipe, root: Path) -> Any:
 
 
 def token_dataset(recipe: Recipe, root: Path) -> "TokenDataset":
-    """Return the tokens of the training images, computed once and kept in the first stage's folder.
+    """Return the tokens of the training images, kept in the first stage's folder.
 
-    Raises:
-        UserError: The stored tokens come from another first stage or other images.
+    Stored tokens must come from this first stage and these images.
     """
     images = image_dataset(recipe.data)
     vqvae = load_first_stage(recipe, root)
@@ -122,13 +120,6 @@ class TokenDataset(Dataset[tuple[Tensor, int]]):
         tokens: Tokens of all images [N, h, w].
         images: The encoded data set.
         mask_token: The masked token: the size of the codebook.
-
-    Attributes:
-        name: Name of the data set.
-        image_size: h.
-        channels: 1.
-        num_classes: Classes of the images; 0 without classes.
-        class_names: Their names.
     """
 
     def __init__(self, tokens: Tensor, images: ImageDataset, mask_token: int) -> None:

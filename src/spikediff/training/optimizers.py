@@ -102,12 +102,7 @@ def _as_matrix(kernel: Tensor, like: Tensor | None = None) -> Tensor:
 def averaged(model: nn.Module, recipe: EMARecipe) -> AveragedModel:
     """Return the running average of a model; `update_parameters(model)` moves it.
 
-    Args:
-        model: The network.
-        recipe: Decay and warm-up; a decay of 0 makes the average a copy of the model.
-
-    Returns:
-        The average; sample with its `.module`.
+    Its `.module` samples. A decay of 0 makes it a copy of the model.
     """
 
     @torch.no_grad()

@@ -57,14 +57,13 @@ def choose_shape(
 
     Returns:
         The recipe, and a line that says what was chosen; None where nothing was open.
-
-    Raises:
-        UserError: The pictures cannot be read, or no such size fits the network.
     """
     data = recipe.data
     if not is_own(recipe) or None not in (data.image_size, data.channels):
         return recipe, None
-    shapes = picture_shapes(_pictures(recipe)) if shapes is None else shapes
+    if shapes is None:
+        with warnings.catch_warnings(action="ignore"):  # reading them for training warns
+            shapes = picture_shapes(read_pictures(data.dataset, "train", data.data_dir))
     channels = data.channels or (1 if all(shape.grey for shape in shapes) else 3)
     sides = sorted(shape.side for shape in shapes)
     size = data.image_size or _fitting_size(recipe, sides, channels)
@@ -75,11 +74,6 @@ def choose_shape(
         f"channel{'s' if channels > 1 else ''}; --data.image-size and --data.channels change that"
     )
     return replace(recipe, data=replace(data, image_size=size, channels=channels)), told
-
-
-def _pictures(recipe: Recipe) -> Pictures:
-    with warnings.catch_warnings(action="ignore"):  # reading them for training warns
-        return read_pictures(recipe.data.dataset, "train", recipe.data.data_dir)
 
 
 def picture_shapes(pictures: Pictures) -> list[PictureShape]:

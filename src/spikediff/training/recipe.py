@@ -46,9 +46,6 @@ def _ruled(default: Any, rule: Rule) -> Any:
 def model_section(network: str) -> Any:
     """Return the dataclass of a recipe's `model:` section: the arguments of `model.network`.
 
-    Raises:
-        UserError: There is no such network.
-
     Example:
         >>> model_section("ddpm_unet")(base_channels=64).channel_mult
         (1, 2, 2, 4)
@@ -66,9 +63,6 @@ def loss_section(network: str, name: str | None = None) -> Any:
     Args:
         network: `model.network`.
         name: `loss.name`; the first of the network's objectives by default.
-
-    Raises:
-        UserError: The network has no such loss.
     """
     from spikediff.systems import find_trainable
 
@@ -245,12 +239,7 @@ def _recipe_type(model: Any, loss: Any) -> type[Recipe]:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from YAML; keys that the file does not name have their defaults.
-
-    Raises:
-        UserError: The file is absent, empty or not YAML, a key is unknown, or a value has a wrong
-            type.
-    """
+    """Read a recipe from YAML; keys that the file does not name have their defaults."""
     content = read_yaml(Path(path))
     if content is None:
         raise UserError(f"{path}: is empty; a recipe names at least one value")
@@ -258,14 +247,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def recipe_from(content: Any, where: str) -> Recipe:
-    """Build a recipe from nested mappings.
-
-    Args:
-        content: Mappings as YAML gives them.
-        where: Their source, for messages.
-
-    Raises:
-        UserError: A key is unknown, or a value has a wrong type.
+    """Build a recipe from nested mappings; `where` is their source, for messages.
 
     Example:
         >>> recipe_from({"optimizer": {"lr": "1e-3"}}, "here").optimizer.lr
@@ -294,9 +276,6 @@ def _named(content: Any, section: str, key: str) -> str | None:
 def check_recipe(recipe: Recipe) -> None:
     """Refuse values that no run could use; network and loss check their own arguments.
 
-    Raises:
-        UserError: A value lies outside its range; the message names it.
-
     Example:
         >>> check_recipe(recipe_from({"training": {"steps": -3}}, "here"))
         Traceback (most recent call last):
@@ -323,11 +302,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def load_run_recipe(folder: Path) -> Recipe:
-    """Read the recipe of a run folder.
-
-    Raises:
-        UserError: As `load_recipe`.
-    """
+    """Read the recipe of a run folder."""
     path = folder / "recipe.yaml"
     content = read_yaml(path)
     if not content:

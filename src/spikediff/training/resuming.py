@@ -35,13 +35,7 @@ _DIGESTED = 256  # images of a data set that is not in memory
 def check_same_run(root: Path, before: Recipe, now: Recipe) -> None:
     """Refuse to resume with a recipe of another run; warn about other values that changed.
 
-    Args:
-        root: The run folder, for the message.
-        before: The recipe of the run so far.
-        now: The recipe to resume with.
-
-    Raises:
-        UserError: Model, noise, loss, data, seed, optimizer or schedule differ; all are named.
+    Model, noise, loss, data, seed, optimizer and schedule must be the same.
     """
     old, new = dict(_settings(before)), dict(_settings(now))
     changed = [key for key, value in new.items() if not _is_same(key, old.get(key), value)]
@@ -97,9 +91,6 @@ def data_facts(dataset: Any) -> dict[str, Any]:
 
     Among them is a digest of pixels and labels: of all that are in memory, else of images spread
     over the set, so that it takes a second at most.
-
-    Args:
-        dataset: Items `(tensor, label)`, with a name, a size, channels and a number of classes.
     """
     count = len(dataset)
     stored = getattr(dataset, "images", None)
@@ -124,16 +115,7 @@ def data_facts(dataset: Any) -> dict[str, Any]:
 
 
 def check_same_data(root: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to resume with other data.
-
-    Args:
-        root: The run folder, for the message.
-        before: The `data_facts` of the checkpoint.
-        now: Those of the data to resume with.
-
-    Raises:
-        UserError: They differ; the message says how.
-    """
+    """Refuse to resume with other data, by the `data_facts` of the checkpoint and of now."""
     differ = [
         "pixels or labels differ" if key == "digest" else f"{key}: {value} there and {now[key]} now"
         for key, value in before.items()

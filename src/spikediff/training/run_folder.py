@@ -97,8 +97,7 @@ class RunFolder:
             if self.root.is_dir() and self._is_as_good_as_empty():
                 return
             raise UserError(f"{self.root}: no run to resume (it has no recipe.yaml)")
-        before = load_run_recipe(self.root)
-        check_same_run(self.root, before, recipe)
+        check_same_run(self.root, load_run_recipe(self.root), recipe)
 
     def _is_as_good_as_empty(self) -> bool:
         """Whether the folder holds only what a run killed before it had a recipe leaves."""
@@ -134,17 +133,9 @@ class RunFolder:
             )
 
     def open(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
-        """Own the folder, making it; write the recipe and the environment.
+        """Own the folder as `claim` does, making it; write the recipe and the environment.
 
         Unfinished files of a killed run are adopted or removed.
-
-        Args:
-            recipe: The resolved recipe.
-            resume: Go on with the run that is there.
-            overwrite: Delete the run that is there.
-
-        Raises:
-            UserError: As `claim`.
         """
         self.claim(recipe, resume, overwrite)
         if self._lock is None:
@@ -165,8 +156,7 @@ class RunFolder:
     def _remove_run(self) -> None:
         """Remove all but the two files that mark this as a run; they are written again."""
         tracked = self.root / Path(load_run_recipe(self.root).name).parts[0]
-        folders = (self.checkpoints, self.pipeline, self.samples, tracked)
-        for folder in folders:
+        for folder in (self.checkpoints, self.pipeline, self.samples, tracked):
             if folder.is_dir():
                 remove_folder(folder)
         for pattern in _OWN_FILES:
@@ -199,9 +189,6 @@ class RunFolder:
         """Return the recipe to resume with, with what the run that is there decided.
 
         That is its `init_from`, and the size and channels of its images.
-
-        Raises:
-            UserError: It names another one.
         """
         if not self.recipe.is_file():
             return recipe

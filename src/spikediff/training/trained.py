@@ -33,9 +33,6 @@ def load_trained(source: Path) -> DiffusionPipeline:
     Args:
         source: A pipeline's folder, or a run folder. An unfinished run gives its newest whole
             checkpoint; the weights are always the averaged ones.
-
-    Raises:
-        UserError: There is no model, or its files are damaged.
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
@@ -102,9 +99,6 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
         source: A run or pipeline folder.
         model: The model to be trained; otherwise it must be the same network.
         recipe: Its recipe, with the noise schedule and the target of the earlier one.
-
-    Raises:
-        UserError: There is no such run, or it trained something else; the message says what.
     """
     pipe = load_trained(source)
     row = find_trainable(recipe.model.network)

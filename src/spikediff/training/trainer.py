@@ -68,9 +68,6 @@ class Trainer:
 
     Attributes:
         choice: A line about what the recipe left open; None where that is nothing.
-
-    Raises:
-        UserError: The recipe does not fit the data, the machine or the folder.
     """
 
     def __init__(
@@ -109,11 +106,7 @@ class Trainer:
         self.curve = LossCurve(root, self.step, with_last) if self.is_main else None
 
     def _prepare(self, resume: bool) -> None:
-        """Make all parts, and load the checkpoint of a resumed run; write nothing.
-
-        Raises:
-            UserError: The parts do not fit each other or the run that is there.
-        """
+        """Make all parts, and load the checkpoint of a resumed run; write nothing."""
         recipe, root, device = self.recipe, self.folder.root, self.accelerator.device
         self.dataset = dataset = build.build_items(recipe, root)
         self.parts = build.Parts(recipe, dataset.image_size, dataset.channels, root, dataset)
@@ -161,9 +154,6 @@ class Trainer:
 
         Returns:
             Whether the run is complete; an interrupted one has left a checkpoint.
-
-        Raises:
-            UserError: A loss, a gradient or a weight is no longer finite, or the disk is full.
         """
         try:
             return self._train()
@@ -212,8 +202,7 @@ class Trainer:
     def _step(self, pixels: Tensor, labels: Tensor) -> tuple[LossValues, float]:
         """Make one optimizer step on this process's images [b, C, H, W] and labels [b].
 
-        Returns:
-            The losses, and the norm of the gradients.
+        Return the losses, and the norm of the gradients.
         """
         recipe, accelerator = self.recipe.optimizer, self.accelerator
         batch = (self._labels(labels), *self._batch(pixels))
