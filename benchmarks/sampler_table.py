@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikediff.cli.guided import guided, guided_images
+from spikediff.cli.evaluate import guided_images
+from spikediff.cli.options import Sampling
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.energy import EnergyMeter
 from spikediff.evaluation.plan import EvaluationSettings
@@ -72,7 +73,7 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
         assert also is not None
         for part in ("metrics", "floor"):
             result[part] |= also[part]
-    with guided(pipe, threshold), EnergyMeter(pipe) as meter:
+    with Sampling(threshold=threshold).guided(pipe), EnergyMeter(pipe) as meter:
         pipe(seeds=range(16), num_inference_steps=steps, output_type="pt")
     energy = meter.report("strict", "45nm")
     return {
@@ -101,7 +102,7 @@ def compiled_images(
 ) -> ImageSource:
     """Return images that compiled networks make, under a constant guidance or none."""
     pipe = loaded(run, solver)
-    with guided(pipe, threshold):  # the compiled copy keeps the thresholds
+    with Sampling(threshold=threshold).guided(pipe):  # the compiled copy keeps the thresholds
         images = guided_images(pipe.compile_for_inference(), None, seed, steps, BATCH)
     if threshold is None:
         return images

@@ -20,9 +20,6 @@ class UserError(ValueError):
     The command line prints the line and exits with code 2; a program may catch it as a
     `ValueError`. Any other exception is a fault of this library.
 
-    Args:
-        message: What is wrong; made one line of bounded length without control characters.
-
     Example:
         >>> raise UserError("recipe.yaml: unknown key 'optimiser'; did you mean 'optimizer'?")
         Traceback (most recent call last):

@@ -105,12 +105,9 @@ def breaking_silence(out: Heard, err: Heard) -> Iterator[None]:
 
 
 class StopSignal:
-    """In its block, the first SIGTERM, SIGINT or SIGHUP only sets `received`; a second acts.
+    """In its block, the first SIGTERM, SIGINT or SIGHUP only sets `received` to its name.
 
-    A process that ignores SIGHUP, as under nohup, goes on ignoring it.
-
-    Attributes:
-        received: Name of the signal, or None.
+    A second one acts. A process that ignores SIGHUP, as under nohup, goes on ignoring it.
     """
 
     def __init__(self) -> None:

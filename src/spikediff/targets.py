@@ -60,11 +60,8 @@ def choose_by_name(
 ) -> dict[str, Layer]:
     """Return the layers that match any pattern, in order; refuse a pattern that matches none.
 
-    Args:
-        layers: By name.
-        patterns: Patterns of `fnmatch`; `*` also matches dots. One that matches a module selects
-            all layers in it.
-        who: Name of the caller, for the message.
+    Patterns are those of `fnmatch`, where `*` also matches dots; one that matches a module selects
+    all layers in it. `who` names the caller in the message.
 
     Example:
         >>> choose_by_name({"a.0": 1, "a.1": 2, "b": 3}, ["*.1", "b"], "me")

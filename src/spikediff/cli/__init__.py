@@ -59,11 +59,12 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _log_in_lines()
     out, err = Heard(sys.stdout), Heard(sys.stderr)
+    is_first = os.environ.get("RANK", "0") == "0"  # or the only one, without torchrun
     try:
         with (
             contextlib.redirect_stdout(Visible(out)),
             contextlib.redirect_stderr(err),
-            breaking_silence(out, err) if _is_first_process() else contextlib.nullcontext(),
+            breaking_silence(out, err) if is_first else contextlib.nullcontext(),
             at_work(arguments[0] if arguments else "help"),
         ):
             code = _run(arguments)
@@ -106,11 +107,6 @@ def _message(error: Exception) -> str | None:
     return None
 
 
-def _is_first_process() -> bool:
-    """Whether this is the only process, or the first under torchrun."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _leave_stdout() -> None:
     """Discard what is not yet written to stdout."""
     with contextlib.suppress(OSError, ValueError):
@@ -129,10 +125,7 @@ def _log_in_lines() -> None:
 
 
 class _Line(logging.Formatter):
-    """One line a record."""
-
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
         return f"spikediff: {record.levelname}: {one_line(record.getMessage())}"
 
 

@@ -139,14 +139,9 @@ def parse(
 ) -> Options:
     """Read arguments; a mistake in them is a `UserError` of one line.
 
-    Args:
-        options: A dataclass; its fields and their docstrings are the options.
-        arguments: What the user typed.
-        usage: The command, for the help text.
-        default: Values of the options that are not given.
-
-    Raises:
-        SystemExit: Help was asked for and has been printed.
+    The fields of the dataclass `options` and their docstrings are the options, `default` has their
+    values where they are not given, `usage` is the command, for the help text. Asked for help, it
+    prints it and raises `SystemExit`.
     """
     said = io.StringIO()
     asks_for_help = bool({"-h", "--help"} & set(arguments))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,14 +128,16 @@ class _Source:
             path, at, behind = self.text, "", ""
         return f"{Path(path).name or path}{at}{behind}"
 
+    @property
+    def sampling(self) -> Sampling:
+        """How its images are generated."""
+        return Sampling(self.steps, threshold=self.threshold)
+
     def check(self) -> None:
         """Refuse a source without a model, or with an option that does not fit it."""
-        from spikediff.cli.guided import guided
-        from spikediff.hub.load import steps_of
-
         try:
-            steps_of(self.pipeline, self.steps)
-            with guided(self.pipeline, self.threshold):
+            self.sampling.steps(self.pipeline)
+            with self.sampling.guided(self.pipeline):
                 pass
         except UserError as error:
             said = str(error)
@@ -169,7 +171,6 @@ def _names(sources: Sequence[_Source]) -> list[str]:
 
 
 def _measured(source: _Source, name: str, options: CompareOptions) -> ComparedModel:
-    """Measure one model."""
     from spikediff.hub.load import networks_of
 
     networks = networks_of(source.pipeline).values()
@@ -221,7 +222,7 @@ def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
             Source(source.folder, source.scheduler, source.execution, options.device),
             options.num_images,
             options.seed,
-            Sampling(source.steps, options.num_images, source.threshold),
+            replace(source.sampling, batch_size=options.num_images),
             costs=options.costs,
             compare=isinstance(source.pipeline.components.get("unet"), HasCounterpart),
         )
@@ -258,16 +259,15 @@ def _spiking_steps(pipe: Any, report: Any) -> int | None:
 
 def _seconds_per_image(source: _Source, options: CompareOptions) -> float:
     """Return the time of one thread after a warm-up, compiled if that is exact."""
-    from spikediff.cli.guided import guided
-    from spikediff.hub.load import load_pipeline, steps_of
+    from spikediff.hub.load import load_pipeline
 
     pipe = load_pipeline(
         source.folder, source.scheduler, execution=source.execution, to_generate=True
     )
     pipe.set_progress_bar_config(disable=True)
-    steps = steps_of(pipe, source.steps)
+    steps = source.sampling.steps(pipe)
     seeds = range(options.seed, options.seed + options.num_images)
-    with _one_thread(), guided(pipe, source.threshold):
+    with _one_thread(), source.sampling.guided(pipe):
         pipe(seeds=seeds, num_inference_steps=min(2, steps), output_type="pt")
         started = time.perf_counter()
         pipe(seeds=seeds, num_inference_steps=steps, output_type="pt")
@@ -287,7 +287,6 @@ def _one_thread() -> Iterator[None]:
 
 
 def _write(compared: ModelComparison, options: CompareOptions) -> None:
-    """Write the table, the figure and the report."""
     for path, text in ((options.markdown, compared.markdown), (options.latex, compared.latex)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -257,7 +257,6 @@ class ModelComparison:
 
 
 def _conditions(quality: dict[str, Any]) -> str:
-    """Return the conditions of a quality number."""
     counts, name = quality["counts"], quality["protocol"]["name"]
     times = f" x {counts['repeats']}" if counts["repeats"] > 1 else ""
     return (
@@ -339,5 +338,4 @@ _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
 def _latex(text: str) -> str:
-    """Return a text escaped for LaTeX."""
     return _SPECIAL.sub(lambda found: _LATEX[found[0]], text)

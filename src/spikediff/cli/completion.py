@@ -89,16 +89,22 @@ def _choices(hint: Any) -> tuple[str, ...]:
     return ()
 
 
-def _bash(known: dict[str, Completion]) -> str:
-    values, first = [], []
+def _cases(known: dict[str, Completion], first: str, value: str) -> tuple[list[str], list[str]]:
+    """Return the lines of a shell's two `case`: of commands, and of options with known values."""
+    commands, values = [], []
     for command, completion in known.items():
+        names, options = " ".join(completion.names), " ".join(completion.options)
+        commands.append(f"    {command}) {first.format(names, options)} ;;")
         values += [
-            f'    "{command} {option}") words="{" ".join(choices)}" ;;'
+            f'    "{command} {option}") {value.format(" ".join(choices))} ;;'
             for option, choices in completion.options.items()
             if choices
         ]
-        names, options = " ".join(completion.names), " ".join(completion.options)
-        first.append(f'    {command}) names="{names}" options="{options}" ;;')
+    return commands, values
+
+
+def _bash(known: dict[str, Completion]) -> str:
+    first, values = _cases(known, 'names="{}" options="{}"', 'words="{}"')
     return "\n".join(
         [
             "# Completion of spikediff for bash.",
@@ -122,15 +128,7 @@ def _bash(known: dict[str, Completion]) -> str:
 
 
 def _zsh(known: dict[str, Completion]) -> str:
-    values, first = [], []
-    for command, completion in known.items():
-        values += [
-            f'    "{command} {option}") compadd -- {" ".join(choices)} ;;'
-            for option, choices in completion.options.items()
-            if choices
-        ]
-        names, options = " ".join(completion.names), " ".join(completion.options)
-        first.append(f"    {command}) names=({names}) options=({options}) ;;")
+    first, values = _cases(known, "names=({}) options=({})", "compadd -- {}")
     return "\n".join(
         [
             "#compdef spikediff",

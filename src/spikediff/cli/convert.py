@@ -151,7 +151,6 @@ def _distil(
     lr: float,
     batch_size: int,
 ) -> None:
-    """Distil a network into another, with a progress bar."""
     from spikediff.systems.converted.training import distil
 
     with _progress(what, steps) as report:
@@ -208,7 +207,6 @@ def _save(pipe: Any, unet: Any, folder: Path) -> None:
 
 
 def _print(converted: Any, errors: Any, to_source: dict[str, float], folder: Path) -> None:
-    """Print how far the estimates differ."""
     for stage, entries in errors.items():
         worst = max(entries[:-1], key=lambda entry: entry.error)
         print(

@@ -122,7 +122,6 @@ def _decode(
 
 
 def _passed_over(data: str) -> list[dict[str, str]]:
-    """Return the files of a folder that reading passes over."""
     from spikediff.data import DATASETS
     from spikediff.data.decoding import IMAGE_SUFFIXES
     from spikediff.data.folder import FOLDER_PREFIX, list_files
@@ -192,7 +191,6 @@ def _named(skipped: list[dict[str, str]]) -> str:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    """Print the facts, one line each."""
     training, classes = facts["training"], facts["classes"]
     total = sum(facts["images"].values())
     sides = "{min} to {max} pixels, median {median}"

@@ -232,7 +232,6 @@ def _recognised(known: Any, images: Any) -> tuple[float, list[int]]:
 
 
 def _tell(figures: dict[str, Any], folder: Path) -> None:
-    """Print the figures and name the pictures."""
     print("\nFiring rate per layer (spikes per neuron and step of its window):")
     for layer, rate in figures["firing_rate_by_layer"].items():
         print(f"  {layer:<32} {rate:6.1%}  {'#' * round(30 * rate)}")

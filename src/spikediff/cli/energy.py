@@ -69,6 +69,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("--differences needs --accounting strict")
 
     from spikediff.diffusion.pipeline import scheduler_name, weights_sha256
+    from spikediff.energy import audit
 
     measured = measure(options)
     meter, report, ordinary = measured.meter, measured.report, measured.ordinary
@@ -84,7 +85,9 @@ def run(arguments: list[str]) -> int:
     if options.memory:
         _print_memory(report)
     if options.audit:
-        figures["audit"] = _print_audit(report)
+        verdict = audit(report)
+        print(f"\n{verdict.table()}")
+        figures["audit"] = verdict.to_dict()
     if measured.comparison is not None:
         print(f"\n{measured.comparison.table()}")
         figures["comparison"] = measured.comparison.to_dict()
@@ -143,7 +146,6 @@ def _with_synapses(pipe: Any, synapses: str) -> Any:
 
 
 def _observe(pipe: Any, options: EnergyOptions, changes: bool = False) -> Any:
-    """Generate the images under a meter."""
     from spikediff.energy import EnergyMeter
 
     with options.sampling.guided(pipe), EnergyMeter(pipe, changes=changes) as meter:
@@ -243,17 +245,7 @@ def _print_memory(report: Any) -> None:
         print(f"memory traffic per image, {words}, MB: {parts}{cost}")
 
 
-def _print_audit(report: Any) -> dict[str, Any]:
-    """Print and return the audit."""
-    from spikediff.energy import audit
-
-    verdict = audit(report)
-    print(f"\n{verdict.table()}")
-    return verdict.to_dict()
-
-
 def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> None:
-    """Write the pictures."""
     from spikediff.energy.plots import plot_comparison, plot_firing_rates, plot_parts
 
     assert options.plots is not None

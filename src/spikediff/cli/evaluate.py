@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -22,6 +22,12 @@ from spikediff.cli.options import (
     Threshold,
 )
 from spikediff.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spikediff.evaluation.sources import ImageSource
+    from spikediff.systems.sdm.threshold_guidance import Scale
 
 FeatureWeights = Annotated[
     Path | None,
@@ -157,22 +163,59 @@ def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tu
         first = source.take(0, 1)  # [1, C, H, W]
         return source, (min(first.shape[-2:]), first.shape[1])
 
-    from spikediff.cli.guided import guided_images
     from spikediff.hub.load import steps_of
     from spikediff.hub.run_data import network_shape
-    from spikediff.systems.sdm.threshold_guidance import parse_scale
 
     pipe = replace(options.model, device="cpu").load(to_generate=True)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
-    scale = None if options.threshold is None else parse_scale(options.threshold)
+    scale: Any = None
+    if options.threshold is not None:
+        from spikediff.systems.sdm.threshold_guidance import parse_scale
+
+        scale = parse_scale(options.threshold)
     steps = steps_of(pipe, options.num_inference_steps)
     images = guided_images(pipe, scale, seed, steps, options.batch_size, options.guidance_scale)
     return images, network_shape(pipe)
 
 
+def guided_images(
+    pipe: Any,
+    scale: "Scale | None",
+    seed: int,
+    num_inference_steps: int,
+    batch_size: int,
+    guidance_scale: float | None = None,
+) -> "ImageSource":
+    """Return the images of a pipeline under guidance, which their fingerprint covers.
+
+    `scale` is a number, a mapping or a sequence of numbers; None for no guidance. `seed` is that
+    of image 0.
+    """
+    from spikediff.evaluation.shards import fingerprint_of
+    from spikediff.evaluation.sources import pipeline_images
+
+    source = pipeline_images(pipe, seed, num_inference_steps, batch_size, guidance_scale)
+    if scale is None:
+        return source
+    from spikediff.systems.sdm.threshold_guidance import threshold_guidance
+
+    with threshold_guidance(pipe.unet, scale):
+        pass  # a wrong layer or scale is an error before the reference is read
+
+    def take(first: int, count: int) -> "Tensor":
+        with threshold_guidance(pipe.unet, scale):
+            return source.take(first, count)
+
+    return replace(
+        source,
+        take=take,
+        fingerprint=fingerprint_of(images=source.fingerprint, threshold=scale),
+        description=source.description | {"threshold": scale},
+    )
+
+
 def _check_no_model_options(options: EvaluateOptions) -> None:
-    """Refuse options of a model for existing images."""
     given = {
         "--threshold": options.threshold,
         "--event-driven": options.model.event_driven or None,
@@ -184,7 +227,6 @@ def _check_no_model_options(options: EvaluateOptions) -> None:
 
 
 def _print(result: dict[str, Any]) -> None:
-    """Print the numbers with their conditions."""
     counts, protocol = result["counts"], result["protocol"]
     print(
         f"protocol {protocol['name']}: {counts['judged']} images"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from spikediff.cli.arguments import OUTPUT_FILE, Range, parse
-from spikediff.cli.evaluate import CacheDir, FeatureWeights, WorkDir
+from spikediff.cli.evaluate import CacheDir, FeatureWeights, WorkDir, guided_images
 from spikediff.cli.options import (
     BatchSize,
     DataDir,
@@ -145,7 +145,6 @@ class _Judge:
 
 
 def _open_judge(options: GuideOptions) -> _Judge:
-    """Load the model, the feature network and the held-out images."""
     from accelerate import PartialState
 
     from spikediff.data import DATASETS, load_images
@@ -210,7 +209,6 @@ def _protocol(options: GuideOptions) -> "EvaluationProtocol":
 
 def _measure(judge: _Judge, options: GuideOptions, scale: float, repeat: int) -> float:
     """Return the metric of the images of one scale and one range of seeds."""
-    from spikediff.cli.guided import guided_images
     from spikediff.evaluation.feature_cache import features
     from spikediff.evaluation.run import compute_scores
 
@@ -236,7 +234,6 @@ def _measure(judge: _Judge, options: GuideOptions, scale: float, repeat: int) ->
 
 
 def _print(found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes: list[str]) -> None:
-    """Print the curve, its confirmation and the verdict."""
     print(
         f"\n{options.features} {options.metric} "
         f"({'lower' if _metric(options)[1] else 'higher'} is better): {options.num_samples} "
@@ -262,7 +259,6 @@ def _print_curve(curve: "GuidanceCurve") -> None:
 
 
 def _verdict(found: "GuidanceSearch") -> str:
-    """Return the verdict as a sentence."""
     best = "" if found.curve is None else f"{found.curve.best:g}"
     return {
         "confirmed gain": f"Use --threshold {best}: its gain exceeds two standard errors, on the "

@@ -10,6 +10,8 @@ from spikediff.cli.arguments import parse
 from spikediff.cli.options import Flat, Report
 from spikediff.pretrained import check_source
 
+_BUILD = "python -m spikediff.native.build"
+
 
 @dataclass(frozen=True)
 class InfoOptions:
@@ -45,7 +47,7 @@ def _installed() -> dict[str, dict[str, Any]]:
     from spikediff.training.computation import cpu_has_bf16
     from spikediff.training.run_folder import environment
 
-    here = environment(seed=0)
+    here, kernels = environment(seed=0), native_name()
     return {
         "packages": here["packages"],
         "machine": {
@@ -53,7 +55,7 @@ def _installed() -> dict[str, dict[str, Any]]:
             "platform": here["platform"],
             "cpus": here["cpus"],
             "cpu_bf16": cpu_has_bf16(),
-            "neuron kernels": _kernels(native_name()),
+            "neuron kernels": f"{kernels}: run {_BUILD}" if kernels == "none" else kernels,
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         },
         "recipes": {name: str(path) for name, path in shipped_recipes().items()},
@@ -61,11 +63,6 @@ def _installed() -> dict[str, dict[str, Any]]:
         "signals": {name: row.summary for name, row in SIGNALS.items()},
         "schedulers": {name: cls for name, (cls, _) in SCHEDULERS.items()},
     }
-
-
-def _kernels(name: str) -> str:
-    """Return the name of the compiled library, or how to get one."""
-    return "none: run python -m spikediff.native.build" if name == "none" else name
 
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:

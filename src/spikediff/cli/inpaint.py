@@ -53,8 +53,8 @@ def run(arguments: list[str]) -> int:
 
     from spikediff.editing.inpaint import inpaint
 
-    pipe = options.model.load(to_generate=True)
-    picture = options.picture.open(options.model.source, pipe)
+    pipe, source = options.model.load(to_generate=True), options.model.source
+    picture = options.picture.open(source, pipe)
     mask = _mask(options, picture)
     how: dict[str, Any] = {
         "strength": options.strength,
@@ -70,7 +70,8 @@ def run(arguments: list[str]) -> int:
     print(f"{pixels} of {picture.width * picture.height} pixels generated, the others unchanged")
     facts = {**how, "masked_pixels": pixels, "seeds": [seeds[0], seeds[-1]]}
     pictures = {**made, "image": picture, "masked": masked}
-    write_edit(options, pipe, pictures, [picture, masked, *made.values()], facts)
+    grid = [picture, masked, *made.values()]
+    write_edit(source, options.sampling, options.report, pipe, pictures, grid, facts)
     return 0
 
 

@@ -100,7 +100,6 @@ def _settings(pipe: Any, options: InspectOptions) -> dict[str, Any]:
 
 
 def _print(record: Any) -> None:
-    """Print a line for every layer."""
     width = max(len(layer.name) for layer in record.seen)
     print(f"{'layer':<{width}} {'neurons':>9} {'fires':>7} {'dead':>7} {'saturated':>9}")
     for layer in record.seen:

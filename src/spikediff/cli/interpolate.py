@@ -40,5 +40,6 @@ def run(arguments: list[str]) -> int:
             pipe, options.seeds, options.num_images, sampling.batch_size, **call
         )
     pictures = {f"image-{k:03d}": image for k, image in enumerate(images)}
-    write_edit(options, pipe, pictures, images, {"seeds": list(options.seeds)})
+    facts = {"seeds": list(options.seeds)}
+    write_edit(options.model.source, sampling, options.report, pipe, pictures, images, facts)
     return 0

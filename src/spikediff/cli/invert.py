@@ -53,7 +53,8 @@ def run(arguments: list[str]) -> int:
         "noise_std": float(noise.std()),
     }
     pictures = {"image": picture, "reconstruction": again}
-    write_edit(options, pipe, pictures, [picture, again], figures, (_NOISE,))
+    grid, source = [picture, again], options.model.source
+    write_edit(source, sampling, options.report, pipe, pictures, grid, figures, (_NOISE,))
     save_file({"latents": noise.cpu().contiguous()}, options.report.output / _NOISE)
     for name, value in figures.items():
         print(f"{name:<28} {value:.4g}")

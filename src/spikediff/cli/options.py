@@ -6,7 +6,7 @@ go. A command takes whole groups, as in `model: Flat[Source]`, and single option
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -109,16 +109,12 @@ class Source:
     execution: Execution = None
     device: Device = "auto"
 
-    def load(self, to_generate: bool = False) -> Any:
-        """Load the pipeline; see `load_pipeline`."""
+    def load(self, **how: Any) -> Any:
+        """Load the pipeline; `how` are further arguments of `load_pipeline`."""
         from spikediff.hub.load import load_pipeline
 
         return load_pipeline(
-            self.source,
-            self.scheduler,
-            self.device,
-            execution=self.execution,
-            to_generate=to_generate,
+            self.source, self.scheduler, self.device, execution=self.execution, **how
         )
 
 
@@ -141,19 +137,10 @@ class CompilableSource(Source):
         ),
     ] = "float32"
 
-    def load(self, to_generate: bool = False) -> Any:
-        """Load the pipeline; see `load_pipeline`."""
-        from spikediff.hub.load import load_pipeline
-
-        return load_pipeline(
-            self.source,
-            self.scheduler,
-            self.device,
-            self.event_driven,
-            self.event_driven_weights,
-            self.execution,
-            to_generate,
-        )
+    def load(self, **how: Any) -> Any:
+        """Load the pipeline, compiled for inference if asked for."""
+        compiled = {"event_driven": self.event_driven, "weights": self.event_driven_weights}
+        return super().load(**compiled, **how)
 
 
 @dataclass(frozen=True)
@@ -182,9 +169,14 @@ class Sampling:
 
     def guided(self, pipe: Any) -> AbstractContextManager[None]:
         """Return a `with` block in which the pipeline samples with the threshold guidance."""
-        from spikediff.cli.guided import guided
+        if self.threshold is None:
+            return nullcontext()
+        from spikediff.systems.sdm.threshold_guidance import parse_scale, threshold_guidance
 
-        return guided(pipe, self.threshold)
+        if "unet" not in pipe.components:
+            kind = type(pipe).__name__
+            raise UserError(f"--threshold: a {kind} has no denoiser of images to guide")
+        return threshold_guidance(pipe.unet, parse_scale(self.threshold))
 
     def labels(self, pipe: Any) -> list[Any]:
         """Return the classes that are asked for, as numbers where the model knows classes."""
@@ -224,11 +216,8 @@ class Sampling:
     ) -> Iterator[Any]:
         """Yield what `make(seeds=..., num_inference_steps=..., ...)` returns, batch by batch.
 
-        Args:
-            pipe: The pipeline.
-            seeds: The seeds of all images.
-            make: The pipeline, or a function that calls it.
-            in_turn: Whether images are of all classes in turn if no class is asked for.
+        `make` is the pipeline, or a function that calls it. With `in_turn`, images are of all
+        classes in turn if no class is asked for.
         """
         from spikediff.diffusion.classes import classes_in_turn
 

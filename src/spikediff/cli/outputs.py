@@ -43,11 +43,8 @@ def new_folder(
 ) -> Path:
     """Make a folder, without the files that an earlier command of the kind wrote there.
 
-    Args:
-        folder: The folder; returned.
-        kind: What will be written.
-        overwrite: Whether to remove the files of an earlier command, and only those.
-        source: The model that is read, which must not lie in the folder.
+    `overwrite` allows removing these files, and only those. A pipeline's folder must not hold the
+    `source`, the model that is read.
     """
     check_new_folder(folder, overwrite)
     reads = kind == "pipeline" and source is not None and folder.exists()

@@ -3,19 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.options import (
-    CompilableSource,
-    DataDir,
-    Dataset,
-    FolderReport,
-    Sampling,
-    Split,
-)
+from spikediff.cli.options import DataDir, Dataset, FolderReport, Sampling, Split
 from spikediff.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,24 +82,10 @@ def edit_seeds(
     return {f"seed-{seed:06d}": image for seed, image in zip(seeds, images, strict=True)}
 
 
-class EditOptions(Protocol):
-    """The groups that every editing command has."""
-
-    @property
-    def model(self) -> CompilableSource:
-        """The model."""
-
-    @property
-    def sampling(self) -> Sampling:
-        """How images are generated."""
-
-    @property
-    def report(self) -> FolderReport:
-        """Where the pictures go."""
-
-
 def write_edit(
-    options: EditOptions,
+    source: Path,
+    sampling: Sampling,
+    report: FolderReport,
     pipe: Any,
     pictures: "dict[str, Image.Image]",
     grid: "list[Image.Image]",
@@ -119,16 +98,16 @@ def write_edit(
     """
     from spikediff.diffusion.outputs import image_grid
 
-    folder = options.report.folder("pictures")
+    folder = report.folder("pictures")
     for name, image in pictures.items():
         image.save(folder / f"{name}.png")
     image_grid(grid, columns=min(len(grid), 12)).save(folder / "grid.png")
-    options.report.write(
+    report.write(
         {
-            "source": str(options.model.source),
+            "source": str(source),
             "pipeline": type(pipe).__name__,
             "scheduler": type(pipe.scheduler).__name__,
-            **options.sampling.facts(pipe),
+            **sampling.facts(pipe),
             **facts,
             "files": [
                 *(str(folder / f"{name}.png") for name in (*pictures, "grid")),

@@ -1,8 +1,7 @@
 """`spikediff push RUN USER/NAME`: a model's repository on the Hugging Face Hub."""
 
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,8 +56,11 @@ def run(arguments: list[str]) -> int:
 
     pipe = load_pipeline(options.source)
     pipe.set_progress_bar_config(disable=True)
-    with _folder(options) as written, tempfile.TemporaryDirectory(prefix="spikediff-") as other:
-        folder = Path(written)
+    with (
+        tempfile.TemporaryDirectory(prefix="spikediff-") as draft,
+        tempfile.TemporaryDirectory(prefix="spikediff-") as other,
+    ):
+        folder = options.output or Path(draft)
         facts, files = _write(pipe, folder, options)
         # A Space is a repository of its own; a dry run leaves it in a folder beside the model.
         page = folder / "space" if options.dry_run else Path(other)
@@ -67,7 +69,8 @@ def run(arguments: list[str]) -> int:
             files += [Path("space") / path for path in written_page if options.dry_run]
         for path in files:
             print(f"{(folder / path).stat().st_size:>12,}  {path}")
-        _print_gaps(facts)
+        for gap in _gaps(facts):
+            print(f"the card says {_GAPS[gap]}")
         address = None
         if not options.dry_run:
             address = upload_repository(folder, options.repository, options.private)
@@ -98,26 +101,23 @@ def _check(options: PushOptions) -> None:
         check_new_folder(options.output, options.overwrite)
 
 
-def _folder(options: PushOptions) -> AbstractContextManager[str]:
-    if options.output is not None:
-        return nullcontext(str(options.output))
-    return tempfile.TemporaryDirectory(prefix="spikediff-")
-
-
 def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Path]]:
     """Gather what is known and write the repository; return the facts and the files."""
     from spikediff.diffusion.pipeline import weights_sha256
-    from spikediff.hub.describe import gather_facts
+    from spikediff.hub.describe import can_generate, gather_facts
     from spikediff.hub.load import steps_of
     from spikediff.hub.repository import write_repository
-    from spikediff.hub.results import collect_results
+    from spikediff.hub.results import collect_results, measure_energy
 
     steps = steps_of(pipe, options.num_inference_steps)
     results = collect_results(
         options.source, weights_sha256(pipe), options.evaluation, options.energy
     )
     if options.measure:
-        results = _measured(pipe, results, steps)
+        if not can_generate(pipe):
+            kind = type(pipe).__name__
+            raise UserError(f"--measure: a {kind} of this network generates no images")
+        results = replace(results, energies=measure_energy(pipe, steps))
     name = options.repository.partition("/")[2]
     facts = gather_facts(pipe, options.source, name, results, options.license)
     if options.output is not None:
@@ -126,32 +126,14 @@ def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Pat
     return facts, files
 
 
-def _measured(pipe: Any, results: Any, steps: int) -> Any:
-    from dataclasses import replace
-
-    from spikediff.hub.describe import can_generate
-    from spikediff.hub.results import measure_energy
-
-    if not can_generate(pipe):
-        raise UserError(f"--measure: a {type(pipe).__name__} of this network generates no images")
-    return replace(results, energies=measure_energy(pipe, steps))
+_GAPS = {
+    "quality": "quality: not measured (spikediff evaluate --json, --evaluation)",
+    "energy": "energy: not measured (--measure, or spikediff energy --json, --energy)",
+    "licence": "licence of the weights: not stated (--license)",
+}
 
 
 def _gaps(facts: Any) -> list[str]:
     """Return what the card lists as missing."""
-    measured = {
-        "quality": facts.results.evaluations,
-        "energy": facts.results.energies,
-        "licence": facts.licence,
-    }
-    return [name for name, value in measured.items() if not value]
-
-
-def _print_gaps(facts: Any) -> None:
-    how = {
-        "quality": "quality: not measured (spikediff evaluate --json, --evaluation)",
-        "energy": "energy: not measured (--measure, or spikediff energy --json, --energy)",
-        "licence": "licence of the weights: not stated (--license)",
-    }
-    for gap in _gaps(facts):
-        print(f"the card says {how[gap]}")
+    known = (facts.results.evaluations, facts.results.energies, facts.licence)
+    return [name for name, value in zip(_GAPS, known, strict=True) if not value]

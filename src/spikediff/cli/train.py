@@ -135,6 +135,6 @@ def _train_one(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> boo
     if trainer.is_main:
         print(f"training {_told(trainer)}", flush=True)
     complete = trainer.train()
-    if trainer.accelerator.is_main_process and complete:
+    if trainer.is_main and complete:
         print(f"trained {trainer.step} steps; pipeline, samples and loss curve are in {root}")
     return complete

@@ -30,11 +30,12 @@ def run(arguments: list[str]) -> int:
 
     from spikediff.editing.vary import vary
 
-    pipe = options.model.load(to_generate=True)
-    picture = options.picture.open(options.model.source, pipe)
+    pipe, source = options.model.load(to_generate=True), options.model.source
+    picture = options.picture.open(source, pipe)
     seeds = range(options.seed, options.seed + options.num_images)
     edit = partial(vary, pipe, picture, strength=options.strength)
     made = edit_seeds(pipe, seeds, options.sampling, edit)
     facts = {"strength": options.strength, "seeds": [seeds[0], seeds[-1]]}
-    write_edit(options, pipe, {**made, "image": picture}, [picture, *made.values()], facts)
+    pictures, grid = {**made, "image": picture}, [picture, *made.values()]
+    write_edit(source, options.sampling, options.report, pipe, pictures, grid, facts)
     return 0

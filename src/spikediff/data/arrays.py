@@ -65,7 +65,6 @@ def _check_sizes(archive: NpzFile, path: Path) -> None:
 
 
 def _array(archive: NpzFile, key: str, path: Path) -> NDArray[Any]:
-    """Return one array of the archive."""
     if key not in archive.files:
         held = ", ".join(archive.files) or "nothing"
         raise UserError(f"{path}: has no array {key!r} (it holds {held}); is it the right file?")
@@ -82,7 +81,6 @@ def _array(archive: NpzFile, key: str, path: Path) -> NDArray[Any]:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    """Return the error for an archive that cannot be read."""
     # Numpy guesses that an unknown file is a pickle; to the user it is just not an npz file.
     reason = "not a zip archive" if "pickle" in str(error) else brief(error)
     return UserError(f"{path}: damaged npz file ({reason}); fetch the file again")

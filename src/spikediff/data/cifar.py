@@ -60,7 +60,6 @@ def read_cifar10_lossless(data_dir: Path | None, split: str) -> Pictures:
 
 
 def _read_batches(folder: Path, split: str) -> Pictures:
-    """Read the batches of one split."""
     missing = [name for name in BATCHES[split] if not (folder / name).is_file()]
     if missing:
         raise UserError(f"cifar10: {folder} lacks {', '.join(missing)}; unpack the archive again")

@@ -167,16 +167,9 @@ class DatasetSpec:
 class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Images of one size, as uint8, with a class index each where there are classes.
 
-    Item `i` is `(uint8 [C, H, W], int)`; the label is -1 where there is none.
-
-    Attributes:
-        channels: C, 1 or 3.
-        image_size: H = W in pixels.
-        labels: int64 `[N]`, or None.
-        class_names: One name per class; empty without classes.
-        images: uint8 `[N, C, H, W]` where the set is held in memory, else None (each item is
-            then decoded when it is asked for).
-        origin: Which files were read, for reports.
+    Item `i` is `(uint8 [C, H, W], int)`; the label is -1 where there is none. `images` is uint8
+    `[N, C, H, W]` where the set is held in memory, else None: each item is then decoded when it is
+    asked for. `origin` says which files were read, for reports.
 
     Example:
         >>> grey = pixel_array(np.zeros((5, 8, 8), np.uint8), "zeros")

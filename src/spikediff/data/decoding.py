@@ -71,13 +71,8 @@ def _told(where: str) -> Iterator[None]:
 def decode_image(encoded: bytes, where: str, ground: int = WHITE) -> Image.Image:
     """Decode the bytes of a PNG, JPEG, WebP or BMP file of at most `MOST_PIXELS`.
 
-    Args:
-        encoded: The bytes.
-        where: The file to name in an error.
-        ground: Grey level that shows where the picture is transparent.
-
-    Returns:
-        The picture upright (its EXIF orientation applied), mode `L` or `RGB`.
+    Return the picture upright (its EXIF orientation applied), mode `L` or `RGB`. `where` names the
+    file in an error; `ground` is the grey level that shows where the picture is transparent.
     """
     with _told(where), Image.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
         check_pixels(picture, where)
@@ -97,9 +92,7 @@ def check_pixels(picture: Image.Image, where: str) -> None:
 def grey_or_rgb(picture: Image.Image, ground: int = WHITE) -> Image.Image:
     """Convert any Pillow mode to `L`, for pictures without colour, or `RGB`.
 
-    Args:
-        picture: Any mode; 16 bits are cut to the upper 8.
-        ground: Grey level that a transparent picture is laid over.
+    16 bits are cut to the upper 8. A transparent picture is laid over the grey level `ground`.
 
     Example:
         >>> grey_or_rgb(Image.new("LA", (2, 2))).mode, grey_or_rgb(Image.new("P", (2, 2))).mode

@@ -169,7 +169,6 @@ def _name_of(origin: str, row: int) -> str:
 
 
 def _import_datasets(origin: str) -> Any:
-    """Import the optional package."""
     try:
         return importlib.import_module("datasets")  # lazy: heavy and optional
     except ImportError:
@@ -203,12 +202,9 @@ def _labels(table: Any) -> tuple[Tensor | None, tuple[str, ...]]:
 def find_data(name: str, split: str, known: Collection[str]) -> DatasetSpec:
     """Return the row of a data set that is named by its path or by its name on the hub.
 
-    Its size and channels mean nothing: `like_first` takes those of the first picture.
-
-    Args:
-        name: `folder:PATH`, a folder that exists, or `hf:DATASET_ID`.
-        split: The split to read; which ones a name on the hub has is not known.
-        known: The listed names, to suggest one.
+    The name is `folder:PATH`, a folder that exists, or `hf:DATASET_ID`, whose splits are not known.
+    Size and channels of the row mean nothing: `like_first` takes those of the first picture.
+    `known` are the listed names, to suggest one.
     """
     if name.startswith(HUB_PREFIX):
         read = partial(read_huggingface, name.removeprefix(HUB_PREFIX))

@@ -95,10 +95,17 @@ class HandwritingSet:
         for folder in folders:
             for layout in self.layouts:
                 images = find_first([folder], layout.names("images", split))
-                if images is not None:
-                    labels = self._labels_beside(images, layout.names("labels", split))
-                    pixels = layout.read(images, "images", split)
-                    return images, pixels, layout.read(labels, "labels", split)
+                if images is None:
+                    continue
+                looked_for = layout.names("labels", split)
+                labels = find_first([folder], looked_for)
+                if labels is None:
+                    raise UserError(
+                        f"{self.name}: {images} has no labels beside it (looked for "
+                        f"{', '.join(looked_for)}); put the label file there"
+                    )
+                pixels = layout.read(images, "images", split)
+                return images, pixels, layout.read(labels, "labels", split)
         names = (name for layout in self.layouts for name in layout.names("images", split))
         raise missing_files(self.name, split, names, folders, self.needs)
 
@@ -113,16 +120,6 @@ class HandwritingSet:
                 f"names; pass the folder that holds {self.name}/"
             )
         return own
-
-    def _labels_beside(self, images: Path, names: list[str]) -> Path:
-        """Find the labels in the folder of the images."""
-        labels = find_first([images.parent], names)
-        if labels is None:
-            raise UserError(
-                f"{self.name}: {images} has no labels beside it (looked for {', '.join(names)}); "
-                "put the label file there"
-            )
-        return labels
 
 
 FAMILY = {"mnist", "fashion-mnist", "kmnist", "emnist-letters"}

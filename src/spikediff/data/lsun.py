@@ -73,7 +73,6 @@ def _name_of(path: Path, key: bytes) -> str:
 
 
 def _lmdb() -> Any:
-    """Return the optional package."""
     try:
         return importlib.import_module("lmdb")  # lazy: optional
     except ImportError:

@@ -43,15 +43,8 @@ class Resize:
 def resize_picture(picture: Image.Image, resize: Resize, where: str = "picture") -> Tensor:
     """Crop a picture to the centred square, resize it, and set its channels.
 
-    This is the definition; every reader's pictures pass through it.
-
-    Args:
-        picture: Mode `L` or `RGB`, any size.
-        resize: What to make of it.
-        where: The file or index to name in an error.
-
-    Returns:
-        uint8 `[C, H, W]`, H = W = `resize.size`.
+    This is the definition; every reader's pictures pass through it. The picture has mode `L` or
+    `RGB`, the result is uint8 `[C, size, size]`. `where` names the file in an error.
 
     Example:
         >>> resize_picture(Image.new("L", (6, 4), 7), Resize(size=2, channels=3)).shape
@@ -69,13 +62,7 @@ def resize_picture(picture: Image.Image, resize: Resize, where: str = "picture")
 def resize_pixels(pixels: NDArray[np.uint8], resize: Resize, where: str = "pixels") -> Tensor:
     """Apply `resize_picture` to pictures, all at once where that gives the same.
 
-    Args:
-        pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`.
-        resize: What to make of each.
-        where: The file to name in an error.
-
-    Returns:
-        uint8 `[N, C, size, size]`, contiguous.
+    They are uint8 `[N, H, W]` or `[N, H, W, 3]`, the result is contiguous `[N, C, size, size]`.
     """
     if resize.crop is None and pixels.shape[1:3] == (resize.size, resize.size):
         return _set_channels(pixels, resize.channels)

@@ -47,7 +47,7 @@ class SignalDataset(Dataset[tuple[Tensor, int]]):
         name: Name of the data set.
         split: `train` or `test`.
         recording: float32 `[C, S]`.
-        length: L, which `image_size` returns, the training loop's word for the size of an item.
+        length: L; `image_size` has it too, the training loop's word for the size of an item.
         origin: Where the recording comes from, for reports.
 
     Example:

@@ -227,6 +227,9 @@ def quiet() -> None:
 class HasExecutions(Protocol):
     """A network with several executions of the same bits; `config.execution` names its own."""
 
+    config: Any
+    device: torch.device
+
     def with_execution(self, execution: str) -> nn.Module:
         """Return the network with another execution."""
 

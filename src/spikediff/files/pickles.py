@@ -51,7 +51,6 @@ class _PlainUnpickler(pickle.Unpickler):
     """Finds stand-ins only."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in, or refuse."""
         plain = module.replace("numpy._core", "numpy.core")  # its name since numpy 2
         if (plain, name) not in _STAND_INS:
             raise UserError(

@@ -53,9 +53,9 @@ def open_regular(path: Path, most: int = MOST_DATA) -> Iterator[BufferedReader]:
         yield file
 
 
-def check_regular(path: Path, most: int = MOST_DATA) -> Path:
+def check_regular(path: Path) -> Path:
     """Return the path of a regular file, for a library that opens files itself."""
-    with open_regular(path, most):
+    with open_regular(path):
         return path
 
 
@@ -83,10 +83,10 @@ def read_text(path: Path, most: int = MOST_JSON) -> str:
         raise UserError(f"{path}: holds no UTF-8 text ({error.reason})") from None
 
 
-def read_json(path: Path, most: int = MOST_JSON) -> Any:
+def read_json(path: Path) -> Any:
     """Return the content of a JSON file."""
     try:
-        content = json.loads(read_text(path, most))
+        content = json.loads(read_text(path))
     except UserError:
         raise
     except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits

@@ -48,13 +48,9 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def check_step(loss: Tensor, grad_norm: Tensor, step: int, lr: float) -> float:
-    """Return the loss; refuse an optimizer step that would spoil the weights.
+    """Return the loss (0-dim); refuse an optimizer step that would spoil the weights.
 
-    Args:
-        loss: 0-dim.
-        grad_norm: Of all gradients, 0-dim.
-        step: Number of the step, for the message.
-        lr: Learning rate, for the message.
+    `grad_norm` is that of all gradients. Step and learning rate are for the message.
     """
     if not bool((loss.detach() + grad_norm).isfinite()):
         raise UserError(
@@ -67,10 +63,7 @@ def check_step(loss: Tensor, grad_norm: Tensor, step: int, lr: float) -> float:
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file with a checksum, whole or not at all; its folder is made.
 
-    Args:
-        path: The file.
-        tensors: What to write; NaN and infinity are refused.
-        metadata: What the tensors were made from, or other text to keep beside them.
+    NaN and infinity are refused. `metadata` says what the tensors were made from.
     """
     check_finite(tensors, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,16 +75,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str,
 def read_tensors(
     path: Path, metadata: Mapping[str, str], needed: Collection[str] = ()
 ) -> dict[str, Tensor] | None:
-    """Read a cache file of `write_tensors`.
+    """Read a cache file of `write_tensors` that has these metadata and the needed tensors.
 
-    Args:
-        path: The file.
-        metadata: Entries that the file's metadata must have.
-        needed: Names of tensors that it must hold.
-
-    Returns:
-        The tensors; None if there is no file, or, with a warning, if it is damaged or was made from
-        something else.
+    Return None if there is no file, or, with a warning, if it is damaged or was made from something
+    else.
     """
     try:
         found = read_with_metadata(path)

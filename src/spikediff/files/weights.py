@@ -26,12 +26,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     """Read a checkpoint of unknown origin without running any code that it may carry.
 
-    Args:
-        source: A `.safetensors` file, a file of `torch.save` that holds tensors and plain
-            containers alone, or the content of one.
-
-    Returns:
-        The mapping in the file, tensors on the CPU.
+    The source is a `.safetensors` file, a file of `torch.save` that holds tensors and plain
+    containers alone, or the content of one. Tensors of the returned mapping are on the CPU.
     """
     if isinstance(source, Mapping):
         return source
@@ -63,13 +59,8 @@ def find_state_dict(
 ) -> dict[str, Tensor]:
     """Return the network's tensors from a training checkpoint.
 
-    Args:
-        content: A state dict, or a mapping that holds one.
-        keys: Names under which the state dict may be found.
-        where: The source, for the message.
-
-    Returns:
-        The state dict, without the `module.` that DataParallel puts before every key.
+    `keys` are names under which the state dict may be found in the content, unless this is one. The
+    `module.` that DataParallel puts before every key is removed. `where` is for the message.
     """
     content = next((content[k] for k in keys if isinstance(content.get(k), Mapping)), content)
     state = {

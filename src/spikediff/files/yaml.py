@@ -79,13 +79,9 @@ def _count_written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
 
 
 def build(cls: Any, content: Any, where: str, prefix: str = "") -> Any:
-    """Build a dataclass, and the dataclasses in it, from nested mappings.
+    """Build a dataclass, and the dataclasses in it, from nested mappings as YAML gives them.
 
-    Args:
-        cls: The dataclass.
-        content: Mappings, lists and values from YAML.
-        where: Their source, for messages.
-        prefix: Path of keys that leads here, for messages.
+    `where` is their source and `prefix` the path of keys that leads here, for messages.
 
     Example:
         >>> from dataclasses import dataclass
@@ -118,7 +114,6 @@ def build(cls: Any, content: Any, where: str, prefix: str = "") -> Any:
 
 
 def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
-    """Return a value from YAML as the declared type."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return build(kind, {} if value is None else value, where, f"{key}.")

@@ -17,7 +17,7 @@ from spikediff.training.recipe import DataRecipe, Recipe
 _OF_IMAGES = ("channels", "resize_filter", "horizontal_flip", "hold_out")
 
 
-def image_dataset(data: DataRecipe, split: str = "train") -> ImageDataset:
+def image_dataset(data: DataRecipe) -> ImageDataset:
     """Return the images of a recipe's `data:` section."""
     if data.signal_range is not None:
         raise UserError(
@@ -26,12 +26,11 @@ def image_dataset(data: DataRecipe, split: str = "train") -> ImageDataset:
         )
     return load_images(
         data.dataset,
-        split,
         image_size=data.image_size,
         channels=data.channels,
         data_dir=data.data_dir,
         resize_filter=data.resize_filter,
-        held_out=False if data.hold_out and split == "train" else None,
+        held_out=False if data.hold_out else None,
     )
 
 
@@ -145,6 +144,5 @@ class _ErrorsAsItems(Dataset[Any]):
 
 
 def _collate(items: list[Any]) -> Any:
-    """Return a batch of items, or the first error among them."""
     failed = next((item for item in items if isinstance(item, UserError)), None)
     return default_collate(items) if failed is None else failed

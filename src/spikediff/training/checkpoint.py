@@ -56,11 +56,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
     """Write a checkpoint, unless the same one is there; then remove all but the last `keep_last`.
 
-    Returns:
-        The checkpoint's folder.
-
-    Raises:
-        UserError: The disk is full; earlier checkpoints are untouched.
+    Return its folder. If the disk is full, a `UserError` says so, and earlier checkpoints stay.
     """
     final = folder / f"step-{checkpoint.step:08d}"
     contents = _contents(checkpoint)
@@ -100,11 +96,7 @@ def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
 def load_latest(folder: Path) -> Checkpoint | None:
     """Read the newest whole checkpoint without changing anything; warn about damaged ones.
 
-    Returns:
-        The checkpoint, or None if there is none at all.
-
-    Raises:
-        UserError: There are checkpoints, and every one is damaged.
+    Return None if there is none at all; refuse a folder whose checkpoints are all damaged.
     """
     for _ in range(_TRIES):
         candidates = _newest_first(folder, drafts=True)

@@ -111,9 +111,7 @@ class LossValues(NamedTuple):
 class Averages:
     """Means over the steps since the last row of the curve.
 
-    Args:
-        batch_size: Images per step, for the speed.
-        since_last_row: The `state` of a stopped run; no steps by default.
+    `since_last_row` is the `state` of a stopped run.
     """
 
     def __init__(self, batch_size: int, since_last_row: Mapping[str, Any] | None = None) -> None:
@@ -143,10 +141,7 @@ class Averages:
     def point(self, step: int, lr: float, close: bool = True) -> CurvePoint:
         """Return the row of all steps since the last one.
 
-        Args:
-            step: Optimizer steps done.
-            lr: Learning rate of the last one.
-            close: Whether the next row begins here; False where the run ends between two rows.
+        The next row begins here, unless `close` is False: the run ends between two rows.
         """
         seconds = time.perf_counter() - self._since
         count = self._sums["steps"]

@@ -32,7 +32,7 @@ def first_stage_folder(recipe: Recipe, root: Path) -> Path:
 def is_finished(folder: Path) -> bool:
     """Return whether a run folder holds a trained first stage: one that loads."""
     try:
-        AnyNetwork.from_pretrained(folder / "pipeline" / "vae", use_safetensors=True)
+        AnyNetwork.from_pretrained(str(folder / "pipeline" / "vae"), use_safetensors=True)
     except (OSError, ValueError):  # a part of it is missing: it was not written to the end
         return False
     return True
@@ -54,7 +54,7 @@ def load_first_stage(recipe: Recipe, root: Path) -> Any:
                 f"{folder}: was trained with data.{key} = {getattr(theirs, key)}, the recipe has "
                 f"{getattr(ours, key)}; both stages see the same images"
             )
-    model: Any = AnyNetwork.from_pretrained(weights, use_safetensors=True)
+    model: Any = AnyNetwork.from_pretrained(str(weights), use_safetensors=True)
     if "codebook_size" not in model.config:
         raise UserError(f"{folder}: holds a {type(model).__name__}, which makes no tokens")
     return model.eval().requires_grad_(False)
@@ -114,12 +114,9 @@ def _check_tokens(
 
 
 class TokenDataset(Dataset[tuple[Tensor, int]]):
-    """The tokens of a data set: item i is `(int16 [1, h, w], label)`.
+    """The tokens [N, h, w] of a data set: item i is `(int16 [1, h, w], label)`.
 
-    Args:
-        tokens: Tokens of all images [N, h, w].
-        images: The encoded data set.
-        mask_token: The masked token: the size of the codebook.
+    The token of a mask is the size of the codebook.
     """
 
     def __init__(self, tokens: Tensor, images: ImageDataset, mask_token: int) -> None:

@@ -17,14 +17,8 @@ from spikediff.training.recipe import EMARecipe
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon on convolution kernels, as matrices [C_out, C_in k k]; AdamW on the rest.
 
-    Muon's steps are scaled to the size of AdamW's, so one learning rate serves both.
-
-    Args:
-        params: The parameters that learn.
-        lr: Learning rate.
-        betas: Of AdamW; the first is also Muon's momentum.
-        weight_decay: Decoupled weight decay.
-        fused: Of AdamW.
+    Muon's steps are scaled to the size of AdamW's, so one learning rate serves both. The first beta
+    is also Muon's momentum.
 
     Reference: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """

@@ -49,11 +49,8 @@ def choose_shape(
 
     The size is that of the pictures if all agree and it is at most 64 pixels, else the largest of
     `SIDES` that is no larger than the median shorter side; in any case one that the network can
-    divide. Three channels, unless all pictures are grey.
-
-    Args:
-        recipe: The recipe.
-        shapes: Of its pictures; None reads them.
+    divide. Three channels, unless all pictures are grey. The pictures are read if no `shapes` are
+    given.
 
     Returns:
         The recipe, and a line that says what was chosen; None where nothing was open.

@@ -60,9 +60,7 @@ def model_section(network: str) -> Any:
 def loss_section(network: str, name: str | None = None) -> Any:
     """Return the dataclass of a recipe's `loss:` section: the arguments of the objective.
 
-    Args:
-        network: `model.network`.
-        name: `loss.name`; the first of the network's objectives by default.
+    It is the network's objective `loss.name`, by default its first.
     """
     from spikediff.systems import find_trainable
 

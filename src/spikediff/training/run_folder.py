@@ -61,14 +61,8 @@ class RunFolder:
     def claim(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         """Own the folder, if it exists already; change nothing in it.
 
-        Args:
-            recipe: The resolved recipe.
-            resume: Go on with the run that is there.
-            overwrite: Delete the run that is there.
-
-        Raises:
-            UserError: Another process trains it; there is a run and neither is asked for; there is
-                nothing to resume, or another run; or the folder holds other files.
+        With `resume` it must hold the same run, with `overwrite` no other files than a run's own,
+        else nothing. No other process may train it.
         """
         if self.root.is_dir():
             self._own()

@@ -28,11 +28,9 @@ _NOTHING_AT_FIRST = {"temporal_scaling", "position_embedding"}
 
 
 def load_trained(source: Path) -> DiffusionPipeline:
-    """Load the pipeline of a folder, on the CPU and in eval mode.
+    """Load the pipeline of a pipeline's or run folder, on the CPU and in eval mode.
 
-    Args:
-        source: A pipeline's folder, or a run folder. An unfinished run gives its newest whole
-            checkpoint; the weights are always the averaged ones.
+    An unfinished run gives its newest whole checkpoint; the weights are always the averaged ones.
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
@@ -91,14 +89,10 @@ def _channels(recipe: Recipe, checkpoint: Checkpoint) -> int:
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
     """Copy the weights of an earlier run into a model, to fine-tune them.
 
-    A model with temporal scaling may start from one without, since its factors are 1 at first; so
-    may one with a position embedding, whose currents are 0. An image denoiser without scaling has
-    no weights per spiking step, so it may start from one of another T.
-
-    Args:
-        source: A run or pipeline folder.
-        model: The model to be trained; otherwise it must be the same network.
-        recipe: Its recipe, with the noise schedule and the target of the earlier one.
+    Network, noise schedule and target must be the same. A model with temporal scaling may start
+    from one without, since its factors are 1 at first; so may one with a position embedding, whose
+    currents are 0. An image denoiser without scaling has no weights per spiking step, so it may
+    start from one of another T.
     """
     pipe = load_trained(source)
     row = find_trainable(recipe.model.network)

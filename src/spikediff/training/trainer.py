@@ -59,12 +59,7 @@ _log = logging.getLogger("spikediff")
 class Trainer:
     """A run: the parts that a recipe names, and the loop over them.
 
-    Args:
-        recipe: The recipe.
-        root: The run folder.
-        resume: Go on with the run that is there.
-        overwrite: Delete the run that is there.
-        show_progress: Whether to draw a progress bar.
+    With `resume` it goes on with the run in the folder `root`, with `overwrite` it deletes it.
 
     Attributes:
         choice: A line about what the recipe left open; None where that is nothing.
@@ -213,10 +208,13 @@ class Trainer:
         terms: Counter[str] = Counter()
         watched: Counter[str] = Counter()
         chunks = zip(*(tensor.chunk(parts) for tensor in batch), strict=True)
+        model: Any = self.model
         for i, (classes, *part) in enumerate(chunks):
+            if self.num_classes:
+                model = partial(self.model, class_labels=classes)
             with accelerator.no_sync(self.model) if i < parts - 1 else nullcontext():
                 with keeping_activations(self.recipe.training), _explaining_lone_values():
-                    losses = self.objective(self._denoiser(classes), *part)
+                    losses = self.objective(model, *part)
                 weighted = {name: term / parts for name, term in losses.terms.items()}
                 accelerator.backward(torch.stack(list(weighted.values())).sum())
             terms.update(self._mean_over_processes(weighted))
@@ -261,10 +259,6 @@ class Trainer:
         parts = (self.objective.prepare(pixels), *(tensor.chunk(world)[rank] for tensor in drawn))
         return tuple(part.to(accelerator.device) for part in parts)
 
-    def _denoiser(self, labels: Tensor) -> Any:
-        """Return the network as a loss sees it."""
-        return partial(self.model, class_labels=labels) if self.num_classes else self.model
-
     def _mean_over_processes(
         self, values: Mapping[str, Tensor], share: float = 1.0
     ) -> dict[str, float]:
@@ -285,7 +279,6 @@ class Trainer:
         return f"{what}; {where}; resume with a smaller optimizer.lr (now {lr})"
 
     def _report(self, bar: tqdm) -> None:  # type: ignore[type-arg]
-        """Add a row to the curve when it is due."""
         due = self.step % self.recipe.training.log_every == 0
         if not due and self.step < self.recipe.training.steps:
             return
@@ -332,7 +325,6 @@ class Trainer:
         return self.folder.samples / f"step-{self.step:08d}.png"
 
     def _draw(self) -> None:
-        """Write a grid of samples of the average."""
         if not self.is_main:
             return
         with at_work("drawing a grid of samples"):
@@ -342,7 +334,6 @@ class Trainer:
         write_whole(self._grid(), picture.getvalue())
 
     def _pipeline(self) -> DiffusionPipeline:
-        """Return the pipeline that samples with the averaged network."""
         return build.build_pipeline(self.average.module, self.parts)
 
     def _finish(self) -> None:
