@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from spikediff.cli import COMMANDS, module_of
+from spikediff.cli import COMMANDS, options_class
 from spikediff.cli.arguments import Range, build, options_of
 from spikediff.cli.inpaint import InpaintOptions
 from spikediff.cli.options import Flat, Report, Sampling
@@ -34,7 +34,7 @@ def shared():
     """Name -> {command: (type, text)} of options that have a shared text or stand in several."""
     found = defaultdict(dict)
     for command in set(COMMANDS) - GROUPS_OF_TRAINING:
-        kind = getattr(module_of(command), f"{command.capitalize()}Options")
+        kind = options_class(command)
         for option in options_of(kind):
             text = next((m.help for m in option.marks if getattr(m, "help", None)), None)
             text = text or ("of a group" if len(option.path) > 1 else f"of {command} alone")

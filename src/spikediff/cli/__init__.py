@@ -1,7 +1,8 @@
 """The command line, the only place where all rooms meet.
 
-A command is a module of this room with `run(arguments)`. It is imported when it is called, so
-`spikediff --help` does not load torch.
+A command is a module of this room: a dataclass of its options, and `run(options)`, which returns
+the exit code if that is not 0. It is imported when it is called, so `spikediff --help` does not
+load torch.
 """
 
 import contextlib
@@ -13,9 +14,10 @@ import re
 import sys
 import warnings
 from types import ModuleType
+from typing import Any
 
 from spikediff import __version__
-from spikediff.cli.arguments import Visible
+from spikediff.cli.arguments import Visible, parse
 from spikediff.errors import UserError, one_line, shown, suggestion
 from spikediff.progress import Heard, at_work, breaking_silence
 
@@ -142,14 +144,26 @@ def _run(arguments: list[str]) -> int:
     if command not in COMMANDS:
         near = suggestion(command, [*COMMANDS, "help"])
         raise UserError(f"unknown command {shown(command)}; {near}")
-    code: int = module_of(command).run(arguments[1:])
-    return code
+    code: int | None = module_of(command).run(read_options(command, arguments[1:]))
+    return code or DONE
 
 
 def module_of(command: str) -> ModuleType:
     """Import and return the module of a command."""
     name = f"{command}_" if keyword.iskeyword(command) else command  # `import` names no module
     return importlib.import_module(f"spikediff.cli.{name}")
+
+
+def options_class(command: str) -> Any:
+    """Return the dataclass of a command's options."""
+    return getattr(module_of(command), f"{command.capitalize()}Options")
+
+
+def read_options(command: str, arguments: list[str]) -> Any:
+    """Return the options of a command; those of `train` depend on the recipe."""
+    if command == "train":
+        return module_of(command).read(arguments)
+    return parse(options_class(command), arguments, f"spikediff {command}")
 
 
 def _line_of(message: Warning | str, *_where: object, **_more: object) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import (
     BatchSize,
     DataDir,
@@ -41,9 +41,8 @@ class CalibrateOptions:
     report: Flat[Report] = Report()
 
 
-def run(arguments: list[str]) -> int:
+def run(options: CalibrateOptions) -> None:
     """Measure and save."""
-    options = parse(CalibrateOptions, arguments, "spikediff calibrate")
     from spikediff.diffusion.calibration import (
         calibration_timesteps,
         estimate_second_moment,
@@ -80,4 +79,3 @@ def run(arguments: list[str]) -> int:
     path = save_calibration(folder, settings, facts, kept_calibrations(folder))
     options.report.write(settings | facts)
     print(f"h at {len(timesteps)} timesteps over {len(images)} images of {dataset} in {path}")
-    return 0

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import OUTPUT_FILE, parse
+from spikediff.cli.arguments import OUTPUT_FILE
 from spikediff.cli.comparison import ComparedModel, ModelComparison, check_figure
 from spikediff.cli.energy import Costs, EnergyOptions
 from spikediff.cli.energy import measure as measure_energy
@@ -61,10 +61,9 @@ class CompareOptions:
     report: Flat[Report] = Report()
 
 
-def run(arguments: list[str]) -> int:
+def run(options: CompareOptions) -> None:
     """Measure, write, print."""
-    print(measure(parse(CompareOptions, arguments, "spikediff compare")).table())
-    return 0
+    print(measure(options).table())
 
 
 def measure(options: CompareOptions) -> ModelComparison:

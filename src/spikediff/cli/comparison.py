@@ -207,8 +207,7 @@ class ModelComparison:
 
     def _rows(self) -> list[_Row]:
         """Return the rows that are not empty."""
-        rows = [*self._quality_rows(), *self._energy_rows()]
-        simple: dict[str, Callable[[ComparedModel], str]] = {
+        last: dict[str, Callable[[ComparedModel], str]] = {
             "T x rate": lambda m: _number(m.spikes_per_synapse, "{:.3f}"),
             "T x rate, by changes": lambda m: _number(m.spikes_per_synapse_by_changes, "{:.3f}"),
             "seconds per image": lambda m: _number(m.seconds_per_image, "{:.3g}"),
@@ -219,7 +218,8 @@ class ModelComparison:
             "network calls per image": lambda m: f"{m.network_calls:,}",
             "spiking steps T": lambda m: _number(m.spiking_steps, "{}"),
         }
-        rows = [*self._plain(first), *rows, *self._plain(simple)]
+        middle = (*self._quality_rows(), *self._energy_rows())
+        rows = (*self._plain(first), *middle, *self._plain(last))
         return [row for row in rows if set(row.cells) != {"-"}]
 
     def _plain(self, columns: dict[str, Callable[[ComparedModel], str]]) -> Iterator[_Row]:

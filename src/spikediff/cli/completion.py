@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli import COMMANDS, module_of
-from spikediff.cli.arguments import Option, options_of, parse
+from spikediff.cli import COMMANDS, module_of, options_class
+from spikediff.cli.arguments import Option, options_of
 from spikediff.pretrained import PRETRAINED, shipped_recipes
 
 
@@ -24,11 +24,9 @@ class CompletionOptions:
     """The shell that reads the script."""
 
 
-def run(arguments: list[str]) -> int:
+def run(options: CompletionOptions) -> None:
     """Print the script for a shell."""
-    options = parse(CompletionOptions, arguments, "spikediff completion")
     print(_SCRIPTS[options.shell](completions()))
-    return 0
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,9 @@ def completions() -> dict[str, Completion]:
 
 
 def _completion(command: str) -> Completion:
-    module = module_of(command)
-    options = getattr(module, f"{command.capitalize()}Options")
+    options = options_class(command)
     if command == "train":  # the sections of SDDPM's network stand for those of all
-        options = module.options_of(options().recipe)
+        options = module_of(command).options_of(options().recipe)
     names = tuple(shipped_recipes()) if command == "train" else ()
     found: dict[str, tuple[str, ...] | None] = {"--help": None}
     for option in options_of(options):

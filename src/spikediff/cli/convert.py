@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from spikediff.cli.arguments import OUTPUT_FILE, Range, parse
+from spikediff.cli.arguments import OUTPUT_FILE, Range
 from spikediff.cli.options import (
     BatchSize,
     DataDir,
@@ -73,9 +73,8 @@ class ConvertOptions:
     device: Device = "auto"
 
 
-def run(arguments: list[str]) -> int:
+def run(options: ConvertOptions) -> None:
     """Quantise, train, convert, fine-tune, measure, save."""
-    options = parse(ConvertOptions, arguments, "spikediff convert")
     options.report.check()
 
     from spikediff.hub.load import load_pipeline
@@ -125,7 +124,6 @@ def run(arguments: list[str]) -> int:
             "seconds": time.monotonic() - started,
         }
     )
-    return 0
 
 
 def _quantised(pipe: Any, noised: "NoisedImages", options: ConvertOptions) -> "QuantisedUNet":

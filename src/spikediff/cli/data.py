@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import OUTPUT_FILE, parse
+from spikediff.cli.arguments import OUTPUT_FILE
 from spikediff.cli.options import DataDir, Flat, Report
 from spikediff.errors import UserError
 
@@ -41,13 +41,11 @@ class DataOptions:
     report: Flat[Report] = Report()
 
 
-def run(arguments: list[str]) -> int:
+def run(options: DataOptions) -> None:
     """Look and print."""
-    options = parse(DataOptions, arguments, "spikediff data")
     facts = look(options)
     options.report.write(facts)
     _print(facts)
-    return 0
 
 
 def look(options: DataOptions) -> dict[str, Any]:

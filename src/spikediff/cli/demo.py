@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse
 from spikediff.cli.options import Json
 from spikediff.cli.outputs import write_json
 from spikediff.errors import UserError
@@ -43,9 +42,8 @@ class DemoOptions:
     json: Json = None
 
 
-def run(arguments: list[str]) -> int:
+def run(options: DemoOptions) -> int:
     """Show, train, measure, show."""
-    options = parse(DemoOptions, arguments, "spikediff demo")
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps {options.steps} must be at least 1")
     recipe = load_recipe(find_recipe(_RECIPE))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from spikediff.cli.arguments import parse
 from spikediff.cli.options import Flat, FolderReport, SourceFolder
 from spikediff.errors import UserError
 
@@ -24,10 +23,8 @@ class DeployOptions:
     """How the pipeline runs unless a command says otherwise."""
 
 
-def run(arguments: list[str]) -> int:
+def run(options: DeployOptions) -> None:
     """Load, convert, save."""
-    options = parse(DeployOptions, arguments, "spikediff deploy")
-
     from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
     from spikediff.hub.load import denoiser_of, load_pipeline
     from spikediff.systems.integer import IntegerSpikingUNet, to_integer
@@ -54,4 +51,3 @@ def run(arguments: list[str]) -> int:
         }
     )
     print(f"{options.weight_bits}-bit weights, {nbytes / 1e6:.2f} MB, in {folder}")
-    return 0

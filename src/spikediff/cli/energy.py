@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import OUTPUT_FILE, parse
+from spikediff.cli.arguments import OUTPUT_FILE
 from spikediff.cli.options import Flat, NumImages, Report, Sampling, Seed, Source
 from spikediff.cli.outputs import check_new_folder
 from spikediff.errors import UserError
@@ -56,9 +56,8 @@ class EnergyOptions:
     report: Flat[Report] = Report()
 
 
-def run(arguments: list[str]) -> int:
+def run(options: EnergyOptions) -> None:
     """Generate, count, price, print."""
-    options = parse(EnergyOptions, arguments, "spikediff energy")
     if options.plots is not None:
         check_new_folder(options.plots, overwrite=True)  # its pictures have fixed names
     if options.audit and options.accounting != "strict":
@@ -97,7 +96,6 @@ def run(arguments: list[str]) -> int:
     if options.plots is not None:
         _draw(meter, report, ordinary and _priced(ordinary, options), options)
     options.report.write(figures)
-    return 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import (
     COUNT,
     BatchSize,
@@ -95,14 +95,12 @@ class EvaluateOptions:
     report: Flat[Report] = Report()
 
 
-def run(arguments: list[str]) -> int:
+def run(options: EvaluateOptions) -> None:
     """Measure and print."""
-    options = parse(EvaluateOptions, arguments, "spikediff evaluate")
     result = measure(options)
     if result is not None:
         options.report.write(json.loads(json.dumps(result, sort_keys=True)))
         _print(result)
-    return 0
 
 
 def measure(options: EvaluateOptions) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import Flat, Overwrite, Report, Scheduler, SourceFolder, Steps
 from spikediff.cli.outputs import check_file, check_new_folder, new_folder
 from spikediff.errors import UserError
@@ -37,11 +37,9 @@ class ExportOptions:
     report: Flat[Report] = Report()
 
 
-def run(arguments: list[str]) -> int:
+def run(options: ExportOptions) -> None:
     """Export and report."""
-    options = parse(ExportOptions, arguments, "spikediff export")
     options.report.write(write(options))
-    return 0
 
 
 def write(options: ExportOptions) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from spikediff.cli.arguments import OUTPUT_FILE, Range, parse
+from spikediff.cli.arguments import OUTPUT_FILE, Range
 from spikediff.cli.evaluate import CacheDir, FeatureWeights, WorkDir, guided_images
 from spikediff.cli.options import (
     BatchSize,
@@ -64,9 +64,8 @@ class GuideOptions:
     report: Flat[Report] = Report()
 
 
-def run(arguments: list[str]) -> int:
+def run(options: GuideOptions) -> None:
     """Search, print, write."""
-    options = parse(GuideOptions, arguments, "spikediff guide")
     if options.seeds < 2:
         raise UserError("--seeds must be at least 2: one shows no noise")
     _metric(options)
@@ -97,7 +96,6 @@ def run(arguments: list[str]) -> int:
     if options.plot is not None and found.curve is not None:
         plot_curve(found.curve, f"{options.features} {options.metric}", options.plot)
     options.report.write(_content(found, judge, options, notes))
-    return 0
 
 
 def _metric(options: GuideOptions) -> tuple[str, bool]:

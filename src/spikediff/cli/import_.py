@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import Flat, FolderReport
 from spikediff.files.reading import file_sha256
 
@@ -38,9 +38,8 @@ class ImportOptions:
     """Of spiking-diffusion-decoder: the checkpoint of the autoencoder."""
 
 
-def run(arguments: list[str]) -> int:
+def run(options: ImportOptions) -> None:
     """Read, build, save."""
-    options = parse(ImportOptions, arguments, "spikediff import")
     options.report.check()
 
     from spikediff.diffusion.pipeline import scheduler_name
@@ -73,7 +72,6 @@ def run(arguments: list[str]) -> int:
         kind = "" if steps is None else f", T = {steps}"
         print(f"{name}: {facts['class']}, {facts['parameters']:,} parameters{kind}")
     print(f"{type(pipe).__name__} in {folder}")
-    return 0
 
 
 def _origin(options: ImportOptions) -> dict[str, Any]:

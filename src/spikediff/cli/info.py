@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse
 from spikediff.cli.options import Flat, Report
 from spikediff.pretrained import check_source
 
@@ -22,9 +21,8 @@ class InfoOptions:
     report: Flat[Report] = Report()
 
 
-def run(arguments: list[str]) -> int:
+def run(options: InfoOptions) -> None:
     """Print the facts."""
-    options = parse(InfoOptions, arguments, "spikediff info")
     if options.source is not None:
         check_source(options.source)
     facts = _installed() if options.source is None else _model(options.source)
@@ -34,7 +32,6 @@ def run(arguments: list[str]) -> int:
         for key, value in rows.items():
             print(f"  {key:<{width}}  {value}")
     options.report.write(facts)
-    return 0
 
 
 def _installed() -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import CompilableSource, Flat, FolderReport, NumImages, Sampling, Seed
 from spikediff.cli.pictures import Picture, Strength, edit_seeds, open_file, write_edit
 from spikediff.errors import UserError
@@ -39,9 +39,8 @@ class InpaintOptions:
     report: Flat[FolderReport] = FolderReport(output=Path("inpainted"))
 
 
-def run(arguments: list[str]) -> int:
+def run(options: InpaintOptions) -> None:
     """Inpaint and write the pictures."""
-    options = parse(InpaintOptions, arguments, "spikediff inpaint")
     options.picture.check()
     options.report.check()
     if (options.mask is None) == (options.mask_box is None):
@@ -72,7 +71,6 @@ def run(arguments: list[str]) -> int:
     pictures = {**made, "image": picture, "masked": masked}
     grid = [picture, masked, *made.values()]
     write_edit(source, options.sampling, options.report, pipe, pictures, grid, facts)
-    return 0
 
 
 def _mask(options: InpaintOptions, picture: "Image.Image") -> "Image.Image":

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import Flat, FolderReport, NumImages, Sampling, Seed, Source
 from spikediff.progress import at_work
 
@@ -27,9 +27,8 @@ class InspectOptions:
     report: Flat[FolderReport] = FolderReport(output=Path("spikes"))
 
 
-def run(arguments: list[str]) -> int:
+def run(options: InspectOptions) -> None:
     """Generate, record, draw."""
-    options = parse(InspectOptions, arguments, "spikediff inspect")
     options.report.check()
 
     from spikediff.inspection import write_report
@@ -43,7 +42,6 @@ def run(arguments: list[str]) -> int:
     _print(record)
     print(f"\n{files[-1]}: the page; {len(files) - 1} pictures beside it")
     options.report.write(settings | record.to_dict())
-    return 0
 
 
 def _observe(pipe: Any, options: InspectOptions) -> tuple[Any, Any]:

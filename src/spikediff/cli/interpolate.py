@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import CompilableSource, Flat, FolderReport, NumImages, Sampling
 from spikediff.cli.pictures import write_edit
 from spikediff.errors import UserError
@@ -22,9 +22,8 @@ class InterpolateOptions:
     report: Flat[FolderReport] = FolderReport(output=Path("interpolated"))
 
 
-def run(arguments: list[str]) -> int:
+def run(options: InterpolateOptions) -> None:
     """Interpolate and write the pictures."""
-    options = parse(InterpolateOptions, arguments, "spikediff interpolate")
     sampling = options.sampling
     sampling.check_one_class()
     options.report.check()
@@ -42,4 +41,3 @@ def run(arguments: list[str]) -> int:
     pictures = {f"image-{k:03d}": image for k, image in enumerate(images)}
     facts = {"seeds": list(options.seeds)}
     write_edit(options.model.source, sampling, options.report, pipe, pictures, images, facts)
-    return 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import CompilableSource, Flat, FolderReport, Sampling
 from spikediff.cli.pictures import Picture, write_edit
 from spikediff.errors import UserError
@@ -24,9 +24,8 @@ class InvertOptions:
     report: Flat[FolderReport] = FolderReport(output=Path("inverted"))
 
 
-def run(arguments: list[str]) -> int:
+def run(options: InvertOptions) -> None:
     """Invert, reconstruct and measure."""
-    options = parse(InvertOptions, arguments, "spikediff invert")
     sampling = options.sampling
     sampling.check_one_class()
     options.picture.check()
@@ -58,7 +57,6 @@ def run(arguments: list[str]) -> int:
     save_file({"latents": noise.cpu().contiguous()}, options.report.output / _NOISE)
     for name, value in figures.items():
         print(f"{name:<28} {value:.4g}")
-    return 0
 
 
 def _mse(a: Any, b: Any) -> float:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import parse
 from spikediff.cli.options import Flat, Overwrite, Report, SourceFolder, Steps
 from spikediff.cli.outputs import check_new_folder, new_folder
 from spikediff.errors import UserError
@@ -46,9 +45,8 @@ class PushOptions:
     report: Flat[Report] = Report()
 
 
-def run(arguments: list[str]) -> int:
+def run(options: PushOptions) -> None:
     """Gather, write, upload."""
-    options = parse(PushOptions, arguments, "spikediff push")
     _check(options)
 
     from spikediff.hub.load import load_pipeline
@@ -85,7 +83,6 @@ def run(arguments: list[str]) -> int:
             "not_measured": _gaps(facts),
         }
     )
-    return 0
 
 
 def _check(options: PushOptions) -> None:

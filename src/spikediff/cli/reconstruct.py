@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from spikediff.cli.arguments import parse
 from spikediff.cli.options import (
     COUNT,
     BatchSize,
@@ -35,9 +34,8 @@ class ReconstructOptions:
     batch_size: BatchSize = 100
 
 
-def run(arguments: list[str]) -> int:
+def run(options: ReconstructOptions) -> None:
     """Reconstruct and measure."""
-    options = parse(ReconstructOptions, arguments, "spikediff reconstruct")
     model = options.model
     options.report.check()
 
@@ -59,7 +57,6 @@ def run(arguments: list[str]) -> int:
     for name, value in figures.items():
         print(f"{name:<28} {value if not isinstance(value, float) else round(value, 6)}")
     options.report.write(figures)
-    return 0
 
 
 def _images(pipe: Any, dataset: str, data_dir: Path | None, options: ReconstructOptions) -> Any:

@@ -6,7 +6,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import (
     CompilableSource,
     Flat,
@@ -45,9 +45,8 @@ class SampleOptions:
     """Whether to write the GIF."""
 
 
-def run(arguments: list[str]) -> int:
+def run(options: SampleOptions) -> None:
     """Generate images or signals and write them."""
-    options = parse(SampleOptions, arguments, "spikediff sample")
     model, sampling, report = options.model, options.sampling, options.report
     report.check()
     pipe = model.load(to_generate=True)
@@ -84,7 +83,6 @@ def run(arguments: list[str]) -> int:
         )
     kind, names = "signals" if signals else "images", ", ".join(p.name for p in files[-2:])
     print(f"{options.num_images} {kind}, {names} in {report.output}")
-    return 0
 
 
 def _write_images(

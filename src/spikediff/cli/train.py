@@ -42,16 +42,22 @@ class TrainOptions:
     """CPU threads; 0 leaves torch's choice."""
 
 
-def run(arguments: list[str]) -> int:
-    """Train; return 0 when the run is complete, 1 when a signal stopped it."""
+def read(arguments: list[str]) -> TrainOptions:
+    """Read the arguments; the options depend on the recipe, which stands first."""
     asks_for_help = bool({"-h", "--help"} & set(arguments))
     if not arguments or (arguments[0].startswith("-") and not asks_for_help):
         raise UserError(f"{_USAGE}: give a recipe first, for example sddpm/digits")
     named = not arguments[0].startswith("-")
     recipe = _read(arguments[0], arguments[1:]) if named else recipe_from({}, "recipe")
-    options = parse(options_of(recipe), arguments[named:], _USAGE, options_of(recipe)())
+    kind = options_of(recipe)
+    options: TrainOptions = parse(kind, arguments[named:], _USAGE, kind())
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
+    return options
+
+
+def run(options: TrainOptions) -> int:
+    """Train; return 0 when the run is complete, 1 when a signal stopped it."""
     recipe = options.recipe
     if options.data_dir is not None:
         recipe = replace(recipe, data=replace(recipe.data, data_dir=options.data_dir))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from spikediff.cli.arguments import parse
 from spikediff.cli.options import CompilableSource, Flat, FolderReport, NumImages, Sampling, Seed
 from spikediff.cli.pictures import Picture, Strength, edit_seeds, write_edit
 
@@ -22,9 +21,8 @@ class VaryOptions:
     report: Flat[FolderReport] = FolderReport(output=Path("variations"))
 
 
-def run(arguments: list[str]) -> int:
+def run(options: VaryOptions) -> None:
     """Vary and write the pictures."""
-    options = parse(VaryOptions, arguments, "spikediff vary")
     options.picture.check()
     options.report.check()
 
@@ -38,4 +36,3 @@ def run(arguments: list[str]) -> int:
     facts = {"strength": options.strength, "seeds": [seeds[0], seeds[-1]]}
     pictures, grid = {**made, "image": picture}, [picture, *made.values()]
     write_edit(source, options.sampling, options.report, pipe, pictures, grid, facts)
-    return 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from spikediff.cli.arguments import Range, parse
+from spikediff.cli.arguments import Range
 from spikediff.cli.options import Device, SourceFolder
 from spikediff.pretrained import check_source
 
@@ -26,9 +26,8 @@ class WebOptions:
     device: Device = "cpu"
 
 
-def run(arguments: list[str]) -> int:
+def run(options: WebOptions) -> None:
     """Load the models and serve the page."""
-    options = parse(WebOptions, arguments, "spikediff web")
     beside = options.beside or Path("digits" if options.source.name != "digits" else "mnist")
     check_source(beside)
     from spikediff.errors import import_extra
@@ -44,4 +43,3 @@ def run(arguments: list[str]) -> int:
     print(f"spikediff web: http://{host}:{port} (Ctrl-C stops it)", flush=True)
     with waiting():
         serve(app, listening)
-    return 0
