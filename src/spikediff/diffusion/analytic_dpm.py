@@ -86,22 +86,11 @@ def optimal_variance(
 class AnalyticDPMScheduler(OnNoiseSchedule):
     """Sampling with the optimal reverse variance, for any number of steps.
 
-    The first eleven settings mean what they mean in diffusers' `DDPMScheduler`.
+    The first eleven settings mean what they mean in diffusers' `DDPMScheduler`. The timestep
+    spacing is the paper's: both the noisiest and the cleanest timestep are visited, so that little
+    is left to the last step, which adds no noise. `rescale_betas_zero_snr` is refused.
 
     Args:
-        num_train_timesteps: Length of the diffusion clock.
-        beta_start: First beta of the linear schedules.
-        beta_end: Last beta of the linear schedules.
-        beta_schedule: "linear", "scaled_linear" or "squaredcos_cap_v2".
-        trained_betas: The betas themselves, instead of a schedule by name.
-        prediction_type: "epsilon", "sample" or "v_prediction".
-        timestep_spacing: "linspace", the paper's: both the noisiest and the cleanest timestep are
-            visited, so that little is left to the last step, which adds no noise; "trailing" or
-            "leading" as in diffusers.
-        steps_offset: Added to the timesteps of "leading".
-        clip_sample: Whether estimates of x_0 are clipped.
-        clip_sample_range: To how far from 0.
-        rescale_betas_zero_snr: Refused; kept so that a schedule that has it is not misread.
         eta: Share of fresh noise: 1 is Analytic-DDPM (the one in SDM's tables), 0 Analytic-DDIM.
         use_clipped_model_output: Whether eps is derived again from the clipped x_0, which is DDPM's
             posterior mean; False keeps the denoiser's own eps, as the authors' DDIM does.
@@ -115,9 +104,6 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
             Analytic-DDPM on a linear schedule, 1 on a cosine one and for Analytic-DDIM; SDM takes
             2. None leaves it out.
 
-    Raises:
-        UserError: A setting makes no sense; the line says which.
-
     Example:
         >>> h = [0.05, 0.6, 0.97, 1.0]  # from estimate_second_moment
         >>> scheduler = AnalyticDPMScheduler(
@@ -127,8 +113,8 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
         >>> [(t, round(scheduler.variance(t), 4)) for t in scheduler.timesteps.tolist()]
         [(999, 0.9854), (666, 0.9689), (333, 0.0004), (0, 0.0)]
 
-    Reference: Bao et al., "Analytic-DPM", ICLR 2022; clips: the paper's appendix and its code
-    (`clip_pixel`), and the SDM authors' code.
+    Reference: Bao et al., the clips from the appendix and the code (`clip_pixel`), and the SDM
+    authors' code.
     """
 
     @register_to_config

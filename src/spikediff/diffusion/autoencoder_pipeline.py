@@ -50,20 +50,8 @@ class VAEPipeline(OwnPipeline):
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images.
 
-        Args:
-            batch_size: How many; as many as there are seeds where it is not given, else 1.
-            num_inference_steps: Taken, because whoever evaluates a pipeline gives it, and ignored:
-                an autoencoder has one step, whatever is asked for.
-            seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
-            generator: The source of noise instead of seeds, as in diffusers.
-            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
-            return_dict: False returns a tuple.
-
-        Returns:
-            An output whose `.images` are the images.
-
-        Raises:
-            UserError: Seeds and batch size contradict each other, or a name is unknown.
+        The arguments are those of `SpikingDiffusionPipeline`. `num_inference_steps` is taken,
+        because whoever evaluates a pipeline gives it, and ignored: an autoencoder has one step.
         """
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)

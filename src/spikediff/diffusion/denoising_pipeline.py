@@ -47,9 +47,6 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         signal_range: Values that a network of signals sees as -1 and 1, in the unit of the signal;
             None where it is to answer in its own range. Images have none.
 
-    Raises:
-        UserError: There is a signal range, and the network makes images.
-
     Example:
         >>> from spikediff import SpikingUNet
         >>> from spikediff import make_scheduler
@@ -128,8 +125,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             An output whose `.images` are the images or signals.
 
         Raises:
-            UserError: Seeds, latents, labels and batch size contradict each other, the network
-                knows no such class, a name is unknown, or signals are asked for as pictures.
+            UserError: Arguments contradict each other, the network, or the scheduler.
         """
         if batch_size is None and seeds is None:
             batch_size = size_of_labels(class_labels) if latents is None else len(latents)

@@ -34,13 +34,8 @@ class Objective(Protocol):
     ) -> tuple[Tensor, ...]:
         """Draw all that is random for a whole batch, so that no process count changes it.
 
-        Args:
-            shape: Shape of the batch over all processes and parts [B, ...].
-            progress: Share of the training that is done, from 0 to 1.
-            generator: The source.
-
-        Returns:
-            Tensors whose first axis is B, which are cut along it as the items are.
+        The shape [B, ...] is that of the batch over all processes and parts. The first axis of the
+        result is B, too; tensors are cut along it as the items are. `progress` goes from 0 to 1.
         """
 
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
@@ -89,9 +84,6 @@ class DenoisingObjective:
         run: The run.
         min_snr_gamma: Gamma of min-SNR weighting, about 5; 0 for none. See `timestep_weights`.
         p2_gamma: Gamma of P2 weighting, 0.5 to 1; 0 for none.
-
-    Raises:
-        UserError: A gamma is negative.
     """
 
     def __init__(self, run: RunParts, *, min_snr_gamma: float = 0.0, p2_gamma: float = 0.0) -> None:

@@ -65,15 +65,7 @@ class OwnPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pipe(cls, pipeline: Any, **parts: Any) -> Self:
-        """Return a pipeline of the parts of another one, shared and not copied.
-
-        Args:
-            pipeline: Any whose components have the names of this one's.
-            parts: Components to take instead of the other pipeline's.
-
-        Raises:
-            UserError: The other pipeline generates in another way.
-        """
+        """Return a pipeline of the parts of another one, shared; `parts` replace them."""
         needed, optional = cls._get_signature_keys(cls)
         # The configuration holds what is no part, such as the range of signals.
         settings = {name: pipeline.config[name] for name in optional if name in pipeline.config}
@@ -103,9 +95,6 @@ class OwnPipeline(DiffusionPipeline):
 
         Args:
             weights: "float32", or rounded to whole numbers: "int16", "int8".
-
-        Raises:
-            UserError: See `spikediff.compile_for_inference`.
         """
         compiled = {k: compile_for_inference(m, weights) for k, m in networks_of(self).items()}
         for name, network in compiled.items():

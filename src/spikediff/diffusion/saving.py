@@ -49,11 +49,7 @@ class AnyNetwork:
 
     @classmethod
     def from_pretrained(cls, folder: str, **options: Any) -> ModelMixin:
-        """Load a network as diffusers' `from_pretrained` does, from a folder or a repository.
-
-        Raises:
-            UserError: Its configuration names no network of this library.
-        """
+        """Load a network as diffusers' `from_pretrained` does, from a folder or a repository."""
         where = {key: options[key] for key in _OF_CONFIG if options.get(key) is not None}
         name = spikediff.SpikingUNet.load_config(folder, **where).get("_class_name")
         network = component(name)

@@ -41,15 +41,10 @@ def _class_of(class_name: str) -> Any:
 
 
 def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
-    """Make a scheduler by name.
+    """Make a scheduler by name, a key of `SCHEDULERS`.
 
-    Args:
-        name: Key of `SCHEDULERS`.
-        config: Noise schedule to keep (betas, `prediction_type`, zero terminal SNR): keyword
-            arguments, or the `.config` of another scheduler.
-
-    Raises:
-        UserError: The name is unknown, or the scheduler does not know such a noise schedule.
+    The configuration holds the noise schedule to keep (betas, `prediction_type`, zero terminal
+    SNR): keyword arguments, or the `.config` of another scheduler.
 
     Example:
         >>> ddpm = make_scheduler("ddpm", {"prediction_type": "v_prediction"})

@@ -198,14 +198,9 @@ for _name in OPERATORS:
 
 
 def pack(spikes: Tensor, only_if_binary: bool = False) -> Any:
-    """Pack a dense window [T, B, C, H, W]: bits where it is not zero.
+    """Pack a dense window [T, B, C, H, W], real numbers on the CPU: bits where it is not zero.
 
-    Args:
-        spikes: The window, floating point, on the CPU.
-        only_if_binary: Return None if a value is neither 0 nor 1.
-
-    Raises:
-        UserError: It is not such a window.
+    With `only_if_binary`, return None if a value is neither 0 nor 1.
 
     Example:
         >>> spikes = (torch.rand(4, 1, 3, 2, 2) < 0.5).float()

@@ -38,12 +38,8 @@ class EventConv2d(nn.Module):
     """A convolution, transposed or not, that is event-driven for spikes that arrive as bits.
 
     Currents, and images whose spikes have an activity above break-even, go through the dense
-    convolution. The choice is made per image, so its rounding does not depend on its batch.
-
-    Args:
-        conv: The convolution; one group, zero padding.
-        precision: Of the weights for spikes: "float32", or integers, "int16" or "int8"
-            (`spikediff.events.quantise`). Currents use the weights as they are.
+    convolution, with the weights as they are. The choice is made per image, so its rounding does
+    not depend on its batch. The convolution has one group and zero padding.
 
     Shape: [T*B, C_in, H, W] -> [T*B, C_out, H', W'], channels-last.
     """
@@ -142,19 +138,8 @@ def spike_conv2d(
 ) -> Tensor:
     """Convolve a window of spikes event by event; packs spikes and weights at every call.
 
-    Args:
-        spikes: Packed, or dense [T, B, C, H, W] of zeros and ones.
-        weight: Kernel [C_out, C, h, w].
-        bias: [C_out].
-        stride: Of both axes.
-        padding: Of both axes.
-
-    Returns:
-        Currents [T, B, C_out, H', W'].
-
-    Raises:
-        UserError: The spikes are not a window of zeros and ones on the CPU, the kernel is not
-            float32 or has other channels, or they do not fit together.
+    The spikes are packed, or dense [T, B, C, H, W] of zeros and ones; the kernel is [C_out, C, h,
+    w], float32; the result is currents [T, B, C_out, H', W'].
 
     Example:
         >>> spikes = (torch.rand(4, 1, 3, 5, 5) < 0.2).float()

@@ -52,13 +52,8 @@ Norm = Callable[[int], nn.Module]
 class ConvNorm(nn.Module):
     """`BN(p[n] Conv(x))` at every spiking step; the statistics are joint over time and batch.
 
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the current.
-        stride: Stride of the convolution, which has 3x3 taps, or 3.
-        scaling: Makes what scales the current, `TemporalScaling`; p = 1 by default.
-        norm: Makes the norm of a number of channels; batch norm where it is not given.
-        dimensions: 2 for images, 1 for signals.
+    The convolution has 3x3 taps, or 3. `scaling` makes what scales the current (`TemporalScaling`;
+    p = 1 by default), `norm` the norm of a number of channels (batch norm by default).
 
     Shape: [T, B, C_in, H, W] -> [T, B, C_out, H / stride, W / stride], without H for signals.
     """
@@ -141,9 +136,6 @@ class SpikingLayer(nn.Module):
 def threshold_layer(
     synapse: nn.Module, channels: int, neuron: Callable[[], NeuronLayer], alpha: float = 1.0
 ) -> SpikingLayer:
-    """Return a layer whose norm scales to the threshold of its neurons (tdBN), as FSVAE's.
-
-    Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022.
-    """
+    """Return a layer whose norm scales to the threshold of its neurons (tdBN), as FSVAE's."""
     made = neuron()
     return SpikingLayer(synapse, ThresholdNorm(channels, alpha, made.dynamics.v_threshold), made)

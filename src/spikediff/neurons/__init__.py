@@ -4,35 +4,32 @@ A module that receives a window `[T, ...]` starts from a fresh state and keeps n
 calls `step(current, state) -> (spike, state)`.
 """
 
-from spikediff.neurons.dynamics import (
-    Dynamics,
-    NeuronState,
-    carry_nan,
-    charge,
-    fire,
-    reset,
-    spike,
-)
-from spikediff.neurons.emitter import CountNeuron, SpikeEmitter, UnitTrace, unroll
-from spikediff.neurons.integer import IntegerNeuron, count_spikes
-from spikediff.neurons.integrate_and_fire import (
-    IF,
-    LIF,
-    IntegrateAndFire,
-    ParametricLIF,
-    SignedIF,
-)
-from spikediff.neurons.layer import Memory, NeuronLayer
-from spikediff.neurons.scan import as_operations, membranes, scan, window
-from spikediff.neurons.surrogate import (
-    SURROGATES,
-    ATan,
-    Rectangular,
-    Sigmoid,
-    Surrogate,
-    Triangular,
-    make_surrogate,
-)
+from spikediff.neurons.dynamics import Dynamics as Dynamics
+from spikediff.neurons.dynamics import NeuronState as NeuronState
+from spikediff.neurons.dynamics import carry_nan as carry_nan
+from spikediff.neurons.dynamics import charge as charge
+from spikediff.neurons.dynamics import fire as fire
+from spikediff.neurons.dynamics import reset as reset
+from spikediff.neurons.dynamics import spike as spike
+from spikediff.neurons.emitter import CountNeuron as CountNeuron
+from spikediff.neurons.emitter import SpikeEmitter as SpikeEmitter
+from spikediff.neurons.emitter import unroll as unroll
+from spikediff.neurons.integer import IntegerNeuron as IntegerNeuron
+from spikediff.neurons.integer import count_spikes as count_spikes
+from spikediff.neurons.integrate_and_fire import IF as IF
+from spikediff.neurons.integrate_and_fire import LIF as LIF
+from spikediff.neurons.integrate_and_fire import IntegrateAndFire as IntegrateAndFire
+from spikediff.neurons.integrate_and_fire import ParametricLIF as ParametricLIF
+from spikediff.neurons.integrate_and_fire import SignedIF as SignedIF
+from spikediff.neurons.layer import Memory as Memory
+from spikediff.neurons.layer import NeuronLayer as NeuronLayer
+from spikediff.neurons.scan import as_operations as as_operations
+from spikediff.neurons.scan import membranes as membranes
+from spikediff.neurons.scan import scan as scan
+from spikediff.neurons.scan import window as window
+from spikediff.neurons.surrogate import SURROGATES as SURROGATES
+from spikediff.neurons.surrogate import Rectangular as Rectangular
+from spikediff.neurons.surrogate import make_surrogate as make_surrogate
 
 NEURONS: dict[str, type[NeuronLayer]] = {
     "if": IF,
@@ -40,38 +37,3 @@ NEURONS: dict[str, type[NeuronLayer]] = {
     "plif": ParametricLIF,
     "signed_if": SignedIF,
 }
-
-__all__ = [
-    "IF",
-    "LIF",
-    "NEURONS",
-    "SURROGATES",
-    "ATan",
-    "CountNeuron",
-    "Dynamics",
-    "IntegerNeuron",
-    "IntegrateAndFire",
-    "Memory",
-    "NeuronLayer",
-    "NeuronState",
-    "ParametricLIF",
-    "Rectangular",
-    "Sigmoid",
-    "SignedIF",
-    "SpikeEmitter",
-    "Surrogate",
-    "Triangular",
-    "UnitTrace",
-    "as_operations",
-    "carry_nan",
-    "charge",
-    "count_spikes",
-    "fire",
-    "make_surrogate",
-    "membranes",
-    "reset",
-    "scan",
-    "spike",
-    "unroll",
-    "window",
-]

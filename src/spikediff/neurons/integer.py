@@ -74,9 +74,6 @@ class IntegerNeuron(CountNeuron):
 
     Shape: currents [B, C, H, W] -> counts [B, C, H, W].
 
-    Raises:
-        UserError: `levels` is below 1.
-
     Example:
         >>> neuron = IntegerNeuron(channels=1, levels=4)  # theta = 0.5
         >>> neuron(torch.tensor([[[[-0.3, 0.3, 1.1, 5.0]]]])).flatten().int().tolist()

@@ -103,9 +103,6 @@ class LIF(IntegrateAndFire):
         decay_input: Whether the input is scaled by `1/tau` too.
         strict_threshold: Whether it fires at `u > v_threshold` only (FSVAE, FSDDIM).
 
-    Raises:
-        UserError: `tau` and `decay` are both given, or out of range.
-
     Example:
         >>> import torch
         >>> LIF(tau=2.0)(torch.tensor([1.5, 1.5, 1.5])).tolist()
@@ -167,9 +164,6 @@ class ParametricLIF(IntegrateAndFire):
     Args:
         init_tau: Time constant before training, in spiking steps, above 1.
 
-    Raises:
-        UserError: `init_tau` is not above 1.
-
     Example:
         >>> neuron = ParametricLIF(init_tau=2.0)
         >>> neuron(torch.tensor([1.5, 1.5, 1.5])).tolist()
@@ -215,9 +209,6 @@ class SignedIF(IntegrateAndFire):
         detach_reset: Whether the gradient ignores the path through the reset.
         v_init: Membrane of a fresh neuron; None stands for half the threshold, which makes the
             spike count round the input instead of flooring it.
-
-    Raises:
-        UserError: `v_negative` is negative.
 
     Example:
         >>> import torch

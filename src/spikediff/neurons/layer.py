@@ -38,11 +38,9 @@ class NeuronLayer(SpikeEmitter):
     def forward(self, current: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the spikes [T, ...] for the currents [T, ...] of one window.
 
-        Args:
-            current: Currents [T, ...].
-            memory: States by layer, of a network that streams: the window goes on from this layer's
-                state in it (from rest where there is none yet) and leaves the new state there.
-                Without a memory the window starts from rest.
+        A network that streams hands down a memory, its states by layer: the window goes on from
+        this layer's state in it (from rest where there is none yet) and leaves the new state there.
+        Without a memory the window starts from rest.
         """
         if memory is None:
             return self.window(current)

@@ -91,14 +91,8 @@ def scan(
 ) -> tuple[Tensor, NeuronState]:
     """Return a window's spikes [T, ...], of the current's dtype, and the state after the last step.
 
-    Args:
-        current: Input currents [T, ...], floating point.
-        dynamics: The neuron's constants.
-        decay: Multiplier of the membrane per step; a 0-dim tensor may carry a gradient.
-        state: State before the first step; None starts from rest.
-
-    Raises:
-        UserError: The current has no time axis, or is not floating point.
+    The decay multiplies the membrane at every step; a 0-dim tensor may carry a gradient. Without a
+    state the window starts from rest.
 
     Example:
         >>> spikes, state = scan(torch.tensor([0.6, 0.6, 0.6]), Dynamics())

@@ -62,15 +62,7 @@ _forced: ContextVar[str | None] = ContextVar("spikediff_kernel", default=None)
 def using(kernel: str) -> Iterator[None]:
     """Run the neurons by one of the `KERNELS` only, in this thread.
 
-    Raises:
-        UserError: There is no such kernel, or, from a neuron, it does not compute the window.
-
-    Example:
-        >>> import torch
-        >>> from spikediff import IF
-        >>> with using("reference"):
-        ...     IF()(torch.tensor([0.5, 0.5])).tolist()
-        [0.0, 1.0]
+    A neuron whose window the kernel does not compute raises a `UserError`.
     """
     if kernel not in KERNELS:
         raise UserError(f"kernel {kernel!r}: unknown; {suggestion(kernel, KERNELS)}")

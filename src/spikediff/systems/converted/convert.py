@@ -135,9 +135,6 @@ def convert(
     Returns:
         A network with weights of its own, in evaluation mode.
 
-    Raises:
-        UserError: The network has a part that cannot be converted, or an option is unknown.
-
     Example:
         >>> import torch
         >>> from spikediff.systems.ddpm.network import ddpm_unet

@@ -10,9 +10,10 @@ from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel, with_all_weights
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError
 from spikediff.layers import fold_time, unfold_time
 from spikediff.layers.coding import direct
+from spikediff.layers.sizes import check_positive, choose
 from spikediff.systems.converted.layers import (
     AUTHORS_CLIP,
     ConvertedIF,
@@ -31,7 +32,7 @@ from spikediff.systems.converted.replace_modules import (
 )
 
 SPIKES = {"signed": True, "unsigned": False}
-NORMS = ("shared", "per_step")
+NORMS = {"shared": True, "per_step": False}
 
 
 class _AroundUNet:
@@ -144,17 +145,12 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
         in_channels: Channels of the image.
         out_channels: Channels of the estimate.
 
-    Raises:
-        UserError: An option is unknown, or the network has a part that cannot be converted.
-
     Example:
         >>> from spikediff.systems.ddpm.network import ddpm_unet
         >>> unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2))
         >>> model = ConvertedUNet({k: v for k, v in unet.config.items() if k[0] != "_"})
         >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
         torch.Size([2, 1, 8, 8])
-
-    Reference: Cao et al., SDM, IEEE TAI 2025, section 6.
     """
 
     @register_to_config
@@ -171,17 +167,19 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
         out_channels: int | None = None,
     ) -> None:
         super().__init__()
-        _check(spiking_steps, spikes, norm)
+        check_positive("ConvertedUNet", spiking_steps=spiking_steps)
+        signed = choose("ConvertedUNet", SPIKES, "spikes", spikes)
+        shared = choose("ConvertedUNet", NORMS, "norm", norm)
         steps = spiking_steps
         self.unet = bare_unet(architecture, batch_norm, attention)
         if batch_norm:
             without_folded_norms(self.unet)
         replace_modules(self.unet, Attention, lambda a: TimeMeanAttention(a, steps))
-        if norm == "shared":
+        if shared:
             _share_statistics(self.unet, steps)
         pair_activations(
             self.unet,
-            lambda layer, _dropout: SpikingSynapse(ConvertedIF(SPIKES[spikes]), layer, steps),
+            lambda layer, _dropout: SpikingSynapse(ConvertedIF(signed), layer, steps),
         )
         self._register_image_shape()
 
@@ -210,12 +208,3 @@ def _share_statistics(unet: nn.Module, spiking_steps: int) -> None:
         return module
 
     replace_modules(unet, (TimeMeanAttention, nn.GroupNorm), share)
-
-
-def _check(spiking_steps: int, spikes: str, norm: str) -> None:
-    if spiking_steps < 1:
-        raise UserError(f"ConvertedUNet: spiking_steps = {spiking_steps} must be at least 1")
-    if spikes not in SPIKES:
-        raise UserError(f"ConvertedUNet: unknown spikes {spikes!r}; {suggestion(spikes, SPIKES)}")
-    if norm not in NORMS:
-        raise UserError(f"ConvertedUNet: unknown norm {norm!r}; {suggestion(norm, NORMS)}")

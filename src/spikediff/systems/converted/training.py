@@ -175,8 +175,6 @@ def fine_tune(
     Raises:
         UserError: The two networks are of different shape, or folded batch norm tells them apart;
             or a loss or a gradient is not finite.
-
-    Reference: Cao et al., SDM, IEEE TAI 2025, section 6.
     """
     if (
         quantised.config.batch_norm

@@ -1,12 +1,9 @@
-r"""Synaptic current learning: the loss of FSDDIM.
+"""Synaptic current learning: the loss of FSDDIM, by the released code.
 
 Training shows the network the same current at every spiking step; while it samples, the currents of
 the steps drift apart, because each is moved by its own output. The consistency term keeps them
 together: it is the variance of the outputs over the spiking steps, weighted by how far the output
 moves the next current.
-
-Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023 (the released
-code; the paper's typeset equations were not at hand).
 """
 
 from typing import Any, Literal
@@ -113,9 +110,6 @@ class SynapticCurrentObjective(DenoisingObjective):
         consistency_weights: How that weight depends on t: "released", as far as the output moves
             the next current, or "constant".
         spike_level: Weight of the error of every single spiking step.
-
-    Raises:
-        UserError: A weight is negative.
     """
 
     def __init__(

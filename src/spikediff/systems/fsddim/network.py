@@ -96,9 +96,6 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         num_train_timesteps: Rows of the frozen timestep table.
         num_classes: K classes that an image may be asked to be of; 0 for a network without.
 
-    Raises:
-        UserError: A name is unknown, or sizes do not fit together.
-
     Example:
         >>> model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
         >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
@@ -170,18 +167,12 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
     ) -> UNet2DOutput | tuple[Tensor]:
         """Estimate what `prediction_type` says, in currents or in images.
 
-        Args:
-            sample: Currents [T, B, C, H, W] of any T, or images x_t [B, C, H, W].
-            timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
-            class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
-            return_dict: False returns a tuple.
+        The arguments are those of `SpikingUNet.forward`, but that the sample may also be currents
+        [T, B, C, H, W] of any T.
 
         Returns:
             An output whose `.sample` has the shape of what was given: currents
             [T, B, C_out, H, W], or their mean over T for images.
-
-        Raises:
-            UserError: The channels or the size do not fit the network, or it has no such class.
         """
         is_window = sample.dim() == 5
         self._check(sample[0] if is_window and len(sample) else sample)
@@ -227,8 +218,8 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
             the name of their layer.
 
         Raises:
-            UserError: The channels or the size do not fit, the model is in training mode (batch
-                norm would see one step alone), or the state is another network's.
+            UserError: The model is in training mode (batch norm would see one step alone), the
+                current does not fit, or the state is another network's.
         """
         self._check(current)
         if self.training:

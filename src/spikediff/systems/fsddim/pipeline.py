@@ -49,10 +49,8 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
             another model from currents to currents that knows `first_currents` of noise and
             `image_currents`, of which the mean is the image.
         scheduler: One whose step is linear: `SynapticCurrentDDIMScheduler`, or a solver of
-            diffusers that neither clips nor draws noise (DPM-Solver++, UniPC, DEIS).
-
-    Raises:
-        UserError: The scheduler clips or draws noise, which currents cannot take.
+            diffusers that neither clips nor draws noise (DPM-Solver++, UniPC, DEIS); any other is
+            refused.
 
     Example:
         >>> from spikediff import SynapticCurrentUNet
@@ -63,8 +61,6 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
         >>> output = pipe(batch_size=2, num_inference_steps=3, seeds=[0, 1])
         >>> output.images[0].size, len(output.current_variance)
         ((8, 8), 4)
-
-    Reference: Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
     """
 
     model_cpu_offload_seq = "unet"
@@ -93,30 +89,13 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
     ) -> SynapticCurrentOutput | tuple[Any]:
         """Generate images.
 
-        Args:
-            batch_size: How many; where not given, as many as seeds, latents or labels, else 1.
-            num_inference_steps: Network calls per image.
-            seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
-            generator: The source of noise instead of seeds, as in diffusers.
-            latents: The noise to start from [B, C, H, W], standard normal, instead of drawing it.
-            eta: Only 0: currents take no fresh noise. Kept so that pipelines have one face.
-            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
-            return_dict: False returns a tuple.
-            callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t, "currents":
-                I})` after every step, x_t decoded from I; "currents" in what it returns replace I.
-            stream: Whether the network runs one spiking step after the other, as a chip would.
-            class_labels: The class of all images, or one for each; None for no class.
-            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
-                own answer, as is None.
-            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
-                "currents"; everything where it is not given.
+        The arguments are those of `SpikingDiffusionPipeline`, with three differences. `eta` is only
+        0: currents take no fresh noise. `stream` lets the network run one spiking step after the
+        other, as a chip would. The callback is shown {"sample": x_t, "currents": I}, x_t decoded
+        from I; "currents" in what it returns replace I.
 
         Returns:
             An output with `.images` and `.current_variance`.
-
-        Raises:
-            UserError: Seeds, latents, labels and batch size contradict each other, the network
-                knows no such class, or a setting is out of range.
         """
         if batch_size is None and seeds is None:
             batch_size = size_of_labels(class_labels) if latents is None else len(latents)

@@ -6,12 +6,11 @@ a network that estimates v,
     I_s = cos(delta) I_t - sin(delta) v,    delta = phi_t - phi_s
 
 and, whatever the network estimates, a sum of two scaled arrays. It acts on every element alone, so
-it may as well act on a synaptic current per spiking step, and need not wait until the currents are
+it also acts on a synaptic current per spiking step, and need not wait until the currents are
 decoded into an image: decoding is linear, hence decode(step(I, v)) = step(decode(I), decode(v)).
-Here is no clipping and no noise, for neither is linear in what spikes add up to.
+There is no clipping and no noise, for neither is linear in what spikes add up to.
 
-Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, equation 12 with sigma 0;
-Watanabe et al., "Fully spiking denoising diffusion implicit models", 2023.
+Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, equation 12 with sigma 0.
 """
 
 from collections.abc import Sequence
@@ -70,21 +69,8 @@ def step_gains(
 class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
     """Deterministic DDIM between any two timesteps, on images or on currents of any shape.
 
-    The settings mean what they mean in diffusers' `DDPMScheduler`.
-
-    Args:
-        num_train_timesteps: Length of the diffusion clock.
-        beta_start: First beta of the linear schedules.
-        beta_end: Last beta of the linear schedules.
-        beta_schedule: "linear", "scaled_linear" or "squaredcos_cap_v2" (cosine, as FSDDIM).
-        trained_betas: The betas themselves, instead of a schedule by name.
-        prediction_type: "epsilon", "sample" or "v_prediction".
-        timestep_spacing: "trailing", "linspace" or "leading".
-        steps_offset: Added to the timesteps of "leading".
-        rescale_betas_zero_snr: Whether the last timestep is nothing but noise.
-
-    Raises:
-        UserError: The schedule has no table, or its last timestep says nothing of the image.
+    The settings mean what they mean in diffusers' `DDPMScheduler`. The last timestep must say
+    something of the image.
 
     Example:
         >>> scheduler = SynapticCurrentDDIMScheduler()

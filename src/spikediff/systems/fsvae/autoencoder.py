@@ -74,9 +74,6 @@ class Autoencoder(SpikingModel):
             batch_size: How many images.
             generator: One source for all; or one per image, and then images are made one by one,
                 because the rounding of a matrix product depends on the size of the batch.
-
-        Raises:
-            UserError: There are not as many generators as images, or there are no images.
         """
         if batch_size < 1:
             raise UserError(f"{type(self).__name__}: batch_size = {batch_size} must be at least 1")

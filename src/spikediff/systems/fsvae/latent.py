@@ -1,14 +1,12 @@
-r"""FSVAE's latent space: autoregressive Bernoulli spikes that a spiking network samples.
+"""FSVAE's latent space: autoregressive Bernoulli spikes that a spiking network samples.
 
 The network answers every spiking step with k binary candidates per latent unit. One of them, picked
 uniformly at random, is the unit's spike: it is 1 with the probability that is their mean. The spike
 enters the network at the next step.
 
 Scheduled sampling: at generation the prior sees only its own spikes, in training those of the
-posterior; so in training it sometimes goes on from its own guess.
-
-Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022; Bengio et al.,
-"Scheduled sampling for sequence prediction with recurrent neural networks", NeurIPS 2015.
+posterior; so in training it sometimes goes on from its own guess (Bengio et al., "Scheduled
+sampling for sequence prediction with recurrent neural networks", NeurIPS 2015).
 """
 
 from collections.abc import Callable

@@ -80,9 +80,6 @@ class FSVAEObjective(AutoencoderObjective):
         run: The run.
         scheduled_sampling: Probability that the prior goes on from its own guess, at the first step
             of the training and at the last.
-
-    Raises:
-        UserError: It is none.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The fully spiking variational autoencoder: every layer from the image to the read-out spikes.
 
 Reference: Kamata, Mukuta, Harada, "Fully spiking variational autoencoder", AAAI 2022
-(arXiv 2110.00375). What differs between the paper and the authors' code, and which of the two is
-the default here, is told in docs/systems/fsvae.md.
+(arXiv 2110.00375). docs/systems/fsvae.md tells where the authors' code differs from the paper, and
+which of the two is the default here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -113,9 +113,6 @@ class FSVAE(Autoencoder):
         divergence: Key of `SPIKE_DIVERGENCES`: "mmd", or "kl" for the smoothed Bernoulli one.
         divergence_weight: Its weight in the loss; the authors' (1, and 1e-4) where not given.
 
-    Raises:
-        UserError: A name is unknown, or sizes do not fit together.
-
     Example:
         >>> model = FSVAE(8, 1, channels=(4, 8), latent_channels=6, group_size=3, spiking_steps=4)
         >>> model(torch.rand(2, 1, 8, 8) * 2 - 1).sample.shape
@@ -186,21 +183,15 @@ class FSVAE(Autoencoder):
         scheduled_sampling: float = 0.0,
         return_dict: bool = True,
     ) -> FSVAEOutput | tuple[Any, ...]:
-        """Encode, draw and decode a batch of images.
+        """Encode, draw and decode a batch of images [B, C, H, W] in [-1, 1].
 
         Args:
-            images: [B, C, H, W] in [-1, 1].
+            images: The images.
             generator: The source of the draws, or one per image.
             draws: The draws themselves instead of a generator, from `draw`.
             scheduled_sampling: Probability that the prior, in training, goes on from its own
                 guess; see `scheduled_sampling_probability`. In eval mode it is not consulted.
             return_dict: False returns a tuple.
-
-        Returns:
-            `FSVAEOutput`; its `.sample` are the reconstructions, its `.loss` trains.
-
-        Raises:
-            UserError: The images do not fit the network, or a number is out of range.
         """
         self._check_images(images)
         if not 0.0 <= scheduled_sampling <= 1.0:

@@ -49,9 +49,6 @@ class VAE(Autoencoder):
         divergence_weight: Weight of the divergence in the loss. The authors' is one over the
             batches of an epoch: 1/240 for the 60,000 images of MNIST in batches of 250.
 
-    Raises:
-        UserError: Sizes do not fit together.
-
     Example:
         >>> model = VAE(8, 1, channels=(4, 8), latent_channels=6)
         >>> model(torch.rand(2, 1, 8, 8) * 2 - 1).sample.shape
@@ -89,20 +86,7 @@ class VAE(Autoencoder):
         draws: Tensor | None = None,
         return_dict: bool = True,
     ) -> VAEOutput | tuple[Any, ...]:
-        """Encode, draw and decode a batch of images.
-
-        Args:
-            images: [B, C, H, W] in [-1, 1].
-            generator: The source of the draws, or one per image.
-            draws: The draws themselves instead of a generator, from `draw`.
-            return_dict: False returns a tuple.
-
-        Returns:
-            `VAEOutput`; its `.sample` are the reconstructions, its `.loss` trains.
-
-        Raises:
-            UserError: The images do not fit the network.
-        """
+        """Encode, draw and decode a batch of images; see `FSVAE.forward`."""
         self._check_images(images)
         eps = self.draw(len(images), generator) if draws is None else draws
         mean, log_variance = self.encode(images)

@@ -15,12 +15,12 @@ docs/systems/integer.md has the equations and the lemma.
 
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline, sampled
 from spikediff.systems import System, Trainable
-from spikediff.systems.integer.compiled import CompiledIntegerUNet
-from spikediff.systems.integer.deployment import DeployedIntegerUNet, KeptSums
-from spikediff.systems.integer.folding import to_integer
+from spikediff.systems.integer.compiled import CompiledIntegerUNet as CompiledIntegerUNet
+from spikediff.systems.integer.deployment import DeployedIntegerUNet as DeployedIntegerUNet
+from spikediff.systems.integer.folding import to_integer as to_integer
 from spikediff.systems.integer.loss import IntegerObjective
-from spikediff.systems.integer.network import IntegerSpikingUNet, IntegerUNetOutput
-from spikediff.systems.integer.whole_layers import EXECUTIONS
+from spikediff.systems.integer.network import IntegerSpikingUNet as IntegerSpikingUNet
+from spikediff.systems.integer.whole_layers import EXECUTIONS as EXECUTIONS
 
 SYSTEM = System(
     networks={
@@ -36,14 +36,3 @@ SYSTEM = System(
         )
     }
 )
-
-__all__ = [
-    "EXECUTIONS",
-    "SYSTEM",
-    "CompiledIntegerUNet",
-    "DeployedIntegerUNet",
-    "IntegerSpikingUNet",
-    "IntegerUNetOutput",
-    "KeptSums",
-    "to_integer",
-]

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.diffusion.model import SpikingModel, with_all_weights
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError
 from spikediff.events.compile import CompilesItself
-from spikediff.layers.sizes import check_sample
+from spikediff.layers.sizes import check_sample, choose
 from spikediff.systems.integer.convolution import from_fixed_point, to_fixed_point
 from spikediff.systems.integer.network import IntegerSpikingUNet
 from spikediff.systems.integer.skeleton import (
@@ -96,9 +96,6 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
             convolution keep 8, the stem 10.
         execution: "counts", "spikes", "events" or "delta"; all give the same bits.
 
-    Raises:
-        UserError: Sizes do not fit together, or a name or width is unknown.
-
     Example:
         >>> form = IntegerSpikingUNet(8, 1, block_out_channels=(8, 16)).eval().to_integer()
         >>> x = torch.randn(2, 1, 8, 8)
@@ -125,7 +122,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         super().__init__()
         check_weight_bits(weight_bits)
         check_skeleton(sample_size, patch_size, block_out_channels, layers_per_block)
-        _check_execution(execution)
+        choose("DeployedIntegerUNet", EXECUTIONS, "execution", execution)
         for name, most in (("levels", levels), ("head_levels", head_levels)):
             if not 1 <= most <= MOST_LEVELS:
                 raise UserError(
@@ -153,7 +150,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
 
     def with_execution(self, execution: str) -> "DeployedIntegerUNet":
         """Return a view of this network that runs by another of the `EXECUTIONS`."""
-        _check_execution(execution)
+        choose("DeployedIntegerUNet", EXECUTIONS, "execution", execution)
         view = self.view_as(type(self))
         view.register_to_config(execution=execution)
         return view
@@ -184,15 +181,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
     ) -> DeployedUNetOutput | tuple[Tensor]:
         """Estimate the noise in images, as `IntegerSpikingUNet.forward` does; t is whole.
 
-        Args:
-            sample: Noisy images x_t [B, C, H, W].
-            timestep: One for all or one per image [B].
-            class_labels: Classes [B] or None.
-            state: Of the last call, for the execution "delta"; None starts from zero.
-            return_dict: False returns a tuple.
-
-        Raises:
-            UserError: The channels, the size, a timestep, a class or the state do not fit.
+        `state` is that of the last call, for the execution "delta"; None starts from zero.
         """
         config = self.config
         self.check_call(sample, state)
@@ -306,9 +295,3 @@ def _rows(given: Any, rows: int, what: str, device: torch.device, images: int) -
     for value in values[wrong][:1].tolist():
         raise UserError(f"{what} {value:g}: the tables have rows for whole numbers 0 to {rows - 1}")
     return whole
-
-
-def _check_execution(execution: str) -> None:
-    if execution not in EXECUTIONS:
-        hint = suggestion(execution, EXECUTIONS)
-        raise UserError(f"execution {execution!r} is unknown; {hint}")

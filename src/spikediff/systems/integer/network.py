@@ -177,9 +177,6 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
             statistics frozen, to fine-tune a trained network for few bits; None rounds nothing.
         num_train_timesteps: Rows of the timestep table.
 
-    Raises:
-        UserError: Sizes do not fit together, or a name is unknown.
-
     Example:
         >>> model = IntegerSpikingUNet(8, 1, block_out_channels=(8, 16))
         >>> model.eval()(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
@@ -228,15 +225,8 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
     ) -> IntegerUNetOutput | tuple[Tensor]:
         """Estimate the noise (or what `prediction_type` says) in a batch of images.
 
-        Args:
-            sample: Noisy images x_t [B, C, H, W].
-            timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
-            class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
-            paired: Whether image k + B/2 is image k at another timestep, so that `change` is known.
-            return_dict: False returns a tuple.
-
-        Raises:
-            UserError: The channels or the size do not fit the network, or it has no such class.
+        The arguments are those of `SpikingUNet.forward`, and `paired`: whether image k + B/2 is
+        image k at another timestep, so that `change` is known.
         """
         check_sample(
             "IntegerSpikingUNet",

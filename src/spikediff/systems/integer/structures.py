@@ -9,22 +9,26 @@ LISTED = 16  # quads that are listed at a time
 BY_DENSITY, DENSE, EVENTS = range(3)  # the ways of a convolution
 
 
+def _pointers(names: str) -> list[tuple[str, type]]:
+    return [(name, c_void_p) for name in names.split()]
+
+
+def _numbers(names: str) -> list[tuple[str, type]]:
+    return [(name, c_int64) for name in names.split()]
+
+
 class Listener(ctypes.Structure):
     """`listener` of count_synapse.h, field by field, and so are the others."""
 
-    _fields_ = [
-        ("thresholds", c_void_p),
-        *((name, c_int64) for name in ("levels", "counts", "pixel_bytes")),
-    ]
+    _fields_ = [*_pointers("thresholds"), *_numbers("levels counts pixel_bytes")]
 
 
 class Outlet(ctypes.Structure):
     """What becomes of the sums of a layer."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("left", "bias", "of_timestep", "of_class")),
-        *((name, c_int64) for name in ("table_left", "channels")),
-        *((name, c_int64) for name in ("residual", "current", "listeners")),
+        *_pointers("left bias of_timestep of_class"),
+        *_numbers("table_left channels residual current listeners"),
         ("listener", Listener * LISTENERS),
     ]
 
@@ -33,11 +37,9 @@ class SynapseLayer(ctypes.Structure):
     """A convolution of counts."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("sources", "weights", "raised")),
-        *((name, c_int64) for name in ("in_height", "in_width", "doubled")),
-        *((name, c_int64) for name in ("kernel", "stride", "padding")),
-        *((name, c_int64) for name in ("out_height", "out_width", "quads")),
-        *((name, c_int64) for name in ("counts", "kept_counts", "kept_sums", "way")),
+        *_pointers("sources weights raised"),
+        *_numbers("in_height in_width doubled kernel stride padding out_height out_width quads"),
+        *_numbers("counts kept_counts kept_sums way"),
         ("out", Outlet),
     ]
 
@@ -46,8 +48,8 @@ class StemLayer(ctypes.Structure):
     """The convolution of the image."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("sources", "weights", "right")),
-        *((name, c_int64) for name in ("pixels", "taps", "pairs", "image")),
+        *_pointers("sources weights right"),
+        *_numbers("pixels taps pairs image"),
         ("out", Outlet),
     ]
 
@@ -56,15 +58,10 @@ class Network(ctypes.Structure):
     """Everything that a call needs."""
 
     _fields_ = [
-        ("places", c_void_p),
-        *((name, c_int64) for name in ("pixels", "values", "answer", "answer_channels")),
-        *((name, c_int64) for name in ("fraction_bits", "image_fraction_bits")),
-        *((name, c_int64) for name in ("memory_bytes", "state_bytes")),
-        *(
-            (name, c_int64)
-            for name in ("most_listed", "most_columns", "most_rows", "most_channels")
-        ),
-        ("synapses", c_int64),
+        *_pointers("places"),
+        *_numbers("pixels values answer answer_channels fraction_bits image_fraction_bits"),
+        *_numbers("memory_bytes state_bytes most_listed most_columns most_rows most_channels"),
+        *_numbers("synapses"),
         ("synapse", POINTER(SynapseLayer)),
         ("stem", StemLayer),
     ]

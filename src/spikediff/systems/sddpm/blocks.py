@@ -192,9 +192,8 @@ class Stem(nn.Module):
     """Direct coding and the first neurons: image -> residual stream.
 
     `BN(Conv(SN(BN(Conv(x)))))`. The image is the same at every spiking step, so its convolution
-    runs once and only its result is repeated; the scaling then scales the repeated current. Where
-    `places` gives H and W, each of them has a learned current of its own in every channel, which
-    starts at zero.
+    runs once. Where `places` gives H and W, each of them has a learned current of its own in every
+    channel, which starts at zero.
 
     Shape: [B, C_in, H, W] -> currents [T, B, C_out, H, W], or spikes of a network that fires last.
     """

@@ -76,9 +76,6 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
             in vision transformers (Dosovitskiy et al. 2021). Convolutions alone hardly know where
             they are. `sample_size` is then the only size.
 
-    Raises:
-        UserError: A name is unknown, or sizes do not fit together.
-
     Example:
         >>> model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
         >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
@@ -176,9 +173,6 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
 
         Returns:
             An output whose `.sample` is the estimate [B, C_out, H, W] or [B, C_out, L].
-
-        Raises:
-            UserError: The channels or the size do not fit the network, or it has no such class.
         """
         config = self.config
         patch, levels = config.patch_size, len(config.channel_mult)

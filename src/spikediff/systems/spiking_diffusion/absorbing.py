@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from spikediff.diffusion.seeds import Generators, draw_each
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError
+from spikediff.layers.sizes import choose
 
 # w(t, T_d). The bound (paper's equation 14) makes the loss of a nearly clean grid loud; Bond-Taylor
 # et al. reweight by how much is masked. As released, that weight is 0 at t = T_d: the grid of
@@ -65,8 +66,7 @@ def absorbing_loss(
     Reference: Bond-Taylor et al., "Unleashing transformers", ECCV 2022 (the reweighted bound); Liu
     et al., equation 14.
     """
-    if weighting not in LOSS_WEIGHTS:
-        raise UserError(f"unknown weighting {weighting!r}; {suggestion(weighting, LOSS_WEIGHTS)}")
+    weigh = choose("absorbing loss", LOSS_WEIGHTS, "weighting", weighting)
     if tokens.shape != masked.shape or logits.shape[:1] + logits.shape[2:] != tokens.shape:
         raise UserError(
             f"absorbing loss: logits {tuple(logits.shape)}, tokens {tuple(tokens.shape)} and masks "
@@ -74,7 +74,7 @@ def absorbing_loss(
         )
     per_token = cross_entropy(logits, tokens, reduction="none")  # [B, h, w]
     per_grid = (per_token * masked).sum((1, 2))  # [B]
-    weight = LOSS_WEIGHTS[weighting](timesteps.to(per_grid.dtype), num_train_timesteps)
+    weight: Tensor = weigh(timesteps.to(per_grid.dtype), num_train_timesteps)
     return (weight * per_grid).mean() / (num_train_timesteps * math.log(2.0))
 
 
@@ -97,18 +97,8 @@ class AbsorbingStateSchedulerOutput(BaseOutput):
     pred_original_sample: Tensor
 
 
-def mask_probability(timestep: Tensor, num_train_timesteps: int) -> Tensor:
-    r"""Return $t / T_d$: how likely a token is masked at time t."""
-    return timestep / num_train_timesteps
-
-
 def unmask_probability(timestep: int, landing: int) -> float:
-    """Return (t - s) / t: how likely a masked position is unmasked by the jump from t down to s.
-
-    Example:
-        >>> unmask_probability(4, 3), unmask_probability(4, 0)
-        (0.25, 1.0)
-    """
+    """Return (t - s) / t: how likely a masked position is unmasked by the jump from t down to s."""
     return (timestep - landing) / timestep
 
 
@@ -157,9 +147,6 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         top_p: Probability of the nucleus that is drawn from; 1 is all of it.
         unmasking: "ancestral" or "confidence".
 
-    Raises:
-        UserError: A number makes no sense.
-
     Example:
         >>> scheduler = AbsorbingStateScheduler(num_train_timesteps=49, mask_token=128)
         >>> scheduler.set_timesteps(4)
@@ -192,15 +179,7 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
     def set_timesteps(
         self, num_inference_steps: int, device: str | torch.device | None = None
     ) -> None:
-        """Choose the timesteps to visit: T_d first, evenly spaced down to the jump onto 0.
-
-        Args:
-            num_inference_steps: Network calls per image, 1 to T_d.
-            device: Where `timesteps` lies.
-
-        Raises:
-            UserError: The number is out of range.
-        """
+        """Choose the timesteps to visit: T_d first, evenly spaced down to the jump onto 0."""
         longest = self.config.num_train_timesteps
         if not 1 <= num_inference_steps <= longest:
             raise UserError(
@@ -216,17 +195,11 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         return sample
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Mask tokens as the forward process does by time t.
+        """Mask tokens h_0 [B, h, w] as the forward process does by time t [B], from 1 to T_d.
 
-        Args:
-            original_samples: Tokens h_0 [B, h, w].
-            noise: Uniform between 0 and 1 [B, h, w]; what is below t / T_d is masked.
-            timesteps: t of every grid, from 1 to T_d [B].
-
-        Returns:
-            h_t [B, h, w].
+        The noise is uniform between 0 and 1 [B, h, w]; what is below t / T_d is masked.
         """
-        share = mask_probability(timesteps, self.config.num_train_timesteps)
+        share = timesteps / self.config.num_train_timesteps
         masked = noise < share.to(noise.dtype).view(-1, *[1] * (noise.dim() - 1))
         return original_samples.masked_fill(masked, self.config.mask_token)
 
@@ -275,9 +248,6 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
             unmasking: Key of `UNMASKING`.
             draws: The random numbers, instead of drawing them; see `draw`.
             return_dict: False returns a tuple.
-
-        Raises:
-            UserError: An option makes no sense, or logits and grid do not fit together.
         """
         temperature = self.config.temperature if temperature is None else temperature
         top_p = self.config.top_p if top_p is None else top_p
@@ -308,8 +278,7 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
     def _check(
         self, logits: Tensor, sample: Tensor, temperature: float, top_p: float, unmasking: str
     ) -> None:
-        if unmasking not in UNMASKING:
-            raise UserError(f"unknown unmasking {unmasking!r}; {suggestion(unmasking, UNMASKING)}")
+        choose("AbsorbingStateScheduler", UNMASKING, "unmasking", unmasking)
         if not temperature >= 0.0 or not 0.0 < top_p <= 1.0:
             raise UserError(
                 f"temperature = {temperature} must not be negative, and top_p = {top_p} must lie "

@@ -1,7 +1,6 @@
 """The parts of a VQ-SVAE: encoder, feature of its spikes, spike generator and decoder.
 
-Reference: Liu et al., "Spiking-Diffusion", arXiv 2308.10187, section 2.2; sizes from the released
-code.
+Liu et al., section 2.2; sizes from the released code.
 """
 
 from collections.abc import Sequence

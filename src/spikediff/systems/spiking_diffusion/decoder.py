@@ -1,8 +1,6 @@
 """The spiking image decoder (SDID) of Spiking-Diffusion: what may stand behind the masks?
 
-Reference: Liu et al., "Spiking-Diffusion: vector quantized discrete diffusion model with spiking
-neural networks", arXiv 2308.10187, section 2.3. The paper does not give the layers; they are those
-of the authors' code.
+Liu et al., section 2.3, does not give the layers; they are those of the authors' code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,9 +50,6 @@ class SpikingImageDecoder(SpikingModel):
         embedding_channels: Length of a token's vector; `widths[0]` where it is not given.
         num_classes: K classes that an image may be asked to be of; 0 for a network without. A
             class is a vector that joins those of the tokens.
-
-    Raises:
-        UserError: A name is unknown, or a size is not positive.
 
     Example:
         >>> model = SpikingImageDecoder(codebook_size=8, widths=(16, 16), spiking_steps=4).eval()
@@ -108,17 +103,14 @@ class SpikingImageDecoder(SpikingModel):
         class_labels: Tensor | None = None,
         return_dict: bool = True,
     ) -> SpikingImageDecoderOutput | tuple[Tensor]:
-        """Estimate the tokens of a batch of grids.
+        """Estimate the tokens of a batch of grids of any size.
 
         Args:
-            tokens: Whole numbers from 0 to K, which is MASK [B, h, w]; a grid of any size.
+            tokens: Whole numbers from 0 to K, which is MASK [B, h, w].
             timestep: Time t of the diffusion, one for all or one per grid [B]. Only `input="raw"`
                 looks at it: how many masks there are says as much.
             class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
             return_dict: False returns a tuple.
-
-        Raises:
-            UserError: The input is not a grid of tokens, or a needed timestep is missing.
         """
         x = self._encode(tokens, timestep)  # [B, C, h, w]
         classes = embed_classes(self.class_embedding, class_labels)

@@ -34,10 +34,7 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
     Args:
         vqvae: The first stage, tokens to images.
         decoder: The second stage, which estimates the tokens behind masks.
-        scheduler: The diffusion of the second stage's training.
-
-    Raises:
-        UserError: The three do not have the same codebook.
+        scheduler: The diffusion of the second stage's training. All three have one codebook.
 
     Example:
         >>> vqvae = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4)
@@ -47,8 +44,6 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         >>> pipe.set_progress_bar_config(disable=True)
         >>> pipe(num_inference_steps=4, seeds=[0, 1], temperature=0.65).images[0].size
         (8, 8)
-
-    Reference: Liu et al., "Spiking-Diffusion", arXiv 2308.10187.
     """
 
     model_cpu_offload_seq = "decoder->vqvae"
@@ -90,38 +85,18 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images, or fill the masked parts of given ones.
 
-        Args:
-            batch_size: How many; as many as there are seeds, labels or grids of tokens where it is
-                not given, else 1.
-            num_inference_steps: Network calls per image; all timesteps of the training where it is
-                not given.
-            seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
-            generator: The source of randomness instead of seeds, as in diffusers.
-            temperature: What divides the logits; 0 takes the likeliest codes. This and the next two
-                are the scheduler's own where they are not given.
-            top_p: Probability of the nucleus of codes that is drawn from; 1 is all of it.
-            unmasking: "ancestral", the exact process, or "confidence", the surest first.
-            tokens: Known tokens, for inpainting: of every image [B, h, w], or one grid for all
-                [h, w]. `vqvae.encode(images)` makes them.
-            mask: Where to generate anew, boolean like `tokens`; the others stay as they are. What
-                is MASK in `tokens` is generated in any case.
-            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1]; or
-                "tokens" for the tokens themselves [B, h, w].
-            return_dict: False returns a tuple.
-            callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": grid})` after
-                every step; a "sample" in what it returns replaces the grid.
-            class_labels: The class of all images, or one for each; None for no class.
-            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
-                own answer, as is None.
-            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
-                "currents"; everything where it is not given.
+        The arguments that are not named here are those of `SpikingDiffusionPipeline`. By default
+        there are as many images as seeds, labels or grids of tokens, and one network call per
+        timestep of the training. The callback is shown, and may replace, the grid as "sample".
 
-        Returns:
-            An output whose `.images` are the images.
-
-        Raises:
-            UserError: Seeds, labels, tokens and batch size contradict each other, an option makes
-                no sense, the network knows no such class, or a name is unknown.
+        - `temperature` divides the logits; 0 takes the likeliest codes. `top_p` is the probability
+          of the nucleus of codes that is drawn from. `unmasking` is "ancestral", the exact process,
+          or "confidence", the surest first. The scheduler has their defaults.
+        - `tokens` are known tokens, for inpainting: of every image [B, h, w], or one grid for all
+          [h, w]. `vqvae.encode(images)` makes them.
+        - `mask` is boolean like `tokens`, and true where to generate anew. What is MASK in
+          `tokens` is generated in any case.
+        - `output_type` may also be "tokens", for the tokens themselves [B, h, w].
         """
         check_output_type(output_type, (*OUTPUT_TYPES, "tokens"))
         if batch_size is None and seeds is None and tokens is not None and tokens.dim() == 3:

@@ -136,9 +136,6 @@ class VQSVAE(SpikingModel):
         input_range: Black and white as the weights know them, within [-1, 1]. Pipelines convert;
             the model does not.
 
-    Raises:
-        UserError: A name is unknown, or sizes do not fit together.
-
     Example:
         >>> model = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4).eval()
         >>> tokens = model.encode(torch.rand(2, 1, 8, 8) - 0.5)
@@ -230,15 +227,9 @@ class VQSVAE(SpikingModel):
         generator: torch.Generator | None = None,
         return_dict: bool = True,
     ) -> VQSVAEOutput | tuple[Tensor, ...]:
-        """Reconstruct images, with the terms of the loss.
+        """Reconstruct images in the model's `input_range`, with the terms of the loss.
 
-        Args:
-            images: [B, C, H, W] in the model's `input_range`.
-            generator: Source of randomness of an "ema" codebook in training.
-            return_dict: False returns a tuple.
-
-        Raises:
-            UserError: The channels or the size do not fit the network.
+        The generator is the source of randomness of an "ema" codebook in training.
         """
         self._check_images(images)
         encoded = self.encoder(images)  # [T, B, C, h, w]

@@ -170,15 +170,7 @@ class MergedSynapticUNet(nn.Module):
     def forward(
         self, sample: Tensor, timestep: Timestep, return_dict: bool = True
     ) -> UNet2DOutput | tuple[Tensor]:
-        """Estimate what the original estimates.
-
-        Args:
-            sample: Currents [T, B, C, H, W] of any T, or images x_t [B, C, H, W].
-            timestep: Diffusion timestep t, one for all (a number or 0-dim) or one per image [B].
-            return_dict: False returns a tuple.
-
-        Returns:
-            An output whose `.sample` has the shape of `sample`.
+        """Estimate what the original estimates; see `SynapticCurrentUNet.forward`.
 
         Raises:
             UserError: Channels or size do not fit, or the timestep is fractional or out of range.
