@@ -77,11 +77,7 @@ class ConvNorm(nn.Module):
         return self.normalise(over_time(self.conv, x))
 
     def fire(
-        self,
-        neuron: nn.Module,
-        x: Tensor,
-        bias: Tensor | None = None,
-        memory: Memory | None = None,
+        self, neuron: nn.Module, x: Tensor, bias: Tensor | None = None, memory: Memory | None = None
     ) -> Tensor:
         """Return the spikes [T, B, C_out, H', W'] of the neuron that the current of x drives.
 

@@ -84,10 +84,7 @@ def _takes_operations() -> bool:
 
 
 def scan(
-    current: Tensor,
-    dynamics: Dynamics,
-    decay: Decay = 1.0,
-    state: NeuronState | None = None,
+    current: Tensor, dynamics: Dynamics, decay: Decay = 1.0, state: NeuronState | None = None
 ) -> tuple[Tensor, NeuronState]:
     """Return a window's spikes [T, ...], of the current's dtype, and the state after the last step.
 
@@ -133,10 +130,7 @@ def window(current: Tensor, dynamics: Dynamics, decay: Decay = 1.0) -> Tensor:
 
 @torch.no_grad()
 def membranes(
-    current: Tensor,
-    dynamics: Dynamics,
-    decay: Decay = 1.0,
-    state: NeuronState | None = None,
+    current: Tensor, dynamics: Dynamics, decay: Decay = 1.0, state: NeuronState | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return u [T, ...], which is compared with the threshold, and v [T, ...] after the reset.
 

@@ -11,11 +11,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from spikediff.systems.converted.layers import (
-    QuantisedSynapse,
-    SpikingSynapse,
-    TimeMeanAttention,
-)
+from spikediff.systems.converted.layers import QuantisedSynapse, SpikingSynapse, TimeMeanAttention
 from spikediff.systems.converted.network import ConvertedUNet, QuantisedUNet
 
 _BLOCKS = (TimestepEmbedding, ResnetBlock2D, TimeMeanAttention, Downsample2D, Upsample2D)

@@ -106,10 +106,7 @@ class ConvertedIF(IntegrateAndFire):
     def __init__(self, signed: bool = True, clip: float = AUTHORS_CLIP) -> None:
         super().__init__(
             Dynamics(
-                v_threshold=1.0,
-                v_reset=None,
-                v_init=0.5,
-                v_negative=V_NEGATIVE if signed else None,
+                v_threshold=1.0, v_reset=None, v_init=0.5, v_negative=V_NEGATIVE if signed else None
             )
         )
         if not clip > 0:

@@ -178,8 +178,7 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
         if shared:
             _share_statistics(self.unet, steps)
         pair_activations(
-            self.unet,
-            lambda layer, _dropout: SpikingSynapse(ConvertedIF(signed), layer, steps),
+            self.unet, lambda layer, _dropout: SpikingSynapse(ConvertedIF(signed), layer, steps)
         )
         self._register_image_shape()
 

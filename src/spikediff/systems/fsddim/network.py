@@ -263,9 +263,7 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
 
 
 def run_step(
-    network: nn.Module,
-    run: Callable[[Memory], Tensor],
-    state: Mapping[str, NeuronState] | None,
+    network: nn.Module, run: Callable[[Memory], Tensor], state: Mapping[str, NeuronState] | None
 ) -> tuple[Tensor, dict[str, NeuronState]]:
     """Run a network for one spiking step; return its output and the state after it.
 

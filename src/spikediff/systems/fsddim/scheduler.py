@@ -19,9 +19,7 @@ from math import atan2, cos, sin, sqrt
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.schedulers.scheduling_utils import (
-    SchedulerOutput,
-)
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
 
 from spikediff.diffusion.scheduler_config import image_and_noise
@@ -143,11 +141,7 @@ class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
         return step_gains(alpha_bar_t, alpha_bar_s, self.config.prediction_type)
 
     def step(
-        self,
-        model_output: Tensor,
-        timestep: int | Tensor,
-        sample: Tensor,
-        return_dict: bool = True,
+        self, model_output: Tensor, timestep: int | Tensor, sample: Tensor, return_dict: bool = True
     ) -> SchedulerOutput | tuple[Tensor]:
         """Go from one of `timesteps` to the next one, or from the last one to x_0.
 

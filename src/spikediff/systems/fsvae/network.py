@@ -21,10 +21,7 @@ from spikediff.layers import SpikingLayer, over_time, threshold_layer
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.coding import decayed_sum
 from spikediff.layers.conv import doubling_convs, halving_convs
-from spikediff.layers.sizes import (
-    choose,
-    make_neuron_maker,
-)
+from spikediff.layers.sizes import choose, make_neuron_maker
 from spikediff.systems.fsvae.autoencoder import Autoencoder, AutoencoderOutput
 from spikediff.systems.fsvae.latent import (
     BernoulliLatent,

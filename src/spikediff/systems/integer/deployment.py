@@ -37,11 +37,7 @@ from spikediff.events.compile import CompilesItself
 from spikediff.layers.sizes import check_sample, choose
 from spikediff.systems.integer.convolution import from_fixed_point, to_fixed_point
 from spikediff.systems.integer.network import IntegerSpikingUNet
-from spikediff.systems.integer.skeleton import (
-    add_skeleton,
-    check_skeleton,
-    through_skeleton,
-)
+from spikediff.systems.integer.skeleton import add_skeleton, check_skeleton, through_skeleton
 from spikediff.systems.integer.weights import FRACTION_BITS, SMALL_LAYER_BITS, check_weight_bits
 from spikediff.systems.integer.whole_layers import (
     EXECUTIONS,

@@ -37,10 +37,7 @@ def both_stages(
     """Return the pipeline of both stages: one timestep per token."""
     height, width = vqvae.latent_size
     scheduler = AbsorbingStateScheduler(
-        height * width,
-        vqvae.config.codebook_size,
-        temperature=temperature,
-        unmasking=unmasking,
+        height * width, vqvae.config.codebook_size, temperature=temperature, unmasking=unmasking
     )
     pipe: DiffusionPipeline = VQSpikingDiffusionPipeline(vqvae, decoder, scheduler)
     return pipe

@@ -65,10 +65,7 @@ class TokenObjective:
     """
 
     def __init__(
-        self,
-        run: RunParts,
-        *,
-        weighting: Literal["reweighted", "elbo", "released"] = "reweighted",
+        self, run: RunParts, *, weighting: Literal["reweighted", "elbo", "released"] = "reweighted"
     ) -> None:
         height, width = run.dataset.tokens.shape[-2:]
         self.scheduler = AbsorbingStateScheduler(height * width, run.dataset.mask_token)

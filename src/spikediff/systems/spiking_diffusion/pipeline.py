@@ -161,11 +161,7 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         return logits
 
     def _unmask(
-        self,
-        denoiser: Denoiser,
-        grid: Tensor,
-        options: dict[str, Any],
-        tell: AfterStep,
+        self, denoiser: Denoiser, grid: Tensor, options: dict[str, Any], tell: AfterStep
     ) -> Tensor:
         """Return the grids [B, h, w] after all steps."""
         # With known tokens there are fewer masks than usual at time t: as many as at a cleaner one.

@@ -12,10 +12,7 @@ from spikediff.files.weights import load_renamed
 from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
-_PLACE = {
-    "synapse": 0,
-    "norm": 1,
-}  # of our layer's parts in their Sequential
+_PLACE = {"synapse": 0, "norm": 1}  # of our layer's parts in their Sequential
 
 
 def vq_svae_key(key: str, depth: int = 2) -> str:

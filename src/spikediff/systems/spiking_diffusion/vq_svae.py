@@ -23,12 +23,7 @@ from torch.nn.functional import mse_loss
 from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers.coding import decay_weights, psp_mmd
-from spikediff.layers.sizes import (
-    check_halvings,
-    check_positive,
-    choose,
-    make_neuron_maker,
-)
+from spikediff.layers.sizes import check_halvings, check_positive, choose, make_neuron_maker
 from spikediff.systems.spiking_diffusion.blocks import (
     FEATURES,
     SpikeFeature,
@@ -222,10 +217,7 @@ class VQSVAE(SpikingModel):
         return images
 
     def forward(
-        self,
-        images: Tensor,
-        generator: torch.Generator | None = None,
-        return_dict: bool = True,
+        self, images: Tensor, generator: torch.Generator | None = None, return_dict: bool = True
     ) -> VQSVAEOutput | tuple[Tensor, ...]:
         """Reconstruct images in the model's `input_range`, with the terms of the loss.
 

@@ -317,10 +317,7 @@ def _synapses(
 
 
 def _constant(
-    sources: Sequence[_Source],
-    conv: Any,
-    norm: nn.Module | None = None,
-    more: Tensor | None = None,
+    sources: Sequence[_Source], conv: Any, norm: nn.Module | None = None, more: Tensor | None = None
 ) -> Tensor:
     """Return what flows while no source is active: [C, H, W], float64.
 

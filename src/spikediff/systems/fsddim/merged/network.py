@@ -181,10 +181,7 @@ class MergedSynapticUNet(nn.Module):
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
 
     def step(
-        self,
-        current: Tensor,
-        timestep: Timestep,
-        state: Mapping[str, NeuronState] | None = None,
+        self, current: Tensor, timestep: Timestep, state: Mapping[str, NeuronState] | None = None
     ) -> tuple[Tensor, dict[str, NeuronState]]:
         """Run one spiking step; see `SynapticCurrentUNet.step`."""
         return run_step(self, lambda memory: self._run(current[None], timestep, memory), state)
