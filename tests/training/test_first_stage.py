@@ -16,7 +16,7 @@ from spikediff.pretrained import find_recipe
 from spikediff.systems.spiking_diffusion.absorbing import absorbing_loss
 from spikediff.systems.spiking_diffusion.loss import TokenObjective, VQObjective
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
-from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE, vq_svae_loss
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE, vq_svae_terms
 from spikediff.training import recipe_from
 from spikediff.training.build import Parts, build_objective, check_both_stages
 from spikediff.training.checkpoint import load_latest
@@ -162,7 +162,7 @@ def test_objectives_are_the_losses_of_the_paper(first_recipe):
     assert torch.equal(objective.prepare(pixels), x)
     model = VQSVAE(8, 1, widths=(8,), codebook_size=12, embedding_channels=4, spiking_steps=3)
     losses = objective(model.eval(), x, torch.tensor([3, 4, 5, 6]))
-    want = vq_svae_loss(model(x), objective.data_variance, 0.25)
+    want = torch.stack([*vq_svae_terms(model(x), objective.data_variance, 0.25).values()]).sum()
     assert sum(losses.terms.values()).item() == pytest.approx(want.item(), rel=1e-5)
 
     grids = SimpleNamespace(tokens=torch.zeros(1, 1, 2, 2), mask_token=5)

@@ -24,10 +24,6 @@ def calibration_timesteps(num_train_timesteps: int = 1000, count: int = 51) -> l
 
     $t_i = (i / (count - 1))^2 (num\_train\_timesteps - 1)$, rounded, without repetitions: the curve
     bends at the clean end.
-
-    Example:
-        >>> calibration_timesteps(1000, 6)
-        [0, 40, 160, 360, 639, 999]
     """
     if count < 2 or num_train_timesteps < 2:
         raise UserError(f"calibration: {count} of {num_train_timesteps} timesteps; take 2 or more")
@@ -112,7 +108,6 @@ def _second_moment(
     prediction_type: str,
     device: torch.device | str,
 ) -> float:
-    """Return h at one timestep."""
     excess = 0.0
     for first in range(0, len(images), batch_size):
         x_0 = images[first : first + batch_size]
@@ -133,7 +128,6 @@ def _check(
     timesteps: Sequence[int],
     batch_size: int,
 ) -> None:
-    """Refuse what cannot be measured."""
     if images.ndim < 2 or not len(images) or not images.is_floating_point():
         raise UserError("calibration: give floating-point images [N, C, H, W], at least one")
     if batch_size < 1:

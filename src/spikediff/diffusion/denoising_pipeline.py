@@ -156,7 +156,6 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _output(self, output_type: str) -> Callable[[Tensor], Any]:
-        """Return what turns the last sample into what the caller asked for."""
         if self.makes_signals:
             return signal_output(output_type, self.config.signal_range)
         return OUTPUT_TYPES[output_type]
@@ -169,7 +168,6 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         classifier_scale: float,
         batch_size: int,
     ) -> Denoiser:
-        """Return the network as the denoiser of the classes that are asked for."""
         class_labels = class_numbers(self.unet, class_labels)
         known = class_labels if classifier is None or number_of_classes(self.unet) else None
         denoiser = conditioned(

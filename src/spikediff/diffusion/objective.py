@@ -143,12 +143,6 @@ def timestep_weights(
 
     Reference: Hang et al., "Efficient diffusion training via min-SNR weighting strategy", ICCV
     2023; Choi et al., "Perception prioritized training of diffusion models", CVPR 2022 (k = 1).
-
-    Example:
-        >>> from diffusers import DDIMScheduler
-        >>> weights = timestep_weights(DDIMScheduler(prediction_type="v_prediction"), p2_gamma=1)
-        >>> bool(weights[0] < 0.01), bool(weights[-1] > 0.99)
-        (True, True)
     """
     if not (min_snr_gamma or p2_gamma):
         return None

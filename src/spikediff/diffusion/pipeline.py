@@ -33,23 +33,7 @@ def scheduler_name(pipe: Any) -> str | None:
 
 
 class OwnPipeline(DiffusionPipeline):
-    """A diffusers pipeline: portable, made of another's parts, event-driven where asked for.
-
-    Example:
-        >>> from spikediff import SpikingUNet
-        >>> from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
-        >>> from spikediff import SpikingInpaintPipeline, make_scheduler
-        >>> unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
-        >>> pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
-        >>> SpikingInpaintPipeline.from_pipe(pipe).unet is unet
-        True
-        >>> pipe = pipe.compile_for_inference()
-        >>> pipe.set_progress_bar_config(disable=True)
-        >>> pipe(num_inference_steps=2, seeds=[0]).images[0].size
-        (8, 8)
-        >>> pipe.event_driven
-        True
-    """
+    """A diffusers pipeline: portable, made of another's parts, event-driven where asked for."""
 
     components: dict[str, Any]
 

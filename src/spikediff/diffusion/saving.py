@@ -148,11 +148,6 @@ def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
     """Return a `model_index.json` that names this module for the parts of this library.
 
     diffusers would run a part's file of code. Earlier versions named modules or files instead.
-
-    Example:
-        >>> index = {"_class_name": ["pipeline", "VAEPipeline"], "vae": ["spikediff_vae", "VAE"]}
-        >>> own_classes(index)
-        {'_class_name': 'VAEPipeline', 'vae': ['spikediff.diffusion.saving', 'VAE']}
     """
     own = {part: [__name__, kind.__name__] for part, kind in _own_parts(index).items()}
     known = {k: v for k, v in {**index, **own}.items() if k != "auto_map"}

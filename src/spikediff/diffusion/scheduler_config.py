@@ -30,13 +30,6 @@ def image_and_noise(
 
     `output` and `x_t` have any shape, the same for both; `alpha_bar` lies in (0, 1).
 
-    Example:
-        >>> import torch
-        >>> x_0, eps = torch.tensor(0.5), torch.tensor(-1.0)
-        >>> x_t = 0.8 * x_0 + 0.6 * eps
-        >>> image_and_noise(0.8 * eps - 0.6 * x_0, x_t, 0.64, "v_prediction")
-        (tensor(0.5000), tensor(-1.0000))
-
     Reference: Salimans and Ho, "Progressive distillation for fast sampling of diffusion models",
     ICLR 2022, appendix D.
     """

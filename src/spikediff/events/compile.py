@@ -110,7 +110,6 @@ def _check(model: nn.Module, weights: str) -> None:
 
 
 def _replace(module: nn.Module, weights: Precision) -> None:
-    """Replace the neurons and convolutions below a module."""
     for name, child in module.named_children():
         if isinstance(child, PackedNeuron | EventConv2d):
             continue  # compiled already

@@ -69,7 +69,6 @@ class PackedSpikes:
         return self.words.shape[0]
 
     def __len__(self) -> int:
-        """Return the length of the first axis."""
         return self.shape[0]
 
     def dim(self) -> int:

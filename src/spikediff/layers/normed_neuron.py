@@ -62,7 +62,6 @@ def _can_be_one_node(neuron: nn.Module, norm: nn.Module, current: Tensor) -> boo
 
 
 def _is_observed(module: nn.Module) -> bool:
-    """Return whether an instrument waits for the module's call."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 

@@ -33,7 +33,6 @@ def computed(block: nn.Module, *args: Any) -> Tensor:
 
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Freeze the running statistics of a module's norms."""
     norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, _NORMS)]
     kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:

@@ -11,9 +11,6 @@ from spikediff.neurons.dynamics import charge as charge
 from spikediff.neurons.dynamics import fire as fire
 from spikediff.neurons.dynamics import reset as reset
 from spikediff.neurons.dynamics import spike as spike
-from spikediff.neurons.emitter import CountNeuron as CountNeuron
-from spikediff.neurons.emitter import SpikeEmitter as SpikeEmitter
-from spikediff.neurons.emitter import unroll as unroll
 from spikediff.neurons.integer import IntegerNeuron as IntegerNeuron
 from spikediff.neurons.integer import count_spikes as count_spikes
 from spikediff.neurons.integrate_and_fire import IF as IF
@@ -21,8 +18,11 @@ from spikediff.neurons.integrate_and_fire import LIF as LIF
 from spikediff.neurons.integrate_and_fire import IntegrateAndFire as IntegrateAndFire
 from spikediff.neurons.integrate_and_fire import ParametricLIF as ParametricLIF
 from spikediff.neurons.integrate_and_fire import SignedIF as SignedIF
+from spikediff.neurons.layer import CountNeuron as CountNeuron
 from spikediff.neurons.layer import Memory as Memory
 from spikediff.neurons.layer import NeuronLayer as NeuronLayer
+from spikediff.neurons.layer import SpikeEmitter as SpikeEmitter
+from spikediff.neurons.layer import unroll as unroll
 from spikediff.neurons.scan import as_operations as as_operations
 from spikediff.neurons.scan import membranes as membranes
 from spikediff.neurons.scan import scan as scan

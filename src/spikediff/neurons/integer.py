@@ -24,8 +24,8 @@ from torch.autograd.function import once_differentiable
 from spikediff.errors import UserError
 from spikediff.native import check_tensor, library_of, native, pointer
 from spikediff.neurons.dynamics import carry_nan
-from spikediff.neurons.emitter import CountNeuron
 from spikediff.neurons.kernels import choice
+from spikediff.neurons.layer import CountNeuron
 
 
 class _Count(torch.autograd.Function):
@@ -176,7 +176,6 @@ def _level(v: Tensor, theta: Tensor, bias: Tensor) -> Tensor:
 
 
 def _suits(v: Tensor) -> bool:
-    """Return whether the C kernels are there, and compute this."""
     if torch.compiler.is_compiling() or choice.forced() == "reference":
         return False
     on_cpu = v.device.type == "cpu" and v.dtype == torch.float32 and v.layout == torch.strided

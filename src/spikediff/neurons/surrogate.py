@@ -20,7 +20,6 @@ class Surrogate(Protocol):
 
     def derivative(self, z: Tensor) -> Tensor:
         """Return g(z), same shape as z."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from spikediff.neurons import LIF
 from spikediff.systems.released import load_authors_checkpoint
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler, absorbing_loss
 from spikediff.systems.spiking_diffusion.released import image_decoder_key, vq_svae_key
-from spikediff.systems.spiking_diffusion.vq_svae import vq_svae_loss
+from spikediff.systems.spiking_diffusion.vq_svae import vq_svae_terms
 
 OUTPUT = {torch.float32: (1e-5, 1e-5), torch.float64: (1e-10, 0.0)}
 GRADIENT = {torch.float32: 5e-5, torch.float64: 1e-9}
@@ -116,7 +116,7 @@ def test_autoencoder_in_training(c4, dtype):
         close(seen["spike_feature"].detach(), c4["train/z_E"])
 
     variance, beta = c4.facts["config"]["data_variance"], 0.25
-    total = vq_svae_loss(output, variance, beta)
+    total = torch.stack([*vq_svae_terms(output, variance, beta).values()]).sum()
     for got, name in [
         (output.codebook_loss, "codebook"),
         (beta * output.commitment_loss, "commitment"),

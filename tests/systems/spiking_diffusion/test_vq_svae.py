@@ -5,7 +5,7 @@ import torch
 
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
-from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE, vq_svae_loss
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE, vq_svae_terms
 
 SMALL = {"sample_size": 8, "widths": (8,), "codebook_size": 16, "spiking_steps": 4}
 TINY = {**SMALL, "embedding_channels": 4}
@@ -126,7 +126,7 @@ def test_it_learns(options):
     generator, losses = torch.Generator().manual_seed(0), []
     for _ in range(60):
         output = model(x, generator)
-        vq_svae_loss(output, x.var()).backward()
+        sum(vq_svae_terms(output, x.var()).values()).backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(output.reconstruction_loss.item())
@@ -217,4 +217,4 @@ def test_bad_inputs_are_told():
     with pytest.raises(UserError, match=r"tokens \[B, h, w\]"):
         model.decode(torch.zeros(1, 4, 4))
     with pytest.raises(UserError, match="data_variance"):
-        vq_svae_loss(model(images()), data_variance=torch.zeros(8).var())
+        vq_svae_terms(model(images()), data_variance=torch.zeros(8).var())

@@ -21,7 +21,6 @@ class Kernel(Protocol):
 
     def suits(self, current: Tensor, dynamics: Dynamics) -> bool:
         """Return whether the kernel is available and computes this."""
-        ...
 
     def forward(
         self,
@@ -36,7 +35,6 @@ class Kernel(Protocol):
         `v_first` [...], float32, is the membrane before the first step; None starts from rest.
         Without `keep_last`, None stands for the membrane.
         """
-        ...
 
     def backward(
         self,
@@ -50,7 +48,6 @@ class Kernel(Protocol):
 
         The membranes are computed again from the currents. Without `with_decay` the second is 0.
         """
-        ...
 
 
 COMPILED: dict[str, Kernel] = {"native": native, "triton": triton_kernel}

@@ -37,10 +37,6 @@ def quantise_activation(x: Tensor, clip: Tensor | float, levels: int) -> Tensor:
     The gradient goes straight through the rounding: $\partial Q/\partial x$ is 1 where $0 < x < s$,
     else 0, and $\partial Q/\partial s$ is $(Q(x) - x) / s$ there, 1 above, 0 below.
 
-    Example:
-        >>> quantise_activation(torch.tensor([-1.0, 0.4, 0.6, 9.0]), 3.0, levels=3).tolist()
-        [0.0, 0.0, 1.0, 3.0]
-
     Reference: Cao et al., SDM, IEEE TAI 2025, section 6; Hu et al., Fast-SNN, IEEE TPAMI 2023.
     """
     share = carry_nan((x / clip).relu().clamp(max=1.0), x)
@@ -214,12 +210,6 @@ class SharedGroupNorm(nn.Module):
     no neuromorphic chip runs it as accumulates.
 
     Shape: [T*B, C, H, W] -> [T*B, C, H, W].
-
-    Example:
-        >>> norm, x = SharedGroupNorm(2, 4, 1e-5, spiking_steps=3), torch.randn(3 * 5, 4, 2, 2)
-        >>> mean = nn.functional.group_norm(x.unflatten(0, (3, 5)).mean(0), 2)
-        >>> torch.allclose(norm(x).unflatten(0, (3, 5)).mean(0), mean, atol=1e-6)
-        True
     """
 
     def __init__(self, groups: int, channels: int, eps: float, spiking_steps: int) -> None:

@@ -50,10 +50,6 @@ def sdm_converted_key(key: str, layers_per_block: int) -> str:
     """Return the authors' name, in the quantised network, of one of our parameters.
 
     They number blocks through, so the name depends on the residual blocks per level.
-
-    Example:
-        >>> sdm_converted_key("unet.up_blocks.1.resnets.0.conv2.activation.clip", 1)
-        'upblocks.3.block2.1.act_alpha'
     """
     key = key.removeprefix("unet.")
     place = _PLACE.fullmatch(key)

@@ -74,7 +74,6 @@ def _set_stem(unet: UNet2DModel, stem: int) -> None:
 
 
 def _block(like: ResnetBlock2D, in_channels: int, embedding: int) -> ResnetBlock2D:
-    """Return a residual block of another input."""
     return ResnetBlock2D(
         in_channels=in_channels,
         out_channels=like.out_channels,

@@ -80,12 +80,6 @@ def weigh_consistency(scheduler: Any, weight: float = 1.0, over_time: str = "rel
     "released" is proportional to $|g_o|$ of the step from t to t - 1 (see `step_gains`), $\sin
     \delta_t$ for v, and has the largest value 1; "constant" is 1 everywhere. `weight` multiplies
     all.
-
-    Example:
-        >>> from spikediff import SynapticCurrentDDIMScheduler
-        >>> c = weigh_consistency(SynapticCurrentDDIMScheduler())
-        >>> [round(float(c[t]), 4) for t in (0, 1, 500)]
-        [1.0, 0.4552, 0.2426]
     """
     alpha_bar = [1.0, *fine_alphas_cumprod(scheduler.config).tolist()]
     gains = [

@@ -39,12 +39,6 @@ def fsddim_key(key: str, state: dict[str, Tensor], layers_per_block: int) -> str
 
     Their state dict tells which skips have a convolution, and which levels keep the image size.
     What follows the residual blocks of a level bears their number.
-
-    Example:
-        >>> fsddim_key("up_levels.0.blocks.1.synapse1.conv.weight", {}, 2)
-        'ups.0.1.conv1.weight'
-        >>> fsddim_key("last_block.shortcut.norm.bias", {}, 2)
-        'final_res_block.nin_shortcut.bias'
     """
     if resampling := _RESAMPLING.fullmatch(key):
         return _resampling_key(resampling, state, layers_per_block)

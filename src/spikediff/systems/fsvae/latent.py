@@ -34,12 +34,6 @@ class BernoulliLatent(nn.Module):
     remember what lies further back than one step.
 
     Shape: z[n-1] [T, B, C], context [T, B, E] -> candidates [T, B, C, k].
-
-    Example:
-        >>> from spikediff import IF
-        >>> prior = BernoulliLatent(channels=2, context_channels=0, group_size=3, neuron=IF)
-        >>> prior(torch.zeros(4, 5, 2)).shape
-        torch.Size([4, 5, 2, 3])
     """
 
     def __init__(

@@ -18,12 +18,6 @@ def fsvae_key(key: str, levels: int) -> str:
     """Return the authors' name of one of our parameters or buffers.
 
     The last of the `levels` has another name in their decoder.
-
-    Example:
-        >>> fsvae_key("decoder.3.norm.weight", levels=4)
-        'final_layer.0.bn.weight'
-        >>> fsvae_key("posterior.layers.1.synapse.bias", levels=4)
-        'posterior.layers.1.bias'
     """
     key = key.replace(".synapse.", ".").replace(".norm.", ".bn.")
     place, _, rest = key.partition(".")

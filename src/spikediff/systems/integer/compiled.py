@@ -27,7 +27,6 @@ class KeptMemory:
     memory: Tensor
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.memory)
 
 

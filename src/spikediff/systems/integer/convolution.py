@@ -162,7 +162,6 @@ def from_fixed_point(x: Tensor, fraction_bits: int) -> Tensor:
 
 
 def _check(counts: Tensor, weight: Tensor, stride: int, padding: int) -> None:
-    """Refuse what is no convolution of counts."""
     shapes = counts.dim() == weight.dim() == 4 and counts.shape[1] == weight.shape[1]
     if not shapes or counts.dtype != torch.uint8 or weight.dtype != torch.int8:
         raise UserError(
@@ -185,7 +184,6 @@ def _check(counts: Tensor, weight: Tensor, stride: int, padding: int) -> None:
 
 
 def _check_before(counts: Tensor, before: Tensor, sums: Tensor, like: Tensor) -> None:
-    """Refuse earlier counts and sums that are of another convolution."""
     for what, x, want in (("counts", before, counts), ("sums", sums, like)):
         if x.shape != want.shape or x.dtype != want.dtype:
             raise UserError(
@@ -241,5 +239,4 @@ def _add_events(sums: Tensor, events: Tensor, weight: Tensor, stride: int, paddi
 
 
 def _places(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Return how many places a kernel has along an axis."""
     return (size + 2 * padding - kernel) // stride + 1

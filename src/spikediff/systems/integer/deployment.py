@@ -63,7 +63,6 @@ class KeptSums:
     layers: tuple[tuple[Tensor, Tensor], ...]
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.layers[0][0])
 
 

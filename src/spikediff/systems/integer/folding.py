@@ -56,7 +56,6 @@ def to_integer(unet: IntegerSpikingUNet, weight_bits: int = 8) -> DeployedIntege
 
 
 def _copy(unet: IntegerSpikingUNet, form: DeployedIntegerUNet) -> None:
-    """Fill the deployment form from a network, part by part."""
     parts, targets = dict(unet.named_modules()), dict(form.named_modules())
     for name, part in parts.items():
         embeds = name.startswith(("time_embedding", "class_embedding"))

@@ -252,7 +252,6 @@ class Head(nn.Module):
 
 
 def _swish(window: Tensor) -> Tensor:
-    """Return Swish of [T, B, ...]."""
     return unfold_time(elementwise(nn.functional.silu, fold_time(window)), len(window))
 
 

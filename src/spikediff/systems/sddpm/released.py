@@ -29,12 +29,7 @@ _RENAME = [
 
 
 def sddpm_key(key: str) -> str:
-    """Return the authors' name of one of our parameters or buffers.
-
-    Example:
-        >>> sddpm_key("down_blocks.0.synapse1.conv.weight")
-        'downblocks.0.conv1.weight'
-    """
+    """Return the authors' name of one of our parameters or buffers."""
     return rename(key, _RENAME)
 
 

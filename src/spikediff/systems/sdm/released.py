@@ -9,14 +9,7 @@ from spikediff.systems.sddpm.released import infer_sddpm_config, sddpm_key
 
 
 def sdm_key(key: str) -> str:
-    """Return the authors' name of one of our parameters or buffers.
-
-    Example:
-        >>> sdm_key("down_blocks.0.synapse1.conv.weight")
-        'downblocks.0.conv1.tsmconv.weight'
-        >>> sdm_key("down_blocks.0.synapse1.scaling.p")
-        'downblocks.0.conv1.tsmp'
-    """
+    """Return the authors' name of one of our parameters or buffers."""
     convolution, scaled, _ = key.rpartition(".scaling.p")
     if scaled:
         return sddpm_key(f"{convolution}.conv.weight").removesuffix("weight") + "tsmp"

@@ -30,12 +30,7 @@ _DIGITS = 6  # features are float32
 
 @dataclass(frozen=True)
 class Gain:
-    """A paired difference to scale 1, its mean over the repeats; positive is better.
-
-    Example:
-        >>> Gain.of([1.0, 2.0, 3.0])
-        Gain(mean=2.0, standard_error=0.5773502691896258)
-    """
+    """A paired difference to scale 1, its mean over the repeats; positive is better."""
 
     mean: float
     standard_error: float
@@ -54,13 +49,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class GuidanceCurve:
-    """A quality number over the scale: scale -> its number in every repeat; scale 1 is among them.
-
-    Example:
-        >>> curve = GuidanceCurve({1.0: (5.0, 7.0), 0.99: (4.0, 5.0)}, lower_is_better=True)
-        >>> curve.best, curve.gain(0.99)
-        (0.99, Gain(mean=1.5, standard_error=0.5))
-    """
+    """A quality number over the scale, in every repeat; scale 1 is among them."""
 
     values: Mapping[float, tuple[float, ...]]
     lower_is_better: bool
@@ -190,11 +179,6 @@ def search_scale(
 
     Raises:
         UserError: Fewer than two repeats, or no scale but 1.
-
-    Example:
-        >>> found = search_scale(lambda k, r: (k - 0.9) ** 2 + r, [0.9, 1.1], repeats=2)
-        >>> found.verdict, found.recommended
-        ('confirmed gain', 0.9)
     """
     grid = [NO_GUIDANCE, *dict.fromkeys(k for k in scales if k != NO_GUIDANCE)]
     if repeats < 2:

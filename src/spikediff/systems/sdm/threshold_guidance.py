@@ -83,7 +83,6 @@ def threshold_guidance(
 def _guided(
     model: nn.Module, scale: Any, layers: str | Iterable[str] | None
 ) -> AbstractContextManager[None]:
-    """Return the guidance for one of the kinds of scale."""
     if isinstance(scale, Mapping):
         if layers is not None:
             raise UserError("threshold_guidance: a mapping names its layers; leave `layers` out")
@@ -254,7 +253,6 @@ class StepSchedule:
 def _stepwise(
     model: nn.Module, layers: Sequence[NeuronLayer], schedule: StepSchedule
 ) -> Iterator[None]:
-    """Scale layers by the number of the denoising step."""
     with _scheduled(model, layers, schedule):
         yield
     schedule.finish()

@@ -56,13 +56,6 @@ def absorbing_loss(
         num_train_timesteps: T_d.
         weighting: Key of `LOSS_WEIGHTS`.
 
-    Example:
-        >>> import torch
-        >>> logits, tokens = torch.zeros(1, 2, 1, 4), torch.zeros(1, 1, 4, dtype=torch.long)
-        >>> masked, t = torch.ones(1, 1, 4, dtype=torch.bool), torch.tensor([4])
-        >>> absorbing_loss(logits, tokens, masked, t, 4, "elbo").item()  # one bit a token
-        1.0
-
     Reference: Bond-Taylor et al., "Unleashing transformers", ECCV 2022 (the reweighted bound); Liu
     et al., equation 14.
     """

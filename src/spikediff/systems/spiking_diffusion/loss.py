@@ -16,7 +16,7 @@ _VARIANCE_IMAGES = 10_000  # enough to know the variance of the pixels to a perc
 
 
 class VQObjective:
-    """Reconstruct an image out of its tokens; see `vq_svae_loss`.
+    """Reconstruct an image out of its tokens; see `vq_svae_terms`.
 
     Args:
         run: The run.

@@ -163,7 +163,6 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
     def _unmask(
         self, denoiser: Denoiser, grid: Tensor, options: dict[str, Any], tell: AfterStep
     ) -> Tensor:
-        """Return the grids [B, h, w] after all steps."""
         # With known tokens there are fewer masks than usual at time t: as many as at a cleaner one.
         masks, positions = (grid == self.decoder.mask_token).sum((1, 2)), grid[0].numel()  # [B]
         clean = grid

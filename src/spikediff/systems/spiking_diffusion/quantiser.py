@@ -47,11 +47,6 @@ def k_means(
     Where there are fewer different rows than K, some centres coincide. A centre that no row chose
     stays.
 
-    Example:
-        >>> rows = torch.tensor([[0.0], [0.2], [5.0], [5.2]])
-        >>> sorted(round(c, 1) for c in k_means(rows, 2).flatten().tolist())
-        [0.1, 5.1]
-
     Reference: Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
     """
     centres = rows[draw_rows(rows.new_zeros(len(rows)), 1, generator)]
@@ -245,7 +240,6 @@ class VectorQuantiser(nn.Module):
 
 
 def _is_shared() -> bool:
-    """Whether several processes train."""
     return distributed.is_available() and distributed.is_initialized()
 
 

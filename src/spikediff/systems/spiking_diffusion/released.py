@@ -19,12 +19,6 @@ def vq_svae_key(key: str, depth: int = 2) -> str:
     """Return the authors' name of one of our parameters or buffers of a `VQSVAE`.
 
     `depth`, how often the network halves the image, numbers the decoder's last layer.
-
-    Example:
-        >>> vq_svae_key("encoder.layers.1.norm.running_var")
-        'encoder.snn_convs.4.running_var'
-        >>> vq_svae_key("decoder.last.weight")
-        'decoder.snn_convs.6.weight'
     """
     layer = re.fullmatch(r"(encoder|decoder)\.layers\.(\d+)\.(synapse|norm)\.(.*)", key)
     if layer is not None:
@@ -48,10 +42,6 @@ def image_decoder_key(key: str, depth: int = 5) -> str:
     """Return the authors' name of one of our parameters or buffers of a `SpikingImageDecoder`.
 
     `depth`, the number of spiking layers, numbers the last layer, which does not spike.
-
-    Example:
-        >>> image_decoder_key("layers.0.norm.weight"), image_decoder_key("last.bias")
-        ('conv1.1.weight', 'conv6.0.bias')
     """
     layer = re.fullmatch(r"layers\.(\d+)\.(synapse|norm)\.(.*)", key)
     if layer is not None:
@@ -89,7 +79,6 @@ def load_image_decoder(
 
 
 def _vq_svae_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Read the sizes of a VQ-SVAE off its weights."""
     places = (f"encoder.snn_convs.{3 * n}" for n in count())
     convs = _convs(state, places, "Spiking-Diffusion")
     try:

@@ -42,7 +42,7 @@ STRAIGHT_THROUGH = {
 
 @dataclass
 class VQSVAEOutput(BaseOutput):
-    """A reconstruction, and the terms of the loss that `vq_svae_loss` adds up.
+    """A reconstruction, and the terms of the loss of `vq_svae_terms`.
 
     Attributes:
         sample: The reconstruction [B, C, H, W], in the model's range.
@@ -65,32 +65,18 @@ class VQSVAEOutput(BaseOutput):
     spike_commitment_loss: Tensor
 
 
-def vq_svae_loss(
+def vq_svae_terms(
     output: VQSVAEOutput, data_variance: float | Tensor = 1.0, commitment_weight: float = 0.25
-) -> Tensor:
-    r"""Return the loss of the first stage, from the terms of an output in training mode.
+) -> dict[str, Tensor]:
+    r"""Return the weighted terms of the first stage's loss, from an output in training mode.
 
     $\|x - \hat x\|^2 / Var(x) + \|z^Q - sg[z^E]\|^2 + \beta \|z^E - sg[z^Q]\|^2 +
     MMD(sg[s^E], s^Q) + \beta\,MMD(s^E, sg[s^Q])$, every norm a mean over its elements; z are the
     features and s the spike trains. Var(x) is the variance of all pixels of the training images in
     the model's range (0.0949 for MNIST); the released code divides by it, the paper does not: 1.
 
-    Example:
-        >>> one = torch.tensor(1.0)
-        >>> output = VQSVAEOutput(*[one] * 8)
-        >>> vq_svae_loss(output, data_variance=0.5, commitment_weight=0.25).item()
-        4.5
-
     Reference: Liu et al., arXiv 2308.10187, equation 9, and the released code.
     """
-    terms = vq_svae_terms(output, data_variance, commitment_weight)
-    return torch.stack(list(terms.values())).sum()
-
-
-def vq_svae_terms(
-    output: VQSVAEOutput, data_variance: float | Tensor = 1.0, commitment_weight: float = 0.25
-) -> dict[str, Tensor]:
-    """Return the weighted terms of `vq_svae_loss`, which takes the same arguments, by name."""
     if not data_variance > 0.0:
         raise UserError(f"VQSVAE: data_variance = {float(data_variance)} must be positive")
     return {
