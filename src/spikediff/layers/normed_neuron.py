@@ -69,7 +69,7 @@ def _one_node(neuron: IF | LIF, norm: Any, current: Tensor, bias: Tensor | None)
     norm.num_batches_tracked.add_(1)
     gain = norm.gain if isinstance(norm, ThresholdNorm) else norm.weight
     statistics = (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
-    constants = operators.to_constants(neuron.dynamics, neuron.decay)
+    constants = operators.to_constants(neuron.dynamics, float(neuron.decay))
     spikes: Tensor = _NormedNeuron.apply(  # type: ignore[no-untyped-call]
         current, gain, norm.bias, bias, statistics, constants
     )

@@ -95,7 +95,7 @@ def check_sample(
     network: str,
     sample: Tensor,
     channels: int,
-    levels: int,
+    levels: int = 1,
     patch_size: int = 1,
     dimensions: int = 2,
 ) -> None:

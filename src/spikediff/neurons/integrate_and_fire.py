@@ -19,14 +19,13 @@ SurrogateSpec = str | Mapping[str, Any] | Surrogate
 class IntegrateAndFire(NeuronLayer):
     """A layer of neurons with the three equations of `spikediff.neurons.dynamics`.
 
-    Abstract: a neuron says its `decay`. A window is one node of autograd, in a compiled kernel
-    where there is one.
+    A window is one node of autograd, in a compiled kernel where there is one.
     """
 
     @property
     def decay(self) -> Decay:
-        """Multiplier of the membrane per spiking step."""
-        raise NotImplementedError
+        """Multiplier of the membrane per spiking step; 1 is no leak."""
+        return 1.0
 
     def window(self, current: Tensor) -> Tensor:
         """Return the spikes [T, ...] of a window that starts from rest."""
@@ -83,11 +82,6 @@ class IF(IntegrateAndFire):
         super().__init__(
             Dynamics(v_threshold, v_reset, v_init, make_surrogate(surrogate), detach_reset)
         )
-
-    @property
-    def decay(self) -> float:
-        """No leak."""
-        return 1.0
 
 
 class LIF(IntegrateAndFire):
@@ -238,8 +232,3 @@ class SignedIF(IntegrateAndFire):
                 v_negative=v_negative,
             )
         )
-
-    @property
-    def decay(self) -> float:
-        """No leak."""
-        return 1.0

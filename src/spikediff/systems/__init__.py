@@ -15,6 +15,9 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from spikediff.diffusion.objective import Objective, RunParts
 from spikediff.errors import UserError, suggestion
 
+IMAGES = {"sample_size": "image_size", "in_channels": "channels"}
+IMAGES_AND_CLOCK = {**IMAGES, "num_train_timesteps": "num_train_timesteps"}
+
 
 @dataclass(frozen=True)
 class Trainable:
@@ -40,9 +43,7 @@ class Trainable:
     part: str = "unet"
     items: Literal["images", "signals", "tokens"] = "images"
     preview: Literal["samples", "reconstructions", "signals"] = "samples"
-    from_run: Mapping[str, str] = field(
-        default_factory=lambda: {"sample_size": "image_size", "in_channels": "channels"}
-    )
+    from_run: Mapping[str, str] = field(default_factory=lambda: IMAGES)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     any_spiking_steps: bool = False

@@ -109,11 +109,6 @@ class ConvertedIF(IntegrateAndFire):
             raise UserError(f"ConvertedIF: clip = {clip} must be positive")
         self.clip = nn.Parameter(torch.tensor(float(clip)))
 
-    @property
-    def decay(self) -> float:
-        """No leak."""
-        return 1.0
-
     def window(self, current: Tensor) -> Tensor:
         """Return the spikes [T, ...] of a window that starts from rest."""
         return self.run(current)[0]

@@ -10,10 +10,9 @@ from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel, with_all_weights
-from spikediff.errors import UserError
 from spikediff.layers import fold_time, unfold_time
 from spikediff.layers.coding import direct
-from spikediff.layers.sizes import check_positive, choose
+from spikediff.layers.sizes import check_positive, check_sample, choose
 from spikediff.systems.converted.layers import (
     AUTHORS_CLIP,
     ConvertedIF,
@@ -60,12 +59,7 @@ class _AroundUNet:
 
         The arguments are those of `SpikingUNet.forward`.
         """
-        channels = self.config.in_channels
-        if sample.dim() != 4 or sample.shape[1] != channels:
-            raise UserError(
-                f"{type(self).__name__}: expects images [B, {channels}, H, W], got "
-                f"{tuple(sample.shape)}; the model was made with in_channels={channels}"
-            )
+        check_sample(type(self).__name__, sample, self.config.in_channels)
         estimate = self._estimate(sample, timestep, class_labels)
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
 

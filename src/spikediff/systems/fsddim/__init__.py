@@ -14,7 +14,7 @@ docs/systems/fsddim.md tells where paper and code differ.
 
 from spikediff.diffusion.denoising_pipeline import sampled, with_noise
 from spikediff.diffusion.objective import DenoisingObjective
-from spikediff.systems import Released, System, Trainable
+from spikediff.systems import IMAGES_AND_CLOCK, Released, System, Trainable
 from spikediff.systems.fsddim.loss import SynapticCurrentObjective
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
@@ -28,11 +28,7 @@ SYSTEM = System(
             SynapticCurrentUNet,
             {"denoising": DenoisingObjective, "synaptic_current": SynapticCurrentObjective},
             sampled(SynapticCurrentPipeline),
-            from_run={
-                "sample_size": "image_size",
-                "in_channels": "channels",
-                "num_train_timesteps": "num_train_timesteps",
-            },
+            from_run=IMAGES_AND_CLOCK,
             fixed={"out_channels": None},
             any_spiking_steps=True,
         )

@@ -20,20 +20,17 @@ from spikediff.systems.fsvae.vae import VAE
 
 SYSTEM = System(
     networks={
-        "fsvae": Trainable(
-            FSVAE,
-            {"autoencoder": FSVAEObjective},
+        name: Trainable(
+            network,
+            {"autoencoder": objective},
             lambda model, _run: VAEPipeline(model),
             part="vae",
             keys={"channels": "widths"},
-        ),
-        "vae": Trainable(
-            VAE,
-            {"autoencoder": AutoencoderObjective},
-            lambda model, _run: VAEPipeline(model),
-            part="vae",
-            keys={"channels": "widths"},
-        ),
+        )
+        for name, network, objective in (
+            ("fsvae", FSVAE, FSVAEObjective),
+            ("vae", VAE, AutoencoderObjective),
+        )
     },
     released={"fsvae": Released(load_fsvae, ("before_latent_layer.weight",), VAEPipeline)},
 )

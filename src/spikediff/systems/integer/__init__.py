@@ -14,7 +14,7 @@ docs/systems/integer.md has the equations and the lemma.
 """
 
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline, sampled
-from spikediff.systems import System, Trainable
+from spikediff.systems import IMAGES_AND_CLOCK, System, Trainable
 from spikediff.systems.integer.compiled import CompiledIntegerUNet as CompiledIntegerUNet
 from spikediff.systems.integer.deployment import DeployedIntegerUNet as DeployedIntegerUNet
 from spikediff.systems.integer.folding import to_integer as to_integer
@@ -28,11 +28,7 @@ SYSTEM = System(
             IntegerSpikingUNet,
             {"denoising": IntegerObjective},
             sampled(SpikingDiffusionPipeline),
-            from_run={
-                "sample_size": "image_size",
-                "in_channels": "channels",
-                "num_train_timesteps": "num_train_timesteps",
-            },
+            from_run=IMAGES_AND_CLOCK,
         )
     }
 )

@@ -16,15 +16,10 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline, sampled, with_noise
 from spikediff.diffusion.objective import DenoisingObjective, RunParts
-from spikediff.systems import Released, System, Trainable
+from spikediff.systems import IMAGES_AND_CLOCK, Released, System, Trainable
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.sddpm.released import load_sddpm
 
-_FROM_RUN = {
-    "sample_size": "image_size",
-    "in_channels": "channels",
-    "num_train_timesteps": "num_train_timesteps",
-}
 # Noise on DDPM's linear schedule; the variance is that of the authors' sampler.
 NOISE = {
     "beta_schedule": "linear",
@@ -49,7 +44,7 @@ SYSTEM = System(
             SpikingUNet,
             {"denoising": DenoisingObjective},
             sampled(SpikingDiffusionPipeline),
-            from_run=_FROM_RUN,
+            from_run=IMAGES_AND_CLOCK,
             fixed={"out_channels": None, "dimensions": 2},
             any_spiking_steps=True,
         ),
@@ -59,7 +54,7 @@ SYSTEM = System(
             sampled_signals,
             items="signals",
             preview="signals",
-            from_run=_FROM_RUN,
+            from_run=IMAGES_AND_CLOCK,
             fixed={"out_channels": None, "dimensions": 1},
             any_spiking_steps=True,
         ),

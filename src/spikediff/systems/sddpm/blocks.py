@@ -87,13 +87,8 @@ class _Shortcut(nn.Module):
         return current
 
 
-class PreSpikeBlock(nn.Module):
-    r"""SDDPM's block: fire, convolve, norm; the residual stream stays real-valued.
-
-    $S = SN(O^{l-1})$; $O = BN(Conv(S)) + e_t$; $S' = SN(O)$; $O^l = BN(Conv(S')) + skip(O^{l-1})$.
-
-    Shape: currents [T, B, C_in, H, W], embedding [B, E] -> currents [T, B, C_out, H, W].
-    """
+class _ResidualBlock(nn.Module):
+    """Two convolutions with the timestep between them, and a skip."""
 
     gradient_checkpointing = False  # diffusers' flag; see `recomputation`
 
@@ -107,6 +102,15 @@ class PreSpikeBlock(nn.Module):
         self.synapse2 = kit.conv_norm(out_channels, out_channels)
         self.shortcut = _Shortcut(kit, in_channels, out_channels)
 
+
+class PreSpikeBlock(_ResidualBlock):
+    r"""SDDPM's block: fire, convolve, norm; the residual stream stays real-valued.
+
+    $S = SN(O^{l-1})$; $O = BN(Conv(S)) + e_t$; $S' = SN(O)$; $O^l = BN(Conv(S')) + skip(O^{l-1})$.
+
+    Shape: currents [T, B, C_in, H, W], embedding [B, E] -> currents [T, B, C_out, H, W].
+    """
+
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return the outgoing currents."""
         h = self.synapse1.fire(self.neuron2, self.neuron1(x), self.timestep_bias(embedding))
@@ -115,7 +119,7 @@ class PreSpikeBlock(nn.Module):
         return out
 
 
-class PlainBlock(nn.Module):
+class PlainBlock(_ResidualBlock):
     r"""The ablation's block: convolve, norm, add the incoming spikes, fire.
 
     $S' = SN(BN(Conv(S^{l-1})) + e_t)$; $S^l = SN(BN(Conv(S')) + skip(S^{l-1}))$.
@@ -126,18 +130,6 @@ class PlainBlock(nn.Module):
 
     Shape: spikes [T, B, C_in, H, W], embedding [B, E] -> spikes [T, B, C_out, H, W].
     """
-
-    gradient_checkpointing = False  # diffusers' flag; see `recomputation`
-
-    def __init__(self, kit: Kit, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.synapse1 = kit.conv_norm(in_channels, out_channels)
-        self.timestep_bias = _TimestepBias(kit, out_channels)
-        self.neuron1 = kit.neuron()
-        self.dropout = WindowDropout(kit.dropout)
-        self.synapse2 = kit.conv_norm(out_channels, out_channels)
-        self.shortcut = _Shortcut(kit, in_channels, out_channels)
-        self.neuron2 = kit.neuron()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return the outgoing spikes."""
@@ -150,42 +142,40 @@ class PlainBlock(nn.Module):
 BLOCKS: dict[str, type[nn.Module]] = {"pre_spike": PreSpikeBlock, "plain": PlainBlock}
 
 
-class Downsample(nn.Module):
-    """Halve the size: fire, convolve with stride 2, norm; or fire last.
+class _Resampling(nn.Module):
+    """Fire, resize, convolve, norm; or fire last."""
 
-    Shape: [T, B, C, H, W] -> [T, B, C, H/2, W/2].
-    """
-
-    def __init__(self, kit: Kit, channels: int) -> None:
-        super().__init__()
-        self.neuron = kit.neuron()
-        self.synapse = kit.conv_norm(channels, channels, stride=2)
-        self.neuron_first = kit.neuron_first
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the window at half the size."""
-        if self.neuron_first:
-            return self.synapse(self.neuron(x))  # type: ignore[no-any-return]
-        return self.synapse.fire(self.neuron, x)
-
-
-class Upsample(nn.Module):
-    """Double the size: fire, repeat pixels, convolve, norm; or fire last.
-
-    Shape: [T, B, C, H, W] -> [T, B, C, 2H, 2W].
-    """
+    stride = 1
 
     def __init__(self, kit: Kit, channels: int) -> None:
         super().__init__()
         self.neuron = kit.neuron()
-        self.synapse = kit.conv_norm(channels, channels)
+        self.synapse = kit.conv_norm(channels, channels, self.stride)
         self.neuron_first = kit.neuron_first
 
+    def resize(self, x: Tensor) -> Tensor:
+        """Return what the convolution sees."""
+        return x
+
     def forward(self, x: Tensor) -> Tensor:
-        """Return the window at twice the size."""
+        """Return the window at its new size."""
         if self.neuron_first:
-            return self.synapse(nearest_upsample(self.neuron(x)))  # type: ignore[no-any-return]
-        return self.synapse.fire(self.neuron, nearest_upsample(x))
+            return self.synapse(self.resize(self.neuron(x)))  # type: ignore[no-any-return]
+        return self.synapse.fire(self.neuron, self.resize(x))
+
+
+class Downsample(_Resampling):
+    """Halve the size by a stride of 2: [T, B, C, H, W] -> [T, B, C, H/2, W/2]."""
+
+    stride = 2
+
+
+class Upsample(_Resampling):
+    """Double the size by repeating pixels: [T, B, C, H, W] -> [T, B, C, 2H, 2W]."""
+
+    def resize(self, x: Tensor) -> Tensor:
+        """Return the window with every pixel repeated."""
+        return nearest_upsample(x)
 
 
 class Stem(nn.Module):

@@ -21,6 +21,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from spikediff.diffusion.exact_timesteps import check_steps
 from spikediff.diffusion.seeds import Generators, draw_each
 from spikediff.errors import UserError
 from spikediff.layers.sizes import choose
@@ -174,10 +175,7 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
     ) -> None:
         """Choose the timesteps to visit: T_d first, evenly spaced down to the jump onto 0."""
         longest = self.config.num_train_timesteps
-        if not 1 <= num_inference_steps <= longest:
-            raise UserError(
-                f"num_inference_steps = {num_inference_steps} must lie between 1 and {longest}"
-            )
+        check_steps(num_inference_steps, longest)
         remaining = range(num_inference_steps, 0, -1)
         self._visited = [(2 * longest * k // num_inference_steps + 1) // 2 for k in remaining]
         self.timesteps = torch.tensor(self._visited, device=device)

@@ -23,7 +23,13 @@ from torch.nn.functional import mse_loss
 from spikediff.diffusion.model import SpikingModel
 from spikediff.errors import UserError
 from spikediff.layers.coding import decay_weights, psp_mmd
-from spikediff.layers.sizes import check_halvings, check_positive, choose, make_neuron_maker
+from spikediff.layers.sizes import (
+    check_halvings,
+    check_positive,
+    check_sample,
+    choose,
+    make_neuron_maker,
+)
 from spikediff.systems.spiking_diffusion.blocks import (
     FEATURES,
     SpikeFeature,
@@ -231,14 +237,4 @@ class VQSVAE(SpikingModel):
         return output if return_dict else output.to_tuple()
 
     def _check_images(self, images: Tensor) -> None:
-        channels, factor = self.config.in_channels, 2 ** len(self.config.widths)
-        if images.dim() != 4 or images.shape[1] != channels:
-            raise UserError(
-                f"VQSVAE: expects images [B, {channels}, H, W], got {tuple(images.shape)}; the "
-                f"model was made with in_channels={channels}"
-            )
-        if images.shape[2] % factor or images.shape[3] % factor:
-            raise UserError(
-                f"VQSVAE: image size {tuple(images.shape[2:])} is not divisible by {factor}; pad "
-                f"the images, or halve them less often than widths={self.config.widths}"
-            )
+        check_sample("VQSVAE", images, self.config.in_channels, 1 + len(self.config.widths))
