@@ -43,54 +43,33 @@ def inference(call: Call) -> Call:
     return cast(Call, run)
 
 
-class Space(Protocol):
-    """How images [B, C, H, W] become what a network denoises, and back.
+class Space:
+    """How images [B, C, H, W] become what a network denoises, and back: here they are the same.
 
     Attributes:
         batch_axis: The axis of a sample that counts images.
     """
 
-    batch_axis: int
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the samples of images, or of noise."""
-
-    def decode(self, sample: Tensor) -> Tensor:
-        """Return the images of samples."""
-
-    def seen(self, sample: Tensor) -> dict[str, Tensor]:
-        """Return what a callback is shown; the last of it is what it may replace."""
-
-    def keep(self, sample: Tensor, known: Tensor, mask: Tensor) -> Tensor:
-        """Return samples with images [B, C, H, W] where the mask [B, 1, H, W] is false."""
-
-    def check_scheduler(self, scheduler: SchedulerMixin, eta: float = 0.0) -> None:
-        """Raise a `UserError` for a scheduler whose steps the samples cannot take."""
-
-
-class ImageSpace:
-    """The samples are the images."""
-
     batch_axis = 0
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the images."""
+        """Return the samples of images, or of noise."""
         return images
 
     def decode(self, sample: Tensor) -> Tensor:
-        """Return the images."""
+        """Return the images of samples."""
         return sample
 
     def seen(self, sample: Tensor) -> dict[str, Tensor]:
-        """Return what a callback is shown: "sample"."""
+        """Return what a callback is shown; the last of it is what it may replace."""
         return {"sample": sample}
 
     def keep(self, sample: Tensor, known: Tensor, mask: Tensor) -> Tensor:
-        """Return images with the known ones where the mask is false."""
+        """Return samples with images [B, C, H, W] where the mask [B, 1, H, W] is false."""
         return torch.where(mask, sample, known)
 
     def check_scheduler(self, scheduler: SchedulerMixin, eta: float = 0.0) -> None:
-        """Accept every scheduler."""
+        """Raise a `UserError` for a scheduler whose steps the samples cannot take."""
 
 
 @runtime_checkable
@@ -103,7 +82,7 @@ class HasLatentSpace(Protocol):
 
 def space_of(unet: Any) -> Space:
     """Return the space in which a network denoises."""
-    return unet.latent_space() if isinstance(unet, HasLatentSpace) else ImageSpace()
+    return unet.latent_space() if isinstance(unet, HasLatentSpace) else Space()
 
 
 # Called as `callback(pipe, i, timestep, tensors)`; what it returns may replace what it saw.

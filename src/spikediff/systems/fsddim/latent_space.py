@@ -12,11 +12,12 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+from spikediff.diffusion.loop import Space
 from spikediff.errors import UserError
 from spikediff.layers.coding import mean
 
 
-class CurrentSpace:
+class CurrentSpace(Space):
     """The samples are currents [T, B, C, H, W], `first_currents` of a network."""
 
     batch_axis = 1

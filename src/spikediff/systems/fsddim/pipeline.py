@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from spikediff.diffusion.classes import ClassLabels, conditioned, size_of_labels
 from spikediff.diffusion.exact_timesteps import visiting
 from spikediff.diffusion.loop import (
-    AfterStep,
     StepCallback,
     TellsOfSteps,
     denoise,
@@ -115,6 +114,11 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
             callback_on_step_end_tensor_inputs,
             guidance_scale,
         )
+
+        def observe(i: int, timestep: Tensor, currents: Tensor) -> Tensor:
+            variances.append(self._variance(currents))
+            return tell(i, timestep, currents)
+
         currents = denoise(
             conditioned(
                 call, self.unet, class_labels, guidance_scale, batch_size, space.batch_axis
@@ -123,20 +127,11 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
             currents,
             self.progress_bar(scheduler.timesteps),
             {},
-            self._observing(variances, tell),
+            observe,
             lambda: self.interrupt,
         )
         images = OUTPUT_TYPES[output_type](space.decode(currents))
         return SynapticCurrentOutput(images, variances) if return_dict else (images,)
-
-    def _observing(self, variances: list[float], tell: AfterStep) -> AfterStep:
-        """Return what notes the variance of the currents after a step, before it tells of it."""
-
-        def observe(i: int, timestep: Tensor, currents: Tensor) -> Tensor:
-            variances.append(self._variance(currents))
-            return tell(i, timestep, currents)
-
-        return observe
 
     def _variance(self, currents: Tensor) -> float:
         return float(self.unet.image_currents(currents).var(0, unbiased=False).mean())

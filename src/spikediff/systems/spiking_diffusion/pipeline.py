@@ -14,6 +14,7 @@ from spikediff.diffusion.loop import (
     Denoiser,
     StepCallback,
     TellsOfSteps,
+    estimates_of,
     finite,
     inference,
     telling,
@@ -114,7 +115,9 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             "unmasking": unmasking,
             "generator": generator,
         }
-        denoiser = conditioned(self._logits, self.decoder, class_labels, guidance_scale, batch_size)
+        denoiser = conditioned(
+            estimates_of(self.decoder), self.decoder, class_labels, guidance_scale, batch_size
+        )
         tell = telling(
             self,
             callback_on_step_end,
@@ -155,10 +158,6 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Return images [B, C, H, W] in [-1, 1] as they come back from their tokens."""
         return self.decode(self.encode(images))
-
-    def _logits(self, grid: Tensor, timestep: Tensor, **labels: Tensor) -> Tensor:
-        logits: Tensor = self.decoder(grid, timestep, **labels).sample
-        return logits
 
     def _unmask(
         self, denoiser: Denoiser, grid: Tensor, options: dict[str, Any], tell: AfterStep
