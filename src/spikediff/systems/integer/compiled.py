@@ -68,7 +68,7 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
         plan = self._plan(*sample.shape[2:])
         if self.config.execution == "delta":
             if state is None:
-                memory = torch.zeros(len(sample), plan.state_bytes, dtype=torch.uint8)
+                memory = torch.zeros(len(sample), plan.layout.state_bytes, dtype=torch.uint8)
                 state = KeptMemory(plan, memory)
             if not isinstance(state, KeptMemory) or state.plan is not plan:
                 raise UserError(
@@ -96,7 +96,7 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
         for (height, width), plan in self.plans.items():
             yield f"images of {height}x{width}:"
             for name, layer, (images, dense, quads) in zip(
-                plan.names, plan.layout.layers, plan.tallies().tolist(), strict=True
+                plan.layout.names, plan.layout.layers, plan.tallies().tolist(), strict=True
             ):
                 columns = layer.in_width << layer.doubled
                 share = quads / max(1, images * layer.in_height * columns * layer.quads)

@@ -250,14 +250,15 @@ SHARED_SETTINGS = (
 )
 
 
+@dataclass(frozen=True)
 class _IntegerParts:
     """Layers of whole numbers."""
 
-    def __init__(
-        self, levels: int, head_levels: int, weight_bits: int, timesteps: int, classes: int
-    ) -> None:
-        self.levels, self.head_levels, self.weight_bits = levels, head_levels, weight_bits
-        self.timesteps, self.classes = timesteps, classes
+    levels: int
+    head_levels: int
+    weight_bits: int
+    timesteps: int
+    classes: int
 
     def neuron(self, channels: int, last: bool = False) -> nn.Module:
         return FixedPointNeuron(channels, self.head_levels if last else self.levels)

@@ -231,16 +231,6 @@ class Plan:
         finish(self.network, layout.layers)
         self._memory: tuple[int, Tensor, Tensor] | None = None
 
-    @property
-    def names(self) -> list[str]:
-        """The convolutions of counts, in order."""
-        return self.layout.names
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of the state of an image."""
-        return int(self.network.state_bytes)
-
     def _stem(self, stem: Any, height: int, width: int) -> Current:
         layout, layer = self.layout, self.network.stem
         channels, values, kernel, _ = stem.weight.shape
@@ -303,7 +293,7 @@ class Plan:
     def tallies(self) -> Tensor:
         """Return of every convolution [N, 3]: images, how many densely, quads that were listed."""
         if self._memory is None:
-            return torch.zeros(len(self.names), 3, dtype=torch.int64)
+            return torch.zeros(len(self.layout.names), 3, dtype=torch.int64)
         return self._memory[2].sum(0)
 
     def _memory_of(self, threads: int) -> tuple[Tensor, Tensor]:
@@ -313,6 +303,6 @@ class Plan:
             self._memory = (
                 threads,
                 torch.zeros(threads, library.integer_network_together(), size, dtype=torch.uint8),
-                torch.zeros(threads, len(self.names), 3, dtype=torch.int64),
+                torch.zeros(threads, len(self.layout.names), 3, dtype=torch.int64),
             )
         return self._memory[1:]
