@@ -31,6 +31,13 @@ def sinusoidal_embedding(timestep: Tensor, channels: int, reach_slowest: bool = 
     return pairs.flatten(1)
 
 
+def rows_of(table: Tensor, timestep: Tensor, reach_slowest: bool = False) -> Tensor:
+    """Return the rows of a table of `sinusoidal_embedding` [N, C]; fractional ones are computed."""
+    if not timestep.is_floating_point():
+        return table[timestep]
+    return sinusoidal_embedding(timestep, table.shape[1], reach_slowest).to(table.dtype)
+
+
 class TimestepEmbedding(nn.Module):
     """Sinusoidal table, then `Linear - Swish - Linear`, in real numbers.
 
@@ -48,11 +55,7 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, timestep: Tensor) -> Tensor:
         """Return the embedding of timesteps [B]; fractional ones (as in Karras schedules) too."""
-        if timestep.is_floating_point():
-            embedded = sinusoidal_embedding(timestep, self.table.shape[1]).to(self.table.dtype)
-        else:
-            embedded = self.table[timestep]
-        hidden = elementwise(nn.functional.silu, self.linear1(embedded))
+        hidden = elementwise(nn.functional.silu, self.linear1(rows_of(self.table, timestep)))
         out: Tensor = self.linear2(hidden)
         return out
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spikediff.layers.batch_invariant import linear_by_image
 from spikediff.layers.conv import ConvNorm, Neuron, Norm, pointwise_conv
-from spikediff.layers.embeddings import sinusoidal_embedding
+from spikediff.layers.embeddings import rows_of, sinusoidal_embedding
 from spikediff.layers.norm import ThresholdNorm, fold_norm, scale_outputs
 from spikediff.layers.normed_neuron import fire_normed
 from spikediff.layers.time import WindowDropout, fold_time, over_time, unfold_time
@@ -178,12 +178,8 @@ class SpikingTimestepEmbedding(nn.Module):
 
         `classes` is the current of the classes [B or 1, embedding_channels], if there are any.
         """
-        current = self.linear1(self.embed(timestep)) + classes  # [B, E]
+        current = (
+            self.linear1(rows_of(self.table, timestep, reach_slowest=True)) + classes
+        )  # [B, E]
         spikes = self.neuron(current.expand(spiking_steps, -1, -1), memory)  # [T, B, E]
         return linear_by_image(self.linear2, spikes)
-
-    def embed(self, timestep: Tensor) -> Tensor:
-        """Return the sines and cosines of timesteps [B]: [B, channels]."""
-        if not timestep.is_floating_point():
-            return self.table[timestep]
-        return sinusoidal_embedding(timestep, self.table.shape[1], True).to(self.table.dtype)

@@ -2,8 +2,8 @@
 
 To read the system, open in order:
 
-1. `blocks` and `quantiser`: the encoder, the feature of its spikes, and the codebook.
-2. `vq_svae`: `VQSVAE`, the autoencoder of the first stage.
+1. `quantiser`: the codebook.
+2. `vq_svae`: `VQSVAE`, the autoencoder of the first stage, and its parts.
 3. `decoder`: `SpikingImageDecoder`, which guesses masked tokens in the second stage.
 4. `absorbing`: absorbing-state diffusion, its scheduler and its loss.
 5. `pipeline`: from masks to tokens to images.
