@@ -155,21 +155,14 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
     def set_timesteps(
         self, num_inference_steps: int, device: str | torch.device | None = None
     ) -> None:
-        """Choose the timesteps to visit, 1 to `num_train_timesteps`.
-
-        Raises:
-            UserError: There is no `second_moment`, or the number of steps is out of range.
-        """
+        """Choose the timesteps to visit, 1 to `num_train_timesteps`; needs `second_moment`."""
         self._require_second_moment()
         self._noise_schedule.set_timesteps(num_inference_steps, device=device)
         self.num_inference_steps = num_inference_steps
         self.timesteps = self._noise_schedule.timesteps
 
     def variance(self, timestep: int) -> float:
-        r"""Return $\sigma^2$ of the noise in the step that leaves `timestep`, clips included.
-
-        The step onto x_0 adds no noise, as in the paper.
-        """
+        r"""Return $\sigma^2$ of the noise in the step that leaves `timestep`; none onto x_0."""
         second_moment = self._require_second_moment()[timestep]
         landing = self._next_timestep(timestep)
         if landing is None:

@@ -65,10 +65,7 @@ class VAEPipeline(OwnPipeline):
 
     @inference
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Return images [B, C, H, W] in [-1, 1] as they come out of the autoencoder.
-
-        What is random in it is drawn from the seed 0.
-        """
+        """Return images [B, C, H, W] in [-1, 1] as the autoencoder makes them with the seed 0."""
         theirs = self.vae.config.get("input_range", (-1.0, 1.0))
         generator = torch.Generator().manual_seed(0)
         output = self.vae(change_range(images, new=theirs), generator)

@@ -79,10 +79,7 @@ def class_network(pipe: Any) -> Any:
 
 
 def classes_in_turn(pipe: Any, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return the argument by which image k of a pipeline is of class `seeds[k]` modulo K.
-
-    It is empty for a pipeline without classes.
-    """
+    """Return the argument that makes image k of class `seeds[k]` modulo K, if it has classes."""
     network = class_network(pipe)
     classes = 0 if network is None else number_of_classes(network)
     return {"class_labels": [seed % classes for seed in seeds]} if classes else {}

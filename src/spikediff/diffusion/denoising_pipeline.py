@@ -190,8 +190,7 @@ def with_noise(
 ) -> Callable[[ModelMixin], DiffusionPipeline]:
     """Return what makes a pipeline of a released denoiser, on the noise of its training.
 
-    `sampler` is a key of `SCHEDULERS`, `noise` the arguments of the DDPM scheduler without the
-    length of its clock, which the rows of the denoiser's timestep table tell.
+    The rows of the denoiser's timestep table tell the length of the clock.
     """
 
     def make(model: ModelMixin) -> DiffusionPipeline:

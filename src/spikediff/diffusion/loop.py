@@ -196,10 +196,7 @@ def denoise(
 
 
 def finite(estimate: Tensor, timestep: Any) -> Tensor:
-    """Return a network's estimate; raise a `UserError` where it is not finite.
-
-    A scheduler that clips would hide it.
-    """
+    """Return a network's estimate; refuse one that is not finite, which clipping would hide."""
     return check_values(estimate, f"the network's output at timestep {int(timestep)}")
 
 

@@ -79,11 +79,7 @@ class SpikingModel(ModelMixin, ConfigMixin):
 
 
 def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
-    """Refuse a saved network as `SpikingModel.from_pretrained` does, by the headers of its files.
-
-    Returns:
-        Whether there are weights as safetensors.
-    """
+    """Refuse a saved network that would not load whole; return whether there are safetensors."""
     if not (folder / "config.json").exists():
         raise UserError(f"{folder / 'config.json'}: missing; it says what network this is")
     expected = _state_of(cls, folder)

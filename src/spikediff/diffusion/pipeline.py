@@ -133,10 +133,7 @@ class OwnPipeline(DiffusionPipeline):
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
-        """Download a repository's weights and configurations, and no code; return the folder.
-
-        The arguments are those of `DiffusionPipeline.download`.
-        """
+        """Download a repository's weights and configurations, and no code; return the folder."""
         options = {key: kwargs[key] for key in _HUB_OPTIONS if kwargs.get(key) is not None}
         return cast(
             str,

@@ -77,10 +77,7 @@ def check_networks(
     variant: str | None = None,
     only_safetensors: bool = False,
 ) -> None:
-    """Refuse a saved pipeline, by its `model_index.json`, whose networks would not load whole.
-
-    With `only_safetensors`, weights as pickles are refused too.
-    """
+    """Refuse a saved pipeline whose networks would not load whole; pickles too, where asked."""
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list | tuple) or len(entry) != 2:
             continue

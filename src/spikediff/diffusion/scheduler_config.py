@@ -114,10 +114,7 @@ class KeepsSchedule:
     def from_config(
         cls, config: Any = None, return_unused_kwargs: bool = False, **settings: Any
     ) -> Any:
-        """Make a scheduler with the noise schedule and the prediction type of a configuration.
-
-        The configuration is that of any scheduler with betas; the arguments are diffusers'.
-        """
+        """Make a scheduler with the noise schedule of a configuration, as diffusers does."""
         if isinstance(config, Mapping):
             of_schedule = {key: settings.pop(key) for key in _SCHEDULE if key in settings}
             config = kept_schedule(cls, config, of_schedule)

@@ -225,10 +225,7 @@ def empty_words(steps: int, batch: int, channels: int, height: int, width: int) 
 
 
 def window_of(words: Tensor, channels: int, active: int) -> PackedSpikes:
-    """Return the window of these words [T, B, H, W, ceil(C / 64)].
-
-    `active` is the number of channels that fire at all, over pixels and groups of four steps.
-    """
+    """Return the window of words; `active` channels fire, over pixels and groups of four steps."""
     steps, batch, height, width, _ = words.shape
     all_of_them = -(-steps // GROUP) * batch * height * width * channels
     return PackedSpikes(words, (channels,), active / max(all_of_them, 1))

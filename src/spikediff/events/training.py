@@ -112,11 +112,7 @@ class _SpikeConvolution(torch.autograd.Function):
 def weight_gradient(
     spikes: PackedSpikes, grad: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any
 ) -> Tensor:
-    """Return dL/d(weight) of a convolution of spikes, summed over the channels that fire.
-
-    grad is dL/d(currents) [T*B, C_out, H', W']. Of the weight only the shape [C_out, C, h, w]
-    counts.
-    """
+    """Return dL/d(weight), the weight's shape given, by dL/d(currents) [T*B, C_out, H', W']."""
     rows, columns = offsets_of(spikes, weight, stride, padding, dilation)
     out_channels, channels, height, width = weight.shape
     slots = int(slots_of(spikes.segments)[-1]) + 1

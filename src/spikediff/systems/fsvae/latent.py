@@ -196,10 +196,7 @@ def draw_coins(
 
 
 def scheduled_rule(z: Tensor, probability: float, coins: Coins) -> Rule:
-    """Return the rule of a prior that follows z [T, B, C], or its own majority vote.
-
-    From `FIRST_STEP` on it takes its own with the given probability.
-    """
+    """Return the rule of a prior that follows z [T, B, C], or at times its own majority vote."""
 
     def rule(n: int, look: Look) -> Tensor:
         guesses = coins.uniform[n] < probability  # [B]

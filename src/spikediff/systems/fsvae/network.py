@@ -46,12 +46,7 @@ TRAINING_DRAWS = {
 
 @dataclass
 class FSVAEOutput(AutoencoderOutput):
-    """What a call of `FSVAE` gives.
-
-    Attributes:
-        posterior: Candidates of the posterior, 0 or 1, [T, B, latent_channels, k].
-        prior: Those of the prior.
-    """
+    """What a call gives, and the candidates, 0 or 1, of both sides [T, B, latent_channels, k]."""
 
     posterior: Tensor
     prior: Tensor
@@ -215,10 +210,7 @@ class FSVAE(Autoencoder):
 
     @apply_forward_hook
     def encode(self, images: Tensor) -> Tensor:
-        """Return the spikes [T, B, latent_channels] that images [B, C, H, W] cause.
-
-        The image is the same at every step, so its convolution runs once.
-        """
+        """Return the spikes [T, B, latent_channels] that images [B, C, H, W] cause."""
         first: SpikingLayer = self.encoder[0]  # type: ignore[assignment]
         spikes = first.of_constant(images, self.config.spiking_steps)
         for layer in self.encoder[1:]:

@@ -15,10 +15,7 @@ _PLACES = {"to_latent": "before_latent_layer", "from_latent": "decoder_input"}
 
 
 def fsvae_key(key: str, levels: int) -> str:
-    """Return the authors' name of one of our parameters or buffers.
-
-    The last of the `levels` has another name in their decoder.
-    """
+    """Return the authors' name of one of our parameters or buffers; the last level has its own."""
     key = key.replace(".synapse.", ".").replace(".norm.", ".bn.")
     place, _, rest = key.partition(".")
     if place == "head":

@@ -24,12 +24,7 @@ from spikediff.systems.fsvae.loss import gaussian_kl
 
 @dataclass
 class VAEOutput(AutoencoderOutput):
-    r"""What a call of `VAE` gives; the divergence is Kullback and Leibler's, in nats an image.
-
-    Attributes:
-        mean: Mu of the posterior [B, latent_channels].
-        log_variance: $\ln \sigma^2$ of the posterior [B, latent_channels].
-    """
+    """What a call gives, and the posterior [B, latent_channels]; the divergence is in nats."""
 
     mean: Tensor
     log_variance: Tensor

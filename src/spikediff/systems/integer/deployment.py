@@ -68,12 +68,7 @@ class KeptSums:
 
 @dataclass
 class DeployedUNetOutput(UNet2DOutput):
-    """What a `DeployedIntegerUNet` returns.
-
-    Attributes:
-        sample: The estimate [B, C, H, W], float32.
-        state: What `delta` keeps for the next call; None of other executions.
-    """
+    """The estimate [B, C, H, W], float32, and what `delta` keeps for the next call."""
 
     sample: Tensor
     state: KeptSums | None = None

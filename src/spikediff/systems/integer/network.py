@@ -65,10 +65,7 @@ class SiLU(nn.Module):
 
 
 class CountConv2d(nn.Conv2d):
-    """A convolution of counts, with the amplitude of the spikes in its weights.
-
-    With `weight_bits`, the weights are rounded as those of the deployment form are.
-    """
+    """A convolution of counts; its weights hold the amplitude, and may be rounded."""
 
     weight_bits: int | None = None
 

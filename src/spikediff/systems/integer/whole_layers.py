@@ -37,10 +37,7 @@ class Call:
 
 
 class FixedPointNeuron(CountNeuron):
-    """Integer neurons with whole thresholds: they count how many of them the current reaches.
-
-    Shape: currents [B, C, H, W], int32 -> counts, uint8.
-    """
+    """Integer neurons with whole thresholds; currents [B, C, H, W], int32 -> counts, uint8."""
 
     def __init__(self, channels: int, levels: int) -> None:
         super().__init__()

@@ -246,10 +246,7 @@ def _swish(window: Tensor) -> Tensor:
 
 
 class SpikingHead(nn.Module):
-    """The end that a chip can run: fire (unless spikes arrive), then one convolution of spikes.
-
-    Shape: [T, B, C, H, W] -> currents [T, B, C_out, H, W].
-    """
+    """The end that a chip can run: fire (unless spikes arrive), then one convolution of spikes."""
 
     def __init__(self, kit: Kit, channels: int, out_channels: int) -> None:
         super().__init__()

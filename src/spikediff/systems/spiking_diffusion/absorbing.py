@@ -80,12 +80,7 @@ UNMASKING = {
 
 @dataclass
 class AbsorbingStateSchedulerOutput(BaseOutput):
-    """One step back.
-
-    Attributes:
-        prev_sample: The grid at the next, cleaner time [B, h, w].
-        pred_original_sample: The grid with all masks replaced by what was drawn [B, h, w].
-    """
+    """The grid at the next, cleaner time, and the one with all masks replaced [B, h, w]."""
 
     prev_sample: Tensor
     pred_original_sample: Tensor

@@ -14,10 +14,7 @@ from spikediff.neurons import carry_nan
 
 
 def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
-    """Return the squared Euclidean distances [N, K] of rows [N, C] from centres [K, C].
-
-    In single precision or better, also under autocast.
-    """
+    """Return the squared distances [N, K] of rows from centres, in float32 at least."""
     with torch.autocast(rows.device.type, enabled=False):
         dtype = torch.promote_types(rows.dtype, torch.float32)
         rows, centres = rows.to(dtype), centres.to(dtype)

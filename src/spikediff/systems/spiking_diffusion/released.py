@@ -16,10 +16,7 @@ _PLACE = {"synapse": 0, "norm": 1}  # of our layer's parts in their Sequential
 
 
 def vq_svae_key(key: str, depth: int = 2) -> str:
-    """Return the authors' name of one of our parameters or buffers of a `VQSVAE`.
-
-    `depth`, how often the network halves the image, numbers the decoder's last layer.
-    """
+    """Return the authors' name of one of our parameters of a `VQSVAE` that halves `depth` times."""
     layer = re.fullmatch(r"(encoder|decoder)\.layers\.(\d+)\.(synapse|norm)\.(.*)", key)
     if layer is not None:
         part, index, kind, rest = layer.groups()
@@ -39,10 +36,7 @@ def vq_svae_key(key: str, depth: int = 2) -> str:
 
 
 def image_decoder_key(key: str, depth: int = 5) -> str:
-    """Return the authors' name of one of our parameters or buffers of a `SpikingImageDecoder`.
-
-    `depth`, the number of spiking layers, numbers the last layer, which does not spike.
-    """
+    """Return the authors' name of one of our parameters of `depth` layers and a last one."""
     layer = re.fullmatch(r"layers\.(\d+)\.(synapse|norm)\.(.*)", key)
     if layer is not None:
         index, kind, rest = layer.groups()
@@ -51,10 +45,7 @@ def image_decoder_key(key: str, depth: int = 5) -> str:
 
 
 def load_vq_svae(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> VQSVAE:
-    """Build the autoencoder of Spiking-Diffusion's first stage, in eval mode; the weights tell T.
-
-    It knows images in [-0.5, 0.5].
-    """
+    """Build the autoencoder of the first stage, in eval mode, which knows images in [-0.5, 0.5]."""
     config = _vq_svae_config(state)
     model: VQSVAE = VQSVAE(sample_size=sample_size, **config)
     key = partial(vq_svae_key, depth=len(config["widths"]))

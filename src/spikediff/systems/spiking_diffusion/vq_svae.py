@@ -44,10 +44,7 @@ from spikediff.systems.spiking_diffusion.quantiser import VectorQuantiser
 
 
 class SpikingEncoder(nn.Module):
-    """Convolutions of stride 2, then one of 1x1.
-
-    Shape: images [B, C_in, H, W] -> spikes [T, B, C, h, w].
-    """
+    """Convolutions of stride 2, then one of 1x1: images [B, C, H, W] -> spikes [T, B, C, h, w]."""
 
     def __init__(
         self,
@@ -323,10 +320,7 @@ class VQSVAE(SpikingModel):
     def forward(
         self, images: Tensor, generator: torch.Generator | None = None, return_dict: bool = True
     ) -> VQSVAEOutput | tuple[Tensor, ...]:
-        """Reconstruct images in the model's `input_range`, with the terms of the loss.
-
-        The generator is the source of randomness of an "ema" codebook in training.
-        """
+        """Reconstruct images, with the terms of the loss; an "ema" codebook may draw."""
         self._check_images(images)
         encoded = self.encoder(images)  # [T, B, C, h, w]
         features = self.spike_feature(encoded)  # [B, C, h, w]
