@@ -79,7 +79,7 @@ def class_network(pipe: Any) -> Any:
 
 
 def classes_in_turn(pipe: Any, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return the argument that makes image k of class `seeds[k]` modulo K, if it has classes."""
+    """Return the argument by which image k is of class `seeds[k]` modulo K; empty without any."""
     network = class_network(pipe)
     classes = 0 if network is None else number_of_classes(network)
     return {"class_labels": [seed % classes for seed in seeds]} if classes else {}
