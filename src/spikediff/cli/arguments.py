@@ -139,9 +139,9 @@ def parse(
 ) -> Options:
     """Read arguments; a mistake in them is a `UserError` of one line.
 
-    The fields of the dataclass `options` and their docstrings are the options, `default` has their
-    values where they are not given, `usage` is the command, for the help text. Asked for help, it
-    prints it and raises `SystemExit`.
+    The fields of the dataclass `options` and their docstrings are the options; `default` has their
+    values where they are not given; `usage` is the command, for the help text. If the arguments ask
+    for help, it is printed, and `SystemExit` is raised.
     """
     said = io.StringIO()
     asks_for_help = bool({"-h", "--help"} & set(arguments))

@@ -134,7 +134,7 @@ def scan_torch_file(path: Path) -> None:
 
 
 def scan_pickle(file: IO[bytes]) -> None:
-    """Raise a `ValueError` for a pickle that would build too much; read the file to its end.
+    """Raise a `ValueError` for a pickle that would build too much; leave the file behind its end.
 
     Its values may be nested too deeply or be too many, or a memo index larger than any pickle
     needs.

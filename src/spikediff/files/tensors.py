@@ -75,7 +75,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str,
 def read_tensors(
     path: Path, metadata: Mapping[str, str], needed: Collection[str] = ()
 ) -> dict[str, Tensor] | None:
-    """Read a cache file of `write_tensors` that has these metadata and the needed tensors.
+    """Read a cache file of `write_tensors` if its metadata match and it holds the needed tensors.
 
     Return None if there is no file, or, with a warning, if it is damaged or was made from something
     else.

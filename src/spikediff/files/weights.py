@@ -59,8 +59,8 @@ def find_state_dict(
 ) -> dict[str, Tensor]:
     """Return the network's tensors from a training checkpoint.
 
-    `keys` are names under which the state dict may be found in the content, unless this is one. The
-    `module.` that DataParallel puts before every key is removed. `where` is for the message.
+    The content is a state dict, or holds one under one of the `keys`. The prefix `module.` that
+    DataParallel adds is removed. `where` names the source in the message.
     """
     content = next((content[k] for k in keys if isinstance(content.get(k), Mapping)), content)
     state = {

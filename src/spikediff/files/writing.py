@@ -118,7 +118,7 @@ def _same(one: Path, two: Path) -> bool:
 
 
 def put_in_place(draft: Path, final: Path) -> None:
-    """Rename `unfinished(final)`, whole and flushed; an older folder makes room at the last moment.
+    """Rename a flushed draft, `unfinished(final)`, into place; an older folder goes just before.
 
     A process that is killed between the two renames leaves the draft.
     """

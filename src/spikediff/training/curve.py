@@ -194,9 +194,7 @@ def _axes(size: tuple[int, int], **labels: str) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, axes: Any, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     axes.legend()
     drawn = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(drawn)
+    figure.savefig(drawn, format="png")
     write_whole(path, drawn.getvalue())

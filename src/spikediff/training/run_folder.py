@@ -61,8 +61,8 @@ class RunFolder:
     def claim(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         """Own the folder, if it exists already; change nothing in it.
 
-        With `resume` it must hold the same run, with `overwrite` no other files than a run's own,
-        else nothing. No other process may train it.
+        It must hold the same run for `resume`, only a run's own files for `overwrite`, and nothing
+        otherwise. No other process may train it.
         """
         if self.root.is_dir():
             self._own()
