@@ -1,9 +1,5 @@
 """What Windows lacks, taken away here: the library imports, writes files and trains without it."""
 
-import os
-import subprocess
-import sys
-
 PROGRAM = """
 import os, random, signal, sys, torch  # random and torch: on Windows they do without
 from pathlib import Path
@@ -29,14 +25,7 @@ print(sorted(p.name for p in folder.iterdir()), stop.received)
 """
 
 
-def test_without_locks_forks_and_hang_ups(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+def test_without_locks_forks_and_hang_ups(tmp_path, fresh_process):
+    done = fresh_process.run(PROGRAM, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "['file', 'run'] SIGTERM"

@@ -5,30 +5,20 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from spikediff.cli import COMMANDS, main
+from fresh import COMMAND
+from spikediff.cli import COMMANDS, demo, main
 from spikediff.cli.demo import _recognised
 from spikediff.data import load_images, to_model_range
 from spikediff.native import native_name
 from spikediff.training import recipe_from, save_recipe
 from spikediff.training.recipe import load_run_recipe
 from spikediff.training.run_folder import RunFolder
-
-
-def spikediff(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "spikediff", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +45,17 @@ def test_help_is_quick_and_loads_no_torch():
     program = (
         "import sys; from spikediff.cli import main; main(['-h']); print('torch' in sys.modules)"
     )
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        )
-        times.append(time.perf_counter() - started)
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    after = os.times()
+    used = after.children_user + after.children_system
+    used -= before.children_user + before.children_system
     assert done.stdout.rstrip().endswith("False")
     for command in COMMANDS:
         assert command in done.stdout
-    assert min(times) < 1.0
+    assert used < 1.0  # seconds of a processor, however busy the machine is
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -88,10 +78,8 @@ def test_training_leaves_what_it_should(run_folder):
 def test_sample(run_folder, tmp_path):
     out = tmp_path / "out"
     arguments = ["--num-images", 5, "--batch-size", 2, "--num-inference-steps", 3, "--seed", 7]
-    done = spikediff(
-        "sample", run_folder, "--output", out, *arguments, "--json", tmp_path / "s.json"
-    )
-    assert done.returncode == 0, done.stderr
+    told = ["--output", out, *arguments, "--json", tmp_path / "s.json"]
+    assert main(["sample", str(run_folder), *map(str, told)]) == 0
     names = sorted(path.name for path in out.iterdir())
     assert names == ["denoising.gif", "grid.png", *[f"seed-{k:06d}.png" for k in range(7, 12)]]
     with Image.open(out / "denoising.gif") as gif:
@@ -172,18 +160,15 @@ def test_info(run_folder, tmp_path, capsys):
     assert "neuron_layers" in capsys.readouterr().out
 
 
-def test_info_says_how_to_get_the_kernels():
-    done = subprocess.run(
-        [sys.executable, "-m", "spikediff", "info"],
-        env=os.environ | {"SPIKEDIFF_NATIVE": "none"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_info_says_how_to_get_the_kernels(fresh_process):
+    done = fresh_process.run(COMMAND, "info", SPIKEDIFF_NATIVE="none")
     assert "none: run python -m spikediff.native.build" in done.stdout
 
 
-def test_demo(tmp_path, capsys):
+@pytest.mark.parametrize("rows", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_demo(rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "_ROWS", rows)
+    monkeypatch.setattr(demo, "_SEEDS", 40 * rows)
     out, figures = tmp_path / "demo", tmp_path / "d.json"
     assert main(["demo", "--steps", "3", "--output", str(out), "--json", str(figures)]) == 0
     said = capsys.readouterr().out
@@ -191,7 +176,7 @@ def test_demo(tmp_path, capsys):
         assert (out / name).is_file()
         assert name in said
     told = json.loads(figures.read_text())
-    assert sum(told["digits_per_class"]) == 200
+    assert sum(told["digits_per_class"]) == 40 * rows
     shipped = told["shipped"]
     assert shipped["spiking_uj"] < 0.025 * shipped["ordinary_uj"]
     assert shipped["spiking_quantised_uj"] < 0.1 * shipped["ordinary_quantised_uj"]

@@ -59,6 +59,7 @@ def test_a_search_writes_its_curve(model, common, tmp_path, capsys):
     assert str(tmp_path) not in json.dumps(found)
     recommended = {"confirmed gain": found["best"]}.get(found["verdict"], 1.0)
     assert found["recommended"] == recommended
+    assert any("is an end of the grid" in note for note in found["notes"])
     used = 4 if found["confirmation"] else 2
     assert found["seeds"] == {"first": 0, "last": used * 12 - 1}
 
@@ -109,11 +110,6 @@ def test_a_layer_group(model, common, tmp_path):
     ]
     assert by_threshold[0][1] == by_threshold[1][1]
     assert by_threshold[0][0.5] != by_threshold[1][0.5]
-
-
-def test_the_end_of_the_grid_is_noted(model, common, tmp_path):
-    found = guide(model, *common, to=tmp_path / "a.json")
-    assert any("is an end of the grid" in note for note in found["notes"])
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ SCRIPT = textwrap.dedent(
         "vary": [],
         "info": ["a", "b"],
     }
-    for columns in (40, 57, 80, 200):
+    for columns in (40, 200):
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         for command in COMMANDS:
             first = ["sddpm/digits"] if command == "train" else []
@@ -61,7 +61,7 @@ def in_a_terminal(*command):
 
 def test_a_mistake_is_one_line_in_a_terminal():
     said = in_a_terminal(sys.executable, "-c", SCRIPT).split("@")[1:]
-    assert len(said) > 100
+    assert len(said) > 60
     for part in said:
         _, line, *rest = (x for x in part.split("\n") if not AT_WORK.fullmatch(x))
         assert line.startswith("spikediff: error: "), part

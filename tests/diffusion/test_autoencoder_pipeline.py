@@ -1,8 +1,5 @@
 """The pipeline of the autoencoders: seeds, round trips, what an evaluation asks of it."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -56,15 +53,14 @@ def test_round_trip_is_bit_equal(pipe, tmp_path):
         assert torch.equal(a, b), name
 
 
-def test_loads_in_a_fresh_process(tmp_path):
+def test_loads_in_a_fresh_process(tmp_path, fresh_process):
     VAEPipeline(fsvae()).save_pretrained(tmp_path)
     program = (
         "import sys\n"
         "from spikediff import VAEPipeline\n"
         "print(type(VAEPipeline.from_pretrained(sys.argv[1]).vae).__name__)\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = fresh_process.run(program, tmp_path)
     assert done.stdout.strip() == "FSVAE", done.stderr
 
 

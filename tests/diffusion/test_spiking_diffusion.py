@@ -1,8 +1,5 @@
 """The pipeline: seeds, round trips, schedulers, callbacks."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -62,7 +59,7 @@ def test_round_trip_is_bit_equal(unet, tmp_path):
     assert type(again.scheduler) is type(pipe.scheduler)
 
 
-def test_loads_in_a_fresh_process(unet, tmp_path):
+def test_loads_in_a_fresh_process(unet, tmp_path, fresh_process):
     """diffusers looks a component's class up among the modules that are loaded."""
     make(unet).save_pretrained(tmp_path)
     program = (
@@ -70,8 +67,7 @@ def test_loads_in_a_fresh_process(unet, tmp_path):
         "from spikediff import SpikingDiffusionPipeline\n"
         "print(type(SpikingDiffusionPipeline.from_pretrained(sys.argv[1]).unet).__name__)\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = fresh_process.run(program, tmp_path)
     assert done.stdout.strip() == "SpikingUNet", done.stderr
 
 

@@ -19,7 +19,6 @@ from spikediff.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-QUICK = {"docs/start.md"}  # the others are slow
 
 # What is not run, and why. Searched for in the command.
 NOT_RUN = {
@@ -156,12 +155,6 @@ BEFORE = {  # what the text of a page has made before its Python starts
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Where the classifier that judges is trained once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """Return a function that puts a run, trained for two steps, where a page expects it."""
     made: dict[str, Path] = {}
@@ -205,19 +198,19 @@ def run_shell(text: str, trained: Callable[[str], None]) -> None:
         run(command)
 
 
+@pytest.mark.slow  # tests/cli/test_tutorial.py runs one page, and the notebooks run beside it
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        pytest.param(page, id=page.relative_to(ROOT).as_posix())
         for page in PAGES
-        for name in [page.relative_to(ROOT).as_posix()]
         if list(blocks(page))
     ],
 )
-def test_runs(page, trained, cache, tmp_path, monkeypatch):
+def test_runs(page, trained, classifier_cache, tmp_path, monkeypatch):
     """Every command returns 0, and every block of Python runs through."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPIKEDIFF_CACHE", str(cache))
+    monkeypatch.setenv("SPIKEDIFF_CACHE", str(classifier_cache))
     matplotlib.use("Agg")
     name = page.relative_to(ROOT).as_posix()
     before = BEFORE.get(name, "")

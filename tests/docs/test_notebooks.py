@@ -7,6 +7,7 @@ import matplotlib
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+QUICK = {"train_your_own"}  # the others are slow
 SMALLER = {"STEPS = 300": "STEPS = 2", "num_inference_steps=10": "num_inference_steps=2"}
 
 
@@ -14,7 +15,13 @@ def code_cells(path):
     return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
+        for path in NOTEBOOKS
+    ],
+)
 def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a notebook may change it, too
     monkeypatch.setenv("SPIKEDIFF_CACHE", str(tmp_path / "cache"))

@@ -6,11 +6,19 @@ import signal
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, _utils
 
 from spikediff.data import load_images
 from spikediff.errors import UserError
 from spikediff.training.batches import BatchPlan, batches
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _impatient():
+    """Workers are waited for as long as they need to end, and not for torch's five seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+        yield
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -12,6 +12,7 @@ from spikediff.training.curve import Averages, CurvePoint, LossCurve, LossValues
 from spikediff.training.trainer import Trainer
 
 
+@pytest.mark.usefixtures("drawn")
 def test_curve_drops_rows_that_a_killed_run_lost(tmp_path):
     curve = LossCurve(tmp_path)
     for step in (10, 20, 30):
@@ -26,6 +27,12 @@ def test_curve_drops_rows_that_a_killed_run_lost(tmp_path):
 
 def train(recipe, folder, **options):
     assert Trainer(recipe, folder, show_progress=False, **options).train()
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_run_draws_its_curve(small, with_steps, tmp_path):
+    train(with_steps(small, 2), tmp_path)
+    assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.fixture(scope="module")

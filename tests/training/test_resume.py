@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
 import torch
 
+from fresh import COMMAND
 from spikediff.errors import UserError
 from spikediff.training import save_recipe
 from spikediff.training.checkpoint import load_latest
@@ -106,7 +105,7 @@ def test_kinds_of_damage(damage, small, with_steps, tmp_path, caplog):
         load_latest(tmp_path / "checkpoints")
 
 
-def test_killed_in_mid_checkpoint(small, tmp_path):
+def test_killed_in_mid_checkpoint(small, tmp_path, fresh_process):
     """SIGKILL while the second checkpoint is being written; the run goes on from the first."""
     whole = run(small, tmp_path / "whole")
     save_recipe(small, tmp_path / "recipe.yaml")
@@ -125,8 +124,8 @@ def test_killed_in_mid_checkpoint(small, tmp_path):
         "os.fsync = fsync\n"
         "Trainer(load_recipe(sys.argv[1]), Path(sys.argv[2]), show_progress=False).train()\n"
     )
-    arguments = [sys.executable, "-c", program, str(tmp_path / "recipe.yaml"), str(folder)]
-    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    done = fresh_process.run(program, tmp_path / "recipe.yaml", folder)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     left = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert left == [".unfinished-step-00000004", "step-00000002"]
     assert_same(whole, run(small, folder, resume=True))
@@ -134,19 +133,17 @@ def test_killed_in_mid_checkpoint(small, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
-def test_signal_leaves_a_checkpoint(name, small, with_steps, tmp_path):
+def test_signal_leaves_a_checkpoint(name, small, with_steps, tmp_path, fresh_process):
     save_recipe(with_steps(small, 100_000, checkpoint_every=50_000), tmp_path / "recipe.yaml")
     folder = tmp_path / "run"
-    arguments = ["train", str(tmp_path / "recipe.yaml"), "--output", str(folder), "--threads", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spikediff", *arguments], stderr=subprocess.PIPE, text=True
-    )
+    arguments = ["train", tmp_path / "recipe.yaml", "--output", folder, "--threads", "1"]
+    process = fresh_process.start(COMMAND, *arguments)
     wait_for_steps(folder)
-    process.send_signal(getattr(signal, name))
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert f"stopped by {name}" in said
-    assert "Traceback" not in said
+    os.kill(process.pid, getattr(signal, name))
+    done = process.wait()
+    assert done.returncode == 1
+    assert f"stopped by {name}" in done.stderr
+    assert "Traceback" not in done.stderr
     checkpoint = load_latest(folder / "checkpoints")
     assert checkpoint.step >= 2
     json.dumps(checkpoint.state)

@@ -50,8 +50,8 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(state(a).values(), state(b).values(), strict=True))
 
 
-def test_it_learns_digits(digits):
-    trained = train_classifier(digits)
+def test_it_learns_digits(digits, classifier_cache):
+    trained = load_classifier(digits, classifier_cache)
     assert trained.held_out_accuracy >= 0.97
     test = load_images("digits", "test")
     features, probabilities = extract(trained, test.stack())

@@ -1,8 +1,5 @@
 """The pipeline of tokens: seeds, steps, inpainting, round trips."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -70,15 +67,14 @@ def test_round_trip_is_bit_equal(pipe, tmp_path):
     assert tuple(again.vqvae.config.input_range) == (-0.5, 0.5)
 
 
-def test_loads_in_a_fresh_process(tmp_path):
+def test_loads_in_a_fresh_process(tmp_path, fresh_process):
     make().save_pretrained(tmp_path)
     program = (
         "import sys\n"
         "from spikediff import VQSpikingDiffusionPipeline as P\n"
         "print(*(type(c).__name__ for c in P.from_pretrained(sys.argv[1]).components.values()))\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = fresh_process.run(program, tmp_path)
     want = {"VQSVAE", "SpikingImageDecoder", "AbsorbingStateScheduler"}
     assert set(done.stdout.split()) == want, done.stderr
 

@@ -1,0 +1,126 @@
+"""Programs in fresh processes, where torch and diffusers are imported already.
+
+Importing them takes seconds, and a dozen tests need a process of their own. One server imports
+them once, and forks for every program. It imports nothing of spikediff.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+SERVER = """
+import gc, json, os, signal, sys, traceback
+import accelerate, matplotlib.figure, sklearn.datasets, torch
+import diffusers.pipelines.pipeline_utils, diffusers.models.unets.unet_2d
+
+gc.freeze()
+running = set()
+for line in sys.stdin:
+    order = json.loads(line)
+    if "wait" in order:
+        pid, status = os.waitpid(order["wait"], os.WNOHANG)
+        running.discard(pid)
+        print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
+        continue
+    pid = os.fork()
+    if pid == 0:
+        break
+    running.add(pid)
+    print(pid, flush=True)
+else:  # the tests are over, or were killed
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+    sys.exit()
+
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+for descriptor, name in ((1, "stdout"), (2, "stderr")):
+    os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+os.chdir(order["folder"])
+os.environ.clear()
+os.environ.update(order["environment"])
+sys.path[:] = order["path"]
+sys.argv[1:] = order["arguments"]
+status = 1
+try:
+    exec(order["program"], {"__name__": "__main__"})
+    status = 0
+except SystemExit as ended:
+    status = ended.code
+except BaseException:
+    traceback.print_exc()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(status)  # taking everything down would take longer than most programs
+"""
+COMMAND = "import sys; from spikediff.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Server:
+    """What forks for programs; it is started by the first of them."""
+
+    def __init__(self, folder):
+        self._folder, self._process = folder, None
+
+    def _ask(self, **order):
+        if self._process is None:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            self._process = subprocess.Popen([sys.executable, "-c", SERVER], **pipes)
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, program, *arguments, **environment):
+        """Start a program; return it running."""
+        said = self._folder / str(len(list(self._folder.iterdir())))
+        said.mkdir()
+        order = {
+            "program": program,
+            "arguments": [str(argument) for argument in arguments],
+            "environment": {**os.environ, **environment},
+            "path": sys.path,
+            "folder": os.getcwd(),
+            "stdout": str(said / "stdout"),
+            "stderr": str(said / "stderr"),
+        }
+        return Running(self, self._ask(**order), said)
+
+    def run(self, program, *arguments, **environment):
+        """Run a program; return what it said."""
+        return self.start(program, *arguments, **environment).wait()
+
+    def exit_status(self, pid):
+        """Return the exit status of a program, or None while it runs."""
+        return self._ask(wait=pid)
+
+    def close(self):
+        if self._process is not None:
+            self._process.communicate()
+
+
+class Running:
+    """A program that was started."""
+
+    def __init__(self, server, pid, said):
+        self._server, self.pid, self._said = server, pid, said
+
+    def wait(self, seconds=180):
+        deadline = time.monotonic() + seconds
+        while (status := self._server.exit_status(self.pid)) is None:
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.02)
+        texts = [(self._said / name).read_text() for name in ("stdout", "stderr")]
+        return Finished(status, *texts)
