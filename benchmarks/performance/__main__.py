@@ -16,6 +16,7 @@ from performance import (
     growth_section,
     guard,
     integer_section,
+    integer_training_section,
     machine,
     network_section,
     neuron_section,
@@ -31,6 +32,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterable[Group]]] = {
     "convolution": convolution_section.measure,
     "network": network_section.measure,  # its groups of bytes are called memory
     "integer": integer_section.measure,
+    "integer training": integer_training_section.measure,
     "sampling": sampling_section.measure,
 }
 GROWTH = "growth"
