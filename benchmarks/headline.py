@@ -134,13 +134,13 @@ def told(values: list[float], form: str) -> str:
 
 
 class OlderRow:
-    """A system whose 10,000 images were measured in FAD alone, its cost on 1,000."""
+    """A row of other scripts: quality of 10,000 images, in FAD at least, and cost."""
 
     def __init__(self, row: dict[str, Any]) -> None:
         self.row = row
         self.calls: int = row["calls"]
         found = json.loads((HERE / row["quality"]).read_text())
-        self.fad: float = found["metrics"][FAD]["mean"]
+        self.metrics: dict[str, Any] = found["metrics"]
         self.cost = json.loads((HERE / row["cost"]).read_text())
         self.trained = self.cost["trained"]
 
@@ -148,17 +148,20 @@ class OlderRow:
         """Return the cells of the table of quality and cost."""
         energy = f"{self.cost['energy_per_image_uj']:,.0f}"
         spiking = bool(self.cost["spiking_steps"])
-        unknown = ["-"] * (len(METRICS) - 1)
+        quality = [
+            form.format(self.metrics[name]["mean"]) if name in self.metrics else "-"
+            for name, (_, form) in METRICS.items()
+        ]
         energies = ["-", energy] if spiking else [energy, "-"]
         speed = f"{1000 * self.cost['seconds_per_image']:.1f}"
-        fad = f"{self.fad:.2f}"
-        return [self.row["system"], str(self.calls), fad, *unknown, *energies, *("-",) * 5, speed]
+        return [self.row["system"], str(self.calls), *quality, *energies, *("-",) * 5, speed]
 
     def point(self) -> Point:
         """Return its place in the figures."""
         energy, seconds = self.cost["energy_per_image_uj"], self.cost["seconds_per_image"]
-        images = self.trained["images"]
-        return Point(self.row["system"], self.calls, self.fad, 0.0, energy, seconds, images)
+        fad, images = self.metrics[FAD]["mean"], self.trained["images"]
+        group = self.row.get("group", self.row["system"])
+        return Point(group, self.calls, fad, 0.0, energy, seconds, images)
 
 
 def rows_of(table: dict[str, Any]) -> Iterator[Row]:

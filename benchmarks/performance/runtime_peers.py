@@ -43,29 +43,50 @@ def openvino(network: nn.Module, inputs: Inputs, threads: int, precision: str) -
         precision: "f32", "bf16", which is OpenVINO's own choice where the processor has it, or
             "int8": quantised by NNCF after ten samples.
     """
+    request = openvino_request(network, inputs, len(inputs[0]), threads, precision)
+    arrays = [x.numpy() for x in inputs]
+    return lambda: request.infer(arrays, share_inputs=True)
+
+
+def openvino_request(
+    network: nn.Module,
+    inputs: Inputs,
+    batch: int,
+    threads: int,
+    precision: str,
+    calibrated: int = 10,
+) -> Any:
+    """Return a request of OpenVINO for batches of a size; see `openvino`.
+
+    Args:
+        network: An ordinary denoiser, in eval mode.
+        inputs: Samples, timesteps and classes; "int8" is calibrated on the first of them.
+        batch: Images of a call.
+        threads: Of the call.
+        precision: As of `openvino`.
+        calibrated: How many samples calibrate.
+    """
     ov = _import("openvino")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(_Estimate(network), inputs, check_trace=False)
         model = ov.convert_model(traced, example_input=inputs)
     if precision == "int8":
-        model = _quantised(model, inputs)
-    sizes = [ov.PartialShape(list(x.shape)) for x in inputs]
+        model = _quantised(model, inputs, calibrated)
+    sizes = [ov.PartialShape([batch, *x.shape[1:]]) for x in inputs]
     model.reshape(dict(zip(model.inputs, sizes, strict=True)))
     options = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
-    request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
-    arrays = [x.numpy() for x in inputs]
-    return lambda: request.infer(arrays, share_inputs=True)
+    return ov.Core().compile_model(model, "CPU", options).create_infer_request()
 
 
-def _quantised(model: Any, inputs: Inputs) -> Any:
+def _quantised(model: Any, inputs: Inputs, calibrated: int) -> Any:
     nncf = _import("nncf")
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    images = range(min(10, len(inputs[0])))
+    images = range(min(calibrated, len(inputs[0])))
     samples = [tuple(x[i : i + 1].numpy() for x in inputs) for i in images]
     return nncf.quantize(model, nncf.Dataset(samples, lambda x: x), subset_size=len(samples))
 
