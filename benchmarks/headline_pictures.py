@@ -56,7 +56,7 @@ def draw(
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="FAD, published mode")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="y", which="minor", labelsize=5)
+        axes.tick_params(axis="y", which="both", labelsize=6)
         axes.grid(color="0.9", linewidth=0.5)
         figure.legend(loc="outside lower center", ncols=1, frameon=False)
         figure.savefig(path, metadata={"Date": None})

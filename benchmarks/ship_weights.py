@@ -7,6 +7,7 @@ single precision. The README.md of the model is written by hand, with figures of
 """
 
 import argparse
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,18 @@ def halve(path: Path) -> None:
     print(f"{path.parent.name}: {path.stat().st_size / 2**20:.2f} MiB, rounded by {error:.1e}")
 
 
+def without_code(pipeline: Path) -> None:
+    """Remove the code by which plain diffusers finds our classes: here the package is there."""
+    for code in sorted(pipeline.rglob("*.py")):
+        code.unlink()
+    for path in (pipeline / "model_index.json", *pipeline.glob("*/config.json")):
+        content = json.loads(path.read_text())
+        content.pop("auto_map", None)
+        if isinstance(content["_class_name"], list):
+            content["_class_name"] = content["_class_name"][1]
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def main() -> None:
     """Copy, halve, tell the sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -39,6 +52,7 @@ def main() -> None:
     folder = pretrained_folder(args.name)
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     shutil.copytree(args.run / "pipeline", folder / "pipeline")
+    without_code(folder / "pipeline")
     recipe = load_recipe(args.run / "recipe.yaml")
     start = Path(recipe.init_from).name if recipe.init_from else None
     recipe = replace(recipe, data=replace(recipe.data, data_dir=None), init_from=start)

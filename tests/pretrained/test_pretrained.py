@@ -14,6 +14,9 @@ from spikediff.evaluation.class_scores import class_agreement
 from spikediff.evaluation.features import load_features
 from spikediff.evaluation.sources import quantise
 from spikediff.pretrained import PRETRAINED, find_source, pretrained_folder
+from spikediff.systems.integer import to_integer
+from spikediff.training.recipe import load_recipe
+from spikediff.training.trained import load_trained, start_from
 
 MEBIBYTE = 2**20
 
@@ -66,3 +69,21 @@ def test_digits_are_what_they_were_asked_to_be(classifier_cache):
     pixels = quantise(images, range(100))
     agreement = class_agreement(judge(pixels).probabilities, labels)
     assert agreement.rate >= 0.9, agreement
+
+
+def test_training_starts_from_one_by_name():
+    recipe = load_recipe(pretrained_folder("mnist-float") / "recipe.yaml")
+    shipped = load_trained(pretrained_folder("mnist-float")).unet
+    fresh = type(shipped).from_config(shipped.config)
+    start_from(Path("mnist-float"), fresh, recipe)
+    assert torch.equal(fresh.head.weight, shipped.head.weight)
+
+
+def test_the_float_network_deploys_to_the_one_that_ships():
+    """Rounding to half precision moves what lies at a threshold: 2 % of the estimate, by energy."""
+    form = to_integer(load_trained(pretrained_folder("mnist-float")).unet)
+    shipped = load_trained(pretrained_folder("mnist")).unet
+    x = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(4)
+    apart = form(x, 500, labels).sample - shipped(x, 500, labels).sample
+    assert apart.square().mean() < 0.05 * shipped(x, 500, labels).sample.square().mean()

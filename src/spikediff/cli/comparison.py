@@ -121,8 +121,8 @@ class ModelComparison:
                 "as the spikes carry"
             )
         notes.append(
-            f"seconds: one thread, {self.num_images} images at once, compiled where that gives "
-            "the same bits"
+            f"seconds: CPU time of one thread, {self.num_images} images at once, compiled where "
+            "that gives the same bits"
         )
         return tuple(dict.fromkeys(notes))
 

@@ -12,6 +12,7 @@ from spikediff.errors import UserError, suggestion
 PRETRAINED = {
     "digits": "SDDPM of 8x8 digits that can be asked for a digit",
     "mnist": "the integer system on MNIST, in whole numbers, that can be asked for a digit",
+    "mnist-float": "the network that mnist was made of, in half precision, to fine-tune",
     "fashion-mnist": "the integer system on Fashion-MNIST, in whole numbers, by class",
 }
 """Name -> what it is."""

@@ -16,6 +16,7 @@ from spikediff.diffusion.saving import INDEX, PIPELINES, check_networks, pipelin
 from spikediff.errors import UserError, one_line, shown
 from spikediff.files.reading import read_json
 from spikediff.files.weights import load_renamed
+from spikediff.pretrained import find_source
 from spikediff.systems import find_trainable
 from spikediff.training.build import Parts, build_model, build_pipeline
 from spikediff.training.checkpoint import Checkpoint, load_latest, plain_names
@@ -94,7 +95,7 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
     currents are 0. An image denoiser without scaling has no weights per spiking step, so it may
     start from one of another T.
     """
-    pipe = load_trained(source)
+    pipe = load_trained(find_source(source))
     row = find_trainable(recipe.model.network)
     trained = pipe.components.get(row.part)
     if type(trained) is not type(model):

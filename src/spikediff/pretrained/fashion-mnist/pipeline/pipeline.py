@@ -1,4 +1,0 @@
-# Lets diffusers find a class of the package spikediff.
-from spikediff import SpikingDiffusionPipeline
-
-__all__ = ["SpikingDiffusionPipeline"]
