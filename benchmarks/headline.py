@@ -24,6 +24,7 @@ from results import between, grid, training_of
 from results_pictures import draw_sheet
 
 import spikediff as sd
+from spikediff.hub.load import load_pipeline
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "headline", HERE.parent / "docs" / "results.md"
@@ -63,7 +64,7 @@ def measure(row: dict[str, Any], dataset: str, args: Any) -> None:
         path.write_text(json.dumps(found, indent=1) + "\n")
         print(row["name"], source, [m["quality"]["metrics"][FAD]["mean"] for m in models])
         if "sheet" in row:
-            pipe = sd.load(source)
+            pipe = load_pipeline(Path(source), to_generate=True)
             sheet = IMAGES / "sheets" / f"{row['name']}.png"
             draw_sheet(pipe, {"steps": row["sheet"]}, dataset, args.data_dir, sheet)
 

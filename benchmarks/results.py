@@ -24,6 +24,7 @@ from results_pictures import draw_front, draw_sheet
 from sampler_table import loaded, told
 from sampler_table import measure as measure_quality
 
+from spikediff.cli.options import Sampling
 from spikediff.energy import EnergyMeter
 from spikediff.training.recipe import load_recipe
 
@@ -218,6 +219,8 @@ def main() -> None:
             path.write_text(json.dumps(found, indent=1) + "\n")
             sheet = IMAGES / "sheets" / f"{row['name']}.png"
             pipe = loaded(Path(row["run"]), row["solver"])
+            with Sampling(threshold=row.get("threshold")).guided(pipe):
+                pipe = pipe.compile_for_inference()
             draw_sheet(pipe, row, table["dataset"], args.data_dir, sheet)
             print(json.dumps({key: found["metrics"][key]["mean"] for key in found["metrics"]}))
 

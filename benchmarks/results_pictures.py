@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from spikediff.cli.options import Sampling
 from spikediff.data import load_images
 from spikediff.diffusion.classes import classes_in_turn
 from spikediff.diffusion.outputs import image_grid, pixels_to_pil
@@ -16,9 +15,7 @@ SEEDS = range(64)
 
 def draw_sheet(pipe: Any, row: dict[str, Any], dataset: str, data_dir: Path, path: Path) -> None:
     """Draw images of the seeds 0 to 63, each with the nearest training image to its right."""
-    with Sampling(threshold=row.get("threshold")).guided(pipe):
-        compiled = pipe.compile_for_inference()
-    images = compiled(
+    images = pipe(
         seeds=SEEDS,
         num_inference_steps=row["steps"],
         output_type="pt",

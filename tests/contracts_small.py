@@ -20,9 +20,8 @@ from spikediff.editing.pipelines import (
     SpikingImg2ImgPipeline,
     SpikingInpaintPipeline,
     SpikingInversionPipeline,
-    VQSpikingImg2ImgPipeline,
-    VQSpikingInpaintPipeline,
 )
+from spikediff.editing.token_pipelines import VQSpikingImg2ImgPipeline, VQSpikingInpaintPipeline
 from spikediff.systems.converted.convert import convert, quantise
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet

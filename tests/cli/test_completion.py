@@ -49,7 +49,7 @@ def test_bash_completes(tmp_path, capsys):
         source "$1"
         try() { COMP_WORDS=(spikediff "$@"); COMP_CWORD=$#; _spikediff; echo "${COMPREPLY[*]}"; }
         try ""; try sample --num-im; try sample x --device ""; try train sddpm/dig; try sample ""
-        try help en; try sample --seed ""; try compare mn
+        try help en; try sample --seed ""; try compare fa
     """
     first, option, device, recipe, source, help_, seed, compared = ask("bash", program, file).split(
         "\n"
@@ -61,7 +61,7 @@ def test_bash_completes(tmp_path, capsys):
     assert set(source.split()) == set(PRETRAINED)
     assert help_ == "energy"
     assert seed == ""
-    assert compared == "mnist"
+    assert compared == "fashion-mnist"
 
 
 def test_zsh_completes(tmp_path, capsys):

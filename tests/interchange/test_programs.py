@@ -98,7 +98,7 @@ def test_wrong_use(tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match="eval"):
         export_program(model.train(), 4)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"pip install 'spikediff\[onnx\]'"):
+    with pytest.raises(UserError, match="pip install 'onnx>="):
         export_onnx(model.eval(), tmp_path / "out.onnx", 4)
 
 
