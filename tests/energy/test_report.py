@@ -63,7 +63,24 @@ def test_tables_state_the_total(meter, by):
     report = meter.report()
     last = report.table(by).splitlines()[-1]
     assert last.startswith("total")
-    assert f"{report.energy_pj / 1e6:,.4f}" in last
+    assert f"{report.energy_per_image_pj / 1e6:.4f}" in last
+
+
+@pytest.mark.parametrize("by", ["part", "layer", "step"])
+def test_tables_fit_a_terminal(meter, by):
+    report = meter.report()
+    for table in (report.table(by), audit(report).table(), str(report)):
+        assert max(map(len, table.splitlines())) <= 80
+    assert "down_blocks.0.timestep_bias.linear linear" in report.table("layer")  # not cut
+    assert "down_blocks.0.timestep_bias.linear: linear" in audit(report).table()
+
+
+def test_what_is_printed_and_what_jupyter_shows(meter):
+    report = meter.report()
+    assert str(report).startswith(f"{report.energy_per_image_pj / 1e6:,.3f} uJ per image")
+    shown = report._repr_html_()
+    assert shown.startswith(f"<table><caption>{report.summary}</caption>")
+    assert shown.count("<tr>") == 2 + len(report.parts)
 
 
 def test_no_other_table(meter):

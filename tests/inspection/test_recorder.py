@@ -58,6 +58,18 @@ def test_rates_are_those_of_the_spikes():
     torch.testing.assert_close(layer.map_of(0), layer.map_of())
 
 
+def test_a_record_shows_its_table():
+    with SpikeRecorder(Denoiser(LIF())) as record:
+        Denoiser(LIF())
+    assert "all neurons fire at 0.0%" in str(record)
+    model = nn.ModuleDict({"a_name_longer_than_lines" * 4: IF()})
+    with SpikeRecorder(model) as record:
+        next(iter(model.values()))(torch.ones(4, 1, 2))
+    assert max(map(len, str(record).splitlines())) <= 80
+    assert "100.0%" in record._repr_html_()
+    assert "<caption>all neurons fire at 100.0%" in record._repr_html_()
+
+
 def test_batches_add_up_and_timesteps_stay_apart():
     model, x, y = Denoiser(IF()), currents(3, 2, 4, 2, 2), currents(3, 5, 4, 2, 2, seed=1)
     with SpikeRecorder(model) as record:

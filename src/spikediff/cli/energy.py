@@ -11,6 +11,7 @@ from spikediff.cli.arguments import OUTPUT_FILE
 from spikediff.cli.options import Flat, NumImages, Report, Sampling, Seed, Source
 from spikediff.cli.outputs import check_new_folder
 from spikediff.errors import UserError
+from spikediff.tables import wrapped
 
 Costs = Annotated[
     str,
@@ -79,8 +80,8 @@ def run(options: EnergyOptions) -> None:
         "weights_sha256": weights_sha256(measured.trained),
         "scheduler": scheduler_name(measured.pipe),
     }
-    print(report.table(options.by))
     _print_totals(report)
+    print(f"\n{report.table(options.by)}")
     if options.memory:
         _print_memory(report)
     if options.audit:
@@ -212,24 +213,22 @@ def _priced(meter: Any, options: EnergyOptions) -> Any:
 def _print_totals(report: Any) -> None:
     from spikediff.energy import SPIKES_PER_SYNAPSE_LIMITS
 
-    steps = len(report.timesteps)
     kind = "no neurons" if report.spiking_steps is None else f"T = {report.spiking_steps}"
-    print(
-        f"\n{report.accounting} accounting, {report.costs.name} ({report.costs.source}); "
-        f"{report.images} images, {steps} denoising steps, {kind}\n"
-        f"per image: {report.energy_per_image_pj / 1e6:,.3f} uJ; "
-        f"per denoising step: {report.energy_per_step_pj / 1e6:,.3f} uJ; "
-        f"neuron updates per image: {report.neuron_updates / report.images:,.0f}"
-    )
+    lines = [
+        report.summary,
+        f"images measured: {report.images}; {kind}; "
+        f"neuron updates per image: {report.neuron_updates / report.images:,.0f}",
+    ]
     if report.spikes_per_synapse is not None:
         low, high = SPIKES_PER_SYNAPSE_LIMITS
-        print(
+        lines.append(
             f"T x rate: {report.spikes_per_synapse:.3f} spikes per synapse and call (limit of a "
             f"bit-matched counterpart: {low:.2f} to {high:.2f}, Yan et al., arXiv 2409.08290 v4)"
         )
     if report.neuron_energy_pj is not None:
         per_image = report.neuron_energy_pj / report.images
-        print(f"neuron updates cost a further {per_image / 1e6:,.3f} uJ per image")
+        lines.append(f"neuron updates cost a further {per_image / 1e6:,.3f} uJ per image")
+    print(wrapped(*lines, f"prices: {report.costs.source}"))
 
 
 def _print_memory(report: Any) -> None:
@@ -240,7 +239,7 @@ def _print_memory(report: Any) -> None:
         cost = "" if energy is None else f"; {energy / report.images / 1e6:,.3f} uJ"
         words_of = {"weights": traffic.weights, "inputs": traffic.activations, "sums": traffic.sums}
         parts = ", ".join(f"{name} {n / report.images / 1e6:,.3f}" for name, n in words_of.items())
-        print(f"memory traffic per image, {words}, MB: {parts}{cost}")
+        print(wrapped(f"memory traffic per image, {words}, MB: {parts}{cost}"))
 
 
 def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> None:

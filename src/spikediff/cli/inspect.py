@@ -39,7 +39,7 @@ def run(options: InspectOptions) -> None:
     folder = options.report.folder("report")
     with at_work(f"drawing {len(list(record.seen))} layers"):
         files = write_report(record, folder, title_of(options.model.source), settings, images)
-    _print(record)
+    print(record.table())
     print(f"\n{files[-1]}: the page; {len(files) - 1} pictures beside it")
     options.report.write(settings | record.to_dict())
 
@@ -95,14 +95,3 @@ def _settings(pipe: Any, options: InspectOptions) -> dict[str, Any]:
     if options.sampling.threshold is not None:
         settings["threshold guidance"] = options.sampling.threshold
     return settings
-
-
-def _print(record: Any) -> None:
-    width = max(len(layer.name) for layer in record.seen)
-    print(f"{'layer':<{width}} {'neurons':>9} {'fires':>7} {'dead':>7} {'saturated':>9}")
-    for layer in record.seen:
-        print(
-            f"{layer.name:<{width}} {layer.neurons:>9,} {layer.rate:>7.1%} {layer.dead:>7.1%} "
-            f"{layer.saturated:>9.1%}"
-        )
-    print(f"all neurons fire at {record.rate:.1%} of the spiking steps")

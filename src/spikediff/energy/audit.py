@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spikediff.energy.ledger import Cell
-from spikediff.energy.report import EnergyReport
+from spikediff.energy.report import EnergyReport, microjoule
 from spikediff.errors import UserError
+from spikediff.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Audit:
     """The operations that are not accumulates, the most expensive first."""
 
     findings: tuple[Finding, ...]  # operations that are not accumulates, the most expensive first
+    images: int = 1  # that were made
 
     @property
     def fully_spiking(self) -> bool:
@@ -46,16 +48,23 @@ class Audit:
         return {"fully_spiking": self.fully_spiking, "share": self.share, "findings": findings}
 
     def table(self) -> str:
-        """Return a table for a terminal."""
-        lines = [f"{'operation':<58} {'amount':>14} {'energy [uJ]':>12} {'share':>6}  why"]
-        lines += [
-            f"{(f.layer + ': ' + f.operation)[:58]:<58} {f.amount:>14,} {f.energy_pj / 1e6:>12.4f} "
-            f"{f.share:6.1%}  {f.reason}"
-            for f in self.findings
-        ]
+        """Return a table of an image, by reason; no line is longer than 80 columns."""
+        rows = [["not an accumulate, per image", "operations", "uJ", "share"]]
+        for reason in dict.fromkeys(finding.reason for finding in self.findings):
+            rows.append([f"{reason}:", "", "", ""])
+            rows += [self._row(each) for each in self.findings if each.reason == reason]
+        lines = [text_table(rows)]
         verdict = "fully spiking" if self.fully_spiking else "not fully spiking"
         lines.append(f"{verdict}: {self.share:.1%} of the energy is spent on the above")
         return "\n".join(lines)
+
+    def _row(self, finding: Finding) -> list[str]:
+        return [
+            f"  {finding.layer}: {finding.operation}",
+            f"{finding.amount / self.images:,.0f}",
+            microjoule(finding.energy_pj / self.images),
+            f"{finding.share:.1%}",
+        ]
 
 
 def audit(report: EnergyReport) -> Audit:
@@ -74,7 +83,7 @@ def audit(report: EnergyReport) -> Audit:
         Finding(cell.layer or "(model)", cell.operation, why, n, mac * n, mac * n / total)
         for cell, why, n in found
     )
-    return Audit(tuple(sorted(findings, key=lambda finding: -finding.energy_pj)))
+    return Audit(tuple(sorted(findings, key=lambda each: -each.energy_pj)), report.images)
 
 
 _REASONS = {

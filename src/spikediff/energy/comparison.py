@@ -14,7 +14,7 @@ from typing import Any
 from spikediff.energy.changes import QuantisedActivations
 from spikediff.energy.costs import CostTable
 from spikediff.energy.meter import EnergyMeter
-from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, EnergyReport
+from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, EnergyReport, microjoule
 
 WEIGHT_BITS = 8  # of integer weights, of both networks
 REAL_BITS = 16  # of an integer spiking network's real-valued inputs: the image, currents
@@ -205,7 +205,10 @@ def _rows(
     words = f" {known.costs.name[:12]}" if weight_bits is None else f" {weight_bits}-bit weights"
     energies = [{} if r is None else _energies(r, per_call) for r in reports]
     return [
-        _line(f"{words}, {label}" if name == "arithmetic" else f" {label}", map(_microjoule, row))
+        _line(
+            f"{words}, {label}" if name == "arithmetic" else f" {label}",
+            ("-" if pj is None else microjoule(pj) for pj in row),
+        )
         for name, label in zip(_ENERGIES, _LABELS, strict=True)
         for row in [[energy.get(name) for energy in energies]]
     ]
@@ -213,10 +216,3 @@ def _rows(
 
 def _line(label: str, cells: Iterable[str]) -> str:
     return f"{label[:28]:<28}" + "".join(f" {cell[:9]:>9}" for cell in cells)
-
-
-def _microjoule(pj: float | None) -> str:
-    if pj is None:
-        return "-"
-    uj = pj / 1e6
-    return f"{uj:.3e}" if uj >= 1e6 else f"{uj:,.1f}" if uj >= 100 else f"{uj:.4f}"

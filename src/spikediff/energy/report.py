@@ -12,6 +12,7 @@ from typing import Any
 from spikediff.energy.costs import CostTable
 from spikediff.energy.ledger import SHOWN, Cell, summed
 from spikediff.errors import UserError
+from spikediff.tables import html_table, text_table
 
 # T x rate below which a spiking network spends less than its bit-matched counterpart, data movement
 # included: at T = 1 to 5, by the width of the weights.
@@ -254,27 +255,49 @@ class EnergyReport:
         return {"timestep": self.timesteps[cell.step]} | counts | prices
 
     def table(self, by: str = "part") -> str:
-        """Return a table for a terminal, by "part" of the model, "layer" or denoising "step"."""
+        """Return a table of an image, by "part" of the model, "layer" or denoising "step".
+
+        No line is longer than 80 columns.
+        """
+        return text_table(self._table(by))
+
+    @property
+    def summary(self) -> str:
+        """The energy of an image, and how it was counted, in a line."""
+        steps = len(self.timesteps)
+        return (
+            f"{self.energy_per_image_pj / 1e6:,.3f} uJ per image, "
+            f"{self.energy_per_step_pj / 1e6:,.3f} uJ per denoising step of {steps}; "
+            f"{self.accounting} accounting, {self.costs.name}"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.summary}\n\n{self.table()}"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._table("part"), self.summary)
+
+    def _table(self, by: str) -> list[list[str]]:
         if by not in _TABLES:
             raise UserError(f"table by {by!r}; choose from {', '.join(_TABLES)}")
-        rows = list(_TABLES[by](self))
-        rate = f"{self.firing_rate:6.1%}"
-        total = _text("total", "neurons fire", rate, self.total, self.energy_pj, share=1)
-        return "\n".join([_HEADER, *(self._line(name, cell) for name, cell in rows), total])
+        rows = [self._cells(name, cell.signal, cell) for name, cell in _TABLES[by](self)]
+        return [_HEADER, *rows, self._cells("total", "all neurons", self.total)]
 
-    def _line(self, name: str, cell: Cell) -> str:
-        energy = self.energy_of(cell.macs, cell.acs)
-        share = energy / self.energy_pj if self.energy_pj else 0.0
-        rate = f"{cell.rate:6.1%}" if cell.sites else "     -"
-        return _text(name, cell.signal, rate, cell, energy, share)
+    def _cells(self, name: str, signal: str, cell: Cell) -> list[str]:
+        """Return the cells of a line: amounts of an image."""
+        known, energy = cell.spikes_per_synapse, self.energy_of(cell.macs, cell.acs)
+        return [
+            name,
+            signal,
+            f"{cell.rate:.1%}" if cell.sites else "-",
+            "-" if known is None else f"{known:.3f}",
+            *(_millions(number / self.images) for number in (cell.macs, cell.acs)),
+            microjoule(energy / self.images),
+            f"{energy / self.energy_pj if self.energy_pj else 0.0:.1%}",
+        ]
 
 
-_HEADER = " ".join(
-    [
-        *(" " * 34, f"{'input':<14}", "active", "T x rate"),
-        *("  MACs [M]", "   ACs [M]", "energy [uJ]", " share"),
-    ]
-)
+_HEADER = ["per image", "input", "active", "T x rate", "MACs [M]", "ACs [M]", "uJ", "share"]
 
 _TABLES: dict[str, Callable[[EnergyReport], Iterable[tuple[str, Cell]]]] = {
     "part": lambda report: report.parts.items(),
@@ -284,7 +307,7 @@ _TABLES: dict[str, Callable[[EnergyReport], Iterable[tuple[str, Cell]]]] = {
         if cell.macs or cell.acs
     ),
     "step": lambda report: (
-        (f"timestep {report.timesteps[cell.step]}", cell) for cell in report.steps
+        (_step_name(report.timesteps[cell.step]), cell) for cell in report.steps
     ),
 }
 
@@ -295,10 +318,21 @@ def _part(layer: str, shared: int) -> str:
     return path[min(shared, len(path) - 1)] or "(model)"
 
 
-def _text(name: str, signal: str, rate: str, cell: Cell, energy: float, share: float) -> str:
-    known = cell.spikes_per_synapse
-    times_rate = f"{'-':>8}" if known is None else f"{known:8.3f}"
-    return (
-        f"{name[:34]:<34} {signal[:14]:<14} {rate} {times_rate} {cell.macs / 1e6:>10,.3f} "
-        f"{cell.acs / 1e6:>10,.3f} {energy / 1e6:>11.4f} {share:6.1%}"
-    )
+def _step_name(timestep: float | None) -> str:
+    return "once" if timestep is None else f"timestep {timestep:g}"
+
+
+def _millions(number: float) -> str:
+    millions = number / 1e6
+    return f"{millions:,.3f}" if millions < 1e4 else f"{millions:,.0f}"
+
+
+def microjoule(pj: float) -> str:
+    """Return an energy in microjoules, in at most nine letters.
+
+    Example:
+        >>> microjoule(1.5e6), microjoule(123.4e6), microjoule(2e12)
+        ('1.5000', '123.4', '2.000e+06')
+    """
+    uj = pj / 1e6
+    return f"{uj:.3e}" if uj >= 1e6 else f"{uj:,.1f}" if uj >= 100 else f"{uj:.4f}"

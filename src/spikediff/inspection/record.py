@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spikediff.errors import UserError
+from spikediff.tables import html_table, text_table
 
 _NAN = float("nan")
 
@@ -137,6 +138,11 @@ class LayerRecord:
         channel, *where = np.unravel_index(int(self.units[k]), self.shape)
         return f"channel {channel}" + (f" at ({', '.join(map(str, where))})" if where else "")
 
+    def row(self) -> list[str]:
+        """Return the cells of a table: name, neurons, and shares of them."""
+        shares = (self.rate, self.dead, self.saturated)
+        return [self.name, f"{self.neurons:,}", *(f"{share:.1%}" for share in shares)]
+
     def to_dict(self, columns: int) -> dict[str, Any]:
         """Return the figures as plain values, for JSON; None where the layer did not run."""
         per_channel = self.fired.reshape(self.shape[0], -1).double().mean(1)
@@ -194,6 +200,24 @@ class SpikeRecord:
     def labels(self) -> list[str]:
         """The denoising steps in a few letters: the timestep, or "once" where there is none."""
         return ["once" if t is None else f"{t:g}" for t in self.timesteps]
+
+    def table(self) -> str:
+        """Return a table of the layers for a terminal of 80 columns."""
+        return f"{text_table(self._rows())}\n{self._summary}"
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), self._summary)
+
+    @property
+    def _summary(self) -> str:
+        return f"all neurons fire at {self.rate:.1%} of the spiking steps"
+
+    def _rows(self) -> list[list[str]]:
+        header = ["layer", "neurons", "fires", "dead", "saturated"]
+        return [header, *(layer.row() for layer in self.layers.values())]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values, for JSON."""

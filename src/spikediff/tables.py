@@ -1,0 +1,53 @@
+"""Tables for a terminal of 80 columns and for a notebook; the first row is the header."""
+
+from collections.abc import Sequence
+from html import escape
+from textwrap import fill
+
+from spikediff.errors import cut
+
+Rows = Sequence[Sequence[str]]
+
+
+def text_table(rows: Rows, width: int = 80) -> str:
+    """Return the rows as lines: the first column left, the others right.
+
+    A first cell that leaves no room for the others has a line of its own.
+
+    Example:
+        >>> print(text_table([["layer", "uJ"], ["head", "1.5"], ["a.long.name", "12"]], width=10))
+        layer  uJ
+        head  1.5
+        a.long.name
+               12
+    """
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[1:]]
+    room = width - sum(widths) - len(widths)
+    fitting = [len(name) for name, *_ in rows if len(name) <= room]
+    first, lines = max(fitting, default=0), []
+    for name, *cells in rows:
+        if len(name) > room:
+            lines.append(cut(name, max(width, 16)))
+            name = ""
+        numbers = (f" {cell:>{size}}" for cell, size in zip(cells, widths, strict=True))
+        lines.append(f"{name:<{first}}{''.join(numbers)}".rstrip())
+    return "\n".join(lines)
+
+
+def html_table(rows: Rows, caption: str) -> str:
+    """Return the rows as a table of HTML, which Jupyter shows.
+
+    Example:
+        >>> html_table([["layer"], ["head"]], "50 uJ")
+        '<table><caption>50 uJ</caption><tr><th>layer</th></tr><tr><td>head</td></tr></table>'
+    """
+    header, *body = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    lines = "".join(f"<tr>{cells}</tr>" for cells in (header.replace("td>", "th>"), *body))
+    return f"<table><caption>{escape(caption)}</caption>{lines}</table>"
+
+
+def wrapped(*paragraphs: str, width: int = 80) -> str:
+    """Return paragraphs in lines of a terminal; words, such as paths, stay whole."""
+    return "\n".join(
+        fill(text, width, break_long_words=False, break_on_hyphens=False) for text in paragraphs
+    )
