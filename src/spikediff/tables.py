@@ -46,8 +46,21 @@ def html_table(rows: Rows, caption: str) -> str:
     return f"<table><caption>{escape(caption)}</caption>{lines}</table>"
 
 
-def wrapped(*paragraphs: str, width: int = 80) -> str:
-    """Return paragraphs in lines of a terminal; words, such as paths, stay whole."""
+def wrapped(*paragraphs: str, width: int = 80, indent: int = 0) -> str:
+    """Return paragraphs in lines of a terminal; words, such as paths, stay whole.
+
+    Example:
+        >>> print(wrapped("  key  a value", width=10, indent=7))
+          key  a
+               value
+    """
     return "\n".join(
-        fill(text, width, break_long_words=False, break_on_hyphens=False) for text in paragraphs
+        fill(
+            text,
+            width,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for text in paragraphs
     )

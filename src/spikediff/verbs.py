@@ -21,7 +21,7 @@ def load(
             id of a repository on the Hugging Face Hub. Of a run that is not finished, the newest
             whole checkpoint is taken; always the averaged weights.
         scheduler: Name of a sampler; None keeps the pipeline's own.
-        device: "cpu", "cuda", or "auto".
+        device: "cpu", "cuda", "mps", or "auto": the first of cuda, mps and cpu that serves.
         execution: "counts", "spikes", "events" or "delta" of an integer network's deployment form.
 
     Returns:

@@ -66,6 +66,11 @@ def test_every_command_has_help(command, capsys):
     assert "usage: spikediff" in capsys.readouterr().out
 
 
+def test_the_table_of_commands_fits_a_terminal(capsys):
+    assert main(["--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_training_leaves_what_it_should(run_folder):
     left = {path.name for path in run_folder.iterdir()}
     assert left >= {"recipe.yaml", "environment.json", "loss.csv", "loss.png", "samples"}
@@ -75,11 +80,18 @@ def test_training_leaves_what_it_should(run_folder):
     assert grids == ["step-00000004.png", "step-00000006.png"]
 
 
-def test_sample(run_folder, tmp_path):
+def test_sample(run_folder, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["--num-images", 5, "--batch-size", 2, "--num-inference-steps", 3, "--seed", 7]
     told = ["--output", out, *arguments, "--json", tmp_path / "s.json"]
     assert main(["sample", str(run_folder), *map(str, told)]) == 0
+    told = capsys.readouterr()
+    for first, last in ((1, 2), (3, 4), (5, 5)):
+        assert f"images {first} to {last} of 5:" in told.err  # the bars
+    assert "step/s" in told.err.replace("s/step", "step/s")
+    said, following = told.out.splitlines()
+    assert said == f"5 images, grid.png, denoising.gif in {out.resolve()}"
+    assert following == f"next: spikediff inspect {run_folder}"
     names = sorted(path.name for path in out.iterdir())
     assert names == ["denoising.gif", "grid.png", *[f"seed-{k:06d}.png" for k in range(7, 12)]]
     with Image.open(out / "denoising.gif") as gif:
@@ -150,7 +162,9 @@ def test_a_run_that_is_not_finished_can_be_sampled(run_folder, tmp_path):
 
 def test_info(run_folder, tmp_path, capsys):
     assert main(["info", "--json", str(tmp_path / "i.json")]) == 0
-    assert "sddpm/digits" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "sddpm/digits" in said
+    assert max(map(len, said.splitlines())) <= 80
     told = json.loads((tmp_path / "i.json").read_text())
     assert "digits" in told["data sets"]
     name = native_name()
@@ -238,6 +252,7 @@ BAD = [
     (["train", "sddpm/digits", "--resume", "--output", "OUT"], "no run to resume"),
     (["train", "sddpm/digits", "--model.neuron", "iff", "--output", "OUT"], "did you mean 'if'"),
     (["sample", "absent"], "no such folder"),
+    (["info", __file__], "is a file; give the folder of a pipeline or of a run"),
     (["sample", "."], "neither a pipeline"),
     (["sample", "RUN", "--num-images", "0"], "at least 1"),
     (["sample", "RUN", "--scheduler", "dimm"], "did you mean 'ddim'"),

@@ -59,6 +59,8 @@ def test_pictures_that_are_too_small_to_train_on(tmp_path, capsys):
 def test_nothing_there(tmp_path, capsys):
     assert main(["data", "nix"]) == 2
     assert "unknown data set 'nix'" in capsys.readouterr().err
+    assert main(["data", "my/photos"]) == 2
+    assert "data set my/photos: no such folder" in capsys.readouterr().err
     (tmp_path / "a.png").write_bytes(b"nonsense")
     assert main(["data", str(tmp_path)]) == 2
     assert "none of its pictures can be used" in capsys.readouterr().err

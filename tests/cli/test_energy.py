@@ -41,6 +41,9 @@ def test_everything_at_once(model, tmp_path, capsys):
     told = capsys.readouterr().out
     for words in ("up_blocks", "per image", "not fully spiking", "memory traffic", "T x rate"):
         assert words in told
+    lines = [line for line in told.splitlines() if str(tmp_path) not in line]
+    assert max(map(len, lines)) <= 80
+    assert " uJ per image, " in lines[0]
     figures = json.loads((tmp_path / "e.json").read_text())
     assert figures["images"] == 2
     assert len(figures["timesteps"]) == 3

@@ -72,8 +72,13 @@ def test_options_are_built_of_flat_names(tmp_path):
 
 
 def test_labels_follow_the_seeds_and_batches_do_not_matter():
+    bars = []
+
     class Pipe:
         components: dict = {}  # noqa: RUF012
+
+        def set_progress_bar_config(self, **options):
+            bars.append(options["desc"])
 
         def __call__(self, seeds, num_inference_steps, class_labels=None):
             return list(zip(seeds, class_labels, strict=True))
@@ -83,6 +88,8 @@ def test_labels_follow_the_seeds_and_batches_do_not_matter():
         sampling = Sampling(batch_size=batch_size, class_labels=(7, 8, 9))
         made = [pair for part in sampling.generate(pipe, range(4, 9), pipe) for pair in part]
         assert made == [(4, 7), (5, 8), (6, 9), (7, 7), (8, 8)]
+    assert bars[-1] == "images 1 to 5 of 5"
+    assert bars[5:8] == ["images 1 to 2 of 5", "images 3 to 4 of 5", "images 5 to 5 of 5"]
     with pytest.raises(UserError, match=r"--guidance-scale 2.0: Pipe has none"):
         list(Sampling(guidance_scale=2.0).generate(pipe, range(1), pipe))
 

@@ -1,5 +1,7 @@
 """The pictures: what they show where, not only that they are there."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,8 @@ from spikediff.inspection.plots import (
     SPIKE,
     colours_of,
     largest_of,
+    mark_steps,
+    new_figure,
     plot_firing_rates,
     plot_rate_maps,
 )
@@ -107,3 +111,12 @@ def test_the_report_is_a_folder_of_pictures_and_a_page(record, report):
 def test_an_empty_record_is_refused(tmp_path):
     with pytest.raises(UserError, match="nothing was observed"):
         write_report(SpikeRecord(), tmp_path, "run", {})
+
+
+@pytest.mark.parametrize("steps", [1, 5, 10, 11, 50, 1000])
+def test_labelled_steps_stand_in_even_gaps(steps):
+    axes = new_figure(4, 3).add_subplot()
+    mark_steps(axes, [f"{t}" for t in range(steps)], range(steps))
+    ticks = [int(tick) for tick in axes.get_xticks()]
+    assert len({b - a for a, b in pairwise(ticks)}) <= 1
+    assert min(steps, 6) <= len(ticks) <= 10

@@ -1,7 +1,10 @@
 """Exported programs: what they compute, and what they need."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -153,6 +156,58 @@ def test_onnxruntime_agrees(name, tmp_path):
     asked = {entry.name for entry in session.get_inputs()}  # ONNX drops an input that nobody reads
     (answer,) = session.run(None, {key: given[key] for key in asked})
     torch.testing.assert_close(torch.from_numpy(answer), want, atol=1e-4, rtol=1e-3)
+
+
+def of_the_page():
+    """The sampler of docs/export.md."""
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    [block] = re.findall(r"```python\n(import onnxruntime\n.*?)```", page, re.S)
+    return block
+
+
+class TorchSession:
+    """An `InferenceSession` that runs a network of torch."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def run(self, _outputs, inputs):
+        with torch.no_grad():
+            estimate = self.model(**{key: torch.from_numpy(x) for key, x in inputs.items()}).sample
+        return [estimate.numpy()]
+
+
+@pytest.fixture
+def saved_run(tmp_path, monkeypatch):
+    """A run of the page's name in the working folder, and its pipeline."""
+    monkeypatch.chdir(tmp_path)
+    pipe = SpikingDiffusionPipeline(made("sddpm")[0], make_scheduler("dpmsolver++"))
+    pipe.set_progress_bar_config(disable=True)
+    pipe.save_pretrained("runs/sddpm-digits/pipeline")
+    return pipe
+
+
+def check_the_page(pipe):
+    made_there: dict = {}
+    exec(of_the_page(), made_there)
+    noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    want = pipe(latents=noise, num_inference_steps=25, output_type="pt").images
+    got = made_there["image"].clamp(-1, 1) / 2 + 0.5
+    torch.testing.assert_close(got, want, atol=1e-2, rtol=0)
+
+
+def test_the_sampler_of_the_page_makes_the_pipelines_image(saved_run, monkeypatch):
+    session = SimpleNamespace(InferenceSession=lambda _file: TorchSession(saved_run.unet))
+    monkeypatch.setitem(sys.modules, "onnxruntime", session)
+    check_the_page(saved_run)
+
+
+@pytest.mark.slow
+def test_the_sampler_of_the_page_with_onnxruntime(saved_run):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    export_onnx(saved_run.unet, "sddpm.onnx")
+    check_the_page(saved_run)
 
 
 @pytest.mark.slow

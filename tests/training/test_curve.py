@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikediff.training.curve import Averages, CurvePoint, LossCurve, LossValues, read_curve
+from spikediff.training.curve import (
+    Averages,
+    CurvePoint,
+    LossCurve,
+    LossValues,
+    read_curve,
+    running_means,
+)
 from spikediff.training.trainer import Trainer
 
 
@@ -23,6 +30,12 @@ def test_curve_drops_rows_that_a_killed_run_lost(tmp_path):
     assert [p.step for p in read_curve(tmp_path / "loss.csv")] == [10, 20]
     again.draw()
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_running_mean_forgets_its_first_value_as_fast_as_others():
+    means = running_means([10.0] + [1.0] * 9)
+    assert means[0] == 10.0
+    assert means[-1] < 2.0  # 4.5 if the first value kept the weight of all before it
 
 
 def train(recipe, folder, **options):

@@ -22,7 +22,7 @@ from spikediff.errors import UserError, one_line, shown, suggestion
 from spikediff.progress import Heard, at_work, breaking_silence
 
 COMMANDS = {
-    "data": "look at images to train on: counts, sizes, classes, unusable files",
+    "data": "look at images to train on: counts, sizes, classes",
     "train": "train a model from a recipe",
     "sample": "generate images with a trained model",
     "inpaint": "generate a part of a picture and keep the rest bit for bit",
@@ -32,18 +32,18 @@ COMMANDS = {
     "calibrate": "measure a model for the sampler analytic-dpm",
     "reconstruct": "measure the reconstruction error of an autoencoder",
     "evaluate": "measure image quality, beside the floor of real images",
-    "energy": "measure the energy of an image, layer by layer and step by step",
-    "inspect": "show the spikes: rasters, membranes, firing rates, dead and saturated neurons",
+    "energy": "measure the energy of an image, by layer and by step",
+    "inspect": "show the spikes: rasters, membranes, rates, silent neurons",
     "compare": "compare models: quality, energy, speed, size",
-    "guide": "search a threshold scale that improves the images, on held-out data",
-    "convert": "turn an ordinary denoiser into a spiking one, and measure the loss",
-    "deploy": "write the integer form of a network: 8-, 6- or 4-bit weights, exact sums",
+    "guide": "search a threshold scale that improves the images",
+    "convert": "turn an ordinary denoiser into a spiking one",
+    "deploy": "write a network in whole numbers: weights of 8, 6 or 4 bits",
     "import": "turn an authors' checkpoint into a pipeline",
-    "push": "upload a model to the Hugging Face Hub, with a card made from its run",
+    "push": "upload a model, with a card, to the Hugging Face Hub",
     "export": "export a denoiser to NIR, ONNX or torch.export",
     "info": "describe the installation, or a model",
     "completion": "print a completion script for bash, zsh or fish",
-    "web": "open a page in the browser: generate, inpaint, compare, with spikes and energy",
+    "web": "open a page in the browser: generate, inpaint, compare",
     "demo": "run the shipped spiking model, then train one for two minutes",
 }
 

@@ -179,7 +179,9 @@ def _progress(what: str, steps: int | None) -> Iterator[Callable[..., None]]:
     """Show a progress bar; the block gets a function of the loss and a note, called every step."""
     from tqdm import tqdm
 
-    with tqdm(desc=what, total=steps, mininterval=0.2 if sys.stderr.isatty() else 4.0) as bar:
+    with tqdm(
+        desc=what, total=steps, unit="step", mininterval=0.2 if sys.stderr.isatty() else 4.0
+    ) as bar:
 
         def report(loss: float, note: str = "") -> None:
             bar.set_postfix_str(f"{note} loss={loss:.4f}".strip(), refresh=False)

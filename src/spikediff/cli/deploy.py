@@ -1,9 +1,11 @@
 """`spikediff deploy SOURCE`: the integer form of an integer network."""
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
 from spikediff.cli.options import Flat, FolderReport, SourceFolder
+from spikediff.cli.outputs import say_where
 from spikediff.errors import UserError
 
 
@@ -50,4 +52,8 @@ def run(options: DeployOptions) -> None:
             "bytes": nbytes,
         }
     )
-    print(f"{options.weight_bits}-bit weights, {nbytes / 1e6:.2f} MB, in {folder}")
+    say_where(
+        f"{options.weight_bits}-bit weights, {nbytes / 1e6:.2f} MB,",
+        folder,
+        f"sample {shlex.quote(str(folder))}",
+    )

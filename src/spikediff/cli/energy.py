@@ -9,7 +9,7 @@ import tyro
 
 from spikediff.cli.arguments import OUTPUT_FILE
 from spikediff.cli.options import Flat, NumImages, Report, Sampling, Seed, Source
-from spikediff.cli.outputs import check_new_folder
+from spikediff.cli.outputs import check_new_folder, say_where
 from spikediff.errors import UserError
 from spikediff.tables import wrapped
 
@@ -116,7 +116,7 @@ def measure(options: EnergyOptions) -> Measured:
     from spikediff.energy import load_costs
 
     load_costs(options.costs)  # a wrong name is an error before minutes of work
-    trained = options.model.load()
+    trained = options.model.load(float64_needed="the meter")
     pipe = _with_synapses(trained, options.synapses)
     meter = _observe(pipe, options, changes=options.compare)
     report = _priced(meter, options)
@@ -260,4 +260,4 @@ def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> Non
         }
         plot_comparison(both, options.plots / "comparison.png")
         pictures.append("comparison.png")
-    print(f"\n{', '.join(pictures)} in {options.plots}")
+    say_where(f"\n{', '.join(pictures)}", options.plots)

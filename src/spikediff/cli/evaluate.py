@@ -22,6 +22,7 @@ from spikediff.cli.options import (
     Threshold,
 )
 from spikediff.errors import UserError
+from spikediff.tables import text_table, wrapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,13 +109,12 @@ def measure(options: EvaluateOptions) -> dict[str, Any] | None:
     from accelerate import PartialState
 
     from spikediff.evaluation.run import evaluate
-    from spikediff.hub.load import check_event_driven
+    from spikediff.hub.load import check_event_driven, choose_device
 
     model = options.model
     check_event_driven(model.event_driven, model.event_driven_weights, model.device)
     processes = PartialState(cpu=model.device == "cpu" or model.event_driven)
-    if model.device == "cuda" and processes.device.type != "cuda":
-        raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
+    choose_device(model.device)  # or an error
     settings = _settings(options)
     images, shape = _open(options, settings, processes.device)
     size, channels = settings.image_size or shape[0], settings.channels or shape[1]
@@ -161,12 +161,14 @@ def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tu
         first = source.take(0, 1)  # [1, C, H, W]
         return source, (min(first.shape[-2:]), first.shape[1])
 
-    from spikediff.hub.load import steps_of
+    from spikediff.hub.load import choose_device, float64_part, steps_of
     from spikediff.hub.run_data import network_shape
 
     pipe = replace(options.model, device="cpu").load(to_generate=True)
     pipe.set_progress_bar_config(disable=True)
-    pipe.to(device)
+    # accelerate's choice, unless it is MPS and the model needs float64
+    mps = device.type == "mps"
+    pipe.to(choose_device(options.model.device, float64_part(pipe)) if mps else device)
     scale: Any = None
     if options.threshold is not None:
         from spikediff.systems.sdm.threshold_guidance import parse_scale
@@ -226,17 +228,17 @@ def _check_no_model_options(options: EvaluateOptions) -> None:
 
 def _print(result: dict[str, Any]) -> None:
     counts, protocol = result["counts"], result["protocol"]
-    print(
+    conditions = (
         f"protocol {protocol['name']}: {counts['judged']} images"
         f"{' x ' + str(counts['repeats']) if counts['repeats'] > 1 else ''} against "
         f"{counts['reference']} of {result['dataset']}/{result['reference']['split']}; floor: "
-        f"{counts['floor']} real images of {protocol['floor_split']}\n"
+        f"{counts['floor']} real images of {protocol['floor_split']}"
     )
-    width = max(map(len, result["metrics"]))
-    print(f"{'metric':<{width}}  {'value':>20}  {'floor':>10}")
+    print(f"{wrapped(conditions)}\n")
+    rows = [["metric", "value", "floor"]]
     for name, value in result["metrics"].items():
         text = f"{value['mean']:.5g}" + ("" if value["std"] is None else f" ± {value['std']:.3g}")
-        print(f"{name:<{width}}  {text:>20}  {result['floor'][name]:>10.5g}")
-    print(f"\nCaveat: {protocol['caveat']}")
-    for note in result["notes"]:
-        print(f"Note: {note}")
+        rows.append([name, text, f"{result['floor'][name]:.5g}"])
+    print(text_table(rows))
+    print()
+    print(wrapped(f"Caveat: {protocol['caveat']}", *(f"Note: {note}" for note in result["notes"])))

@@ -20,6 +20,7 @@ from spikediff.cli.options import (
     Steps,
 )
 from spikediff.errors import UserError, suggestion
+from spikediff.tables import wrapped
 
 if TYPE_CHECKING:
     from spikediff.evaluation.feature_cache import FeatureSet
@@ -243,9 +244,8 @@ def _print(found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes:
     if found.confirmation is not None:
         print("\non fresh seeds:")
         _print_curve(found.confirmation)
-    print(f"\n{_verdict(found)}")
-    for note in notes:
-        print(f"Note: {note}")
+    print()
+    print(wrapped(_verdict(found), *(f"Note: {note}" for note in notes)))
 
 
 def _print_curve(curve: "GuidanceCurve") -> None:

@@ -1,6 +1,8 @@
 """`spikediff info [SOURCE]`: describe the installation, or a model."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +10,7 @@ import tyro
 
 from spikediff.cli.options import Flat, Report
 from spikediff.pretrained import check_source
+from spikediff.tables import wrapped
 
 _BUILD = "python -m spikediff.native.build"
 
@@ -27,11 +30,21 @@ def run(options: InfoOptions) -> None:
         check_source(options.source)
     facts = _installed() if options.source is None else _model(options.source)
     for section, rows in facts.items():
+        if section == "recipes":
+            _print_recipes(rows)
+            continue
         print(f"{section}:")
         width = max((len(str(key)) for key in rows), default=0)
         for key, value in rows.items():
-            print(f"  {key:<{width}}  {value}")
+            print(wrapped(f"  {key:<{width}}  {value}", indent=width + 4))
     options.report.write(facts)
+
+
+def _print_recipes(names: Iterable[str]) -> None:
+    """Print the names of recipes, a line for each system; `--json` has their paths."""
+    print("recipes:")
+    for system, of_system in groupby(names, lambda name: name.split("/")[0]):
+        print(wrapped(f"  {', '.join(of_system)}", indent=len(system) + 3))
 
 
 def _installed() -> dict[str, dict[str, Any]]:

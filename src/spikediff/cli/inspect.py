@@ -40,7 +40,7 @@ def run(options: InspectOptions) -> None:
     with at_work(f"drawing {len(list(record.seen))} layers"):
         files = write_report(record, folder, title_of(options.model.source), settings, images)
     print(record.table())
-    print(f"\n{files[-1]}: the page; {len(files) - 1} pictures beside it")
+    print(f"\n{files[-1].resolve()}: the page; {len(files) - 1} pictures beside it")
     options.report.write(settings | record.to_dict())
 
 

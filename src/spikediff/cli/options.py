@@ -5,6 +5,7 @@ go. A command takes whole groups, as in `model: Flat[Source]`, and single option
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ Execution = Annotated[
     ),
 ]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="Where to compute: auto takes a GPU if any.")
+    Literal["auto", "cpu", "cuda", "mps"],
+    tyro.conf.arg(help="Where to compute: auto takes cuda, else mps (Apple), else cpu."),
 ]
 Dataset = Annotated[
     str | None, tyro.conf.arg(help="The data set; that of the run's recipe by default.")
@@ -232,6 +234,11 @@ class Sampling:
             elif in_turn:
                 call |= classes_in_turn(pipe, seeds[part])
             check_takes(pipe, make, call)
+            pipe.set_progress_bar_config(
+                desc=f"images {first + 1} to {first + len(seeds[part])} of {len(seeds)}",
+                unit="step",
+                mininterval=0.2 if sys.stderr.isatty() else 4.0,
+            )
             yield make(seeds=seeds[part], **call)
 
 

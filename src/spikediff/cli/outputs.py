@@ -86,6 +86,13 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"{path}: cannot be written, {above} {reason}; choose another path")
 
 
+def say_where(what: str, path: Path, then: str = "") -> None:
+    """Say where results are, as a path that a terminal opens, and which command may follow."""
+    print(f"{what} in {path.resolve()}")
+    if then:
+        print(f"next: spikediff {then}")
+
+
 def write_json(path: Path | None, content: Any) -> None:
     """Write JSON, unless the path is None."""
     if path is not None:

@@ -9,6 +9,7 @@ import tyro
 
 from spikediff.cli.arguments import Range
 from spikediff.cli.options import DataDir, Dataset, FolderReport, Sampling, Split
+from spikediff.cli.outputs import say_where
 from spikediff.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,4 +116,4 @@ def write_edit(
             ],
         }
     )
-    print(f"{len(pictures)} pictures and grid.png in {folder}")
+    say_where(f"{len(pictures)} pictures and grid.png", folder)

@@ -14,6 +14,7 @@ from spikediff.cli.options import (
     FolderReport,
     Split,
 )
+from spikediff.cli.outputs import say_where
 from spikediff.errors import UserError
 
 
@@ -109,4 +110,4 @@ def _draw(real: Any, made: Any, folder: Path) -> None:
 
     pairs = torch.stack([real[:32], made[:32]], dim=1).flatten(0, 1)  # [64, C, H, W]
     image_grid(to_pil(pairs)).save(folder / "reconstructions.png")
-    print(f"pairs of image and reconstruction: {folder / 'reconstructions.png'}")
+    say_where("pairs of image and reconstruction", folder / "reconstructions.png")

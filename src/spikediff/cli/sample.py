@@ -1,5 +1,6 @@
 """`spikediff sample SOURCE`: generate images."""
 
+import shlex
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -16,6 +17,8 @@ from spikediff.cli.options import (
     Seed,
     check_takes,
 )
+from spikediff.cli.outputs import say_where
+from spikediff.pretrained import name_of
 
 _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at most so many
 
@@ -81,8 +84,10 @@ def run(options: SampleOptions) -> None:
             f"variance of the synaptic currents over the spiking steps: {max(variances):.4f} at "
             f"most, {variances[-1]:.4f} after the last step"
         )
-    kind, names = "signals" if signals else "images", ", ".join(p.name for p in files[-2:])
-    print(f"{options.num_images} {kind}, {names} in {report.output}")
+    kind = "signals" if signals else "images"
+    names = ", ".join(p.name for p in files if not p.name.startswith("seed-"))
+    then = f"inspect {shlex.quote(name_of(model.source))}"
+    say_where(f"{options.num_images} {kind}, {names}", report.output, then)
 
 
 def _write_images(

@@ -1,5 +1,6 @@
 """`spikediff train RECIPE`: train a model."""
 
+import shlex
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from spikediff.cli.arguments import Range, parse
+from spikediff.cli.outputs import say_where
 from spikediff.errors import UserError
 from spikediff.files.yaml import read_yaml
 from spikediff.pretrained import find_recipe
@@ -142,5 +144,6 @@ def _train_one(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> boo
         print(f"training {_told(trainer)}", flush=True)
     complete = trainer.train()
     if trainer.is_main and complete:
-        print(f"trained {trainer.step} steps; pipeline, samples and loss curve are in {root}")
+        what = f"trained {trainer.step} steps; pipeline, samples and loss curve"
+        say_where(what, root, f"sample {shlex.quote(str(root))}")
     return complete

@@ -213,6 +213,8 @@ def find_data(name: str, split: str, known: Collection[str]) -> DatasetSpec:
     if name.startswith(FOLDER_PREFIX) or folder.is_dir():
         read = partial(read_folder, folder)
         return DatasetSpec(f"images of {name}", 1, 1, "", read, SPLITS)
+    if "/" in name:
+        raise UserError(f"data set {name}: no such folder; hf:{name} is a data set of that name")
     near = difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(

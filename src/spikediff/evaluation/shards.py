@@ -57,7 +57,14 @@ class Shards:
         seldom = 0.2 if sys.stderr.isatty() else 4.0
         quiet = processes.process_index > 0
         with (
-            tqdm(total=rows, desc=label, mininterval=seldom, disable=quiet, leave=False) as bar,
+            tqdm(
+                total=rows,
+                desc=label,
+                unit="image",
+                mininterval=seldom,
+                disable=quiet,
+                leave=False,
+            ) as bar,
             at_work(label, rows) as work,
         ):
             for index in mine:

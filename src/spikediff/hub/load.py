@@ -17,6 +17,7 @@ def load_pipeline(
     weights: Literal["float32", "int16", "int8"] = "float32",
     execution: str | None = None,
     to_generate: bool = False,
+    float64_needed: str | None = None,
 ) -> Any:
     """Load a pipeline, of the class that its network is sampled with.
 
@@ -24,11 +25,12 @@ def load_pipeline(
         source: A pipeline's folder, a run folder (an unfinished run gives its newest whole
             checkpoint), the name of a shipped model, or USER/NAME on the Hugging Face Hub.
         scheduler: Key of `SCHEDULERS`; None keeps the pipeline's own.
-        device: "cpu", "cuda", or "auto": CUDA where there is one.
+        device: "cpu", "cuda", "mps", or "auto": the first of cuda, mps and cpu that serves.
         event_driven: Whether to compile the networks for event-driven inference, on the CPU.
         weights: Precision of the event-driven weights.
         execution: Of an integer network's deployment form; None keeps its own.
         to_generate: Whether only the images matter: compiles what gives the same bits compiled.
+        float64_needed: What the caller computes in float64 on the device, which MPS cannot.
 
     Raises:
         UserError: There is no model, or its files are damaged; no such scheduler or device; an
@@ -49,7 +51,7 @@ def load_pipeline(
     if execution is not None:
         pipe.unet = _with_execution(denoiser_of(pipe, source), execution, source)
     if not event_driven:
-        pipe = pipe.to(_choose_device(device))
+        pipe = pipe.to(choose_device(device, float64_needed or float64_part(pipe)))
         return compile_exactly(pipe) if to_generate else pipe
     return pipe.to("cpu").compile_for_inference(weights)
 
@@ -85,8 +87,8 @@ def check_event_driven(event_driven: bool, weights: str, device: str) -> None:
     """Refuse event-driven inference on another device than the CPU, and weights without it."""
     if not event_driven and weights != "float32":
         raise UserError(f"--event-driven-weights {weights}: goes with --event-driven; add it")
-    if event_driven and device == "cuda":
-        raise UserError("--event-driven: runs on the CPU only; leave out --device cuda")
+    if event_driven and device in ("cuda", "mps"):
+        raise UserError(f"--event-driven: runs on the CPU only; leave out --device {device}")
 
 
 def denoiser_of(pipe: Any, source: Path) -> Any:
@@ -143,11 +145,33 @@ def kept_calibrations(folder: Path) -> Path | None:
     return cache_folder(None) / "calibrations" if ships(folder) else None
 
 
-def _choose_device(name: str) -> str:
+def choose_device(name: str, in_float64: str | None = None) -> str:
+    """Return the device to compute on: "cpu", "cuda" or "mps".
+
+    Args:
+        name: One of these, or "auto": the first of cuda, mps and cpu that serves.
+        in_float64: What needs float64, which MPS has not; None where nothing does.
+
+    Raises:
+        UserError: There is no such device here, or it has no float64.
+    """
     import torch
 
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device here; use cpu")
+        serving = (kind for kind in there if there[kind] and not (kind == "mps" and in_float64))
+        return next(serving, "cpu")
+    if not there.get(name, True):
+        raise UserError(f"--device {name}: torch sees no {name.upper()} device here; use cpu")
+    if name == "mps" and in_float64:
+        raise UserError(f"--device mps: has no float64, as needed by {in_float64}; use cpu")
     return name
+
+
+def float64_part(pipe: Any) -> str | None:
+    """Return what a pipeline computes in float64; None where that is nothing."""
+    from spikediff.diffusion.model import HasExecutions
+
+    if isinstance(pipe.components.get("unet"), HasExecutions):
+        return "the exact sums of a network in whole numbers"
+    return "the draws of tokens" if "vqvae" in pipe.components else None

@@ -40,7 +40,12 @@ def recipe_shape(source: Path) -> tuple[int | None, int | None]:
 def network_shape(pipe: Any) -> tuple[int, int]:
     """Return the size and channels of the images that a pipeline makes."""
     network = pipe.components.get("unet") or pipe.components.get("vqvae") or pipe.vae
-    return network.config.sample_size, network.config.in_channels
+    size = network.config.sample_size
+    if not isinstance(size, int):
+        raise UserError(
+            f"makes images of {size[0]}x{size[1]} pixels; those of data sets are square"
+        )
+    return size, network.config.in_channels
 
 
 def training_images(

@@ -67,10 +67,10 @@ def spread(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]
 
 
-def mark_steps(axes: Any, labels: Sequence[str], centres: Sequence[float], most: int = 9) -> None:
-    """Label the denoising steps of a time axis at their centres, at most `most` of them."""
+def mark_steps(axes: Any, labels: Sequence[str], centres: Sequence[float], most: int = 10) -> None:
+    """Label the denoising steps of a time axis at their centres, at most `most`, in even gaps."""
     timed = [i for i, label in enumerate(labels) if label != "once"]
-    chosen = [timed[i] for i in spread(len(timed), most)]
+    chosen = timed[:: max(1, -(-len(timed) // most))]
     once = [i for i, label in enumerate(labels) if label == "once"]
     room = len(labels) / most / 2
     shown = [i for i in chosen if all(abs(i - other) > room for other in once)] + once

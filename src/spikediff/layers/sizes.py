@@ -15,7 +15,7 @@ from spikediff.neurons import NEURONS, NeuronLayer
 
 def check_sizes(
     network: str,
-    sample_size: int,
+    sample_size: int | Sequence[int],
     base_channels: int,
     channel_mult: Sequence[int],
     layers_per_block: int,
@@ -33,7 +33,7 @@ def check_sizes(
         spikediff.errors.UserError: UNet: sample_size=30 must be divisible by 4, because \
 channel_mult=(1, 2, 2) has 3 levels
     """
-    check_whole(network, "sample_size", sample_size)
+    sides_of(network, sample_size)
     check_whole(network, "base_channels", base_channels)
     check_whole(network, "layers_per_block", layers_per_block)
     for mult in channel_mult:
@@ -79,6 +79,22 @@ def check_whole(network: str, name: str, value: Any) -> None:
         raise UserError(f"{network}: {name}={shown(value)} must be a whole number")
 
 
+def sides_of(network: str, sample_size: int | Sequence[int], dimensions: int = 2) -> list[int]:
+    """Return the lengths of a sample's axes; a number is that of all of them.
+
+    Example:
+        >>> sides_of("UNet", 8), sides_of("UNet", (8, 16))
+        ([8, 8], [8, 16])
+    """
+    pair = isinstance(sample_size, list | tuple)
+    sides: list[Any] = [*sample_size] if pair else [sample_size] * dimensions  # type: ignore[misc]
+    if len(sides) != dimensions:
+        raise UserError(f"{network}: sample_size={sample_size} must have {dimensions} numbers")
+    for side in sides:
+        check_whole(network, "sample_size", side)
+    return sides
+
+
 def patches_of(network: str, sample_size: int, patch_size: int) -> int:
     """Return how many patches an image has along a side; both sizes are in pixels."""
     check_whole(network, "sample_size", sample_size)
@@ -117,9 +133,9 @@ def check_sample(
         )
 
 
-def check_places(network: str, sample: Tensor, sample_size: int) -> None:
+def check_places(network: str, sample: Tensor, sample_size: int | Sequence[int]) -> None:
     """Refuse images or signals of another size than the positions that a network has learned."""
-    if any(length != sample_size for length in sample.shape[2:]):
+    if list(sample.shape[2:]) != sides_of(network, sample_size, sample.dim() - 2):
         raise UserError(
             f"{network}: got a size of {tuple(sample.shape[2:])}; its position_embedding knows "
             f"sample_size={sample_size} alone"

@@ -46,6 +46,16 @@ def ships(path: Path) -> bool:
     return path.resolve().is_relative_to(Path(__file__).resolve().parent)
 
 
+def name_of(source: Path) -> str:
+    """Return what a user types for a model's folder; the opposite of `find_source`.
+
+    Example:
+        >>> name_of(pretrained_folder("digits")), name_of(Path("runs/a"))
+        ('digits', 'runs/a')
+    """
+    return source.name if source.parent == Path(__file__).parent else str(source)
+
+
 def find_source(source: Path) -> Path:
     """Return the folder of a model that ships with the package for its name, else what was given.
 

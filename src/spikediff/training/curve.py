@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,12 +52,25 @@ class LossCurve:
         """Draw the curve and its running mean."""
         figure, axes = _axes((7, 4), xlabel="optimizer step", ylabel="denoising loss", yscale="log")
         steps, losses = [p.step for p in self.points], [p.loss for p in self.points]
-        means: list[float] = []
-        for loss in losses:
-            means.append(means[-1] + 0.1 * (loss - means[-1]) if means else loss)
         axes.plot(steps, losses, color="0.75", label="loss")
-        axes.plot(steps, means, color="C0", label="running mean")
+        axes.plot(steps, running_means(losses), color="C0", label="running mean")
         _save(figure, axes, self.png)
+
+
+def running_means(values: Sequence[float], rate: float = 0.1) -> list[float]:
+    """Return the exponential means; the first values weigh no more than those after them.
+
+    Example:
+        >>> running_means([2.0, 2.0]), round(running_means([9.0, 1.0])[-1], 2)
+        ([2.0, 2.0], 4.79)
+    """
+    means: list[float] = []
+    total = weights = 0.0
+    for value in values:
+        total = (1 - rate) * total + value
+        weights = (1 - rate) * weights + 1
+        means.append(total / weights)
+    return means
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ def load_trained(source: Path) -> DiffusionPipeline:
 
     An unfinished run gives its newest whole checkpoint; the weights are always the averaged ones.
     """
+    if source.is_file():
+        raise UserError(f"{source}: is a file; give the folder of a pipeline or of a run")
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
     for folder in (source, source / "pipeline"):

@@ -51,6 +51,7 @@ from spikediff.training.previews import PREVIEWS
 from spikediff.training.recipe import Recipe, check_recipe
 from spikediff.training.resuming import check_same_data, data_facts
 from spikediff.training.run_folder import RunFolder
+from spikediff.training.tracking import Tracking
 from spikediff.training.trained import start_from
 
 _log = logging.getLogger("spikediff")
@@ -157,8 +158,7 @@ class Trainer:
 
     def _train(self) -> bool:
         last, accelerator = self.recipe.training.steps, self.accelerator
-        if self.recipe.training.trackers:
-            accelerator.init_trackers(self.recipe.name)
+        self.tracking = Tracking(accelerator, self.recipe, self.folder.root)
         rank, world = accelerator.process_index, accelerator.num_processes
         workers = self.recipe.data.workers
         stream = batches(self.dataset, self.plan, self.step, rank, world, workers)
@@ -169,6 +169,7 @@ class Trainer:
                 total=last,
                 initial=self.step,
                 desc="training",
+                unit="step",
                 disable=not self.show_progress,
                 mininterval=0.2 if sys.stderr.isatty() else 4.0,
             ) as bar,
@@ -283,11 +284,10 @@ class Trainer:
         if not due and self.step < self.recipe.training.steps:
             return
         point = self.meter.point(self.step, float(self.lr_schedule.get_last_lr()[0]), close=due)
-        bar.set_postfix(loss=f"{point.loss:.4f}", img_per_s=f"{point.images_per_second:.0f}")
+        bar.set_postfix(loss=f"{point.loss:.4f}", items_per_s=f"{point.images_per_second:.0f}")
         if self.curve is not None:
             self.curve.append(point)
-        if self.recipe.training.trackers:
-            self.accelerator.log({"loss": point.loss, "lr": point.lr}, step=self.step)
+        self.tracking.point(point)
 
     def _anyone(self, flag: bool) -> bool:
         """Return whether the flag is up in any process, the same answer in all of them."""
@@ -327,11 +327,14 @@ class Trainer:
     def _draw(self) -> None:
         if not self.is_main:
             return
+        pipe, preview = self._pipeline(), self.network.preview
         with at_work("drawing a grid of samples"):
-            images = PREVIEWS[self.network.preview](self._pipeline(), self.recipe, self.dataset)
+            grid = image_grid(PREVIEWS[preview](pipe, self.recipe, self.dataset))
+            self.tracking.spikes(pipe, preview, self.dataset, self.step)
         picture = io.BytesIO()
-        image_grid(images).save(picture, "PNG")
+        grid.save(picture, "PNG")
         write_whole(self._grid(), picture.getvalue())
+        self.tracking.grid(grid, self.step)
 
     def _pipeline(self) -> DiffusionPipeline:
         return build.build_pipeline(self.average.module, self.parts)

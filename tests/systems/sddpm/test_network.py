@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
+from spikediff.hub.run_data import network_shape
 from spikediff.layers.coding import DECODERS
 from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
 from spikediff.neurons import IF, NEURONS
@@ -95,6 +98,34 @@ def test_out_channels_and_images_that_are_not_square():
     model = SpikingUNet(**SMALL, out_channels=2).eval()
     with torch.no_grad():
         assert model(torch.randn(1, 1, 8, 12), 5).sample.shape == (1, 2, 8, 12)
+
+
+def test_a_pair_of_sizes(tmp_path):
+    """The images of a pipeline are then not square, also after saving; and the ordinary twin's."""
+    model = SpikingUNet(**SMALL | {"sample_size": (8, 12)}, position_embedding=True).eval()
+    assert model.stem.state_dict()  # it has a current for each of 8x12 places
+    pipe = SpikingDiffusionPipeline(model, make_scheduler("ddim"))
+    pipe.set_progress_bar_config(disable=True)
+    call = {"seeds": [0, 1], "num_inference_steps": 2, "output_type": "pt"}
+    images = pipe(**call).images
+    assert images.shape == (2, 1, 8, 12)
+    pipe.save_pretrained(tmp_path)
+    again = SpikingDiffusionPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(again(**call).images, images)
+    twin = SpikingDiffusionPipeline(model.ann_counterpart().eval(), make_scheduler("ddim"))
+    twin.set_progress_bar_config(disable=True)
+    assert twin(**call).images.shape == (2, 1, 8, 12)
+    with pytest.raises(UserError, match=r"position_embedding knows sample_size=\(8, 12\) alone"):
+        model(torch.randn(1, 1, 12, 8), 5)
+    with pytest.raises(UserError, match="8x12 pixels; those of data sets are square"):
+        network_shape(pipe)
+
+
+@pytest.mark.parametrize("size", [(8, 9), (8,), (8, 8, 8), (8, 2.0), "8", None])
+def test_no_such_pair(size):
+    with pytest.raises(UserError, match="sample_size"):
+        SpikingUNet(**SMALL | {"sample_size": size})
 
 
 def trained_a_little():

@@ -18,7 +18,7 @@ from spikediff.layers.sizes import check_sizes
 
 
 def ddpm_unet(
-    sample_size: int = 32,
+    sample_size: int | Sequence[int] = 32,
     in_channels: int = 3,
     out_channels: int | None = None,
     base_channels: int = 128,
@@ -31,7 +31,7 @@ def ddpm_unet(
     """Make the baseline: 66,423,043 parameters and 6.333 GMAC a step by default.
 
     Args:
-        sample_size: Height and width of the images.
+        sample_size: Height and width of the images, a number or a pair.
         in_channels: Channels of the image.
         out_channels: Channels of the estimate; as many as `in_channels` by default.
         base_channels: Width of the first level.

@@ -28,7 +28,7 @@ from spikediff.layers import (
 )
 from spikediff.layers.coding import direct, mean
 from spikediff.layers.recomputation import ComputesBlocksAgain, computed
-from spikediff.layers.sizes import check_sample, check_sizes, make_neuron_maker
+from spikediff.layers.sizes import check_sample, check_sizes, check_whole, make_neuron_maker
 from spikediff.neurons import Memory, NeuronLayer, NeuronState
 from spikediff.systems.ddpm.network import ddpm_unet_like
 from spikediff.systems.fsddim.blocks import (
@@ -125,6 +125,7 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
     ) -> None:
         super().__init__()
         network = "SynapticCurrentUNet"
+        check_whole(network, "sample_size", sample_size)  # its merged synapses know squares alone
         check_sizes(network, sample_size, base_channels, channel_mult, layers_per_block, dropout)
         if spiking_steps < 1 or not residual_alpha > 0:
             raise UserError(

@@ -29,6 +29,7 @@ from spikediff.layers.sizes import (
     choose,
     make_neuron_maker,
     patches_of,
+    sides_of,
 )
 from spikediff.layers.temporal_scaling import TemporalScaling
 from spikediff.layers.unet import way_down, way_up
@@ -48,8 +49,8 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
     """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default; or SDM's.
 
     Args:
-        sample_size: Height and width of the images (or length L of the signals) that a pipeline
-            makes; others of a fitting size may be passed to `forward`.
+        sample_size: Height and width of the images, a number or a pair (or length L of the
+            signals), that a pipeline makes; others of a fitting size may be passed to `forward`.
         in_channels: Channels of the image or signal.
         out_channels: Channels of the estimate; as many as `in_channels` by default.
         base_channels: Width of the first level.
@@ -88,7 +89,7 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
     @register_to_config
     def __init__(
         self,
-        sample_size: int = 32,
+        sample_size: int | Sequence[int] = 32,
         in_channels: int = 3,
         out_channels: int | None = None,
         base_channels: int = 128,
@@ -110,8 +111,10 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
     ) -> None:
         super().__init__()
         check_dimensions("SpikingUNet", dimensions, patch_size)
-        patches = patches_of("SpikingUNet", sample_size, patch_size)
-        check_sizes("SpikingUNet", patches, base_channels, channel_mult, layers_per_block, dropout)
+        sides = sides_of("SpikingUNet", sample_size, dimensions)
+        places = [patches_of("SpikingUNet", side, patch_size) for side in sides]
+        grid = places if len(set(places)) > 1 else places[0]
+        check_sizes("SpikingUNet", grid, base_channels, channel_mult, layers_per_block, dropout)
         if spiking_steps < 1:
             raise UserError(f"SpikingUNet: spiking_steps={spiking_steps} must be at least 1")
         make_block = choose("SpikingUNet", BLOCKS, "block", block)
@@ -130,8 +133,13 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         )
         self.class_embedding = class_embedding(num_classes, kit.embedding_channels)
         pixels = patch_size**2  # of a patch
-        places = [patches] * dimensions if position_embedding else None
-        self.stem = Stem(kit, pixels * in_channels, base_channels, spiking_steps, places)
+        self.stem = Stem(
+            kit,
+            pixels * in_channels,
+            base_channels,
+            spiking_steps,
+            places if position_embedding else None,
+        )
         widths = [base_channels * m for m in channel_mult]
         block_of, width = partial(make_block, kit), widths[-1]
         self.down_blocks, skips = way_down(
