@@ -109,3 +109,10 @@ def test_a_model_without_names_takes_numbers(tmp_path, capsys):
     code, _ = sample(save(tmp_path / "model", 3), tmp_path / "out", "--class-labels", "cat")
     assert code == 2
     assert "keeps no names of its classes; give numbers, 0 to 2" in capsys.readouterr().err
+
+
+def test_as_many_images_as_classes_that_are_asked_for(tmp_path):
+    model, out = save(tmp_path / "model", 3), tmp_path / "out"
+    told = ["--output", str(out), "--num-inference-steps", "2", "--no-gif"]
+    assert main(["sample", model, *told, "--class-labels", "2", "0", "1"]) == 0
+    assert len(list(out.glob("seed-*.png"))) == 3

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from spikediff.cli.arguments import Range
 from spikediff.cli.options import (
+    COUNT,
     CompilableSource,
     Flat,
     FolderReport,
-    NumImages,
     Sampling,
     Seed,
     check_takes,
@@ -20,6 +20,7 @@ from spikediff.cli.options import (
 from spikediff.cli.outputs import say_where
 from spikediff.pretrained import name_of
 
+_NUM_IMAGES = 64  # without classes
 _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at most so many
 
 
@@ -33,7 +34,8 @@ class SampleOptions:
 
     model: Flat[CompilableSource]
     report: Flat[FolderReport] = FolderReport(output=Path("samples"))
-    num_images: NumImages = 64
+    num_images: Annotated[int | None, COUNT] = None
+    """The number of images; by default one for each of --class-labels, else 64."""
     seed: Seed = 0
     sampling: Flat[Sampling] = Sampling()
     eta: Annotated[float, Range(0, 1)] = 0.0
@@ -46,6 +48,12 @@ class SampleOptions:
     """The order in which tokens are unmasked (Spiking-Diffusion)."""
     gif: bool = True
     """Whether to write the GIF."""
+
+    @property
+    def seeds(self) -> range:
+        """One seed per image."""
+        many = self.num_images or len(self.sampling.class_labels) or _NUM_IMAGES
+        return range(self.seed, self.seed + many)
 
 
 def run(options: SampleOptions) -> None:
@@ -75,7 +83,7 @@ def run(options: SampleOptions) -> None:
             "event_driven": model.event_driven,
             "event_driven_weights": model.event_driven_weights if model.event_driven else None,
             "execution": model.execution,
-            "seeds": [options.seed, options.seed + options.num_images - 1],
+            "seeds": [options.seeds[0], options.seeds[-1]],
             "files": [str(path) for path in files],
         }
     )
@@ -87,7 +95,7 @@ def run(options: SampleOptions) -> None:
     kind = "signals" if signals else "images"
     names = ", ".join(p.name for p in files if not p.name.startswith("seed-"))
     then = f"inspect {shlex.quote(name_of(model.source))}"
-    say_where(f"{options.num_images} {kind}, {names}", report.output, then)
+    say_where(f"{len(options.seeds)} {kind}, {names}", report.output, then)
 
 
 def _write_images(
@@ -108,7 +116,7 @@ def _write_images(
     images: list[Any] = []
     files: list[Path] = []
     weighted: list[list[float]] = []
-    seeds = range(options.seed, options.seed + options.num_images)
+    seeds = options.seeds
     for output in options.sampling.generate(pipe, seeds, partial(pipe, **call), in_turn=True):
         for image in output.images:
             files.append(folder / f"seed-{seeds[len(files)]:06d}.png")
@@ -134,7 +142,7 @@ def _write_signals(
     from spikediff.diffusion.outputs import plot_signals
 
     folder = options.report.folder("pictures")
-    seeds = range(options.seed, options.seed + options.num_images)
+    seeds = options.seeds
     make = partial(pipe, output_type="pt", **call)
     outputs = options.sampling.generate(pipe, seeds, make, in_turn=True)
     signals = torch.cat([output.images.cpu() for output in outputs])  # [N, C, L]
