@@ -47,7 +47,8 @@ def measure(row: dict[str, Any], dataset: str, args: Any) -> None:
         found = json.loads(path.read_text())
     known = {each["source"] for each in found["seeds"]}
     for source, run in zip(row["sources"], row["runs"], strict=True):
-        if source in known or not Path(source).exists():
+        finished = Path(source).exists() and (Path(run) / "pipeline").is_dir()
+        if source in known or not finished:
             continue
         compared = sd.compare(
             [f"{source}@steps={steps}" for steps in row["steps"]],
@@ -144,11 +145,11 @@ class Row:
 
 
 def told(values: list[float], form: str) -> str:
-    """Return a mean, with the deviation of three or more values."""
+    """Return a mean, with the deviation of three or more values that differ."""
     if not values:
         return "-"
-    spread = f" ± {form.format(stdev(values))}" if len(values) > 2 else ""
-    return form.format(mean(values)) + spread
+    spread = form.format(stdev(values)) if len(values) > 2 else form.format(0)
+    return form.format(mean(values)) + (f" ± {spread}" if spread != form.format(0) else "")
 
 
 class OlderRow:
