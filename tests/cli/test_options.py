@@ -21,7 +21,7 @@ OTHERWISE = {
     "seeds": {"guide", "interpolate"},
     "features": {"guide"},
     "layers": {"guide"},
-    "num_images": {"reconstruct"},
+    "num_images": {"reconstruct", "sample"},
     "num_samples": {"guide"},
     "batch_size": {"export"},
     "source": {"info"},

@@ -126,7 +126,12 @@ def test_numbers_that_are_not_whole_are_refused_in_python(call):
 
 @pytest.mark.parametrize(
     "sizes",
-    [{"sample_size": (8, 16)}, {"base_channels": 8.0}, {"channel_mult": "12"}, {"patch_size": "1"}],
+    [
+        {"sample_size": (8.5, 16)},
+        {"base_channels": 8.0},
+        {"channel_mult": "12"},
+        {"patch_size": "1"},
+    ],
 )
 def test_sizes_that_are_not_whole_are_refused_in_python(sizes):
     with pytest.raises(UserError, match="must be a whole number"):
