@@ -25,6 +25,8 @@ from torch.nn import functional as F
 import spikediff as sd
 from spikediff.data import load_images, to_model_range
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.exact_timesteps import visiting
+from spikediff.diffusion.loop import denoise
 from spikediff.evaluation.features.classifier import SmallClassifier, load_classifier
 from spikediff.systems.integer import to_integer
 
@@ -36,29 +38,18 @@ PROTOCOL = Path(__file__).parent / "headline_protocol.yaml"
 class Generator:
     """A network and its DDIM steps, as one differentiable function of noise and class."""
 
-    def __init__(self, unet: Any, schedule: Any, calls: int) -> None:
-        last = schedule.config.num_train_timesteps
-        self.timesteps = [round(last - last * k / calls) - 1 for k in range(calls)]
+    def __init__(self, unet: Any, sampler: Any, calls: int) -> None:
         self.unet = unet
-        self.alphas_cumprod = schedule.alphas_cumprod
+        self.sampler = visiting(sampler, calls)
 
     def __call__(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Return images [B, C, H, W], clipped to [-1, 1]."""
-        x = noise
-        for t, after in zip(self.timesteps, [*self.timesteps[1:], None], strict=True):
-            signal, sigma = self._rates(t)
-            v = self.unet(x, torch.full((len(x),), t), labels).sample
-            x_0 = (signal * x - sigma * v).clamp(-1, 1)
-            if after is None:
-                return x_0
-            eps = (x - signal * x_0) / sigma
-            signal, sigma = self._rates(after)
-            x = signal * x_0 + sigma * eps
-        raise ValueError("a generator has at least one call")
+        """Return images [B, C, H, W]."""
 
-    def _rates(self, t: int) -> tuple[float, float]:
-        alpha = float(self.alphas_cumprod[t])
-        return alpha**0.5, (1 - alpha) ** 0.5
+        def estimate(x: Tensor, timestep: Any) -> Tensor:
+            sample: Tensor = self.unet(x, timestep, labels).sample
+            return sample
+
+        return denoise(estimate, self.sampler, noise, self.sampler.timesteps, {})
 
 
 class Spaces(nn.Module):
@@ -186,9 +177,8 @@ def update(loss: Tensor, generator: Generator, opt: Any, rate: Any, step: int, n
         print(f"{name} {step}: {loss.item():.4f}", flush=True)
 
 
-def judge(unet: Any, pipe: Any, folder: Path, args: Any) -> dict[str, float]:
+def judge(unet: Any, sampler: Any, folder: Path, args: Any) -> dict[str, float]:
     """Save the deployment form with its sampler and return its metrics."""
-    sampler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
     form = SpikingDiffusionPipeline(to_integer(unet), sampler)
     form.save_pretrained(folder)
     found = sd.evaluate(
@@ -230,15 +220,19 @@ def main() -> None:
     spaces = Spaces(classifier)
     pipe = sd.load(args.source)
     unet = pipe.unet.eval()
-    generator = Generator(unet, pipe.scheduler, args.calls)
+    sampler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    generator = Generator(unet, sampler, args.calls)
     pairs_file = args.output / "pairs.pt"
     if not pairs_file.exists():
         torch.save(teach(args.source, args.pairs), pairs_file)
     distil(generator, spaces, torch.load(pairs_file), args)
-    report = {"calls": args.calls, "distilled": judge(unet, pipe, args.output / "distilled", args)}
+    report = {
+        "calls": args.calls,
+        "distilled": judge(unet, sampler, args.output / "distilled", args),
+    }
     print(report, flush=True)
     close_gap(generator, spaces, real, args)
-    report["frechet"] = judge(unet, pipe, args.output / "frechet", args)
+    report["frechet"] = judge(unet, sampler, args.output / "frechet", args)
     print(report, flush=True)
     if args.json:
         facts = {key: str(value) for key, value in vars(args).items() if "dir" not in key}

@@ -191,12 +191,8 @@ def visiting(
 def _visit_given(scheduler: Any, grid: list[int], device: Any) -> None:
     """Set the timesteps that the caller gave."""
     longest = scheduler.config.num_train_timesteps
-    falling = all(later < earlier for earlier, later in pairwise(grid))
-    if not falling or not all(0 <= t < longest for t in grid):
+    if not _falling(grid) or not _in_training(grid, longest):
         raise UserError(f"timesteps = {grid} must fall, between {longest - 1} and 0")
-    if isinstance(scheduler, DDPMScheduler):
-        scheduler.set_timesteps(timesteps=grid, device=device)
-        return
     if not isinstance(scheduler, _Exact) or _by_sigmas(scheduler):
         raise UserError(
             f"{type(scheduler).__name__}: takes no timesteps; give num_inference_steps, or choose "
@@ -205,6 +201,14 @@ def _visit_given(scheduler: Any, grid: list[int], device: Any) -> None:
     settable: Any = scheduler
     settable.set_timesteps(len(grid), device=device)
     _visit(scheduler, grid)
+
+
+def _falling(timesteps: Sequence[float]) -> bool:
+    return all(later < earlier for earlier, later in pairwise(timesteps))
+
+
+def _in_training(timesteps: Sequence[float], longest: int) -> bool:
+    return all(0 <= timestep < longest for timestep in timesteps)
 
 
 def check_steps(num_inference_steps: int, longest: int) -> None:
@@ -221,10 +225,11 @@ def check_timesteps(scheduler: Any, num_inference_steps: int) -> None:
     Of diffusers' schedulers that are not corrected here, some call the network twice a step.
     """
     timesteps, longest = scheduler.timesteps.tolist(), scheduler.config.num_train_timesteps
-    falling = all(later < earlier for earlier, later in pairwise(timesteps))
-    exact_ones = len(timesteps) == num_inference_steps and (falling or _by_sigmas(scheduler))
-    valid = all(0 <= timestep < longest for timestep in timesteps)
-    if not valid or (isinstance(scheduler, KeepsSchedule) and not exact_ones):
+    ordered = _falling(timesteps) or _by_sigmas(scheduler)
+    exact_ones = len(timesteps) == num_inference_steps and ordered
+    if not _in_training(timesteps, longest) or (
+        isinstance(scheduler, KeepsSchedule) and not exact_ones
+    ):
         raise UserError(
             f"{type(scheduler).__name__}: num_inference_steps = {num_inference_steps} gives "
             f"{len(timesteps)} timesteps from {max(timesteps)} to {min(timesteps)}; choose another "
