@@ -52,12 +52,6 @@ def fresh_process(tmp_path_factory):
     server.close()
 
 
-@pytest.fixture(scope="session")
-def classifier_cache(tmp_path_factory):
-    """A folder that holds the classifier of the digits once somebody asked for it."""
-    return tmp_path_factory.mktemp("classifiers")
-
-
 def _folder(variable, beside):
     """Return the folder that a variable names, else the one beside the repository; or skip."""
     named = os.environ.get(variable)

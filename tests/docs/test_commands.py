@@ -171,6 +171,12 @@ def trained(tmp_path_factory):
     return put
 
 
+@pytest.fixture(scope="session")
+def classifier_cache(tmp_path_factory):
+    """A folder that holds the classifier of the digits once somebody asked for it."""
+    return tmp_path_factory.mktemp("classifiers")
+
+
 def run(command: str) -> None:
     """Run a command of `spikediff`, or an example, in this process."""
     if command.startswith("python examples/"):
