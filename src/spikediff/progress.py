@@ -1,4 +1,4 @@
-"""Long work: reports of its progress, and signals that ask it to stop."""
+"""Long-running work: progress reports, and signals that ask it to stop."""
 
 import signal
 import threading
@@ -37,7 +37,7 @@ _works: list[Work] = []
 
 @contextmanager
 def at_work(what: str, total: int | None = None) -> Iterator[Work]:
-    """Register the work of a block, which `breaking_silence` reports.
+    """Register the work of a block, for `breaking_silence` to report.
 
     Example:
         >>> with at_work("counting", total=3) as work:
@@ -56,7 +56,7 @@ def at_work(what: str, total: int | None = None) -> Iterator[Work]:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Say nothing in this block: a server that waits to be asked is not at work."""
+    """Report nothing in this block, for example while a server waits for requests."""
     stopped = _works[:]
     _works.clear()
     try:

@@ -25,8 +25,8 @@ def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
     """
     if getattr(target, "event_driven", False):
         raise UserError(
-            f"{instrument}: compiled for inference, where no layer shows its spikes; "
-            "measure the model that it came from"
+            f"{instrument}: compiled for inference, where layers do not expose their spikes; "
+            "measure the original model"
         )
     if isinstance(target, nn.Module):
         return {"": target}
@@ -34,7 +34,7 @@ def modules_of(target: Any, instrument: str) -> dict[str, nn.Module]:
     modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
     if not modules:
         raise UserError(
-            f"{instrument}: {type(target).__name__} holds no model; pass a model or a pipeline"
+            f"{instrument}: {type(target).__name__} contains no model; pass a model or a pipeline"
         )
     return modules if len(modules) > 1 else {"": next(iter(modules.values()))}
 

@@ -1,4 +1,4 @@
-"""What the commands do, as functions: load, train, evaluate, compare, export; what to choose."""
+"""The commands as functions: load, train, evaluate, compare, export, and lists of choices."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,18 +17,19 @@ def load(
     """Load a pipeline, on the CPU and in evaluation mode.
 
     Args:
-        source: Name of a model that ships (`list_models`), run folder, pipeline folder, or the
-            id of a repository on the Hugging Face Hub. Of a run that is not finished, the newest
-            whole checkpoint is taken; always the averaged weights.
+        source: Name of a shipped model (`list_models`), run folder, pipeline folder, or the
+            id of a repository on the Hugging Face Hub. An unfinished run loads from its newest
+            complete checkpoint. Weights are always the averaged ones.
         scheduler: Name of a sampler; None keeps the pipeline's own.
-        device: "cpu", "cuda", "mps", or "auto": the first of cuda, mps and cpu that serves.
-        execution: "counts", "spikes", "events" or "delta" of an integer network's deployment form.
+        device: "cpu", "cuda", "mps", or "auto": the first available of cuda, mps and cpu.
+        execution: "counts", "spikes", "events" or "delta", for the deployment form of an integer
+            network.
 
     Returns:
-        The pipeline, of the class that its network is sampled with.
+        The pipeline, in the class that belongs to its network.
 
     Raises:
-        UserError: There is no model, its files are damaged, or an option does not fit it.
+        UserError: There is no such model, its files are damaged, or an option does not fit it.
 
     Example:
         >>> pipe = load("digits")
@@ -47,13 +48,13 @@ def train(
     overwrite: bool = False,
     **settings: Any,
 ) -> Path:
-    """Train by a recipe.
+    """Train a recipe.
 
     Args:
-        recipe: Name of a recipe that ships (`list_recipes`), a YAML file, or nested mappings.
-        output: Run folder; runs/NAME where it is not given, or runs/FOLDER of a recipe without
-            a name for images of your own.
-        resume: Whether to go on with the run in the folder.
+        recipe: Name of a shipped recipe (`list_recipes`), a YAML file, or nested mappings.
+        output: Run folder; by default runs/NAME, or runs/FOLDER for your own images and a recipe
+            without a name.
+        resume: Whether to continue the run in the folder.
         overwrite: Whether to replace the run in the folder.
         **settings: Settings of the recipe by their dotted names, as in
             `train("integer/digits", **{"training.steps": 2000})`.
@@ -63,7 +64,7 @@ def train(
 
     Raises:
         UserError: A setting is unknown, data are missing, or the folder does not fit.
-        KeyboardInterrupt: A signal stopped the run; a checkpoint is written, `resume` goes on.
+        KeyboardInterrupt: A signal stopped the run after a checkpoint; `resume` continues it.
     """
     from spikediff.cli.train import train_stages
     from spikediff.files.yaml import read_yaml
@@ -81,19 +82,19 @@ def train(
 
 
 def evaluate(source: str | Path, protocol: str = "fair", **options: Any) -> dict[str, Any]:
-    """Measure a model's images, or images in a folder, by a protocol.
+    """Measure the quality of a model's images, or of images in a folder, by a protocol.
 
     Args:
-        source: What `load` takes, or a folder of images.
+        source: As for `load`, or a folder of images.
         protocol: Name of a protocol, or a YAML file.
         **options: Those of `spikediff evaluate`, with underscores: `num_samples`, `repeats`,
             `num_inference_steps`, `features`, ...
 
     Returns:
-        The result, as `spikediff evaluate --json` writes it; nothing in processes but the first.
+        The result, as written by `spikediff evaluate --json`; None in all processes but the first.
 
     Raises:
-        UserError: An option is unknown, too few images, or missing weights.
+        UserError: An option is unknown, there are too few images, or weights are missing.
     """
     from spikediff.cli.arguments import build
     from spikediff.cli.evaluate import EvaluateOptions, measure
@@ -109,19 +110,19 @@ def export(
     format: Literal["nir", "onnx", "torch"] = "nir",
     **options: Any,
 ) -> dict[str, Any]:
-    """Hand a denoiser on as NIR graphs, or as one ONNX or torch.export program.
+    """Export a denoiser as NIR graphs, or as one ONNX or torch.export program.
 
     Args:
-        source: What `load` takes.
+        source: As for `load`.
         output: Folder of the graphs, or the program's file.
         format: "nir", "onnx" or "torch".
         **options: Those of `spikediff export`, with underscores.
 
     Returns:
-        What was written, as `spikediff export --json` says it.
+        The report, as written by `spikediff export --json`.
 
     Raises:
-        UserError: An option is unknown, or the network holds what the format has no word for.
+        UserError: An option is unknown, or the format cannot express a layer of the network.
     """
     from spikediff.cli.arguments import build
     from spikediff.cli.export import ExportOptions, write
@@ -133,10 +134,10 @@ def export(
 
 
 def compare(sources: Sequence[str | Path], **options: Any) -> "ModelComparison":
-    """Put models side by side: quality with its floor, energy, T x rate, speed and size.
+    """Compare models: quality with its floor, energy, T x rate, speed and size.
 
     Args:
-        sources: What `load` takes, each perhaps with options of its own: "runs/x@steps=10".
+        sources: As for `load`, each optionally with its own options: "runs/x@steps=10".
         **options: Those of `spikediff compare`, with underscores: `quality=False`,
             `num_inference_steps`, `protocol`, `figure`, ...
 
@@ -145,8 +146,8 @@ def compare(sources: Sequence[str | Path], **options: Any) -> "ModelComparison":
         shows the table.
 
     Raises:
-        UserError: An option is unknown or wrong, a source is no model or stands twice, or data are
-            missing.
+        UserError: An option is unknown or wrong, a source is not a model or is given twice, or data
+            are missing.
     """
     from spikediff.cli.arguments import build
     from spikediff.cli.compare import CompareOptions, measure
@@ -155,7 +156,7 @@ def compare(sources: Sequence[str | Path], **options: Any) -> "ModelComparison":
 
 
 def list_models() -> dict[str, str]:
-    """Return the models that ship with the package: name -> what it is.
+    """Return the models shipped with the package: name -> description.
 
     Example:
         >>> "mnist" in list_models()
@@ -167,7 +168,7 @@ def list_models() -> dict[str, str]:
 
 
 def list_recipes() -> list[str]:
-    """Return the names of the recipes that ship with the package.
+    """Return the names of the recipes shipped with the package.
 
     Example:
         >>> "integer/digits" in list_recipes()
@@ -179,7 +180,7 @@ def list_recipes() -> list[str]:
 
 
 def _with_settings(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested mappings with the values of dotted names put in."""
+    """Return nested mappings updated with the values of dotted names."""
     merged: dict[str, Any] = dict(content)
     for name, value in settings.items():
         section, _, rest = name.partition(".")

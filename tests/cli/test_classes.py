@@ -108,7 +108,7 @@ def test_an_unfinished_run_keeps_the_names(run_of_pets):
 def test_a_model_without_names_takes_numbers(tmp_path, capsys):
     code, _ = sample(save(tmp_path / "model", 3), tmp_path / "out", "--class-labels", "cat")
     assert code == 2
-    assert "keeps no names of its classes; give numbers, 0 to 2" in capsys.readouterr().err
+    assert "has no class names; give numbers, 0 to 2" in capsys.readouterr().err
 
 
 def test_as_many_images_as_classes_that_are_asked_for(tmp_path):

@@ -231,7 +231,7 @@ BAD = [
     (["sample", "RUN", "--event-driven-weights", "int4"], "int4"),
     (["train", "sddpm/digits", "--optimiser.lr", "1"], "did you mean --optimizer.lr"),
     (["train", "sddpm/digits", "--optimizer.lr", "fast"], "optimizer.lr"),
-    (["train", "sddpm/digits", "--resume", "--overwrite"], "exclude each other"),
+    (["train", "sddpm/digits", "--resume", "--overwrite"], "cannot be combined"),
     (["train", "sddpm/digits", "--data.dataset", "mnits", "--output", "OUT"], "did you mean"),
     (["train", "sddpm/mnist-paper", "--output", "OUT"], "data"),
     (

@@ -114,7 +114,9 @@ def test_without_a_feature_network_quality_is_left_out_with_a_word(models, tmp_p
     options = ["--protocol", str(tmp_path / "fad.yaml"), "--figure", str(tmp_path / "c.png")]
     assert main(["compare", str(models / "run"), *QUICK, *options]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "run: quality left out (protocol pixels: nothing to measure with; left out: fad" in told
+    assert (
+        "run: quality not measured (protocol pixels: nothing to measure with; left out: fad" in told
+    )
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -135,7 +137,7 @@ def test_pipelines_of_other_kinds(tmp_path):
     ("arguments", "told"),
     [
         ([], "give one or more models"),
-        (["{run}", "{run}"], "stands twice"),
+        (["{run}", "{run}"], "given twice"),
         (["{run}", "{nowhere}"], "error: {nowhere}: no such folder"),
         (["{run}@step=3"], "did you mean 'steps'"),
         (["{run}@steps=none"], "steps=none must be a whole number"),
@@ -149,7 +151,7 @@ def test_pipelines_of_other_kinds(tmp_path):
         (["{run}", "--num-images", "0"], "must be at least 1"),
         (["{run}", "--costs", "45mm"], "did you mean '45nm'"),
         (["{run}", "--quality", "--protocol", "fairer"], "did you mean 'fair'"),
-        (["{whole}", "--quality"], "--no-quality leaves quality out"),
+        (["{whole}", "--quality"], "--no-quality skips quality"),
     ],
 )
 def test_mistakes_are_one_line(models, arguments, told, capsys):

@@ -31,7 +31,7 @@ def test_a_folder(photos, tmp_path, capsys):
     assert told["height"] == {"min": 40, "median": 40, "max": 40}
     assert told["grey"] == 2
     reasons = {row["file"].rpartition("/")[2]: row["reason"] for row in told["skipped"]}
-    assert reasons["notes.txt"].startswith("is passed over")
+    assert reasons["notes.txt"].startswith("is skipped")
     assert "cannot be decoded" in reasons["broken.png"]
     training = told["training"]
     assert (training["image_size"], training["channels"]) == (32, 3)

@@ -55,7 +55,7 @@ def test_images_do_not_depend_on_the_execution(trained, tmp_path):
         (["deploy", "{float}", "--output", "{new}", "--weight-bits", "5"], "weight-bits"),
         (
             ["evaluate", "{pictures}", "--dataset", "digits", "--execution", "counts"],
-            "images exist already",
+            "the source is existing images",
         ),
     ],
 )

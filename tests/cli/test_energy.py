@@ -89,7 +89,7 @@ def test_an_ordinary_network(tmp_path, capsys):
         (["--num-images", "0"], "must be at least 1"),
         (["--audit", "--accounting", "paper"], "--audit needs --accounting strict"),
         (["--by", "colour"], "--by"),
-        (["--differences"], "go with --compare"),
+        (["--differences"], "need --compare"),
         (["--compare", "--differences", "--accounting", "paper"], "needs --accounting strict"),
         (["--execution", "delta"], "--execution delta"),
     ],

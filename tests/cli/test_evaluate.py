@@ -117,7 +117,10 @@ BAD = [
     (["MODEL", "--dataset", "mnist"], "data_dir"),
     (["MODEL", "--scheduler", "dimm"], "did you mean 'ddim'"),
     (["MODEL", "--device", "tpu"], "device"),
-    (["data:digits/train", "--dataset", "digits", "--event-driven"], "exist already"),
+    (
+        ["data:digits/train", "--dataset", "digits", "--event-driven"],
+        "the source is existing images",
+    ),
     (["MODEL", "--event-driven", "--device", "cuda"], "CPU only"),
     (["MODEL", "--event-driven-weights", "int8"], "goes with --event-driven"),
     (["MODEL", "--features", "fadd"], "has no features 'fadd'"),

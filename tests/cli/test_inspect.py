@@ -91,7 +91,7 @@ def test_an_ordinary_network_is_refused(tmp_path, capsys):
         (["--neurons-per-layer", "0"], "must be at least 1"),
         (["--layers", "stem,nobody"], "no layer of neurons is named"),
         (["--scheduler", "dimm"], "did you mean 'ddim'"),
-        (["--output", __file__], "is no folder"),
+        (["--output", __file__], "is not a folder"),
     ],
 )
 def test_wrong_use_is_one_line(model, tmp_path, arguments, message, capsys):

@@ -69,7 +69,7 @@ def test_a_model_is_never_removed(model, tmp_path):
     assert main(call) == 2
     assert main([*call, "--overwrite"]) == 0
     assert files <= set(model.rglob("*"))
-    with pytest.raises(UserError, match="holds the model that is read"):
+    with pytest.raises(UserError, match="contains the model being read"):
         new_folder(model.parent, "pipeline", overwrite=True, source=model)
 
 

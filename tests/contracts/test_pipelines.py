@@ -153,7 +153,7 @@ def test_a_callback_in_diffusers_words(name):
 
     other = images_of(pipe, name, callback_on_step_end=replaced)
     assert not torch.equal(other, plain) or name == "VQSpikingInpaintPipeline"
-    with pytest.raises(UserError, match="nothing is done with"):
+    with pytest.raises(UserError, match="which is not used"):
         images_of(pipe, name, callback_on_step_end=lambda *_: {"noise": plain})
     with pytest.raises(UserError, match="unknown 'latent'; did you mean 'latents'"):
         images_of(

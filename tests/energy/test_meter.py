@@ -358,7 +358,7 @@ def test_nothing_observed_nothing_reported():
         pass
     with pytest.raises(UserError, match="nothing was observed"):
         meter.report()
-    with pytest.raises(UserError, match="holds no model"):
+    with pytest.raises(UserError, match="contains no model"):
         EnergyMeter(object())
 
 

@@ -1,8 +1,8 @@
-"""The command line, the only place where all rooms meet.
+"""The command line, the top layer of the package.
 
-A command is a module of this room: a dataclass of its options, and `run(options)`, which returns
-the exit code if that is not 0. It is imported when it is called, so `spikediff --help` does not
-load torch.
+A command is a module of this package: a dataclass of its options, and `run(options)`, which returns
+the exit code if it is not 0. A module is imported when its command is called, so `spikediff --help`
+does not load torch.
 """
 
 import contextlib
@@ -22,28 +22,28 @@ from spikediff.errors import UserError, one_line, shown, suggestion
 from spikediff.progress import Heard, at_work, breaking_silence
 
 COMMANDS = {
-    "data": "look at images to train on: counts, sizes, classes",
+    "data": "inspect images before training: counts, sizes, classes",
     "train": "train a model from a recipe",
     "sample": "generate images with a trained model",
-    "inpaint": "generate a part of a picture and keep the rest bit for bit",
+    "inpaint": "replace a part of a picture and keep the rest bit for bit",
     "vary": "generate variations of a picture",
     "interpolate": "generate the images between those of two seeds",
     "invert": "find the noise of a picture",
     "calibrate": "measure a model for the sampler analytic-dpm",
     "reconstruct": "measure the reconstruction error of an autoencoder",
-    "evaluate": "measure image quality, beside the floor of real images",
+    "evaluate": "measure image quality, beside that of real images",
     "energy": "measure the energy of an image, by layer and by step",
     "inspect": "show the spikes: rasters, membranes, rates, silent neurons",
     "compare": "compare models: quality, energy, speed, size",
     "guide": "search a threshold scale that improves the images",
     "convert": "turn an ordinary denoiser into a spiking one",
-    "deploy": "write a network in whole numbers: weights of 8, 6 or 4 bits",
+    "deploy": "write a network in integer arithmetic: 8-, 6- or 4-bit weights",
     "import": "turn an authors' checkpoint into a pipeline",
     "push": "upload a model, with a card, to the Hugging Face Hub",
     "export": "export a denoiser to NIR, ONNX or torch.export",
     "info": "describe the installation, or a model",
     "completion": "print a completion script for bash, zsh or fish",
-    "web": "open a page in the browser: generate, inpaint, compare",
+    "web": "serve a web page: generate, inpaint, compare",
     "demo": "run the shipped spiking model, then train one for two minutes",
 }
 
@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command, by default that of the process.
 
     Returns:
-        0 done; 2 wrong use or bad input, after one line on stderr; 1 interrupted or failed.
+        0 on success; 2 for wrong use or bad input, after one line on stderr; 1 if interrupted or
+        failed.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     # Read when torch is imported: threads that wait for work leave the core to other processes.
@@ -100,7 +101,7 @@ def _message(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         reason = one_line(error, 200) or "MemoryError"
-        return f"not enough memory ({reason}); take a smaller --batch-size or a larger machine"
+        return f"not enough memory ({reason}); use a smaller --batch-size or a larger machine"
     if isinstance(error, OSError) and error.strerror is not None:
         where = f"{error.filename}: " if error.filename else ""
         return one_line(f"{where}{error.strerror}")
@@ -179,5 +180,5 @@ def _help() -> str:
         "Spiking diffusion models: train, sample, measure.\n\n"
         f"commands:\n{rows}\n\n"
         "spikediff help COMMAND (or COMMAND --help) shows the options of a command.\n"
-        "Exit codes: 0 done, 2 wrong use or bad input, 1 anything else."
+        "Exit codes: 0 success, 2 wrong use or bad input, 1 anything else."
     )

@@ -1,4 +1,4 @@
-"""Reading a command's arguments into a dataclass; a mistake becomes one line."""
+"""Read a command's arguments into a dataclass; a mistake becomes a one-line error."""
 
 import contextlib
 import io
@@ -105,8 +105,8 @@ def options_of(kind: type, path: tuple[str, ...] = (), prefix: str = "") -> Iter
 def build(kind: type[Options], given: Mapping[str, Any], default: Options | None = None) -> Options:
     """Return a command's options from a mapping of flat names, as Python callers give them.
 
-    The names are those of the fields, whatever group they are in. A path may be text, and text a
-    path. `default` has the values of the options that are not given.
+    The names are those of the fields, in any group. Paths may be given as text and text as
+    paths. `default` provides the values of options that are not given.
     """
     known = {option.path[-1]: option for option in options_of(kind)}
     for name in given:
@@ -137,11 +137,11 @@ def _as_path(value: Any, hint: Any) -> Any:
 def parse(
     options: type[Options], arguments: list[str], usage: str, default: Options | None = None
 ) -> Options:
-    """Read arguments; a mistake in them is a `UserError` of one line.
+    """Read arguments; a mistake in them raises a one-line `UserError`.
 
-    The fields of the dataclass `options` and their docstrings are the options; `default` has their
-    values where they are not given; `usage` is the command, for the help text. If the arguments ask
-    for help, it is printed, and `SystemExit` is raised.
+    The fields of the dataclass `options` and their docstrings are the options; `default` provides
+    the values of options that are not given; `usage` is the command, for the help text. If the
+    arguments ask for help, it is printed and `SystemExit` is raised.
     """
     said = io.StringIO()
     asks_for_help = bool({"-h", "--help"} & set(arguments))
@@ -159,9 +159,9 @@ def parse(
 
 @contextlib.contextmanager
 def _terminal(asks_for_help: bool) -> Iterator[None]:
-    """Show tyro a terminal: for help the user's, of at least 40 columns, below which tyro hangs.
+    """Give tyro a terminal: for help the user's, with at least 40 columns, below which tyro hangs.
 
-    Its messages are parsed here, so they must have neither colours nor line breaks.
+    Messages are parsed here, so they must have neither colours nor line breaks.
     """
     columns = max(40, shutil.get_terminal_size().columns) if asks_for_help else 10_000
     changed = {"COLUMNS": str(columns)} | ({} if asks_for_help else {"TERM": "dumb"})
@@ -178,7 +178,7 @@ def _terminal(asks_for_help: bool) -> Iterator[None]:
 
 
 def check_options(options: Any) -> None:
-    """Refuse absent models, numbers out of range, and files that could not be written at the end.
+    """Refuse missing models, numbers out of range, and files that could not be written at the end.
 
     A recipe among the options checks itself.
     """

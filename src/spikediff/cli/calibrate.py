@@ -19,10 +19,10 @@ from spikediff.progress import at_work
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """Measure the strength of a model's noise estimates; `--scheduler analytic-dpm` needs it.
+    """Measure the second moment of a model's noise estimates, for `--scheduler analytic-dpm`.
 
-    The result is kept beside the weights; for a shipped model, in the cache ($SPIKEDIFF_CACHE or
-    ~/.cache/spikediff). It is measured on training images.
+    It is measured on training images and stored beside the weights; for a shipped model, in the
+    cache ($SPIKEDIFF_CACHE or ~/.cache/spikediff).
     """
 
     source: SourceFolder
@@ -34,7 +34,7 @@ class CalibrateOptions:
     seed: Annotated[int, Range(0, 2**62)] = 0
     """The seed of the noise and of the choice of images."""
     clip_last_noise: Annotated[float | None, Range(0, 255)] = None
-    """The largest noise of the last step, in grey levels; by default 2, or 1 for a cosine
+    """The maximum noise of the last step, in grey levels; by default 2, or 1 for a cosine
     schedule."""
     batch_size: BatchSize = 64
     device: Device = "auto"

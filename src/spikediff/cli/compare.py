@@ -36,7 +36,7 @@ from spikediff.progress import at_work
 class CompareOptions:
     """Compare models: quality with its floor, energy, T x rate, speed and size.
 
-    A source may have options of its own, as in `runs/x@steps=10,scheduler=ddim`: steps, scheduler,
+    A source may have its own options, as in `runs/x@steps=10,scheduler=ddim`: steps, scheduler,
     execution, threshold (one number) and name, the title of its column.
     """
 
@@ -157,7 +157,7 @@ class _Source:
 
 
 def _names(sources: Sequence[_Source]) -> list[str]:
-    """Return the titles of the columns, short if they differ; refuse a source that stands twice."""
+    """Return the column titles, short if they differ; refuse a source that is given twice."""
     short = [source.name or source.short for source in sources]
     names = [
         each if short.count(each) == 1 or source.name else source.text
@@ -165,7 +165,7 @@ def _names(sources: Sequence[_Source]) -> list[str]:
     ]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"{twice}: stands twice; name them by SOURCE@name=TITLE")
+        raise UserError(f"{twice}: given twice; distinguish them by SOURCE@name=TITLE")
     return names
 
 
@@ -209,7 +209,7 @@ def _quality(source: _Source, options: CompareOptions) -> tuple[dict[str, Any] |
     except NoFeatureNetworkError as error:
         return None, str(error)
     except UserError as error:
-        raise UserError(f"{source.text}: {error}; --no-quality leaves quality out") from None
+        raise UserError(f"{source.text}: {error}; --no-quality skips quality") from None
 
 
 def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:

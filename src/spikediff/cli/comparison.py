@@ -104,12 +104,12 @@ class ModelComparison:
         measured = [model.quality for model in self.models if model.quality is not None]
         notes = [_conditions(quality) for quality in measured]
         if len({quality["dataset"] for quality in measured}) > 1:
-            notes.append("qualities against different data sets do not compare")
+            notes.append("quality figures for different data sets are not comparable")
         if len({quality["counts"]["judged"] for quality in measured}) > 1:
-            notes.append("qualities of different numbers of images do not compare")
+            notes.append("quality figures for different numbers of images are not comparable")
         for model in self.models:
             if model.quality_left_out is not None:
-                notes.append(f"{model.name}: quality left out ({model.quality_left_out})")
+                notes.append(f"{model.name}: quality not measured ({model.quality_left_out})")
         notes.append(
             f"energy: per image, strict accounting, arithmetic alone, of {self.num_images} images"
         )
@@ -121,7 +121,7 @@ class ModelComparison:
                 "as the spikes carry"
             )
         notes.append(
-            f"seconds: CPU time of one thread, {self.num_images} images at once, compiled where "
+            f"seconds: CPU time of one thread, {self.num_images} images at once, compiled if "
             "that gives the same bits"
         )
         return tuple(dict.fromkeys(notes))
@@ -228,7 +228,7 @@ class ModelComparison:
 
     def _quality_rows(self) -> Iterator[_Row]:
         low = all(name.endswith("/frechet") for name in self.metrics)
-        group = "Frechet distance, low is good" if low else "quality"
+        group = "Frechet distance, lower is better" if low else "quality"
         for name in self.metrics:
             label = name.removesuffix("/frechet")
             found = [model.metric(name) or {} for model in self.models]

@@ -21,7 +21,7 @@ class CompletionOptions:
     """
 
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
-    """The shell that reads the script."""
+    """The shell to print the script for."""
 
 
 def run(options: CompletionOptions) -> None:

@@ -30,10 +30,10 @@ _TRAINING_STEPS, _LEARNING_RATE = Range(0, 10**9), Range(1e-12, 1e38)
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Quantise the activations of a diffusers UNet2DModel, train it, and turn it into spikes.
+    """Quantise the activations of a diffusers UNet2DModel, train it, and convert it to spikes.
 
-    The output holds a pipeline of the spiking network and, in its folder `quantised`, one of the
-    quantised network, from which further conversions start without training it again.
+    The output is a pipeline with the spiking network. Its folder `quantised` has a pipeline with
+    the quantised network, from which later conversions start without training it again.
     """
 
     source: SourceFolder
@@ -43,23 +43,23 @@ class ConvertOptions:
     spiking_steps: Annotated[int | None, Range(1, 65_536)] = None
     """T; 2^bits - 1 by default."""
     spikes: Literal["signed", "unsigned"] = "signed"
-    """Whether a neuron can take a spike back."""
+    """Whether neurons can emit negative spikes, which take earlier ones back."""
     norm: Literal["shared", "per_step"] = "shared"
-    """Statistics of group norm: shared by all steps, or of every step, as the authors have it."""
+    """Statistics of group norm: shared by all steps, or one per step, as in the authors' code."""
     attention: Literal["refuse", "real"] = "refuse"
-    """Refuse attention, or keep it in real numbers (`spikediff energy --audit` names it)."""
+    """Refuse attention, or keep it in real numbers (`spikediff energy --audit` lists it)."""
     quantise_steps: Annotated[int, _TRAINING_STEPS] = 2000
     """Training steps that distil the source into the quantised network."""
     quantise_lr: Annotated[float, _LEARNING_RATE] = 1e-3
     """Learning rate of these steps."""
     fine_tune_steps: Annotated[int, _TRAINING_STEPS] = 0
-    """Training steps for every block of the spiking network."""
+    """Fine-tuning steps for every block of the spiking network."""
     fine_tune_lr: Annotated[float, _LEARNING_RATE] = 1e-4
     """Learning rate of these steps."""
     train_thresholds: bool = False
     """Whether fine-tuning also changes thresholds."""
     train_steps: Annotated[int, _TRAINING_STEPS] = 0
-    """Training steps that then distil the source into the whole spiking network."""
+    """Training steps that distil the source into the whole spiking network afterwards."""
     train_lr: Annotated[float, _LEARNING_RATE] = 5e-4
     """Learning rate of these steps."""
     batch_size: BatchSize = 32
@@ -158,7 +158,7 @@ def _distil(
 def _fine_tune(
     converted: Any, quantised: "QuantisedUNet", noised: "NoisedImages", options: ConvertOptions
 ) -> list[Any]:
-    """Fine-tune the spiking network block by block; return what became of the blocks."""
+    """Fine-tune the spiking network block by block; return the result of every block."""
     from spikediff.systems.converted.training import fine_tune
 
     with _progress("fine-tuning", None) as report:
@@ -191,7 +191,7 @@ def _progress(what: str, steps: int | None) -> Iterator[Callable[..., None]]:
 
 
 def _distance(model: Any, source: Any, unseen: Any) -> float:
-    """Return the relative difference of the estimates of two networks."""
+    """Return the relative difference between the estimates of two networks."""
     import torch
 
     from spikediff.systems.converted.layer_errors import relative_error

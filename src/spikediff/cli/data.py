@@ -1,4 +1,4 @@
-"""`spikediff data DATA`: look at images before training on them."""
+"""`spikediff data DATA`: inspect images before training on them."""
 
 import statistics
 import warnings
@@ -26,18 +26,18 @@ _NAMED = 5  # files that are named in print; the JSON names all
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Look at images: counts, sizes, colours, classes, unusable files, and what training would do.
+    """Inspect images: counts, sizes, colours, classes, unusable files, and how to train on them.
 
     Every picture is decoded once.
     """
 
     data: Annotated[str, tyro.conf.Positional]
-    """A folder of images, a name of the table of data sets, or hf:DATASET_ID."""
+    """A folder of images, the name of a data set, or hf:DATASET_ID."""
     data_dir: DataDir = None
     recipe: str = "integer/images"
     """The recipe whose choice of size and channels is shown."""
     sheet: Annotated[Path | None, OUTPUT_FILE] = None
-    """Write a PNG of sample pictures, as a network would see them."""
+    """Also write a PNG of sample pictures as a network would see them."""
     report: Flat[Report] = Report()
 
 
@@ -49,7 +49,7 @@ def run(options: DataOptions) -> None:
 
 
 def look(options: DataOptions) -> dict[str, Any]:
-    """Return what the data set holds, ready for JSON."""
+    """Return the facts about the data set, ready for JSON."""
     with warnings.catch_warnings(action="ignore"):  # of files that are passed over: listed here
         splits = dict(_splits(options))
     shapes, skipped = _decode(splits)
@@ -127,14 +127,14 @@ def _passed_over(data: str) -> list[dict[str, str]]:
     folder = Path(data.removeprefix(FOLDER_PREFIX)).expanduser()
     if data in DATASETS or not folder.is_dir():
         return []
-    reason = f"is passed over; images are {', '.join(sorted(IMAGE_SUFFIXES))}"
+    reason = f"is skipped; images are {', '.join(sorted(IMAGE_SUFFIXES))}"
     return [{"file": str(folder / name), "reason": reason} for name in list_files(folder)[1]]
 
 
 def _choice(
     options: DataOptions, shapes: "Sequence[PictureShape]"
 ) -> tuple["Recipe", str | None, str | None]:
-    """Return the recipe as training would complete it, what it would say, and why it would not."""
+    """Return the recipe as training would complete it, its message, and why it would refuse."""
     from spikediff.data import DATASETS
     from spikediff.pretrained import find_recipe
     from spikediff.training.own_images import choose_shape

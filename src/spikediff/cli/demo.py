@@ -1,4 +1,4 @@
-"""`spikediff demo`: the shipped spiking model at work, then a small one trained on real digits."""
+"""`spikediff demo`: run the shipped spiking model, then train a small one on real digits."""
 
 import time
 from dataclasses import dataclass, replace
@@ -34,11 +34,11 @@ class DemoOptions:
     """Show digits of the shipped spiking model, then train a small one and show what it learned."""
 
     output: Path = Path("runs/demo")
-    """Folder for the run and its pictures; a demo that is there is replaced."""
+    """Folder for the run and its pictures; an earlier demo in it is replaced."""
     steps: int | None = None
-    """Optimizer steps; those of the recipe integer/digits where it is not given."""
+    """Optimizer steps; by default those of the recipe integer/digits."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with a demo that was interrupted."""
+    """Continue an interrupted demo."""
     json: Json = None
 
 
@@ -77,7 +77,7 @@ def run(options: DemoOptions) -> int:
 
 
 def _show_shipped(folder: Path) -> dict[str, Any]:
-    """Generate with the model `mnist`; write a grid and a GIF, and print what an image costs."""
+    """Generate with the model `mnist`; write a grid and a GIF, and print the energy of an image."""
     import torch
 
     from spikediff.diffusion.outputs import image_grid, pixels_to_pil, record_frames, save_gif

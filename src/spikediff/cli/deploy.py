@@ -11,7 +11,7 @@ from spikediff.errors import UserError
 
 @dataclass(frozen=True)
 class DeployOptions:
-    """Write the deployment form of an integer network, a pipeline in integers.
+    """Write the deployment form of an integer network: a pipeline in integer arithmetic.
 
     All executions give the same images, bit for bit: by counts, by binary spikes, by events, or by
     changes since the last denoising step (delta).
@@ -20,7 +20,7 @@ class DeployOptions:
     source: SourceFolder
     report: Flat[FolderReport]
     weight_bits: Literal[8, 6, 4] = 8
-    """Bits of a weight. For 4, fine-tune first (model.weight_bits: 4 in the recipe)."""
+    """Bits per weight. For 4, fine-tune first (model.weight_bits: 4 in the recipe)."""
     execution: Literal["counts", "spikes", "events", "delta"] = "counts"
     """How the pipeline runs unless a command says otherwise."""
 
@@ -37,7 +37,7 @@ def run(options: DeployOptions) -> None:
     unet = denoiser_of(pipe, options.source)
     if not isinstance(unet, IntegerSpikingUNet):
         raise UserError(
-            f"{options.source}: holds a {type(unet).__name__}; only an IntegerSpikingUNet (recipes "
+            f"{options.source}: has a {type(unet).__name__}; only an IntegerSpikingUNet (recipes "
             "integer/...) has a deployment form"
         )
     form = to_integer(unet, options.weight_bits).with_execution(options.execution)

@@ -1,4 +1,4 @@
-"""`spikediff energy SOURCE`: the energy of an image, from the spikes that occur."""
+"""`spikediff energy SOURCE`: measure the energy of an image by counting its operations."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +39,7 @@ class EnergyOptions:
     by: Literal["part", "layer", "step"] = "part"
     """Rows of the table."""
     synapses: Literal["trained", "merged", "carried"] = "trained"
-    """Of FSDDIM: merged, as on a chip; carried, without a multiplied image current."""
+    """For FSDDIM: merged, as on a chip; carried, without a multiplied image current."""
     audit: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """List the operations that accumulate-only hardware cannot run."""
     memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -53,7 +53,7 @@ class EnergyOptions:
     plots: Path | None = None
     """A folder for plots."""
     csv: Annotated[Path | None, OUTPUT_FILE] = None
-    """Also write a table: a line per denoising step, layer and operation."""
+    """Also write a CSV table with a line per denoising step, layer and operation."""
     report: Flat[Report] = Report()
 
 
@@ -64,7 +64,7 @@ def run(options: EnergyOptions) -> None:
     if options.audit and options.accounting != "strict":
         raise UserError("--audit needs --accounting strict")
     if (options.counterpart or options.differences) and not options.compare:
-        raise UserError("--counterpart and --differences go with --compare; add it")
+        raise UserError("--counterpart and --differences need --compare")
     if options.differences and options.accounting != "strict":
         raise UserError("--differences needs --accounting strict")
 
@@ -227,14 +227,14 @@ def _print_totals(report: Any) -> None:
         )
     if report.neuron_energy_pj is not None:
         per_image = report.neuron_energy_pj / report.images
-        lines.append(f"neuron updates cost a further {per_image / 1e6:,.3f} uJ per image")
+        lines.append(f"neuron updates add {per_image / 1e6:,.3f} uJ per image")
     print(wrapped(*lines, f"prices: {report.costs.source}"))
 
 
 def _print_memory(report: Any) -> None:
     """Print the bounds of the memory traffic per image."""
     print()
-    for words, reuse in (("every tensor once a call", True), ("no reuse", False)):
+    for words, reuse in (("every tensor once per call", True), ("no reuse", False)):
         traffic, energy = report.traffic(reuse), report.memory_energy_pj(reuse)
         cost = "" if energy is None else f"; {energy / report.images / 1e6:,.3f} uJ"
         words_of = {"weights": traffic.weights, "inputs": traffic.activations, "sums": traffic.sums}

@@ -64,7 +64,7 @@ class Quality:
     dataset: Dataset = None
     data_dir: DataDir = None
     num_samples: Annotated[int | None, COUNT] = None
-    """Images a repeat; as many as the protocol says by default."""
+    """Images per repeat; by default as many as the protocol says."""
     repeats: Annotated[int, Range(1, 10**6)] = 1
     """How often quality is measured, each time with other seeds."""
     cache_dir: CacheDir = None
@@ -82,12 +82,12 @@ class EvaluateOptions:
     model: Flat[CompilableSource]
     quality: Flat[Quality] = Quality()
     image_size: int | None = None
-    """Side at which images of your own (a folder, hf:ID) are compared; by default that of the run's
-    recipe, the model or the judged images."""
+    """Side at which your own images (a folder, hf:ID) are compared; by default that of the run's
+    recipe, the model or the evaluated images."""
     channels: Literal[1, 3] | None = None
     """Their channels, likewise."""
     statistics: Path | None = None
-    """An .npz with mu and sigma of the reference, for features of mode published."""
+    """An .npz file with mu and sigma of the reference, for features in published mode."""
     seed: Seed = 0
     num_inference_steps: Steps = None
     threshold: Threshold = None
@@ -150,7 +150,7 @@ def _settings(options: EvaluateOptions) -> Any:
 
 
 def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tuple[int, int]]:
-    """Return the images to judge, existing or of a model, and their size and channels."""
+    """Return the images to evaluate, existing or from a model, and their size and channels."""
     from spikediff.evaluation.sources import open_images
 
     size, channels = settings.image_size, settings.channels
@@ -189,8 +189,8 @@ def guided_images(
 ) -> "ImageSource":
     """Return the images of a pipeline under guidance, which their fingerprint covers.
 
-    `scale` is a number, a mapping or a sequence of numbers; None for no guidance. `seed` is that
-    of image 0.
+    `scale` is a number, a mapping or a sequence of numbers; None means no guidance. `seed` is the
+    seed of image 0.
     """
     from spikediff.evaluation.shards import fingerprint_of
     from spikediff.evaluation.sources import pipeline_images
@@ -223,7 +223,7 @@ def _check_no_model_options(options: EvaluateOptions) -> None:
         "--guidance-scale": options.guidance_scale,
     }
     for flag in (flag for flag, value in given.items() if value is not None):
-        raise UserError(f"{flag}: is for models, but the images exist already")
+        raise UserError(f"{flag}: only for models, but the source is existing images")
 
 
 def _print(result: dict[str, Any]) -> None:

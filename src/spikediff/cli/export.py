@@ -19,21 +19,21 @@ class ExportOptions:
 
     source: SourceFolder
     output: Path
-    """nir: a folder for a graph of every timestep and index.json; else the file."""
+    """For nir, a folder for the graphs of all timesteps and index.json; otherwise a file."""
     overwrite: Overwrite = False
     format: Literal["nir", "onnx", "torch"] = "nir"
     """nir: graphs of spiking neurons; onnx, torch: one program for all timesteps."""
     num_inference_steps: Steps = None
     scheduler: Scheduler = None
     dt: Annotated[float | None, Range(1e-12, 1e38)] = None
-    """Of nir: length of a spiking step; by default 1e-4 s, or 1 without a leak."""
+    """For nir: length of a spiking step; by default 1e-4 s, or 1 without a leak."""
     first_convolution: Literal["graph", "host"] = "graph"
-    """Of nir: whether the graph or the host computes the convolution of real numbers."""
+    """For nir: whether the graph or the host computes the first, real-valued convolution."""
     class_label: Annotated[int | None, Range(0, 10**9)] = None
-    """Of nir: the class of the images, of a model that knows classes."""
+    """For nir: the class of the images, for a model with classes."""
     batch_size: Annotated[int | None, Range(1, 65_536)] = None
-    """Of onnx, torch: images per call, if the program takes no other number. By default any number,
-    which spiking_unet and the decoder of tokens support."""
+    """For onnx and torch: a fixed number of images per call. By default any number, which only
+    spiking_unet and the decoder of tokens support."""
     report: Flat[Report] = Report()
 
 
@@ -43,7 +43,7 @@ def run(options: ExportOptions) -> None:
 
 
 def write(options: ExportOptions) -> dict[str, Any]:
-    """Export; return what the report says."""
+    """Export; return the report."""
     _check(options)
 
     from spikediff.hub.load import load_pipeline
@@ -60,7 +60,7 @@ def _check(options: ExportOptions) -> None:
     output = options.output
     if options.format == "nir":
         if options.batch_size is not None:
-            raise UserError("--batch-size: of --format onnx and torch only; NIR has no batch")
+            raise UserError("--batch-size: only for --format onnx and torch; NIR has no batch")
         check_new_folder(output, options.overwrite)
         return
     given = {
@@ -70,12 +70,12 @@ def _check(options: ExportOptions) -> None:
         "--class-label": options.class_label,
     }
     for name in (name for name, value in given.items() if value is not None):
-        raise UserError(f"{name}: of --format nir only; {options.format} takes any timestep")
+        raise UserError(f"{name}: only for --format nir; {options.format} takes any timestep")
     if options.first_convolution == "host":
-        raise UserError("--first-convolution host: of --format nir only")
+        raise UserError("--first-convolution host: only for --format nir")
     check_file(output, "output")
     if output.exists() and not options.overwrite:
-        raise UserError(f"{output}: exists; choose another --output, or give --overwrite")
+        raise UserError(f"{output}: exists; choose another --output, or add --overwrite")
 
 
 def _denoiser(pipe: Any, source: Path) -> tuple[Any, tuple[int, int] | None]:

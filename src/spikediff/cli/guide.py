@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 class GuideOptions:
     """Search the scale of the thresholds on the held-out tenth of the training split.
 
-    Every scale is measured on the same seeds. A gain counts if it exceeds two standard errors there
-    and again on fresh seeds. Measurements are kept, so an interrupted search continues.
+    All scales are measured on the same seeds. A gain counts if it exceeds two standard errors
+    there and again on fresh seeds. Measurements are stored, so an interrupted search continues.
     """
 
     model: Flat[Source]
     thresholds: str = "0.98,0.99,0.997,1,1.003,1.01,1.02"
-    """The grid, in multiples of the trained thresholds; 1 is always in it."""
+    """Scales to try, in multiples of the trained thresholds; 1 is always included."""
     layers: str | None = None
     """Guide only the layers that match this pattern, for example stem or up_blocks.*."""
     metric: str = "frechet"
@@ -50,7 +50,7 @@ class GuideOptions:
     data_dir: DataDir = None
     num_samples: NumImages = 256
     seeds: int = 3
-    """Ranges of seeds on which every scale is measured; as many more confirm a gain."""
+    """Ranges of seeds for every scale; as many fresh ranges confirm a gain."""
     seed: Seed = 0
     budget_seconds: Annotated[float | None, Range(0, 1e12)] = None
     """Start no measurement later than this many seconds after the start."""
@@ -68,7 +68,7 @@ class GuideOptions:
 def run(options: GuideOptions) -> None:
     """Search, print, write."""
     if options.seeds < 2:
-        raise UserError("--seeds must be at least 2: one shows no noise")
+        raise UserError("--seeds must be at least 2: a single range has no error bar")
     _metric(options)
 
     from spikediff.hub.run_data import trained_on_held_out
@@ -90,9 +90,11 @@ def run(options: GuideOptions) -> None:
         )
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     if found.curve is not None and found.curve.best in (min(scales), max(scales)):
-        notes.append(f"{found.curve.best:g} is an end of the grid; the best may lie beyond it")
+        notes.append(
+            f"{found.curve.best:g} is an end of the grid; the best scale may lie beyond it"
+        )
     if trained_on_held_out(options.model.source):
-        notes.append("the run has been trained on the held-out images too (data.hold_out: false)")
+        notes.append("the run was also trained on the held-out images (data.hold_out: false)")
     _print(found, judge, options, notes)
     if options.plot is not None and found.curve is not None:
         plot_curve(found.curve, f"{options.features} {options.metric}", options.plot)
@@ -123,7 +125,7 @@ def _budget(options: GuideOptions, scales: tuple[float, ...]) -> Any:
     least = 2 * len({*scales, 1.0})
     if measurements < least:
         raise UserError(
-            f"--budget-images {options.budget_images} buys no error bars; give "
+            f"--budget-images {options.budget_images} is too small for error bars; give "
             f"{least * options.num_samples} or more, or fewer --thresholds or --num-samples"
         )
     return Budget(options.budget_seconds, measurements)
@@ -131,7 +133,7 @@ def _budget(options: GuideOptions, scales: tuple[float, ...]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Judge:
-    """What the images of every scale are compared with, and how."""
+    """The reference of every scale's images, and how they are compared."""
 
     pipe: Any
     num_inference_steps: int
@@ -236,7 +238,7 @@ def _print(found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes:
     print(
         f"\n{options.features} {options.metric} "
         f"({'lower' if _metric(options)[1] else 'higher'} is better): {options.num_samples} "
-        f"images a measurement against {len(judge.reference)} held-out images of "
+        f"images per measurement against {len(judge.reference)} held-out images of "
         f"{judge.dataset}/train"
     )
     if found.curve is not None:
@@ -274,7 +276,7 @@ def _verdict(found: "GuidanceSearch") -> str:
 def _content(
     found: "GuidanceSearch", judge: _Judge, options: GuideOptions, notes: list[str]
 ) -> dict[str, Any]:
-    """Return the report, without times and paths."""
+    """Return the report, without times or paths."""
     from spikediff.evaluation.sources import public_name
 
     repeats = options.seeds * (1 if found.confirmation is None else 2)

@@ -1,4 +1,4 @@
-"""`spikediff import CHECKPOINT --system NAME`: an authors' checkpoint as a pipeline's folder."""
+"""`spikediff import CHECKPOINT --system NAME`: turn an authors' checkpoint into a pipeline."""
 
 import json
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ _SIZE = Range(1, 65_536)
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Turn a checkpoint of the authors' code into a pipeline's folder.
+    """Turn a checkpoint of the authors' code into a pipeline folder.
 
-    Sizes are read off the weights; what the weights do not tell is an option.
+    Sizes are inferred from the weights; options give what cannot be inferred.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A file of torch.save, or a safetensors file. No code in it is run."""
+    """A file written by torch.save, or a safetensors file. No code in it is run."""
     system: str
     """sddpm, sdm, sdm-converted, sdm-quantised, fsddim, spiking-diffusion (the autoencoder),
     spiking-diffusion-decoder (both stages) or fsvae."""
     report: Flat[FolderReport]
     spiking_steps: Annotated[int | None, _SIZE] = None
-    """T of the training; by default that of the release, or of the weights."""
+    """T used in training; by default that of the release, or of the weights."""
     sample_size: Annotated[int | None, _SIZE] = None
     """Side of the images in pixels; that of the release by default."""
     residual_alpha: Annotated[float | None, Range(1e-6, 1e6)] = None
-    """Of fsddim: gain of the residual norms; by default 1, as in the released trainer. The tdBN of
+    """For fsddim: gain of the residual norms; by default 1, as in the released trainer. The tdBN of
     the paper has 0.7071."""
     first_stage: Path | None = None
-    """Of spiking-diffusion-decoder: the checkpoint of the autoencoder."""
+    """For spiking-diffusion-decoder: the checkpoint of the autoencoder."""
 
 
 def run(options: ImportOptions) -> None:
@@ -75,7 +75,7 @@ def run(options: ImportOptions) -> None:
 
 
 def _origin(options: ImportOptions) -> dict[str, Any]:
-    """Return the origin of the weights: names and checksums of files, and the options."""
+    """Return the origin of the weights: file names, checksums and options."""
     files = {"checkpoint": options.checkpoint, "first_stage": options.first_stage}
     names = ("spiking_steps", "sample_size", "residual_alpha")
     return {

@@ -20,7 +20,7 @@ class InfoOptions:
     """Describe the installation, or a model."""
 
     source: Annotated[Path | None, tyro.conf.Positional] = None
-    """A shipped model, a run folder or a pipeline's folder."""
+    """A shipped model, a run folder or a pipeline folder."""
     report: Flat[Report] = Report()
 
 

@@ -1,4 +1,4 @@
-"""`spikediff inpaint SOURCE`: generate a part of a picture and keep the rest bit for bit."""
+"""`spikediff inpaint SOURCE`: replace a part of a picture and keep the rest bit for bit."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ _REPEATS = Range(1, 10**6)
 
 @dataclass(frozen=True)
 class InpaintOptions:
-    """Generate the masked part of a picture: one PNG a seed, and a grid with the original."""
+    """Generate the masked part of a picture: one PNG per seed, and a grid with the original."""
 
     model: Flat[CompilableSource]
     picture: Flat[Picture] = Picture()
@@ -28,11 +28,11 @@ class InpaintOptions:
     """Instead of a file: the box X0 Y0 X1 Y1, without column X1 and row Y1."""
     strength: Strength = 1.0
     num_resamples: Annotated[int, _REPEATS] = 1
-    """How often every step is made (RePaint); more let the parts fit better together."""
+    """How often every step is made (RePaint); more make the parts fit together better."""
     jump_length: Annotated[int, _REPEATS] = 1
-    """After how many steps RePaint goes back as many."""
+    """The number of steps after which RePaint goes back as many."""
     token_margin: Annotated[int, Range(0, 10**9)] = 0
-    """Tokens around the mask that are generated, too (Spiking-Diffusion)."""
+    """Width of the border of tokens around the mask to generate as well (Spiking-Diffusion)."""
     num_images: NumImages = 8
     seed: Seed = 0
     sampling: Flat[Sampling] = Sampling()
@@ -44,7 +44,7 @@ def run(options: InpaintOptions) -> None:
     options.picture.check()
     options.report.check()
     if (options.mask is None) == (options.mask_box is None):
-        raise UserError("give --mask FILE or --mask-box X0 Y0 X1 Y1, one of them")
+        raise UserError("give either --mask FILE or --mask-box X0 Y0 X1 Y1")
     if options.mask is not None and not options.mask.is_file():
         raise UserError(f"--mask {options.mask}: no such file")
 
@@ -74,22 +74,24 @@ def run(options: InpaintOptions) -> None:
 
 
 def _mask(options: InpaintOptions, picture: "Image.Image") -> "Image.Image":
-    """Return the mask, of grey levels 0 and 255."""
+    """Return the mask, with grey levels 0 and 255."""
     from PIL import Image
 
     if options.mask is not None:
-        # A transparent mask lies on black: nobody painted it white.
+        # A transparent mask is laid over black: transparent pixels are not white.
         grey = open_file(options.mask, "--mask", ground=0).convert("L")
         mask = grey.point([0] * 128 + [255] * 128)
     else:
         x0, y0, x1, y1 = options.mask_box or (0, 0, 0, 0)
         if not (0 <= x0 < x1 <= picture.width and 0 <= y0 < y1 <= picture.height):
             raise UserError(
-                f"--mask-box {x0} {y0} {x1} {y1}: no box in a picture of "
-                f"{picture.width}x{picture.height}"
+                f"--mask-box {x0} {y0} {x1} {y1}: not a box inside the picture of "
+                f"{picture.width}x{picture.height} pixels"
             )
         mask = Image.new("L", picture.size)
         mask.paste(255, (x0, y0, x1, y1))
     if mask.getbbox() is None:
-        raise UserError(f"--mask {options.mask}: marks nothing; white pixels are generated")
+        raise UserError(
+            f"--mask {options.mask}: has no white pixels, so nothing would be generated"
+        )
     return mask

@@ -1,4 +1,4 @@
-"""`spikediff inspect SOURCE`: see the spikes of a model while it generates."""
+"""`spikediff inspect SOURCE`: show the spikes of a model while it generates."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ _SHOWN = 64  # images in the grid of the page
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Generate images and show how every layer of neurons fires: pictures, and a page of HTML."""
+    """Generate images and show how every layer of neurons fires: plots and an HTML page."""
 
     model: Flat[Source]
     num_images: NumImages = 8
@@ -23,7 +23,7 @@ class InspectOptions:
     layers: str = "*"
     """Patterns of the layers to show, separated by commas: "up_levels", "*.neuron1"."""
     neurons_per_layer: Annotated[int, Range(1, 65_536)] = 40
-    """Neurons of a layer in its raster."""
+    """Neurons per layer in the raster."""
     report: Flat[FolderReport] = FolderReport(output=Path("spikes"))
 
 
@@ -40,12 +40,12 @@ def run(options: InspectOptions) -> None:
     with at_work(f"drawing {len(list(record.seen))} layers"):
         files = write_report(record, folder, title_of(options.model.source), settings, images)
     print(record.table())
-    print(f"\n{files[-1].resolve()}: the page; {len(files) - 1} pictures beside it")
+    print(f"\n{files[-1].resolve()}: the page; {len(files) - 1} plots beside it")
     options.report.write(settings | record.to_dict())
 
 
 def _observe(pipe: Any, options: InspectOptions) -> tuple[Any, Any]:
-    """Generate images under a recorder; return its record and a grid, None of signals."""
+    """Generate images under a recorder; return its record and a grid, None for signals."""
     from spikediff.data import from_unit_range
     from spikediff.diffusion.outputs import image_grid, to_pil
     from spikediff.inspection import SpikeRecorder
@@ -67,7 +67,7 @@ def _observe(pipe: Any, options: InspectOptions) -> tuple[Any, Any]:
 
 
 def title_of(source: Path) -> str:
-    """Return the name of a run: its folder's, even if the pipeline in it is given."""
+    """Return the name of a run folder, even if its pipeline folder is given."""
     folder = source.resolve()
     return folder.parent.name if folder.name == "pipeline" else folder.name
 
@@ -87,7 +87,7 @@ def _settings(pipe: Any, options: InspectOptions) -> dict[str, Any]:
         "images": options.num_images,
         "seeds": f"{options.seed} to {last}",
         "layers": "all" if options.layers == "*" else options.layers,
-        "chosen neurons a layer": options.neurons_per_layer,
+        "chosen neurons per layer": options.neurons_per_layer,
     }
     if scheduler is not None:
         settings["scheduler"] = type(scheduler).__name__

@@ -16,7 +16,7 @@ class InterpolateOptions:
 
     model: Flat[CompilableSource]
     seeds: Annotated[tuple[int, ...], Range(0, 2**62)] = (0, 1)
-    """Two seeds or more, visited in turn."""
+    """Two or more seeds, visited in turn."""
     num_images: NumImages = 9
     sampling: Flat[Sampling] = Sampling()
     report: Flat[FolderReport] = FolderReport(output=Path("interpolated"))

@@ -19,7 +19,7 @@ class InvertOptions:
     model: Flat[CompilableSource]
     picture: Flat[Picture] = Picture()
     num_iterations: Annotated[int, Range(1, 10**6)] = 1
-    """Network calls a step on the way to the noise; more come nearer to the exact inverse."""
+    """Network calls per step of the inversion; more give a more exact inverse."""
     sampling: Flat[Sampling] = Sampling()
     report: Flat[FolderReport] = FolderReport(output=Path("inverted"))
 
@@ -31,7 +31,7 @@ def run(options: InvertOptions) -> None:
     options.picture.check()
     options.report.check()
     if options.model.scheduler is not None:
-        raise UserError("--scheduler: inversion uses DDIM's steps; leave it out")
+        raise UserError("--scheduler: inversion uses DDIM's steps; omit it")
 
     from safetensors.torch import save_file
 
@@ -60,7 +60,7 @@ def run(options: InvertOptions) -> None:
 
 
 def _mse(a: Any, b: Any) -> float:
-    """Return the mean squared error of two PIL images, in the units of [0, 1] images."""
+    """Return the mean squared error between two PIL images, for pixels in [0, 1]."""
     import numpy as np
 
     return float(np.square(np.asarray(a, float) / 255 - np.asarray(b, float) / 255).mean())

@@ -30,7 +30,7 @@ SourceFolder = Annotated[
     MODEL,
     tyro.conf.Positional,
     tyro.conf.arg(
-        help="A shipped model, a run folder, a pipeline's folder, or USER/NAME on the Hub."
+        help="A shipped model, a run folder, a pipeline folder, or USER/NAME on the Hub."
     ),
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
@@ -42,7 +42,7 @@ SourceFolder = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    tyro.conf.arg(help="A sampler of `spikediff info`; the pipeline's own by default."),
+    tyro.conf.arg(help="A sampler listed by `spikediff info`; the pipeline's own by default."),
 ]
 Execution = Annotated[
     Literal["counts", "spikes", "events", "delta"] | None,
@@ -67,7 +67,7 @@ NumImages = Annotated[int, COUNT, tyro.conf.arg(help="The number of images.")]
 Seed = Annotated[
     int,
     Range(0, 2**62),
-    tyro.conf.arg(help="The seed of the first image; the others follow, one each."),
+    tyro.conf.arg(help="The seed of the first image; image i has this seed + i."),
 ]
 Steps = Annotated[
     int | None,
@@ -77,12 +77,13 @@ Steps = Annotated[
 BatchSize = Annotated[
     int,
     Range(1, 65_536),
-    tyro.conf.arg(help="Images at a time; it does not change generated images."),
+    tyro.conf.arg(help="Images per batch; it does not change the generated images."),
 ]
 Threshold = Annotated[
     str | None,
     tyro.conf.arg(
-        help="Threshold guidance: 0.997, or stem=0.99,up_blocks=1.01 by layer, or one a step."
+        help="Threshold guidance: one factor (0.997), one per layer "
+        "(stem=0.99,up_blocks=1.01), or one per step (0.98,0.99,1)."
     ),
 ]
 GuidanceScale = Annotated[
@@ -95,7 +96,7 @@ GuidanceScale = Annotated[
 Overwrite = Annotated[
     bool,
     tyro.conf.FlagCreatePairsOff,
-    tyro.conf.arg(help="Remove what earlier commands of this kind wrote into the folder."),
+    tyro.conf.arg(help="Replace the files that an earlier command of this kind wrote."),
 ]
 Json = Annotated[
     Path | None, OUTPUT_FILE, tyro.conf.arg(help="Also write the results, as JSON, to this file.")
@@ -122,25 +123,25 @@ class Source:
 
 @dataclass(frozen=True)
 class CompilableSource(Source):
-    """Which model runs, and how, of commands that need its images alone."""
+    """Which model runs, and how, for commands that need only its images."""
 
     event_driven: Annotated[
         bool,
         tyro.conf.arg(
-            help="Compile the networks for inference: spikes as bits, and only spikes cost. "
-            "Faster on a CPU; off by default, because rounding differs and may change an image."
+            help="Compile the networks for event-driven inference, which is faster on a CPU. Off "
+            "by default, because rounding differs and may change an image."
         ),
     ] = False
     event_driven_weights: Annotated[
         Literal["float32", "int16", "int8"],
         tyro.conf.arg(
-            help="Weights of synapses with --event-driven: int16 is faster, int8 faster still; "
-            "rounding changes more images than float32 (docs/performance.md)."
+            help="Synapse weights with --event-driven: int16 is faster than float32, int8 faster "
+            "still; their rounding changes more images (docs/performance.md)."
         ),
     ] = "float32"
 
     def load(self, **how: Any) -> Any:
-        """Load the pipeline, compiled for inference if asked for."""
+        """Load the pipeline, compiled for inference if requested."""
         compiled = {"event_driven": self.event_driven, "weights": self.event_driven_weights}
         return super().load(**compiled, **how)
 
@@ -157,8 +158,7 @@ class Sampling:
         Range(0, 10**9),
         tyro.conf.arg(
             aliases=["--class-label"],
-            help="The classes of the images, one after the other, by name or number, of a model "
-            "that knows classes.",
+            help="The classes of the images in turn, by name or number, for a model with classes.",
         ),
     ] = ()
     guidance_scale: GuidanceScale = None
@@ -177,11 +177,11 @@ class Sampling:
 
         if "unet" not in pipe.components:
             kind = type(pipe).__name__
-            raise UserError(f"--threshold: a {kind} has no denoiser of images to guide")
+            raise UserError(f"--threshold: a {kind} has no image denoiser to guide")
         return threshold_guidance(pipe.unet, parse_scale(self.threshold))
 
     def labels(self, pipe: Any) -> list[Any]:
-        """Return the classes that are asked for, as numbers where the model knows classes."""
+        """Return the requested classes, as numbers if the model has classes."""
         from spikediff.diffusion.classes import class_names, class_network, class_numbers
 
         network = class_network(pipe)
@@ -195,16 +195,16 @@ class Sampling:
     def check_one_class(self) -> None:
         """Refuse several classes, before the model is loaded."""
         if len(self.class_labels) > 1:
-            raise UserError("--class-labels: give one, which all images share")
+            raise UserError("--class-labels: give a single class for all images")
 
     def one_class(self, pipe: Any) -> dict[str, Any]:
-        """Return the pipeline's arguments for images of one class; empty if none is asked for."""
+        """Return the pipeline's arguments for images of one class; empty without a class."""
         asked: dict[str, Any] = {"class_labels": next(iter(self.labels(pipe)), None)}
         asked |= {"guidance_scale": self.guidance_scale}
         return {name: value for name, value in asked.items() if value is not None}
 
     def facts(self, pipe: Any) -> dict[str, Any]:
-        """Return what a report says: the steps, and what else is asked for."""
+        """Return the sampling settings for a report: the steps, and all options given."""
         asked = {
             "class_labels": self.labels(pipe) or None,
             "guidance_scale": self.guidance_scale,
@@ -218,8 +218,8 @@ class Sampling:
     ) -> Iterator[Any]:
         """Yield what `make(seeds=..., num_inference_steps=..., ...)` returns, batch by batch.
 
-        `make` is the pipeline, or a function that calls it. With `in_turn`, images are of all
-        classes in turn if no class is asked for.
+        `make` is the pipeline, or a function that calls it. With `in_turn`, and without a
+        given class, the images have all classes in turn.
         """
         from spikediff.diffusion.classes import classes_in_turn
 
@@ -247,7 +247,7 @@ def check_takes(pipe: Any, make: Callable[..., Any], call: dict[str, Any]) -> No
     known = signature(make).parameters
     for name in (name for name in call if name not in known):
         flag = name.replace("_", "-")
-        raise UserError(f"--{flag} {call[name]}: {type(pipe).__name__} has none; leave it out")
+        raise UserError(f"--{flag} {call[name]}: {type(pipe).__name__} has no such option; omit it")
 
 
 @dataclass(frozen=True)
@@ -257,13 +257,13 @@ class Report:
     json: Json = None
 
     def write(self, results: Any) -> None:
-        """Write the results as JSON, if asked for."""
+        """Write the results as JSON, if requested."""
         write_json(self.json, results)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderReport(Report):
-    """Where the results go, of commands that write a folder."""
+    """Where the results go, for commands that write a folder."""
 
     output: Annotated[Path, tyro.conf.arg(help="The folder to write.")]
     overwrite: Overwrite = False

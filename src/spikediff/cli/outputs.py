@@ -32,10 +32,10 @@ def check_new_folder(folder: Path, overwrite: bool = False) -> None:
     _check_writable(folder)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UserError(
-            f"{folder}: exists and is not empty; choose another --output, or give --overwrite"
+            f"{folder}: exists and is not empty; choose another --output, or add --overwrite"
         )
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: exists and is no folder; choose another --output")
+        raise UserError(f"{folder}: exists and is not a folder; choose another --output")
 
 
 def new_folder(
@@ -43,13 +43,13 @@ def new_folder(
 ) -> Path:
     """Make a folder, without the files that an earlier command of the kind wrote there.
 
-    `overwrite` allows removing these files, and only those. A pipeline's folder must not hold the
-    `source`, the model that is read.
+    `overwrite` allows removing these files, and only those. A pipeline folder must not contain
+    `source`, the model being read.
     """
     check_new_folder(folder, overwrite)
     reads = kind == "pipeline" and source is not None and folder.exists()
     if reads and source.resolve().is_relative_to(folder.resolve()):  # type: ignore[union-attr]
-        raise UserError(f"{folder}: holds the model that is read; choose another --output")
+        raise UserError(f"{folder}: contains the model being read; choose another --output")
     written = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     for path in written:
         if re.fullmatch(_WRITTEN[kind], path.relative_to(folder).as_posix()):
@@ -76,18 +76,18 @@ def _check_writable(path: Path) -> None:
             above = above.parent
         fits = os.access(above, os.W_OK) and (above == path or above.is_dir())
         if ships(path):
-            raise UserError(f"{path}: belongs to the package, which is never written to")
+            raise UserError(f"{path}: belongs to the installed package, which is read-only")
     except OSError as error:  # a name that is too long
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose another path"
         ) from None
     if not fits:
-        reason = "cannot be written to" if above.is_dir() or above == path else "is no folder"
+        reason = "cannot be written to" if above.is_dir() or above == path else "is not a folder"
         raise UserError(f"{path}: cannot be written, {above} {reason}; choose another path")
 
 
 def say_where(what: str, path: Path, then: str = "") -> None:
-    """Say where results are, as a path that a terminal opens, and which command may follow."""
+    """Print where the results are, as paths that a terminal can open, and the next command."""
     print(f"{what} in {path.resolve()}")
     if then:
         print(f"next: spikediff {then}")

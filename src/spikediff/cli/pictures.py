@@ -1,4 +1,4 @@
-"""What the editing commands share: the picture to edit, and the files that they write."""
+"""Shared by the editing commands: the picture to edit, and the output files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Picture:
     def check(self) -> None:
         """Refuse a wrong choice before anything is loaded."""
         if (self.image is None) == (self.data_index is None):
-            raise UserError("give --image FILE or --data-index N, one of them")
+            raise UserError("give either --image FILE or --data-index N")
         if self.image is not None and not self.image.exists():
             raise UserError(f"--image {self.image}: no such file")
 
@@ -76,7 +76,7 @@ def open_file(path: Path, option: str, ground: int = 255) -> "Image.Image":
 def edit_seeds(
     pipe: Any, seeds: range, sampling: Sampling, edit: Callable[..., Any]
 ) -> "dict[str, Image.Image]":
-    """Return the edited images of seeds by the names of their files."""
+    """Return the edited images by file name, one per seed."""
     with sampling.guided(pipe):
         outputs = sampling.generate(pipe, seeds, edit)
         images = [image for output in outputs for image in output.images]
@@ -93,9 +93,9 @@ def write_edit(
     facts: dict[str, Any],
     more_files: tuple[str, ...] = (),
 ) -> None:
-    """Write pictures, by the names of their files, a grid of some, and the report.
+    """Write pictures under their file names, a grid of some of them, and the report.
 
-    `facts` is what the report also says, `more_files` the names of further files that it lists.
+    The report also contains `facts` and lists the files in `more_files`.
     """
     from spikediff.diffusion.outputs import image_grid
 

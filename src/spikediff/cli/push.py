@@ -16,7 +16,7 @@ from spikediff.errors import UserError
 class PushOptions:
     """Write a model's repository, with a card made from its run, and upload it.
 
-    The token is that of `hf auth login`, or $HF_TOKEN. The card lists what was not measured.
+    The token comes from `hf auth login` or $HF_TOKEN. The card lists what was not measured.
     """
 
     source: SourceFolder
@@ -27,21 +27,21 @@ class PushOptions:
     dry_run: bool = False
     """Only write the folder."""
     output: Path | None = None
-    """Where to write it. Needed with --dry-run."""
+    """Where to write the folder; required with --dry-run."""
     overwrite: Overwrite = False
     license: str | None = None
-    """Licence of the weights, by the Hub's word for it: apache-2.0, cc-by-4.0, ...; not stated by
-    default."""
+    """Licence of the weights, by its identifier on the Hub (apache-2.0, cc-by-4.0, ...); not stated
+    by default."""
     evaluation: tuple[Path, ...] = ()
-    """Files of `spikediff evaluate --json`; those in the run folder by default."""
+    """Results of `spikediff evaluate --json`; by default those in the run folder."""
     energy: tuple[Path, ...] = ()
-    """Files of `spikediff energy --json`; those in the run folder by default."""
+    """Results of `spikediff energy --json`; by default those in the run folder."""
     measure: bool = False
     """Measure energy and firing rates now, on 16 images."""
     num_inference_steps: Steps = None
     space: str | None = None
-    """Also make the Space USER/NAME, a page on the Hub that serves the model; say what pip installs
-    the package from, as in 'spikediff[demo] @ git+https://github.com/USER/spikediff'."""
+    """Also create the Space USER/NAME, which serves the model. Give the requirement from which pip
+    installs this package, as in 'spikediff[demo] @ git+https://github.com/USER/spikediff'."""
     report: Flat[Report] = Report()
 
 
@@ -91,15 +91,15 @@ def _check(options: PushOptions) -> None:
     check_repository_name(options.repository)
     check_licence(options.license)
     if options.dry_run and options.output is None:
-        raise UserError("--dry-run: give the folder of the repository with --output")
+        raise UserError("--dry-run: give a folder for the repository with --output")
     if options.measure and options.energy:
-        raise UserError("--measure and --energy exclude each other; choose one")
+        raise UserError("--measure and --energy cannot be combined; choose one")
     if options.output is not None:
         check_new_folder(options.output, options.overwrite)
 
 
 def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Path]]:
-    """Gather what is known and write the repository; return the facts and the files."""
+    """Gather the facts and write the repository; return the facts and the files."""
     from spikediff.diffusion.pipeline import weights_sha256
     from spikediff.hub.describe import can_generate, gather_facts
     from spikediff.hub.load import steps_of

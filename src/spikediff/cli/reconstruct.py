@@ -20,7 +20,7 @@ from spikediff.errors import UserError
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    """Reconstruct real images with an autoencoder, write pairs, and measure the error.
+    """Reconstruct real images with an autoencoder, measure the error, and write a grid of pairs.
 
     The source is a model of vq_svae, spiking_image_decoder, fsvae or vae.
     """
@@ -31,7 +31,7 @@ class ReconstructOptions:
     data_dir: DataDir = None
     split: Split = "test"
     num_images: Annotated[int | None, COUNT] = None
-    """The number of images, from the first; all by default."""
+    """The number of images, starting with the first; by default all."""
     batch_size: BatchSize = 100
 
 
@@ -61,7 +61,7 @@ def run(options: ReconstructOptions) -> None:
 
 
 def _images(pipe: Any, dataset: str, data_dir: Path | None, options: ReconstructOptions) -> Any:
-    """Return real images in [-1, 1], of the size that the autoencoder makes."""
+    """Return real images in [-1, 1], at the size of the autoencoder."""
     import torch
 
     from spikediff.data import load_images, to_model_range
@@ -88,7 +88,7 @@ def _reconstructed(pipe: Any, real: Any, batch_size: int) -> Any:
 
 
 def _measure(real: Any, made: Any) -> dict[str, float]:
-    """Return the errors, in the units of [0, 1] images, which are those of [-0.5, 0.5]."""
+    """Return the errors for images of range 1, such as [0, 1] or [-0.5, 0.5]."""
     from spikediff.data import to_unit_range
     from spikediff.evaluation.reconstruction import WINDOW, mse, ssim
 

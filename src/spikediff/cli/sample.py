@@ -28,7 +28,7 @@ _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at mos
 class SampleOptions:
     """Generate images: one PNG each, a grid, and a GIF of the denoising.
 
-    A model with classes generates all of them in turn, unless some are given. A network of signals
+    A model with classes generates all of them in turn, unless some are given. A model of signals
     writes signals.npy [N, C, L] and a plot.
     """
 
@@ -43,7 +43,7 @@ class SampleOptions:
     temperature: Annotated[float | None, Range(0, 1e6)] = None
     """Divides the logits of tokens (Spiking-Diffusion); the model's own by default."""
     top_p: Annotated[float | None, Range(1e-12, 1)] = None
-    """Probability of the nucleus that tokens are drawn from (Spiking-Diffusion)."""
+    """Probability of the nucleus from which tokens are drawn (Spiking-Diffusion)."""
     unmasking: Literal["ancestral", "confidence"] | None = None
     """The order in which tokens are unmasked (Spiking-Diffusion)."""
     gif: bool = True

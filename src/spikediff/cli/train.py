@@ -33,11 +33,11 @@ class TrainOptions:
     )
     """The type of its sections depends on the network and the loss: see `options_of`."""
     output: Path | None = None
-    """Run folder; runs/NAME where it is not given; a recipe without a name takes its folder's."""
+    """Run folder; runs/NAME by default. A recipe without a name takes that of its folder."""
     data_dir: str | None = None
-    """Folder that holds the data sets; short for --data.data-dir."""
+    """Folder of the data sets; short for --data.data-dir."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run in the folder."""
+    """Continue the run in the folder."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Delete the run in the folder."""
     threads: Annotated[int, Range(0, 4096)] = 0
@@ -45,7 +45,7 @@ class TrainOptions:
 
 
 def read(arguments: list[str]) -> TrainOptions:
-    """Read the arguments; the options depend on the recipe, which stands first."""
+    """Read the arguments; the options depend on the recipe, the first argument."""
     asks_for_help = bool({"-h", "--help"} & set(arguments))
     if not arguments or (arguments[0].startswith("-") and not asks_for_help):
         raise UserError(f"{_USAGE}: give a recipe first, for example sddpm/digits")
@@ -54,7 +54,7 @@ def read(arguments: list[str]) -> TrainOptions:
     kind = options_of(recipe)
     options: TrainOptions = parse(kind, arguments[named:], _USAGE, kind())
     if options.resume and options.overwrite:
-        raise UserError("--resume and --overwrite exclude each other")
+        raise UserError("--resume and --overwrite cannot be combined")
     return options
 
 
@@ -75,7 +75,7 @@ def run(options: TrainOptions) -> int:
 
 
 def _read(name: str, arguments: list[str]) -> Recipe:
-    """Return a recipe, for the network and the loss that the arguments choose instead."""
+    """Return the recipe for the network and the loss that the arguments choose."""
     file = find_recipe(name)
     content = read_yaml(file)
     for section, key in (("model", "network"), ("loss", "name")):
@@ -89,7 +89,7 @@ def _read(name: str, arguments: list[str]) -> Recipe:
 
 
 def options_of(recipe: Recipe) -> Any:
-    """Return the options of training by a recipe, whose values are the defaults."""
+    """Return the options of `train` for a recipe, whose values are the defaults."""
     kind: Any = type(recipe)
     typed = Annotated[kind, tyro.conf.arg(name="")]
     parts: list[Any] = [("recipe", typed, field(default=recipe))]
@@ -97,14 +97,14 @@ def options_of(recipe: Recipe) -> Any:
 
 
 def train_stages(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> bool:
-    """Train what a recipe describes, its first stage before it; return whether it is complete."""
+    """Train a recipe after its first stage; return whether training is complete."""
     if recipe.first_stage is not None and not _train_first_stage(recipe, root):
         return False
     return _train_one(recipe, root, resume, overwrite)
 
 
 def _train_first_stage(recipe: Recipe, root: Path) -> bool:
-    """Train the autoencoder that a recipe names, unless it is there; return whether it is."""
+    """Train the first stage that a recipe names, unless it exists; return if it is complete."""
     from spikediff.training.build import check_both_stages
     from spikediff.training.first_stage import first_stage_folder, is_finished
     from spikediff.training.own_images import choose_shape
@@ -121,7 +121,7 @@ def _train_first_stage(recipe: Recipe, root: Path) -> bool:
 
 
 def _told(trainer: "Trainer") -> str:
-    """Return what is trained, on what, for how long and where."""
+    """Return a line with the network, the data, the steps and the device."""
     model = trainer.network_in_training
     parameters = sum(p.numel() for p in model.parameters())
     data, recipe = trainer.dataset, trainer.recipe

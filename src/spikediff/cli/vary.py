@@ -10,7 +10,7 @@ from spikediff.cli.pictures import Picture, Strength, edit_seeds, write_edit
 
 @dataclass(frozen=True)
 class VaryOptions:
-    """Generate variations of a picture: one PNG a seed, and a grid with the original."""
+    """Generate variations of a picture: one PNG per seed, and a grid with the original."""
 
     model: Flat[CompilableSource]
     picture: Flat[Picture] = Picture()

@@ -1,4 +1,4 @@
-"""`spikediff web [SOURCE]`: a page in the browser that generates, inpaints and compares."""
+"""`spikediff web [SOURCE]`: serve a web page that generates, inpaints and compares."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,18 @@ from spikediff.pretrained import check_source
 
 @dataclass(frozen=True)
 class WebOptions:
-    """Open a page: pictures as they come from noise, spikes, energies, inpainting, two models.
+    """Serve a web page with live generation, spikes, energy, inpainting and a comparison.
 
-    The page needs the extra `demo` and fetches nothing from elsewhere.
+    The page needs the extra `demo` and loads nothing from other sites.
     """
 
     source: SourceFolder = Path("mnist")
     beside: Path | None = None
-    """The model to compare with; by default one that ships."""
+    """The model to compare with; by default a shipped model."""
     host: str = "127.0.0.1"
-    """Where to listen: this machine alone by default, 0.0.0.0 for everyone who reaches it."""
+    """Address to listen on; by default only this machine, 0.0.0.0 for all that can reach it."""
     port: Annotated[int, Range(0, 65535)] = 7860
-    """The port; 0 takes a free one."""
+    """The port; 0 chooses a free one."""
     device: Device = "cpu"
 
 

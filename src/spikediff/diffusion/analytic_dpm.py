@@ -1,7 +1,7 @@
 r"""Analytic-DPM: the reverse variance that is optimal for a given denoiser, in closed form.
 
-A step from timestep t down to s draws $x_s \sim N(\mu, \sigma^{*2})$ with DDIM's mean and, where
-DDPM and DDIM guess a variance, the one that is nearest to the true reverse process (Theorem 1):
+A step from timestep t down to s draws $x_s \sim N(\mu, \sigma^{*2})$ with DDIM's mean. Instead of
+a fixed variance it uses the one closest to the true reverse process (Theorem 1):
 
     mu      = a_s x_0 + sqrt(sig_s^2 - lambda^2) eps
     lambda^2 = eta^2 (sig_s^2 / sig_t^2) (1 - abar_t / abar_s)
@@ -9,8 +9,8 @@ DDPM and DDIM guess a variance, the one that is nearest to the true reverse proc
     gamma    = a_s - sqrt(sig_s^2 - lambda^2) a_t / sig_t
     Cov[x_0 | x_t] = (sig_t^2 / a_t^2) (1 - h(t)),    h(t) = E ||eps_theta(x_t, t)||^2 / d
 
-for a^2 = abar, sig^2 = 1 - abar and d elements an image. All that it needs of the network is the
-curve h, one number a timestep: `calibration.estimate_second_moment` measures it.
+for a^2 = abar, sig^2 = 1 - abar and d elements per image. The network enters only by the
+curve h, one number per timestep, which `calibration.estimate_second_moment` measures.
 
 Reference: Bao, Li, Zhu and Zhang, "Analytic-DPM: an analytic estimate of the optimal reverse
 variance in diffusion probabilistic models", ICLR 2022.
@@ -49,10 +49,10 @@ def fresh_noise_variance(alpha_bar_t: float, alpha_bar_s: float, eta: float) -> 
 def image_variance(
     alpha_bar_t: float, second_moment: float, clip_covariance: float | None = None
 ) -> float:
-    """Return how far $x_0$ is from its estimate on average: $Cov[x_0 | x_t]$ per element.
+    """Return the average squared distance of $x_0$ from its estimate: $Cov[x_0 | x_t]$ per element.
 
-    Where Monte Carlo put $h(t)$ above 1, the variance is 0. `clip_covariance` is its largest value,
-    $((b - a)/2)^2$ for pixels in [a, b]; None sets no limit.
+    If the Monte Carlo estimate of $h(t)$ exceeds 1, the result is 0. `clip_covariance` is its upper
+    bound, $((b - a)/2)^2$ for pixels in [a, b]; None sets no bound.
     """
     variance = max(0.0, (1.0 - second_moment) * (1.0 - alpha_bar_t) / alpha_bar_t)
     return variance if clip_covariance is None else min(variance, clip_covariance)
@@ -67,8 +67,8 @@ def optimal_variance(
 ) -> float:
     r"""Return the optimal variance $\sigma^{*2}$ of the step from t down to s (Theorem 1).
 
-    It lies between $\lambda^2$, where the denoiser leaves nothing open, and, where it knows
-    nothing, $\lambda^2 + \gamma^2 \min(\sigma_t^2 / \bar\alpha_t, clip)$ (Theorem 2).
+    It lies between $\lambda^2$ (for a perfect denoiser) and
+    $\lambda^2 + \gamma^2 \min(\sigma_t^2 / \bar\alpha_t, clip)$ (for a useless one; Theorem 2).
     `alpha_bar_s` is 1 for $x_0$ itself, `second_moment` is $h(t)$.
 
     Example:
@@ -86,9 +86,9 @@ def optimal_variance(
 class AnalyticDPMScheduler(OnNoiseSchedule):
     """Sampling with the optimal reverse variance, for any number of steps.
 
-    The first eleven settings mean what they mean in diffusers' `DDPMScheduler`. The timestep
-    spacing is the paper's: both the noisiest and the cleanest timestep are visited, so that little
-    is left to the last step, which adds no noise. `rescale_betas_zero_snr` is refused.
+    The first eleven settings are those of diffusers' `DDPMScheduler`. The timestep spacing
+    is the paper's: it visits both the noisiest and the cleanest timestep, so that little
+    noise is left for the last step, which adds none. `rescale_betas_zero_snr` is refused.
 
     Args:
         eta: Share of fresh noise: 1 is Analytic-DDPM (the one in SDM's tables), 0 Analytic-DDIM.
@@ -97,12 +97,12 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
         second_moment: h(t) at every timestep, or at those of `second_moment_timesteps`.
         second_moment_timesteps: Increasing timesteps of `second_moment`; linear between them,
             constant outside.
-        clip_covariance: Bound of Cov[x_0 | x_t], by Theorem 2: 1 for pixels in [-1, 1]; it keeps
-            the variance below 1 too. None leaves it out.
-        clip_last_noise: The noise of the step that lands on timestep 0 is limited to so many grey
-            levels of 8 bits on average (E|sigma z| <= 2/255 times this). The authors take 2 for
-            Analytic-DDPM on a linear schedule, 1 on a cosine one and for Analytic-DDIM; SDM takes
-            2. None leaves it out.
+        clip_covariance: Bound of Cov[x_0 | x_t], by Theorem 2: 1 for pixels in [-1, 1]; it also
+            keeps the variance below 1. None for no bound.
+        clip_last_noise: Limit of the noise in the step to timestep 0, in 8-bit grey levels
+            on average (E|sigma z| <= 2/255 times this). The authors use 2 for
+            Analytic-DDPM on a linear schedule, 1 on a cosine one and for Analytic-DDIM; SDM uses
+            2. None for no limit.
 
     Example:
         >>> h = [0.05, 0.6, 0.97, 1.0]  # from estimate_second_moment
@@ -192,7 +192,7 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
         """Go from x_t to the next timestep of `timesteps`, or from the last one to x_0.
 
         Args:
-            model_output: The denoiser's answer [B, ...].
+            model_output: The denoiser's output [B, ...].
             timestep: t.
             sample: x_t [B, ...].
             generator: Source of the noise; a list has one for every image.
@@ -223,7 +223,7 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
     def _require_second_moment(self) -> list[float]:
         if self._second_moment is None:
             raise UserError(
-                "AnalyticDPMScheduler: the model's second moment is not known; "
+                "AnalyticDPMScheduler: the model's second moment is unknown; "
                 "run `spikediff calibrate` on its folder, or choose another scheduler"
             )
         return self._second_moment
@@ -232,7 +232,7 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
         return 1.0 if timestep is None else float(self.alphas_cumprod[timestep])
 
     def _next_timestep(self, timestep: int) -> int | None:
-        """Return the next, cleaner timestep to visit; None stands for x_0."""
+        """Return the next, cleaner timestep to visit; None means x_0."""
         return max((t for t in self.timesteps.tolist() if t < timestep), default=None)
 
     def _image_and_noise(self, output: Tensor, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:

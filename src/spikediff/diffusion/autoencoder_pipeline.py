@@ -18,7 +18,7 @@ from spikediff.files.tensors import check_values
 
 
 class VAEPipeline(OwnPipeline):
-    """Unconditional generation: the prior draws a latent, the decoder makes an image of it.
+    """Unconditional generation: the prior draws a latent, the decoder turns it into an image.
 
     Args:
         vae: An autoencoder with `generate(batch_size, generator)`, `FSVAE` or `VAE`; or a `VQSVAE`,
@@ -50,8 +50,8 @@ class VAEPipeline(OwnPipeline):
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images.
 
-        The arguments are those of `SpikingDiffusionPipeline`. `num_inference_steps` is taken,
-        because whoever evaluates a pipeline gives it, and ignored: an autoencoder has one step.
+        The arguments are those of `SpikingDiffusionPipeline`. `num_inference_steps` is accepted,
+        for code that works with any pipeline, and ignored: an autoencoder has one step.
         """
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_call(output_type, num_inference_steps)
@@ -65,7 +65,7 @@ class VAEPipeline(OwnPipeline):
 
     @inference
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Return images [B, C, H, W] in [-1, 1] as the autoencoder makes them with the seed 0."""
+        """Return reconstructions of images [B, C, H, W] in [-1, 1], with seed 0."""
         theirs = self.vae.config.get("input_range", (-1.0, 1.0))
         generator = torch.Generator().manual_seed(0)
         output = self.vae(change_range(images, new=theirs), generator)

@@ -1,7 +1,7 @@
-"""Measuring a denoiser for Analytic-DPM: the second moment of its noise estimates.
+"""Measure the second moment of a denoiser's noise estimates, for Analytic-DPM.
 
-The curve is the model's own: a spiking network's estimates are weaker or noisier than those of the
-ordinary network of the same shape. The calibration is saved beside the weights it was measured on.
+Every model needs its own curve: a spiking network's estimates are weaker or noisier than those of
+the ordinary network of the same shape. The calibration is saved beside the weights.
 """
 
 import json
@@ -20,7 +20,7 @@ from spikediff.files.writing import write_whole
 
 
 def calibration_timesteps(num_train_timesteps: int = 1000, count: int = 51) -> list[int]:
-    r"""Return timesteps at which the second moment is worth knowing: dense near x_0.
+    r"""Return timesteps at which to measure the second moment, dense near x_0.
 
     $t_i = (i / (count - 1))^2 (num\_train\_timesteps - 1)$, rounded, without repetitions: the curve
     bends at the clean end.
@@ -51,20 +51,20 @@ def estimate_second_moment(
 
     Args:
         denoiser: `denoiser(x_t, t).sample`, in evaluation mode.
-        images: Training images in the model's range [N, C, H, W]; a few hundred will do.
+        images: Training images in the model's range [N, C, H, W]; a few hundred are enough.
         alphas_cumprod: $\bar\alpha$ of every timestep [num_train_timesteps].
         timesteps: Where to measure; see `calibration_timesteps`.
-        seed: What the noise depends on.
-        batch_size: Images at a time.
+        seed: The seed of the noise.
+        batch_size: Images per batch.
         prediction_type: What the denoiser estimates: "epsilon", "sample" or "v_prediction".
-        device: Where the denoiser is; the images' device where it is not given.
+        device: The denoiser's device; by default the images' device.
 
     Returns:
         h [len(timesteps)], float64 on the CPU; not below 0.
 
     Raises:
         UserError: There are no images, a timestep does not exist, the denoiser is in training
-            mode, or its answers are not finite.
+            mode, or its outputs are not finite.
 
     Example:
         >>> from types import SimpleNamespace
@@ -94,7 +94,7 @@ def estimate_second_moment(
     ]
     h = torch.tensor(moments, dtype=torch.float64)  # [len(timesteps)]
     if not h.isfinite().all():
-        raise UserError("calibration: the denoiser's answers are not finite; check the weights")
+        raise UserError("calibration: the denoiser's outputs are not finite; check the weights")
     return h.clamp(min=0.0)
 
 
@@ -111,7 +111,7 @@ def _second_moment(
     excess = 0.0
     for first in range(0, len(images), batch_size):
         x_0 = images[first : first + batch_size]
-        # One draw an image: what it gets must not depend on the batch that it is in.
+        # One draw per image, so that an image's noise does not depend on its batch.
         noise = torch.stack([torch.randn(x.shape, generator=generator) for x in x_0])
         eps = noise.to(device, images.dtype)
         x_t = sqrt(alpha_bar) * x_0.to(device) + sqrt(1.0 - alpha_bar) * eps
@@ -150,9 +150,9 @@ def save_calibration(
 ) -> Path:
     """Write the calibration of a pipeline's folder; return its path.
 
-    `settings` are those of `AnalyticDPMScheduler`; `facts` say how they were measured. Models that
-    ship with the package are never written to: then `kept` is the folder, and the file is named by
-    the weights' SHA-256.
+    `settings` are those of `AnalyticDPMScheduler`; `facts` describe the measurement. Folders of
+    shipped models are never written to: the file then goes to `kept`, named by the weights'
+    SHA-256.
     """
     content = {"weights_sha256": _hash(folder), "measured": facts, "settings": settings}
     path = _path(folder, kept)
@@ -168,7 +168,7 @@ def _path(folder: Path, kept: Path | None) -> Path:
 def load_calibration(folder: Path, kept: Path | None = None) -> dict[str, Any]:
     """Return the settings of `AnalyticDPMScheduler` that were measured on a pipeline's weights.
 
-    Refuses a calibration that is missing or damaged, or of other weights.
+    Refuses a calibration that is missing, damaged, or for other weights.
     """
     path = _path(folder, kept)
     advice = f"run `spikediff calibrate {folder}`"
@@ -207,5 +207,5 @@ def _numbers(values: Any) -> list[float]:
 def _hash(folder: Path) -> str:
     weights = folder / _WEIGHTS
     if not weights.is_file():
-        raise UserError(f"{folder}: holds no pipeline to calibrate; give a finished run")
+        raise UserError(f"{folder}: has no pipeline to calibrate; give a finished run")
     return file_sha256(weights)

@@ -27,13 +27,13 @@ def number_of_classes(network: Any) -> int:
 
 
 def name_classes(network: Any, names: Sequence[str]) -> None:
-    """Keep the names of a network's classes in its configuration, in the order of their numbers."""
+    """Store the names of a network's classes in its configuration, ordered by number."""
     if names:
         network.register_to_config(**{_NAMES: list(names)})
 
 
 def class_names(network: Any) -> tuple[str, ...]:
-    """Return the names of a network's classes; empty where it keeps none."""
+    """Return the names of a network's classes; empty if it has none."""
     return tuple(network.config.get(_NAMES) or ())
 
 
@@ -62,31 +62,28 @@ def _number(network: Any, name: str) -> int:
     if not names:
         classes = number_of_classes(network)
         raise UserError(
-            f"class {name!r}: the model keeps no names of its classes; give numbers, 0 to "
-            f"{classes - 1}"
+            f"class {name!r}: the model has no class names; give numbers, 0 to {classes - 1}"
         )
     if name not in names:
-        raise UserError(
-            f"class {name!r}: the model has none of this name; {suggestion(name, names)}"
-        )
+        raise UserError(f"class {name!r}: the model has no such class; {suggestion(name, names)}")
     return names.index(name)
 
 
 def class_network(pipe: Any) -> Any:
-    """Return the network of a pipeline that knows classes; None where none does."""
+    """Return the network of a pipeline that has classes; None if there is none."""
     networks = networks_of(pipe).values()
     return next((network for network in networks if number_of_classes(network)), None)
 
 
 def classes_in_turn(pipe: Any, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return the argument by which image k is of class `seeds[k]` modulo K; empty without any."""
+    """Return the argument for image k of class `seeds[k]` modulo K; empty without classes."""
     network = class_network(pipe)
     classes = 0 if network is None else number_of_classes(network)
     return {"class_labels": [seed % classes for seed in seeds]} if classes else {}
 
 
 def size_of_labels(class_labels: ClassLabels) -> int | None:
-    """Return how many images labels ask for; None where one label is for all, or there are none."""
+    """Return the number of labels, one per image; None for a single label, or no labels."""
     if class_labels is None or isinstance(class_labels, int | str):
         return None
     return None if not np.ndim(class_labels) else len(class_labels)
@@ -100,20 +97,21 @@ def conditioned(
     batch_size: int,
     batch_axis: int = 0,
 ) -> Denoiser:
-    r"""Return a network as the denoiser of some classes.
+    r"""Return a network as a denoiser for given classes.
 
-    With guidance $w$ the estimate is $e_\varnothing + w\,(e_c - e_\varnothing)$, of the network's
-    answers to the class and to no class, which it computes in one call of twice the batch. $w = 1$
-    is the plain answer. It holds for noise, velocity, image, current and logits alike: each is
-    linear in the score.
+    With guidance $w$ the estimate is $e_\varnothing + w\,(e_c - e_\varnothing)$, from the network's
+    outputs for the class and for no class, computed in one call with twice the batch. $w = 1$
+    gives the plain output. The formula holds for noise, velocity, image, current and logits, which
+    are all linear in the score.
 
     Args:
         call: `call(x_t, t)` or `call(x_t, t, class_labels=labels)` -> estimate.
-        network: The network behind it, whose configuration tells its classes.
-        class_labels: A class for all images, one for each, or None for no class; by number or name.
+        network: The network that `call` runs, whose configuration has its classes.
+        class_labels: A class for all images, one per image, or None for no class; by number or
+            name.
         guidance_scale: w; None for no guidance.
-        batch_size: How many images there are.
-        batch_axis: The axis of x_t that counts images.
+        batch_size: The number of images.
+        batch_axis: The axis of x_t over images.
 
     Reference: Ho and Salimans, "Classifier-free diffusion guidance", 2022, equation 6, whose w is
     one less.
@@ -147,10 +145,10 @@ def classifier_guided(
     scale: float,
     batch_size: int,
 ) -> Denoiser:
-    r"""Return a denoiser that a classifier of noisy images pulls towards classes.
+    r"""Return a denoiser guided towards classes by a classifier of noisy images.
 
     $\hat\epsilon = \epsilon - s\,\sigma_t \nabla_{x_t} \log p(c \mid x_t, t)$ with
-    $\sigma_t = \sqrt{1 - \bar\alpha_t}$; velocity and image are moved by what that means for them.
+    $\sigma_t = \sqrt{1 - \bar\alpha_t}$; velocity and image estimates move accordingly.
     `classifier(x_t, t)` returns logits [B, K].
 
     Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024,

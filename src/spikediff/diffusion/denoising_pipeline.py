@@ -1,4 +1,4 @@
-"""Generating images or signals with a spiking denoiser and any diffusers scheduler."""
+"""Generate images or signals with a spiking denoiser and any diffusers scheduler."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -39,13 +39,13 @@ from spikediff.errors import UserError
 
 
 class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
-    """Generation: noise -> image or signal, a network call per inference step; of a class, if any.
+    """Generate images or signals from noise, with one network call per inference step.
 
     Args:
         unet: A denoiser, `unet(sample, timestep).sample`; spiking or not.
         scheduler: A diffusers scheduler that fits the noise schedule of its training.
         signal_range: Values that a network of signals sees as -1 and 1, in the unit of the signal;
-            None where it is to answer in its own range. Images have none.
+            None to return signals in the network's range. Not for images.
 
     Example:
         >>> from spikediff import SpikingUNet
@@ -73,7 +73,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
 
     @property
     def makes_signals(self) -> bool:
-        """Whether what it generates are signals [B, C, L]."""
+        """Whether it generates signals [B, C, L]."""
         return getattr(self.unet.config, "dimensions", 2) == 1
 
     @inference
@@ -98,28 +98,28 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         """Generate images, or signals.
 
         Args:
-            batch_size: How many; where not given, as many as seeds, latents or labels, else 1.
+            batch_size: The number of images; by default that of seeds, latents or labels, else 1.
             num_inference_steps: Network calls per image.
-            seeds: One seed per image: image k depends on `seeds[k]` alone, whatever the batch.
+            seeds: One seed per image: image k depends only on `seeds[k]`, whatever the batch.
             generator: The source of noise instead of seeds, as in diffusers.
-            latents: The noise to start from [B, C, H, W], standard normal, instead of drawing it.
+            latents: The initial noise [B, C, H, W], standard normal, instead of drawing it.
             eta: Share of fresh noise in DDIM's steps; other schedulers refuse it.
-            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1]. Of
+            output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1]. For
                 signals: "np" or "pt", [B, C, L] in the unit of `signal_range`, not clamped.
             return_dict: False returns a tuple.
             callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})` after
-                every step; a "sample" in what it returns replaces x_t.
-            class_labels: The class of all images, or one for each, by number or by name; None for
+                every step; if it returns a "sample", this replaces x_t.
+            class_labels: The class of all images, or one per image, by number or by name; None for
                 no class.
-            guidance_scale: How far towards the class (classifier-free guidance): 1 is the network's
-                own answer, as is None.
+            guidance_scale: Scale of classifier-free guidance; 1 and None give the network's own
+                output.
             classifier: A classifier of noisy images, `classifier(x_t, t)` -> logits [B, K], whose
                 gradient guides the network instead (SDDPM, equation 8).
-            classifier_scale: How strongly it does.
-            callback_on_step_end_tensor_inputs: What it is shown, by name: "latents", "sample",
-                "currents"; everything where it is not given.
-            timesteps: Those to visit, falling, instead of `num_inference_steps` of the scheduler's
-                own.
+            classifier_scale: The scale of this guidance.
+            callback_on_step_end_tensor_inputs: Names of the tensors passed to the callback:
+                "latents", "sample", "currents"; all by default.
+            timesteps: Decreasing timesteps to visit instead of the scheduler's
+                `num_inference_steps`.
 
         Returns:
             An output whose `.images` are the images or signals.
@@ -133,7 +133,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         check_call(output_type, num_inference_steps)
         finish = self._output(output_type)
         if self.makes_signals and self.scheduler.config.get("clip_sample"):
-            # A signal may leave its range, where DDPM and DDIM would cut their guess of x_0 off.
+            # A signal may leave its range, where DDPM and DDIM would clip their estimate of x_0.
             self.scheduler.register_to_config(clip_sample=False)
         scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device, timesteps)
         noise = first_noise(self.unet, batch_size, generator, self._execution_device, latents)
@@ -181,16 +181,16 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
 
 
 def sampled(pipeline: Callable[..., Any]) -> Callable[[Any, RunParts], DiffusionPipeline]:
-    """Return what makes `pipeline(denoiser, scheduler)` of a run, by the sampler of its recipe."""
+    """Return a factory of `pipeline(denoiser, scheduler)` with the sampler of a run's recipe."""
     return lambda model, run: pipeline(model, run.sampler)
 
 
 def with_noise(
     pipeline: Callable[..., Any], sampler: str, noise: Mapping[str, Any]
 ) -> Callable[[ModelMixin], DiffusionPipeline]:
-    """Return what makes a pipeline of a released denoiser, on the noise of its training.
+    """Return a factory of pipelines for released denoisers, with their training noise schedule.
 
-    The rows of the denoiser's timestep table tell the length of the clock.
+    The denoiser's timestep table determines the number of training timesteps.
     """
 
     def make(model: ModelMixin) -> DiffusionPipeline:

@@ -1,10 +1,10 @@
-"""diffusers' samplers with exactly the timesteps that are asked for.
+"""diffusers' samplers with exactly the requested timesteps.
 
-In diffusers, "trailing" spacing counts down in floats, so that 61 of 1,000 timesteps are 62, the
-last of them -1. Some spacings repeat a timestep, or start at the clean end. And DDIM goes down by
-`num_train_timesteps // num_inference_steps`, which misses the next timestep unless the one number
-divides the other. A class here has the name and the module of the one that it corrects, so that a
-saved pipeline names diffusers' class, and plain diffusers loads it.
+In diffusers, "trailing" spacing counts down in floats, so that 61 of 1,000 timesteps become 62, the
+last of them -1. Some spacings repeat a timestep, or start at the clean end. And DDIM steps down by
+`num_train_timesteps // num_inference_steps`, which misses the next timestep unless one number
+divides the other. A class here has the name and the module of the class it corrects, so that a
+saved pipeline names diffusers' class, and plain diffusers can load it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from torch import Tensor
 from spikediff.diffusion.scheduler_config import KeepsSchedule
 from spikediff.errors import UserError
 
-# With one of these, sigmas are chosen first, and timesteps may fall between the whole numbers.
+# With one of these, sigmas are chosen first, and timesteps may be fractional.
 _BY_SIGMAS = (
     "use_karras_sigmas",
     "use_exponential_sigmas",
@@ -37,7 +37,7 @@ _BY_SIGMAS = (
 
 
 def _exactly(theirs: type[Any]) -> Callable[..., None]:
-    """Return a class's `set_timesteps`, with exactly the timesteps that are asked for."""
+    """Return a class's `set_timesteps`, with exactly the requested timesteps."""
 
     @wraps(theirs.set_timesteps)
     def set_timesteps(
@@ -60,7 +60,7 @@ def _by_sigmas(scheduler: Any) -> bool:
 
 
 def _grid(scheduler: Any, steps: int) -> list[int]:
-    """Return timesteps: those that diffusers set where they are as many, valid and distinct."""
+    """Return the timesteps that diffusers set, if they are valid, distinct and as many as asked."""
     longest = scheduler.config.num_train_timesteps
     if steps == longest:
         return list(range(longest - 1, -1, -1))
@@ -81,10 +81,10 @@ def _visit(scheduler: Any, grid: list[int]) -> None:
 
 
 class _Exact(KeepsSchedule):
-    """A class of diffusers, corrected; it stands before that class in the bases."""
+    """Corrects a class of diffusers; it precedes that class in the bases."""
 
     def __init_subclass__(cls) -> None:
-        """Take the module and the timesteps of diffusers' class."""
+        """Adopt the module and correct the timesteps of diffusers' class."""
         theirs = cls.__bases__[1]
         cls.__module__ = theirs.__module__
         cls.set_timesteps = _exactly(theirs)  # type: ignore[attr-defined]
@@ -105,7 +105,7 @@ class DDPMScheduler(_Exact, scheduling_ddpm.DDPMScheduler):
     @wraps(scheduling_ddpm.DDPMScheduler._get_variance)
     def _get_variance(self, t: int, *args: Any, **options: Any) -> Any:
         variance = super()._get_variance(t, *args, **options)
-        # "fixed_large" does not shrink towards x_0; diffusers leaves it out at timestep 0 alone.
+        # "fixed_large" does not shrink towards x_0; diffusers omits it only at timestep 0.
         last = self.variance_type == "fixed_large" and int(t) == int(self.timesteps[-1])
         return torch.zeros_like(variance) if last else variance
 
@@ -150,9 +150,9 @@ EXACT: dict[str, type[Any]] = {cls.__name__: cls for cls in _Exact.__subclasses_
 
 
 def exact(scheduler: Any) -> Any:
-    """Return a view of a scheduler, with shared state, that visits exactly the timesteps asked for.
+    """Return a view of a scheduler, with shared state, that visits exactly the requested timesteps.
 
-    A scheduler of a class that is not corrected here is returned as it is.
+    A scheduler of a class that is not corrected here is returned unchanged.
     """
     theirs = type(scheduler)
     corrected = EXACT.get(theirs.__name__)
@@ -174,8 +174,8 @@ def visiting(
     The timesteps of the given scheduler, with which it shares its state, are set too.
 
     Raises:
-        UserError: Too few or too many steps; or timesteps are given that do not fall, lie outside
-            the training's, or that the scheduler does not take.
+        UserError: There are too few or too many steps; or the given timesteps do not decrease, are
+            out of range, or are not supported by the scheduler.
     """
     sampler = exact(scheduler)
     steps = num_inference_steps if timesteps is None else len(timesteps)
@@ -192,11 +192,11 @@ def _visit_given(scheduler: Any, grid: list[int], device: Any) -> None:
     """Set the timesteps that the caller gave."""
     longest = scheduler.config.num_train_timesteps
     if not _falling(grid) or not _in_training(grid, longest):
-        raise UserError(f"timesteps = {grid} must fall, between {longest - 1} and 0")
+        raise UserError(f"timesteps = {grid} must decrease, between {longest - 1} and 0")
     if not isinstance(scheduler, _Exact) or _by_sigmas(scheduler):
         raise UserError(
-            f"{type(scheduler).__name__}: takes no timesteps; give num_inference_steps, or choose "
-            f"one of {', '.join(EXACT)}"
+            f"{type(scheduler).__name__}: does not support timesteps; give "
+            f"num_inference_steps, or choose one of {', '.join(EXACT)}"
         )
     settable: Any = scheduler
     settable.set_timesteps(len(grid), device=device)
@@ -220,9 +220,9 @@ def check_steps(num_inference_steps: int, longest: int) -> None:
 
 
 def check_timesteps(scheduler: Any, num_inference_steps: int) -> None:
-    """Raise a `UserError` for timesteps outside the training's, or not those asked for.
+    """Raise a `UserError` for timesteps out of range, or other than the requested ones.
 
-    Of diffusers' schedulers that are not corrected here, some call the network twice a step.
+    Some of diffusers' schedulers that are not corrected here call the network twice per step.
     """
     timesteps, longest = scheduler.timesteps.tolist(), scheduler.config.num_train_timesteps
     ordered = _falling(timesteps) or _by_sigmas(scheduler)

@@ -1,4 +1,4 @@
-"""The loop of all denoising pipelines: estimate, step, call back; evaluated and batch-invariant."""
+"""The loop of all denoising pipelines: estimate, step, callback; batch-invariant."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,9 +27,9 @@ def networks_of(pipe: Any) -> dict[str, nn.Module]:
 
 
 def inference(call: Call) -> Call:
-    """Run a pipeline's method without gradients, networks evaluated and batch-invariant.
+    """Run a pipeline's method without gradients, in evaluation mode and batch-invariant.
 
-    A network in training mode returns to it with the same buffers.
+    A network in training mode returns to it with unchanged buffers.
     """
 
     @wraps(call)
@@ -44,10 +44,10 @@ def inference(call: Call) -> Call:
 
 
 class Space:
-    """How images [B, C, H, W] become what a network denoises, and back: here they are the same.
+    """Converts images [B, C, H, W] to what a network denoises, and back; here both are the same.
 
     Attributes:
-        batch_axis: The axis of a sample that counts images.
+        batch_axis: The axis of a sample over images.
     """
 
     batch_axis = 0
@@ -61,7 +61,7 @@ class Space:
         return sample
 
     def seen(self, sample: Tensor) -> dict[str, Tensor]:
-        """Return what a callback is shown; the last of it is what it may replace."""
+        """Return the tensors passed to a callback; it may replace the last of them."""
         return {"sample": sample}
 
     def keep(self, sample: Tensor, known: Tensor, mask: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Space:
         return torch.where(mask, sample, known)
 
     def check_scheduler(self, scheduler: SchedulerMixin, eta: float = 0.0) -> None:
-        """Raise a `UserError` for a scheduler whose steps the samples cannot take."""
+        """Raise a `UserError` for a scheduler whose steps do not work on the samples."""
 
 
 @runtime_checkable
@@ -85,12 +85,12 @@ def space_of(unet: Any) -> Space:
     return unet.latent_space() if isinstance(unet, HasLatentSpace) else Space()
 
 
-# Called as `callback(pipe, i, timestep, tensors)`; what it returns may replace what it saw.
+# Called as `callback(pipe, i, timestep, tensors)`; its return value may replace tensors.
 StepCallback = Callable[[Any, int, Any, dict[str, Tensor]], Mapping[str, Tensor]]
 
 
 class TellsOfSteps:
-    """What diffusers' callbacks ask of a pipeline; it stands before `DiffusionPipeline`."""
+    """Attributes that diffusers' callbacks use; it precedes `DiffusionPipeline` in the bases."""
 
     scheduler: Any
     _callback_tensor_inputs = ("latents", "sample", "currents")
@@ -99,7 +99,7 @@ class TellsOfSteps:
 
     @property
     def num_timesteps(self) -> int:
-        """How many timesteps the sampler visits."""
+        """The number of timesteps that the sampler visits."""
         return len(self.scheduler.timesteps)
 
     @property
@@ -109,13 +109,13 @@ class TellsOfSteps:
 
     @property
     def interrupt(self) -> bool:
-        """Whether the steps that are left are not made; a callback sets `_interrupt`."""
+        """Whether to skip the remaining steps; a callback sets `_interrupt`."""
         return self._interrupt
 
 
-# The estimate `denoiser(sample, timestep)`: of a network, or of whatever wraps one.
+# The estimate `denoiser(sample, timestep)` of a network or a wrapper of one.
 Denoiser = Callable[[Tensor, Any], Tensor]
-# Called as `(i, timestep, sample)` after every step; what it returns replaces the sample.
+# Called as `(i, timestep, sample)` after every step; its return value replaces the sample.
 AfterStep = Callable[[int, Any, Tensor], Tensor]
 
 
@@ -126,15 +126,15 @@ def telling(
     inputs: Sequence[str] | None = None,
     guidance_scale: float | None = None,
 ) -> AfterStep:
-    """Return what tells a callback of every step, and puts what it returns in the sample's place.
+    """Return a step hook that calls a callback and replaces the sample by its return value.
 
     Args:
         pipe: The pipeline that is called.
         callback: The callback; None for none.
-        seen: From a sample to what may be shown of it, by name; the last is what the steps act on,
+        seen: Function from a sample to named tensors; the steps act on the last of them,
             which is also called "latents".
-        inputs: Names of what the callback is shown; everything where it is not given.
-        guidance_scale: Of the call.
+        inputs: Names of the tensors to pass; all by default.
+        guidance_scale: The guidance scale of the call.
     """
     pipe._guidance_scale, pipe._interrupt = guidance_scale, False
     if callback is None:
@@ -156,7 +156,7 @@ def telling(
         for name in changed:
             if name not in ("latents", state):
                 raise UserError(
-                    f"callback_on_step_end: returned {name!r}, which nothing is done with; return "
+                    f"callback_on_step_end: returned {name!r}, which is not used; return "
                     f"{state!r} or 'latents'"
                 )
         return changed.get("latents", changed.get(state, sample))
@@ -173,16 +173,16 @@ def denoise(
     after_step: AfterStep | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """Return what a sample is after all timesteps, one call of the denoiser each.
+    """Return a sample after all timesteps, with one call of the denoiser for each.
 
     Args:
         denoiser: Called as `denoiser(sample, timestep)`; see `estimates_of`.
         scheduler: Any of diffusers' or ours, with its timesteps set.
         sample: x_t at the first timestep, of any shape.
-        timesteps: Those to leave, in order; may be wrapped in a progress bar.
-        options: Of the scheduler's step; see `step_options`.
+        timesteps: Timesteps in order; may be wrapped in a progress bar.
+        options: Options of the scheduler's step; see `step_options`.
         after_step: Called after every step.
-        interrupted: Whether to skip the steps that are left.
+        interrupted: Whether to skip the remaining steps.
     """
     for i, timestep in enumerate(timesteps):
         if interrupted():
@@ -203,8 +203,8 @@ def finite(estimate: Tensor, timestep: Any) -> Tensor:
 def estimates_of(unet: Any) -> Callable[..., Tensor]:
     """Return a network as a function `(sample, timestep, **more) -> estimate`.
 
-    A network whose output has a `state` receives it in its next call of as many images, so one
-    function serves one generation.
+    If the network's output has a `state`, the next call with the same number of images receives
+    it, so use one function per generation.
     """
     state: Any = None
 
@@ -226,12 +226,12 @@ def step_options(scheduler: Any, generator: Generators = None, eta: float = 0.0)
     if not 0.0 <= eta <= 1.0:
         raise UserError(f"eta = {eta} must lie in [0, 1]")
     if eta and "eta" not in known:
-        raise UserError(f"eta = {eta}: {type(scheduler).__name__} has none; leave it at 0")
+        raise UserError(f"eta = {eta}: {type(scheduler).__name__} has no eta; leave it at 0")
     return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
 
 
 def image_shape(unet: Any) -> tuple[int, ...]:
-    """Return channels, height and width of a network's images; channels and length of signals."""
+    """Return channels, height and width of a network's images; channels and length for signals."""
     size, dimensions = unet.config.sample_size, unet.config.get("dimensions", 2)
     sizes = (size,) * dimensions if isinstance(size, int) else size
     return unet.config.in_channels, *sizes
@@ -240,9 +240,9 @@ def image_shape(unet: Any) -> tuple[int, ...]:
 def first_noise(
     unet: Any, batch_size: int, generator: Generators, device: Any, latents: Tensor | None = None
 ) -> Tensor:
-    """Return the standard normal noise [B, C, H, W], or [B, C, L], that a network starts from.
+    """Return the initial standard normal noise [B, C, H, W], or [B, C, L].
 
-    It is the first that is drawn from the generator; or `latents` themselves, where they are given.
+    It is the generator's first draw, or `latents` if given.
     """
     shape = (batch_size, *image_shape(unet))
     if latents is None:

@@ -1,4 +1,4 @@
-"""The base of every network, which loads a file whole or not at all; ordinary counterparts."""
+"""The base of every network, which loads completely or not at all; ordinary counterparts."""
 
 import inspect
 import re
@@ -35,13 +35,13 @@ class SavedTensor(NamedTuple):
 
 
 class SpikingModel(ModelMixin, ConfigMixin):
-    """Base of every network: saved and loaded as diffusers does, but whole or not at all.
+    """Base of every network: saves and loads like diffusers, but completely or not at all.
 
-    `from_config` takes every value; diffusers' own drops those of positional arguments.
+    `from_config` accepts every value; diffusers' own drops those of positional arguments.
     """
 
     def register_to_config(self, **settings: Any) -> None:
-        """Set settings; none of them is noted as a default."""
+        """Set settings, without recording any as a default."""
         settings.pop("_use_default_values", None)
         super().register_to_config(**settings)
 
@@ -53,7 +53,7 @@ class SpikingModel(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
-        """Load a network as diffusers does, its weights copied out of the file.
+        """Load a network as diffusers does, with its weights copied out of the file.
 
         Args:
             pretrained_model_name_or_path: A folder, or a name on the Hub.
@@ -61,7 +61,7 @@ class SpikingModel(ModelMixin, ConfigMixin):
 
         Raises:
             UserError: Tensors are missing, unknown, of another shape or kind, or not finite; or the
-                configuration makes no such network.
+                configuration does not fit the network.
         """
         path = pretrained_model_name_or_path
         folder = Path(path) / (options.get("subfolder") or "")
@@ -79,9 +79,9 @@ class SpikingModel(ModelMixin, ConfigMixin):
 
 
 def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
-    """Refuse a saved network that would not load whole; return whether there are safetensors."""
+    """Refuse a saved network that would not load completely; return if it has safetensors files."""
     if not (folder / "config.json").exists():
-        raise UserError(f"{folder / 'config.json'}: missing; it says what network this is")
+        raise UserError(f"{folder / 'config.json'}: missing; it defines the network")
     expected = _state_of(cls, folder)
     files = _files(folder, variant)
     if not files:
@@ -131,7 +131,7 @@ def _files(folder: Path, variant: str | None) -> list[Path]:
 
 
 def _state_of(cls: Any, folder: Path) -> dict[str, Tensor]:
-    """Return names, shapes and types of what a network of this configuration has."""
+    """Return names, shapes and types of the tensors of a network with this configuration."""
     path = folder / "config.json"
     config = read_json(path)
     if not isinstance(config, dict):
@@ -156,7 +156,7 @@ def _state_of(cls: Any, folder: Path) -> dict[str, Tensor]:
 
 
 def _check_sizes(value: Any, path: Path, key: str = "") -> None:
-    """Refuse numbers that no network has, before anything of that size is made."""
+    """Refuse absurd sizes before anything of that size is allocated."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             _check_sizes(part, path, name)
@@ -168,11 +168,11 @@ def _check_sizes(value: Any, path: Path, key: str = "") -> None:
     elif isinstance(value, int | float):
         most = _MOST_LAYERS if key == "layers_per_block" else _MOST
         if not -most <= value <= most:
-            raise UserError(f"{path}: {key} = {shown(value)} is no size of a network")
+            raise UserError(f"{path}: {key} = {shown(value)} is not a plausible size")
 
 
 def _new_name(name: str, expected: Mapping[str, Tensor]) -> str:
-    """Return a tensor's name; of an attention that an earlier diffusers saved, today's."""
+    """Return a tensor's name; names of attention from earlier diffusers become today's."""
     if name in expected:
         return name
     return re.sub(
@@ -202,10 +202,10 @@ _KINDS = {
 def with_own_memory(model: nn.Module, options: Mapping[str, Any]) -> None:
     """Copy a loaded model's weights out of the file that they are mapped from, in place.
 
-    Tensors in a file are not aligned, and a matrix-vector product rounds by the alignment of its
-    memory: a loaded model would differ, in the last bit, from the saved one. The copy has the type
-    that the `options` of `from_pretrained` ask for: without accelerate, diffusers keeps that of the
-    file where its first tensor is an integer, such as a counter of batch norm.
+    Tensors in a file are not aligned, and the rounding of a matrix-vector product depends on the
+    alignment of its memory: a loaded model would differ in the last bit from the saved one. The
+    copy has the type given by the `options` of `from_pretrained`: without accelerate, diffusers
+    keeps the file's type if its first tensor is an integer, such as a counter of batch norm.
     """
     dtype = options.get("dtype") or options.get("torch_dtype")
     for tensor in (*model.parameters(), *model.buffers()):
@@ -214,14 +214,14 @@ def with_own_memory(model: nn.Module, options: Mapping[str, Any]) -> None:
 
 
 def quiet() -> None:
-    """Silence diffusers' messages about loading; what is wrong is an error here."""
+    """Silence diffusers' messages about loading; problems are errors here."""
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 
 
 @runtime_checkable
 class HasExecutions(Protocol):
-    """A network with several executions of the same bits; `config.execution` names its own."""
+    """A network with several executions that give the same bits; `config.execution` is its own."""
 
     config: Any
     device: torch.device
@@ -232,7 +232,7 @@ class HasExecutions(Protocol):
 
 @runtime_checkable
 class HasCounterpart(Protocol):
-    """A spiking network that knows its ordinary counterpart."""
+    """A spiking network that can build its ordinary counterpart."""
 
     def ann_counterpart(self) -> nn.Module:
         """Return the ordinary network of the same sizes, untrained."""
@@ -249,10 +249,10 @@ Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
 def with_all_weights(forward: Forward) -> Forward:
-    """Let all weights of an offloaded network be there while its `forward` computes.
+    """Keep all weights of an offloaded network loaded during its `forward`.
 
-    `enable_sequential_cpu_offload` brings the weights of a layer when the layer is called, and
-    takes them away afterwards; but here a layer reads the threshold of another one.
+    `enable_sequential_cpu_offload` loads the weights of a layer when the layer is called and
+    unloads them afterwards; but here a layer reads the threshold of another one.
     """
 
     @wraps(forward)
@@ -267,7 +267,7 @@ def with_all_weights(forward: Forward) -> Forward:
 
 @contextmanager
 def _all_there(network: nn.Module) -> Iterator[None]:
-    """Bring the weights of all layers, and switch off the hooks that would take them away."""
+    """Load the weights of all layers, and disable the hooks that would unload them."""
     layers: list[Any] = [
         layer for layer in network.modules() if layer is not network and hasattr(layer, "_hf_hook")
     ]

@@ -1,4 +1,4 @@
-"""The contract of a loss in the training loop, and the denoising loss."""
+"""The interface of a loss in the training loop, and the denoising loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,30 +24,30 @@ class Losses:
 
 
 class Objective(Protocol):
-    """How a network is trained; it knows neither optimizer nor processes."""
+    """How a network is trained, independently of optimizer and processes."""
 
     def prepare(self, items: Tensor) -> Tensor:
-        """Return items of the data set, as they are stored, as the loss sees them [B, ...]."""
+        """Convert stored items of the data set to what the loss takes [B, ...]."""
 
     def draw(
         self, shape: tuple[int, ...], progress: float, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Draw all that is random for a whole batch, so that no process count changes it.
+        """Draw all random numbers for a whole batch, independently of the number of processes.
 
         The shape [B, ...] is that of the batch over all processes and parts. The first axis of the
-        result is B, too; tensors are cut along it as the items are. `progress` goes from 0 to 1.
+        result is B too; its tensors are split like the items. `progress` goes from 0 to 1.
         """
 
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
-        """Return the losses of a part of the batch, with what was drawn for it."""
+        """Return the losses of a part of the batch, given its random numbers."""
 
 
 class RunParts(Protocol):
-    """What a run hands to the makers of its network, loss and pipeline.
+    """The run's data for the constructors of its network, loss and pipeline.
 
     Attributes:
         recipe: The recipe: `recipe.model.spiking_steps`, `recipe.sampling.temperature`, ...
-        dataset: The items that the network is trained on; None where it only samples.
+        dataset: The items that the network is trained on; None for sampling only.
         image_size: Side of an item, in pixels.
         channels: Channels of an item.
     """
@@ -74,7 +74,7 @@ class RunParts(Protocol):
         """The trained first stage, frozen."""
 
     def to_model_range(self, items: Tensor) -> Tensor:
-        """Return items, as they are stored, in the range that a denoiser sees, about [-1, 1]."""
+        """Convert stored items to the range of a denoiser's input, about [-1, 1]."""
 
 
 class DenoisingObjective:
@@ -129,17 +129,17 @@ def target_of(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Ten
 def timestep_weights(
     scheduler: Any, min_snr_gamma: float = 0.0, p2_gamma: float = 0.0
 ) -> Tensor | None:
-    r"""Return how the squared error of every timestep is weighed [num_train_timesteps].
+    r"""Return the weight of the squared error at every timestep [num_train_timesteps].
 
-    With $S = \bar\alpha / (1 - \bar\alpha)$, the ratio of signal to noise, and both where both are
-    asked for:
+    With the signal-to-noise ratio $S = \bar\alpha / (1 - \bar\alpha)$, and both factors if both are
+    given:
 
         min-SNR:  min(S, gamma) times 1 / S of epsilon, 1 of x_0 ("sample"), 1 / (S + 1) of v
         P2:       (1 + S)^-gamma
 
-    The first weighs the error of $x_0$ alike, whatever the network estimates. The second favours
+    The first gives the error of $x_0$ the same weight for every prediction type. The second favours
     strong noise, where the shape of an image is decided; for v and gamma = 1, all timesteps count
-    by their error of $x_0$. A gamma of 0 leaves it out; None stands for weights of 1.
+    by their error of $x_0$. A gamma of 0 disables a factor; the result None means weights of 1.
 
     Reference: Hang et al., "Efficient diffusion training via min-SNR weighting strategy", ICCV
     2023; Choi et al., "Perception prioritized training of diffusion models", CVPR 2022 (k = 1).

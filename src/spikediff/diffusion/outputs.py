@@ -1,4 +1,4 @@
-"""From a model's images and signals to what a caller sees: PIL images, arrays, grids, plots."""
+"""Convert a model's images and signals to output: PIL images, arrays, grids, plots."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,7 +32,7 @@ def pixels_to_pil(pixels: Tensor) -> list[Image.Image]:
 
 
 def as_array(values: Tensor) -> Any:
-    """Return a tensor as a NumPy array; half precision, which NumPy does not know, as float32."""
+    """Return a tensor as a NumPy array; half precision becomes float32."""
     half = values.dtype in (torch.float16, torch.bfloat16)
     return (values.float() if half else values).cpu().numpy()
 
@@ -41,7 +41,7 @@ def _to_unit(sample: Tensor) -> Tensor:
     return to_unit_range(check_values(sample, "images")).clamp(0, 1)
 
 
-# From images [B, C, H, W] in [-1, 1] to what a pipeline's caller asked for.
+# Convert images [B, C, H, W] in [-1, 1] to an output type.
 OUTPUT_TYPES: dict[str, Callable[[Tensor], Any]] = {
     "pil": to_pil,
     "np": lambda sample: as_array(_to_unit(sample).permute(0, 2, 3, 1)),
@@ -63,7 +63,7 @@ def check_call(output_type: str, num_inference_steps: int) -> None:
 
 
 def image_grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """Return images in rows, thin lines between them, magnified so that small ones can be seen.
+    """Return images in rows, separated by thin lines; small images are magnified.
 
     The images are of one size and mode; the grid is square unless `columns` is given.
     """
@@ -83,14 +83,14 @@ def image_grid(images: Sequence[Image.Image], columns: int | None = None) -> Ima
 
 
 def _inner(image: Image.Image) -> Image.Image:
-    """Return the picture without its outermost line of pixels, where the frame goes."""
+    """Return the picture without its outermost line of pixels, the frame."""
     return image.crop((1, 1, image.width - 1, image.height - 1))
 
 
 def record_frames(
     frames: list[Image.Image], shown: int, columns: int | None = None
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a callback that appends a grid of at most `shown` images a step to `frames`."""
+    """Return a callback that appends a grid of at most `shown` images per step to `frames`."""
 
     def keep(_pipe: object, _i: int, _t: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         frames.append(image_grid(to_pil(visible_sample(tensors["sample"][:shown])), columns))
@@ -100,7 +100,7 @@ def record_frames(
 
 
 def visible_sample(sample: Tensor) -> Tensor:
-    """Return images as they are, and grids of tokens [B, h, w] in grey, masks white."""
+    """Return images unchanged, and grids of tokens [B, h, w] in grey with white masks."""
     if sample.is_floating_point():
         return sample
     return from_unit_range(sample[:, None] / sample.max().clamp(min=1))
@@ -118,9 +118,10 @@ _MOST_ROWS = 8
 def signal_output(
     output_type: str, signal_range: Sequence[float] | None
 ) -> Callable[[Tensor], Any]:
-    """Return what turns a model's signals [B, C, L] into a pipeline's output; nothing is clamped.
+    """Return a function from a model's signals [B, C, L] to a pipeline's output, without clamping.
 
-    `signal_range` holds the values of the signal that the model sees as -1 and 1; None leaves them.
+    `signal_range` has the values of the signal that the model sees as -1 and 1; None keeps the
+    model's range.
 
     Example:
         >>> import torch
@@ -143,7 +144,7 @@ def signal_output(
 
 
 def plot_signals(columns: Mapping[str, Tensor], unit: str = "") -> Image.Image:
-    """Return the first eight signals [N, C, L] of every kind as lines, a column for each kind."""
+    """Plot the first eight signals [N, C, L] of every kind as lines, in one column per kind."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What every pipeline of this library is, and the names of what a result was measured on."""
+"""The base of every pipeline, and the identity of the weights behind a result."""
 
 from pathlib import Path
 from typing import Any, Self, cast
@@ -27,31 +27,31 @@ def weights_sha256(pipe: Any) -> str:
 
 
 def scheduler_name(pipe: Any) -> str | None:
-    """Return the class of a pipeline's scheduler; None where it has none."""
+    """Return the class of a pipeline's scheduler; None without a scheduler."""
     scheduler = pipe.components.get("scheduler")
     return None if scheduler is None else type(scheduler).__name__
 
 
 class OwnPipeline(DiffusionPipeline):
-    """A diffusers pipeline: portable, made of another's parts, event-driven where asked for."""
+    """A diffusers pipeline that loads anywhere, can share parts, and can be compiled."""
 
     components: dict[str, Any]
 
     def register_modules(self, **modules: Any) -> None:
-        """Take the parts; see `exact` for samplers of diffusers."""
+        """Register the parts; see `exact` for samplers of diffusers."""
         super().register_modules(**{name: exact(part) for name, part in modules.items()})
 
     def save_config(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Write `model_index.json`, and the files of code that it then names."""
+        """Write `model_index.json`, and the code files that it names."""
         super().save_config(save_directory, *args, **kwargs)
         if type(self).__module__.startswith("spikediff."):  # others cannot import a user's class
             make_portable(Path(save_directory))
 
     @classmethod
     def from_pipe(cls, pipeline: Any, **parts: Any) -> Self:
-        """Return a pipeline of the parts of another one, shared; `parts` replace them."""
+        """Return a pipeline that shares the parts of another one; `parts` replace them."""
         needed, optional = cls._get_signature_keys(cls)
-        # The configuration holds what is no part, such as the range of signals.
+        # The configuration has all that is not a part, such as the range of signals.
         settings = {name: pipeline.config[name] for name in optional if name in pipeline.config}
         found = {**settings, **pipeline.components, **parts}
         if missing := sorted(set(needed) - set(found)):
@@ -67,18 +67,18 @@ class OwnPipeline(DiffusionPipeline):
 
     @property
     def event_weights(self) -> Precision | None:
-        """Precision of the weights that spikes meet; None where nothing is rounded."""
+        """Precision of the rounded synaptic weights; None without rounding."""
         found = (getattr(part, "event_weights", None) for part in self.components.values())
         return next((precision for precision in found if precision), None)
 
     def compile_for_inference(self, weights: Precision = "float32") -> Self:
         """Replace the networks by copies in event-driven form; return the pipeline itself.
 
-        Rounding differs, and with it a seed's image now and then; a deployment form of whole
-        numbers gives the same bits.
+        Rounding differs, which may change a seed's image; the deployment form of an integer
+        network gives the same bits.
 
         Args:
-            weights: "float32", or rounded to whole numbers: "int16", "int8".
+            weights: "float32", or rounded to integers: "int16", "int8".
         """
         compiled = {k: compile_for_inference(m, weights) for k, m in networks_of(self).items()}
         for name, network in compiled.items():
@@ -104,10 +104,10 @@ class OwnPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """Load a pipeline as diffusers does, and its networks whole.
+        """Load a pipeline as diffusers does, with complete networks.
 
         Raises:
-            UserError: A network has a file that is not all of it, or a weight that is not finite.
+            UserError: A network's file is incomplete, or a weight is not finite.
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
@@ -133,7 +133,7 @@ class OwnPipeline(DiffusionPipeline):
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
-        """Download a repository's weights and configurations, and no code; return the folder."""
+        """Download a repository's weights and configurations, but no code; return the folder."""
         options = {key: kwargs[key] for key in _HUB_OPTIONS if kwargs.get(key) is not None}
         return cast(
             str,

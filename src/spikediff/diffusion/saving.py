@@ -1,8 +1,8 @@
-"""Saved pipelines: whole when they are written and when they are read, and open to plain diffusers.
+"""Saved pipelines: written and read completely, and readable by plain diffusers.
 
-diffusers finds a pipeline or `AutoModel` of another library only through a file of code beside the
-weights, which `trust_remote_code=True` lets it run. Such a file holds one import, and nothing else
-in a folder is code. Our own pipelines run none of them.
+diffusers finds a pipeline or `AutoModel` of another library only through a code file beside the
+weights, which `trust_remote_code=True` lets it run. Each of these files contains one import, and
+nothing else in a folder is code. Our own pipelines run none of them.
 """
 
 import json
@@ -21,7 +21,7 @@ from spikediff.files.writing import whole_folder
 
 
 def component(name: object) -> type[Any] | None:
-    """Return the network or scheduler of this library by name; None where there is none."""
+    """Return the network or scheduler of this library by name; None if there is none."""
     found = getattr(spikediff, str(name)) if name in spikediff.__all__ else None
     known = isinstance(found, type) and issubclass(found, ModelMixin | SchedulerMixin)
     return found if known else None
@@ -30,7 +30,7 @@ def component(name: object) -> type[Any] | None:
 if not TYPE_CHECKING:  # which would hide a misspelt name
 
     def __getattr__(name: str) -> type[Any]:
-        """Find a part by name: diffusers looks where `ModelMixin` and `SchedulerMixin` are too."""
+        """Find a part by name, because diffusers also looks in the modules of its base classes."""
         found = component(name)
         if found is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -41,7 +41,7 @@ _OF_CONFIG = ("subfolder", "cache_dir", "force_download", "local_files_only", "t
 
 
 class AnyNetwork:
-    """Loads a network of the class that its configuration names.
+    """Loads a network of the class named by its configuration.
 
     A file beside every saved network imports it, for
     `AutoModel.from_pretrained(folder, subfolder="unet", trust_remote_code=True)`.
@@ -54,7 +54,7 @@ class AnyNetwork:
         name = spikediff.SpikingUNet.load_config(folder, **where).get("_class_name")
         network = component(name)
         if network is None:
-            raise UserError(f"{folder}: {name!r} is no network of spikediff")
+            raise UserError(f"{folder}: {name!r} is not a network of spikediff")
         loaded: ModelMixin = network.from_pretrained(folder, **options)
         return loaded
 
@@ -77,7 +77,7 @@ def check_networks(
     variant: str | None = None,
     only_safetensors: bool = False,
 ) -> None:
-    """Refuse a saved pipeline whose networks would not load whole; pickles too, where asked."""
+    """Refuse a saved pipeline whose networks would not load completely, and optionally pickles."""
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list | tuple) or len(entry) != 2:
             continue
@@ -95,9 +95,9 @@ def check_networks(
 
 
 def save_whole(pipe: Any, folder: Path) -> None:
-    """Save a pipeline so that its folder is whole, or absent, or the one before.
+    """Save a pipeline so that its folder is complete, absent, or the previous one.
 
-    A folder that holds the same files already is left as it is.
+    A folder that already has the same files is left unchanged.
     """
     with whole_folder(folder) as draft:
         pipe.save_pretrained(draft)
@@ -106,8 +106,8 @@ def save_whole(pipe: Any, folder: Path) -> None:
 def make_portable(folder: Path) -> None:
     """Let plain diffusers load a saved pipeline.
 
-    Parts of this library are named by the front door, `["spikediff", "SpikingUNet"]`, and a file
-    beside each of them imports it from there.
+    Parts of this library are named by the top-level package, `["spikediff", "SpikingUNet"]`, and a
+    file beside each of them imports it from there.
     """
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     name = index["_class_name"]
@@ -152,7 +152,7 @@ def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own_parts(index: Mapping[str, Any]) -> dict[str, type[Any]]:
-    """Return the parts of this library, whatever module or file is named for them."""
+    """Return the parts of this library, whichever module or file they are named by."""
     found = {
         part: component(entry[1])
         for part, entry in index.items()
@@ -165,6 +165,6 @@ def _own_parts(index: Mapping[str, Any]) -> dict[str, type[Any]]:
 
 
 def pipeline_class(index: Mapping[str, Any]) -> str | None:
-    """Return the name of the pipeline's class out of a `model_index.json`."""
+    """Return the name of the pipeline's class in a `model_index.json`."""
     name = index.get("_class_name")
     return name[-1] if isinstance(name, list | tuple) else name

@@ -1,10 +1,10 @@
-r"""What belongs to a noise schedule: the meaning of an output, and the settings that must survive.
+r"""The meaning of a denoiser's output, and the settings of a noise schedule to preserve.
 
 With $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1 - \bar\alpha_t}\,\epsilon$, either of the two gives
 the other, and $v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1 - \bar\alpha_t}\,x_0$ gives both.
 
 diffusers' `from_config` replaces values that were defaults of the other class by defaults of the
-new one. Where the two differ, a network would meet another noise schedule than it was trained with.
+new one. If the two differ, a network would run with another noise schedule than in training.
 The schedulers here keep the values.
 """
 
@@ -26,7 +26,7 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 def image_and_noise(
     output: Tensor, x_t: Tensor, alpha_bar: float, prediction_type: str
 ) -> tuple[Tensor, Tensor]:
-    r"""Return the estimates of $x_0$ and $\epsilon$ that a denoiser's output stands for.
+    r"""Return the estimates of $x_0$ and $\epsilon$ implied by a denoiser's output.
 
     `output` and `x_t` have any shape, the same for both; `alpha_bar` lies in (0, 1).
 
@@ -62,10 +62,10 @@ _SCHEDULE = (*_BETAS, *_NEUTRAL)
 def kept_schedule(
     cls: type[Any], config: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return another scheduler's configuration so that a class keeps its noise schedule.
+    """Return another scheduler's configuration for a class that keeps its noise schedule.
 
     The configuration is the `.config` of a scheduler, the content of its JSON file, or some
-    settings; `settings` replace its values. It needs betas, and nothing that `cls` does not know.
+    settings; `settings` replace its values. It needs betas, and must fit `cls`.
     """
     kept = {**config, **settings}
     kept[_DEFAULTS] = [key for key in config.get(_DEFAULTS, ()) if key not in _SCHEDULE]
@@ -91,7 +91,7 @@ def kept_schedule(
 
 
 def _defaults_of(class_name: Any) -> dict[str, Any]:
-    """Return the defaults of a scheduler's noise schedule; none where the class is not known."""
+    """Return the defaults of a scheduler's noise schedule; none for an unknown class."""
     home = spikediff if class_name in spikediff.__all__ else diffusers
     known = getattr(home, str(class_name), None)
     if not isinstance(known, type):
@@ -104,7 +104,7 @@ class KeepsSchedule:
     """A scheduler that keeps the noise schedule of a configuration; first in the bases."""
 
     def register_to_config(self, **settings: Any) -> None:
-        """Set settings. Those of the noise schedule are never noted as defaults."""
+        """Set settings, without recording those of the noise schedule as defaults."""
         if _DEFAULTS in settings:
             replaceable = [key for key in settings[_DEFAULTS] if key not in _SCHEDULE]
             settings[_DEFAULTS] = replaceable

@@ -1,6 +1,6 @@
-"""Samplers by name: diffusers', with exactly the timesteps that are asked for, and ours.
+"""Samplers by name: ours, and diffusers' with exactly the requested timesteps.
 
-`SCHEDULERS` says which class a name stands for and which settings differ from the class's defaults.
+`SCHEDULERS` maps a name to a class and to the settings that differ from the class's defaults.
 `timestep_spacing="trailing"` starts at the noisiest timestep and ends at x_0 for every number of
 steps, which "leading" (the default of some classes) does not. Analytic-DPM keeps its paper's
 "linspace", which also visits the cleanest timestep, because its last step adds no noise.
@@ -28,7 +28,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "analytic-dpm": ("AnalyticDPMScheduler", {"timestep_spacing": "linspace", "clip_sample": True}),
 }
 
-# Our own classes, by the front door, because systems lie above. The one of tokens has no row above.
+# Our own classes, by public name, because systems are above this layer. That of tokens has no row.
 _OURS = [name for name in spikediff.__all__ if name.endswith("Scheduler")]
 
 
@@ -67,7 +67,7 @@ def _settings_of(class_name: str) -> set[str]:
 
 
 def _only_ours() -> set[str]:
-    """Return the settings that only our classes have: diffusers' would print them in a warning."""
+    """Return the settings that only our classes have; diffusers' classes would warn about them."""
     from spikediff.diffusion.exact_timesteps import EXACT
 
     return set().union(*map(_settings_of, _OURS)) - set().union(*map(_settings_of, EXACT))

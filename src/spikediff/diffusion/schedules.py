@@ -1,7 +1,7 @@
 r"""Noise schedules: diffusers' own, its table in double precision, and the levels of a timestep.
 
-diffusers keeps the table of $\bar\alpha$ in float32, where $1 - \bar\alpha$ of the first timesteps
-has lost half of its digits, and with it the angle of the last steps onto $x_0$.
+diffusers stores the table of $\bar\alpha$ in float32, which loses half of the digits of
+$1 - \bar\alpha$ at the first timesteps, and so of the angle of the last steps to $x_0$.
 
 Every scheduler of diffusers noises by $x_t = a_t\,x_0 + \sigma_t\,\epsilon$, with
 $a^2 + \sigma^2 = 1$ for most and $a = 1$ for Euler and its kin. The map is linear, so a unit image
@@ -37,12 +37,12 @@ _SETTINGS = (
 
 
 def noise_schedule_of(config: Mapping[str, Any]) -> DDPMScheduler:
-    """Return diffusers' scheduler of a configuration; it spaces timesteps and noises images."""
+    """Return diffusers' scheduler for a configuration, which spaces timesteps and noises images."""
     return DDPMScheduler(**{key: config[key] for key in _SETTINGS})
 
 
 class OnNoiseSchedule(KeepsSchedule, SchedulerMixin, ConfigMixin):
-    """A scheduler of ours on one of diffusers' noise schedules, which noises and spaces for it.
+    """Base of our schedulers, which delegate noising and spacing to one of diffusers' schedules.
 
     A subclass sets `_noise_schedule` in its constructor and defines `step`.
     """
@@ -53,7 +53,7 @@ class OnNoiseSchedule(KeepsSchedule, SchedulerMixin, ConfigMixin):
     _noise_schedule: DDPMScheduler
 
     def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
-        """Return the sample: the denoiser sees x_t itself."""
+        """Return the sample unchanged: the denoiser takes x_t itself."""
         return sample
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def _betas(config: Mapping[str, Any]) -> Tensor:
     if kind == "scaled_linear":
         return torch.linspace(first**0.5, last**0.5, count, dtype=torch.float64).square()
     if kind != "squaredcos_cap_v2":
-        raise UserError(f"beta_schedule = {kind!r}: has no table here; choose another")
+        raise UserError(f"beta_schedule = {kind!r}: is not supported here; choose another")
     level = torch.tensor([_cosine(t / count) for t in range(count + 1)], dtype=torch.float64)
     return (1.0 - level[1:] / level[:-1]).clamp(max=_LARGEST_BETA)
 

@@ -1,4 +1,4 @@
-"""Counter-based randomness: what step k draws is a function of the seed and of k.
+"""Counter-based randomness: the random numbers of step k are a function of the seed and k.
 
 So a resumed run needs no saved generator, and an image's noise depends neither on the number of
 processes that share the batch nor on the other images.
@@ -42,7 +42,7 @@ def whole(value: Any, name: str) -> int:
 def generators_of(
     batch_size: int | None, seeds: Sequence[int] | None, generator: Generators
 ) -> tuple[Generators, int]:
-    """Return the source(s) of noise and the batch size; refuse what contradicts each other.
+    """Return the source(s) of noise and the batch size; refuse contradictory arguments.
 
     Example:
         >>> generators, batch_size = generators_of(None, [7, 8], None)
@@ -86,8 +86,8 @@ def draw_each(
 ) -> Tensor:
     """Draw for a batch of images by `draw(images, generator)`.
 
-    With one generator per image, each image is drawn by itself; `axis` is that of the images in
-    what `draw` returns.
+    With one generator per image, each image is drawn separately; `axis` is the axis of images in
+    the result of `draw`.
 
     Example:
         >>> seeds = [torch.Generator().manual_seed(s) for s in (5, 6, 5)]

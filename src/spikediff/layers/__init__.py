@@ -1,4 +1,4 @@
-"""Spiking layers: what stands between the neurons. They know no diffusion."""
+"""Layers between the neurons, independent of diffusion and shared by several systems."""
 
 from spikediff.layers.batch_invariant import batch_invariant as batch_invariant
 from spikediff.layers.batch_invariant import never_alone as never_alone

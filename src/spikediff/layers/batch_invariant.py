@@ -1,8 +1,8 @@
-"""Arithmetic that gives an image the same bits in every batch and on any number of threads.
+"""Arithmetic that gives an image the same bits in every batch and with any number of threads.
 
-On a CPU, torch chooses among kernels that round differently: of a convolution by whether there is
-one image or there are several, and for kernel size 1 by the number of threads; of a matrix product
-by its number of rows. A rounded current may flip a spike.
+On a CPU, torch chooses among kernels that round differently. For a convolution the choice depends
+on whether there is one image or several, and for kernel size 1 on the number of threads; for a
+matrix product it depends on the number of rows. A difference in rounding may flip a spike.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ _CONVOLUTIONS = {nn.Conv1d.forward, nn.Conv2d.forward}
 def _matters(x: Tensor) -> bool:
     """Whether images are sampled here: on a CPU, and not for training, a compiler or an instrument.
 
-    The energy meter, a dispatch mode, is to count what the network computes and no more.
+    The energy meter, a dispatch mode, must count only what the network computes.
     """
     sampled = x.device.type == "cpu" and not torch.is_grad_enabled()
     return sampled and not torch.compiler.is_compiling() and _get_current_dispatch_mode() is None
@@ -43,10 +43,10 @@ def never_alone(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Return a function of every element of images [N, ...], such as SiLU.
 
-    torch computes whole vectors otherwise than what is left over at the end of a thread's share. So
-    one thread computes shares of whole vectors, or, where an image does not fill them, one image.
+    torch computes whole vectors differently from the remainder of a thread's share. So each
+    thread gets shares of whole vectors, or one image if an image does not fill them.
     """
-    if not _matters(x):  # asked first: an exported program is to hold for every batch
+    if not _matters(x):  # checked first: an exported program must work for every batch
         return function(x)
     whole = not x[:1].numel() % _VECTOR
     if x.numel() <= _SHARE and (whole or len(x) == 1):
@@ -64,22 +64,23 @@ def elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _in_memory(x: Tensor, channels_last: bool) -> Tensor:
-    """Return images [N, ...] as rows in the order in which they lie in memory."""
+    """Return images [N, ...] as rows in memory order."""
     return x.permute(0, 2, 3, 1).flatten(1) if channels_last else x.contiguous().flatten(1)
 
 
 def each_alone(multiply: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0) -> Tensor:
-    """Return a matrix product of rows [..., E]; along `dim`, each image is multiplied by itself."""
+    """Return a matrix product of rows [..., E], with each image along `dim` multiplied alone."""
     if not _matters(x) or x.dim() < 2 or x.shape[dim] == 1:
         return multiply(x)
     return torch.cat([multiply(image) for image in torch.split(x, 1, dim)], dim)
 
 
 def linear_by_image(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return a linear layer of x [..., B, E]; where images are sampled on a CPU, each by itself.
+    """Return a linear layer of x [..., B, E]; when sampling on a CPU, image by image.
 
-    With one timestep for all images there is one row, but labels make a row per image, and a
-    product of many rows rounds differently. Unlike `each_alone`, an instrument sees this too.
+    One timestep for all images gives one row, but labels give a row per image, and a
+    product of many rows rounds differently. Unlike `each_alone`, this also applies under an
+    instrument.
     """
     alone = x.shape[-2] == 1 or x.device.type != "cpu"
     if alone or torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -91,10 +92,10 @@ def linear_by_image(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def batch_invariant(network: nn.Module) -> Iterator[None]:
     """Let a network, of this library or of another, give an image the same bits in every batch.
 
-    Convolutions are computed by `never_alone`, transposed ones as convolutions. Where a network is
-    not of this library, its linear layers are computed by `each_alone`, and SiLU by `elementwise`,
-    which networks of this library call themselves. All layers come back as they were. A compiled
-    network is left to its compiler. Layers must see images along the first axis.
+    Convolutions are computed by `never_alone`, transposed ones as convolutions. In networks of
+    other libraries, linear layers are computed by `each_alone` and SiLU by `elementwise`,
+    which networks of this library call themselves. All layers are restored afterwards. Compiled
+    networks are left unchanged. Layers must have images along the first axis.
 
     Example:
         >>> network, x = nn.Sequential(nn.Linear(64, 64)), torch.randn(9, 64)
@@ -133,19 +134,19 @@ def _compute(layer: Any, forward: Callable[..., Tensor]) -> None:
 
 
 def _is_compiled(network: nn.Module) -> bool:
-    """Whether a compiler has chosen the kernels: changed layers would have it start again."""
+    """Whether the network is compiled: changed layers would trigger recompilation."""
     whole = "_orig_mod" in network._modules  # what `torch.compile` returns
     return whole or any(m._compiled_call_impl is not None for m in network.modules())
 
 
 def _others(network: nn.Module) -> list[nn.Module]:
-    """Return the networks in a network, itself among them, that are not of this library."""
+    """Return the networks in a network, including itself, that are not from this library."""
     networks = [m for m in network.modules() if m is network or isinstance(m, ModelMixin)]
     return [m for m in networks if not type(m).__module__.startswith("spikediff.")]
 
 
 def _never_alone(convolution: Any) -> None:
-    """Compute a convolution by `never_alone`; one of kernel size 1 by the kernel of any threads."""
+    """Compute a convolution by `never_alone`; with kernel size 1, independently of threads."""
     if set(convolution.kernel_size) == {1}:
         convolution.dilation = (2,) * len(convolution.kernel_size)  # see `pointwise_conv`
     forward = convolution.forward
@@ -161,9 +162,9 @@ def _as_convolution(
 ) -> Tensor:
     """Compute a transposed convolution as one of the image with zeros between its pixels.
 
-    torch divides a transposed one among its threads so that sums depend on their number.
+    torch splits transposed convolutions so that sums depend on the number of threads.
     """
-    elsewhere = layer.weight.device != x.device  # weights that a hook is yet to bring
+    elsewhere = layer.weight.device != x.device  # weights that a hook has not loaded yet
     if layer.groups > 1 or output_size is not None or elsewhere or not _matters(x):
         return forward(x, output_size)
     height, width = ((n - 1) * s + 1 for n, s in zip(x.shape[2:], layer.stride, strict=True))
@@ -179,7 +180,7 @@ def _as_convolution(
 
 
 def _in_order(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Normalise an image that lies in memory as one in a larger batch does."""
+    """Normalise a single image in the memory layout of a larger batch."""
     return forward(x.contiguous()) if _matters(x) else forward(x)
 
 

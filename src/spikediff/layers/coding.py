@@ -16,7 +16,7 @@ def direct(x: Tensor, spiking_steps: int) -> Tensor:
 def postsynaptic_potential(spikes: Tensor, tau_syn: float = 2.0) -> Tensor:
     r"""Return the postsynaptic potential of a spike train [T, ...] after every spiking step.
 
-    $PSP[n] = (1 - 1/\tau_{syn})\,PSP[n-1] + z[n]/\tau_{syn}$, from 0. Rates between 0 and 1 will do
+    $PSP[n] = (1 - 1/\tau_{syn})\,PSP[n-1] + z[n]/\tau_{syn}$, from 0. Rates between 0 and 1 work
     too.
 
     Example:
@@ -69,7 +69,7 @@ def decayed_sum(x: Tensor, decay: float = 0.8) -> Tensor:
     r"""Return the membrane [...] of a leaky neuron that never fires, after the last step.
 
     $v[T] = \sum_n \lambda^{T-1-n} x[n]$, n from 0. The weights are not normalised (they sum to
-    2.952 for T = 4 and 4.161 for T = 8), so a network does not carry over to another T unscaled.
+    2.952 for T = 4 and 4.161 for T = 8), so a network needs rescaling for another T.
 
     Reference: FSVAE (Kamata et al., AAAI 2022) calls it membrane output; SDDPM uses it too.
     """
@@ -87,9 +87,9 @@ def last(x: Tensor) -> Tensor:
 
 
 def rate_and_potential(spikes: Tensor, k: Tensor | float, tau_syn: float = 2.0) -> Tensor:
-    r"""Return Spiking-Diffusion's feature by the paper, $k\,SFR(z) + (1 - k)\,PSP(z_{\le T})$.
+    r"""Return Spiking-Diffusion's feature as in the paper, $k\,SFR(z) + (1 - k)\,PSP(z_{\le T})$.
 
-    The rate knows how often a neuron fired, the potential when; k lies between 0 and 1.
+    The rate says how often a neuron fired, the potential when; k lies between 0 and 1.
 
     Example:
         >>> rate_and_potential(torch.tensor([0.0, 1.0]), k=0.5).item()  # rate and potential 0.5
@@ -103,8 +103,8 @@ def rate_and_potential(spikes: Tensor, k: Tensor | float, tau_syn: float = 2.0) 
 def rate_and_membrane(spikes: Tensor, a: Tensor | float, weights: Tensor | None = None) -> Tensor:
     r"""Return Spiking-Diffusion's feature as released, $a\,SFR(z) + (1 - a) \sum_n w_n z[n]$.
 
-    It mixes the rate, by a factor without bounds, with the unnormalised membrane read-out, up to
-    4.86 for T = 16. w [T] is $0.8^{T-1-n}$ where it is not given.
+    It mixes the rate, by an unbounded factor, with the unnormalised membrane read-out, which is
+    at most 4.86 for T = 16. w [T] is $0.8^{T-1-n}$ by default.
 
     Example:
         >>> round(rate_and_membrane(torch.ones(16), a=0.0).item(), 5)

@@ -25,9 +25,9 @@ def pointwise_conv(in_channels: int, out_channels: int, dimensions: int) -> Conv
 def pointwise_conv(in_channels: int, out_channels: int, dimensions: int = 2) -> Convolution:
     """Return a 1x1 convolution whose rounding does not depend on the batch size.
 
-    With one thread on a CPU, torch computes a 1x1 convolution of fewer than 16 images by another
-    kernel than one of more, unless it is dilated; an image would then depend on the batch that it
-    is in. One tap has nothing to dilate, so the dilation changes nothing else.
+    With one thread on a CPU, torch uses a different kernel for 1x1 convolutions of fewer than 16
+    images, unless they are dilated; an image would then depend on its batch. Dilation has no
+    other effect on a 1x1 kernel.
     """
     return CONVOLUTIONS[dimensions](in_channels, out_channels, 1, dilation=2)
 
@@ -52,8 +52,9 @@ Norm = Callable[[int], nn.Module]
 class ConvNorm(nn.Module):
     """`BN(p[n] Conv(x))` at every spiking step; the statistics are joint over time and batch.
 
-    The convolution has 3x3 taps, or 3. `scaling` makes what scales the current (`TemporalScaling`;
-    p = 1 by default), `norm` the norm of a number of channels (batch norm by default).
+    The kernel is 3x3, or 3 for signals. `scaling` makes the module that scales the current
+    (`TemporalScaling`; by default p = 1), `norm` the norm for a number of channels (by default
+    batch norm).
 
     Shape: [T, B, C_in, H, W] -> [T, B, C_out, H / stride, W / stride], without H for signals.
     """
@@ -81,7 +82,7 @@ class ConvNorm(nn.Module):
     ) -> Tensor:
         """Return the spikes [T, B, C_out, H', W'] of the neuron that the current of x drives.
 
-        `bias` joins behind the norm, of a shape that broadcasts to the current.
+        `bias` is added after the norm; its shape broadcasts to the current.
         """
         current = self.scaling(over_time(self.conv, x))
         return fire_normed(neuron, self.norm, current, bias, memory)
@@ -91,7 +92,7 @@ class ConvNorm(nn.Module):
         return over_time(self.norm, self.scaling(current))
 
     def fold_norms(self) -> None:
-        """Fold the norm into the convolution, unless a factor per spiking step stands between."""
+        """Fold the norm into the convolution, unless there are factors per spiking step."""
         if isinstance(self.scaling, nn.Identity):
             fold_norm(self, "conv")
 
@@ -121,7 +122,7 @@ class SpikingLayer(nn.Module):
         return self.fire(current.expand(spiking_steps, *current.shape))
 
     def fire(self, current: Tensor, memory: Memory | None = None) -> Tensor:
-        """Return the spikes that the synapse's currents [T, B, ...] cause."""
+        """Return the spikes caused by the synapse's currents [T, B, ...]."""
         return fire_normed(self.neuron, self.norm, current, memory=memory)
 
     def fold_norms(self) -> None:
@@ -132,6 +133,6 @@ class SpikingLayer(nn.Module):
 def threshold_layer(
     synapse: nn.Module, channels: int, neuron: Callable[[], NeuronLayer], alpha: float = 1.0
 ) -> SpikingLayer:
-    """Return a layer whose norm scales to the threshold of its neurons (tdBN), as FSVAE's."""
+    """Return a layer whose norm scales with the threshold of its neurons (tdBN), as in FSVAE."""
     made = neuron()
     return SpikingLayer(synapse, ThresholdNorm(channels, alpha, made.dynamics.v_threshold), made)

@@ -61,10 +61,10 @@ class TimestepEmbedding(nn.Module):
 
 
 class ClassEmbedding(nn.Module):
-    """A learnt vector per class, and a last one for "no class".
+    """A learned vector per class, and a last one for "no class".
 
-    Training drops labels now and then and shows the last vector instead, so that one network knows
-    both the images of a class and all images: what classifier-free guidance asks for. A chip keeps
+    Training randomly replaces labels by the last vector, so that one network learns both
+    the images of a class and all images, as classifier-free guidance requires. A chip stores
     the chosen vector as biases, like the timestep's.
 
     Shape: labels [B], 0 to K (K is "no class"), or None -> [B, embedding_channels] or
@@ -79,10 +79,10 @@ class ClassEmbedding(nn.Module):
         self.table = nn.Embedding(num_classes + 1, embedding_channels)
 
     def forward(self, labels: Tensor | None) -> Tensor:
-        """Return the vectors of labels; that of "no class" where there are none."""
+        """Return the vectors of labels; that of "no class" without labels."""
         if labels is None and self.table.weight.device.type != "meta":
             return self.table.weight[-1:]
-        if labels is None:  # an offloaded table is there while it looks up
+        if labels is None:  # an offloaded table is loaded during the lookup
             labels = torch.tensor([self.no_class])
         labels = labels.reshape(-1)
         if not torch.compiler.is_compiling():
@@ -101,14 +101,14 @@ class ClassEmbedding(nn.Module):
 
 
 def class_embedding(num_classes: int, embedding_channels: int) -> ClassEmbedding | None:
-    """Return an embedding of classes, or None where `num_classes` is 0."""
+    """Return an embedding of classes, or None if `num_classes` is 0."""
     if num_classes < 0:
         raise UserError(f"num_classes={num_classes} must not be negative")
     return ClassEmbedding(num_classes, embedding_channels) if num_classes else None
 
 
 def embed_classes(embedding: ClassEmbedding | None, labels: Tensor | None) -> Tensor | float:
-    """Return what joins the timestep embedding: [B or 1, E], or 0 for a network without classes."""
+    """Return the addend of the timestep embedding: [B or 1, E], or 0 without classes."""
     if embedding is None:
         if labels is not None:
             raise UserError(

@@ -1,8 +1,8 @@
 r"""Batch norms whose running statistics follow training only, and folding them into synapses.
 
-diffusers' pipelines do not put a network into evaluation mode, for theirs have no batch norm. In a
-training loop, images sampled with a network in training mode would overwrite its statistics. So
-these norms leave their statistics alone where gradients are off.
+diffusers' pipelines do not put a network into evaluation mode, because theirs have no batch norm.
+In a training loop, images sampled with a network in training mode would change its statistics. So
+these norms do not update their statistics while gradients are off.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 @contextmanager
 def running_statistics(network: nn.Module) -> Iterator[None]:
-    """Let norms use, and not change, their running statistics; every module's mode comes back."""
+    """Make norms use, but not change, their running statistics; modes are restored afterwards."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -27,12 +27,12 @@ def running_statistics(network: nn.Module) -> Iterator[None]:
 
 
 def follows_batches(module: nn.Module) -> bool:
-    """Whether a module's statistics follow what it sees: in training, where gradients are on."""
+    """Whether a module updates its statistics: in training mode, with gradients on."""
     return module.training and torch.is_grad_enabled()
 
 
 class _FollowsTraining(nn.modules.batchnorm._BatchNorm):
-    """Batch norm that leaves no trace of what it sees in training mode without gradients."""
+    """Batch norm that does not update its statistics without gradients."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised currents."""
@@ -43,7 +43,7 @@ class _FollowsTraining(nn.modules.batchnorm._BatchNorm):
 
 
 class BatchNorm1d(_FollowsTraining, nn.BatchNorm1d):
-    """torch's, for signals, whose statistics follow training only.
+    """torch's batch norm for signals, with statistics updated only in training.
 
     Example:
         >>> norm, x = BatchNorm1d(1), torch.tensor([[1.0], [3.0]])
@@ -54,15 +54,15 @@ class BatchNorm1d(_FollowsTraining, nn.BatchNorm1d):
 
 
 class BatchNorm2d(_FollowsTraining, nn.BatchNorm2d):
-    """torch's, for images, whose statistics follow training only."""
+    """torch's batch norm for images, with statistics updated only in training."""
 
 
 class ThresholdNorm(nn.Module):
-    r"""Batch norm whose gain knows the neuron behind it.
+    r"""Batch norm scaled by the threshold of the following neuron (tdBN).
 
     $y = \alpha\,V_{th}\,\gamma\,(x - \mu) / \sqrt{\sigma^2 + \varepsilon} + \beta$, with statistics
-    joint over batch, space and, because the spiking steps are folded into the batch, time. Where
-    two such currents meet, $\alpha = 1/\sqrt{2}$ keeps the variance of one.
+    joint over batch, space and, because the spiking steps are folded into the batch, time. If
+    two such currents are added, $\alpha = 1/\sqrt{2}$ keeps the variance of one.
 
     It is not a `BatchNorm2d`, because tools that convert those in place would silently drop alpha:
     `SyncBatchNorm.convert_sync_batchnorm` does so in FSDDIM's trainer.
@@ -134,13 +134,13 @@ class FoldsNorms(Protocol):
     """A layer that can fold its norms into its synapses, in evaluation."""
 
     def fold_norms(self) -> None:
-        """Fold in place what can be folded."""
+        """Fold the norms that can be folded, in place."""
 
 
 def fold_norms(model: nn.Module) -> None:
-    """Fold every norm that stands behind a synapse into it, in place.
+    """Fold every norm that follows a synapse into it, in place.
 
-    A block comes before its parts, so that it may fold what its parts could not know of.
+    A block is visited before its parts, so it can fold norms across them.
     """
     for module in model.modules():
         if isinstance(module, FoldsNorms):
@@ -150,10 +150,10 @@ def fold_norms(model: nn.Module) -> None:
 def fold_norm(module: nn.Module, synapse: str) -> Tensor | None:
     """Fold `module.norm` into a synapse before it, an attribute of the module too, in place.
 
-    It changes the rounding of a current, and with it fewer than one spike in ten thousand.
+    It changes the rounding of currents, and so fewer than one spike in ten thousand.
 
     Returns:
-        The gain [C], or None where there is nothing to fold.
+        The gain [C], or None if there is nothing to fold.
     """
     linear, after = getattr(module, synapse), module.norm
     if not isinstance(linear, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -177,7 +177,7 @@ def scale_outputs(linear: Any, gain: Tensor, offset: Tensor | float = 0.0) -> No
 
 
 def norm_affine(norm: nn.BatchNorm2d | nn.BatchNorm1d | ThresholdNorm) -> tuple[Tensor, Tensor]:
-    """Return what a norm in evaluation multiplies by and adds [C], float64."""
+    """Return the factor and the offset [C] of a norm in evaluation, float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     weight = norm.gain if isinstance(norm, ThresholdNorm) else norm.weight

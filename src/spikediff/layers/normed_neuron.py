@@ -1,4 +1,4 @@
-"""Norm and neuron as one node of autograd, which keeps one tensor where two nodes keep two."""
+"""Norm and neuron as one autograd node, which stores one tensor instead of two."""
 
 from typing import Any, cast
 
@@ -22,16 +22,15 @@ def fire_normed(
 ) -> Tensor:
     r"""Return the spikes $SN(\mathrm{BN}(x) + b)$ of a window.
 
-    In training on a CPU, only x is kept for the backward pass: what enters the neuron is computed
-    again from it there. Values and gradients are those of the two layers called one after the
-    other, bit for bit.
+    In training on a CPU, only x is stored for the backward pass, which recomputes the neuron's
+    input from it. Values and gradients equal those of two separate layers, bit for bit.
 
     Args:
         neuron: The neuron layer.
         norm: Its norm; the statistics are joint over time and batch.
         current: x [T, B, C, H, W]; [T, B, C, L] of signals, [T, B, C] of vectors.
         bias: b, of a shape that broadcasts to x; None for none.
-        memory: States by layer, where the window goes on from an earlier one.
+        memory: States by layer, if the window continues an earlier one.
     """
     if memory is None and _can_be_one_node(neuron, norm, current):
         return _one_node(cast(IF | LIF, neuron), norm, current, bias)
@@ -41,7 +40,7 @@ def fire_normed(
     return spikes
 
 
-# Norms that the node knows, by the axes of a window: of images, of signals.
+# Norms that the node supports, by the axes of a window: images, signals.
 _ONE_NODE = {5: (nn.BatchNorm2d, ThresholdNorm), 4: (nn.BatchNorm1d, ThresholdNorm)}
 
 
@@ -77,7 +76,7 @@ def _one_node(neuron: IF | LIF, norm: Any, current: Tensor, bias: Tensor | None)
 
 
 class _NormedNeuron(torch.autograd.Function):
-    """(current, gain, offset, bias) -> spikes; keeps the current and the batch's statistics."""
+    """(current, gain, offset, bias) -> spikes; stores the current and the batch's statistics."""
 
     @staticmethod
     def forward(
@@ -120,6 +119,6 @@ class _NormedNeuron(torch.autograd.Function):
 
 
 def _plus(normed: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
-    """Return what enters the neuron, [T, B, C, H, W]."""
+    """Return the neuron's input, [T, B, C, H, W]."""
     window = unfold_time(normed, len(like))
     return window if bias is None else window + bias

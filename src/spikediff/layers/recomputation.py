@@ -1,6 +1,6 @@
-"""Gradient checkpointing: a block that is computed again in the backward pass keeps little.
+"""Gradient checkpointing: blocks are recomputed in the backward pass to save memory.
 
-Dropout draws the same the second time, and the running statistics of the norms see a batch once:
+Dropout draws the same mask again, and the norms' running statistics count a batch once, so
 neither gradients nor statistics change.
 """
 
@@ -46,7 +46,7 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 class ComputesBlocksAgain:
-    """A network with such blocks; it stands before `ModelMixin` in the bases.
+    """A network with such blocks; it precedes `ModelMixin` in the bases.
 
     `enable_gradient_checkpointing()` and `disable_gradient_checkpointing()` are diffusers'.
     """
@@ -56,9 +56,9 @@ class ComputesBlocksAgain:
     def enable_gradient_checkpointing(
         self, gradient_checkpointing_func: Callable[..., Any] | None = None
     ) -> None:
-        """Compute the residual blocks again in the backward pass.
+        """Recompute the residual blocks in the backward pass.
 
-        A function of the caller's is refused: with it, norms would see a batch twice.
+        A custom checkpointing function is refused, because norms would see a batch twice.
         """
         if gradient_checkpointing_func is not None:
             raise UserError(
@@ -72,7 +72,7 @@ class ComputesBlocksAgain:
 
 
 def set_recomputation(network: nn.Module, enable: bool = True) -> None:
-    """Compute a network's residual blocks again in the backward pass, or no longer."""
+    """Enable or disable the recomputation of a network's residual blocks."""
     blocks: list[Any] = list(network.modules())
     for module in blocks:
         if hasattr(module, "gradient_checkpointing"):

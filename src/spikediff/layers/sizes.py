@@ -1,4 +1,4 @@
-"""Checks of a network's configuration and of its input, and the parts that it names.
+"""Checks of a network's configuration and input, and the parts it names.
 
 `network` is the name of the network, for the message.
 """
@@ -21,7 +21,7 @@ def check_sizes(
     layers_per_block: int,
     dropout: float,
 ) -> None:
-    """Refuse sizes of which no U-Net can be made; the arguments are those of `SpikingUNet`.
+    """Refuse sizes that do not give a U-Net; the arguments are those of `SpikingUNet`.
 
     Raises:
         UserError: The image cannot be halved between all levels, or a number is out of range.
@@ -54,7 +54,7 @@ channel_mult=(1, 2, 2) has 3 levels
 def check_halvings(
     network: str, sample_size: int | Sequence[int], halvings: int, **levels: Sequence[int]
 ) -> None:
-    """Refuse images that cannot be halved so often; `levels` is the argument to blame."""
+    """Refuse images that cannot be halved between all levels; `name` is the argument to report."""
     ((name, widths),) = levels.items()
     sizes, factor = [sample_size] if isinstance(sample_size, int) else sample_size, 2**halvings
     if not widths or any(size < 1 or size % factor for size in sizes):
@@ -74,13 +74,13 @@ def check_positive(network: str, **sizes: int | Sequence[int]) -> None:
 
 
 def check_whole(network: str, name: str, value: Any) -> None:
-    """Refuse what is not a whole number."""
+    """Refuse a value that is not a whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{network}: {name}={shown(value)} must be a whole number")
 
 
 def sides_of(network: str, sample_size: int | Sequence[int], dimensions: int = 2) -> list[int]:
-    """Return the lengths of a sample's axes; a number is that of all of them.
+    """Return the lengths of a sample's axes; a single number applies to all.
 
     Example:
         >>> sides_of("UNet", 8), sides_of("UNet", (8, 16))
@@ -96,7 +96,7 @@ def sides_of(network: str, sample_size: int | Sequence[int], dimensions: int = 2
 
 
 def patches_of(network: str, sample_size: int, patch_size: int) -> int:
-    """Return how many patches an image has along a side; both sizes are in pixels."""
+    """Return the number of patches along a side of an image; both sizes are in pixels."""
     check_whole(network, "sample_size", sample_size)
     check_whole(network, "patch_size", patch_size)
     if patch_size < 1 or sample_size % patch_size:
@@ -115,9 +115,9 @@ def check_sample(
     patch_size: int = 1,
     dimensions: int = 2,
 ) -> None:
-    """Refuse images or signals that a U-Net cannot halve between its levels, or of other channels.
+    """Refuse images or signals that a U-Net cannot halve, or with a wrong number of channels.
 
-    The sample is [B, C, H, W], or [B, C, L] of signals.
+    The sample is [B, C, H, W], or [B, C, L] for signals.
     """
     what, axes, size = _WORDS[dimensions]
     if sample.dim() != 2 + dimensions or sample.shape[1] != channels:
@@ -134,7 +134,7 @@ def check_sample(
 
 
 def check_places(network: str, sample: Tensor, sample_size: int | Sequence[int]) -> None:
-    """Refuse images or signals of another size than the positions that a network has learned."""
+    """Refuse images or signals whose size differs from a network's learned positions."""
     if list(sample.shape[2:]) != sides_of(network, sample_size, sample.dim() - 2):
         raise UserError(
             f"{network}: got a size of {tuple(sample.shape[2:])}; its position_embedding knows "
@@ -142,7 +142,7 @@ def check_places(network: str, sample: Tensor, sample_size: int | Sequence[int])
         )
 
 
-# What a network is shown, its axes, and what their lengths are called; by `dimensions`.
+# The kind of input, its axes, and the name of their lengths, by `dimensions`.
 _WORDS = {1: ("signals", "L", "signal length"), 2: ("images", "H, W", "image size")}
 
 
@@ -151,9 +151,7 @@ def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None
     if dimensions not in _WORDS:
         raise UserError(f"{network}: dimensions={dimensions}; 2 for images, 1 for signals")
     if dimensions == 1 and patch_size > 1:
-        raise UserError(
-            f"{network}: patch_size={patch_size}; signals have no patches, leave it out"
-        )
+        raise UserError(f"{network}: patch_size={patch_size}; signals have no patches, omit it")
 
 
 def _other(dimensions: int) -> str:
@@ -170,7 +168,7 @@ def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:
 def make_neuron_maker(
     network: str, name: str, options: Mapping[str, Any]
 ) -> Callable[[], NeuronLayer]:
-    """Return what makes one neuron layer: a key of `NEURONS`, and the neuron's keyword arguments.
+    """Return a factory of neuron layers, from a key of `NEURONS` and keyword arguments.
 
     Example:
         >>> make_neuron_maker("a network", "lif", {"decay": 0.8})().decay

@@ -11,11 +11,11 @@ Scaling = Callable[[], nn.Module]
 
 
 class TemporalScaling(nn.Module):
-    """Scale the synaptic current of every spiking step by a factor of its own: $p[n] I[n]$.
+    """Scale the synaptic current of every spiking step by its own factor: $p[n] I[n]$.
 
-    It stands between a convolution (bias included) and its batch norm, whose statistics are joint
-    over the spiking steps and hence leave the ratios of the factors alone. All factors start at 1,
-    where the layer changes no bit of its input. They are as many as T: each belongs to its step.
+    It comes between a convolution (including its bias) and its batch norm, whose statistics are
+    joint over the spiking steps and so preserve the ratios of the factors. All T factors start at
+    1, where the layer changes no bit of its input.
 
     Shape: [T, B, ...] -> [T, B, ...].
 
@@ -32,7 +32,7 @@ class TemporalScaling(nn.Module):
         if len(current) != len(self.p):
             raise UserError(
                 f"TemporalScaling: has factors for T = {len(self.p)} spiking steps, got a window "
-                f"of {len(current)}; keep the spiking_steps that the model was made with"
+                f"of {len(current)}; use the spiking_steps that the model was made with"
             )
         p = self.p.view(-1, *[1] * (current.dim() - 1))  # [T, 1, ..., 1]
         return (current * p).to(current.dtype)  # half precision is left only after the product

@@ -1,4 +1,4 @@
-"""Layers that know nothing of time, at every spiking step: folding, dropout, joining."""
+"""Apply layers without a time axis at every spiking step: folding, dropout, joining."""
 
 from collections.abc import Sequence
 
@@ -40,8 +40,8 @@ def nearest_upsample(x: Tensor) -> Tensor:
 def join_channels(windows: Sequence[Tensor]) -> Tensor:
     """Concatenate windows [T, B, C, H, W] along their channels.
 
-    It is done on images, whose order (channels-last, for one) `torch.cat` keeps; that of five axes
-    it does not know.
+    It works on images, whose memory layout (such as channels last) `torch.cat` preserves, which
+    it does not for five axes.
     """
     return unfold_time(torch.cat([fold_time(x) for x in windows], dim=1), len(windows[0]))
 
@@ -49,7 +49,7 @@ def join_channels(windows: Sequence[Tensor]) -> Tensor:
 class WindowDropout(nn.Module):
     """Dropout whose mask is the same at every spiking step of a window [T, B, ...].
 
-    A fresh mask a step would average out over the window and hardly regularise.
+    A new mask at every step would average out over the window and hardly regularise.
     """
 
     def __init__(self, p: float) -> None:

@@ -11,7 +11,7 @@ Resampling = Callable[[int], nn.Module]
 def way_down(
     width: int, widths: Sequence[int], layers_per_block: int, block: Block, shrink: Resampling
 ) -> tuple[nn.ModuleList, list[int]]:
-    """Return the contracting half, and the channels of every skip that it leaves, stem's first.
+    """Return the contracting half, and the channels of its skips, starting with the stem's.
 
     `width` is that of the stem, `widths` those of the levels.
     """
@@ -29,7 +29,7 @@ def way_down(
 def way_up(
     widths: Sequence[int], layers_per_block: int, skips: list[int], block: Block, grow: Resampling
 ) -> nn.ModuleList:
-    """Return the expanding half; every block takes the last skip that is left beside its input."""
+    """Return the expanding half; every block takes its input and the last remaining skip."""
     blocks, width = nn.ModuleList(), widths[-1]
     for level, out_width in reversed(list(enumerate(widths))):
         for _ in range(layers_per_block + 1):

@@ -8,10 +8,10 @@ reset, 0 under a soft one):
     reset    v[n] = (1 - s[n]) u[n] + s[n] v_reset        hard
              v[n] = u[n] - s[n] v_threshold               soft  (v_reset is None)
 
-A membrane that is NaN or infinite fires NaN, so that a broken network shows.
+A membrane that is NaN or infinite emits NaN, so that a broken network is noticed.
 
-`decay = 1, gain = 1` is the integrate-and-fire neuron; `decay = 1 - 1/tau` the leaky one, whose
-`gain` is `1/tau` where the input decays too (`decay_input`) and 1 where it does not.
+`decay = 1, gain = 1` is the integrate-and-fire neuron; `decay = 1 - 1/tau` is the leaky one, whose
+`gain` is `1/tau` with `decay_input` and 1 without.
 """
 
 import math
@@ -28,11 +28,11 @@ from spikediff.neurons.surrogate import ATan, Surrogate
 
 
 class NeuronState(NamedTuple):
-    """What an integrate-and-fire neuron remembers between two spiking steps.
+    """The state of an integrate-and-fire neuron between two spiking steps.
 
     Attributes:
         v: Membrane after the reset, [...].
-        net_spikes: Signed spikes emitted so far, [...]; only of a signed neuron.
+        net_spikes: Signed spikes emitted so far, [...]; only for a signed neuron.
     """
 
     v: Tensor
@@ -46,12 +46,12 @@ class Dynamics:
     Attributes:
         v_threshold: Firing threshold; the neuron fires at `u >= v_threshold`.
         v_reset: Potential after a spike (hard reset); None subtracts the threshold (soft reset).
-        v_init: Membrane of a fresh neuron; None stands for the rest potential.
-        surrogate: Stand-in for the derivative of the Heaviside step.
+        v_init: Initial membrane; None for the rest potential.
+        surrogate: Replacement for the derivative of the Heaviside step.
         detach_reset: Whether the gradient ignores the path through the reset.
         decay_input: Whether the input is scaled by `1/tau`, as the membrane's pull to rest is.
-        v_negative: Set for a signed neuron: it emits -1 at `u <= -v_negative`, provided that it
-            has more positive than negative spikes behind it.
+        v_negative: Set for a signed neuron: it emits -1 at `u <= -v_negative`, if it has emitted
+            more positive than negative spikes.
         strict_threshold: Whether the neuron stays silent at exactly `u == v_threshold`.
     """
 
@@ -65,7 +65,7 @@ class Dynamics:
     strict_threshold: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse constants of a wrong type, and those under which the neuron could never rest."""
+        """Refuse constants of a wrong type, and those that allow no rest."""
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type in (float, float | None) and not _is_number(value, field.type):
@@ -73,7 +73,7 @@ class Dynamics:
             if field.type is bool and not isinstance(value, bool):
                 raise UserError(f"neuron: {field.name} = {shown(value)} must be true or false")
         if not callable(getattr(self.surrogate, "derivative", None)):
-            raise UserError(f"neuron: surrogate = {shown(self.surrogate)} is no surrogate")
+            raise UserError(f"neuron: surrogate = {shown(self.surrogate)} is not a surrogate")
         if not self.v_threshold > 0:
             raise UserError(f"neuron: v_threshold = {self.v_threshold} must be positive")
         if self.v_reset is not None and self.v_reset >= self.v_threshold:
@@ -122,7 +122,7 @@ def carry_nan(result: Tensor, x: Tensor) -> Tensor:
 
 
 def spike(z: Tensor, surrogate: Surrogate) -> Tensor:
-    """Return H(z) with the surrogate's gradient: what a neuron's own `step` fires with."""
+    """Return H(z) with the surrogate's gradient, for use in a neuron's own `step`."""
     fired: Tensor = _Spike.apply(z, surrogate)  # type: ignore[no-untyped-call]
     return fired
 
@@ -141,7 +141,7 @@ class _Spike(torch.autograd.Function):
 
 
 def is_fused(decay: Decay, dynamics: Dynamics) -> bool:
-    """Return whether a charge is `I + decay v` in one rounding; every kernel rounds so."""
+    """Return whether a charge is `I + decay v` with a single rounding, as in every kernel."""
     if not isinstance(decay, float) or dynamics.decay_input:
         return False
     return decay == 1.0 or dynamics.v_rest == 0.0

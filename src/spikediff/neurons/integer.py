@@ -6,7 +6,7 @@ For an input current $v$, a threshold $\theta$ and a bias $b$ of the neuron's ch
 
 In training a count is one number, so a step costs one pass instead of D. At inference it is D
 binary spikes, one graded spike, or an integer, which give the same currents, because every map
-between two neurons is linear. The weights behind the neuron hold the amplitude $\theta$.
+between two neurons is linear. The weights after the neuron include the amplitude $\theta$.
 
 Reference: Luo et al., "Integer-valued training and spike-driven inference spiking neural network"
 (I-LIF, SpikeYOLO), ECCV 2024; Yao et al., "Scaling spike-driven transformer with efficient spike
@@ -50,10 +50,10 @@ class _Count(torch.autograd.Function):
 
 
 def count_spikes(v: Tensor, theta: Tensor, bias: Tensor, levels: int) -> Tensor:
-    """Return how many spikes each neuron emits in its window: counts 0..D [B, C, H, W].
+    """Return the number of spikes of each neuron in its window: counts 0..D [B, C, H, W].
 
     v are currents summed over the window [B, C, H, W]; NaN and infinity give NaN. Theta and bias
-    are [C], or [1] for one of all channels; the bias is in units of a threshold.
+    are [C], or [1] for all channels; the bias is in units of the threshold.
 
     Example:
         >>> v = torch.tensor([-1.0, 0.6, 1.4, 9.0]).view(1, 1, 1, 4)
@@ -103,7 +103,7 @@ class IntegerNeuron(CountNeuron):
         return current / self.theta[:, None, None] + self.bias[:, None, None]
 
     def fold_amplitude(self, weight: Tensor) -> Tensor:
-        """Return the weights [C_out, C, k, k] times the amplitude of the spikes that they see."""
+        """Return the weights [C_out, C, k, k] times the amplitude of their input spikes."""
         return weight * self.theta[:, None, None]
 
     def extra_repr(self) -> str:
@@ -189,7 +189,7 @@ def _without_holes(v: Tensor) -> Tensor:
 
 
 def _by_channel(x: Tensor, *parameters: Tensor) -> list[object]:
-    """Return where parameters [C] lie, those of a layer [1] repeated."""
+    """Return the address of parameters [C]; those of a whole layer [1] are repeated."""
     wide = [p.detach().resolve_neg().expand(x.shape[1]).contiguous() for p in parameters]
     for p in wide:
         check_tensor(p, "integer neuron: thresholds and biases", torch.float32, (x.shape[1],))
@@ -197,6 +197,6 @@ def _by_channel(x: Tensor, *parameters: Tensor) -> list[object]:
 
 
 def _sizes(x: Tensor) -> tuple[object, ...]:
-    """Return images, channels, pixels, and whether channels lie last."""
+    """Return images, channels, pixels, and whether the layout is channels last."""
     last = not x.is_contiguous()
     return c_int64(len(x)), c_int64(x.shape[1]), c_int64(x[0, 0].numel()), c_int(last)

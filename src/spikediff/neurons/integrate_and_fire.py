@@ -1,4 +1,4 @@
-"""The integrate-and-fire family: neurons that differ in what decays, and in their constants."""
+"""The integrate-and-fire family: neurons that differ in their decay and their constants."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ SurrogateSpec = str | Mapping[str, Any] | Surrogate
 class IntegrateAndFire(NeuronLayer):
     """A layer of neurons with the three equations of `spikediff.neurons.dynamics`.
 
-    A window is one node of autograd, in a compiled kernel where there is one.
+    A window is one autograd node, computed by a compiled kernel if there is one.
     """
 
     @property
@@ -61,7 +61,7 @@ class IF(IntegrateAndFire):
         v_reset: Potential after a spike; None for the soft reset (`u - v_threshold`).
         surrogate: Name, mapping or object; see `make_surrogate`.
         detach_reset: Whether the gradient ignores the path through the reset.
-        v_init: Membrane of a fresh neuron; None stands for the rest potential.
+        v_init: Initial membrane; None for the rest potential.
 
     Example:
         >>> import torch
@@ -91,11 +91,11 @@ class LIF(IntegrateAndFire):
     `IF`.
 
     Args:
-        tau: Membrane time constant in spiking steps, at least 1; 2.0 where neither it nor `decay`
+        tau: Membrane time constant in spiking steps, at least 1; 2.0 if neither `tau` nor `decay`
             is given.
         decay: The multiplier instead of the time constant, in [0, 1].
-        decay_input: Whether the input is scaled by `1/tau` too.
-        strict_threshold: Whether it fires at `u > v_threshold` only (FSVAE, FSDDIM).
+        decay_input: Whether the input is also scaled by `1/tau`.
+        strict_threshold: Whether it fires only at `u > v_threshold` (FSVAE, FSDDIM).
 
     Example:
         >>> import torch
@@ -150,7 +150,7 @@ def _decay_of(tau: float | None, decay: float | None) -> float:
 
 
 class ParametricLIF(IntegrateAndFire):
-    r"""A layer of leaky neurons that share one learnt time constant, $1/\tau = \sigma(w)$.
+    r"""A layer of leaky neurons that share one learned time constant, $1/\tau = \sigma(w)$.
 
     The membrane follows `LIF`, whose arguments it takes; the gradient reaches w through the decay
     (and, with `decay_input`, through the gain).
@@ -201,8 +201,8 @@ class SignedIF(IntegrateAndFire):
         v_negative: Distance below zero at which a spike is taken back.
         surrogate: Name, mapping or object; see `make_surrogate`.
         detach_reset: Whether the gradient ignores the path through the reset.
-        v_init: Membrane of a fresh neuron; None stands for half the threshold, which makes the
-            spike count round the input instead of flooring it.
+        v_init: Initial membrane; None for half the threshold, so that the spike count is the
+            rounded input instead of its floor.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What every layer of neurons is, and what an instrument asks of a module that emits spikes."""
+"""The base of every layer of neurons, and the interface of modules that emit spikes."""
 
 from collections.abc import MutableMapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from spikediff.neurons.dynamics import Dynamics, NeuronState, carry_nan
 
 
 class UnitTrace(NamedTuple):
-    """What a few neurons of the first image did in a window.
+    """The membranes of a few neurons of the first image in a window.
 
     Attributes:
         u: Membrane that was compared with the threshold [T, K].
@@ -32,13 +32,13 @@ class SpikeEmitter(nn.Module):
     """A module whose output is spikes. Instruments find the neurons of a model by this type.
 
     Attributes:
-        levels: D, the most spikes that one element of the output stands for.
+        levels: D, the largest number of spikes that one element of the output represents.
     """
 
     levels: int = 1
 
     def spiking_steps(self, emitted: Tensor) -> int:
-        """Return T, how many spiking steps the leading axis of an output holds."""
+        """Return T, the number of spiking steps in the leading axis of an output."""
         raise NotImplementedError
 
     def unrolled(self, emitted: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ class SpikeEmitter(nn.Module):
     def trace(self, current: Tensor, units: Tensor, before: NeuronState | None = None) -> UnitTrace:
         """Return the membranes of some neurons of the first image in a window of currents.
 
-        The units [K] are places in the flattened [C, H, W] or [C]. The window continues the state
-        `before`; None is rest.
+        The units [K] are indices into the flattened [C, H, W] or [C]. The window continues the
+        state `before`; None means rest.
         """
         raise NotImplementedError
 
@@ -61,8 +61,8 @@ class SpikeEmitter(nn.Module):
 class CountNeuron(SpikeEmitter):
     """Neurons that wait for the currents of their window and emit a spike count, 0..D, at once.
 
-    `count = clip(round(potential), 0, D)`. Spike by spike, that is an integrate-and-fire neuron
-    with threshold 1 and a soft reset, which starts at `potential + 1/2` and takes D steps.
+    `count = clip(round(potential), 0, D)`. This equals an integrate-and-fire neuron
+    with threshold 1 and a soft reset that starts at `potential + 1/2` and takes D steps.
     """
 
     def potential(self, current: Tensor) -> Tensor:
@@ -101,9 +101,9 @@ Memory = MutableMapping["NeuronLayer", Any]
 
 
 class NeuronLayer(SpikeEmitter):
-    """A layer of neurons: a window at once, or a step at a time. It keeps no state.
+    """A layer of neurons that computes a window at once, or single steps. It keeps no state.
 
-    Abstract. A neuron with dynamics of its own defines `step` in differentiable torch; windows,
+    Abstract. A neuron with its own dynamics defines `step` in differentiable torch; windows,
     streams, training, traces and exports follow from it. A neuron of the integrate-and-fire family
     is an `IntegrateAndFire`, which runs in compiled kernels.
 
@@ -125,8 +125,8 @@ class NeuronLayer(SpikeEmitter):
     def forward(self, current: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the spikes [T, ...] for the currents [T, ...] of one window.
 
-        A network that streams hands down a memory, its states by layer: the window goes on from
-        this layer's state in it (from rest where there is none yet) and leaves the new state there.
+        A streaming network passes a memory, its states by layer: the window continues from
+        this layer's state in it (from rest if there is none yet) and stores the new state there.
         Without a memory the window starts from rest.
         """
         if memory is None:
@@ -158,7 +158,7 @@ class NeuronLayer(SpikeEmitter):
     def membranes(self, current: Tensor, state: Any = None) -> tuple[Tensor, Tensor]:
         """Return u [T, ...] before the reset and v [T, ...] after it.
 
-        A `step` returns v alone: where it fires, u is drawn at the threshold.
+        A `step` returns only v, so u is shown at the threshold where the neuron fires.
         """
         before, after = [], []
         for x in current:

@@ -1,6 +1,6 @@
 """A neuron over a whole spiking window: from rest (`window`), or from a state (`scan`).
 
-One autograd node a layer instead of a tape of T times five operations.
+One autograd node per layer instead of five recorded operations per step.
 """
 
 from collections.abc import Iterator
@@ -66,10 +66,9 @@ _as_operations: ContextVar[bool] = ContextVar("spikediff_as_operations", default
 
 @contextmanager
 def as_operations() -> Iterator[None]:
-    """Compute windows by torch's own operations, T times each, without an operator of ours.
+    """Compute windows by torch's own operations, step by step, without our operators.
 
-    A program that is traced inside needs nothing but torch. Spikes are the same; there is no
-    gradient.
+    A program traced inside needs only torch. Spikes are the same; there is no gradient.
     """
     token = _as_operations.set(True)
     try:

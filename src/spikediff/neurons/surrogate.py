@@ -1,4 +1,4 @@
-r"""Surrogate gradients: what stands in for the derivative of the Heaviside step.
+r"""Surrogate gradients: replacements for the derivative of the Heaviside step.
 
 A neuron fires $s = H(u - v_{th})$. $H'$ is zero almost everywhere, so the backward pass uses
 $g(z)$, $z = u - v_{th}$, instead. Every class here is one published $g$ with its width.
@@ -16,7 +16,7 @@ from spikediff.errors import UserError, shown, suggestion
 
 
 class Surrogate(Protocol):
-    """The contract: `derivative` maps `z = u - v_threshold` to the stand-in for dH/dz."""
+    """The interface: `derivative` maps `z = u - v_threshold` to the replacement for dH/dz."""
 
     def derivative(self, z: Tensor) -> Tensor:
         """Return g(z), same shape as z."""
@@ -72,8 +72,8 @@ class Rectangular:
 
     Attributes:
         width: The full width a, in units of the membrane.
-        center: c, where the rectangle stands; 0 is the threshold. FSVAE's released code has it
-            about the membrane 0, which is c = -v_threshold.
+        center: c, the centre of the rectangle; 0 is the threshold. FSVAE's released code centres it
+            at the membrane 0, which is c = -v_threshold.
 
     Example:
         >>> Rectangular(width=0.5).derivative(torch.tensor([0.0, 0.3])).tolist()

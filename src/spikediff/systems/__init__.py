@@ -1,7 +1,7 @@
-"""Published systems and our own, one folder each; a folder's docstring says what to read first.
+"""Published systems and our own, one folder each; each folder's docstring gives the reading order.
 
-`SYSTEMS` has one row for every folder: the networks of it that a recipe can train. The folder's own
-`SYSTEM` says how each is made, trained and sampled with, and which released checkpoints it reads.
+`SYSTEMS` has one row per folder: the networks that a recipe can train. The folder's own `SYSTEM`
+defines how each is built, trained and sampled, and which released checkpoints can be loaded.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,12 +28,12 @@ class Trainable:
         objectives: Its losses by `loss.name`, the default first. The keyword arguments of each are
             the recipe's `loss:` section; the one positional argument is the run.
         pipeline: Makes the pipeline that samples with it: `pipeline(model, run)`.
-        part: What the pipeline calls the network.
-        items: What it is trained on.
-        preview: What the grids in the run folder show.
-        from_run: Arguments of the network that the run knows: name -> attribute of `RunParts`.
+        part: The network's name in the pipeline.
+        items: The kind of training data.
+        preview: What the sample grids in the run folder show.
+        from_run: Arguments of the network that the run provides: name -> attribute of `RunParts`.
         fixed: Arguments of the network that no recipe changes.
-        keys: Keys of the recipe that are not called as the argument: argument -> key.
+        keys: Recipe keys that differ from the argument's name: argument -> key.
         any_spiking_steps: Whether trained weights fit every T, without temporal scaling.
     """
 
@@ -55,13 +55,13 @@ class Released:
 
     Attributes:
         load: Makes our network: `load(state_dict, spiking_steps=..., sample_size=...)`.
-        telltales: Keys that only this kind has; each of them is enough.
-        pipeline: Makes the pipeline, with the diffusion that it was trained with; where there is a
-            first stage, `pipeline(first, model)`.
+        telltales: Keys that only this kind has; any one of them identifies it.
+        pipeline: Makes the pipeline, with the diffusion used in training; with a first stage,
+            `pipeline(first, model)`.
         spiking_steps: T of the released runs.
         sample_size: Their image size.
-        first_stage: The kind of checkpoint that makes images of what this one generates.
-        options: Further arguments of `load` that the weights cannot tell.
+        first_stage: The kind of checkpoint that decodes this one's output into images.
+        options: Further arguments of `load` that cannot be inferred from the weights.
     """
 
     load: Callable[..., ModelMixin]
@@ -96,7 +96,7 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "integer": ("integer_unet",),
     "ddpm": ("ddpm_unet",),
 }
-"""Folder -> the names of its networks in a recipe. A folder is imported when it is asked for."""
+"""Folder -> the names of its networks in a recipe. A folder is imported when needed."""
 
 
 def load_system(name: str) -> System:

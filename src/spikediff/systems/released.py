@@ -19,13 +19,13 @@ _PLACES = ("net_model", "ema_model", "model", "model_state_dict", "state_dict")
 def released_checkpoints() -> dict[str, Released]:
     """Return the kinds of released checkpoints by name: "sddpm", "sdm", "sdm-converted", ...
 
-    Where the keys of one kind contain those of another, it comes first.
+    If the keys of one kind contain those of another, it comes first.
     """
     return {name: kind for system in SYSTEMS for name, kind in load_system(system).released.items()}
 
 
 def likely_system(keys: Iterable[str]) -> str | None:
-    """Return the kind of checkpoint whose state dict has keys like these; None where none has.
+    """Return the kind of checkpoint whose state dict has such keys; None if there is none.
 
     Example:
         >>> likely_system(["bn.weight", "conv_identity.weight"])
@@ -39,7 +39,7 @@ def likely_system(keys: Iterable[str]) -> str | None:
 
 
 def wrong_system_hint(keys: Iterable[str], system: str) -> str:
-    """Return what to add to an error where the keys are those of another kind than `system`.
+    """Return an addition to an error message if the keys are of another kind than `system`.
 
     Example:
         >>> wrong_system_hint(["conv.tsmp"], "fsvae")
@@ -60,25 +60,25 @@ def load_authors_checkpoint(
 ) -> ModelMixin:
     """Build our model from a checkpoint of the authors' code.
 
-    Every size is read off the weights; what they cannot tell is an argument.
+    Sizes are inferred from the weights; arguments give what cannot be inferred.
 
     Args:
         path_or_state_dict: A file (`.pt` through `weights_only=True`, or `.safetensors`), a
             training checkpoint `{"net_model": ...}`, or the state dict itself.
         system: The kind of checkpoint, a key of `released_checkpoints()`.
-        spiking_steps: T of the training run, by default that of the release: 4, 16 of
-            "spiking-diffusion-decoder", 3 (for 2 bits) of "sdm-converted". Not consulted where the
-            weights tell it ("sdm", "spiking-diffusion", "fsvae").
-        sample_size: Image size that a pipeline makes, by default that of the release: 32, or 28 of
+        spiking_steps: T of the training run, by default that of the release: 4; 16 for
+            "spiking-diffusion-decoder"; 3 (for 2 bits) for "sdm-converted". Ignored if the weights
+            determine it ("sdm", "spiking-diffusion", "fsvae").
+        sample_size: Image size of a pipeline, by default that of the release: 32, or 28 for
             "spiking-diffusion".
-        residual_alpha: Of "fsddim" only, 1.0 by default; see `load_fsddim`.
+        residual_alpha: Only for "fsddim", 1.0 by default; see `load_fsddim`.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        UserError: The system is unknown or has no `residual_alpha`, the file unreadable, or keys do
-            not fit; all are listed, and the system that they look like.
+        UserError: The system is unknown or has no `residual_alpha`, the file is unreadable, or keys
+            do not fit; the message lists all of them, and the system that they look like.
     """
     kind = _find(system)
     content = read_foreign_weights(path_or_state_dict)
@@ -90,7 +90,7 @@ def load_authors_checkpoint(
     }
     if residual_alpha is not None:
         if "residual_alpha" not in kind.options:
-            raise UserError(f"residual_alpha = {residual_alpha}: {system!r} has none; leave it out")
+            raise UserError(f"residual_alpha = {residual_alpha}: {system!r} has none; omit it")
         options["residual_alpha"] = residual_alpha
     try:
         return kind.load(state, **options)
@@ -116,11 +116,11 @@ def load_authors_pipeline(
     residual_alpha: float | None = None,
     first_stage: Source | None = None,
 ) -> DiffusionPipeline:
-    """Make a pipeline of an authors' checkpoint, in eval mode, with the scheduler of its training.
+    """Make a pipeline from an authors' checkpoint, in eval mode, with its training scheduler.
 
     The arguments are those of `load_authors_checkpoint`. "spiking-diffusion-decoder" also needs
-    `first_stage`: the checkpoint of the VQ-SVAE on whose tokens it was trained. That one alone
-    reconstructs images and generates none.
+    `first_stage`: the checkpoint of the VQ-SVAE on whose tokens it was trained. The VQ-SVAE alone
+    only reconstructs images.
 
     Raises:
         UserError: As `load_authors_checkpoint`; or a first stage is missing, not needed, or has
@@ -129,14 +129,14 @@ def load_authors_pipeline(
     kind = _find(system)
     if kind.first_stage is None:
         if first_stage is not None:
-            raise UserError(f"{system}: has one stage; leave the first stage out")
+            raise UserError(f"{system}: has one stage; omit the first stage")
         model = load_authors_checkpoint(
             checkpoint, system, spiking_steps, sample_size, residual_alpha
         )
         return kind.pipeline(model)
     if first_stage is None:
         raise UserError(
-            f"{system}: generates tokens, and the first stage makes images of them; give the "
+            f"{system}: generates tokens, which the first stage decodes into images; give the "
             f"authors' checkpoint of the VQ-SVAE as the first stage"
         )
     model = load_authors_checkpoint(checkpoint, system, spiking_steps, None, residual_alpha)

@@ -1,4 +1,4 @@
-"""Ways to run the scan over spiking steps; `reference` is the one that defines the answer."""
+"""Kernels for the scan over spiking steps; `reference` defines the correct result."""
 
 from spikediff.neurons.kernels.choice import COMPILED as COMPILED
 from spikediff.neurons.kernels.choice import kernel_for as kernel_for

@@ -1,4 +1,4 @@
-"""Which kernel runs: the fastest that suits, or the one that a test asks for."""
+"""Choice of the kernel: the fastest that fits, or the one that a test requests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ from spikediff.neurons.kernels import native, triton_kernel
 
 
 class Kernel(Protocol):
-    """The contract of a compiled kernel: a module that computes windows of unsigned neurons.
+    """The interface of a compiled kernel: a module that computes windows of unsigned neurons.
 
-    Currents are [T, ...]; those of half precision are computed in float32. `decay` multiplies the
+    Currents are [T, ...]; half precision is computed in float32. `decay` multiplies the
     membrane, `dynamics` are the neuron's constants.
     """
 
@@ -33,7 +33,7 @@ class Kernel(Protocol):
         """Return the spikes [T, ...] and the membrane after them [...], float32.
 
         `v_first` [...], float32, is the membrane before the first step; None starts from rest.
-        Without `keep_last`, None stands for the membrane.
+        Without `keep_last`, the membrane is None.
         """
 
     def backward(
@@ -46,7 +46,7 @@ class Kernel(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Return dL/dI [T, ...] of a window from rest, and dL/d(decay), 0-dim.
 
-        The membranes are computed again from the currents. Without `with_decay` the second is 0.
+        The membranes are recomputed from the currents. Without `with_decay` the second is 0.
         """
 
 
@@ -57,7 +57,7 @@ _forced: ContextVar[str | None] = ContextVar("spikediff_kernel", default=None)
 
 @contextmanager
 def using(kernel: str) -> Iterator[None]:
-    """Run the neurons by one of the `KERNELS` only, in this thread.
+    """Run all neurons of this thread with one of the `KERNELS`.
 
     A neuron whose window the kernel does not compute raises a `UserError`.
     """
@@ -92,7 +92,7 @@ def kernel_for(current: Tensor, dynamics: Dynamics) -> str:
             return name
     if forced is not None:
         raise UserError(
-            f"{forced} kernel: it is not there, or does not compute {len(current)} steps of "
+            f"{forced} kernel: it is missing, or does not support {len(current)} steps of "
             f"{current.dtype} of {dynamics!r} on {current.device.type}"
         )
     return "reference"

@@ -1,4 +1,4 @@
-"""Spiking denoisers converted from ordinary ones, SDM's second way to a spiking network.
+"""Spiking denoisers converted from ordinary ones: SDM's ANN-to-SNN conversion.
 
 To read the system, open in order:
 
@@ -6,7 +6,7 @@ To read the system, open in order:
 2. `replace_modules`, `network`: `QuantisedUNet` and `ConvertedUNet`.
 3. `convert`: from a trained denoiser to a quantised one, and from that to a spiking one.
 4. `training`: distillation, and block-wise fine-tuning.
-5. `layer_errors`: where conversion loses.
+5. `layer_errors`: the error that conversion causes in every layer.
 6. `released`: the authors' converted checkpoints.
 
 docs/systems/conversion.md explains the method.

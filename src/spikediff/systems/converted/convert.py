@@ -28,15 +28,15 @@ def quantise(
 ) -> QuantisedUNet:
     """Replace every activation of a U-Net by a clipped ReLU of `2^bits - 1` steps.
 
-    The result computes something else than the network, all the more if its activation was no ReLU:
+    The result computes a different function, especially if the activation was not a ReLU:
     train it (`distil`, or the ordinary loop).
 
     Args:
-        unet: The network; it stays as it is.
-        bits: 2 to 4, as a rule; None does not round.
-        noised: Where given, every clip starts at the value that suits the layer's currents best.
-        clip: Where every clip starts otherwise.
-        calibration_images: How many x_t to look at.
+        unet: The network; it is not changed.
+        bits: Usually 2 to 4; None for no rounding.
+        noised: If given, every clip starts at the best value for the layer's currents.
+        clip: The initial clip otherwise.
+        calibration_images: The number of x_t used for this.
         attention: "refuse", or "real" to keep attention blocks as they are.
 
     Raises:
@@ -64,13 +64,13 @@ def quantise(
 
 
 def _plain_name(key: str) -> str:
-    """Return the name that one of our weights has in the `UNet2DModel`."""
+    """Return the name of one of our weights in the `UNet2DModel`."""
     return key.removeprefix("unet.").replace(".layer.", ".").replace(".attention.", ".")
 
 
 @torch.no_grad()
 def _calibrate(quantised: QuantisedUNet, sample: Tensor, timestep: Tensor) -> None:
-    """Set every clip by the currents that reach it, layer by layer in the order of running."""
+    """Set every clip from its input currents, layer by layer in the order of execution."""
 
     def set_clip(module: Any, inputs: tuple[Tensor, ...]) -> None:
         current = inputs[0].flatten()
@@ -87,7 +87,7 @@ def _calibrate(quantised: QuantisedUNet, sample: Tensor, timestep: Tensor) -> No
 
 
 def best_clip(current: Tensor, levels: int | None) -> float:
-    """Return the clip whose activation of a current is nearest to the ReLU, in mean square.
+    """Return the clip whose activation is closest to the ReLU of a current, in mean square.
 
     Without `levels` it is the largest current.
     """
@@ -115,21 +115,21 @@ def convert(
     attention: str = "refuse",
     noised: NoisedImages | None = None,
 ) -> ConvertedUNet:
-    """Make the spiking network that does what a quantised one does, as spike counts.
+    """Convert a quantised network to a spiking one with the same activations as spike counts.
 
     Args:
-        unet: A quantised network, or any `UNet2DModel`, which is quantised first and, untrained
-            for it, loses most of what it knew at few bits.
-        spiking_steps: T; `2^bits - 1` by default, at which spike counts have the activation's
-            levels. More resolve finer than it was trained for, and cost more.
-        bits: Of the quantisation; a quantised network tells its own.
+        unet: A quantised network, or any `UNet2DModel`, which is quantised first and, without
+            training for it, loses most of its quality at few bits.
+        spiking_steps: T; by default `2^bits - 1`, where spike counts have the activation's
+            levels. More steps give finer levels than in training, and cost more.
+        bits: Bits of the quantisation; ignored for a quantised network.
         spikes: "signed", or "unsigned".
-        norm: "shared" over the spiking steps, or "per_step" as the authors have it.
+        norm: "shared" over the spiking steps, or "per_step" as in the authors' code.
         attention: "refuse", or "real" to keep attention blocks in real numbers.
         noised: For the clips of a network that is quantised here.
 
     Returns:
-        A network with weights of its own, in evaluation mode.
+        A network with its own weights, in evaluation mode.
 
     Example:
         >>> import torch

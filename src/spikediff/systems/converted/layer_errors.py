@@ -1,4 +1,4 @@
-"""Where conversion loses: the error of every layer and block of a spiking network."""
+"""The error of conversion in every layer and block of a spiking network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ _SYNAPSES = (QuantisedSynapse, SpikingSynapse)
 def block_names(
     model: QuantisedUNet | ConvertedUNet, sample: Tensor, timestep: Tensor
 ) -> list[str]:
-    """Return the blocks to fine-tune in the order of running; the last convolution is none.
+    """Return the blocks to fine-tune in the order of execution, without the last convolution.
 
     They are the timestep embedding, the first convolution, then every residual block, attention
     block and resampling. diffusers registers modules in another order.
@@ -39,13 +39,13 @@ def _blocks(model: QuantisedUNet | ConvertedUNet) -> dict[str, nn.Module]:
 
 
 class _ReachedError(Exception):
-    """Ends a forward pass at the block that was asked for."""
+    """Ends a forward pass at the requested block."""
 
 
 def run_to(
     model: QuantisedUNet | ConvertedUNet, name: str, sample: Tensor, timestep: Tensor
 ) -> tuple[tuple[Any, ...], Tensor]:
-    """Run a network up to a block; return what the block was given, and its output."""
+    """Run a network up to a block; return the block's inputs and output."""
     seen: list[Any] = []
 
     def stop(_module: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
@@ -67,9 +67,9 @@ def run_to(
 def outputs(
     model: QuantisedUNet | ConvertedUNet, sample: Tensor, timestep: Tensor
 ) -> dict[str, Tensor]:
-    """Return the outputs of every block and synapse in the order of running, by name.
+    """Return the outputs of every block and synapse in the order of execution, by name.
 
-    Those of a spiking network are averages over the window, [B, ...] as the others.
+    Those of a spiking network are averages over the window, so all are [B, ...].
     """
     found: dict[str, Tensor] = {}
     hooks = []
@@ -89,7 +89,7 @@ def outputs(
 
 
 def time_mean(x: Tensor, batch: int) -> Tensor:
-    """Return [T*B, ...] as its mean over the window [B, ...]; [B, ...] as it is."""
+    """Return the mean of [T*B, ...] over the window, [B, ...]; leave [B, ...] unchanged."""
     return x.reshape(-1, batch, *x.shape[1:]).mean(0)
 
 
@@ -109,9 +109,9 @@ class LayerError:
 def probe(
     converted: ConvertedUNet, quantised: QuantisedUNet, sample: Tensor, timestep: Tensor
 ) -> list[LayerError]:
-    """Compare a spiking network with the one that it was converted from, layer by layer.
+    """Compare a spiking network with its quantised source, layer by layer.
 
-    Errors add up along the way: a layer's error contains those of the layers before it.
+    Errors accumulate: a layer's error includes those of the layers before it.
 
     Args:
         converted: The spiking network.
@@ -120,8 +120,8 @@ def probe(
         timestep: Diffusion timesteps t [B].
 
     Returns:
-        One entry for every synapse and block in the order of running; the last, `conv_out`, is the
-        estimate itself.
+        One entry for every synapse and block in the order of execution; the last, `conv_out`, is
+        the estimate itself.
     """
     spiking = outputs(converted, sample, timestep)
     ordinary = outputs(quantised, sample, timestep)
@@ -134,7 +134,7 @@ def relative_error(value: Tensor, reference: Tensor) -> float:
 
 
 def plot_conversion_errors(errors: dict[str, list[LayerError]], path: Path) -> None:
-    """Draw the errors of conversions of one network, by label: a curve each, over the depth."""
+    """Plot the errors of several conversions of one network over the depth, a curve per label."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

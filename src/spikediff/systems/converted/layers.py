@@ -1,8 +1,8 @@
-r"""The layers of a quantised network, and the spiking ones that they become.
+r"""The layers of a quantised network, and the spiking layers that replace them.
 
-An activation and the weights behind it are one module, before and after conversion, under the same
-names: a spike's amplitude belongs to both. The neuron knows it, and the weights absorb it, so that
-what travels between them is 0, 1 or -1 and costs accumulates alone.
+An activation and the weights after it are one module, with the same names before and after
+conversion, because they share the amplitude of a spike. The weights absorb it, so
+spikes are 0, 1 or -1 and cost only accumulates.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ AUTHORS_CLIP = 6.0  # where the authors' clips start
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Rounding, whose derivative is taken for 1."""
+    """Rounding with a derivative of 1."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class QuantisedReLU(nn.Module):
     """A ReLU with a learnable clip and `2^b - 1` steps below it.
 
     Args:
-        bits: b; None does not round, which is what infinitely many spiking steps would compute.
+        bits: b; None for no rounding, the limit of infinitely many spiking steps.
         clip: Initial clip s, in units of the activation.
 
     Example:
@@ -85,11 +85,11 @@ class ConvertedIF(IntegrateAndFire):
     of T levels. The membrane is kept in units of s, so the gradient reaches the clip too.
 
     Args:
-        signed: Whether a neuron may take a spike back, which mends what a current that varies over
-            the window has cost: spikes {-1, 0, 1}, of which never more are -1 than 1.
+        signed: Whether a neuron may take a spike back, which corrects errors from currents that
+            vary over the window: spikes {-1, 0, 1}, with never more -1 than 1.
         clip: s, in units of the current.
 
-    Shape: currents [T, ...] -> spikes [T, ...]; their amplitude s is the next synapse's business.
+    Shape: currents [T, ...] -> spikes [T, ...]; the next synapse applies their amplitude s.
 
     Example:
         >>> ConvertedIF(signed=False, clip=3.0)(torch.full((3,), 1.8)).sum().item()
@@ -172,9 +172,9 @@ class TimeMeanAttention(nn.Module):
     r"""Attention of the window's mean, added to every spiking step.
 
     $y[n] = A(\bar x) + (x[n] - \bar x) / r$, where A is diffusers' block with its residual
-    connection, and r what it rescales its output by. So $\overline{y} = A(\bar x)$, the block of
-    the network that was converted, and its products run once instead of T times. They multiply
-    real numbers, and an energy audit names them.
+    connection, and r the factor that rescales its output. So $\overline{y} = A(\bar x)$, the block
+    of the network that was converted, and its products run once instead of T times. They multiply
+    real numbers, and the energy audit lists them.
 
     Shape: [T*B, C, H, W] -> [T*B, C, H, W].
     """
@@ -197,12 +197,12 @@ class SharedGroupNorm(nn.Module):
 
     $y[n] = \gamma\,(x[n] - \mu(\bar x)) / \sqrt{\sigma^2(\bar x) + \epsilon} + \beta$ with
     $\bar x = \frac{1}{T}\sum_n x[n]$. It is linear in the window, so $\overline{y} = GN(\bar x)$:
-    exactly the norm of the network that was converted. A norm of every step's own statistics
+    exactly the norm of the source network. A norm with the statistics of every step
     divides by the step's deviation, which the variation of spikes inflates; more steps do not
-    remove that error.
+    remove this error.
 
-    The norm needs the whole window before its first step, and its statistics depend on the image:
-    no neuromorphic chip runs it as accumulates.
+    The norm needs the whole window before its first step, and its statistics depend on the image,
+    so no neuromorphic chip can run it with accumulates.
 
     Shape: [T*B, C, H, W] -> [T*B, C, H, W].
     """
@@ -215,7 +215,7 @@ class SharedGroupNorm(nn.Module):
 
     @classmethod
     def of(cls, norm: nn.GroupNorm, spiking_steps: int) -> Self:
-        """Return one in the place of a group norm, with the same parameters."""
+        """Return a replacement for a group norm, with the same parameters."""
         shared = cls(norm.num_groups, norm.num_channels, norm.eps, spiking_steps)
         shared.weight, shared.bias = norm.weight, norm.bias
         return shared

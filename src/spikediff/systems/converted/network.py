@@ -35,13 +35,13 @@ NORMS = {"shared": True, "per_step": False}
 
 
 class _AroundUNet:
-    """A denoiser that holds a `UNet2DModel`; it stands before `SpikingModel` in the bases."""
+    """A denoiser that contains a `UNet2DModel`; it precedes `SpikingModel` in the bases."""
 
     config: Any
     unet: UNet2DModel
 
     def _register_image_shape(self) -> None:
-        """Write into the configuration what pipelines ask of it."""
+        """Add the settings that pipelines read to the configuration."""
         shape = {k: self.unet.config[k] for k in ("sample_size", "in_channels", "out_channels")}
         self.register_to_config(**shape)  # type: ignore[attr-defined]
 
@@ -65,17 +65,16 @@ class _AroundUNet:
 
 
 class QuantisedUNet(_AroundUNet, SpikingModel):
-    """diffusers' `UNet2DModel` with a `QuantisedReLU` in the place of every activation.
+    """diffusers' `UNet2DModel` with a `QuantisedReLU` instead of every activation.
 
-    The activations of the timestep embedding and of its projections are among them, and weights
-    stay in full precision, as in the authors' network. A denoiser like any other: train it, save
-    it, sample with it.
+    This includes the activations of the timestep embedding and of its projections. Weights have
+    full precision, as in the authors' network. It trains, saves and samples like any denoiser.
 
     Args:
         architecture: Configuration of the `UNet2DModel`.
-        bits: b, of which `2^b - 1` steps come; None does not round.
+        bits: b, for `2^b - 1` steps; None for no rounding.
         clip: Initial clip of every activation.
-        batch_norm: Whether batch norm stands in the place of group norm.
+        batch_norm: Whether batch norm replaces group norm.
         attention: "refuse", or "real" to keep attention blocks as they are.
         sample_size: Read off `architecture`, as the two below: what a pipeline asks a denoiser for.
         in_channels: Channels of the image.
@@ -123,17 +122,17 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
     """A spiking network with the weights of a `QuantisedUNet`.
 
     The image enters as the same current at every spiking step, the residual stream is real-valued,
-    spikes alone enter the convolutions of the residual blocks, and the estimate is the mean of the
-    last convolution over the window. Its weights have the names that they have in `QuantisedUNet`.
+    the convolutions of the residual blocks receive only spikes, and the estimate is the mean of the
+    last convolution over the window. Weights have the same names as in `QuantisedUNet`.
 
     Args:
-        architecture: Configuration of the `UNet2DModel` that it was.
+        architecture: Configuration of the source `UNet2DModel`.
         spiking_steps: T; `2^b - 1` gives neurons the levels of a b-bit activation.
         spikes: "signed", or "unsigned" for neurons that cannot take a spike back.
-        norm: "shared", group norm by the statistics of the window's mean; or "per_step", by those
-            of every step, as the authors have it, which leaves an error at any T.
-        batch_norm: Whether batch norm stood in the place of group norm. It is the same at every
-            step; where a convolution came before it, it is folded into that.
+        norm: "shared", group norm with the statistics of the window's mean; or "per_step", with
+            those of every step, as in the authors' code, which leaves an error at any T.
+        batch_norm: Whether batch norm replaced group norm. It is the same at every
+            step, and folds into a convolution before it.
         attention: "refuse", or "real" to keep attention, on the window's mean.
         sample_size: Read off `architecture`, as the two below: what a pipeline asks a denoiser for.
         in_channels: Channels of the image.
@@ -187,13 +186,13 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
         return unfold_time(currents, steps).mean(0)  # [T, B, C, H, W] -> [B, C, H, W]
 
     def ann_counterpart(self) -> UNet2DModel:
-        """Return the network that it was, untrained."""
+        """Return the source network, untrained."""
         counterpart: UNet2DModel = unet_of(self.config.architecture)
         return counterpart
 
 
 def _share_statistics(unet: nn.Module, spiking_steps: int) -> None:
-    """Replace the group norms, but for those of attention, which sees the mean alone."""
+    """Replace the group norms, except those of attention, whose input is the mean."""
 
     def share(module: nn.Module) -> nn.Module:
         if isinstance(module, nn.GroupNorm):

@@ -1,7 +1,7 @@
-"""The authors' ANN-to-SNN checkpoints of SDM: the quantised network, and what it converts to.
+"""The authors' ANN-to-SNN checkpoints of SDM: the quantised and the converted network.
 
-The two hold the same tensors. Theirs is the U-Net of DDPM, which diffusers' `UNet2DModel` is too;
-their timestep table is stored, so it is loaded as a learned embedding and not computed anew.
+Both contain the same tensors, those of DDPM's U-Net, as in diffusers' `UNet2DModel`. Their
+timestep table is stored, so it is loaded as a learned embedding instead of being computed.
 """
 
 import re
@@ -49,7 +49,7 @@ _PLACE = re.compile(
 def sdm_converted_key(key: str, layers_per_block: int) -> str:
     """Return the authors' name, in the quantised network, of one of our parameters.
 
-    They number blocks through, so the name depends on the residual blocks per level.
+    They number blocks consecutively, so the name depends on the residual blocks per level.
     """
     key = key.removeprefix("unet.")
     place = _PLACE.fullmatch(key)
@@ -98,7 +98,7 @@ def load_sdm_quantised(
 def _architecture(
     state: dict[str, Tensor], sample_size: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the state under the quantised network's names, and the U-Net that it describes."""
+    """Return the state with the quantised network's names, and the U-Net that it describes."""
     state = {key.replace(".block.", "."): tensor for key, tensor in state.items()}
     if "head.weight" not in state or "tail.1.act_alpha" not in state:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Taking a `UNet2DModel` apart: every activation goes into the synapse behind it.
+"""Restructure a `UNet2DModel`: every activation moves into the synapse after it.
 
 The first convolution may have another width than the first level: in the authors' network the
 level is `channel_mult[0]` times as wide, and the timestep is embedded in the width of the
@@ -30,7 +30,7 @@ def fold_residual_norms(unet: nn.Module) -> None:
 
 
 def without_folded_norms(unet: nn.Module) -> None:
-    """Take out the norms that `fold_residual_norms` folds."""
+    """Remove the norms that `fold_residual_norms` folds."""
     for block in _residual_blocks(unet):
         block.norm2 = nn.Identity()
 
@@ -43,9 +43,9 @@ STEM = "stem_channels"  # the key of an architecture, beside those of `UNet2DMod
 
 
 def unet_of(architecture: Mapping[str, Any]) -> UNet2DModel:
-    """Make an untrained `UNet2DModel` of a configuration without diffusers' private entries.
+    """Make an untrained `UNet2DModel` from a configuration without diffusers' private entries.
 
-    `stem_channels` is the width of the first convolution where it is not that of the first level;
+    `stem_channels` is the width of the first convolution if it differs from the first level's;
     it needs a learned table of timesteps.
     """
     config = dict(architecture)
@@ -86,15 +86,15 @@ def _block(like: ResnetBlock2D, in_channels: int, embedding: int) -> ResnetBlock
 
 
 MakeSynapse = Callable[[Any, nn.Module], nn.Module]
-"""From the layer behind an activation, and the dropout between them, to what replaces all three."""
+"""Maps the layer after an activation, and the dropout between them, to their replacement."""
 ATTENTION = ("refuse", "real")
 
 
 def bare_unet(config: Mapping[str, Any], batch_norm: bool, attention: str) -> UNet2DModel:
-    """Make an untrained `UNet2DModel` (`unet_of`) that can be taken apart.
+    """Make an untrained `UNet2DModel` (`unet_of`) that can be restructured.
 
     With `batch_norm`, batch norm replaces every group norm. `attention` is "refuse", or "real" to
-    let attention blocks pass as they are.
+    keep attention blocks unchanged.
     """
     unet = unet_of(config)
     if attention not in ATTENTION:
@@ -111,7 +111,7 @@ def bare_unet(config: Mapping[str, Any], batch_norm: bool, attention: str) -> UN
 
 
 def own_config(unet: UNet2DModel) -> dict[str, Any]:
-    """Return a U-Net's configuration without the entries that diffusers keeps for itself."""
+    """Return a U-Net's configuration without diffusers' private entries."""
     return {key: value for key, value in unet.config.items() if not key.startswith("_")}
 
 
@@ -120,7 +120,7 @@ def replace_modules(
     kinds: type[nn.Module] | tuple[type[nn.Module], ...],
     make: Callable[[Any], nn.Module],
 ) -> None:
-    """Replace every module of some kinds by what `make` makes of it; nothing inside one is."""
+    """Replace every module of some kinds by `make(module)`, but no modules inside them."""
     for name, child in list(root.named_children()):
         if isinstance(child, kinds):
             setattr(root, name, make(child))
@@ -129,7 +129,7 @@ def replace_modules(
 
 
 def pair_activations(unet: UNet2DModel, synapse: MakeSynapse) -> None:
-    """Replace every activation and the layer behind it by a synapse, in place.
+    """Replace every activation and the layer after it by a synapse, in place.
 
     diffusers' residual block uses one activation module in three places; afterwards each place has
     its own.

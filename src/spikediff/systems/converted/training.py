@@ -1,4 +1,4 @@
-"""Training what conversion needs: distillation, and block-wise fine-tuning of a spiking network."""
+"""Training for conversion: distillation, and block-wise fine-tuning of a spiking network."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from spikediff.systems.converted.network import ConvertedUNet, QuantisedUNet
 class NoisedImages:
     r"""Draws x_t and t: images with replacement, t uniform over every training timestep.
 
-    The authors' fine-tuning drew t from {0, ..., 2^b - 2} and left the images clean.
+    The authors' fine-tuning drew t from {0, ..., 2^b - 2} and used clean images.
 
     Args:
         images: In the model's range [N, C, H, W].
         alphas_cumprod: $\bar\alpha$ of every training timestep, as a scheduler has them.
-        seed: What the draws depend on.
+        seed: The seed of the draws.
     """
 
     def __init__(self, images: Tensor, alphas_cumprod: Tensor, seed: int = 0) -> None:
@@ -37,7 +37,7 @@ class NoisedImages:
         self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return x_t [count, C, H, W] and t [count]; each call draws anew."""
+        """Return x_t [count, C, H, W] and t [count]; each call draws new ones."""
         x_0 = self.images[torch.randint(len(self.images), (count,), generator=self.generator)]
         timestep = torch.randint(len(self.alphas_cumprod), (count,), generator=self.generator)
         eps = torch.randn(x_0.shape, generator=self.generator).to(x_0)
@@ -56,18 +56,19 @@ def distil(
     lr: float = 1e-3,
     on_step: Callable[[float], None] | None = None,
 ) -> list[float]:
-    """Train a network, weights and clips, to answer as another network does; return the losses.
+    """Train a network's weights and clips to match another network; return the losses.
 
-    Adam with a cosine schedule, on x_t of every timestep; the student is changed in place. A
-    converted network learns through the neurons' surrogate gradient, T times as slowly.
+    Uses Adam with a cosine schedule on x_t of every timestep; the student is changed in place. A
+    converted network learns through the neurons' surrogate gradient, and its steps take T times as
+    long.
 
     Args:
         student: The network that learns.
         teacher: `teacher(x_t, t).sample`, in evaluation mode.
-        noised: Where x_t and t come from.
+        noised: The source of x_t and t.
         steps: Optimizer steps.
         batch_size: Images per step.
-        lr: Highest learning rate.
+        lr: Maximum learning rate.
         on_step: Called with the loss after every step.
 
     Raises:
@@ -97,7 +98,7 @@ def _train(
     max_norm: float = inf,
     cosine: bool = False,
 ) -> list[float]:
-    """Lower a loss by Adam; return the loss of every step.
+    """Minimise a loss with Adam; return the loss of every step.
 
     Gradients are clipped to `max_norm`; with `cosine` the learning rate falls to 0.
     """
@@ -124,13 +125,13 @@ _ROUNDING = 1e-9  # below this share of its output's power a block is right up t
 
 @dataclass(frozen=True)
 class BlockLoss:
-    """What fine-tuning did for a block, on x_t that it did not train on.
+    """The effect of fine-tuning on a block, for x_t not used in training.
 
     Attributes:
         block: Its name in the U-Net.
         before: Mean squared difference between its time-averaged output and the quantised
             network's, with the blocks before it already tuned.
-        after: The same after its own tuning; equal where it gained nothing and was left alone.
+        after: The same after its own tuning; equal if the block did not improve and was restored.
     """
 
     block: str
@@ -151,22 +152,22 @@ def fine_tune(
 ) -> list[BlockLoss]:
     r"""Fine-tune a converted network block by block, from the timestep embedding upwards.
 
-    For every block: the spiking network runs up to it; the block's inputs, averaged over the
-    window, go through the same block of the quantised network with the spiking network's weights;
-    its output takes the value $\bar o$ of the spiking block's average and keeps its own gradient;
-    Adam lowers $\|\bar o - o\|^2$ where o is what the quantised network says at that depth.
-    So the spikes decide how wrong a block is, and the straight-through estimator which way to go.
-    A block that has gained nothing in the end gets its weights back.
+    For every block, the spiking network runs up to it. The block's inputs, averaged over the
+    window, go through the same block of the quantised network with the spiking network's weights.
+    Its output takes the value $\bar o$ of the spiking block's average and keeps its own gradient.
+    Adam minimises $\|\bar o - o\|^2$, where o is the output of the quantised network at that depth.
+    So the spikes determine the error, and the straight-through estimator its gradient.
+    A block that does not improve gets its old weights back.
 
     Args:
         converted: The spiking network, changed in place.
         quantised: The network that it was converted from.
-        noised: Where x_t and t come from. The authors' code passed clean images and t below
-            `2^b - 1`; the paper does not ask for that.
-        steps_per_block: Optimizer steps for every block; the authors take 20,000.
+        noised: The source of x_t and t. The authors' code used clean images and t below
+            `2^b - 1`; the paper does not require this.
+        steps_per_block: Optimizer steps for every block; the authors use 20,000.
         batch_size: Images per step.
         lr: Learning rate; the authors' is 1e-6.
-        train_thresholds: Whether thresholds learn too; the authors freeze them.
+        train_thresholds: Whether thresholds are trained too; the authors freeze them.
         on_step: Called with the block's name and the loss after every step.
 
     Returns:
@@ -212,7 +213,7 @@ def fine_tune(
 def _measure(
     converted: ConvertedUNet, quantised: QuantisedUNet, name: str, drawn: tuple[Tensor, Tensor]
 ) -> tuple[float, float]:
-    """Return a block's loss and the mean square of what it should put out."""
+    """Return a block's loss and the mean square of its target output."""
     loss, target = _block_loss(converted, quantised, name, *drawn)
     return loss.item(), target.square().mean().item()
 
@@ -220,7 +221,7 @@ def _measure(
 def _block_loss(
     converted: ConvertedUNet, quantised: QuantisedUNet, name: str, sample: Tensor, timestep: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss, with a gradient for the spiking network's weights, and what was wanted."""
+    """Return the loss, with a gradient for the spiking network's weights, and the target."""
     with torch.no_grad():
         inputs, spiking = run_to(converted, name, sample, timestep)
         _, target = run_to(quantised, name, sample, timestep)

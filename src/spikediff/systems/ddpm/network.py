@@ -1,7 +1,7 @@
-"""The ordinary network that a spiking one is compared with: the U-Net of DDPM.
+"""The ordinary baseline of spiking networks: the U-Net of DDPM.
 
-It is diffusers' `UNet2DModel` in the configuration of the published baseline: group norm and Swish
-where the spiking network has batch norm and neurons.
+It is diffusers' `UNet2DModel` in the configuration of the published baseline, with group norm and
+Swish instead of batch norm and neurons.
 
 Reference: Ho et al., "Denoising diffusion probabilistic models", NeurIPS 2020; Cao et al., "Spiking
 denoising diffusion probabilistic models", WACV 2024, table 3 (its baseline).
@@ -28,7 +28,7 @@ def ddpm_unet(
     attention: bool = False,
     num_classes: int = 0,
 ) -> UNet2DModel:
-    """Make the baseline: 66,423,043 parameters and 6.333 GMAC a step by default.
+    """Make the baseline: 66,423,043 parameters and 6.333 GMAC per step by default.
 
     Args:
         sample_size: Height and width of the images, a number or a pair.
@@ -38,11 +38,11 @@ def ddpm_unet(
         channel_mult: Width of every level, in multiples of `base_channels`.
         layers_per_block: Residual blocks per level (one more on the way up).
         dropout: Probability of dropout in the residual blocks.
-        attention: Whether the middle attends to itself, with one head: 67,474,691 parameters,
-            6.350 GMAC. The paper says that its baseline has no attention, and prints the figures of
-            one that has.
-        num_classes: K classes that an image may be asked to be of; the last of the network's K + 1
-            stands for no class. 0 for a network without.
+        attention: Whether the middle block has self-attention, with one head: 67,474,691
+            parameters, 6.350 GMAC. The paper says that its baseline has no attention, but its
+            figures are those of a network with attention.
+        num_classes: K classes; the last of the network's K + 1 embeddings means no class. 0 for a
+            network without classes.
 
     Example:
         >>> ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)).config.norm_num_groups

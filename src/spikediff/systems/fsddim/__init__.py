@@ -5,11 +5,12 @@ To read the system, open in order:
 1. `blocks`: the residual block whose neuron fires last, and resampling.
 2. `network`: `SynapticCurrentUNet`, from currents to currents.
 3. `loss`: synaptic current learning.
-4. `scheduler`: DDIM without noise as a rotation, and `pipeline`, which samples by it.
-5. `merged`: the network as a chip would hold it, one synapse between two layers of neurons.
-6. `released`: the authors' checkpoints.
+4. `scheduler`: deterministic DDIM as a rotation.
+5. `latent_space`, `pipeline`: images as currents, and sampling in currents.
+6. `merged`: the network as stored on a chip, with one synapse between two layers of neurons.
+7. `released`: the authors' checkpoints.
 
-docs/systems/fsddim.md tells where paper and code differ.
+docs/systems/fsddim.md lists where paper and code differ.
 """
 
 from spikediff.diffusion.denoising_pipeline import sampled, with_noise

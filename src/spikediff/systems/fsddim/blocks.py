@@ -1,4 +1,4 @@
-"""FSDDIM's timestep embedding, resampling, and residual block, in which a neuron fires last."""
+"""FSDDIM's timestep embedding, resampling, and residual block with a neuron at the end."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,10 +28,10 @@ def same_size(x: Tensor) -> Tensor:
 
 
 class SynapticResampling(nn.Module):
-    """Resize, convolve; and, where it is given neurons, norm and fire.
+    """Resize and convolve; with neurons, also norm and fire.
 
-    Without neurons the result is a current, which merges with the next convolution into one linear
-    synapse: nothing fires between them.
+    Without neurons the result is a current, and the convolution can merge with the next one into
+    a single linear synapse.
 
     Shape: [T, B, C_in, H, W] -> [T, B, C_out, H', W'].
     """
@@ -56,7 +56,7 @@ class SynapticResampling(nn.Module):
         self.neuron = made
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
-        """Return the resized window of currents, or of spikes where there are neurons."""
+        """Return the resized window of currents, or of spikes with neurons."""
         current = over_time(self.conv, self.resize(x))
         if self.neuron is None:
             return current
@@ -68,12 +68,12 @@ class SynapticResampling(nn.Module):
 
 
 def _norm_before(neuron: NeuronLayer, alpha: float = 1.0) -> Norm:
-    """Return what makes norms that scale to the threshold of a neuron."""
+    """Return a factory of norms that scale with the threshold of a neuron."""
     return partial(ThresholdNorm, alpha=alpha, v_threshold=neuron.dynamics.v_threshold)
 
 
 class NormedShortcut(nn.Module):
-    """The skip: a norm, behind a 1x1 convolution where the width changes."""
+    """The skip: a norm, after a 1x1 convolution if the width changes."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class NormedShortcut(nn.Module):
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the current [T, B, C_out, H, W] that joins."""
+        """Return the current [T, B, C_out, H, W] to add."""
         return over_time(self.norm, over_time(self.conv, x))
 
     def fold_norms(self) -> None:
@@ -96,7 +96,7 @@ class PostActivationBlock(nn.Module):
     $h = SN(\mathrm{BN}(\mathrm{Conv}(x) + W\,SN(e_t)))$;
     $O = SN(\mathrm{BN}_\alpha(\mathrm{Conv}(h)) + \mathrm{BN}_\alpha(\mathrm{skip}(x)))$.
 
-    Unlike `PlainBlock`, the timestep enters before the norm, as spikes of its own, and the skip has
+    Unlike in `PlainBlock`, the timestep enters before the norm, as spikes, and the skip has
     a norm. All norms are threshold-dependent (`ThresholdNorm`).
 
     Shape: x [T, B, C_in, H, W], embedding [T, B, E] -> spikes [T, B, C_out, H, W].
@@ -139,7 +139,7 @@ class PostActivationBlock(nn.Module):
         return spikes
 
     def fold_norms(self) -> None:
-        """Fold the first norm, whose gain the timestep's synapse takes too: it joins before it."""
+        """Fold the first norm, also into the timestep's synapse, which adds before the norm."""
         gain = fold_norm(self.synapse1, "conv")
         if gain is not None:
             scale_outputs(self.timestep_synapse, gain)
@@ -149,8 +149,8 @@ class SpikingTimestepEmbedding(nn.Module):
     """Sinusoidal table, then `Linear - neuron - Linear`: a current at every spiking step.
 
     Its only real-valued input is a row of the table (a buffer, as in the authors' network), the
-    same at every spiking step: a chip keeps the first layer's currents as biases, one row a
-    timestep. A class joins those currents as a vector of its own.
+    same at every spiking step: a chip stores the first layer's currents as biases, one row per
+    timestep. A class adds its own vector to these currents.
 
     Shape: [B] -> [T, B, embedding_channels].
     """

@@ -1,7 +1,7 @@
-"""FSDDIM's latent space: the samples are synaptic currents, of which the mean is the image.
+"""FSDDIM's latent space: the samples are synaptic currents whose mean is the image.
 
-Both directions are linear, and so is a step of a scheduler: decode(step(encode(x))) = step(x), and
-noise that is added to an image may be encoded and added to its currents.
+Encoding, decoding and a scheduler's step are linear: decode(step(encode(x))) = step(x), and
+noise for an image can be encoded and added to its currents.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ class CurrentSpace(Space):
         return mean(self._unet.image_currents(sample))
 
     def seen(self, sample: Tensor) -> dict[str, Tensor]:
-        """Return what a callback is shown: "sample", the decoded image, and "currents"."""
+        """Return the tensors for a callback: "sample", the decoded image, and "currents"."""
         return {"sample": self.decode(sample), "currents": sample}
 
     def keep(self, sample: Tensor, known: Tensor, mask: Tensor) -> Tensor:
@@ -52,13 +52,13 @@ class CurrentSpace(Space):
         """Refuse a scheduler whose step is not linear: it clips its estimates or draws noise."""
         check_linear(scheduler)
         if eta != 0.0:
-            raise UserError(f"eta = {eta}: synaptic currents take no fresh noise; leave it at 0")
+            raise UserError(f"eta = {eta}: synaptic currents allow no fresh noise; leave it at 0")
 
 
 def check_linear(scheduler: SchedulerMixin) -> None:
     """Refuse a scheduler that clips or draws noise; see `CurrentSpace.check_scheduler`."""
     name = type(scheduler).__name__
-    # A configuration also keeps settings that another scheduler had and this one does not know.
+    # A configuration may also have settings of another scheduler that this one does not support.
     known = ConfigMixin._get_init_keys(type(scheduler))
     config = {key: value for key, value in scheduler.config.items() if key in known}
     if config.get("clip_sample") or config.get("thresholding"):

@@ -1,9 +1,9 @@
-"""Synaptic current learning: the loss of FSDDIM, by the released code.
+"""Synaptic current learning: the loss of FSDDIM, as in the released code.
 
-Training shows the network the same current at every spiking step; while it samples, the currents of
-the steps drift apart, because each is moved by its own output. The consistency term keeps them
-together: it is the variance of the outputs over the spiking steps, weighted by how far the output
-moves the next current.
+In training the network receives the same current at every spiking step. During sampling the
+currents of the steps drift apart, because each is updated by its own output. The consistency term
+keeps them together: it is the variance of the outputs over the spiking steps, weighted by how far
+the output moves the next current.
 """
 
 from typing import Any, Literal
@@ -42,8 +42,8 @@ def synaptic_current_loss(
         consistency = mean c_t (o - obar)^2
         spike_level = weight * mean w_t (o - y)^2
 
-    `consistency` holds $c_t$ of every timestep (`weigh_consistency`). The last term is left out
-    where its weight is 0, as published.
+    `consistency` has $c_t$ for every timestep (`weigh_consistency`). The last term is omitted
+    if its weight is 0, as published.
     """
     x_t = scheduler.add_noise(x_0, eps, timestep)
     output = model(direct(x_t, spiking_steps), timestep).sample.to(x_0.dtype)  # [T, B, C, H, W]
@@ -62,7 +62,7 @@ def synaptic_current_loss(
 
 
 def noise_weight(alpha_bar: Tensor, prediction_type: str) -> Tensor:
-    r"""Return what turns an estimate's squared error into that of the noise it implies.
+    r"""Return the factor from an estimate's squared error to that of the implied noise.
 
     1 for "epsilon"; $\bar\alpha_t$ for "v_prediction"; $\bar\alpha_t / (1 - \bar\alpha_t)$, the
     signal-to-noise ratio, for "sample".
@@ -101,8 +101,8 @@ class SynapticCurrentObjective(DenoisingObjective):
     Args:
         run: The run.
         consistency: Weight of the variance of the currents over the spiking steps.
-        consistency_weights: How that weight depends on t: "released", as far as the output moves
-            the next current, or "constant".
+        consistency_weights: How this weight depends on t: "released", proportional to the effect of
+            the output on the next current, or "constant".
         spike_level: Weight of the error of every single spiking step.
     """
 

@@ -1,8 +1,8 @@
-"""The network of FSDDIM: from currents to currents, with nothing but spikes between neurons.
+"""The network of FSDDIM: from currents to currents, with only spikes between neurons.
 
 Reference: Watanabe, Mukuta and Harada, "Fully spiking denoising diffusion implicit models", 2023
-(arXiv 2312.01742). docs/systems/fsddim.md tells where the released code differs from the paper, and
-which of the two is the default here.
+(arXiv 2312.01742). docs/systems/fsddim.md lists where the released code differs from the paper, and
+which is the default here.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -69,32 +69,32 @@ class _Level(nn.Module):
 class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
     r"""A fully spiking denoiser of synaptic currents: 52,540,547 parameters by default.
 
-    It takes a window of currents, one image-sized array per spiking step, and returns such a
+    It maps a window of currents, one image-sized array per spiking step, to such a
     window: its read-out is a 1x1 convolution of spikes (and of the stem's current) without a
-    neuron. As a denoiser of images it repeats the image at every spiking step and averages its
-    answer.
+    neuron. As an image denoiser it repeats the image at every spiking step and averages its
+    output.
 
     Args:
-        sample_size: Height and width of the images that a pipeline makes; others of a fitting
-            size may be passed to `forward`.
+        sample_size: Height and width of a pipeline's images; `forward` also accepts other suitable
+            sizes.
         in_channels: Channels of the image.
         out_channels: Channels of the estimate; as many as `in_channels` by default.
         base_channels: Width of the first level.
-        channel_mult: Width behind every level, in multiples of `base_channels`; its length is the
+        channel_mult: Width after every level, in multiples of `base_channels`; its length is the
             number of levels, and every level but the last halves the image.
         layers_per_block: Residual blocks per level, on the way down and on the way up.
-        spiking_steps: T of an image; a window of currents brings its own.
+        spiking_steps: T for an image; a window of currents has its own.
         neuron: Key of `spikediff.neurons.NEURONS`.
-        neuron_options: Keyword arguments of the neuron; `PUBLISHED_NEURON` where a "lif" has none.
+        neuron_options: Keyword arguments of the neuron; by default `PUBLISHED_NEURON` for "lif".
         dropout: Probability of dropping a spiking unit in training.
-        residual_alpha: Gain of the norms whose results are added in a residual block: 1 is what the
-            released trainer really trained, `2 ** -0.5` is tdBN as it is meant.
-        spiking_stem: Whether neurons fire behind the first convolution. Without them, as published,
+        residual_alpha: Gain of the norms whose results are added in a residual block: 1 is the
+            value in effect in the released trainer, `2 ** -0.5` is the genuine tdBN.
+        spiking_stem: Whether neurons follow the first convolution. Without them, as published,
             its real-valued current enters two blocks and the read-out.
         spiking_resampling: Whether neurons fire where the image size changes. Without them, as
-            published, two convolutions stand there with nothing between them.
+            published, two convolutions follow each other directly.
         num_train_timesteps: Rows of the frozen timestep table.
-        num_classes: K classes that an image may be asked to be of; 0 for a network without.
+        num_classes: K classes; 0 for a network without classes.
 
     Example:
         >>> model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
@@ -168,11 +168,11 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
     ) -> UNet2DOutput | tuple[Tensor]:
         """Estimate what `prediction_type` says, in currents or in images.
 
-        The arguments are those of `SpikingUNet.forward`, but that the sample may also be currents
-        [T, B, C, H, W] of any T.
+        The arguments are those of `SpikingUNet.forward`, except that the sample may also be
+        currents [T, B, C, H, W] for any T.
 
         Returns:
-            An output whose `.sample` has the shape of what was given: currents
+            An output whose `.sample` has the form of the input: currents
             [T, B, C_out, H, W], or their mean over T for images.
         """
         is_window = sample.dim() == 5
@@ -183,7 +183,7 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
 
     def ann_counterpart(self) -> UNet2DModel:
-        """Return an ordinary network, untrained, whose levels are as wide as those behind them."""
+        """Return an untrained ordinary network with the same widths."""
         return ddpm_unet_like(self.config)
 
     def latent_space(self) -> CurrentSpace:
@@ -195,7 +195,7 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         return direct(noise, self.config.spiking_steps)
 
     def image_currents(self, currents: Tensor) -> Tensor:
-        """Return the currents [T, B, C, H, W] of which the mean is the image: all of them."""
+        """Return the currents [T, B, C, H, W] whose mean is the image: all of them."""
         return currents
 
     @apply_forward_hook
@@ -211,16 +211,16 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         Args:
             current: Current of this spiking step [B, C, H, W].
             timestep: Diffusion timestep, the same in all steps of a window.
-            state: State after the step before; None starts a window.
+            state: State after the previous step; None starts a window.
             class_labels: As in `forward`, the same in all steps of a window.
 
         Returns:
             The output current of this step [B, C_out, H, W], and the state after it: membranes by
-            the name of their layer.
+            layer name.
 
         Raises:
-            UserError: The model is in training mode (batch norm would see one step alone), the
-                current does not fit, or the state is another network's.
+            UserError: The model is in training mode (batch norm would see only one step), the
+                current does not fit, or the state belongs to another network.
         """
         self._check(current)
         if self.training:
@@ -269,7 +269,7 @@ def run_step(
     """Run a network for one spiking step; return its output and the state after it.
 
     `run` maps the memory of the neurons, which it changes, to the output [1, B, C, H, W]. A state
-    holds membranes by the name of their layer; None starts a window.
+    has membranes by layer name; None starts a window.
     """
     layers = {n: m for n, m in network.named_modules() if isinstance(m, NeuronLayer)}
     if state is not None and state.keys() != layers.keys():
@@ -290,7 +290,7 @@ def _way_down(
     between: MakeResampling,
     last: MakeResampling,
 ) -> nn.ModuleList:
-    """Return the levels on the way down; `widths` are those before and behind every level."""
+    """Return the levels on the way down; `widths` are those before and after every level."""
     shrink = partial(between, resize=average_downsample, kernel_size=1)
     levels = nn.ModuleList()
     for i, (width, next_width) in enumerate(pairwise(widths)):
@@ -307,7 +307,7 @@ def _way_up(
     between: MakeResampling,
     last: MakeResampling,
 ) -> nn.ModuleList:
-    """Return the levels on the way up; every block takes the last skip that is left."""
+    """Return the levels on the way up; every block takes the last remaining skip."""
     grow = partial(between, resize=nearest_upsample, kernel_size=3)
     levels = nn.ModuleList()
     for i in range(len(widths) - 1, 0, -1):

@@ -1,4 +1,4 @@
-"""FSDDIM's way of generating: synaptic currents from the first step to the last, decoded once."""
+"""Generation with FSDDIM: in synaptic currents from the first step to the last, decoded once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ from spikediff.systems.fsddim.latent_space import CurrentSpace, check_linear
 
 @dataclass
 class SynapticCurrentOutput(ImagePipelineOutput):
-    """Images, and how far apart the currents of the spiking steps drifted.
+    """Images, and the variance of the currents over the spiking steps.
 
     Attributes:
         images: The images.
-        current_variance: Variance over the T spiking steps, averaged over all else: before the
-            first step, where it is 0, and after every step. It is what the consistency term of the
-            loss bounds: training shows the network equal currents only.
+        current_variance: Variance over the T spiking steps, averaged over all other axes: before
+            the first step, where it is 0, and after every step. The consistency term of the loss
+            limits it, because the network is trained with equal currents only.
     """
 
     current_variance: list[float]
@@ -44,11 +44,11 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
     """Generation in currents: noise -> [T, B, C, H, W] -> ... -> image.
 
     Args:
-        unet: A `SynapticCurrentUNet`; one that `merge_synapses` or `carry_currents` made of it; or
-            another model from currents to currents that knows `first_currents` of noise and
-            `image_currents`, of which the mean is the image.
-        scheduler: One whose step is linear: `SynapticCurrentDDIMScheduler`, or a solver of
-            diffusers that neither clips nor draws noise (DPM-Solver++, UniPC, DEIS); any other is
+        unet: A `SynapticCurrentUNet`; the result of `merge_synapses` or `carry_currents`; or
+            another model from currents to currents with the methods `first_currents` and
+            `image_currents`.
+        scheduler: A scheduler with linear steps: `SynapticCurrentDDIMScheduler`, or a diffusers
+            solver that neither clips nor draws noise (DPM-Solver++, UniPC, DEIS); all others are
             refused.
 
     Example:
@@ -88,10 +88,10 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
     ) -> SynapticCurrentOutput | tuple[Any]:
         """Generate images.
 
-        The arguments are those of `SpikingDiffusionPipeline`, with three differences. `eta` is only
-        0: currents take no fresh noise. `stream` lets the network run one spiking step after the
-        other, as a chip would. The callback is shown {"sample": x_t, "currents": I}, x_t decoded
-        from I; "currents" in what it returns replace I.
+        The arguments are those of `SpikingDiffusionPipeline`, with three differences. `eta` must be
+        0, because currents allow no fresh noise. `stream` runs the network one spiking step at a
+        time, as on a chip. The callback receives {"sample": x_t, "currents": I}, with x_t decoded
+        from I; if it returns "currents", these replace I.
 
         Returns:
             An output with `.images` and `.current_variance`.

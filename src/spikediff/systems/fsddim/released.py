@@ -1,4 +1,4 @@
-"""The authors' FSDDIM checkpoints: their key names, and the sizes read off the weights."""
+"""The authors' FSDDIM checkpoints: key names, and sizes inferred from the weights."""
 
 import re
 from typing import Any
@@ -37,8 +37,8 @@ _RESAMPLING = re.compile(r"(down|up)_levels\.(\d+)\.resampling\.(conv|norm)\.(.*
 def fsddim_key(key: str, state: dict[str, Tensor], layers_per_block: int) -> str:
     """Return the authors' name of one of our parameters or buffers.
 
-    Their state dict tells which skips have a convolution, and which levels keep the image size.
-    What follows the residual blocks of a level bears their number.
+    Their state dict shows which skips have a convolution, and which levels keep the image size.
+    The layers after the residual blocks of a level have the level's number.
     """
     if resampling := _RESAMPLING.fullmatch(key):
         return _resampling_key(resampling, state, layers_per_block)
@@ -60,7 +60,7 @@ def _resampling_key(name: re.Match[str], state: dict[str, Tensor], layers_per_bl
 
 
 def infer_fsddim_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of `SynapticCurrentUNet` that the authors' weights tell."""
+    """Return the arguments of `SynapticCurrentUNet` implied by the authors' weights."""
     try:
         base, in_channels = state["conv_in.weight"].shape[:2]
         out_channels = state["conv_out.weight"].shape[0]
@@ -97,9 +97,9 @@ def load_fsddim(
 ) -> SynapticCurrentUNet:
     """Build the model that an FSDDIM state dict describes, in eval mode.
 
-    The weights do not tell `residual_alpha`, the gain of the residual norms: 1.0 is what the
-    released trainer trained (it replaces every tdBN by a plain batch norm), `2 ** -0.5` is the
-    genuine tdBN.
+    `residual_alpha`, the gain of the residual norms, cannot be inferred from the weights: 1.0 is
+    the value in effect in the released trainer (it replaces every tdBN by a plain batch norm),
+    `2 ** -0.5` is the genuine tdBN.
     """
     config = infer_fsddim_config(state)
     model: SynapticCurrentUNet = SynapticCurrentUNet(

@@ -1,14 +1,14 @@
-r"""DDIM without noise as a rotation: a scheduler that a spiking network can carry out itself.
+r"""Deterministic DDIM as a rotation: a scheduler that a spiking network can implement.
 
 With $\cos\varphi_t = \sqrt{\bar\alpha_t}$, the deterministic DDIM step from timestep t to s is, for
 a network that estimates v,
 
     I_s = cos(delta) I_t - sin(delta) v,    delta = phi_t - phi_s
 
-and, whatever the network estimates, a sum of two scaled arrays. It acts on every element alone, so
-it also acts on a synaptic current per spiking step, and need not wait until the currents are
-decoded into an image: decoding is linear, hence decode(step(I, v)) = step(decode(I), decode(v)).
-There is no clipping and no noise, for neither is linear in what spikes add up to.
+and, for every prediction type, a sum of two scaled arrays. It acts on each element separately, so
+it also applies to the synaptic currents of single spiking steps, without decoding them
+into an image: decoding is linear, hence decode(step(I, v)) = step(decode(I), decode(v)).
+There is no clipping and no noise, because neither is linear in the spikes.
 
 Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, equation 12 with sigma 0.
 """
@@ -56,7 +56,7 @@ def step_gains(
         return cos(delta), -sin(delta)
     a_s, sigma_s = sqrt(alpha_bar_s), sqrt(1.0 - alpha_bar_s)
     zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    # The step is linear, so its gains are what it makes of a unit current and of a unit output.
+    # The step is linear, so its gains are its results for a unit current and a unit output.
     of_current = image_and_noise(zero, one, alpha_bar_t, prediction_type)
     of_output = image_and_noise(one, zero, alpha_bar_t, prediction_type)
     gains = (a_s * x_0 + sigma_s * eps for x_0, eps in (of_current, of_output))
@@ -67,8 +67,8 @@ def step_gains(
 class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
     """Deterministic DDIM between any two timesteps, on images or on currents of any shape.
 
-    The settings mean what they mean in diffusers' `DDPMScheduler`. The last timestep must say
-    something of the image.
+    The settings are those of diffusers' `DDPMScheduler`. The last timestep must contain some
+    signal.
 
     Example:
         >>> scheduler = SynapticCurrentDDIMScheduler()
@@ -112,15 +112,15 @@ class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
 
         Args:
             num_inference_steps: Network calls per image, 1 to `num_train_timesteps`.
-            device: Where `timesteps` lies.
-            timesteps: The timesteps themselves instead, falling.
+            device: The device of `timesteps`.
+            timesteps: Decreasing timesteps instead of a number.
 
         Raises:
             UserError: Neither or both are given, or they are out of range or order.
         """
         longest = self.config.num_train_timesteps
         if (num_inference_steps is None) == (timesteps is None):
-            raise UserError("set_timesteps: give num_inference_steps or timesteps, one of them")
+            raise UserError("set_timesteps: give either num_inference_steps or timesteps")
         if timesteps is not None:
             _check_falling(timesteps, longest)
             self._noise_schedule.set_timesteps(timesteps=list(timesteps), device=device)
@@ -134,7 +134,9 @@ class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
     def gains(self, timestep: int) -> tuple[float, float]:
         """Return the two scalars of the step that leaves one of `timesteps`; see `step_gains`."""
         if timestep not in self._next:
-            raise UserError(f"timestep {timestep} is not to be visited; see set_timesteps")
+            raise UserError(
+                f"timestep {timestep} is not one of the timesteps set; see set_timesteps"
+            )
         landing = self._next[timestep]
         alpha_bar_s = 1.0 if landing is None else float(self.alphas_cumprod[landing])
         alpha_bar_t = float(self.alphas_cumprod[timestep])
@@ -160,5 +162,5 @@ def _check_falling(timesteps: Sequence[int], longest: int) -> None:
     falling = all(later < earlier for earlier, later in pairwise(timesteps))
     if not timesteps or not falling or timesteps[0] >= longest or timesteps[-1] < 0:
         raise UserError(
-            f"timesteps = {list(timesteps)} must fall, and lie between 0 and {longest - 1}"
+            f"timesteps = {list(timesteps)} must decrease, and lie between 0 and {longest - 1}"
         )

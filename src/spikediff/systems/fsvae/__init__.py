@@ -3,12 +3,12 @@
 To read the system, open in order:
 
 1. `latent`: autoregressive Bernoulli spike sampling, the latent space.
-2. `network`: `FSVAE`; `vae`: the ordinary `VAE`.
+2. `autoencoder`: the base of both networks; `network`: `FSVAE`; `vae`: the ordinary `VAE`.
 3. `loss`: reconstruction, and the divergence of posterior and prior.
 4. `diffusion.autoencoder_pipeline`: generating and reconstructing.
 5. `released`: the authors' checkpoints.
 
-docs/systems/fsvae.md tells where paper and code differ.
+docs/systems/fsvae.md lists where paper and code differ.
 """
 
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline

@@ -3,12 +3,12 @@
 To read the system, open in order:
 
 1. `neurons.integer`: `IntegerNeuron`, which emits a count in one pass.
-2. `skeleton`, `network`: `IntegerSpikingUNet`; `loss`: denoising, and a price for spikes and
+2. `skeleton`, `network`: `IntegerSpikingUNet`; `loss`: denoising, with penalties on spikes and
    changes.
-3. `weights`, `whole_layers`, `deployment`, `folding`: the same network in whole numbers, and its
-   four executions.
-4. `convolution`: exact convolutions of counts, spikes and changes.
-5. `structures`, `plan`, `compiled`: the layout for the C kernels, and the fused network.
+3. `weights`, `convolution`, `whole_layers`: integer weights, exact convolutions of counts, spikes
+   and changes, and the layers of the deployment form with its four executions.
+4. `deployment`, `folding`: `DeployedIntegerUNet`, and how a trained network becomes one.
+5. `structures`, `plan`, `compiled`: the layout for the C kernels, and the compiled form.
 
 docs/systems/integer.md has the equations and the lemma.
 """

@@ -1,4 +1,4 @@
-"""The deployment form for inference: one call of C from the image to the answer, the same bits."""
+"""The compiled deployment form: one C call computes a whole network call, with the same bits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from spikediff.systems.integer.whole_layers import IMAGE_FRACTION_BITS
 
 @dataclass(frozen=True)
 class KeptMemory:
-    """What the compiled form keeps for `delta`: counts and sums of every synapse [B, bytes], uint8.
+    """State of the compiled form for `delta`: counts and sums of every synapse [B, bytes], uint8.
 
-    It is brought up to date in place. The answer does not depend on it, only the time that it
-    takes: it may be given to any later call of as many images with the same plan.
+    It is updated in place. The result does not depend on it, only the time: it may be passed to
+    any later call with the same plan and the same number of images.
     """
 
     plan: Plan
@@ -31,21 +31,21 @@ class KeptMemory:
 
 
 class Plans(dict[tuple[int, int], Plan]):
-    """Layouts by the size of the images; copies and other processes lay out anew."""
+    """Layouts by image size; copies and other processes create their own."""
 
     def __reduce__(self) -> Any:
-        """Leave out the layouts: they point into memory."""
+        """Omit the layouts, which contain pointers."""
         return Plans, ()
 
 
 class CompiledIntegerUNet(DeployedIntegerUNet):
     """A `DeployedIntegerUNet` that runs layer by layer in C; made by `compile_for_inference`.
 
-    It gives the same bits and is called in the same way; `spikes` and `events` run as `counts`.
-    Every convolution of every image is computed densely, or by the quads (four channels of a pixel)
-    that are not silent or, by `delta`, have changed: as their share was found. Memory is taken in
-    the first call and kept. Without kernels (AVX2 at least) it runs in plain torch. Two calls at
-    the same time need two copies.
+    It gives the same bits and has the same interface; `spikes` and `events` run as `counts`.
+    Every convolution of every image is computed either densely or from the quads (four channels of
+    a pixel) that are not silent or, with `delta`, have changed, depending on their share. The first
+    call allocates memory, which is kept. Without kernels (at least AVX2) it runs in plain torch.
+    Two simultaneous calls need two copies.
     """
 
     event_driven = True  # the energy meter refuses it
@@ -72,8 +72,8 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
                 state = KeptMemory(plan, memory)
             if not isinstance(state, KeptMemory) or state.plan is not plan:
                 raise UserError(
-                    f"state: a {type(state).__name__} of another network, size or form; the "
-                    f"compiled form goes on from states of its own calls"
+                    f"state: a {type(state).__name__} of another network, size or form; "
+                    "give a state that this compiled form returned"
                 )
         timesteps, classes = self.rows_of(sample, timestep, class_labels)
         if sample.dtype != torch.float32:  # exact: 16 bits
@@ -91,7 +91,7 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
         return DeployedUNetOutput(answer, state) if return_dict else (answer,)
 
     def describe(self) -> Iterator[str]:
-        """Yield a line per convolution: how it ran so far, and by what share of its quads."""
+        """Yield a line per convolution: how it ran so far, and the share of its listed quads."""
         yield f"kernels {native_name()}, execution {self.config.execution}"
         for (height, width), plan in self.plans.items():
             yield f"images of {height}x{width}:"

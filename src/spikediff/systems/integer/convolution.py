@@ -1,11 +1,11 @@
 """Convolutions of integers, exact in any order of summation: the operators of the deployment form.
 
-Weights are int8 (of the stem int16), counts uint8, the fixed-point image int16, sums int32. Plain
+Weights are int8 (int16 for the stem), counts uint8, the fixed-point image int16, sums int32. Plain
 torch defines the operators; the C kernels (`spikediff/native/count_synapse.c`) give the same bits.
 The energy meter sees an operator's inputs, whichever kernel computes it:
 
     counts       sum = conv(count)
-    events       the same sum, built by adding the weights of what fired
+    events       the same sum, computed by adding the weights of spikes
     changes      sum += conv(count - count before)
 """
 
@@ -31,7 +31,7 @@ MOST_COUNT = 127  # so that a change has a sign, and sums of two products have 1
 
 
 def suits(counts: Tensor, *before: Tensor) -> bool:
-    """Return whether the kernels are there, and take these counts."""
+    """Return whether the kernels exist and support these counts."""
     return (
         has_kernels()
         and counts.device.type == "cpu"
@@ -51,7 +51,7 @@ def native_sums(
     """Return the sums [B, C_out, H', W'], int32, of counts times weights, by the C kernels.
 
     The arguments are those of `count_conv2d`, with counts of at most `MOST_COUNT`. `way` is
-    `DENSE`, or `EVENTS`, which adds to the sums of `before`: earlier counts and their sums.
+    `DENSE` or `EVENTS`; `before`, earlier counts and their sums, makes `EVENTS` add to them.
     """
     images, channels, height, width = counts.shape
     check_tensor(counts, "count convolution: counts", torch.uint8, (None,) * 4)
@@ -124,7 +124,7 @@ def fixed_point_conv2d(image: Tensor, weight: Tensor, stride: int, padding: int)
 
 @torch.library.custom_op("spikediff::event_conv2d", mutates_args=())
 def event_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the sums of `count_conv2d`, built by adding the weights of what fired."""
+    """Return the sums of `count_conv2d`, computed by adding the weights of spikes."""
     _check(counts, weight, stride, padding)
     if suits(counts):
         return native_sums(counts, weight, stride, padding, EVENTS)
@@ -136,7 +136,7 @@ def event_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> T
 def change_conv2d(
     counts: Tensor, before: Tensor, sums: Tensor, weight: Tensor, stride: int, padding: int
 ) -> Tensor:
-    """Return the sums of `count_conv2d` from those of earlier counts: only what changed is added.
+    """Return the sums of `count_conv2d` by adding only the changes since earlier counts.
 
     `before` [B, C, H, W] are the earlier counts, `sums` [B, C_out, H', W'] their sums.
     """
@@ -178,7 +178,7 @@ def _check(counts: Tensor, weight: Tensor, stride: int, padding: int) -> None:
         or height != width
     ):
         raise UserError(
-            f"count convolution: no place for a kernel {list(weight.shape)} in "
+            f"count convolution: no room for a kernel {list(weight.shape)} in "
             f"{list(counts.shape)}, with stride {stride} and padding {padding}"
         )
 
@@ -206,7 +206,7 @@ from_fixed_point.register_fake(lambda x, _: torch.empty_like(x, dtype=torch.floa
 
 
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Convolve in floating point wide enough that no sum is ever rounded."""
+    """Convolve in a floating-point type wide enough that no sum is rounded."""
     largest = torch.iinfo(x.dtype).max * int(weight.abs().sum((1, 2, 3), dtype=torch.int64).max())
     exact = torch.float32 if largest < EXACT_IN_FLOAT32 else torch.float64
     if x.dtype == torch.uint8 and x.device.type == "cpu":

@@ -1,18 +1,18 @@
-r"""The deployment form: whole numbers from the stem to the answer, the same bits on any machine.
+r"""The deployment form: integer arithmetic from the stem to the output, the same bits everywhere.
 
-Counts are uint8, weights have 8, 6 or 4 bits, sums are int32. A synapse's sum becomes a current in
-one fixed point ($2^{-16}$) by a shift to the left; biases and thresholds are whole numbers of that
+Counts are uint8, weights have 8, 6 or 4 bits, sums are int32. A left shift turns a synapse's sum
+into a current in a common fixed point ($2^{-16}$); biases and thresholds are integers in that
 unit:
 
     current = (sum << shift) + bias,   count = sum over k = 1..D of [current >= threshold_k]
 
-Nothing is rounded behind a sum, and sums of whole numbers do not depend on their order. Between two
+Nothing is rounded after a sum, and sums of integers do not depend on their order. Between two
 neurons everything is linear, so four executions give the same bits:
 
     counts   a convolution of the counts
     spikes   D micro-steps: each neuron waits for its window, then emits its count as binary spikes
-    events   the weights of what fired are added, spike by spike
-    delta    what changed since the last denoising step is added to the sums that were kept
+    events   the weights of spikes are added, spike by spike
+    delta    changes since the last denoising step are added to the stored sums
 
 `delta` is a sigma-delta network over the denoising clock.
 
@@ -54,9 +54,9 @@ MOST_LEVELS = 127
 
 @dataclass(frozen=True)
 class KeptSums:
-    """What `delta` carries from one denoising step to the next.
+    """The state that `delta` carries from one denoising step to the next.
 
-    `layers` has for every synapse, in the order of execution, the counts that it saw [B, C, H, W],
+    `layers` has for every synapse, in the order of execution, its input counts [B, C, H, W],
     uint8, and their sums [B, C_out, H', W'], int32.
     """
 
@@ -68,7 +68,7 @@ class KeptSums:
 
 @dataclass
 class DeployedUNetOutput(UNet2DOutput):
-    """The estimate [B, C, H, W], float32, and what `delta` keeps for the next call."""
+    """The estimate [B, C, H, W], float32, and the state of `delta` for the next call."""
 
     sample: Tensor
     state: KeptSums | None = None
@@ -78,12 +78,12 @@ Form = TypeVar("Form", bound="DeployedIntegerUNet")
 
 
 class DeployedIntegerUNet(SpikingModel, CompilesItself):
-    """An `IntegerSpikingUNet` in whole numbers; made by `to_integer`.
+    """An `IntegerSpikingUNet` in integer arithmetic; made by `to_integer`.
 
     Args:
-        sample_size: As of `IntegerSpikingUNet`, and so are those that are not named here.
-        weight_bits: Bits of a synapse's weight: 8, 6 or 4. The 1x1 shortcuts and the last
-            convolution keep 8, the stem 10.
+        sample_size: As for `IntegerSpikingUNet`, like all arguments not listed here.
+        weight_bits: Bits per synaptic weight: 8, 6 or 4. The 1x1 shortcuts and the last
+            convolution always have 8, the stem 10.
         execution: "counts", "spikes", "events" or "delta"; all give the same bits.
 
     Example:
@@ -115,9 +115,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         choose("DeployedIntegerUNet", EXECUTIONS, "execution", execution)
         for name, most in (("levels", levels), ("head_levels", head_levels)):
             if not 1 <= most <= MOST_LEVELS:
-                raise UserError(
-                    f"{name}={most}: the deployment form counts from 1 to {MOST_LEVELS}"
-                )
+                raise UserError(f"{name}={most}: the deployment form supports 1 to {MOST_LEVELS}")
         pixels = in_channels * patch_size**2
         parts = _IntegerParts(levels, head_levels, weight_bits, num_train_timesteps, num_classes)
         self.stem = FixedPointStem(pixels, block_out_channels[0])
@@ -126,20 +124,20 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of images and estimates; inside there are whole numbers."""
+        """The dtype of images and estimates; all arithmetic inside is in integers."""
         return torch.float32
 
     def train(self, mode: bool = True) -> "DeployedIntegerUNet":
-        """Raise a `UserError` in training mode: whole numbers cannot be trained."""
+        """Raise a `UserError` in training mode: integers cannot be trained."""
         if mode:
             raise UserError(
-                "DeployedIntegerUNet: whole numbers cannot be trained; train the "
+                "DeployedIntegerUNet: integers cannot be trained; train the "
                 "IntegerSpikingUNet and call to_integer again"
             )
         return self
 
     def with_execution(self, execution: str) -> "DeployedIntegerUNet":
-        """Return a view of this network that runs by another of the `EXECUTIONS`."""
+        """Return a view of this network with another of the `EXECUTIONS`."""
         choose("DeployedIntegerUNet", EXECUTIONS, "execution", execution)
         view = self.view_as(type(self))
         view.register_to_config(execution=execution)
@@ -169,15 +167,15 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         state: KeptSums | None = None,
         return_dict: bool = True,
     ) -> DeployedUNetOutput | tuple[Tensor]:
-        """Estimate the noise in images, as `IntegerSpikingUNet.forward` does; t is whole.
+        """Estimate the noise in images, as `IntegerSpikingUNet.forward` does; t is an integer.
 
-        `state` is that of the last call, for the execution "delta"; None starts from zero.
+        `state` is that of the previous call, for the execution "delta"; None starts from zero.
         """
         config = self.config
         self.check_call(sample, state)
         if state is not None and not isinstance(state, KeptSums):
             raise UserError(
-                f"state: a {type(state).__name__} of a compiled form; go on with that form"
+                f"state: a {type(state).__name__} of a compiled form; use it with that form"
             )
         call = Call(
             *self.rows_of(sample, timestep, class_labels),
@@ -194,7 +192,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         return DeployedUNetOutput(estimate, KeptSums(tuple(call.after)) if call.after else None)
 
     def check_call(self, sample: Tensor, state: Any) -> None:
-        """Refuse other tensors than images, and a state of others or for another execution."""
+        """Refuse tensors that are not images, and states for other images or executions."""
         config = self.config
         check_sample(
             "DeployedIntegerUNet",
@@ -204,7 +202,9 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
             config.patch_size,
         )
         if not sample.is_floating_point():
-            raise UserError(f"DeployedIntegerUNet: images are floating point, not {sample.dtype}")
+            raise UserError(
+                f"DeployedIntegerUNet: images must be floating point, not {sample.dtype}"
+            )
         if state is not None and (config.execution != "delta" or len(state) != len(sample)):
             raise UserError(
                 f"state: of {len(state)} images, given with {len(sample)} to an execution by "
@@ -212,7 +212,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
             )
 
     def check_finite(self, sample: Tensor) -> None:
-        """Refuse images that fixed point cannot hold."""
+        """Refuse images that fixed point cannot represent."""
         if not bool(sample.isfinite().all()):
             raise UserError("DeployedIntegerUNet: the sample is not finite")
 
@@ -233,7 +233,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         return timesteps, _rows(labels, classes + 1, "class label", sample.device, images)
 
     def compiled(self) -> "DeployedIntegerUNet":
-        """Return what `compile_for_inference` makes of it (`CompiledIntegerUNet`)."""
+        """Return the compiled form (`CompiledIntegerUNet`), for `compile_for_inference`."""
         from spikediff.systems.integer.compiled import compiled
 
         return compiled(self)
@@ -247,7 +247,7 @@ SHARED_SETTINGS = (
 
 @dataclass(frozen=True)
 class _IntegerParts:
-    """Layers of whole numbers."""
+    """Layers in integer arithmetic."""
 
     levels: int
     head_levels: int
@@ -284,5 +284,5 @@ def _rows(given: Any, rows: int, what: str, device: torch.device, images: int) -
     whole = values.long()
     wrong = (values != whole) | (whole < 0) | (whole >= rows)
     for value in values[wrong][:1].tolist():
-        raise UserError(f"{what} {value:g}: the tables have rows for whole numbers 0 to {rows - 1}")
+        raise UserError(f"{what} {value:g}: must be an integer from 0 to {rows - 1}")
     return whole

@@ -1,4 +1,4 @@
-"""From a trained network to whole numbers: norms and amplitudes fold into the weights."""
+"""From a trained network to integers: norms and amplitudes fold into the weights."""
 
 import copy
 
@@ -27,7 +27,7 @@ _LIMIT = 2**31  # of a current
 
 
 def to_integer(unet: IntegerSpikingUNet, weight_bits: int = 8) -> DeployedIntegerUNet:
-    """Return a trained network in whole numbers.
+    """Return a trained network in integer arithmetic.
 
     Norms and the amplitudes of spikes fold into the weights; the embeddings of timesteps and
     classes become tables.
@@ -37,8 +37,9 @@ def to_integer(unet: IntegerSpikingUNet, weight_bits: int = 8) -> DeployedIntege
         weight_bits: 8, 6 or 4.
 
     Raises:
-        UserError: The network is the ordinary counterpart, or has a layer that has no form in whole
-            numbers; a width is unknown; currents might overflow 32 bits; a weight is not finite.
+        UserError: The network is the ordinary counterpart, or has a layer without an integer form;
+            the number of bits is unsupported; currents might overflow 32 bits; or a weight is not
+            finite.
     """
     config = unet.config
     if config.activation != "integer":
@@ -78,7 +79,7 @@ _FOLDABLE = (
     *(nn.ModuleList, nn.Conv2d, BatchNorm2d, nn.Identity, Doubling),
 )
 
-# The neurons that a synapse listens to, by its name in a block.
+# The neurons that feed a synapse, by its name in a block.
 _SOURCES = {
     "synapse": "neuron",
     "synapse1": "neuron1",
@@ -108,10 +109,10 @@ def _check_range(form: DeployedIntegerUNet) -> None:
 
 
 def largest_currents(form: DeployedIntegerUNet) -> dict[str, int]:
-    """Return a bound of the currents of every layer of neurons, of the stem's sums and the answer.
+    """Return a bound on the currents of every layer of neurons, the stem's sums and the output.
 
-    The network of absolute weights, given the largest image, shows it: counts do not fall when a
-    current rises.
+    It is found by running the network with absolute weights on the largest image, because counts
+    never fall when a current rises.
     """
     bounds = copy.deepcopy(form)
     largest: dict[str, int] = {}
@@ -133,6 +134,6 @@ def largest_currents(form: DeployedIntegerUNet) -> dict[str, int]:
 
 
 def _by_bounds(counts: Tensor, _levels: int, synapse: IntegerSynapse, _call: Call) -> Tensor:
-    """Return the largest sums of counts up to these [1, C, H, W]: [1, C_out, 1, 1], int64."""
+    """Return the largest sums for counts up to `counts` [1, C, H, W]: [1, C_out, 1, 1], int64."""
     weights = synapse.whole_weight.long().abs().sum((2, 3))  # [C_out, C]
     return (weights @ counts.long().amax((0, 2, 3)))[None, :, None, None]

@@ -1,4 +1,4 @@
-"""The loss of an integer network: denoising, and a price for spikes and for changes of counts."""
+"""The loss of an integer network: denoising, with penalties on spikes and changes of counts."""
 
 from collections.abc import Mapping
 
@@ -27,12 +27,12 @@ class IntegerObjective(DenoisingObjective):
         p2_gamma: As in `DenoisingObjective`.
         rate_penalty: Lambda, the weight of T x rate: spikes per synapse and call.
         change_penalty: Mu, the weight of the changes per synapse between two neighbouring
-            timesteps. Where it is not 0, the second half of a batch is the first at slightly later
-            timesteps.
+            timesteps. If it is not 0, the second half of a batch repeats the first at slightly
+            later timesteps.
 
     Raises:
-        UserError: A weight is negative; or changes are priced, and the network has classes or the
-            batch cannot be halved.
+        UserError: A weight is negative; or changes are penalised, and the network has classes or
+            the batch cannot be halved.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class IntegerObjective(DenoisingObjective):
         check_not_negative(rate_penalty=rate_penalty, change_penalty=change_penalty)
         if change_penalty and (run.recipe.model.num_classes or run.recipe.data.batch_size % 2):
             raise UserError(
-                "loss.change_penalty: pairs the images of a batch; leave out model.num_classes, "
-                "and take an even data.batch_size"
+                "loss.change_penalty: pairs the images of a batch; omit model.num_classes, "
+                "and choose an even data.batch_size"
             )
         super().__init__(run, min_snr_gamma=min_snr_gamma, p2_gamma=p2_gamma)
         self.rate_penalty = rate_penalty
@@ -73,7 +73,7 @@ class IntegerObjective(DenoisingObjective):
         return Losses(terms, watched)
 
     def _pairs(self, x_0: Tensor, timestep: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
-        """Return a batch whose second half is the first, `_NEAR` timesteps on."""
+        """Return a batch whose second half is the first half `_NEAR` timesteps later."""
         half = len(x_0) // 2
         last = self.schedule.config.num_train_timesteps - 1
         later = (timestep[:half] + _NEAR).clamp(max=last)

@@ -1,4 +1,4 @@
-"""The integer spiking U-Net: every synapse sees spike counts, and training costs one pass."""
+"""The integer spiking U-Net: synapses receive spike counts, and training takes one pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,26 +30,26 @@ EMBEDDING_CHANNELS = 128
 _SINES = 64  # width of the sinusoidal table
 _NORM_MOMENTUM = 0.02
 
-# What synapses saw in one call: counts [B, C, H, W], and how many synapses they reach per image.
+# Inputs of the synapses in one call: counts [B, C, H, W], and the synapses they reach per image.
 Traffic = list[tuple[Tensor, int]]
 
 
 @dataclass
 class Call:
-    """What one call hands to every part; the embedding [B or 1, E] is of timestep and class."""
+    """Data of one call for every part; `embedding` [B or 1, E] is that of timestep and class."""
 
     embedding: Tensor
     traffic: Traffic = field(default_factory=list)
 
 
 class Activation(Protocol):
-    """What stands before a synapse: integer neurons, or an ordinary activation."""
+    """The layer before a synapse: integer neurons, or an ordinary activation."""
 
     def __call__(self, current: Tensor) -> Tensor:
-        """Return what the synapses see."""
+        """Return the input of the synapses."""
 
     def fold_amplitude(self, weight: Tensor) -> Tensor:
-        """Return the weights times the amplitude of what they see."""
+        """Return the weights times the amplitude of their input."""
 
 
 class SiLU(nn.Module):
@@ -60,12 +60,12 @@ class SiLU(nn.Module):
         return elementwise(F.silu, current)
 
     def fold_amplitude(self, weight: Tensor) -> Tensor:
-        """Return the weights: real values carry their amplitude themselves."""
+        """Return the weights unchanged: real values include their amplitude."""
         return weight
 
 
 class CountConv2d(nn.Conv2d):
-    """A convolution of counts; its weights hold the amplitude, and may be rounded."""
+    """A convolution of counts; its weights include the amplitude, and may be rounded."""
 
     weight_bits: int | None = None
 
@@ -74,11 +74,11 @@ class CountConv2d(nn.Conv2d):
         return self.convolve(counts, *self.folded(source), call)
 
     def folded(self, source: Activation) -> tuple[Tensor, Tensor | None]:
-        """Return weights [C_out, C, k, k] that hold the amplitude, and the bias [C_out]."""
+        """Return weights [C_out, C, k, k] including the amplitude, and the bias [C_out]."""
         return source.fold_amplitude(self.weight), self.bias
 
     def convolve(self, counts: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:
-        """Convolve with weights that hold the amplitude, and note what the synapses saw."""
+        """Convolve with weights that include the amplitude, and record the synapses' input."""
         if self.weight_bits is not None:
             weight = rounded(weight, self.weight_bits)
         dilation = 2 if self.kernel_size == (1, 1) else 1  # see `pointwise_conv`
@@ -110,15 +110,13 @@ class Synapse(nn.Module):
 
     def forward(self, counts: Tensor, source: Activation, call: Call) -> Tensor:
         """Return the current [B, C_out, H', W'] of what `source` emitted."""
-        if (
-            self.conv.weight_bits is not None
-        ):  # rounded after folding, so the statistics stand still
+        if self.conv.weight_bits is not None:  # rounded after folding, so the statistics are frozen
             return self.conv.convolve(counts, *self.folded(source), call)
         current: Tensor = self.norm(self.conv(counts, source, call))
         return current
 
     def folded(self, source: Activation) -> tuple[Tensor, Tensor]:
-        """Return weights [C_out, C, k, k] and bias [C_out] that hold the norm and the amplitude."""
+        """Return weights [C_out, C, k, k] and bias [C_out] including the norm and the amplitude."""
         norm: Any = self.norm
         scale: Tensor = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight = self.conv.folded(source)[0] * scale[:, None, None, None]
@@ -138,13 +136,13 @@ class StepBias(nn.Linear):
 
 @dataclass
 class IntegerUNetOutput(UNet2DOutput):
-    """What an `IntegerSpikingUNet` returns.
+    """Output of an `IntegerSpikingUNet`.
 
     Attributes:
         sample: The estimate [B, C, H, W].
         rate: T x rate: spikes per synapse and call, 0-dim, with a gradient; None in evaluation.
-        change: Changes of counts per synapse between the two halves of the batch, 0-dim; None where
-            it was not asked for.
+        change: Changes of counts per synapse between the two halves of the batch, 0-dim; None if
+            not requested.
     """
 
     sample: Tensor
@@ -155,9 +153,9 @@ class IntegerUNetOutput(UNet2DOutput):
 class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
     """A U-Net of integer neurons, for spike-driven diffusion; or its ordinary counterpart.
 
-    The image is cut into patches, and one convolution (the stem) turns them into currents. From
-    there on convolutions see spike counts only, and real values are left in the biases that the
-    timestep and the class add. There is no attention, no max pooling, and every norm folds.
+    The image is cut into patches, and one convolution (the stem) turns them into currents. All
+    later convolutions receive spike counts; only the biases of timestep and class are real-valued.
+    There is no attention and no max pooling, and every norm folds.
 
     Args:
         sample_size: Height and width of the images.
@@ -167,11 +165,11 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
         layers_per_block: Residual blocks per level (one more on the way up).
         levels: D, the largest spike count of a neuron.
         head_levels: D of the neurons before the last convolution.
-        num_classes: K classes that an image may be asked to be of; 0 for none.
+        num_classes: K classes; 0 for a network without classes.
         activation: "integer", or "silu" for the ordinary counterpart.
         per_channel: Whether each channel has its own threshold, or each layer.
         weight_bits: Rounds the synapses' weights as `to_integer(weight_bits)` does, with the norms'
-            statistics frozen, to fine-tune a trained network for few bits; None rounds nothing.
+            statistics frozen, to fine-tune a trained network for few bits; None for no rounding.
         num_train_timesteps: Rows of the timestep table.
 
     Example:
@@ -242,10 +240,10 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
         return IntegerUNetOutput(estimate, rate, change)
 
     def embed(self, timestep: Tensor, class_labels: Tensor | None) -> Tensor:
-        """Return what the biases of all blocks are made of [B or 1, E].
+        """Return the embedding [B or 1, E] that gives the biases of all blocks.
 
-        Timestep and class are added behind the last non-linearity, so that a bias is a row of one
-        table plus a row of another.
+        Timestep and class are added after the last non-linearity, so a bias is the sum of a row
+        of one table and a row of another.
         """
         of_time = elementwise(F.silu, self.time_embedding(timestep.reshape(-1)))
         return of_time + embed_classes(self.class_embedding, class_labels)
@@ -253,7 +251,7 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
     def compiled(self) -> nn.Module:
         """Raise a `UserError`: only the deployment form compiles."""
         raise UserError(
-            "compile_for_inference: an integer network compiles in whole numbers; call "
+            "compile_for_inference: an integer network must be deployed first; call "
             "`unet.to_integer()` first"
         )
 
@@ -272,9 +270,9 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
 
 
 def spikes_per_synapse(traffic: Traffic) -> Tensor:
-    """Return T x rate of a call: spikes per synapse, padding counted as silent, 0-dim."""
+    """Return T x rate of a call: spikes per synapse, with silent padding, 0-dim."""
     synapses = sum(reached for _, reached in traffic)
-    once: dict[int, tuple[Tensor, int]] = {}  # a block's first spikes reach its shortcut, too
+    once: dict[int, tuple[Tensor, int]] = {}  # a block's first spikes also reach its shortcut
     for counts, reached in traffic:
         once[id(counts)] = counts, reached + once.get(id(counts), (counts, 0))[1]
     rates = [counts.mean() * (reached / synapses) for counts, reached in once.values()]
@@ -282,13 +280,13 @@ def spikes_per_synapse(traffic: Traffic) -> Tensor:
 
 
 def changes_per_synapse(traffic: Traffic) -> Tensor:
-    """Return how much the counts of the batch's halves differ, per synapse, 0-dim."""
+    """Return the difference of counts between the halves of the batch, per synapse, 0-dim."""
     halves = [(counts.chunk(2), reached) for counts, reached in traffic]
     return spikes_per_synapse([((b - a).abs(), reached) for (a, b), reached in halves])
 
 
 class _FloatParts:
-    """Layers of floating point: integer neurons, or the activation of the ordinary counterpart."""
+    """Floating-point layers: integer neurons, or the activation of the ordinary counterpart."""
 
     synapse = Synapse
     bias = StepBias

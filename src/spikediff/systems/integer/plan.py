@@ -1,8 +1,8 @@
-"""The layout of a deployment form for the C kernels: tables, prepacked weights, places in memory.
+"""The layout of a deployment form for the C kernels: tables, prepacked weights, memory offsets.
 
-An image passes through all layers in C (`spikediff/native/integer_network.c`), channels last and
-padded to a multiple of 16. Strides, upsampling and the image's edge are tables of input pixels,
-concatenation is a place in the counts that a neuron writes, and patches are a table of places.
+C code (`spikediff/native/integer_network.c`) computes all layers of an image, channels last and
+padded to a multiple of 16. Tables of input pixels describe strides, upsampling and the image's
+border, offsets into the counts describe concatenation, and a table of offsets describes patches.
 """
 
 from collections.abc import Sequence
@@ -28,17 +28,17 @@ from spikediff.systems.integer.weights import FRACTION_BITS
 
 CHANNELS = 16  # of which a layer has a multiple
 QUAD = 4  # channels that are multiplied at once
-NEVER = 2**31 - 1  # the threshold of neurons that fill up a layer
+NEVER = 2**31 - 1  # the threshold of padding neurons
 
 
 def has_kernels() -> bool:
-    """Return whether there are C kernels that are faster than plain torch: with AVX2 at least."""
+    """Return whether there are C kernels faster than plain torch: at least AVX2."""
     return native_name() not in ("none", "baseline")
 
 
 @dataclass
 class Current:
-    """The output of a layer that is being laid out; `channels` is without padding."""
+    """The output of a layer during layout; `channels` excludes padding."""
 
     out: Outlet
     height: int
@@ -48,9 +48,9 @@ class Current:
 
 @dataclass
 class Counts:
-    """Where counts lie in an image's memory, and in its state (`kept`, once a synapse keeps them).
+    """Offsets of counts in an image's memory, and in its state (`kept`, if a synapse keeps them).
 
-    `sections` are the channels of the currents that they come from; each section is padded.
+    `sections` are the channels of the source currents; each section is padded.
     """
 
     place: int
@@ -67,7 +67,7 @@ class Counts:
 
 @dataclass
 class Layout:
-    """Layers in the order of execution, what they point to, and the bytes that an image takes."""
+    """Layers in the order of execution, the data they point to, and the bytes per image."""
 
     layers: list[SynapseLayer] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -76,22 +76,22 @@ class Layout:
     state_bytes: int = 0
 
     def room(self, size: int) -> int:
-        """Return a place for so many bytes in an image's memory."""
+        """Return the offset of a new block of bytes in an image's memory."""
         place, self.memory_bytes = self.memory_bytes, self.memory_bytes + _aligned(size)
         return place
 
     def kept_room(self, size: int) -> int:
-        """Return a place for so many bytes in an image's state."""
+        """Return the offset of a new block of bytes in an image's state."""
         place, self.state_bytes = self.state_bytes, self.state_bytes + _aligned(size)
         return place
 
     def at(self, x: Tensor) -> int | None:
-        """Return where a tensor's numbers lie, and keep it."""
+        """Return a tensor's address, and keep the tensor alive."""
         self.tensors.append(x.contiguous())
         return pointer(self.tensors[-1]).value
 
     def outlet(self, left: Tensor, bias: Tensor, tables: Any = None) -> Outlet:
-        """Return an outlet without listeners, of shifts and biases [C], and `StepTables`."""
+        """Return an outlet without listeners, from shifts and biases [C] and `StepTables`."""
         out = Outlet(self.at(_filled(left.int())), self.at(_filled(bias)), residual=-1, current=-1)
         out.channels = padded(len(left))
         if tables is not None:
@@ -101,7 +101,7 @@ class Layout:
         return out
 
     def keep(self, current: Current) -> int:
-        """Return where a current is kept for a residual."""
+        """Return the offset at which a current is stored for a residual."""
         if current.out.current < 0:
             size = 4 * current.height * current.width * current.out.channels
             current.out.current = self.room(size)
@@ -109,7 +109,7 @@ class Layout:
         return place
 
     def listen(self, neuron: Any, currents: Sequence[Current]) -> Counts:
-        """Let neurons (`FixedPointNeuron`) listen to currents, one beside the other."""
+        """Connect neurons (`FixedPointNeuron`) to currents, which are concatenated."""
         first = currents[0]
         sections = tuple(current.channels for current in currents)
         counts = Counts(0, first.height, first.width, sections)
@@ -135,8 +135,8 @@ class Layout:
     ) -> Current:
         """Add a convolution (`IntegerSynapse`) of counts; return its current.
 
-        With `doubled`, every pixel is repeated 2x2 before. `tables` (`StepTables`) hold the biases
-        of timestep and class; `residual` is a current that is added.
+        With `doubled`, every pixel is first repeated 2x2. `tables` (`StepTables`) has the biases
+        of timestep and class; `residual` is a current to add.
         """
         size = (counts.height, counts.width)
         table, height, width = sources(*size, synapse.shape[-1], synapse.stride, doubled)
@@ -164,22 +164,22 @@ def _aligned(size: int) -> int:
 
 
 def padded(channels: int) -> int:
-    """Return how many channels a layer has in memory."""
+    """Return the number of channels of a layer in memory."""
     return -(-channels // CHANNELS) * CHANNELS
 
 
 def _filled(x: Tensor, value: int = 0) -> Tensor:
-    """Return [..., C] with channels filled up."""
+    """Return [..., C] with the channels padded."""
     return F.pad(x.detach(), (0, padded(x.shape[-1]) - x.shape[-1]), value=value)
 
 
 def sources(
     height: int, width: int, kernel: int, stride: int, doubled: bool, padding: int | None = None
 ) -> tuple[Tensor, int, int]:
-    """Return which input pixels the taps read [H' * W', k * k], int32, and H' and W'.
+    """Return the input pixel of every kernel offset [H' * W', k * k], int32, and H' and W'.
 
     Height and width are those of the input before `doubled` repeats every pixel 2x2. The padding is
-    k // 2 where it is not given; a tap in it reads the pixel height * width.
+    k // 2 by default; an offset in the padding reads the pixel height * width.
     """
     padding = kernel // 2 if padding is None else padding
     scale = 2 if doubled else 1
@@ -197,7 +197,7 @@ def sources(
 def prepacked(weight: Tensor, sections: Sequence[int]) -> Tensor:
     """Return weights [C_out, C, k, k], int8, as the kernels read them [k * k, C' / 4, C_out', 4].
 
-    The channels C lie in sections, each of which is padded.
+    The channels C form sections, each of which is padded.
     """
     out_channels, _, height, width = weight.shape
     parts = torch.split(weight.detach().permute(2, 3, 0, 1), list(sections), -1)
@@ -246,7 +246,7 @@ class Plan:
         return Current(layout.outlet(left, stem.bias), height, width, channels)
 
     def _through(self, form: Any, h: Current) -> Current:
-        """Lay out what `through_skeleton` does."""
+        """Lay out the layers in the order of `through_skeleton`."""
         skips = [h]
         for name, block in form.down_blocks.named_children():
             h = self._block(f"down_blocks.{name}", block, [h])
@@ -274,10 +274,10 @@ class Plan:
     def run(
         self, sample: Tensor, timesteps: Tensor, classes: Tensor, state: Tensor | None
     ) -> Tensor | None:
-        """Return the answers to images [B, C, H, W], float32; None where a number is not finite.
+        """Return the outputs for images [B, C, H, W], float32; None if a number is not finite.
 
         Timesteps and classes [B], int64, are rows of the tables. The state [B, state_bytes], uint8,
-        is brought up to date; None keeps nothing. All tensors are contiguous.
+        is updated in place; None keeps no state. All tensors are contiguous.
         """
         images, threads = len(sample), torch.get_num_threads()
         check_tensor(sample, "integer network: sample", torch.float32, (images, *self.shape))
@@ -291,7 +291,7 @@ class Plan:
         return None if strange else answer
 
     def tallies(self) -> Tensor:
-        """Return of every convolution [N, 3]: images, how many densely, quads that were listed."""
+        """Return for every convolution [N, 3]: images, images computed densely, listed quads."""
         if self._memory is None:
             return torch.zeros(len(self.layout.names), 3, dtype=torch.int64)
         return self._memory[2].sum(0)

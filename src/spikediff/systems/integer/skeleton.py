@@ -1,4 +1,4 @@
-"""The U-Net of both forms, of layers that each makes: currents are added, spikes convolved."""
+"""The U-Net shared by both forms, which supply its layers: currents add, spikes are convolved."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,10 +15,10 @@ from spikediff.layers.unet import way_down, way_up
 
 
 class Parts(Protocol):
-    """Makes the layers of a network: of floating point for training, of integers to deploy."""
+    """Makes the layers of a network: floating-point for training, integer for deployment."""
 
     def neuron(self, channels: int, last: bool = False) -> nn.Module:
-        """Return neurons: current [B, C, H, W] -> counts; `last` before the last convolution."""
+        """Return neurons: current [B, C, H, W] -> counts; `last` if before the last convolution."""
 
     def synapse(
         self,
@@ -28,20 +28,20 @@ class Parts(Protocol):
         stride: int = 1,
         gain: float = 1.0,
     ) -> nn.Module:
-        """Return a synapse: (counts, neurons that emitted them, call) -> current."""
+        """Return a synapse: (counts, the neurons that emitted them, call) -> current."""
 
     def bias(self, channels: int) -> nn.Module:
         """Return the bias of timestep and class: call -> [B or 1, C, 1, 1]."""
 
     def head(self, in_channels: int, out_channels: int) -> nn.Module:
-        """Return the last synapse, which is called as all are."""
+        """Return the last synapse, with the interface of all synapses."""
 
 
 class Block(nn.Module):
     """A residual block: currents are added, spikes are convolved.
 
-    `h + synapse2(neuron2(synapse1(neuron1(h)) + bias(t, class)))`; where the widths differ, a 1x1
-    synapse from the first spikes takes the place of h.
+    `h + synapse2(neuron2(synapse1(neuron1(h)) + bias(t, class)))`; if the widths differ, a 1x1
+    synapse from the first spikes replaces h.
     """
 
     gradient_checkpointing = False  # diffusers' flag; see `recomputation`
@@ -76,7 +76,7 @@ class Doubling(nn.Module):
 
 
 class Resample(nn.Module):
-    """Halve the image (stride 2), or double it (every spike repeated 2x2), then a 3x3 synapse."""
+    """A 3x3 synapse that halves the image (stride 2) or doubles it (every spike repeated 2x2)."""
 
     def __init__(self, parts: Parts, doubles: bool, channels: int) -> None:
         super().__init__()
@@ -93,9 +93,9 @@ class Resample(nn.Module):
 def add_skeleton(
     model: nn.Module, widths: Sequence[int], layers_per_block: int, pixels: int, parts: Parts
 ) -> None:
-    """Give a model everything behind the stem: `down_blocks` to `head`, of whatever parts.
+    """Add everything after the stem to a model, `down_blocks` to `head`, from the given parts.
 
-    `widths` are the channels of the levels, `pixels` those of the answer, patch by patch.
+    `widths` are the channels of the levels, `pixels` those of the output, patch by patch.
     """
     block = partial(Block, parts)
     model.down_blocks, skips = way_down(
@@ -108,7 +108,7 @@ def add_skeleton(
 
 
 def _through(block: nn.Module, h: Tensor, call: Any) -> Tensor:
-    """Return the current behind a block; see `spikediff.layers.recomputation`."""
+    """Return the current after a block; see `spikediff.layers.recomputation`."""
     if isinstance(block, Block):
         return computed(block, h, call)
     out: Tensor = block(h, call)
@@ -116,7 +116,7 @@ def _through(block: nn.Module, h: Tensor, call: Any) -> Tensor:
 
 
 def through_skeleton(model: Any, h: Tensor, call: Any) -> Tensor:
-    """Return a model's answer to the current of its stem [B, C, H, W], patch by patch."""
+    """Return a model's output for the current of its stem [B, C, H, W], patch by patch."""
     skips = [h]
     for block in model.down_blocks:
         h = _through(block, h, call)
@@ -133,7 +133,7 @@ def through_skeleton(model: Any, h: Tensor, call: Any) -> Tensor:
 def check_skeleton(
     sample_size: int, patch_size: int, widths: Sequence[int], layers_per_block: int
 ) -> None:
-    """Refuse sizes of which no U-Net can be made."""
+    """Refuse sizes that do not give a U-Net."""
     patches = patches_of("IntegerSpikingUNet", sample_size, patch_size)
     if not widths or min(widths) < 1 or layers_per_block < 1:
         raise UserError(
@@ -143,6 +143,6 @@ def check_skeleton(
     factor = 2 ** (len(widths) - 1)
     if patches % factor:
         raise UserError(
-            f"IntegerSpikingUNet: {patches} patches a side must be divisible by {factor}, because "
-            f"block_out_channels={tuple(widths)} has {len(widths)} levels"
+            f"IntegerSpikingUNet: {patches} patches per side must be divisible by {factor}, "
+            f"because block_out_channels={tuple(widths)} has {len(widths)} levels"
         )

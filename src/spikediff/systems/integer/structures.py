@@ -18,13 +18,13 @@ def _numbers(names: str) -> list[tuple[str, type]]:
 
 
 class Listener(ctypes.Structure):
-    """`listener` of count_synapse.h, field by field, and so are the others."""
+    """`listener` of count_synapse.h, field by field, like the structures below."""
 
     _fields_ = [*_pointers("thresholds"), *_numbers("levels counts pixel_bytes")]
 
 
 class Outlet(ctypes.Structure):
-    """What becomes of the sums of a layer."""
+    """What happens to the sums of a layer."""
 
     _fields_ = [
         *_pointers("left bias of_timestep of_class"),
@@ -68,7 +68,7 @@ class Network(ctypes.Structure):
 
 
 def finish(network: Network, layers: Sequence[SynapseLayer]) -> None:
-    """Give a network its layers, and the room that their lists take."""
+    """Set a network's layers, and the space for their lists."""
     network.synapses, network.synapse = len(layers), (SynapseLayer * len(layers))(*layers)
     for layer in layers:
         columns = layer.in_width << layer.doubled

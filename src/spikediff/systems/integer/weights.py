@@ -1,7 +1,7 @@
-"""Weights as whole numbers: 8, 6 or 4 bits, with a power of two per output channel as the unit.
+"""Weights as integers of 8, 6 or 4 bits, with a power of two per output channel as the unit.
 
-A unit that is a power of two costs nothing: currents of two synapses meet in a common fixed point
-by shifts to the left, so nothing is multiplied and nothing rounded behind a sum.
+Power-of-two units need no multiplication: left shifts bring the currents of two synapses to a
+common fixed point, and nothing is rounded after a sum.
 """
 
 import torch
@@ -16,20 +16,20 @@ _UNITS_TRIED = 3  # a smaller unit rounds less and clips more; beyond a quarter 
 
 
 def check_weight_bits(weight_bits: int) -> None:
-    """Refuse widths that no kernel knows."""
+    """Refuse numbers of bits that no kernel supports."""
     if weight_bits not in WEIGHT_BITS:
         raise UserError(f"weight_bits={weight_bits}: choose from 8, 6 and 4")
 
 
 def to_whole(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    r"""Round weights [C_out, C, k, k] to whole numbers times a power of two.
+    r"""Round weights [C_out, C, k, k] to integers times a power of two.
 
-    $W \approx q\, 2^{-e}$ with $|q| \le 2^{bits - 1} - 1$. Of each output channel, e is the
+    $W \approx q\, 2^{-e}$ with $|q| \le 2^{bits - 1} - 1$. For each output channel, e is the
     exponent with the smallest squared error: the largest that clips nothing, or one of the next
     two; at most 16, the fraction bits of a current.
 
     Returns:
-        Whole numbers of the weights' shape and dtype, and exponents [C_out].
+        Integers in the weights' shape and dtype, and exponents [C_out].
 
     Example:
         >>> whole, exponents = to_whole(torch.tensor([[[[0.5]], [[-0.25]]]]), bits=4)
@@ -51,7 +51,7 @@ def to_whole(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def rounded(weight: Tensor, bits: int) -> Tensor:
-    """Return weights [C_out, ...] as `to_whole` rounds them, with a gradient as if it did not.
+    """Return weights [C_out, ...] rounded as by `to_whole`, with the gradient of the identity.
 
     Reference: Bengio et al., "Estimating or propagating gradients through stochastic neurons for
     conditional computation", 2013 (the straight-through estimator).
@@ -67,7 +67,7 @@ def _nearest(rows: Tensor, unit: Tensor, largest: float) -> Tensor:
 
 
 def pack(whole: Tensor, bits: int) -> Tensor:
-    """Return whole numbers [...], int8, as they are stored: two of 4 bits share a byte."""
+    """Return integers [...], int8, in their stored form: two of 4 bits share a byte."""
     if bits > 4:
         return whole
     flat = whole.flatten()
@@ -76,7 +76,7 @@ def pack(whole: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int) -> Tensor:
-    """Return what `pack` stored, flat, and a 0 behind an odd number of 4 bits."""
+    """Return the integers stored by `pack`, flat; an odd number of 4 bits gets a final 0."""
     if bits > 4:
         return packed
     return torch.stack([(packed << 4) >> 4, packed >> 4], dim=1).flatten()

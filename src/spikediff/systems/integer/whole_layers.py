@@ -1,4 +1,4 @@
-"""The layers of the deployment form, in whole numbers, and the executions of its synapses."""
+"""The integer layers of the deployment form, and the executions of its synapses."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,16 +17,16 @@ from spikediff.systems.integer.convolution import (
 from spikediff.systems.integer.weights import FRACTION_BITS, pack, to_whole, unpack
 
 IMAGE_FRACTION_BITS = 12  # of 16: images reach from -8 to 8
-_STEM_BITS = 10  # of the one layer that sees real values
+_STEM_BITS = 10  # of the only layer with real-valued input
 
 
 @dataclass
 class Call:
-    """What one call hands to every part.
+    """Data of one call for every part.
 
     `timesteps` and `classes` are rows of the tables of biases [B or 1], `convolve` is the
-    execution. `before` and `after` are the counts and sums that the synapses kept in the last call,
-    and keep in this one, in order.
+    execution. `before` and `after` are the counts and sums of the synapses, in order, from the
+    previous call and for the next one.
     """
 
     timesteps: Tensor
@@ -37,7 +37,7 @@ class Call:
 
 
 class FixedPointNeuron(CountNeuron):
-    """Integer neurons with whole thresholds; currents [B, C, H, W], int32 -> counts, uint8."""
+    """Neurons with integer thresholds: currents [B, C, H, W], int32 -> counts, uint8."""
 
     def __init__(self, channels: int, levels: int) -> None:
         super().__init__()
@@ -52,21 +52,21 @@ class FixedPointNeuron(CountNeuron):
         return counts
 
     def potential(self, current: Tensor) -> Tensor:
-        """Return the currents in units of a spike; of one level, in units of its threshold."""
+        """Return the currents in units of a spike; with one level, in units of its threshold."""
         first = self.thresholds[0]
         unit = self.thresholds[1] - first if self.levels > 1 else first.abs()
         level = (current - first[:, None, None]) / unit.clamp(min=1)[:, None, None]
         return level + 0.5
 
     def copy_from(self, neuron: IntegerNeuron) -> None:
-        r"""Take over the thresholds $\theta (k - 1/2 - b)$, rounded up."""
+        r"""Set the thresholds $\theta (k - 1/2 - b)$, rounded up."""
         k = torch.arange(1, self.levels + 1)[:, None]  # [D, 1]
         thresholds = (k - 0.5 - neuron.bias.double()) * neuron.theta.double()
         self.thresholds.copy_(_fixed(thresholds, torch.ceil))
 
 
 class IntegerSynapse(nn.Module):
-    """Counts -> current, in whole numbers of 8, 6 or 4 bits; the kernel size is 3 or 1."""
+    """Counts -> current, with integer weights of 8, 6 or 4 bits; the kernel size is 3 or 1."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, weight_bits: int
@@ -90,7 +90,7 @@ class IntegerSynapse(nn.Module):
         return whole.flatten()[: math.prod(self.shape)].view(self.shape)
 
     def copy_from(self, weight: Tensor, bias: Tensor) -> None:
-        """Take over weights that hold norm and amplitude [C_out, C, k, k], and a bias [C_out]."""
+        """Set weights including norm and amplitude [C_out, C, k, k], and a bias [C_out]."""
         whole, exponents = to_whole(weight, self.bits)
         self.weight.copy_(pack(whole.to(torch.int8), self.bits))
         self.shift.copy_(FRACTION_BITS - exponents)
@@ -112,7 +112,7 @@ class StepTables(nn.Module):
         return (bias << self.shift.int())[:, :, None, None]
 
     def copy_from(self, of_timestep: Tensor, of_class: Tensor) -> None:
-        """Take over biases [N, C] and [K + 1, C], in the finest unit that holds them all."""
+        """Set biases [N, C] and [K + 1, C], in the finest unit that represents them all."""
         peak = max(float(of_timestep.abs().max()), float(of_class.abs().max()), 2.0**-60)
         bits = min(FRACTION_BITS, int(torch.tensor((2**15 - 1) / peak).log2().floor()))
         self.of_timestep.copy_(_fixed(of_timestep, bits=bits))
@@ -121,7 +121,7 @@ class StepTables(nn.Module):
 
 
 class FixedPointStem(nn.Module):
-    """The first convolution, of an image in fixed point: the one dense input of the network."""
+    """The first convolution, of an image in fixed point: the network's only dense input."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -134,18 +134,18 @@ class FixedPointStem(nn.Module):
         return self.rescaled(fixed_point_conv2d(image, self.weight, 1, 1))
 
     def rescaled(self, sums: Tensor) -> Tensor:
-        """Return the current of sums [B, C_out, H, W]: their units become 2^-16, halves go up."""
+        """Return the current for sums [B, C_out, H, W], in units of 2^-16; halves round up."""
         right, left = (shift.to(sums.dtype)[:, None, None] for shift in self.shifts())
         half = (1 << right) >> 1
         return (((sums + half) >> right) << left) + self.bias[:, None, None]
 
     def shifts(self) -> tuple[Tensor, Tensor]:
-        """Return by how many bits the sums go to the right, and then to the left [C_out]."""
+        """Return the right shifts of the sums, and the following left shifts [C_out]."""
         excess = IMAGE_FRACTION_BITS - FRACTION_BITS + self.exponent.int()
         return excess.clamp(min=0), (-excess).clamp(min=0)
 
     def copy_from(self, conv: nn.Conv2d) -> None:
-        """Take over a convolution of real values."""
+        """Set the weights from a real-valued convolution."""
         whole, exponents = to_whole(conv.weight, _STEM_BITS)
         self.weight.copy_(whole)
         self.exponent.copy_(exponents)
@@ -175,7 +175,7 @@ def _by_events(counts: Tensor, _levels: int, synapse: IntegerSynapse, _call: Cal
 
 def _by_changes(counts: Tensor, levels: int, synapse: IntegerSynapse, call: Call) -> Tensor:
     before = next(call.before, None)
-    if before is None:  # from zero: nothing had fired
+    if before is None:  # from zero: no spikes before
         before = (torch.zeros_like(counts), _no_sums(counts, synapse))
     weight = synapse.whole_weight
     sums: Tensor = change_conv2d(counts, *before, weight, synapse.stride, synapse.padding)

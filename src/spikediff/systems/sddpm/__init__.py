@@ -8,7 +8,7 @@ To read the system, open in order:
 4. `diffusion.denoising_pipeline`: the pipeline that samples with it.
 5. `released`: the authors' checkpoints.
 
-docs/systems/sddpm.md tells where paper and code differ.
+docs/systems/sddpm.md lists where paper and code differ.
 """
 
 from diffusers.models.modeling_utils import ModelMixin

@@ -4,12 +4,12 @@ To read the system, open in order:
 
 1. `layers.temporal_scaling`: the temporal-wise spiking mechanism (TSM).
 2. `systems.sddpm.network`: `SpikingUNet(temporal_scaling=True)` is SDM's network.
-3. `threshold_guidance`: sampling with other thresholds than those of training.
+3. `threshold_guidance`: sampling with thresholds other than those of training.
 4. `scale_search`: choosing the thresholds on held-out data.
 5. `released`: the authors' checkpoints. Those converted from ordinary networks are in
    `systems.converted`.
 
-docs/systems/sdm.md tells where paper and code differ.
+docs/systems/sdm.md lists where paper and code differ.
 """
 
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline, with_noise

@@ -4,12 +4,13 @@ To read the system, open in order:
 
 1. `quantiser`: the codebook.
 2. `vq_svae`: `VQSVAE`, the autoencoder of the first stage, and its parts.
-3. `decoder`: `SpikingImageDecoder`, which guesses masked tokens in the second stage.
-4. `absorbing`: absorbing-state diffusion, its scheduler and its loss.
-5. `pipeline`: from masks to tokens to images.
-6. `released`: the authors' checkpoints.
+3. `decoder`: `SpikingImageDecoder`, which predicts masked tokens in the second stage.
+4. `absorbing`: absorbing-state diffusion and its scheduler.
+5. `loss`: the objectives of both stages.
+6. `pipeline`: from masks to tokens to images.
+7. `released`: the authors' checkpoints.
 
-docs/systems/spiking_diffusion.md tells where paper and code differ.
+docs/systems/spiking_diffusion.md lists where paper and code differ.
 """
 
 from diffusers.models.modeling_utils import ModelMixin

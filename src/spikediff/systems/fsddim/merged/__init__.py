@@ -1,4 +1,4 @@
-"""FSDDIM's network as a chip would hold it: one synapse between every two layers of neurons.
+"""FSDDIM's network as stored on a chip: one synapse between every two layers of neurons.
 
-`merge` makes a network of `network`; `kernels` composes two convolutions into one synapse.
+`merge` builds the networks of `network`; `kernels` composes two convolutions into one synapse.
 """

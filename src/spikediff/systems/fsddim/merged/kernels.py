@@ -1,14 +1,14 @@
-r"""Two convolutions in a row as one synapse.
+r"""Two consecutive convolutions as one synapse.
 
-A convolution c [O, M] behind a convolution p [M, I] is one convolution, with the full convolution
+A convolution c [O, M] after a convolution p [M, I] is one convolution, with the full convolution
 of the two kernels, $K[o, i, u] = \sum_{m, a} c[o, m, a]\,p[m, i, u - a]$, with two exceptions:
 
-- At the border. The image between the two is padded with zeros, not with what p would find there.
-  So targets for which taps of c fall off that image have kernels without those taps.
-- Where p sees an image of which every pixel is doubled. Several taps of K then meet the same pixel
-  of the small image, and which do depends on the target being even or odd. Their weights add up.
+- At the border. The image between the two is padded with zeros, not with the output of p there.
+  So if taps of c fall outside that image, the target's kernel omits them.
+- If every pixel of p's input is doubled. Several taps of K then fall on the same pixel
+  of the small image; which ones depends on whether the target is even or odd. Their weights add.
 
-The axes are independent in this, so each is cut into strips of targets that have the same taps.
+The axes are independent, so each is cut into strips of targets with the same taps.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from spikediff.layers.time import fold_time, unfold_time
 
 @dataclass(frozen=True)
 class Strip:
-    """Targets along one axis that meet the source in the same way.
+    """Targets along one axis with the same taps.
 
     Attributes:
         targets: Their positions, spaced by the factor of the upsampling.
@@ -47,8 +47,8 @@ class Strip:
 def cut(size: int, c_taps: int, p_taps: int, factor: int = 1) -> list[Strip]:
     """Cut an axis of targets into strips.
 
-    There are as many targets as positions between the two convolutions. c and p have an odd number
-    of taps; every source position is repeated `factor` times before p.
+    There are as many targets as positions between the two convolutions. Kernels c and p have odd
+    sizes; every source position is repeated `factor` times before p.
 
     Example:
         >>> [list(strip.targets) for strip in cut(5, 3, 3)]
@@ -65,7 +65,7 @@ def cut(size: int, c_taps: int, p_taps: int, factor: int = 1) -> list[Strip]:
         leftmost = targets[0] + first - reach - p_taps // 2  # in the repeated image
         positions = range(leftmost, leftmost + stop - first + p_taps - 1)
         sources = [position // factor for position in positions]
-        # A source position that lies in the padding for every target needs no weight.
+        # A source position in the padding of every target needs no weight.
         window = range(max(sources[0], 1 - len(targets)), min(sources[-1], size // factor - 1) + 1)
         folding = torch.tensor([[source == met for met in window] for source in sources]).double()
         places = range(targets[0], targets[-1] + 1, factor)
@@ -83,7 +83,7 @@ def regions(size: int, c_taps: int, p_taps: int, factor: int) -> list[Region]:
 
 
 def regional_kernels(c: Tensor, p: Tensor, regions: Sequence[Region]) -> list[Tensor]:
-    """Return a kernel [O, I, rows, columns] per region, where p keeps or doubles the image size.
+    """Return a kernel [O, I, rows, columns] per region, for p that keeps or doubles the image size.
 
     c [O, M, a, a] is the kernel of the second convolution, p [M, I, b, b] of the first; float64.
     """
@@ -99,11 +99,11 @@ def regional_kernels(c: Tensor, p: Tensor, regions: Sequence[Region]) -> list[Te
 
 
 def behind_average(c: Tensor, p: Tensor) -> Tensor:
-    """Return the kernel of c behind an average of four pixels and a 1x1 convolution p, float64.
+    """Return the kernel of c after an average of four pixels and a 1x1 convolution p, float64.
 
-    The two are a 2x2 convolution of stride 2, and a zero in the padding of the small image is four
-    zeros in that of the large one. So one kernel of twice the size is exact: [O, M, a, a] and
-    [M, I, 1, 1] -> [O, I, 2a, 2a], for stride 2 and padding `2 (a // 2)` on the large image.
+    The latter two are a 2x2 convolution of stride 2, and a zero in the padding of the small image
+    corresponds to four zeros in the large one. So one kernel of twice the size is exact: [O, M, a,
+    a] and [M, I, 1, 1] -> [O, I, 2a, 2a], for stride 2 and padding `2 (a // 2)` on the large image.
     """
     return conv_transpose2d(c, (p / 4).expand(-1, -1, 2, 2), stride=2)
 
@@ -111,8 +111,8 @@ def behind_average(c: Tensor, p: Tensor) -> Tensor:
 def composite(c: Tensor, p: Tensor) -> Tensor:
     """Return the full convolution of two kernels: [O, M, a, a], [M, I, b, b] -> [O, I, a+b-1, ..].
 
-    Where either is 1x1 it is exact at the border too: a 1x1 c meets no padding, and behind a 1x1 p
-    without bias the padding's zeros are those of the source.
+    If either is 1x1 the result is exact at the border too: a 1x1 c has no padding, and after a
+    1x1 p without bias the zeros of the padding are those of the source.
     """
     return conv_transpose2d(c, p)
 
@@ -149,9 +149,9 @@ class UniformSynapse(nn.Module):
 
 
 class RegionalSynapse(nn.Module):
-    """A kernel [O, I, h, w] per region of targets: the border, and even and odd places.
+    """A kernel [O, I, h, w] per region of targets: the border, and even and odd positions.
 
-    The regions together are the image.
+    Together the regions cover the image.
 
     Shape: [T, B, I, H, W] -> [T, B, O, H', W'].
     """
@@ -186,7 +186,7 @@ def _slice(places: range) -> slice:
 
 
 def _convolve_part(source: Tensor, kernel: Tensor, rows: range, columns: range) -> Tensor:
-    """Convolve the rows and columns of a source [N, I, H, W], zeros where they lie outside."""
+    """Convolve the rows and columns of a source [N, I, H, W], which is zero outside."""
     (top, bottom), (left, right) = (
         (max(0, -reach.start), max(0, reach.stop - size))
         for reach, size in zip((rows, columns), source.shape[2:], strict=True)

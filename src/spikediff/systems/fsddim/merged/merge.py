@@ -45,23 +45,23 @@ Network = TypeVar("Network", bound=MergedSynapticUNet)
 def merge_synapses(model: SynapticCurrentUNet) -> MergedSynapticUNet:
     r"""Merge all linear maps between two layers of neurons into one synapse each.
 
-    A neuron of the original is driven by $\sum_p N\,C_p\,P_p\,s_p + b$: convolutions C of the
-    sources before it, norms N, and for some sources p another convolution P behind a change of size
-    (or the stem) without a neuron. The merged network holds $N C_p P_p$, exact at the image's
-    border too, and b as a constant current. So the input of every synapse is spikes, but for
-    synapses that the input current drives itself: the stem's, or, as published without
-    neurons behind the stem, those of whatever sees the stem.
+    The input of a neuron of the original is $\sum_p N\,C_p\,P_p\,s_p + b$: convolutions C of the
+    sources before it, norms N, and for some sources p another convolution P after a change of size
+    (or the stem) without a neuron. The merged network stores $N C_p P_p$, exact at the image's
+    border too, and b as a constant current. So the input of every synapse is spikes, except for
+    synapses driven by the input current: the stem's or, as published without
+    neurons after the stem, those that receive the stem's current.
 
     Kernels are composed in float64 and stored in the model's type.
 
     Args:
-        model: The original, in evaluation mode. It stays as it is; nothing is shared.
+        model: The original, in evaluation mode. It is not changed; nothing is shared.
 
     Returns:
-        The merged network, which a `SynapticCurrentPipeline` takes instead of the original.
+        The merged network, which a `SynapticCurrentPipeline` accepts instead of the original.
 
     Raises:
-        UserError: The model is in training mode, or knows classes.
+        UserError: The model is in training mode, or has classes.
 
     Example:
         >>> model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
@@ -79,28 +79,28 @@ def merge_synapses(model: SynapticCurrentUNet) -> MergedSynapticUNet:
 
 @torch.no_grad()
 def carry_currents(model: SynapticCurrentUNet) -> CarriedSynapticUNet:
-    r"""Merge all synapses, and carry the stem's current beside the image's through all steps.
+    r"""Merge all synapses, and carry the stem's current along with the image's through all steps.
 
-    The image's current I enters the network by the stem's linear map A alone, and the output is
-    $v = W S + b$, of spikes S. So beside $I' = \cos\delta\,I - \sin\delta\,v$ a chip keeps K = A I,
+    The image's current I enters the network only through the stem's linear map A, and the output is
+    $v = W S + b$ for spikes S. So with $I' = \cos\delta\,I - \sin\delta\,v$ a chip stores K = A I,
 
         K' = cos(delta) K - sin(delta) (A W S + A b),
 
-    where A W is one more synapse of spikes. In no step is a current the input of a synapse; what is
-    left besides accumulates are the step's two scalars.
+    where A W is one more synapse with spiking input. No synapse has a current as its input; besides
+    accumulates, only the step's two scalars remain.
 
-    It is a matter of principle rather than of energy: an image has few channels, so that A I is
-    cheap, while A W has as many targets as the stem and accumulates for every spike that W sees.
+    This does not save energy: an image has few channels, so A I is
+    cheap, while A W has as many targets as the stem and accumulates for every input spike of W.
 
     Args:
-        model: A network with `spiking_stem=True`, in evaluation mode. It stays as it is.
+        model: A network with `spiking_stem=True`, in evaluation mode. It is not changed.
 
     Returns:
-        The network, which a `SynapticCurrentPipeline` takes instead of the original.
+        The network, which a `SynapticCurrentPipeline` accepts instead of the original.
 
     Raises:
-        UserError: As `merge_synapses`; or the model has no neurons behind its stem, or does not put
-            out as many channels as it takes.
+        UserError: As for `merge_synapses`; or the model has no neurons after its stem, or has
+            different numbers of input and output channels.
 
     Example:
         >>> model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4,
