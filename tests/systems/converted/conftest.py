@@ -5,6 +5,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.systems.converted.convert import quantise
 from spikediff.systems.converted.training import NoisedImages
 
 SIZES = {
@@ -39,7 +40,17 @@ def make_unet():
     return _make_unet
 
 
-@pytest.fixture
-def noised():
+def _make_noised():
     images = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     return NoisedImages(images, make_scheduler("ddpm").alphas_cumprod, seed=0)
+
+
+@pytest.fixture
+def noised():
+    return _make_noised()
+
+
+@pytest.fixture(scope="session")
+def quantised_once(unet):
+    """The network, quantised; not to be changed."""
+    return quantise(unet, 2, _make_noised())

@@ -1,5 +1,7 @@
 """Learning to live with levels and spikes: what improves, what stays, what is drawn."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -29,8 +31,14 @@ def again(noised, seed):
 
 
 @pytest.fixture
-def quantised(unet, noised):
-    return quantise(unet, 2, noised)
+def quantised(quantised_once):
+    return deepcopy(quantised_once)
+
+
+@pytest.fixture
+def few_checks(monkeypatch):
+    """Whether a block has gained is decided on a few x_t."""
+    monkeypatch.setattr("spikediff.systems.converted.training._CHECKS", 8)
 
 
 def test_blocks_in_the_order_of_running(quantised, noised):
@@ -58,7 +66,8 @@ def test_x_t_is_what_the_schedule_says():
 
 def test_distillation_brings_the_answers_together(unet, quantised, noised):
     before, after = (
-        sum(losses[-10:]) for losses in (distil(quantised, unet, noised, n) for n in (10, 80))
+        sum(distil(quantised, unet, noised, steps, batch_size=16, lr=2e-3)[-10:])
+        for steps in (10, 40)
     )
     assert after < 0.8 * before
     assert not quantised.training
@@ -66,15 +75,15 @@ def test_distillation_brings_the_answers_together(unet, quantised, noised):
 
 def test_a_spiking_network_learns_through_its_neurons(unet, quantised, noised):
     spiking = convert(quantised)
-    losses = distil(spiking, unet, noised, 40, lr=3e-3)
-    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    losses = distil(spiking, unet, noised, 24, batch_size=8, lr=3e-3)
+    assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
 
 
 def test_fine_tuning_mends_what_norms_at_every_step_break(quantised, noised):
     converted = convert(quantised, spikes="unsigned", norm="per_step")
     seen = again(noised, 7).draw(32)
     before = {e.layer: e.error for e in probe(converted, quantised, *seen)}
-    losses = fine_tune(converted, quantised, noised, 15, batch_size=16, lr=1e-3)
+    losses = fine_tune(converted, quantised, noised, 10, batch_size=8, lr=1e-3)
     after = {e.layer: e.error for e in probe(converted, quantised, *seen)}
     assert [loss.block for loss in losses] == BLOCKS
     assert all(after[name] < before[name] for name in BLOCKS if before[name] > 1e-3)
@@ -82,9 +91,10 @@ def test_fine_tuning_mends_what_norms_at_every_step_break(quantised, noised):
     assert after["conv_out"] < before["conv_out"]
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_what_cannot_be_wrong_does_not_change(quantised, noised):
     converted, fresh = convert(quantised), convert(quantised)
-    losses = fine_tune(converted, quantised, noised, steps_per_block=2)
+    losses = fine_tune(converted, quantised, noised, steps_per_block=1, batch_size=4)
     exact = {loss.block: loss.before for loss in losses}
     assert exact["time_embedding"] < 1e-10
     assert exact["conv_in"] < 1e-10
@@ -94,18 +104,21 @@ def test_what_cannot_be_wrong_does_not_change(quantised, noised):
             assert torch.equal(p, fresh.get_parameter(name)), name
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_what_does_not_help_is_taken_back(quantised, noised):
     converted, fresh = convert(quantised), convert(quantised)
-    losses = fine_tune(converted, quantised, noised, steps_per_block=2, lr=10.0)
+    losses = fine_tune(converted, quantised, noised, steps_per_block=1, batch_size=4, lr=10.0)
     assert all(loss.after == loss.before for loss in losses)
     pairs = zip(converted.parameters(), fresh.parameters(), strict=True)
     assert all(torch.equal(tuned, given) for tuned, given in pairs)
 
 
+@pytest.mark.usefixtures("few_checks")
 @pytest.mark.parametrize("train_thresholds", [False, True])
 def test_thresholds_are_frozen_unless_asked_for(quantised, noised, train_thresholds):
     converted, fresh = (convert(quantised, norm="per_step") for _ in range(2))
-    fine_tune(converted, quantised, noised, 4, lr=1e-3, train_thresholds=train_thresholds)
+    learning = {"batch_size": 8, "lr": 1e-3, "train_thresholds": train_thresholds}
+    fine_tune(converted, quantised, noised, 3, **learning)
     moved = {
         n for n, p in converted.named_parameters() if not torch.equal(p, fresh.get_parameter(n))
     }
@@ -113,16 +126,18 @@ def test_thresholds_are_frozen_unless_asked_for(quantised, noised, train_thresho
     assert any(name.endswith("clip") for name in moved) == train_thresholds
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_the_quantised_network_stays_as_it_is(quantised, noised):
     before = {key: tensor.clone() for key, tensor in quantised.state_dict().items()}
-    fine_tune(convert(quantised), quantised, noised, 2)
+    fine_tune(convert(quantised), quantised, noised, 1, batch_size=4)
     assert all(torch.equal(before[k], tensor) for k, tensor in quantised.state_dict().items())
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_the_seed_decides(quantised, noised):
     def tuned(seed):
         model = convert(quantised, norm="per_step")
-        fine_tune(model, quantised, again(noised, seed), 1, lr=1e-3)
+        fine_tune(model, quantised, again(noised, seed), 1, batch_size=8, lr=1e-3)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     torch.manual_seed(0)
