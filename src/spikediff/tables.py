@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from html import escape
-from textwrap import fill
+from itertools import zip_longest
+from textwrap import fill, wrap
 
 from spikediff.errors import cut
 
@@ -31,6 +32,27 @@ def text_table(rows: Rows, width: int = 80) -> str:
             name = ""
         numbers = (f" {cell:>{size}}" for cell, size in zip(cells, widths, strict=True))
         lines.append(f"{name:<{first}}{''.join(numbers)}".rstrip())
+    return "\n".join(lines)
+
+
+def column_table(rows: Rows, widths: Sequence[int]) -> str:
+    """Return the rows as lines, with every cell wrapped to the width of its column.
+
+    Example:
+        >>> print(column_table([["layer", "why"], ["Head", "real numbers"]], widths=(5, 7)))
+        layer  why
+        Head   real
+               numbers
+    """
+    lines = []
+    for row in rows:
+        cells = [
+            wrap(cell, width, break_on_hyphens=False)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for parts in zip_longest(*cells, fillvalue=""):
+            padded = (f"{part:<{width}}" for part, width in zip(parts, widths, strict=True))
+            lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
 
 

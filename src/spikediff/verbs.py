@@ -46,6 +46,7 @@ def train(
     output: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    first_stage_steps: int | None = None,
     **settings: Any,
 ) -> Path:
     """Train a recipe.
@@ -56,6 +57,7 @@ def train(
             without a name.
         resume: Whether to continue the run in the folder.
         overwrite: Whether to replace the run in the folder.
+        first_stage_steps: Optimizer steps of the first stage, of a recipe of two stages.
         **settings: Settings of the recipe by their dotted names, as in
             `train("integer/digits", **{"training.steps": 2000})`.
 
@@ -76,7 +78,7 @@ def train(
     content = recipe if isinstance(recipe, Mapping) else read_yaml(find_recipe(str(recipe)))
     wanted = named_by_data(recipe_from(_with_settings(content or {}, settings), where))
     root = Path(output) if output is not None else Path("runs") / wanted.name
-    if not train_stages(wanted, root, resume, overwrite):
+    if not train_stages(wanted, root, resume, overwrite, first_stage_steps):
         raise KeyboardInterrupt(f"{root}: stopped before its last step; train with resume=True")
     return root
 

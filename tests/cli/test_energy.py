@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -44,6 +45,7 @@ def test_everything_at_once(model, tmp_path, capsys):
     lines = [line for line in told.splitlines() if str(tmp_path) not in line]
     assert max(map(len, lines)) <= 80
     assert " uJ per image, " in lines[0]
+    assert re.search(r"neurons fire at [\d.]+% of their\s+updates", told)
     figures = json.loads((tmp_path / "e.json").read_text())
     assert figures["images"] == 2
     assert len(figures["timesteps"]) == 3
@@ -65,6 +67,17 @@ def test_everything_at_once(model, tmp_path, capsys):
         "energy_by_part.png",
         "firing_rate.png",
     }
+
+
+@pytest.mark.parametrize(("kind", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_plots_for_a_report_are_the_same_file_twice(model, kind, start, tmp_path):
+    for name in ("a", "b"):
+        plots = ["--plots", str(tmp_path / name), "--plot-format", kind]
+        assert main(["energy", model, *QUICK, *plots]) == 0
+    for name in ("energy_by_part", "firing_rate"):
+        written = (tmp_path / "a" / f"{name}.{kind}").read_bytes()
+        assert written.startswith(start)
+        assert written == (tmp_path / "b" / f"{name}.{kind}").read_bytes()
 
 
 def test_the_same_twice(model, tmp_path):

@@ -90,7 +90,7 @@ def test_labels_follow_the_seeds_and_batches_do_not_matter():
         assert made == [(4, 7), (5, 8), (6, 9), (7, 7), (8, 8)]
     assert bars[-1] == "images 1 to 5 of 5"
     assert bars[5:8] == ["images 1 to 2 of 5", "images 3 to 4 of 5", "images 5 to 5 of 5"]
-    with pytest.raises(UserError, match=r"--guidance-scale 2.0: Pipe has none"):
+    with pytest.raises(UserError, match=r"--guidance-scale 2.0: Pipe has no such option"):
         list(Sampling(guidance_scale=2.0).generate(pipe, range(1), pipe))
 
 

@@ -1,10 +1,15 @@
 """Output folders: one rule for all commands. Nothing is mixed, nothing else is removed."""
 
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 from safetensors import SafetensorError
 
 from small_pipelines import make
-from spikediff.cli import main
+from spikediff.cli import COMMANDS as COMMANDS_OF_THE_LINE
+from spikediff.cli import main, options_class
+from spikediff.cli.arguments import options_of
 from spikediff.cli.outputs import check_file, new_folder
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
@@ -46,6 +51,21 @@ def test_a_folder_with_other_files_is_refused_or_overwritten(command, model, tmp
     stale.write_bytes(b"")
     assert main([*call, "--overwrite"]) == 0
     assert {path for path in output.rglob("*") if path.is_file()} == {*written, own}
+
+
+def test_every_command_writes_to_the_folder_of_its_name():
+    defaults = {}
+    for command in set(COMMANDS_OF_THE_LINE) - {"train", "demo"}:  # run folders
+        found = {o.path: o for o in options_of(options_class(command)) if o.path[-1] == "output"}
+        for path in found:
+            kind = options_class(command)
+            report = {field.name: field.default for field in fields(kind)}[path[0]]
+            defaults[command] = getattr(report, "output", report)
+    given = {command for command, path in defaults.items() if isinstance(path, Path)}
+    assert {"sample", "vary", "inpaint", "inspect", "reconstruct"} <= given
+    assert {command: defaults[command] for command in given} == {
+        command: Path("outputs") / command for command in given
+    }
 
 
 def test_fewer_images_leave_no_stale_ones(model, tmp_path):

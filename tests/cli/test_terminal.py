@@ -5,15 +5,22 @@ import io
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
 from spikediff.cli import COMMANDS, main
-from spikediff.cli.arguments import Visible
+from spikediff.cli.arguments import Visible, parse
+from spikediff.cli.inpaint import InpaintOptions
+from spikediff.cli.sample import SampleOptions
+from spikediff.errors import UserError
+from spikediff.pretrained import PRETRAINED
+from spikediff.training.trained import load_trained
 
 ENVIRONMENT = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path)}
 MISTAKES = {  # one of every kind
@@ -160,3 +167,50 @@ def test_output_files_are_checked_before_the_work(command, tmp_path, capsys):
 def test_json_goes_into_a_folder_that_is_made(tmp_path):
     assert main(["info", "--json", str(tmp_path / "a" / "b.json")]) == 0
     assert "machine" in json.loads((tmp_path / "a" / "b.json").read_text())
+
+
+def test_help_is_in_words_and_fits_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    usages = {}
+    for command in COMMANDS:
+        first = ["sddpm/digits"] if command == "train" else []
+        with pytest.raises(SystemExit):
+            main([command, *first, "--help"])
+        said = capsys.readouterr().out
+        usages[command] = " ".join(said.partition("\n\n")[0].split())
+        assert max(map(len, said.splitlines())) <= 80, said
+        for foreign in ("{None}", "{None,", "STR", "{INT", "INT ...]", "PATH ...]"):
+            assert foreign not in said, (command, foreign)
+    assert usages["push"] == "usage: spikediff push [-h] [OPTIONS] SOURCE USER/NAME"
+    assert usages["compare"] == "usage: spikediff compare [-h] [OPTIONS] SOURCE ..."
+    assert usages["info"] == "usage: spikediff info [-h] [SOURCE] [--json FILE]"
+
+
+@pytest.mark.parametrize("command", ["sample", "info", "compare"])
+def test_help_names_the_models_that_ship(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = "".join(capsys.readouterr().out.replace("│", "").split())
+    assert f"({','.join(PRETRAINED)})" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("mnits", "mnits: no such folder or shipped model; did you mean 'mnist'?"),
+        ("absent", "choose from digits, mnist, mnist-float, fashion-mnist, or give a run folder"),
+    ],
+)
+def test_a_model_that_is_not_there_names_those_that_ship(name, advice, capsys):
+    with pytest.raises(UserError, match=re.escape(advice)):
+        load_trained(Path(name))
+    for command in ("sample", "info", "evaluate", "compare"):
+        assert main([command, name]) == 2
+        assert advice in capsys.readouterr().err
+
+
+def test_none_can_still_be_typed():
+    read = parse(SampleOptions, ["digits", "--num-images", "None"], "x", None)
+    assert read.num_images is None
+    read = parse(InpaintOptions, ["digits", "--mask-box", "0", "1", "2", "3"], "x", None)
+    assert read.mask_box == (0, 1, 2, 3)

@@ -34,7 +34,7 @@ NOT_RUN = {
     r"--format onnx": "needs the extra onnx: tests/interchange/test_programs.py",
     r"images\.npz|--features fad|fid|resnet": "needs files of others",
     r"my/photos|my\.npy|integer/images|own-images|cat dog": "needs a folder: tests/cli",
-    r"evaluate samples/": "needs samples: tests/cli/test_evaluate.py",
+    r"evaluate outputs/sample ": "needs samples: tests/cli/test_evaluate.py",
     r"^spikediff sample RUN --num-inference-steps 3 --threshold 0.98,0.99,1": "three steps",
     r"\b(OPTION|\.\.\.)": "not a whole command",
     r"whole|forms/|-int8": "needs the deployment form of the line above, trained",
@@ -199,8 +199,7 @@ def run_shell(text: str, trained: Callable[[str], None]) -> None:
         wanted = re.findall(r"runs/([\w-]+)", re.sub(r"--output \S+", "", small))
         for name in wanted if not small.startswith("spikediff train") or "init" in small else []:
             trained(name)
-        for folder in ("samples", "spikes", "inpainted", "variations", "interpolated", "inverted"):
-            shutil.rmtree(folder, ignore_errors=True)  # the next command may write the same one
+        shutil.rmtree("outputs", ignore_errors=True)  # the next command may write the same folder
         run(command)
 
 

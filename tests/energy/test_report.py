@@ -66,6 +66,15 @@ def test_tables_state_the_total(meter, by):
     assert f"{report.energy_per_image_pj / 1e6:.4f}" in last
 
 
+@pytest.mark.parametrize(("by", "column"), [("part", "active"), ("step", "firing")])
+def test_columns_say_what_is_in_them(meter, by, column):
+    """Inputs of a layer are active and have no common rate; neurons of a step fire."""
+    report = meter.report()
+    header, *_, total = (line.split() for line in report.table(by).splitlines())
+    assert header[:4] == ["per", "image", "input", column]
+    assert total[1:3] == ["-", f"{report.firing_rate:.1%}" if by == "step" else "-"]
+
+
 @pytest.mark.parametrize("by", ["part", "layer", "step"])
 def test_tables_fit_a_terminal(meter, by):
     report = meter.report()

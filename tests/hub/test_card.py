@@ -86,6 +86,9 @@ def test_of_a_run_that_nobody_measured(run_folder):
     assert f"| unet | SpikingUNet | {unet.num_parameters():,} | T = 4 |" in said["The model"]
     assert "DDIMScheduler (num_train_timesteps 1000" in said["The model"]
     assert 'SpikingDiffusionPipeline.from_pretrained("me/tiny")' in said["How to load it"]
+    assert "pip install .  " in said["How to load it"]
+    assert "pip install dist/spikediff-*.whl" in said["How to load it"]
+    assert "pip install spikediff" not in card.content
     assert "2306.17046" in said["Citation"]
     assert torch.__version__ in said["Versions"]
     front = yaml.safe_load(card.content.split("---\n")[1])

@@ -12,6 +12,7 @@ from spikediff.errors import UserError
 from spikediff.inspection import SpikeRecord, write_report
 from spikediff.inspection.plots import (
     DEAD,
+    INK,
     SATURATED,
     SPIKE,
     colours_of,
@@ -57,6 +58,19 @@ def test_the_brightest_cell_is_the_largest_rate(record, pixels):
     assert ys.size > 0.02 * height * width
     assert ys.max() < 0.5 * height
     assert xs.max() < 0.4 * width
+
+
+def test_pictures_read_in_a_light_and_in_a_dark_theme(report):
+    _, files = report
+    for path in files[1:-1]:  # but the generated images and the page
+        corner = Image.open(path).convert("RGBA").getpixel((0, 0))
+        assert corner[3] == 0, f"{path} has paper of its own"
+    assert "background: #fff" not in files[-1].read_text(encoding="utf-8")
+    light = [int(INK[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in light]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]  # WCAG 2.2
+    on_white, on_dark = 1.05 / (luminance + 0.05), (luminance + 0.05) / (0.006 + 0.05)
+    assert min(on_white, on_dark) > 4
 
 
 def test_bars_are_as_long_as_the_shares(record, pixels):

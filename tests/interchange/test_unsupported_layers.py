@@ -1,12 +1,14 @@
 """What NIR cannot express is refused at once, layer by layer."""
 
 import re
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from contracts_small import classes_of
 
+from spikediff.cli import main
 from spikediff.cli.convert import ConvertOptions
 from spikediff.errors import UserError
 from spikediff.interchange.nir.export import to_nir
@@ -170,3 +172,19 @@ def test_what_is_missing_is_told(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "nir", None)
     with pytest.raises(UserError, match="pip install 'nir>="):
         to_nir(model.eval(), 1)
+
+
+def test_the_command_prints_a_table_for_the_shipped_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "mnist"]) == 2
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24, "a screen"
+    assert re.match(r"layers +what NIR cannot express +what to do$", lines[0])
+    for kind in ("FixedPointStem", "FixedPointNeuron", "IntegerSynapse", "Doubling", "StepTables"):
+        assert sum(line.startswith(f"{kind}, ") for line in lines) == 1, kind
+    assert said.out in (Path(__file__).parents[2] / "docs/export.md").read_text()
+    (error,) = (line for line in said.err.splitlines() if "error" in line)
+    assert re.search(r"NIR cannot express \d+ of its layers; docs/export.md shows networks", error)
+    assert list(tmp_path.iterdir()) == []

@@ -192,10 +192,17 @@ def test_one_command_trains_both(first_recipe, second_recipe, tmp_path, capsys, 
     save_recipe(first_recipe, tmp_path / "first.yaml")
     save_recipe(replace(second_recipe, first_stage="first.yaml"), tmp_path / "second.yaml")
     train = ["train", "second.yaml", "--output", "run", *SHORT, "--training.steps", "2"]
-    assert main(train) == 0
+    assert main([*train, "--first-stage-steps", "3"]) == 0
     assert (tmp_path / "run-first-stage" / "pipeline").is_dir()
+    assert load_recipe(tmp_path / "run-first-stage" / "recipe.yaml").training.steps == 3
+    said = capsys.readouterr()
+    for stage, network in (("first", "VQSVAE"), ("second", "SpikingImageDecoder")):
+        assert f"{stage} of two stages: training {network}: " in said.out
+        assert f"{stage} of two stages: training: " in said.err
+    assert main(["train", "first.yaml", "--output", "one", "--first-stage-steps", "3"]) == 2
+    assert "first has one stage" in capsys.readouterr().err
     assert main([*train[:2], "--output", "run", *SHORT, "--training.steps", "4", "--resume"]) == 0
-    assert "first stage: run-first-stage" in capsys.readouterr().out
+    assert "first of two stages: run-first-stage" in capsys.readouterr().out
 
     sample = ["sample", "run", "--num-images", "3", "--output", "out", "--json", "told.json"]
     assert main([*sample, "--temperature", "0.5", "--unmasking", "confidence"]) == 0
@@ -204,13 +211,13 @@ def test_one_command_trains_both(first_recipe, second_recipe, tmp_path, capsys, 
     assert (tmp_path / "out" / "denoising.gif").is_file()
     for wrong in (["--scheduler", "ddim"], ["--eta", "0.5"], ["--threshold", "0.9"]):
         assert main([*sample, "--overwrite", *wrong]) == 2
-    assert "has none" in capsys.readouterr().err
+    assert "has no such option" in capsys.readouterr().err
 
     assert main(["reconstruct", "run", "--num-images", "5", "--json", "r.json"]) == 0
     figures = json.loads((tmp_path / "r.json").read_text())
     assert 0 < figures["mse"] < 1
     assert figures["mse_of_range_2"] == pytest.approx(4 * figures["mse"])
-    assert (tmp_path / "reconstructions" / "reconstructions.png").is_file()
+    assert (tmp_path / "outputs" / "reconstruct" / "reconstructions.png").is_file()
     assert main(["energy", "run", "--num-images", "2", "--audit"]) == 0
     assert main(["info", "run"]) == 0
     assert "SpikingImageDecoder" in capsys.readouterr().out

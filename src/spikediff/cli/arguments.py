@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import reduce
@@ -23,11 +24,13 @@ from typing import (
 )
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from spikediff.cli.outputs import check_file
 from spikediff.errors import UserError, suggestion, visible
 from spikediff.pretrained import check_source
 from spikediff.progress import Heard
+from spikediff.tables import wrapped
 
 _COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")  # tyro's, in the help text on a terminal
 
@@ -146,15 +149,62 @@ def parse(
     said = io.StringIO()
     asks_for_help = bool({"-h", "--help"} & set(arguments))
     try:
-        with contextlib.redirect_stderr(said), _terminal(asks_for_help):
+        with (
+            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(_Wrapped(sys.stdout)),
+            _terminal(asks_for_help),
+        ):
             given: dict[str, Any] = {} if default is None else {"default": default}
-            read: Options = tyro.cli(options, args=arguments, prog=usage, **given)
+            read: Options = tyro.cli(
+                options, args=arguments, prog=usage, registry=_READABLE, **given
+            )
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
         raise UserError(f"{usage}: {_gist(said.getvalue())}") from None
     check_options(read)
     return read
+
+
+class _Wrapped:
+    """A text file that breaks the lines of tyro's help text that are longer than a terminal's."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write a text; tyro has drawn the lines of tables to fit already."""
+        columns = shutil.get_terminal_size().columns
+        lines = [
+            line if "\u2502" in line or len(line) <= columns else wrapped(line, width=columns)
+            for line in text.split("\n")
+        ]
+        return self._file.write("\n".join(lines))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+_READABLE = ConstructorRegistry()
+_renaming: list[PrimitiveTypeInfo] = []
+
+
+@_READABLE.primitive_rule
+def _readable(info: PrimitiveTypeInfo) -> Any:
+    """Read a type as tyro does, and show it in words: `TEXT` for str, `INT` for int | None."""
+    if info in _renaming:
+        return None  # tyro's own rules come next
+    _renaming.append(info)
+    try:
+        spec = ConstructorRegistry.get_primitive_spec(info)
+    finally:
+        _renaming.remove(info)
+    if not isinstance(spec, PrimitiveConstructorSpec):
+        return spec
+    shown = re.sub(r"^\{None\}\|(\{[A-Z ]+\}|.*)$", r"\1", spec.metavar).replace("{None,", "{")
+    shown = re.sub(r"^\{([A-Z ]+)\}$", r"\1", shown)  # of a tuple
+    shown = re.sub(r"^\[(.+) \[\1 \.\.\.\]\]$", r"\1 ...", shown)
+    return replace(spec, metavar=re.sub(r"\bSTR\b", "TEXT", shown))
 
 
 @contextlib.contextmanager

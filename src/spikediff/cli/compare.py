@@ -17,6 +17,7 @@ from spikediff.cli.energy import measure as measure_energy
 from spikediff.cli.evaluate import EvaluateOptions, Quality
 from spikediff.cli.evaluate import measure as measure_quality
 from spikediff.cli.options import (
+    SHIPPED,
     BatchSize,
     CompilableSource,
     Device,
@@ -40,8 +41,14 @@ class CompareOptions:
     execution, threshold (one number) and name, the title of its column.
     """
 
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Shipped models, run folders or pipeline folders, each with @options if any."""
+    sources: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="SOURCE ...",
+            help=f"{SHIPPED}, run folder or pipeline's folder, each with @options if any.",
+        ),
+    ]
     num_inference_steps: Steps = None
     quality: bool = True
     """Whether to measure quality, which takes longest."""

@@ -173,14 +173,12 @@ class ModelComparison:
         """
         from matplotlib import rc_context
 
+        from spikediff.energy.plots import save_figure
+
         path = Path(path)
         check_figure(path)
-        fixed = {"svg.hashsalt": "spikediff", "pdf.fonttype": 42, "font.size": 8}
-        with rc_context({**fixed, "axes.linewidth": 0.6, "legend.fontsize": 7}):
-            figure = self._drawn()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            when = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-            figure.savefig(path, dpi=300, metadata=when.get(path.suffix))
+        with rc_context({"font.size": 8, "axes.linewidth": 0.6, "legend.fontsize": 7}):
+            save_figure(self._drawn(), path, dpi=300)
 
     def _drawn(self) -> Any:
         from spikediff.inspection.plots import new_figure

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from spikediff.cli.arguments import OUTPUT_FILE, Range
 from spikediff.cli.options import (
+    OUTPUTS,
     BatchSize,
     DataDir,
     Dataset,
@@ -37,7 +38,7 @@ class ConvertOptions:
     """
 
     source: SourceFolder
-    report: Flat[FolderReport] = FolderReport(output=Path("converted"))
+    report: Flat[FolderReport] = FolderReport(output=OUTPUTS / "convert")
     bits: Annotated[int, Range(2, 4)] = 2
     """Bits of an activation: 2 to 4."""
     spiking_steps: Annotated[int | None, Range(1, 65_536)] = None

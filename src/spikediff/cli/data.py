@@ -31,7 +31,7 @@ class DataOptions:
     Every picture is decoded once.
     """
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A folder of images, the name of a data set, or hf:DATASET_ID."""
     data_dir: DataDir = None
     recipe: str = "integer/images"

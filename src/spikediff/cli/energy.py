@@ -52,6 +52,8 @@ class EnergyOptions:
     """With --compare: also run the quantised network by differences (Ditto) and measure it."""
     plots: Path | None = None
     """A folder for plots."""
+    plot_format: Literal["png", "svg", "pdf"] = "png"
+    """The format of the plots."""
     csv: Annotated[Path | None, OUTPUT_FILE] = None
     """Also write a CSV table with a line per denoising step, layer and operation."""
     report: Flat[Report] = Report()
@@ -214,11 +216,12 @@ def _print_totals(report: Any) -> None:
     from spikediff.energy import SPIKES_PER_SYNAPSE_LIMITS
 
     kind = "no neurons" if report.spiking_steps is None else f"T = {report.spiking_steps}"
-    lines = [
-        report.summary,
-        f"images measured: {report.images}; {kind}; "
-        f"neuron updates per image: {report.neuron_updates / report.images:,.0f}",
-    ]
+    lines = [report.summary, f"images measured: {report.images}; {kind}"]
+    if report.neuron_updates:
+        lines[-1] += (
+            f"; neurons fire at {report.firing_rate:.1%} of their updates, "
+            f"{report.neuron_updates / report.images:,.0f} per image"
+        )
     if report.spikes_per_synapse is not None:
         low, high = SPIKES_PER_SYNAPSE_LIMITS
         lines.append(
@@ -246,11 +249,13 @@ def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> Non
     from spikediff.energy.plots import plot_comparison, plot_firing_rates, plot_parts
 
     assert options.plots is not None
-    plot_parts(report, options.plots / "energy_by_part.png")
-    pictures = ["energy_by_part.png"]
+    names = ("energy_by_part", "firing_rate", "comparison")
+    by_part, rates, comparison = (options.plots / f"{name}.{options.plot_format}" for name in names)
+    plot_parts(report, by_part)
+    pictures = [by_part.name]
     if report.neuron_updates:
-        plot_firing_rates(report, options.plots / "firing_rate.png")
-        pictures.append("firing_rate.png")
+        plot_firing_rates(report, rates)
+        pictures.append(rates.name)
     if ordinary is not None:
         other = {"strict": "paper", "paper": "strict"}[options.accounting]
         both = {
@@ -258,6 +263,6 @@ def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> Non
             f"spiking, {other}": meter.report(other, options.costs),
             "ordinary": ordinary,
         }
-        plot_comparison(both, options.plots / "comparison.png")
-        pictures.append("comparison.png")
+        plot_comparison(both, comparison)
+        pictures.append(comparison.name)
     say_where(f"\n{', '.join(pictures)}", options.plots)

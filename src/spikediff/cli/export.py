@@ -1,13 +1,13 @@
 """`spikediff export SOURCE`: export a denoiser to neuromorphic tools and other runtimes."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.options import Flat, Overwrite, Report, Scheduler, SourceFolder, Steps
+from spikediff.cli.options import OUTPUTS, Flat, Overwrite, Report, Scheduler, SourceFolder, Steps
 from spikediff.cli.outputs import check_file, check_new_folder, new_folder
 from spikediff.errors import UserError
 from spikediff.progress import at_work
@@ -18,8 +18,9 @@ class ExportOptions:
     """Export the denoiser of a model to NIR, ONNX or torch.export."""
 
     source: SourceFolder
-    output: Path
-    """For nir, a folder for the graphs of all timesteps and index.json; otherwise a file."""
+    output: Path | None = None
+    """For nir, a folder for the graphs of all timesteps and index.json; otherwise a file. In
+    outputs/export by default."""
     overwrite: Overwrite = False
     format: Literal["nir", "onnx", "torch"] = "nir"
     """nir: graphs of spiking neurons; onnx, torch: one program for all timesteps."""
@@ -38,12 +39,20 @@ class ExportOptions:
 
 
 def run(options: ExportOptions) -> None:
-    """Export and report."""
-    options.report.write(write(options))
+    """Export and report; of layers that NIR cannot express, print a table."""
+    from spikediff.interchange.nir.unsupported_layers import UnsupportedLayersError
+
+    try:
+        options.report.write(write(options))
+    except UnsupportedLayersError as refusal:
+        print(refusal.table(), flush=True)
+        raise UserError(f"{refusal.gist}; docs/export.md shows networks that export") from None
 
 
 def write(options: ExportOptions) -> dict[str, Any]:
     """Export; return the report."""
+    if options.output is None:
+        options = replace(options, output=_default_output(options))
     _check(options)
 
     from spikediff.hub.load import load_pipeline
@@ -56,8 +65,16 @@ def write(options: ExportOptions) -> dict[str, Any]:
     return {"format": options.format, "output": str(options.output), **facts}
 
 
+def _default_output(options: ExportOptions) -> Path:
+    """Return the folder of the graphs, or a file of the model's name."""
+    folder = OUTPUTS / "export"
+    suffixes = {"onnx": ".onnx", "torch": ".pt2"}
+    name = options.source.resolve().name
+    return folder if options.format == "nir" else folder / (name + suffixes[options.format])
+
+
 def _check(options: ExportOptions) -> None:
-    output = options.output
+    output = _output(options)
     if options.format == "nir":
         if options.batch_size is not None:
             raise UserError("--batch-size: only for --format onnx and torch; NIR has no batch")
@@ -87,12 +104,20 @@ def _denoiser(pipe: Any, source: Path) -> tuple[Any, tuple[int, int] | None]:
     return denoiser_of(pipe, source), None
 
 
+def _output(options: ExportOptions) -> Path:
+    assert options.output is not None  # `write` has filled it in
+    return options.output
+
+
 def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict[str, Any]:
     from spikediff.hub.load import steps_of
     from spikediff.interchange.nir.export import write_nir
+    from spikediff.interchange.nir.unsupported_layers import check_supported
 
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=options.output.parent, prefix=".graphs-") as draft:
+    check_supported(model)  # before a folder is made
+    output = _output(options)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=".graphs-") as draft:
         index = write_nir(
             model,
             pipe.scheduler,
@@ -103,14 +128,14 @@ def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict
             first_on_host=options.first_convolution == "host",
             class_label=options.class_label,
         )
-        folder = new_folder(options.output, "graphs", options.overwrite)
+        folder = new_folder(output, "graphs", options.overwrite)
         for path in Path(draft).iterdir():
             shutil.move(path, folder / path.name)
     files = {step["file"] for step in index["steps"]}
     print(
         f"{index['network']}: {len(files)} graph(s) for {len(index['steps'])} network calls of "
         f"{index['scheduler']['class']}, T = {index['spiking_steps']}, dt = {index['dt']:g}\n"
-        f"{options.output / 'index.json'} describes the work of the host"
+        f"{output / 'index.json'} describes the work of the host"
     )
     return index
 
@@ -118,10 +143,11 @@ def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict
 def _write_program(_pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict[str, Any]:
     from spikediff.interchange.programs import export_onnx, export_torch
 
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    output = _output(options)
+    output.parent.mkdir(parents=True, exist_ok=True)
     write = export_onnx if options.format == "onnx" else export_torch
-    write(model, options.output, size, options.batch_size)
+    write(model, output, size, options.batch_size)
     batch = "any size" if options.batch_size is None else str(options.batch_size)
-    print(f"{options.output}: (sample, timestep) -> estimate, for batches of {batch}")
+    print(f"{output}: (sample, timestep) -> estimate, for batches of {batch}")
     facts = {"network": type(model).__name__, "inputs": ["sample", "timestep"]}
     return {**facts, "batch_size": options.batch_size}

@@ -21,7 +21,7 @@ class ImportOptions:
     Sizes are inferred from the weights; options give what cannot be inferred.
     """
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """A file written by torch.save, or a safetensors file. No code in it is run."""
     system: str
     """sddpm, sdm, sdm-converted, sdm-quantised, fsddim, spiking-diffusion (the autoencoder),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.options import Flat, Report
+from spikediff.cli.options import SHIPPED, Flat, Report
 from spikediff.pretrained import check_source
 from spikediff.tables import wrapped
 
@@ -19,8 +19,11 @@ _BUILD = "python -m spikediff.native.build"
 class InfoOptions:
     """Describe the installation, or a model."""
 
-    source: Annotated[Path | None, tyro.conf.Positional] = None
-    """A shipped model, a run folder or a pipeline folder."""
+    source: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[SOURCE]", help=f"{SHIPPED}, a run folder or a pipeline folder."),
+    ] = None
     report: Flat[Report] = Report()
 
 

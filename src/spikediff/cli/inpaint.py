@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.options import CompilableSource, Flat, FolderReport, NumImages, Sampling, Seed
+from spikediff.cli.options import (
+    OUTPUTS,
+    CompilableSource,
+    Flat,
+    FolderReport,
+    NumImages,
+    Sampling,
+    Seed,
+)
 from spikediff.cli.pictures import Picture, Strength, edit_seeds, open_file, write_edit
 from spikediff.errors import UserError
 
@@ -36,7 +44,7 @@ class InpaintOptions:
     num_images: NumImages = 8
     seed: Seed = 0
     sampling: Flat[Sampling] = Sampling()
-    report: Flat[FolderReport] = FolderReport(output=Path("inpainted"))
+    report: Flat[FolderReport] = FolderReport(output=OUTPUTS / "inpaint")
 
 
 def run(options: InpaintOptions) -> None:

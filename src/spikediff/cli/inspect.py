@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.options import Flat, FolderReport, NumImages, Sampling, Seed, Source
+from spikediff.cli.options import OUTPUTS, Flat, FolderReport, NumImages, Sampling, Seed, Source
 from spikediff.progress import at_work
 
 _SHOWN = 64  # images in the grid of the page
@@ -24,7 +24,7 @@ class InspectOptions:
     """Patterns of the layers to show, separated by commas: "up_levels", "*.neuron1"."""
     neurons_per_layer: Annotated[int, Range(1, 65_536)] = 40
     """Neurons per layer in the raster."""
-    report: Flat[FolderReport] = FolderReport(output=Path("spikes"))
+    report: Flat[FolderReport] = FolderReport(output=OUTPUTS / "inspect")
 
 
 def run(options: InspectOptions) -> None:

@@ -1,11 +1,10 @@
 """`spikediff interpolate SOURCE`: the images between those of two seeds."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.options import CompilableSource, Flat, FolderReport, NumImages, Sampling
+from spikediff.cli.options import OUTPUTS, CompilableSource, Flat, FolderReport, NumImages, Sampling
 from spikediff.cli.pictures import write_edit
 from spikediff.errors import UserError
 
@@ -19,7 +18,7 @@ class InterpolateOptions:
     """Two or more seeds, visited in turn."""
     num_images: NumImages = 9
     sampling: Flat[Sampling] = Sampling()
-    report: Flat[FolderReport] = FolderReport(output=Path("interpolated"))
+    report: Flat[FolderReport] = FolderReport(output=OUTPUTS / "interpolate")
 
 
 def run(options: InterpolateOptions) -> None:

@@ -1,11 +1,10 @@
 """`spikediff invert SOURCE`: the noise of a picture, and the picture generated from it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.options import CompilableSource, Flat, FolderReport, Sampling
+from spikediff.cli.options import OUTPUTS, CompilableSource, Flat, FolderReport, Sampling
 from spikediff.cli.pictures import Picture, write_edit
 from spikediff.errors import UserError
 
@@ -21,7 +20,7 @@ class InvertOptions:
     num_iterations: Annotated[int, Range(1, 10**6)] = 1
     """Network calls per step of the inversion; more give a more exact inverse."""
     sampling: Flat[Sampling] = Sampling()
-    report: Flat[FolderReport] = FolderReport(output=Path("inverted"))
+    report: Flat[FolderReport] = FolderReport(output=OUTPUTS / "invert")
 
 
 def run(options: InvertOptions) -> None:

@@ -18,20 +18,20 @@ import tyro
 from spikediff.cli.arguments import MODEL, OUTPUT_FILE, Range
 from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_json
 from spikediff.errors import UserError
-from spikediff.pretrained import find_source
+from spikediff.pretrained import PRETRAINED, find_source
 
 Group = TypeVar("Group")
 Flat = Annotated[Group, tyro.conf.arg(name="")]  # its options have no prefix
 
 COUNT = Range(1, 10**8)
+OUTPUTS = Path("outputs")  # by default a command writes to the folder of its name in it
+SHIPPED = f"A shipped model ({', '.join(PRETRAINED)})"
 
 SourceFolder = Annotated[
     Path,
     MODEL,
     tyro.conf.Positional,
-    tyro.conf.arg(
-        help="A shipped model, a run folder, a pipeline folder, or USER/NAME on the Hub."
-    ),
+    tyro.conf.arg(help=f"{SHIPPED}, a run folder, a pipeline folder, or USER/NAME on the Hub."),
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="SOURCE",
@@ -42,7 +42,10 @@ SourceFolder = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    tyro.conf.arg(help="A sampler listed by `spikediff info`; the pipeline's own by default."),
+    tyro.conf.arg(
+        metavar="NAME",
+        help="A sampler listed by `spikediff info`; the pipeline's own by default.",
+    ),
 ]
 Execution = Annotated[
     Literal["counts", "spikes", "events", "delta"] | None,
@@ -56,11 +59,14 @@ Device = Annotated[
     tyro.conf.arg(help="Where to compute: auto takes cuda, else mps (Apple), else cpu."),
 ]
 Dataset = Annotated[
-    str | None, tyro.conf.arg(help="The data set; that of the run's recipe by default.")
+    str | None,
+    tyro.conf.arg(metavar="NAME", help="The data set; that of the run's recipe by default."),
 ]
 DataDir = Annotated[
     Path | None,
-    tyro.conf.arg(help="The folder of the data sets; that of the run's recipe by default."),
+    tyro.conf.arg(
+        metavar="FOLDER", help="The folder of the data sets; that of the run's recipe by default."
+    ),
 ]
 Split = Annotated[str, tyro.conf.arg(help="The split of the data set.")]
 NumImages = Annotated[int, COUNT, tyro.conf.arg(help="The number of images.")]
@@ -82,8 +88,9 @@ BatchSize = Annotated[
 Threshold = Annotated[
     str | None,
     tyro.conf.arg(
+        metavar="SCALE",
         help="Threshold guidance: one factor (0.997), one per layer "
-        "(stem=0.99,up_blocks=1.01), or one per step (0.98,0.99,1)."
+        "(stem=0.99,up_blocks=1.01), or one per step (0.98,0.99,1).",
     ),
 ]
 GuidanceScale = Annotated[
@@ -99,7 +106,9 @@ Overwrite = Annotated[
     tyro.conf.arg(help="Replace the files that an earlier command of this kind wrote."),
 ]
 Json = Annotated[
-    Path | None, OUTPUT_FILE, tyro.conf.arg(help="Also write the results, as JSON, to this file.")
+    Path | None,
+    OUTPUT_FILE,
+    tyro.conf.arg(metavar="FILE", help="Also write the results, as JSON, to this file."),
 ]
 
 
@@ -158,6 +167,7 @@ class Sampling:
         Range(0, 10**9),
         tyro.conf.arg(
             aliases=["--class-label"],
+            metavar="CLASS ...",
             help="The classes of the images in turn, by name or number, for a model with classes.",
         ),
     ] = ()
@@ -265,7 +275,7 @@ class Report:
 class FolderReport(Report):
     """Where the results go, for commands that write a folder."""
 
-    output: Annotated[Path, tyro.conf.arg(help="The folder to write.")]
+    output: Annotated[Path, tyro.conf.arg(metavar="FOLDER", help="The folder to write.")]
     overwrite: Overwrite = False
 
     def check(self) -> None:

@@ -20,8 +20,8 @@ class PushOptions:
     """
 
     source: SourceFolder
-    repository: Annotated[str, tyro.conf.Positional]
-    """USER/NAME on the Hub."""
+    repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
+    """The repository on the Hub."""
     private: bool = False
     """Whether a new repository is private."""
     dry_run: bool = False

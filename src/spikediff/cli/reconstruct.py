@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from spikediff.cli.options import (
     COUNT,
+    OUTPUTS,
     BatchSize,
     CompilableSource,
     DataDir,
@@ -26,7 +27,7 @@ class ReconstructOptions:
     """
 
     model: Flat[CompilableSource]
-    report: Flat[FolderReport] = FolderReport(output=Path("reconstructions"))
+    report: Flat[FolderReport] = FolderReport(output=OUTPUTS / "reconstruct")
     dataset: Dataset = None
     data_dir: DataDir = None
     split: Split = "test"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from spikediff.cli.arguments import Range
 from spikediff.cli.options import (
     COUNT,
+    OUTPUTS,
     CompilableSource,
     Flat,
     FolderReport,
@@ -33,7 +34,7 @@ class SampleOptions:
     """
 
     model: Flat[CompilableSource]
-    report: Flat[FolderReport] = FolderReport(output=Path("samples"))
+    report: Flat[FolderReport] = FolderReport(output=OUTPUTS / "sample")
     num_images: Annotated[int | None, COUNT] = None
     """The number of images; by default one for each of --class-labels, else 64."""
     seed: Seed = 0

@@ -40,6 +40,8 @@ class TrainOptions:
     """Continue the run in the folder."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Delete the run in the folder."""
+    first_stage_steps: Annotated[int | None, Range(1, 10**9)] = None
+    """Of a recipe of two stages: the steps of the first; --training.steps is for the second."""
     threads: Annotated[int, Range(0, 4096)] = 0
     """CPU threads; 0 leaves torch's choice."""
 
@@ -71,7 +73,8 @@ def run(options: TrainOptions) -> int:
 
     recipe = named_by_data(recipe)
     root = options.output or Path("runs") / recipe.name
-    return 0 if train_stages(recipe, root, options.resume, options.overwrite) else 1
+    first_steps = options.first_stage_steps
+    return 0 if train_stages(recipe, root, options.resume, options.overwrite, first_steps) else 1
 
 
 def _read(name: str, arguments: list[str]) -> Recipe:
@@ -96,14 +99,24 @@ def options_of(recipe: Recipe) -> Any:
     return make_dataclass("TrainOptions", parts, bases=(TrainOptions,), frozen=True)
 
 
-def train_stages(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> bool:
+def train_stages(
+    recipe: Recipe,
+    root: Path,
+    resume: bool,
+    overwrite: bool,
+    first_stage_steps: int | None = None,
+) -> bool:
     """Train a recipe after its first stage; return whether training is complete."""
-    if recipe.first_stage is not None and not _train_first_stage(recipe, root):
+    if recipe.first_stage is None:
+        if first_stage_steps is not None:
+            raise UserError(f"--first-stage-steps: {recipe.name} has one stage; --training.steps")
+        return _train_one(recipe, root, resume, overwrite)
+    if not _train_first_stage(recipe, root, first_stage_steps):
         return False
-    return _train_one(recipe, root, resume, overwrite)
+    return _train_one(recipe, root, resume, overwrite, "second of two stages: ")
 
 
-def _train_first_stage(recipe: Recipe, root: Path) -> bool:
+def _train_first_stage(recipe: Recipe, root: Path, steps: int | None) -> bool:
     """Train the first stage that a recipe names, unless it exists; return if it is complete."""
     from spikediff.training.build import check_both_stages
     from spikediff.training.first_stage import first_stage_folder, is_finished
@@ -112,12 +125,15 @@ def _train_first_stage(recipe: Recipe, root: Path) -> bool:
     assert recipe.first_stage is not None
     folder = first_stage_folder(recipe, root)
     if is_finished(folder):
-        print(f"first stage: {folder}")
+        print(f"first of two stages: {folder}")
         return True
     first = load_recipe(find_recipe(recipe.first_stage))
     first = replace(first, data=replace(first.data, data_dir=recipe.data.data_dir))
+    if steps is not None:
+        first = replace(first, training=replace(first.training, steps=steps))
     check_both_stages(choose_shape(first)[0], recipe)
-    return _train_one(first, folder, (folder / "recipe.yaml").is_file(), False)
+    begun = (folder / "recipe.yaml").is_file()
+    return _train_one(first, folder, begun, False, "first of two stages: ")
 
 
 def _told(trainer: "Trainer") -> str:
@@ -132,16 +148,16 @@ def _told(trainer: "Trainer") -> str:
     )
 
 
-def _train_one(recipe: Recipe, root: Path, resume: bool, overwrite: bool) -> bool:
-    """Train one network; return whether the run is complete."""
+def _train_one(recipe: Recipe, root: Path, resume: bool, overwrite: bool, stage: str = "") -> bool:
+    """Train one network, whose lines start with `stage`; return whether the run is complete."""
     from spikediff.training.trainer import Trainer
 
     with at_work(f"preparing {recipe.name}"):
-        trainer = Trainer(recipe, root, resume, overwrite)
+        trainer = Trainer(recipe, root, resume, overwrite, stage=stage)
     if trainer.is_main and trainer.choice is not None:
         print(trainer.choice)
     if trainer.is_main:
-        print(f"training {_told(trainer)}", flush=True)
+        print(f"{stage}training {_told(trainer)}", flush=True)
     complete = trainer.train()
     if trainer.is_main and complete:
         what = f"trained {trainer.step} steps; pipeline, samples and loss curve"

@@ -2,9 +2,16 @@
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from spikediff.cli.options import CompilableSource, Flat, FolderReport, NumImages, Sampling, Seed
+from spikediff.cli.options import (
+    OUTPUTS,
+    CompilableSource,
+    Flat,
+    FolderReport,
+    NumImages,
+    Sampling,
+    Seed,
+)
 from spikediff.cli.pictures import Picture, Strength, edit_seeds, write_edit
 
 
@@ -18,7 +25,7 @@ class VaryOptions:
     num_images: NumImages = 8
     seed: Seed = 0
     sampling: Flat[Sampling] = Sampling()
-    report: Flat[FolderReport] = FolderReport(output=Path("variations"))
+    report: Flat[FolderReport] = FolderReport(output=OUTPUTS / "vary")
 
 
 def run(options: VaryOptions) -> None:

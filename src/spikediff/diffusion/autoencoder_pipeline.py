@@ -12,6 +12,7 @@ from spikediff.data import change_range
 from spikediff.diffusion.loop import inference
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call
 from spikediff.diffusion.pipeline import OwnPipeline
+from spikediff.diffusion.return_dict import answering
 from spikediff.diffusion.seeds import generators_of
 from spikediff.errors import UserError
 from spikediff.files.tensors import check_values
@@ -38,6 +39,7 @@ class VAEPipeline(OwnPipeline):
         super().__init__()
         self.register_modules(vae=vae)
 
+    @answering
     @inference
     def __call__(
         self,

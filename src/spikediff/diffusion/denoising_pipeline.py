@@ -33,6 +33,7 @@ from spikediff.diffusion.loop import (
 from spikediff.diffusion.objective import RunParts
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call, signal_output
 from spikediff.diffusion.pipeline import OwnPipeline
+from spikediff.diffusion.return_dict import answering
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.diffusion.seeds import generators_of
 from spikediff.errors import UserError
@@ -76,6 +77,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         """Whether it generates signals [B, C, L]."""
         return getattr(self.unet.config, "dimensions", 2) == 1
 
+    @answering
     @inference
     def __call__(
         self,

@@ -1,4 +1,7 @@
-"""Plots of a report: firing by layer and denoising step, energy by part, and a comparison."""
+"""Plots of a report: firing by layer and denoising step, energy by part, and a comparison.
+
+The suffix of a plot's file is its format: .png, .svg, .pdf.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +27,7 @@ def plot_firing_rates(report: EnergyReport, path: Path) -> None:
     axes.set_yticks(range(len(layers)), layers, fontsize=6)
     axes.set_xlabel("denoising step (noise on the left, image on the right)")
     figure.colorbar(image, label="neurons that fire per spiking step [%]")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_parts(report: EnergyReport, path: Path) -> None:
@@ -51,7 +54,7 @@ def _draw_bars(bars: Mapping[str, tuple[EnergyReport, int, int]], title: str, pa
     axes.set_title(title, fontsize=9)
     axes.tick_params(axis="x", labelrotation=15, labelsize=8)
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(height: float = 4.0) -> tuple[Any, Any]:
@@ -61,6 +64,11 @@ def _figure(height: float = 4.0) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path, dpi: int = 110) -> None:
+    """Write a figure in the format of the file's suffix; the same figure is the same file."""
+    from matplotlib import rc_context
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    without_date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    with rc_context({"svg.hashsalt": "spikediff", "pdf.fonttype": 42}):
+        figure.savefig(path, dpi=dpi, metadata=without_date.get(path.suffix))

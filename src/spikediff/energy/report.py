@@ -281,7 +281,11 @@ class EnergyReport:
         if by not in _TABLES:
             raise UserError(f"table by {by!r}; choose from {', '.join(_TABLES)}")
         rows = [self._cells(name, cell.signal, cell) for name, cell in _TABLES[by](self)]
-        return [_HEADER, *rows, self._cells("total", "all neurons", self.total)]
+        # A step has the rate of its neurons, a layer that of its inputs, which have no total.
+        of_neurons = by == "step"
+        total = self.total if of_neurons else replace(self.total, sites=0)
+        header = [_FIRING.get(name, name) for name in _HEADER] if of_neurons else _HEADER
+        return [header, *rows, self._cells("total", "-", total)]
 
     def _cells(self, name: str, signal: str, cell: Cell) -> list[str]:
         """Return the cells of a line: amounts of an image."""
@@ -298,6 +302,8 @@ class EnergyReport:
 
 
 _HEADER = ["per image", "input", "active", "T x rate", "MACs [M]", "ACs [M]", "uJ", "share"]
+
+_FIRING = {"active": "firing"}
 
 _TABLES: dict[str, Callable[[EnergyReport], Iterable[tuple[str, Cell]]]] = {
     "part": lambda report: report.parts.items(),

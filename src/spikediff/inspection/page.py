@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spikediff import __version__
 from spikediff.inspection.plots import (
+    INK,
     SPIKE,
     TAKEN_BACK,
     add_scale,
@@ -203,7 +204,7 @@ def _draw_trace(axes: Any, windows: Sequence[Window], k: int) -> list[float]:
         u, v, spikes = window.u[:, k].tolist(), window.v[:, k].tolist(), window.spikes[:, k]
         times = [start, *(start + n for n in range(1, len(u) + 1) for _ in range(2))]
         path = [v[0], *(value for pair in zip(u, v[1:], strict=True) for value in pair)]
-        axes.plot(times, path, color="#404040", linewidth=0.9)
+        axes.plot(times, path, color=INK, linewidth=0.9)
         for sign, colour in ((1, SPIKE), (-1, TAKEN_BACK)):
             fired = [n for n, spike in enumerate(spikes.tolist()) if spike == sign]
             places = [start + 1 + n for n in fired]

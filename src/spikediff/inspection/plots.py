@@ -17,6 +17,7 @@ from spikediff.inspection.record import LayerRecord, SpikeRecord
 
 RATES = "viridis"  # colours of firing rates, dark to bright
 BARS = "#31688e"  # one of them
+INK = "#6e7b8b"  # of text and lines, which read on white and on black
 DEAD, SATURATED, SPIKE, TAKEN_BACK = "#7f7f7f", "#d95f02", "#c0152b", "#2166ac"
 _STYLE = {
     "figure.dpi": 100,
@@ -28,6 +29,9 @@ _STYLE = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 8,
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor", "axes.facecolor"), "none"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
     "image.cmap": RATES,
     "image.interpolation": "nearest",
 }
@@ -100,7 +104,7 @@ def plot_firing_rates(record: SpikeRecord) -> Any:
         axes.margins(x=0.1)
         axes.set_xlabel("firing rate [% of the neurons per spiking step]")
         return axes.figure
-    axes.set_facecolor("0.88")  # where a layer did not run
+    axes.set_facecolor((0.5, 0.5, 0.5, 0.25))  # where a layer did not run
     image = axes.imshow(rates, aspect="auto", vmin=0)
     mark_steps(axes, record.labels, range(columns))
     axes.set_xlabel("timestep of the denoising step (noise on the left, image on the right)")

@@ -70,12 +70,26 @@ def check_source(source: Path) -> None:
     """Refuse what is neither there nor a name on the Hub, before anything heavy is imported.
 
     Raises:
-        UserError: There is no such folder.
+        UserError: See `no_such_folder`.
     """
     found = find_source(source)
     is_data = str(source).startswith("data:")  # for `spikediff evaluate`
     if not (is_data or found.exists() or may_be_repository(found)):
-        raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
+        raise no_such_folder(source)
+
+
+def no_such_folder(source: Path) -> UserError:
+    """Return the error for a model that is not there; it names the shipped one that is meant.
+
+    Example:
+        >>> raise no_such_folder(Path("mnits"))
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: mnits: no such folder or shipped model; did you mean 'mnist'?
+    """
+    near = suggestion(str(source), PRETRAINED)
+    other = "" if near.startswith("did") else ", or give a run folder or a pipeline's folder"
+    return UserError(f"{source}: no such folder or shipped model; {near}{other}")
 
 
 def may_be_repository(source: Path) -> bool:

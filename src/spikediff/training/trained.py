@@ -16,7 +16,7 @@ from spikediff.diffusion.saving import INDEX, PIPELINES, check_networks, pipelin
 from spikediff.errors import UserError, one_line, shown
 from spikediff.files.reading import read_json
 from spikediff.files.weights import load_renamed
-from spikediff.pretrained import find_source
+from spikediff.pretrained import find_source, no_such_folder
 from spikediff.systems import find_trainable
 from spikediff.training.build import Parts, build_model, build_pipeline
 from spikediff.training.checkpoint import Checkpoint, load_latest, plain_names
@@ -36,7 +36,7 @@ def load_trained(source: Path) -> DiffusionPipeline:
     if source.is_file():
         raise UserError(f"{source}: is a file; give the folder of a pipeline or of a run")
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder; give a pipeline or a run folder")
+        raise no_such_folder(source)
     for folder in (source, source / "pipeline"):
         if (folder / INDEX).is_file():
             return _saved_pipeline(folder)

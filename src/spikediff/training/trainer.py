@@ -60,7 +60,8 @@ _log = logging.getLogger("spikediff")
 class Trainer:
     """A run: the parts that a recipe names, and the loop over them.
 
-    With `resume` it goes on with the run in the folder `root`, with `overwrite` it deletes it.
+    With `resume` it goes on with the run in the folder `root`, with `overwrite` it deletes it. The
+    progress bar starts with `stage`.
 
     Attributes:
         choice: A line about what the recipe left open; None where that is nothing.
@@ -73,6 +74,7 @@ class Trainer:
         resume: bool = False,
         overwrite: bool = False,
         show_progress: bool = True,
+        stage: str = "",
     ) -> None:
         check_recipe(recipe)
         self.folder = RunFolder(root)
@@ -87,6 +89,7 @@ class Trainer:
         self.accelerator = make_accelerator(recipe, root)
         self.is_main = self.accelerator.is_main_process
         self.show_progress = show_progress and self.is_main
+        self.stage = stage
         try:
             if self.is_main:
                 self.folder.claim(recipe, resume, overwrite)
@@ -164,11 +167,11 @@ class Trainer:
         stream = batches(self.dataset, self.plan, self.step, rank, world, workers)
         with (
             StopSignal() as stop,
-            at_work("training", last) as work,
+            at_work(f"{self.stage}training", last) as work,
             tqdm(
                 total=last,
                 initial=self.step,
-                desc="training",
+                desc=f"{self.stage}training",
                 unit="step",
                 disable=not self.show_progress,
                 mininterval=0.2 if sys.stderr.isatty() else 4.0,

@@ -1,5 +1,6 @@
 """Layers that NIR cannot express: why, and what to do about each of them."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from spikediff.layers import (
     nearest_upsample,
 )
 from spikediff.neurons import NeuronLayer
+from spikediff.tables import column_table
 
 _MANY = 3  # layers of one kind that are listed one by one
 
@@ -90,15 +92,40 @@ class UnsupportedLayer(NamedTuple):
         return f"{self.name} ({self.kind}): {self.reason}; {self.remedy}"
 
 
+class UnsupportedLayersError(UserError):
+    """A network that NIR cannot express; the message has a row for each kind of such layers.
+
+    Attributes:
+        layers: The layers, from the input to the output.
+        gist: The message without the rows.
+    """
+
+    def __init__(self, model: nn.Module, layers: list[UnsupportedLayer]) -> None:
+        self.layers = layers
+        self.gist = (
+            f"{type(model).__name__}: NIR cannot express {len(layers)} of its layers"
+            f"{_other_formats(model)}"
+        )
+        rows = "; ".join(f"[{n}] {row}" for n, row in enumerate(_rows(layers), start=1))
+        super().__init__(f"{self.gist}: {rows}")
+
+    def table(self) -> str:
+        """Return a table of 80 columns with a row for each kind of layer."""
+        kinds = Counter(layer[1:] for layer in self.layers)
+        rows = [(f"{kind}, {n}", why, what) for (kind, why, what), n in kinds.items()]
+        header = ("layers", "what NIR cannot express", "what to do")
+        return column_table([header, *rows], widths=(20, 30, 26))
+
+
 def check_supported(model: nn.Module) -> None:
-    """Refuse a network that NIR cannot express; the error names every such layer."""
+    """Refuse a network that NIR cannot express.
+
+    Raises:
+        UnsupportedLayersError: There are layers that NIR cannot express.
+    """
     found = unsupported_layers(model)
     if found:
-        rows = "; ".join(f"[{n}] {row}" for n, row in enumerate(_rows(found), start=1))
-        raise UserError(
-            f"{type(model).__name__}: NIR cannot express {len(found)} of its layers"
-            f"{_other_formats(model)}: {rows}"
-        )
+        raise UnsupportedLayersError(model, found)
 
 
 def _rows(found: list[UnsupportedLayer]) -> list[str]:

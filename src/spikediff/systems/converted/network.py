@@ -1,7 +1,7 @@
 """The two networks around a diffusers `UNet2DModel`: quantised, and converted to spikes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -10,6 +10,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel, with_all_weights
+from spikediff.diffusion.return_dict import Answering
 from spikediff.layers import fold_time, unfold_time
 from spikediff.layers.coding import direct
 from spikediff.layers.sizes import check_positive, check_sample, choose
@@ -62,6 +63,9 @@ class _AroundUNet:
         check_sample(type(self).__name__, sample, self.config.in_channels)
         estimate = self._estimate(sample, timestep, class_labels)
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+
+    if TYPE_CHECKING:
+        __call__: Answering[..., UNet2DOutput]
 
 
 class QuantisedUNet(_AroundUNet, SpikingModel):

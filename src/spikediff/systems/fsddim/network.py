@@ -8,7 +8,7 @@ which is the default here.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -17,6 +17,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
+from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError
 from spikediff.layers import (
     class_embedding,
@@ -181,6 +182,9 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         estimate = self._run(currents, timestep, class_labels, None)
         estimate = estimate if is_window else mean(self.image_currents(estimate))
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+
+    if TYPE_CHECKING:
+        __call__: Answering[..., UNet2DOutput]
 
     def ann_counterpart(self) -> UNet2DModel:
         """Return an untrained ordinary network with the same widths."""

@@ -22,6 +22,7 @@ from spikediff.diffusion.loop import (
 )
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call
 from spikediff.diffusion.pipeline import OwnPipeline
+from spikediff.diffusion.return_dict import answering
 from spikediff.diffusion.seeds import Generators, generators_of
 from spikediff.systems.fsddim.latent_space import CurrentSpace, check_linear
 
@@ -69,6 +70,7 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
         check_linear(scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
+    @answering
     @inference
     def __call__(
         self,

@@ -8,13 +8,14 @@ which of the two is the default here.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from spikediff.diffusion.return_dict import Answering
 from spikediff.diffusion.seeds import Generators
 from spikediff.errors import UserError
 from spikediff.layers import SpikingLayer, over_time, threshold_layer
@@ -196,6 +197,9 @@ class FSVAE(Autoencoder):
         divergence = self.distance(posterior.to(real).mean(-1), prior.to(real).mean(-1))
         output = FSVAEOutput(*self._scores(images, z, divergence), posterior, prior)
         return output if return_dict else output.to_tuple()
+
+    if TYPE_CHECKING:
+        __call__: Answering[..., FSVAEOutput]
 
     def draw(
         self, batch_size: int, generator: Generators = None, scheduled_sampling: float = 0.0

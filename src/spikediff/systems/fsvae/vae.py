@@ -7,13 +7,14 @@ what is not, is told in docs/systems/fsvae.md.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from spikediff.diffusion.return_dict import Answering
 from spikediff.diffusion.seeds import Generators, draw_each
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.conv import doubling_convs, halving_convs
@@ -89,6 +90,9 @@ class VAE(Autoencoder):
         divergence = gaussian_kl(mean.to(images.dtype), log_variance.to(images.dtype))
         output = VAEOutput(*self._scores(images, z, divergence), mean, log_variance)
         return output if return_dict else output.to_tuple()
+
+    if TYPE_CHECKING:
+        __call__: Answering[..., VAEOutput]
 
     def draw(self, batch_size: int, generator: Generators = None) -> Tensor:
         """Draw eps [B, latent_channels] for a batch, standard normal."""

@@ -23,7 +23,7 @@ Reference: O'Connor and Welling, "Sigma delta quantized networks", ICLR 2017; on
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.diffusion.model import SpikingModel, with_all_weights
+from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError
 from spikediff.events.compile import CompilesItself
 from spikediff.layers.sizes import check_sample, choose
@@ -190,6 +191,9 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         if not return_dict:
             return (estimate,)
         return DeployedUNetOutput(estimate, KeptSums(tuple(call.after)) if call.after else None)
+
+    if TYPE_CHECKING:
+        __call__: Answering[..., DeployedUNetOutput]
 
     def check_call(self, sample: Tensor, state: Any) -> None:
         """Refuse tensors that are not images, and states for other images or executions."""

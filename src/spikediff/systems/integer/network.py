@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.diffusion.model import SpikingModel, with_all_weights
+from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError, suggestion
 from spikediff.events.compile import CompilesItself
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, never_alone
@@ -238,6 +239,9 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
         rate = spikes_per_synapse(call.traffic) if self.training else None
         change = changes_per_synapse(call.traffic) if paired else None
         return IntegerUNetOutput(estimate, rate, change)
+
+    if TYPE_CHECKING:
+        __call__: Answering[..., IntegerUNetOutput]
 
     def embed(self, timestep: Tensor, class_labels: Tensor | None) -> Tensor:
         """Return the embedding [B or 1, E] that gives the biases of all blocks.

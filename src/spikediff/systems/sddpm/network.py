@@ -8,7 +8,7 @@ differs from the papers, and which of the two is the default here.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -16,6 +16,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
+from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, join_channels
 from spikediff.layers.coding import DECODERS
@@ -205,6 +206,9 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         estimate = self.decode(self.head(h))  # [T, B, C, H, W] -> [B, C, H, W]
         estimate = nn.functional.pixel_shuffle(estimate, patch)
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
+
+    if TYPE_CHECKING:
+        __call__: Answering[..., UNet2DOutput]
 
 
 def _xavier(layer: Convolution | nn.Linear, gain: float = 1.0) -> None:

@@ -5,7 +5,7 @@ Liu et al., section 2.3, does not give the layers; they are those of the authors
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -13,6 +13,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
+from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError
 from spikediff.layers import SpikingLayer, class_embedding, embed_classes, join_channels, over_time
 from spikediff.layers.coding import mean
@@ -123,6 +124,9 @@ class SpikingImageDecoder(SpikingModel):
         currents = over_time(self.last, join_channels([spikes, early]))
         logits = mean(currents)  # [T, B, K, h, w] -> [B, K, h, w]
         return SpikingImageDecoderOutput(sample=logits) if return_dict else (logits,)
+
+    if TYPE_CHECKING:
+        __call__: Answering[..., SpikingImageDecoderOutput]
 
     def _encode(self, tokens: Tensor, timestep: Tensor | float | int | None) -> Tensor:
         """Return the real-valued input [B, C, h, w]."""

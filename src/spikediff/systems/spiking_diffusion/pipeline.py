@@ -21,6 +21,7 @@ from spikediff.diffusion.loop import (
 )
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
 from spikediff.diffusion.pipeline import OwnPipeline
+from spikediff.diffusion.return_dict import answering
 from spikediff.diffusion.seeds import generators_of
 from spikediff.errors import UserError
 from spikediff.files.tensors import check_values
@@ -65,6 +66,7 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             )
         self.register_modules(vqvae=vqvae, decoder=decoder, scheduler=scheduler)
 
+    @answering
     @inference
     def __call__(
         self,

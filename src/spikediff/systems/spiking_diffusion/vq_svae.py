@@ -11,7 +11,7 @@ called "released", are those of the authors' code.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from spikediff.diffusion.model import SpikingModel
+from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError
 from spikediff.layers import Neuron, SpikingLayer, over_time
 from spikediff.layers.batch_invariant import elementwise
@@ -341,6 +342,9 @@ class VQSVAE(SpikingModel):
             spike_commitment_loss=psp_mmd(generated.detach(), encoded, self.config.tau_syn),
         )
         return output if return_dict else output.to_tuple()
+
+    if TYPE_CHECKING:
+        __call__: Answering[..., VQSVAEOutput]
 
     def _check_images(self, images: Tensor) -> None:
         check_sample("VQSVAE", images, self.config.in_channels, 1 + len(self.config.widths))
