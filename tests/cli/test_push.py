@@ -89,18 +89,19 @@ def test_links_that_leave_the_run_are_not_uploaded(source, tmp_path, capsys):
     secret.write_text(json.dumps({"weights_sha256": "", "measured": {}, "settings": {}}))
     (source / "calibration.json").symlink_to(secret)
     out = tmp_path / "out"
-    assert main(["push", str(source), "me/x", "--dry-run", "--output", str(out)]) == 2
+    push = ["push", str(source), "me/x", "--dry-run", "--num-inference-steps", "2"]
+    assert main([*push, "--output", str(out)]) == 2
     assert "calibration.json: is a link that leaves" in capsys.readouterr().err
     (source / "calibration.json").unlink()
     (source / "inside.json").write_text(secret.read_text())
     (source / "calibration.json").symlink_to("inside.json")
     again = tmp_path / "again"
-    assert main(["push", str(source), "me/x", "--dry-run", "--output", str(again)]) == 0
+    assert main([*push, "--output", str(again)]) == 0
     assert json.loads((again / "calibration.json").read_text()) == json.loads(secret.read_text())
     (source / "calibration.json").unlink()
     (source / "calibration.json").write_text('{"token": "hf_x"}')
     more = tmp_path / "more"
-    assert main(["push", str(source), "me/x", "--dry-run", "--output", str(more)]) == 2
+    assert main([*push, "--output", str(more)]) == 2
     assert "is not what spikediff writes" in capsys.readouterr().err
 
 
@@ -124,8 +125,8 @@ def test_damaged_files_of_a_run_are_named(source, tmp_path, capsys, name, conten
 def test_a_space_that_serves_the_model(source, tmp_path, monkeypatch):
     out = tmp_path / "out"
     requirement = "spikediff[demo] @ git+https://example.org/spikediff"
-    arguments = ["push", str(source), "me/x", "--dry-run", "--output", str(out)]
-    assert main([*arguments, "--space", requirement]) == 0
+    push = ["push", str(source), "me/x", "--dry-run", "--num-inference-steps", "2"]
+    assert main([*push, "--output", str(out), "--space", requirement]) == 0
     page = out / "space"
     front = yaml.safe_load((page / "README.md").read_text().split("---\n")[1])
     assert front == {"title": "x", "sdk": "gradio", "app_file": "app.py", "models": ["me/x"]}
