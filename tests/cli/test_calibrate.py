@@ -77,7 +77,7 @@ def test_wrong_use(model, tmp_path, capsys):
     assert calibrate(model, "--num-images", "0") == 2
     assert "must be at least 1" in capsys.readouterr().err
     assert calibrate(tmp_path) == 2
-    assert "holds neither a pipeline" in capsys.readouterr().err
+    assert "contains neither a pipeline" in capsys.readouterr().err
 
 
 def test_a_model_of_the_package_is_never_written_to(tmp_path, monkeypatch, capsys):
@@ -91,5 +91,5 @@ def test_a_model_of_the_package_is_never_written_to(tmp_path, monkeypatch, capsy
     assert main([*sample, *options, "--output", str(tmp_path / "out")]) == 0
     for output in (package, package / "samples"):
         assert main([*sample, *options, "--output", str(output), "--overwrite"]) == 2
-        assert "belongs to the package" in capsys.readouterr().err
+        assert "belongs to the installed package" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in package.rglob("*")} == before

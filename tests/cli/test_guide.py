@@ -117,7 +117,7 @@ def test_a_layer_group(model, common, tmp_path):
     [
         (["--metric", "frechett"], "did you mean 'frechet'"),
         (["--features", "pixles"], "did you mean 'pixels'"),
-        (["--thresholds", "0.9,x"], "'x' is no positive number"),
+        (["--thresholds", "0.9,x"], "'x' is not a positive number"),
         (["--thresholds", "1"], "other than 1"),
         (["--seeds", "1"], "--seeds must be at least 2"),
         (["--num-samples", "1"], "needs 2"),
@@ -192,7 +192,7 @@ def test_evaluate_does_not_take_other_thresholds_images_for_its_own(model, tmp_p
 def test_real_images_have_no_thresholds(tmp_path, capsys):
     data = ["data:digits/train", "--dataset", "digits", "--cache-dir", str(tmp_path)]
     assert main(["evaluate", *data, "--threshold", "0.9"]) == 2
-    assert "is for models" in capsys.readouterr().err
+    assert "only for models" in capsys.readouterr().err
 
 
 def test_lower_thresholds_cost_more_energy(model, tmp_path):

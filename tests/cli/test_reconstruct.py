@@ -54,4 +54,4 @@ def test_rounded_weights_are_told(autoencoder, tmp_path):
 def test_event_driven_is_for_the_cpu(autoencoder, tmp_path, capsys):
     options = ["--dataset", "digits", "--event-driven", "--device", "cuda"]
     assert main(["reconstruct", str(autoencoder), "--output", str(tmp_path), *options]) == 2
-    assert "CPU only" in capsys.readouterr().err
+    assert "only on the CPU" in capsys.readouterr().err

@@ -217,7 +217,7 @@ def test_links_without_end_are_refused(tmp_path, monkeypatch, refused):
         (tmp_path / f"{n}").mkdir()
         for m in range(9):
             (tmp_path / f"{n}" / f"{m}").symlink_to(tmp_path / f"{m}")
-    assert "do its links lead round" in refused(load_images, f"folder:{tmp_path}")
+    assert "do its links form a circle" in refused(load_images, f"folder:{tmp_path}")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
@@ -226,7 +226,7 @@ def test_pipes_and_devices_are_refused(flat, make, refused):
     path.unlink()
     make(path)
     split = next(s for s in ("train", "test") if path in _paths(f"folder:{flat}", s))
-    assert f"{path}: cannot be read, it is no regular" in refused(
+    assert f"{path}: cannot be read, it is not a regular" in refused(
         load_images(f"folder:{flat}", split, image_size=4).stack
     )
 

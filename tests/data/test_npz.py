@@ -48,4 +48,4 @@ def test_other_files_are_not_npz(tmp_path, refused):
     np.save(single, np.zeros(3))
     assert "not a zip archive" in refused(read_npz, text, ["images"])
     assert "single array" in refused(read_npz, single.rename(tmp_path / "single.npz"), ["images"])
-    assert "no regular file" in refused(read_npz, tmp_path, ["images"])
+    assert "not a regular file" in refused(read_npz, tmp_path, ["images"])

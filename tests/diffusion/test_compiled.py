@@ -111,7 +111,7 @@ def test_it_is_neither_saved_nor_measured(tmp_path):
     with pytest.raises(UserError, match="save the pipeline before that"):
         pipe.save_pretrained(tmp_path / "after")
     assert not (tmp_path / "after").exists()
-    with pytest.raises(UserError, match="measure the model that it came from"):
+    with pytest.raises(UserError, match="measure the original model"):
         EnergyMeter(pipe)
     again = SpikingDiffusionPipeline.from_pretrained(tmp_path / "before").compile_for_inference()
     again.set_progress_bar_config(disable=True)

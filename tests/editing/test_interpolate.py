@@ -100,7 +100,7 @@ def test_what_starts_from_no_noise_is_refused(token_parts):
         VQSpikingDiffusionPipeline(**token_parts),
         VAEPipeline(VAE(8, 1, channels=(4, 8), latent_channels=6)),
     ):
-        with pytest.raises(UserError, match="starts from no noise"):
+        with pytest.raises(UserError, match="does not start from noise"):
             interpolate_seeds(pipe, [0, 1])
 
 

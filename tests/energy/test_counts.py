@@ -146,7 +146,7 @@ def test_changes_that_nobody_followed_are_refused():
     model, x = Denoiser(), torch.rand(1, 3, 5, 4)
     with pytest.raises(UserError, match=r"make the meter with EnergyMeter\(changes=True\)"):
         observe(model, (x, 9)).report(changes=True)
-    with pytest.raises(UserError, match="strict accounting only"):
+    with pytest.raises(UserError, match="only in the strict accounting"):
         observe(model, (x, 9), changes=True).report("paper", changes=True)
 
 

@@ -194,7 +194,7 @@ def test_a_table_of_ones_own(tmp_path, meter):
         ("mac_pj: 2\nac_pj: -1\nsource: x\n", "ac_pj = -1.0 must be >= 0"),
         ("mac_pj: two\nac_pj: 1\nsource: x\n", "mac_pj = 'two'"),
         ("mac_pj: 2\nac_pj: 1\nsource: x\nweight_bits: 0\n", "weight_bits = 0 is below 1"),
-        ("mac_pj: 2\nac_pj: 1\nsource: ''\n", "where its numbers are from"),
+        ("mac_pj: 2\nac_pj: 1\nsource: ''\n", "the origin of its numbers"),
         ("mac_pj: 2\nac_pj: 1\nsource: x\nmca_pj: 3\n", "did you mean 'mac_pj'"),
         ("- 1\n", "must hold keys"),
         ("a: [", "not a YAML file"),

@@ -177,7 +177,7 @@ def test_what_cannot_be_done_is_told_first(change, word, settings):
 
 
 def test_statistics_serve_the_published_mode_alone(settings, tmp_path):
-    with pytest.raises(UserError, match="leave --statistics out"):
+    with pytest.raises(UserError, match="omit --statistics"):
         evaluate(Generator().source(), replace(settings, statistics=tmp_path / "s.npz"))
 
 

@@ -331,5 +331,5 @@ def test_a_stream_is_the_window(name):
 def test_its_energy_is_that_of_the_model_it_came_from():
     compiled = compile_for_inference(make("pre-spike"))
     call(compiled)
-    with pytest.raises(UserError, match="measure the model that it came from"):
+    with pytest.raises(UserError, match="measure the original model"):
         EnergyMeter(compiled)

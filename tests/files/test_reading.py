@@ -34,7 +34,7 @@ def make_device(path):
 @pytest.mark.parametrize("read", READERS)
 def test_only_regular_files_are_read(tmp_path, read, make):
     make(tmp_path / "file")
-    with pytest.raises(UserError, match="is no regular file"):
+    with pytest.raises(UserError, match="is not a regular file"):
         read(tmp_path / "file")
 
 

@@ -89,6 +89,10 @@ def test_of_a_run_that_nobody_measured(run_folder):
     assert "pip install .  " in said["How to load it"]
     assert "pip install dist/spikediff-*.whl" in said["How to load it"]
     assert "pip install spikediff" not in card.content
+    imports = [line for line in card.text.splitlines() if line.startswith("from spikediff")]
+    assert imports
+    for line in imports:
+        exec(line, {})
     assert "2306.17046" in said["Citation"]
     assert torch.__version__ in said["Versions"]
     front = yaml.safe_load(card.content.split("---\n")[1])
@@ -155,9 +159,9 @@ def test_results_count_for_their_own_weights_only(measured, run_folder, tmp_path
 def test_files_that_are_no_results_are_told(measured, tmp_path):
     wrong = tmp_path / "x.json"
     wrong.write_text("{}")
-    with pytest.raises(UserError, match="is no file of `spikediff evaluate --json`"):
+    with pytest.raises(UserError, match="is not a file of `spikediff evaluate --json`"):
         collect_results(measured, "", evaluations=[wrong])
-    with pytest.raises(UserError, match="is no file of `spikediff energy --json`"):
+    with pytest.raises(UserError, match="is not a file of `spikediff energy --json`"):
         collect_results(measured, "", energies=[measured / "quality.json"])
     wrong.write_text("{")
     with pytest.raises(UserError, match="cannot be read as JSON"):

@@ -48,8 +48,8 @@ def test_what_needs_float64_stays_off_mps(monkeypatch):
     ("arguments", "words"),
     [
         (["energy", "digits"], "as needed by the meter"),
-        (["sample", "mnist", "--output", "{out}"], "the exact sums of a network in whole numbers"),
-        (["sample", "digits", "--event-driven", "--output", "{out}"], "runs on the CPU only"),
+        (["sample", "mnist", "--output", "{out}"], "the exact sums of an integer network"),
+        (["sample", "digits", "--event-driven", "--output", "{out}"], "runs only on the CPU"),
     ],
 )
 def test_what_cannot_work_is_one_line(arguments, words, monkeypatch, tmp_path, capsys):

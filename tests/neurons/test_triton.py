@@ -96,7 +96,7 @@ def test_a_cpu_does_not_suit():
 
 @not_interpreted
 def test_forced_where_it_cannot_run():
-    with using("triton"), pytest.raises(UserError, match="triton kernel: it is not there"):
+    with using("triton"), pytest.raises(UserError, match="triton kernel: it is missing"):
         IF()(torch.zeros(2, 3))
 
 

@@ -187,7 +187,7 @@ def test_overwrite_removes_no_file_of_others(name, small, run):
 
 def test_overwrite_spares_a_recipe_that_is_none_of_a_run(small, tmp_path):
     (tmp_path / "recipe.yaml").write_text("name: mine  # by hand\n")
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         Trainer(small, tmp_path, overwrite=True, show_progress=False)
     assert "by hand" in (tmp_path / "recipe.yaml").read_text()
 
@@ -224,6 +224,6 @@ def test_run_folder_protects_what_is_there(small, tmp_path):
 
 def test_overwrite_spares_folders_that_are_no_run(small, tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         RunFolder(tmp_path).open(small, resume=False, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()

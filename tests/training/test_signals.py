@@ -60,7 +60,7 @@ def same_weights(a, b):
     [
         ({"signal_range": None}, r"say which values .* membrane runs from -67\.03 to 3\.785"),
         ({"dataset": "digits"}, "unknown signal 'digits'"),
-        ({"channels": 3}, "data.channels = 3: signals have none; leave it out"),
+        ({"channels": 3}, "data.channels = 3: signals have none; omit it"),
         ({"horizontal_flip": True}, "data.horizontal_flip"),
         ({"hold_out": True}, "data.hold_out"),
         ({"image_size": 15}, "sample_size=15 must be divisible by 2"),

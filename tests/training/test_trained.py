@@ -125,7 +125,9 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_there_again(
 
 def test_resuming_takes_no_other_start(small, first_stage):
     other = replace(small, init_from="elsewhere")
-    with pytest.raises(UserError, match="started from random weights; --resume takes no other"):
+    with pytest.raises(
+        UserError, match="started from random weights; --resume does not take another"
+    ):
         Trainer(other, first_stage, resume=True, show_progress=False)
 
 

@@ -85,7 +85,7 @@ def test_whoever_leaves_holds_up_nobody(studio):
         (Wish(0, 10), "the class, 10"),
         (Wish(0, steps=51), "the number of steps, 51, must lie between 1 and 50"),
         (Wish(0, count=9), "the number of images, 9"),
-        (Wish(0, sampler="euler"), "knows no such sampler"),
+        (Wish(0, sampler="euler"), "does not support this sampler"),
     ],
 )
 def test_wrong_wishes(studio, wish, said):

@@ -56,12 +56,12 @@ class ComparedModel:
         return self.energy_pj.get("spiking", self.energy_pj.get("ordinary", 0.0))
 
     def metric(self, name: str) -> dict[str, float | None] | None:
-        """Return mean and standard deviation of a metric; None where it was not measured."""
+        """Return mean and standard deviation of a metric; None if it was not measured."""
         found: dict[str, Any] | None = (self.quality or {"metrics": {}})["metrics"].get(name)
         return found
 
     def floor(self, name: str) -> float | None:
-        """Return a metric of real images; None where it was not measured."""
+        """Return a metric of real images; None if it was not measured."""
         found: float | None = (self.quality or {"floor": {}})["floor"].get(name)
         return found
 

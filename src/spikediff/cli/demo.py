@@ -158,8 +158,8 @@ def _energy_line(energies: dict[str, Any]) -> str:
     return (
         f"Energy per image, {energies['calls']} calls, 45 nm: {energies['spiking_uj']} uJ; the "
         f"ordinary network {energies['ordinary_uj']} uJ;\n"
-        f"in whole numbers: {energies['spiking_quantised_uj']} uJ; the ordinary network quantised "
-        f"{energies['ordinary_quantised_uj']} uJ."
+        f"in integer arithmetic: {energies['spiking_quantised_uj']} uJ; the ordinary network "
+        f"quantised {energies['ordinary_quantised_uj']} uJ."
     )
 
 

@@ -106,7 +106,7 @@ class Measured:
     """A generation that was counted and priced."""
 
     trained: Any  # the pipeline as it was loaded
-    pipe: Any  # the pipeline that generated, with merged or carried synapses if asked for
+    pipe: Any  # the pipeline that generated, with merged or carried synapses if requested
     meter: Any
     report: Any
     ordinary: Any | None = None  # the meter of the ordinary counterpart, with `--compare`

@@ -21,7 +21,7 @@ from spikediff.cli.options import (
 from spikediff.cli.outputs import say_where
 from spikediff.pretrained import name_of
 
-_NUM_IMAGES = 64  # where no class is asked for
+_NUM_IMAGES = 64  # without classes
 _GIF_IMAGES = 64  # images in the GIF's frames: those of the first batch, at most so many
 
 

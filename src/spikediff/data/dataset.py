@@ -41,9 +41,9 @@ class Pictures(Dataset[Image.Image]):
     read: Callable[[Any], Image.Image]  # reads the picture of an item
     name: Callable[[Any], str]  # names an item, for error messages
     origin: str  # which files were read, for reports
-    labels: Tensor | None = None  # int64 [N]; None where the set has no classes
+    labels: Tensor | None = None  # int64 [N]; None if the set has no classes
     class_names: tuple[str, ...] = ()  # in the order of the labels
-    read_shape: Callable[[Any], PictureShape] | None = None  # None where that saves nothing
+    read_shape: Callable[[Any], PictureShape] | None = None  # None if that saves nothing
 
     def __len__(self) -> int:
         return len(self.items)
@@ -154,14 +154,14 @@ class DatasetSpec:
 
     summary: str  # what the images show, in one line
     channels: int  # 1 (grey) or 3 (RGB), as stored
-    native_size: int  # side in pixels when no `image_size` is asked for
+    native_size: int  # side in pixels without an `image_size`
     needs: str  # the files that must be in the data folder, in words; empty if none
     read: Callable[[Path | None, str], Pictures]  # called with `(data_dir, split)`
     splits: tuple[str, ...] = ("train", "test")
     crop: int | None = None  # side of the centred square to keep; None keeps the largest one
     horizontal_flip: bool = False  # may training mirror images? (a mirrored letter is no letter)
-    licence: str | None = None  # as its publishers name it; None where none is known here
-    hub_id: str | None = None  # on the Hugging Face Hub; None where there is no official one
+    licence: str | None = None  # as its publishers name it; None if none is known here
+    hub_id: str | None = None  # on the Hugging Face Hub; None if there is no official one
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):

@@ -129,7 +129,7 @@ def image_files(
     labels: Tensor | None = None,
     class_names: tuple[str, ...] = (),
 ) -> Pictures:
-    """Return pictures that lie in files of their own and are decoded when asked for."""
+    """Return pictures in separate files, which are decoded on access."""
     return Pictures(paths, read_image, str, origin, labels, class_names, read_shape)
 
 

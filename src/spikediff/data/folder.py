@@ -70,7 +70,7 @@ def warn_of_others(folder: Path, others: Sequence[str]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    """Name the first files, with three points where there are more."""
+    """Name the first files, followed by dots if there are more."""
     return ", ".join([*sorted(names)[:3], *["..."][: len(names) > 3]])
 
 
@@ -96,7 +96,7 @@ def _walk(
     if next(folders) >= MOST_FOLDERS or len(above) >= MOST_LEVELS:
         raise UserError(
             f"{folder}: lies behind more than {MOST_FOLDERS:,} folders, or {MOST_LEVELS} levels "
-            "deep; do its links lead round?"
+            "deep; do its links form a circle?"
         )
     for entry in entries:
         if entry.name.startswith("."):
@@ -117,7 +117,7 @@ def _classes(folder: Path, names: list[str]) -> tuple[str, ...]:
     if len(beside) < len(names):
         warnings.warn(
             f"{folder}: {len(beside)} of {len(names)} images lie beside the subfolders "
-            f"({_some(beside)}), so these are no classes",
+            f"({_some(beside)}), so these are not classes",
             stacklevel=3,
         )
     return ()
@@ -226,7 +226,7 @@ def find_data(name: str, split: str, known: Collection[str]) -> DatasetSpec:
 def like_first(
     pictures: Pictures, image_size: int | None, channels: int | None
 ) -> tuple[Pictures, int, int]:
-    """Take size and channels from the first picture where none were asked for.
+    """Take size and channels from the first picture if none were given.
 
     The other pictures must then be like it: without that, a folder of mixed sizes or colours would
     be resized, or lose its colours, unasked.

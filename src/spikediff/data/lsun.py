@@ -109,7 +109,7 @@ def _check_length(data: Path) -> None:
             raise UserError(f"{data}: ends inside its header; fetch the database again")
         magic, page_size, _, _ = _META.unpack_from(head, _PAGE_HEAD)
         if magic != _MAGIC or not 256 <= page_size <= 65_536:
-            raise UserError(f"{data}: is no LMDB database of this machine; fetch it again")
+            raise UserError(f"{data}: is not an LMDB database for this machine; fetch it again")
         file.seek(page_size)
         second = file.read(_PAGE_HEAD + _META.size)
         pages = [page for page in (head, second) if len(page) == len(head)]

@@ -1,4 +1,4 @@
-"""The range of a pixel: the one place that knows `[0, 255]`, `[0, 1]` and `[-1, 1]`."""
+"""Conversion between the pixel ranges `[0, 255]`, `[0, 1]` and `[-1, 1]`."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ HALF_RANGE = 127.5  # 255 / 2: grey levels from the middle of uint8 to either en
 
 
 def to_model_range(images: Tensor) -> Tensor:
-    """Turn stored pixels, uint8 of any shape, into what a model sees: float32 `x / 127.5 - 1`.
+    """Convert stored pixels, uint8 of any shape, to the model range: float32 `x / 127.5 - 1`.
 
     Example:
         >>> to_model_range(torch.tensor([0, 255], dtype=torch.uint8)).tolist()

@@ -32,7 +32,7 @@ class SignalSpec:
     """One row of `SIGNALS`."""
 
     summary: str  # what was recorded, in one line
-    length: int  # samples of a window when no other length is asked for
+    length: int  # samples of a window by default
     read: Callable[[], tuple[Tensor, str]]  # the recording, float32 `[C, S]`, and its origin
 
 
@@ -166,7 +166,7 @@ def _check_header(content: BytesIO) -> None:
         raise ValueError(f"version {version} of the format")
     shape, _, dtype = readers[version](content)
     if math.prod(shape) * dtype.itemsize > len(content.getbuffer()):
-        raise ValueError(f"declares more values than it holds, {shown(shape)}")
+        raise ValueError(f"declares more values than it contains, {shown(shape)}")
     content.seek(0)
 
 

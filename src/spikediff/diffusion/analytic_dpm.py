@@ -257,7 +257,7 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
 def _table(
     second_moment: Sequence[float] | None, timesteps: Sequence[int] | None, length: int
 ) -> list[float] | None:
-    """Return h at every timestep [length], or None where nothing is known."""
+    """Return h at every timestep [length], or None if nothing is known."""
     name = "AnalyticDPMScheduler: second_moment"
     if second_moment is None:
         return None

@@ -1,1 +1,1 @@
-"""Editing: inpaint, vary, invert and interpolate, with the networks that generate."""
+"""Editing: inpaint, vary, invert and interpolate with a trained pipeline."""

@@ -101,7 +101,7 @@ def one_per_seed(
 
 
 def composite(output_type: str, generated: Tensor, known: Tensor, mask: Tensor) -> Any:
-    """Return generated images [B, C, H, W] as asked for, with the known pixels outside the mask.
+    """Return generated images [B, C, H, W] as output, with the known pixels outside the mask.
 
     `generated` lies in [-1, 1], `known` in [0, 1]; known pixels are copied bit for bit, in their
     own type if that is finer. The mask [B, 1, H, W] is true where `generated` counts.

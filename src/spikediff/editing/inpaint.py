@@ -56,39 +56,40 @@ def inpaint(
 ) -> ImagePipelineOutput | tuple[Any]:
     r"""Generate the masked part of an image; the other pixels stay bit for bit.
 
-    A denoiser of images or currents needs no training for it. After every step the known pixels are
-    put into $x_s$ as the forward process makes them, $a_s x_0 + \sigma_s \epsilon$, and the network
-    completes what it sees. Currents take them as equal currents.
+    A denoiser of images or currents needs no further training. After every step the known pixels,
+    noised by the forward process as $a_s x_0 + \sigma_s \epsilon$, replace those of $x_s$, and the
+    network completes the rest. In currents they enter as equal currents.
 
-    A token is drawn if any of its pixels is masked; the known pixels are put back afterwards. The
-    encoder sees black behind the mask, and a known token beside the mask may carry that black:
-    `token_margin` draws such tokens, too.
+    A token is drawn if any of its pixels is masked; the known pixels are restored afterwards. The
+    encoder sees black under the mask, which may affect known tokens beside it:
+    `token_margin` draws such tokens too.
 
-    At strength 1, pixels behind the mask have no influence. A white mask gives the image that the
-    seed has without a mask. A black mask gives the input back and calls no network.
+    At strength 1, pixels under the mask have no influence. A white mask gives the image that the
+    seed gives without a mask. A black mask returns the input without calling the network.
 
     Args:
         pipe: A pipeline of a denoiser or of tokens.
         image: One image for all, or one per seed; see `read_images`.
         mask_image: White where pixels are generated; one for all or per seed; see `read_mask`.
-        num_inference_steps: Steps from noise to image; by default 50, for tokens all of the
-            training's.
-        strength: Share of the steps that are made; below 1 they start from the image. Of denoisers
-            only, like `num_resamples`, `jump_length` and `eta`.
+        num_inference_steps: Steps from noise to image; by default 50, for tokens all training
+            timesteps.
+        strength: Share of the steps to make; below 1 they start from the image. Only for
+            denoisers, like `num_resamples`, `jump_length` and `eta`.
         batch_size: The number of images; by default that of the seeds or inputs.
         seeds: One seed per image: image k depends on `seeds[k]` and on its input alone.
         generator: The source of noise instead of seeds, as in diffusers.
-        num_resamples: How often every step is made (RePaint); network calls grow about as much.
-        jump_length: After how many steps the sampler goes back as many.
+        num_resamples: How often every step is made (RePaint), which multiplies the network calls.
+        jump_length: The number of steps after which the sampler goes back as many.
         eta: Share of fresh noise in DDIM's steps; other schedulers refuse it.
         output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
         return_dict: False returns a tuple.
-        callback_on_step_end: As of the pipeline that generates; it sees the known pixels put in.
-        class_labels: The class of all images, or one for each; None for no class.
-        guidance_scale: How far towards the class; see `conditioned`.
-        callback_on_step_end_tensor_inputs: Names of the tensors that the callback is shown:
+        callback_on_step_end: As for the generating pipeline; samples include the known pixels.
+        class_labels: The class of all images, or one per image; None for no class.
+        guidance_scale: Scale of classifier-free guidance; see `conditioned`.
+        callback_on_step_end_tensor_inputs: Names of the tensors passed to the callback:
             "latents", "sample", "currents"; all by default.
-        token_margin: Tokens around the mask that are drawn, too; of tokens only, like the next.
+        token_margin: Width of the border of tokens around the mask to draw as well; only for
+            tokens, like `draw`.
         draw: `temperature`, `top_p` and `unmasking` of `VQSpikingDiffusionPipeline`.
 
     Returns:
@@ -136,7 +137,7 @@ def inpaint(
 def token_mask(mask: Tensor, latent_size: tuple[int, int], margin: int = 0) -> Tensor:
     """Return the tokens [B, h, w] that a boolean mask of pixels [B, 1, H, W] touches.
 
-    `margin` masks so many tokens around them, too.
+    `margin` also masks a border of this many tokens around them.
 
     Example:
         >>> import torch
@@ -204,8 +205,8 @@ def _repaint(
 def resampling_walk(num_steps: int, num_resamples: int, jump_length: int) -> list[int]:
     """Return the steps in the order in which RePaint makes them; step 0 leaves the noise.
 
-    After every `jump_length` steps the forward process leads as many back up, and they are made
-    again, `num_resamples` times in all, so that new and known pixels come to agree.
+    After every `jump_length` steps the forward process goes as many steps back, and they are made
+    again, `num_resamples` times in all, so that new and known pixels become consistent.
 
     Example:
         >>> resampling_walk(4, 1, 1), resampling_walk(4, 2, 2)
@@ -229,7 +230,7 @@ def resampling_walk(num_steps: int, num_resamples: int, jump_length: int) -> lis
 
 
 def check_walk(scheduler: Any, walk: Sequence[int]) -> None:
-    """Refuse to go back with a scheduler that remembers its steps."""
+    """Refuse to go back with a scheduler that uses its previous steps."""
     goes_back = any(later <= earlier for earlier, later in pairwise(walk))
     if goes_back and hasattr(scheduler, "step_index"):
         raise UserError(
@@ -240,7 +241,7 @@ def check_walk(scheduler: Any, walk: Sequence[int]) -> None:
 
 @dataclass
 class _KnownPixels:
-    """Puts the known pixels into every sample, at the sample's level of noise."""
+    """Inserts the known pixels into every sample, at the sample's noise level."""
 
     scheduler: Any
     space: Space
@@ -258,12 +259,12 @@ class _KnownPixels:
         return self.space.encode(self._noised(0))
 
     def put(self, sample: Tensor, step: int) -> Tensor:
-        """Return the sample that a step is about to leave, with the known pixels."""
+        """Return the sample before a step, with the known pixels."""
         x_t = self.known if step == len(self.timesteps) else self._noised(step)
         return self.space.keep(sample, x_t, self.mask)
 
     def jump(self, i: int, sample: Tensor) -> Tensor:
-        """Return what the next step of the walk leaves from: the sample, or a noisier one."""
+        """Return the starting point of the walk's next step: the sample, or a noisier one."""
         reached = self.walk[i] + 1
         if i + 1 == len(self.walk) or self.walk[i + 1] == reached:
             return sample

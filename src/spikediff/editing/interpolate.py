@@ -1,4 +1,4 @@
-r"""Interpolation between two seeds: their noise on an arc, and the images that it becomes."""
+r"""Interpolation between seeds: noise on an arc, and the resulting images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,14 +24,14 @@ def interpolate_seeds(
         pipe: A `SpikingDiffusionPipeline` or `SynapticCurrentPipeline`.
         seeds: Two or more, visited in turn.
         num_images: The number of images, both ends included.
-        batch_size: Images at a time; it does not change them.
+        batch_size: Images per batch; it does not change the images.
         call: Further arguments of the pipeline, the same for all images.
 
     Returns:
         The images, each in the form of the pipeline's `output_type`.
 
     Raises:
-        UserError: The pipeline does not start from noise, or its steps draw more of it.
+        UserError: The pipeline does not start from noise, or its steps draw more noise.
 
     Example:
         >>> from spikediff import SpikingDiffusionPipeline, SpikingUNet, make_scheduler
@@ -43,8 +43,8 @@ def interpolate_seeds(
     """
     if "unet" not in pipe.components:
         raise UserError(
-            f"interpolation: a {type(pipe).__name__} starts from no noise; take a pipeline with a "
-            "denoiser of images"
+            f"interpolation: a {type(pipe).__name__} does not start from noise; use a "
+            "pipeline with an image denoiser"
         )
     if draws_noise(pipe.scheduler, call.get("eta", 0.0)):
         raise UserError(
@@ -85,9 +85,8 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 
     $\mathrm{slerp}(a, b; s) = \frac{\sin((1 - s)\omega)}{\sin\omega}\,a +
     \frac{\sin(s\omega)}{\sin\omega}\,b$, with $\omega$ the angle between them; each image is a
-    vector of its own. Vectors of equal norm keep it all the way, where a straight line would
-    shorten them: noise of n elements has a norm of about $\sqrt n$, and networks are trained on no
-    other.
+    separate vector. The arc preserves the norm, which a straight line would reduce: noise of n
+    elements has a norm of about $\sqrt n$, and networks are trained only on such noise.
 
     Example:
         >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)

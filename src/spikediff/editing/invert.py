@@ -50,20 +50,20 @@ def invert(
     """Find the noise that deterministic DDIM turns into an image; `regenerate` goes back.
 
     The scheduler's noise schedule and prediction type are kept. The steps are DDIM's without noise
-    and clipping, which alone can be inverted. The error of the round trip falls as the steps get
-    shorter. Currents are decoded at the end and go back as equal ones.
+    and clipping, because only these can be inverted. The error of the round trip falls as the steps
+    get shorter. Currents are decoded at the end and re-enter as equal currents.
 
     Args:
         pipe: A pipeline of a denoiser.
         image: One image or several; see `read_images`.
-        num_inference_steps: Steps from image to noise; go back in as many.
-        num_iterations: Network calls a step; see `ddim_inversion`.
+        num_inference_steps: Steps from image to noise; use as many to go back.
+        num_iterations: Network calls per step; see `ddim_inversion`.
         return_dict: False returns a tuple.
         callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})`, with
-            "currents" if the network denoises currents; what it returns may replace them.
-        class_labels: The class of all images, or one for each; None for no class.
-        guidance_scale: How far towards the class; see `conditioned`.
-        callback_on_step_end_tensor_inputs: Names of the tensors that the callback is shown:
+            "currents" if the network denoises currents; its return value may replace them.
+        class_labels: The class of all images, or one per image; None for no class.
+        guidance_scale: Scale of classifier-free guidance; see `conditioned`.
+        callback_on_step_end_tensor_inputs: Names of the tensors passed to the callback:
             "latents", "sample", "currents"; all by default.
 
     Returns:
@@ -71,7 +71,7 @@ def invert(
 
     Raises:
         UserError: An image does not fit, a number is out of range, or the pipeline has no denoiser
-            or a noise schedule that DDIM does not know.
+            or a noise schedule that DDIM does not support.
 
     Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, section 4.3.
     """
@@ -107,9 +107,9 @@ def regenerate(
     guidance_scale: float | None = None,
     callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
 ) -> ImagePipelineOutput | tuple[Any]:
-    """Generate images from noise [B, C, H, W] by the DDIM steps that `invert` walks back.
+    """Generate images from noise [B, C, H, W] by the DDIM steps that `invert` reverses.
 
-    The noise is what `invert` found, or any other; for the other arguments see `invert` and
+    The noise is the result of `invert`, or any other; for the other arguments see `invert` and
     `inpaint`.
     """
     check_call(output_type, num_inference_steps)
@@ -146,23 +146,23 @@ def ddim_inversion(
 ) -> Tensor:
     r"""Return the noise that deterministic DDIM turns into a sample: x_t at the last timestep.
 
-    The step from t down to s is $x_s = a_s \hat x_0 + \sigma_s \hat\epsilon$, of the estimates that
-    the network makes of $x_t$, with $a = \sqrt{\bar\alpha}$ and $\sigma = \sqrt{1 - \bar\alpha}$.
-    Solved for $x_t$, on which the estimate depends, too,
+    The step from t down to s is $x_s = a_s \hat x_0 + \sigma_s \hat\epsilon$, with the network's
+    estimates at $x_t$, $a = \sqrt{\bar\alpha}$ and $\sigma = \sqrt{1 - \bar\alpha}$.
+    Solved for $x_t$, on which the estimate also depends,
 
         x_t = a_t (x_s - sigma_s eps(x_t)) / a_s + sigma_t eps(x_t),
 
-    it is a fixed point. Started at $x_s$, one iteration is DDIM inversion, whose error falls in
-    proportion to the length of the steps; more come nearer to the exact inverse.
+    it is a fixed-point equation. Started at $x_s$, one iteration is DDIM inversion, whose error is
+    proportional to the step size; more iterations approach the exact inverse.
 
     Args:
-        denoiser: Called as `denoiser(sample, timestep)`, `num_iterations` times a step.
+        denoiser: Called as `denoiser(sample, timestep)`, `num_iterations` times per step.
         scheduler: Gives the prediction type and the noise level of a timestep.
         sample: x_0, images or currents, of any shape.
-        timesteps: Those to reach, rising.
+        timesteps: The timesteps to reach, increasing.
         num_iterations: Iterations of the fixed point in every step.
         after_step: Called as `after_step(i, timestep, sample)` after every step; the next step
-            starts from what it returns.
+            starts from its return value.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What all edits share: the loop over a denoiser's steps, and the choice of the kind of edit."""
+"""Shared by all edits: the loop over a denoiser's steps, and the kind of pipeline."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ from spikediff.errors import UserError
 
 
 class Asked(NamedTuple):
-    """What every edit is asked: classes and a callback, as of `SpikingDiffusionPipeline`."""
+    """Arguments of every edit: classes and a callback, as for `SpikingDiffusionPipeline`."""
 
     class_labels: ClassLabels
     guidance_scale: float | None
@@ -79,7 +79,7 @@ def check_denoises(pipe: Any, or_else: str = "") -> None:
     """Refuse a pipeline without a denoiser of images or currents."""
     if "unet" not in pipe.components:
         raise UserError(
-            f"a {type(pipe).__name__} has no diffusion that could do this; take a run of SDDPM, "
+            f"a {type(pipe).__name__} has no diffusion, which this needs; use a run of SDDPM, "
             f"SDM, FSDDIM, DDPM{or_else}"
         )
 
@@ -87,4 +87,4 @@ def check_denoises(pipe: Any, or_else: str = "") -> None:
 def refuse_options(pipe: Any, **given: bool) -> None:
     """Refuse the options that are given but belong to the other kind of pipeline."""
     for name in (name for name, is_given in given.items() if is_given):
-        raise UserError(f"{name}: a {type(pipe).__name__} has none; leave it out")
+        raise UserError(f"{name}: a {type(pipe).__name__} has none; omit it")

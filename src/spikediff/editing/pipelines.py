@@ -1,4 +1,4 @@
-"""The editing functions as diffusers pipelines: made of parts, saved, loaded, and called."""
+"""The editing functions as diffusers pipelines."""
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
@@ -11,7 +11,7 @@ from spikediff.editing.vary import vary
 
 
 class EditingPipeline(TellsOfSteps, OwnPipeline):
-    """The parts of a pipeline that edits with a denoiser; `from_pipe` takes those of another.
+    """The parts of a pipeline that edits with a denoiser; `from_pipe` shares another's parts.
 
     Args:
         unet: A denoiser of images, spiking or not, or of currents.
@@ -42,14 +42,14 @@ class SpikingImg2ImgPipeline(EditingPipeline):
 
 
 class SpikingInversionPipeline(EditingPipeline):
-    """`invert`, and the way back by calling the pipeline: `regenerate`.
+    """`invert` as a method; calling the pipeline goes back, as `regenerate`.
 
     Args:
         unet: A denoiser of images, spiking or not, or of currents.
-        scheduler: Any whose noise schedule DDIM knows; DDIM takes its place.
+        scheduler: Any scheduler with a noise schedule that DDIM supports; DDIM replaces it.
 
     Raises:
-        UserError: DDIM does not know the noise schedule, or it leaves no image to invert.
+        UserError: DDIM does not support the noise schedule, or it leaves no signal to invert.
     """
 
     invert = invert

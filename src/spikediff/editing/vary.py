@@ -44,9 +44,9 @@ def vary(
 ) -> ImagePipelineOutput | tuple[Any]:
     r"""Generate variations of an image.
 
-    A denoiser starts from $x_t = a_t x_0 + \sigma_t \epsilon$, with $\epsilon$ of the seed, and
-    makes the last steps: the share `strength` of them. A low strength changes details, a high one
-    keeps little but the composition. Currents start from $x_t$ as equal currents.
+    A denoiser starts from $x_t = a_t x_0 + \sigma_t \epsilon$, with $\epsilon$ from the seed, and
+    makes only the last steps, a share `strength` of them. A low strength changes details, a high
+    one keeps little but the composition. Currents start from $x_t$ as equal currents.
 
     Tokens are masked with probability `strength`, which is the forward process of absorbing-state
     diffusion, and drawn again.
@@ -125,14 +125,14 @@ def _denoise_again(
 
 
 def steps_of_strength(strength: float, num_inference_steps: int) -> int:
-    """Return how many of the steps an edit makes: the share `strength`, rounded down.
+    """Return the number of steps of an edit: the share `strength` of all, rounded down.
 
     Example:
         >>> steps_of_strength(0.3, 50)
         15
     """
     if not 0.0 < strength <= 1.0:
-        raise UserError(f"strength = {strength} must lie in (0, 1]; 1 keeps nothing of the image")
+        raise UserError(f"strength = {strength} must lie in (0, 1]; 1 discards the image")
     count = int(round(num_inference_steps * strength, 6))  # 0.29 of 100 is 29 and not 28.99...
     if count == 0:
         raise UserError(
@@ -144,7 +144,7 @@ def steps_of_strength(strength: float, num_inference_steps: int) -> int:
 def timesteps_of_strength(
     scheduler: Any, num_inference_steps: int, strength: float, device: Any
 ) -> tuple[Any, Tensor]:
-    """Set a scheduler's timesteps; return what makes the steps, and the last share of them."""
+    """Set a scheduler's timesteps; return the scheduler and the last share of them."""
     count = steps_of_strength(strength, num_inference_steps)
     sampler = visiting(scheduler, num_inference_steps, device)
     left_out = (num_inference_steps - count) * sampler.order  # Heun calls twice a step

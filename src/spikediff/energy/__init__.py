@@ -1,4 +1,4 @@
-"""Energy: what a model computes, counted by an outside observer and priced by a table."""
+"""Energy: the operations of a model, counted from outside and priced by a table."""
 
 from spikediff.energy.accounting import ACCOUNTINGS
 from spikediff.energy.audit import audit

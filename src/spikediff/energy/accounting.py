@@ -66,7 +66,7 @@ def make_report(
     if batch_norm not in ("folded", "billed"):
         raise UserError(f"batch_norm = {batch_norm!r}; choose from folded, billed")
     if changes and accounting != "strict":
-        raise UserError("what changes is counted in the strict accounting only")
+        raise UserError("changes are counted only in the strict accounting")
     if not ledger.images:
         raise UserError("nothing was observed: call the model inside the `with` block")
     if changes and not ledger.follows_changes:

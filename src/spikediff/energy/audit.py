@@ -70,7 +70,9 @@ class Audit:
 def audit(report: EnergyReport) -> Audit:
     """List every operation of a report, in the strict accounting, that is not an accumulate."""
     if report.accounting != "strict":
-        raise UserError("the audit needs the strict accounting; the paper's hides what it seeks")
+        raise UserError(
+            "the audit needs the strict accounting; the paper's hides the operations it lists"
+        )
     mac = report.costs.mac_pj
     if mac is None:
         raise UserError(f"cost table {report.costs.name!r} has no price for a multiply-accumulate")
@@ -95,7 +97,7 @@ _REASONS = {
 
 
 def _reason(cell: Cell) -> str | None:
-    """Return why a cell is not an accumulate; None where it is."""
+    """Return why a cell is not an accumulate; None if it is."""
     if cell.operation in _REASONS:
         return _REASONS[cell.operation]
     if cell.kind == "synapse" and cell.macs:

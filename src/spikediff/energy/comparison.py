@@ -32,8 +32,8 @@ class Column:
     """One way to run a network."""
 
     title: tuple[str, str]  # two lines
-    plain: EnergyReport | None = None  # priced by the cost table; None where that makes no sense
-    # Priced in integers with 8-bit weights; None where the table has no such prices.
+    plain: EnergyReport | None = None  # priced by the cost table; None if that makes no sense
+    # Priced in integers with 8-bit weights; None if the table has no such prices.
     whole: EnergyReport | None = None
 
     @property
@@ -44,7 +44,7 @@ class Column:
 
     @property
     def changed_share(self) -> float | None:
-        """Share of inputs that changed between two calls; None where it was not measured."""
+        """Share of inputs that changed between two calls; None if it was not measured."""
         report = self.plain or self.whole
         return None if report is None else report.changed_share
 

@@ -17,7 +17,7 @@ class CostTable:
     """
 
     name: str  # name in reports
-    # One multiply-accumulate; None where the hardware has none. This and the following prices are
+    # One multiply-accumulate; None if the hardware has none. This and the following prices are
     # in picojoules, None where unknown.
     mac_pj: float | None
     ac_pj: float  # one accumulate, or synaptic operation
@@ -46,10 +46,12 @@ class CostTable:
             if bits < 1:
                 raise UserError(f"cost table {self.name!r}: {name} = {bits} is below 1")
         if not self.source:
-            raise UserError(f"cost table {self.name!r}: say in `source` where its numbers are from")
+            raise UserError(
+                f"cost table {self.name!r}: state the origin of its numbers in `source`"
+            )
 
     def quantised(self, activation_bits: int, weight_bits: int = 8) -> "CostTable | None":
-        r"""Return the prices of integers in the same technology; None where the table has none.
+        r"""Return the prices of integers in the same technology; None if the table has none.
 
         $E_{MAC} = E_{mul8}\, b_w b_a / 64 + E_{add32}$ for weights of $b_w$ and activations of
         $b_a$ bits: an array multiplier has as many cells as the product of its operands' widths (8

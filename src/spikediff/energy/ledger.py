@@ -99,12 +99,12 @@ class Cell:
 
     @property
     def spikes_per_synapse(self) -> float | None:
-        """T x rate: spikes per synapse and call; None where no synapse saw spikes."""
+        """T x rate: spikes per synapse and call; None if no synapse saw spikes."""
         return self.synops / self.pass_macs if self.pass_macs else None
 
     @property
     def changed_share(self) -> float | None:
-        """Share of the input that differs from the last call's; None where it was not compared."""
+        """Share of the input that differs from the last call's; None if it was not compared."""
         return self.changed / self.compared if self.compared else None
 
     @property
@@ -156,7 +156,7 @@ class Ledger:
     """Everything that was observed, before an accounting.
 
     Attributes:
-        spiking_steps: T, as given or as the first layer of neurons saw it; None where neither.
+        spiking_steps: T, as given or as the first layer of neurons saw it; None if neither.
         images: Images that entered the model, by timestep, in the order of the first call; None
             stands for calls without a timestep.
         levels: Neurons and steps by D, the most spikes that a neuron emits in a step.

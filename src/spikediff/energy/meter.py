@@ -145,7 +145,7 @@ class EnergyMeter:
 
         def leave(_module: nn.Module, _inputs: object, out: Any) -> None:
             try:
-                if isinstance(out, Tensor):  # None where the neurons raised an error
+                if isinstance(out, Tensor):  # None if the neurons raised an error
                     ours = module if isinstance(module, SpikeEmitter) else None
                     self._count_neurons(name, out, ours)
             finally:

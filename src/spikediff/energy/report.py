@@ -147,7 +147,7 @@ class EnergyReport:
 
     @property
     def spikes_per_synapse(self) -> float | None:
-        """T x rate over all synapses that saw spikes; None where there were none."""
+        """T x rate over all synapses that saw spikes; None if there were none."""
         return self.total.spikes_per_synapse
 
     @property
@@ -179,7 +179,7 @@ class EnergyReport:
         return Traffic(weights * costs.weight_bits / 8, activations / 8, sums * costs.sum_bits / 8)
 
     def memory_energy_pj(self, reuse: bool = True) -> float | None:
-        """Return the energy of `traffic`, in picojoules; None where the table has no price."""
+        """Return the energy of `traffic`, in picojoules; None if the table has no price."""
         price, traffic = self.costs.sram_pj_per_byte, self.traffic(reuse)
         if price is None:
             return None

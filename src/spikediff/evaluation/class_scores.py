@@ -1,4 +1,4 @@
-"""Scores of class probabilities: the Inception score, and agreement with the classes asked for.
+"""Scores of class probabilities: the Inception score, and agreement with the requested classes.
 
 The Inception score is high if a classifier is sure of every image and names many classes overall:
 
@@ -77,19 +77,19 @@ def _checked(probabilities: Tensor, splits: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassAgreement:
-    """The share of images that a classifier puts into the class asked for."""
+    """The share of images that a classifier assigns to the requested class."""
 
     rate: float  # over all images
-    by_class: tuple[float | None, ...]  # for each class; None where none was asked for
+    by_class: tuple[float | None, ...]  # for each class; None if none was requested
     count: int
 
 
 def class_agreement(probabilities: Tensor, labels: Tensor) -> ClassAgreement:
-    """Compare a classifier's first choice with the class asked for.
+    """Compare a classifier's prediction with the requested class.
 
     Args:
         probabilities: Class probabilities or logits [N, K].
-        labels: The classes asked for, int64 [N].
+        labels: The requested classes, int64 [N].
 
     Raises:
         UserError: There are no images, or not one label for each.

@@ -31,7 +31,7 @@ def as_features(features: Tensor, where: str, at_least: int = 2) -> Tensor:
     if bad:
         raise UserError(
             f"{where}: {bad} of {len(features)} feature vectors hold NaN or infinity; "
-            "look for images that are NaN"
+            "check the images for NaN"
         )
     return features.detach().to("cpu", torch.float64)
 
@@ -82,7 +82,9 @@ class Moments:
         if {self.mean.dtype, self.covariance.dtype} != {torch.float64}:
             raise UserError("moments: mean and covariance must be float64; use .double()")
         if not (self.mean.isfinite().all() and self.covariance.isfinite().all()):
-            raise UserError("moments: mean or covariance holds NaN or infinity; make them again")
+            raise UserError(
+                "moments: mean or covariance contains NaN or infinity; compute them again"
+            )
         scale = float(self.covariance.abs().max())
         if not torch.allclose(self.covariance, self.covariance.T, rtol=0, atol=NEGLIGIBLE * scale):
             raise UserError("moments: the covariance is not symmetric; is it a covariance?")

@@ -33,7 +33,7 @@ def choose_networks(
         asked: Only these networks, all of which are then required; None takes those available.
 
     Returns:
-        The measurements with their weights (None where they need none), and one note for each
+        The measurements with their weights (None if they need none), and one note for each
         measurement that is left out.
 
     Raises:
@@ -69,7 +69,7 @@ def choose_networks(
 def _weights_of(
     network: str, known: list[str], dataset: ImageDataset, given: Path | None
 ) -> Path | None:
-    """Return the file of a network's weights, None where it needs none or fetches them."""
+    """Return the file of a network's weights, None if it needs none or fetches them."""
     row = find_features(network)
     if not row.files:
         if network == "classifier" and dataset.labels is None:
@@ -166,7 +166,7 @@ def make_plan(
     if settings.statistics is not None and all(part.mode != "published" for part in weights):
         raise UserError(
             f"{settings.statistics}: statistics serve mode 'published', which protocol "
-            f"{protocol.name} does not use here; leave --statistics out"
+            f"{protocol.name} does not use here; omit --statistics"
         )
     wanted = protocol.num_samples
     if protocol.at_most_reference:

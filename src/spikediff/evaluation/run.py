@@ -131,7 +131,7 @@ def _result(
 ) -> dict[str, Any]:
     """Return scores by `network/mode/metric` with all that belongs to them, ready for JSON."""
     settings = plan.settings
-    first_seed = plan.source.description.get("first_seed")  # None where the images existed
+    first_seed = plan.source.description.get("first_seed")  # None if the images existed
     last_seed = (first_seed or 0) + plan.count * settings.repeats - 1
     return {
         "protocol": asdict(settings.protocol),
@@ -186,7 +186,7 @@ def _count_notes(plan: EvaluationPlan) -> list[str]:
     if plan.count < plan.wanted:
         notes.append(f"{plan.count} samples instead of {plan.wanted}: not comparable with others")
     if plan.floor_count < plan.count:
-        notes.append(f"the floor has {plan.floor_count} images; the split holds no more")
+        notes.append(f"the floor has {plan.floor_count} images; the split has no more")
     uses_kernel = any("kernel" in part.metrics for part in plan.networks)
     size = kernel_subset_size(protocol, plan.count, plan.reference.available or 0)
     if uses_kernel and size < protocol.kernel_subset_size:

@@ -43,7 +43,7 @@ class Shards:
         return -(-self.total // self.size)
 
     def read(self, index: int) -> dict[str, Tensor] | None:
-        """Return shard `index`; None where it must be made."""
+        """Return shard `index`; None if it must be made."""
         shard = read_tensors(self._path(index), self._metadata(), self.needed)
         count = self._count(index)
         if shard is None or any(not x.dim() or len(x) != count for x in shard.values()):

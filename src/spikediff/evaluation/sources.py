@@ -261,7 +261,7 @@ def open_folder(folder: Path) -> ImageSource:
         others = [name for name in [*everything, *others] if name not in own]
     names = names or everything
     if not names:
-        raise UserError(f"{folder}: holds no model, no run and no images")
+        raise UserError(f"{folder}: contains no model, run or images")
     warn_of_others(folder, others)
     paths = tuple(folder / name for name in names)
     digest = hashlib.sha256()

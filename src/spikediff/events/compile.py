@@ -81,7 +81,7 @@ def _compiled_by_itself(model: Any, weights: str) -> Any:
     if weights != "float32":
         raise UserError(
             f"compile_for_inference: weights={weights!r}; the weights of a {type(model).__name__} "
-            f"are whole numbers already, leave it out"
+            f"are whole numbers already, omit it"
         )
     compiled = model.compiled()
     compiled.save_pretrained = _refuse_to_save

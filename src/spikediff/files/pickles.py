@@ -192,7 +192,7 @@ def _apply(opcode: Any, stack: list[Any]) -> None:
             raise ValueError("a mark in the place of a value")
         parts, depth = parts + taken[0], max(depth, taken[1])
     if depth >= MOST_DEPTH:
-        raise ValueError(f"values lie more than {MOST_DEPTH} levels deep in each other")
+        raise ValueError(f"values lie more than {MOST_DEPTH} levels deep")
     if parts > _MOST_PARTS:
         raise ValueError(f"holds more than {_MOST_PARTS:,} values when references are written out")
     kept = depth if opcode.name in _SAME_LEVEL else depth + 1

@@ -42,7 +42,8 @@ def open_regular(path: Path, most: int = MOST_DATA) -> Iterator[BufferedReader]:
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise UserError(
-            f"{path}: cannot be read, it is no regular file; give a file, no folder, pipe or device"
+            f"{path}: cannot be read, it is not a regular file; give a file, "
+            "not a folder, pipe or device"
         )
     with os.fdopen(descriptor, "rb") as file:
         if found.st_size > most:
@@ -80,7 +81,7 @@ def read_text(path: Path, most: int = MOST_JSON) -> str:
     try:
         return read_regular(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: holds no UTF-8 text ({error.reason})") from None
+        raise UserError(f"{path}: is not UTF-8 text ({error.reason})") from None
 
 
 def read_json(path: Path) -> Any:
@@ -110,6 +111,4 @@ def _check_tree(content: Any, where: str) -> None:
         if not below:
             return
         level = below
-    raise UserError(
-        f"{where}: lists and mappings lie more than {MOST_DEPTH} levels deep in each other"
-    )
+    raise UserError(f"{where}: lists and mappings lie more than {MOST_DEPTH} levels deep")

@@ -55,7 +55,7 @@ def check_step(loss: Tensor, grad_norm: Tensor, step: int, lr: float) -> float:
     if not bool((loss.detach() + grad_norm).isfinite()):
         raise UserError(
             f"the loss is {loss.item():g} and the gradient's norm {grad_norm.item():g} at step "
-            f"{step}; take a smaller learning rate than {lr:g}"
+            f"{step}; use a smaller learning rate than {lr:g}"
         )
     return loss.item()
 

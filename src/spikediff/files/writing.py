@@ -120,7 +120,7 @@ def _same(one: Path, two: Path) -> bool:
 def put_in_place(draft: Path, final: Path) -> None:
     """Rename a flushed draft, `unfinished(final)`, into place; an older folder goes just before.
 
-    A process that is killed between the two renames leaves the draft.
+    A process killed between the two renames leaves the draft.
     """
     if final.exists():
         aside = replaced(final)

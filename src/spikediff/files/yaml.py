@@ -24,7 +24,7 @@ def read_yaml(path: Path) -> Any:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except RecursionError:
-        raise UserError(f"{path}: values lie too deeply in each other") from None
+        raise UserError(f"{path}: values are nested too deeply") from None
     # A tag promises a type that the value does not have: each type has its own exception.
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
         raise UserError(f"{path}: not a YAML file ({one_line(e, 300)})") from e
@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
         if self.depth > MOST_DEPTH:
-            raise UserError(f"values lie more than {MOST_DEPTH} levels deep in each other")
+            raise UserError(f"values lie more than {MOST_DEPTH} levels deep")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node

@@ -1,6 +1,6 @@
 """The card of a model: it states what is known and measured, and what is not.
 
-`card.md.jinja` is the text; this module gathers what it is filled with.
+`card.md.jinja` is the text; this module gathers its contents.
 """
 
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def model_card(facts: ModelFacts, repository: str, picture: Picture | None = Non
 
 
 def card_data(facts: ModelFacts) -> ModelCardData:
-    """Return the front matter; a key of which nothing is known is left out."""
+    """Return the front matter; keys without a known value are omitted."""
     results = list(_eval_results(facts))
     tags = ["spikediff", *(["spiking-neural-network", "neuromorphic"] if facts.spiking else [])]
     tags.append("autoencoder" if facts.scheduler is None else "diffusion")
@@ -69,7 +69,7 @@ def card_data(facts: ModelFacts) -> ModelCardData:
 
 
 def hub_dataset(name: str) -> str | None:
-    """Return the Hub's name of a data set; None where it has none.
+    """Return the Hub's name of a data set; None if it has none.
 
     Example:
         >>> hub_dataset("mnist"), hub_dataset("hf:some/images"), hub_dataset("folder:cats")

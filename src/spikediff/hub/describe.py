@@ -1,4 +1,4 @@
-"""The facts about a model, read from its run, its networks and its results; nothing is guessed."""
+"""The facts about a model, read from its run, its networks and its results."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -118,7 +118,7 @@ _PAPERS = {
 
 
 def paper_of(networks: Iterable[Any]) -> Paper | None:
-    """Return the paper of the system that a pipeline's networks are of; None if it is not known."""
+    """Return the paper of a pipeline's system; None if unknown."""
     for network in networks:
         if network.config.get("temporal_scaling"):
             return SDM
@@ -135,7 +135,7 @@ class Stage:
     """One training run."""
 
     recipe: Recipe  # without the folders of the machine that it ran on
-    steps: int | None  # optimizer steps behind the weights; None where the folder does not tell
+    steps: int | None  # optimizer steps behind the weights; None if the folder does not tell
     packages: Mapping[str, str] = field(default_factory=dict)  # versions that it ran with
     commit: str | None = None  # of spikediff
 
@@ -160,7 +160,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a card may say; the template `card.md.jinja` sees every field by its name."""
+    """The facts for a card; the template `card.md.jinja` reads every field by its name."""
 
     name: str
     pipeline: str  # its class
@@ -195,7 +195,7 @@ class ModelFacts:
 def gather_facts(
     pipe: Any, source: Path, name: str, results: Results, licence: str | None = None
 ) -> ModelFacts:
-    """Collect what is known of a model loaded from `source`, a run's or a pipeline's folder."""
+    """Collect the facts about a model loaded from `source`, a run or pipeline folder."""
     networks = networks_of(pipe)
     return ModelFacts(
         name=name,
@@ -213,7 +213,7 @@ def gather_facts(
 
 
 def can_generate(pipe: Any) -> bool:
-    """Return whether a pipeline makes new images; an autoencoder without a prior does not."""
+    """Return whether a pipeline generates images; an autoencoder without a prior does not."""
     vae = pipe.components.get("vae")
     return vae is None or hasattr(vae, "generate")
 
@@ -243,7 +243,7 @@ def _scheduler(scheduler: Any) -> dict[str, Any] | None:
 
 
 def _stages(source: Path) -> tuple[Stage, ...]:
-    """Return the run of a folder, and before it that of its first stage, where they are there."""
+    """Return the run of a folder, preceded by that of its first stage, if they exist."""
     folder = RunFolder(source)
     if not folder.recipe.is_file():
         return ()
@@ -255,22 +255,22 @@ def _stages(source: Path) -> tuple[Stage, ...]:
 
 
 def _environment(path: Path) -> tuple[dict[str, str], str | None]:
-    """Return the versions and the commit that a run wrote down; nothing where it wrote none."""
+    """Return the versions and the commit recorded by a run; nothing if it recorded none."""
     told = read_json(path) if path.exists() else {}
     packages = told.get("packages", {}) if isinstance(told, dict) else None
     commit = told.get("git_commit") if isinstance(told, dict) else None
     texts = [commit, *packages, *packages.values()] if isinstance(packages, dict) else [0]
     if not all(text is None or isinstance(text, str) for text in texts):
-        raise UserError(f"{path}: is damaged; delete it, and the card says nothing of versions")
+        raise UserError(f"{path}: is damaged; delete it, and the card omits the versions")
     stated = {name: text for name, text in (packages or {}).items() if text is not None}
     return stated, commit
 
 
 def trained_steps(folder: RunFolder, recipe: Recipe) -> int | None:
-    """Return the optimizer steps behind the weights that a run folder is loaded with.
+    """Return the optimizer steps of the weights that a run folder loads.
 
     A finished run has its recipe's steps. A run that was resumed with more steps and has not
-    reached them holds the pipeline of the earlier end; its steps are unknown.
+    reached them still has the earlier pipeline, whose steps are unknown.
     """
     if not folder.pipeline.is_dir():
         kept = load_latest(folder.checkpoints)
@@ -281,7 +281,7 @@ def trained_steps(folder: RunFolder, recipe: Recipe) -> int | None:
 
 
 def shareable(recipe: Recipe) -> Recipe:
-    """Return a recipe without the folders of the machine that it ran on.
+    """Return a recipe without paths of the machine that it ran on.
 
     Example:
         >>> from spikediff.training import recipe_from
@@ -315,5 +315,5 @@ def _origin(source: Path) -> dict[str, Any] | None:
     parts = [origin.get(key, _NO_FILE) for key in _FILES] if isinstance(origin, dict) else [None]
     whole = all(isinstance(part, dict) and _NO_FILE.keys() <= part.keys() for part in parts)
     if not whole or not isinstance(origin.get("system"), str):
-        raise UserError(f"{path}: is damaged; `spikediff import` writes it anew")
+        raise UserError(f"{path}: is damaged; `spikediff import` writes it again")
     return origin

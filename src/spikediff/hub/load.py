@@ -1,4 +1,4 @@
-"""Finding a trained model: a pipeline, or the run that made it."""
+"""Find and load a trained model: a pipeline, or the run that made it."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -19,22 +19,23 @@ def load_pipeline(
     to_generate: bool = False,
     float64_needed: str | None = None,
 ) -> Any:
-    """Load a pipeline, of the class that its network is sampled with.
+    """Load a pipeline, in the class that belongs to its network.
 
     Args:
-        source: A pipeline's folder, a run folder (an unfinished run gives its newest whole
+        source: A pipeline folder, a run folder (an unfinished run loads from its newest complete
             checkpoint), the name of a shipped model, or USER/NAME on the Hugging Face Hub.
         scheduler: Key of `SCHEDULERS`; None keeps the pipeline's own.
-        device: "cpu", "cuda", "mps", or "auto": the first of cuda, mps and cpu that serves.
+        device: "cpu", "cuda", "mps", or "auto": the first available of cuda, mps and cpu.
         event_driven: Whether to compile the networks for event-driven inference, on the CPU.
         weights: Precision of the event-driven weights.
-        execution: Of an integer network's deployment form; None keeps its own.
-        to_generate: Whether only the images matter: compiles what gives the same bits compiled.
+        execution: Execution of an integer network's deployment form; None keeps its own.
+        to_generate: Whether only images are needed: compiles networks if the bits are the same.
         float64_needed: What the caller computes in float64 on the device, which MPS cannot.
 
     Raises:
-        UserError: There is no model, or its files are damaged; no such scheduler or device; an
-            event-driven network is asked for elsewhere than on the CPU, or its weights without it.
+        UserError: There is no such model, or its files are damaged; there is no such scheduler or
+            device; or event-driven inference is requested on another device than the CPU, or its
+            weights without it.
     """
     check_event_driven(event_driven, weights, device)
     from spikediff.training.trained import load_trained
@@ -73,7 +74,7 @@ def _local(source: Path) -> Path:
 
 
 def compile_exactly(pipe: Any) -> Any:
-    """Compile a deployment form that runs on the CPU by counts or changes; leave others alone."""
+    """Compile a deployment form on the CPU that runs by counts or changes; keep others."""
     from spikediff.diffusion.model import HasExecutions
 
     unet = pipe.components.get("unet")
@@ -86,13 +87,13 @@ def compile_exactly(pipe: Any) -> Any:
 def check_event_driven(event_driven: bool, weights: str, device: str) -> None:
     """Refuse event-driven inference on another device than the CPU, and weights without it."""
     if not event_driven and weights != "float32":
-        raise UserError(f"--event-driven-weights {weights}: goes with --event-driven; add it")
+        raise UserError(f"--event-driven-weights {weights}: needs --event-driven")
     if event_driven and device in ("cuda", "mps"):
-        raise UserError(f"--event-driven: runs on the CPU only; leave out --device {device}")
+        raise UserError(f"--event-driven: runs only on the CPU; omit --device {device}")
 
 
 def denoiser_of(pipe: Any, source: Path) -> Any:
-    """Return a pipeline's denoiser of images; `source` names the model in the error."""
+    """Return a pipeline's image denoiser; `source` names the model in errors."""
     if "unet" not in pipe.components:
         raise UserError(f"{source}: a {type(pipe).__name__} has no denoiser")
     return pipe.unet
@@ -110,14 +111,14 @@ def _with_execution(unet: Any, execution: str, source: Path) -> Any:
 
 
 def networks_of(pipe: Any) -> dict[str, Any]:
-    """Return the networks of a pipeline by the names that it has for them."""
+    """Return the networks of a pipeline by name."""
     from torch import nn
 
     return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
 
 
 def steps_of(pipe: Any, given: int | None) -> int:
-    """Return the network calls per image: as given, else 50 or as many as there are."""
+    """Return the network calls per image: as given, otherwise 50 or the model's maximum."""
     scheduler = pipe.components.get("scheduler")
     most = None if scheduler is None else int(scheduler.config.num_train_timesteps)
     if given is not None and most is not None and given > most:
@@ -138,9 +139,9 @@ def _calibration(source: Path) -> dict[str, Any]:
 
 
 def kept_calibrations(folder: Path) -> Path | None:
-    """Return where a pipeline's calibration is kept: None for beside it.
+    """Return the folder of a pipeline's calibration; None for beside the pipeline.
 
-    That of a shipped model goes to the user's cache: its folder belongs to all users.
+    That of a shipped model goes to the user's cache, because its folder is shared.
     """
     return cache_folder(None) / "calibrations" if ships(folder) else None
 
@@ -149,8 +150,8 @@ def choose_device(name: str, in_float64: str | None = None) -> str:
     """Return the device to compute on: "cpu", "cuda" or "mps".
 
     Args:
-        name: One of these, or "auto": the first of cuda, mps and cpu that serves.
-        in_float64: What needs float64, which MPS has not; None where nothing does.
+        name: One of these, or "auto": the first available of cuda, mps and cpu.
+        in_float64: What needs float64, which MPS does not have; None if nothing does.
 
     Raises:
         UserError: There is no such device here, or it has no float64.
@@ -169,9 +170,9 @@ def choose_device(name: str, in_float64: str | None = None) -> str:
 
 
 def float64_part(pipe: Any) -> str | None:
-    """Return what a pipeline computes in float64; None where that is nothing."""
+    """Return what a pipeline computes in float64; None for nothing."""
     from spikediff.diffusion.model import HasExecutions
 
     if isinstance(pipe.components.get("unet"), HasExecutions):
-        return "the exact sums of a network in whole numbers"
+        return "the exact sums of an integer network"
     return "the draws of tokens" if "vqvae" in pipe.components else None

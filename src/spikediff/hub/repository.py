@@ -114,7 +114,7 @@ def _companions(source: Path) -> dict[str, Any]:
 def check_repository_name(repository: str) -> None:
     """Refuse what cannot be a repository's name, USER/NAME."""
     if repository.count("/") != 1:
-        raise UserError(f"{repository!r}: is no repository; give USER/NAME")
+        raise UserError(f"{repository!r}: is not a repository name; give USER/NAME")
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
@@ -183,6 +183,6 @@ def upload_repository(
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{repository}: the upload failed ({reason}); log in with `hf auth login`, and try "
-            f"again: what is there already is not sent twice"
+            f"again: files already uploaded are not sent again"
         ) from error
     return str(made)

@@ -79,7 +79,7 @@ def collect_results(
 def _given(kind: str, path: Path, weights: str) -> dict[str, Any]:
     result = read_json(path)
     if _kind_of(result) != kind:
-        raise UserError(f"{path}: is no file of `spikediff {_COMMANDS[kind]} --json`")
+        raise UserError(f"{path}: is not a file of `spikediff {_COMMANDS[kind]} --json`")
     if _measured_on(result) not in (weights, None):
         raise UserError(f"{path}: was measured on other weights than these; measure again")
     return _checked(kind, result, path)
@@ -109,12 +109,12 @@ def own_file(path: Path, source: Path) -> Path:
     to upload.
     """
     if not path.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{path}: is a link that leaves {source}; put the file itself there")
+        raise UserError(f"{path}: is a link to a file outside {source}; put the file itself there")
     return path
 
 
 def _readable(path: Path) -> Any:
-    """Return a file's contents; None where it is not JSON, and so none of ours."""
+    """Return a file's contents; None if it is not JSON."""
     try:
         return read_json(path)
     except UserError:
@@ -129,7 +129,7 @@ def _kind_of(result: Any) -> str:
 
 
 def _measured_on(result: dict[str, Any]) -> str | None:
-    """Return the SHA-256 of the weights that a result names; None where it names none."""
+    """Return the SHA-256 of the weights that a result names; None if it names none."""
     source = result.get("source", result)
     named = source.get("weights_sha256") if isinstance(source, dict) else None
     return None if named is None else str(named)
@@ -152,7 +152,7 @@ def _check_shape(value: Any, shape: Any, where: str) -> None:
     """Refuse a value that a card cannot show: a key is missing, or a value has another type."""
     wanted = dict if isinstance(shape, dict) else shape
     if not isinstance(value, wanted) or isinstance(value, bool):
-        raise UserError(f"{where}: is damaged, {shown(value)} stands there; measure again")
+        raise UserError(f"{where}: is damaged, {shown(value)} is not a result; measure again")
     for key, part in shape.items() if isinstance(shape, dict) else ():
         for name in value if key == "*" else [key.removesuffix("?")]:
             if key[-1] != "?" or value.get(name) is not None:

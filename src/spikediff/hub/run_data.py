@@ -23,7 +23,7 @@ def find_dataset(
 
 
 def _recipe_data(source: Path) -> Any:
-    """Return the data section of a run's recipe; None where there is no recipe."""
+    """Return the data section of a run's recipe; None if there is no recipe."""
     if not (source / "recipe.yaml").is_file():
         return None
     from spikediff.training.recipe import load_run_recipe
@@ -32,7 +32,7 @@ def _recipe_data(source: Path) -> Any:
 
 
 def recipe_shape(source: Path) -> tuple[int | None, int | None]:
-    """Return the image size and channels of a run's recipe; None where it states none."""
+    """Return the image size and channels of a run's recipe; None if it states none."""
     data = _recipe_data(source)
     return (None, None) if data is None else (data.image_size, data.channels)
 

@@ -1,4 +1,4 @@
-"""Seeing the spikes: an instrument that observes neurons, and pictures of what it saw."""
+"""Inspection: a recorder of neurons, and plots of its records."""
 
 from spikediff.inspection.page import write_report
 from spikediff.inspection.record import SpikeRecord

@@ -134,7 +134,7 @@ def plot_dead_and_saturated(record: SpikeRecord) -> Any:
 def plot_rate_maps(record: SpikeRecord) -> bytes | None:
     """Draw where every layer fires, over all steps and in some of them; each row has its own scale.
 
-    Returns the PNG; None where no layer has places.
+    Returns the PNG; None if no layer has places.
     """
     layers = [layer for layer in record.seen if len(layer.shape) == 3]
     return _plot_mosaic(record, layers) if layers else None

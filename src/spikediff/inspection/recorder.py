@@ -167,7 +167,7 @@ class _Watch:
         self, layer: SpikeEmitter, inputs: tuple[Any, ...], options: dict[str, Any], out: Any
     ) -> None:
         """Record the window; of a denoising step, the first whole one is kept."""
-        if not isinstance(out, Tensor):  # None where the neurons raised an error
+        if not isinstance(out, Tensor):  # None if the neurons raised an error
             return
         current = arguments_of(layer, inputs, options)["current"].detach()
         spikes = layer.unrolled(out.detach())

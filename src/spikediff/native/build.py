@@ -53,13 +53,13 @@ def file_name(key: str) -> str:
 
 
 def fingerprint() -> int:
-    """Return what tells these sources from others; a library carries that of its own."""
+    """Return the fingerprint of these sources, which a library carries."""
     files = sorted(Path(__file__).parent.glob("*.[ch]"))
     return crc32(b"".join(path.read_bytes() for path in files))
 
 
 def compiler() -> str | None:
-    """Return the C compiler, `$CC` or the system's; None where there is none."""
+    """Return the C compiler, `$CC` or the system's; None if there is none."""
     names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
     return next((path for name in names if (path := shutil.which(name))), None)
 
@@ -71,7 +71,7 @@ def build(folder: Path) -> list[Path]:
         folder: Where the libraries go.
 
     Returns:
-        The libraries that came out; empty where there is no compiler or no source compiled.
+        The libraries that came out; empty if there is no compiler or no source compiled.
     """
     made: list[Path] = []
     command = compiler()

@@ -76,7 +76,7 @@ def _load() -> tuple[str, ctypes.CDLL | None]:
 
 
 def open_library(path: Path) -> ctypes.CDLL | None:
-    """Return a library of the kernels; None where there is none, or it is of other sources.
+    """Return a library of the kernels; None if there is none, or it is of other sources.
 
     Args:
         path: Its file.
@@ -147,7 +147,7 @@ def pointer(x: torch.Tensor | None) -> ctypes.c_void_p:
 
 
 def check_tensor(x: Any, what: str, dtype: torch.dtype, shape: Sequence[int | None]) -> None:
-    """Refuse what a compiled kernel would read as something else.
+    """Refuse tensors that a compiled kernel would misread.
 
     Args:
         x: What is to be a tensor.

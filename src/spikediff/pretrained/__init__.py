@@ -1,8 +1,8 @@
 """Small trained models that ship with the package, so that `spikediff sample mnist` works at once.
 
 A model is a run folder without its checkpoints: the recipe, and the pipeline with its weights in
-half precision or in whole numbers, which are what the figures in its README.md were measured with.
-`benchmarks/ship_weights.py` makes one of a run.
+half precision or as integers. The figures in its README.md were measured with these weights.
+`benchmarks/ship_weights.py` makes one from a run.
 """
 
 from pathlib import Path
@@ -10,12 +10,12 @@ from pathlib import Path
 from spikediff.errors import UserError, suggestion
 
 PRETRAINED = {
-    "digits": "SDDPM of 8x8 digits that can be asked for a digit",
-    "mnist": "the integer system on MNIST, in whole numbers, that can be asked for a digit",
-    "mnist-float": "the network that mnist was made of, in half precision, to fine-tune",
-    "fashion-mnist": "the integer system on Fashion-MNIST, in whole numbers, by class",
+    "digits": "SDDPM of 8x8 digits, by class",
+    "mnist": "the integer system on MNIST, in integer arithmetic, by class",
+    "mnist-float": "the network behind mnist, in half precision, for fine-tuning",
+    "fashion-mnist": "the integer system on Fashion-MNIST, in integer arithmetic, by class",
 }
-"""Name -> what it is."""
+"""Name -> description."""
 
 
 def pretrained_folder(name: str) -> Path:
@@ -25,7 +25,7 @@ def pretrained_folder(name: str) -> Path:
         name: A key of `PRETRAINED`.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: There is no such model.
 
     Example:
         >>> sorted(path.name for path in pretrained_folder("digits").iterdir())
@@ -37,7 +37,7 @@ def pretrained_folder(name: str) -> Path:
 
 
 def ships(path: Path) -> bool:
-    """Return whether a path lies in a model that ships with the package.
+    """Return whether a path is inside a shipped model.
 
     Example:
         >>> ships(pretrained_folder("digits") / "pipeline"), ships(Path("digits"))
@@ -47,7 +47,7 @@ def ships(path: Path) -> bool:
 
 
 def name_of(source: Path) -> str:
-    """Return what a user types for a model's folder; the opposite of `find_source`.
+    """Return the name that a user types for a model's folder; the inverse of `find_source`.
 
     Example:
         >>> name_of(pretrained_folder("digits")), name_of(Path("runs/a"))
@@ -57,17 +57,17 @@ def name_of(source: Path) -> str:
 
 
 def find_source(source: Path) -> Path:
-    """Return the folder of a model that ships with the package for its name, else what was given.
+    """Return the folder of a shipped model for its name; other sources unchanged.
 
     Args:
-        source: A path, or a key of `PRETRAINED`; what is there in the working folder goes first.
+        source: A path, or a key of `PRETRAINED`; an existing path takes precedence.
     """
     ships = str(source) in PRETRAINED and not source.exists()
     return pretrained_folder(str(source)) if ships else source
 
 
 def check_source(source: Path) -> None:
-    """Refuse what is neither there nor a name on the Hub, before anything heavy is imported.
+    """Refuse a source that neither exists nor is a name on the Hub, before heavy imports.
 
     Raises:
         UserError: See `no_such_folder`.
@@ -103,7 +103,7 @@ _SHELVES = (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes")
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name: `sddpm/digits` and so on."""
+    """Return the shipped recipes by name: `sddpm/digits` and so on."""
     for shelf in _SHELVES:
         if shelf.is_dir():
             paths = sorted(shelf.glob("*/*.yaml"))

@@ -1,4 +1,4 @@
-"""Training: a recipe, the loop over it, and what is kept of a run.
+"""Training: the recipe, the training loop, and the run folder.
 
 Only the recipe is imported here. Reading one imports its network, and with it torch.
 """

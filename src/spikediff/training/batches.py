@@ -21,7 +21,7 @@ def image_dataset(data: DataRecipe) -> ImageDataset:
     """Return the images of a recipe's `data:` section."""
     if data.signal_range is not None:
         raise UserError(
-            "data.signal_range: images have none; leave it out, or train a network of signals "
+            "data.signal_range: images have none; omit it, or train a network of signals "
             "(model.network: spiking_unet_1d)"
         )
     return load_images(
@@ -38,7 +38,7 @@ def signal_dataset(data: DataRecipe) -> SignalDataset:
     """Return the windows of the recording of a recipe's `data:` section."""
     for key in _OF_IMAGES:
         if (value := getattr(data, key)) != getattr(DataRecipe(), key):
-            raise UserError(f"data.{key} = {value!r}: signals have none; leave it out")
+            raise UserError(f"data.{key} = {value!r}: signals have none; omit it")
     windows = load_signals(data.dataset, length=data.image_size, data_dir=data.data_dir)
     if data.signal_range is None:
         low, high = (float(value) for value in windows.recording.aminmax())

@@ -111,7 +111,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
 
 
 def _newest_first(folder: Path, drafts: bool = False) -> list[Path]:
-    """Return the checkpoints, each followed by its draft if those are asked for."""
+    """Return the checkpoints, each followed by its draft if requested."""
     pattern = re.compile(f"({re.escape(UNFINISHED)})?step-[0-9]+" if drafts else "step-[0-9]+")
     found = [path for path in folder.glob("*step-*") if pattern.fullmatch(path.name)]
     return sorted(found, key=lambda path: (_step_of(path), path.name), reverse=True)
@@ -215,7 +215,7 @@ class TrainingState:
         return Checkpoint(step, tensors, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Load a checkpoint; the learning rate is that of the recipe that the run goes on with."""
+        """Load a checkpoint; the learning rate is that of the run's current recipe."""
         tensors, state = checkpoint.tensors, checkpoint.state
         _load(self.network, tensors["model"])
         _load(self.average.module, tensors["average"])

@@ -23,14 +23,14 @@ _log = logging.getLogger("spikediff")
 
 
 def first_stage_folder(recipe: Recipe, root: Path) -> Path:
-    """Return the first stage's run folder: the one that the recipe names, or one beside `root`."""
+    """Return the first stage's run folder: the one named by the recipe, or one beside `root`."""
     named = Path(recipe.first_stage) if recipe.first_stage else None
     is_run = named is not None and (named / "recipe.yaml").is_file()
     return named if named is not None and is_run else root.with_name(f"{root.name}-first-stage")
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether a run folder holds a trained first stage: one that loads."""
+    """Return whether a run folder has a trained first stage that loads."""
     try:
         AnyNetwork.from_pretrained(str(folder / "pipeline" / "vae"), use_safetensors=True)
     except (OSError, ValueError):  # a part of it is missing: it was not written to the end
@@ -41,12 +41,12 @@ def is_finished(folder: Path) -> bool:
 def load_first_stage(recipe: Recipe, root: Path) -> Any:
     """Return the trained autoencoder of a second stage's recipe, frozen, in eval mode.
 
-    It must have been trained on the images that the recipe names.
+    It must have been trained on the recipe's images.
     """
     folder = first_stage_folder(recipe, root)
     weights = folder / "pipeline" / "vae"
     if not (weights / "config.json").is_file():
-        raise UserError(f"{folder}: holds no finished first stage; `spikediff train` makes both")
+        raise UserError(f"{folder}: has no finished first stage; `spikediff train` makes both")
     theirs, ours = load_run_recipe(folder).data, recipe.data
     for key in ("dataset", "image_size", "channels", "resize_filter", "hold_out"):
         if getattr(theirs, key) != getattr(ours, key):
@@ -56,12 +56,12 @@ def load_first_stage(recipe: Recipe, root: Path) -> Any:
             )
     model: Any = AnyNetwork.from_pretrained(str(weights), use_safetensors=True)
     if "codebook_size" not in model.config:
-        raise UserError(f"{folder}: holds a {type(model).__name__}, which makes no tokens")
+        raise UserError(f"{folder}: holds a {type(model).__name__}, which produces no tokens")
     return model.eval().requires_grad_(False)
 
 
 def token_dataset(recipe: Recipe, root: Path) -> "TokenDataset":
-    """Return the tokens of the training images, kept in the first stage's folder.
+    """Return the tokens of the training images, stored in the first stage's folder.
 
     Stored tokens must come from this first stage and these images.
     """
@@ -83,7 +83,7 @@ def token_dataset(recipe: Recipe, root: Path) -> "TokenDataset":
     for name, value in source.items():
         if metadata.get(name) != value:
             what = name.replace("_", " ")
-            raise UserError(f"{path}: are tokens of another {what}; delete the file")
+            raise UserError(f"{path}: has tokens of another {what}; delete the file")
     _check_tokens(tensors.get("tokens"), (len(images), *vqvae.latent_size), size, path)
     return TokenDataset(tensors["tokens"], images, size)
 
@@ -110,7 +110,7 @@ def _check_tokens(
         raise UserError(f"{path}: holds no tokens int16 {list(shape)}; delete the file")
     if tokens.min() < 0 or tokens.max() >= codebook_size:
         last = codebook_size - 1
-        raise UserError(f"{path}: holds tokens outside of 0 to {last}; delete the file")
+        raise UserError(f"{path}: contains tokens outside 0 to {last}; delete the file")
 
 
 class TokenDataset(Dataset[tuple[Tensor, int]]):

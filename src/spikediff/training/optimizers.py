@@ -1,4 +1,4 @@
-"""How weights move: Muon beside AdamW, and the running average of a network.
+"""Optimizers: Muon with AdamW, and the running average of a network.
 
 Batch norm's running statistics are buffers. An average of the parameters alone (diffusers'
 `EMAModel`) leaves them at their initial values and ruins a spiking network.

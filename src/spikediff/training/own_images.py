@@ -1,4 +1,4 @@
-"""What a recipe leaves open about images of your own, decided once, before training.
+"""Size and channels of your own images, chosen once, before training.
 
 A folder, or a data set of the Hugging Face hub, states neither size nor channels. They are chosen
 from its pictures and written into the run's recipe, where resuming and evaluation find them.
@@ -32,7 +32,7 @@ def is_own(recipe: Recipe) -> bool:
 
 
 def named_by_data(recipe: Recipe) -> Recipe:
-    """Return a recipe for images of your own, named by their folder where it has no name."""
+    """Return a recipe for your own images, named by their folder if it has no name."""
     if recipe.name != Recipe.name or not is_own(recipe):
         return recipe
     data = recipe.data.dataset
@@ -45,15 +45,15 @@ def named_by_data(recipe: Recipe) -> Recipe:
 def choose_shape(
     recipe: Recipe, shapes: Sequence[PictureShape] | None = None
 ) -> tuple[Recipe, str | None]:
-    """Choose the size and the channels that a recipe for images of your own leaves open.
+    """Choose the size and the channels that a recipe for your own images leaves open.
 
-    The size is that of the pictures if all agree and it is at most 64 pixels, else the largest of
-    `SIDES` that is no larger than the median shorter side; in any case one that the network can
-    divide. Three channels, unless all pictures are grey. The pictures are read if no `shapes` are
-    given.
+    The size is that of the pictures if all agree and it is at most 64 pixels, otherwise the largest
+    of `SIDES` that does not exceed the median shorter side; it must be one that the network can
+    divide. There are three channels, unless all pictures are grey. The pictures are read if
+    `shapes` are not given.
 
     Returns:
-        The recipe, and a line that says what was chosen; None where nothing was open.
+        The recipe, and a line that states the choice, or None if nothing was open.
     """
     data = recipe.data
     if not is_own(recipe) or None not in (data.image_size, data.channels):
@@ -74,12 +74,12 @@ def choose_shape(
 
 
 def picture_shapes(pictures: Pictures) -> list[PictureShape]:
-    """Return the shapes of pictures; of a sample of them where each must be decoded for it."""
+    """Return the shapes of pictures; of a sample if each must be decoded for its size."""
     count = len(pictures)
     step = 1 if pictures.read_shape is not None else -(-count // _DECODED)
     indices = range(0, count, step)
     shapes = []
-    with at_work("looking at the sizes of pictures", len(indices)) as work:
+    with at_work("reading the sizes of pictures", len(indices)) as work:
         for index in indices:
             shapes.append(pictures.shape(index))
             work.advance()
@@ -87,7 +87,7 @@ def picture_shapes(pictures: Pictures) -> list[PictureShape]:
 
 
 def _fitting_size(recipe: Recipe, sides: Sequence[int], channels: int) -> int:
-    """Return the largest size to choose from that the network can be made for."""
+    """Return the largest of the candidate sizes that fits the network."""
     own = {sides[0]} if sides[0] == sides[-1] <= SIDES[0] else set()
     median = statistics.median_low(sides)
     wanted = sorted((side for side in {*SIDES, *own} if side <= median), reverse=True)

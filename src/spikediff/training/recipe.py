@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a training run, as typed values.
+"""A recipe: all settings of a training run, as typed values.
 
 A recipe is read from YAML, overridden on the command line, and saved with the run. The sections
 `model:` and `loss:` are the keyword arguments of the network and of its objective.
@@ -79,34 +79,34 @@ def _objective_section(objective: Any, name: str) -> Any:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Which images, at which size."""
+    """The images and their size."""
 
     dataset: str = "digits"
-    """A name of the table of data sets, a folder of images, or hf:DATASET_ID; of a network of
-    signals, a name of the table of signals or a .npy file."""
+    """The name of a data set, a folder of images, or hf:DATASET_ID; for a network of signals, the
+    name of a recording or a .npy file."""
     image_size: int | None = _ruled(None, _SIZE)
-    """Side in pixels, or samples of a signal's window; the data set's own where it is not given."""
+    """Side in pixels, or samples in a signal's window; by default the data set's own."""
     channels: int | None = None
-    """1 or 3; the data set's own where it is not given."""
+    """1 or 3; by default the data set's own."""
     resize_filter: str = "bilinear"
-    """PIL's name of the filter."""
+    """PIL's name of the resize filter."""
     horizontal_flip: bool = False
-    """Whether half of the training images are mirrored."""
+    """Whether training images are mirrored with probability 1/2."""
     batch_size: int = _ruled(64, _BATCH)
     """Images per optimizer step, over all processes and accumulated parts together."""
     workers: int = _ruled(0, _NOT_NEGATIVE)
     """Processes that decode images; 0 decodes in the training process."""
     data_dir: str | None = None
-    """Folder that holds the data sets."""
+    """Folder of the data sets."""
     hold_out: bool = False
-    """Whether a tenth of the training split is kept from training, to choose values by later."""
+    """Whether to hold out a tenth of the training split, for choosing settings later."""
     signal_range: tuple[float, float] | None = _ruled(None, _RANGE)
-    """Values of a signal, in its unit, that the network sees as -1 and 1; images have none."""
+    """Values of a signal, in its unit, that the network sees as -1 and 1; not for images."""
 
 
 @dataclass(frozen=True)
 class DiffusionRecipe:
-    """The noise schedule and what the network estimates."""
+    """The noise schedule and the prediction type."""
 
     num_train_timesteps: int = _ruled(1000, _POSITIVE)
     """Length of the diffusion clock."""
@@ -122,7 +122,7 @@ class DiffusionRecipe:
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
-    """How the weights move."""
+    """The optimizer."""
 
     name: Literal["adam", "adamw", "muon"] = "adam"
     """Adam, AdamW with decoupled weight decay, or Muon for the kernels and AdamW for the rest."""
@@ -133,32 +133,32 @@ class OptimizerRecipe:
     weight_decay: float = _ruled(0.0, _NOT_NEGATIVE)
     """Weight decay."""
     schedule: Literal["constant", "cosine", "linear", "warmup_stable_decay"] = "constant"
-    """What follows the warm-up; all but constant fall to 0 at the last step."""
+    """The schedule after the warm-up; all but constant fall to 0 at the last step."""
     warmup_steps: int = _ruled(0, _NOT_NEGATIVE)
     """Steps over which the learning rate rises from 0."""
     decay_steps: int = _ruled(0, _NOT_NEGATIVE)
     """Last steps of warmup_stable_decay, over which the learning rate falls linearly to 0."""
     fused: bool = False
-    """Whether one kernel updates all weights; the last bit may differ from the other way."""
+    """Whether one kernel updates all weights, which may change the last bit."""
     max_grad_norm: float = _ruled(1.0, _NOT_NEGATIVE)
-    """Gradients are clipped to this norm; 0 leaves them."""
+    """Gradients are clipped to this norm; 0 disables clipping."""
     gradient_accumulation_steps: int = _ruled(1, _POSITIVE)
-    """Parts into which a batch is cut to save memory."""
+    """Parts into which a batch is split to save memory."""
 
 
 @dataclass(frozen=True)
 class EMARecipe:
-    """The running average of weights and buffers that samples are drawn with."""
+    """The running average of weights and buffers, which is used for sampling."""
 
     decay: float = _ruled(0.9999, _SHARE)
-    """Decay per step; 0 switches the average off."""
+    """Decay per step; 0 disables the average."""
     warmup: bool = True
     """Whether the decay rises as (1 + n) / (10 + n), for short runs."""
 
 
 @dataclass(frozen=True)
 class SamplingRecipe:
-    """The sample grids that are drawn during training."""
+    """The sample grids drawn during training."""
 
     scheduler: str = _ruled("ddim", _one_of(_IN_TRAINING))
     """ddpm, ddim, synaptic-ddim, dpmsolver++, unipc or deis."""
@@ -169,14 +169,14 @@ class SamplingRecipe:
     every: int = _ruled(1000, _NOT_NEGATIVE)
     """Steps between two grids; 0 draws only the last."""
     temperature: float = _ruled(1.0, _NOT_NEGATIVE)
-    """What divides the logits of tokens; the pipeline keeps it."""
+    """Temperature that divides the logits of tokens; stored in the pipeline."""
     unmasking: Literal["ancestral", "confidence"] = "ancestral"
-    """The order in which tokens are unmasked; the pipeline keeps it."""
+    """The order in which tokens are unmasked; stored in the pipeline."""
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How long, and what is kept."""
+    """Length of the training, output and computation."""
 
     steps: int = _ruled(10_000, _POSITIVE)
     """Optimizer steps."""
@@ -185,21 +185,21 @@ class TrainingRecipe:
     checkpoint_every: int = _ruled(1000, _POSITIVE)
     """Steps between two checkpoints; one is always written at the end."""
     keep_last: int = _ruled(2, _POSITIVE)
-    """Checkpoints that are kept."""
+    """Number of checkpoints to keep."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Precision of the forward pass."""
     compress_activations: bool = True
-    """Keep spikes as bits between forward and backward pass, on a CPU; no value changes."""
+    """Store spikes as bits between forward and backward pass, on a CPU; changes no value."""
     event_driven: bool = False
-    """On a CPU in float32, let convolutions add the weights of what fired; rounding changes."""
+    """Compute convolutions by events, on a CPU in float32; changes rounding."""
     gradient_checkpointing: bool = False
-    """Compute residual blocks again in the backward pass instead of keeping what is in them."""
+    """Recompute residual blocks in the backward pass to save memory."""
     compile: bool = False
-    """Compile the network by torch.compile; takes a minute or two, and rounding changes."""
+    """Compile the network with torch.compile; takes a minute or two and changes rounding."""
     keep_large_tensors: bool = False
-    """Let the process keep freed memory, which spares page faults above 32 MiB a tensor (glibc)."""
+    """Let the process keep freed memory, which saves page faults for large tensors (glibc)."""
     trackers: tuple[str, ...] = ()
-    """Trackers of accelerate that also get the curve: tensorboard, wandb, ..."""
+    """Trackers of accelerate that also receive the curve: tensorboard, wandb, ..."""
 
 
 @dataclass(frozen=True)
@@ -209,11 +209,11 @@ class Recipe:
     name: str = "run"
     """Name of the run."""
     seed: int = 0
-    """Seed of the weights, of the order of the data and of all noise."""
+    """Seed of the weights, the order of the data and all noise."""
     init_from: str | None = None
-    """Run or pipeline folder whose (averaged) weights training starts from, to fine-tune them."""
+    """Run or pipeline folder whose averaged weights training starts from, for fine-tuning."""
     first_stage: str | None = None
-    """Recipe of the autoencoder that is trained first; or the folder of its run, if it is there."""
+    """Recipe of the autoencoder to train first, or the folder of its finished run."""
     model: Any = field(default_factory=lambda: model_section("spiking_unet")())
     """model.network, and the keyword arguments of that network."""
     data: DataRecipe = field(default_factory=DataRecipe)
@@ -237,10 +237,10 @@ def _recipe_type(model: Any, loss: Any) -> type[Recipe]:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from YAML; keys that the file does not name have their defaults."""
+    """Read a recipe from YAML; missing keys have their defaults."""
     content = read_yaml(Path(path))
     if content is None:
-        raise UserError(f"{path}: is empty; a recipe names at least one value")
+        raise UserError(f"{path}: is empty; a recipe needs at least one value")
     return recipe_from(content, str(path))
 
 
@@ -304,7 +304,7 @@ def load_run_recipe(folder: Path) -> Recipe:
     path = folder / "recipe.yaml"
     content = read_yaml(path)
     if not content:
-        raise UserError(f"{path}: is empty; put the recipe of the run back, or delete the folder")
+        raise UserError(f"{path}: is empty; restore the run's recipe, or delete the folder")
     return recipe_from(_without_earlier(content), str(path))
 
 
@@ -354,7 +354,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with lists for tuples, which safe YAML does not have."""
+    """Return the value with lists instead of tuples, which safe YAML does not have."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -47,7 +47,8 @@ def check_same_run(root: Path, before: Recipe, now: Recipe) -> None:
         ]
         if differ:
             raise UserError(
-                f"{root}: holds a run of another {what}: {'; '.join(differ)}; choose another folder"
+                f"{root}: contains a run of another {what}: {'; '.join(differ)}; "
+                "choose another folder"
             )
     if "seed" in changed or "data.batch_size" in changed:
         raise UserError(
@@ -61,7 +62,7 @@ def check_same_run(root: Path, before: Recipe, now: Recipe) -> None:
         if not _is_one_of(key, _FREE) or (decays and key == "training.steps")
     ]
     if warned:
-        _log.warning("%s: goes on with other values: %s", root, "; ".join(warned))
+        _log.warning("%s: continues with other values: %s", root, "; ".join(warned))
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, Any]]:
@@ -123,6 +124,6 @@ def check_same_data(root: Path, before: Mapping[str, Any], now: Mapping[str, Any
     ]
     if differ:
         raise UserError(
-            f"{root}: holds a run of other data: {'; '.join(differ)}; bring them back, or choose "
-            f"another folder"
+            f"{root}: contains a run on other data: {'; '.join(differ)}; restore them, or "
+            "choose another folder"
         )

@@ -71,9 +71,9 @@ class RunFolder:
         elif overwrite and self.recipe.is_file():
             self._check_removable()
         elif self.recipe.is_file():
-            raise UserError(f"{self.root}: holds a run; use --resume or --overwrite")
+            raise UserError(f"{self.root}: contains a run; use --resume or --overwrite")
         elif self.root.exists() and not self._is_as_good_as_empty():
-            raise UserError(f"{self.root}: is no run folder and not empty; choose another")
+            raise UserError(f"{self.root}: is not a run folder and not empty; choose another")
 
     def _own(self) -> None:
         if self._lock is not None:
@@ -105,7 +105,7 @@ class RunFolder:
         """Refuse to overwrite a folder that is not a run, or foreign files in one."""
         text = self.recipe.read_text(encoding="utf-8")
         if not self.environment.is_file() and text != recipe_text(load_recipe(self.recipe)):
-            raise UserError(f"{self.root}: is no run folder (its recipe.yaml is none of a run)")
+            raise UserError(f"{self.root}: is not a run folder (its recipe.yaml is none of a run)")
         tracked = glob.escape(load_run_recipe(self.root).name)
         patterns = [*_OWN_FILES, f"{tracked}/{_TRACKED}", f"{tracked}/*/{_TRACKED}"]
         left = {path.name for path in leftovers(self.root)}
@@ -122,7 +122,7 @@ class RunFolder:
         if foreign:
             shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
             raise UserError(
-                f"{self.root}: --overwrite removes a run's own files alone, and {len(foreign)} "
+                f"{self.root}: --overwrite removes only a run's own files, and {len(foreign)} "
                 f"others lie there: {shown}; move them, or choose another folder"
             )
 
@@ -171,7 +171,7 @@ class RunFolder:
             if isinstance(known, dict) and known.get(key, value) != value
         ]
         if warned:
-            _log.warning("%s: goes on with other rounding: %s", self.root, "; ".join(warned))
+            _log.warning("%s: continues with other rounding: %s", self.root, "; ".join(warned))
 
     def release(self) -> None:
         """Let other processes own the folder."""
@@ -180,7 +180,7 @@ class RunFolder:
             self._lock = None
 
     def resumed(self, recipe: Recipe) -> Recipe:
-        """Return the recipe to resume with, with what the run that is there decided.
+        """Return the recipe to resume with, including the existing run's choices.
 
         That is its `init_from`, and the size and channels of its images.
         """
@@ -190,7 +190,8 @@ class RunFolder:
         if recipe.init_from is not None and recipe.init_from != recorded.init_from:
             raise UserError(
                 f"{self.root}: holds a run that started from "
-                f"{recorded.init_from or 'random weights'}; --resume takes no other --init-from"
+                f"{recorded.init_from or 'random weights'}; "
+                "--resume does not take another --init-from"
             )
         data = replace(
             recipe.data,

@@ -1,4 +1,4 @@
-"""Trained networks: loading them, and starting another run from their weights."""
+"""Load trained networks, and start runs from their weights."""
 
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,10 @@ _NOTHING_AT_FIRST = {"temporal_scaling", "position_embedding"}
 
 
 def load_trained(source: Path) -> DiffusionPipeline:
-    """Load the pipeline of a pipeline's or run folder, on the CPU and in eval mode.
+    """Load the pipeline of a pipeline or run folder, on the CPU and in eval mode.
 
-    An unfinished run gives its newest whole checkpoint; the weights are always the averaged ones.
+    An unfinished run loads from its newest complete checkpoint; weights are always the averaged
+    ones.
     """
     if source.is_file():
         raise UserError(f"{source}: is a file; give the folder of a pipeline or of a run")
@@ -42,7 +43,7 @@ def load_trained(source: Path) -> DiffusionPipeline:
             return _saved_pipeline(folder)
     if (source / "recipe.yaml").is_file():
         return _unfinished_run(source)
-    raise UserError(f"{source}: holds neither a pipeline ({INDEX}) nor a run")
+    raise UserError(f"{source}: contains neither a pipeline ({INDEX}) nor a run")
 
 
 def _saved_pipeline(folder: Path) -> DiffusionPipeline:
@@ -93,9 +94,9 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
     """Copy the weights of an earlier run into a model, to fine-tune them.
 
     Network, noise schedule and target must be the same. A model with temporal scaling may start
-    from one without, since its factors are 1 at first; so may one with a position embedding, whose
-    currents are 0. An image denoiser without scaling has no weights per spiking step, so it may
-    start from one of another T.
+    from one without, because its factors are initially 1; so may one with a position embedding,
+    whose currents are initially 0. An image denoiser without scaling has no weights per spiking
+    step, so it may start from one with another T.
     """
     pipe = load_trained(find_source(source))
     row = find_trainable(recipe.model.network)
@@ -115,7 +116,7 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
 
 
 def _check_same(source: Path, part: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Refuse weights that were trained under other settings; name all of them."""
+    """Refuse weights trained with other settings, and name all of these."""
     differences = [
         f"{key} is {theirs[key]} there and {value} in the recipe"
         for key, value in ours.items()

@@ -64,7 +64,7 @@ class Trainer:
     progress bar starts with `stage`.
 
     Attributes:
-        choice: A line about what the recipe left open; None where that is nothing.
+        choice: A line about what the recipe left open; None if that is nothing.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Trainer:
         )
         self.plan = BatchPlan(len(dataset), recipe.data.batch_size, recipe.seed)
         if resume and kept is None:
-            _log.warning("%s: no checkpoint yet, starting anew", root)
+            _log.warning("%s: no checkpoint yet, starting from the beginning", root)
         if kept is not None and kept.step > steps:
             raise UserError(
                 f"{root}: has made {kept.step} steps already; training.steps = {steps} would not "
@@ -371,6 +371,6 @@ def _explaining_lone_values() -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
-            "batch norm sees one value a channel; take a larger data.batch_size, larger images or "
+            "batch norm sees one value per channel; use a larger data.batch_size, larger images or "
             "more model.spiking_steps"
         ) from error

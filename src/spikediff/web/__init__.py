@@ -1,1 +1,1 @@
-"""A page in the browser: what a model generates, how it spikes meanwhile, and what that costs."""
+"""The web page: what a model generates, its spikes, and the energy."""

@@ -1,4 +1,4 @@
-"""The page itself: gradio's parts, what is drawn or uploaded, and the server with its limits."""
+"""The page: gradio components, drawings and uploads, and the server with its limits."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ Send = Callable[[Scope], Awaitable[None]]
 
 
 def build(studios: Sequence[Studio]) -> Any:
-    """Return the page of a model, with a second one to compare it with."""
+    """Return the page of a model, with a second model for comparison."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     gr = import_extra("gradio", "demo")
     first = studios[0]
@@ -170,7 +170,7 @@ def _steps(gr: Any, studio: Studio) -> Any:
 
 
 def _on_click(gr: Any, button: Any, answer: Any, inputs: Any, outputs: Any) -> None:
-    """Let a button ask a model; one request computes at a time, the others wait their turn."""
+    """Connect a button to a model; one request computes at a time, the others wait."""
     button.click(
         _refusing(gr, answer),
         inputs,
@@ -183,7 +183,7 @@ def _on_click(gr: Any, button: Any, answer: Any, inputs: Any, outputs: Any) -> N
 
 
 def _refusing(gr: Any, answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a handler whose refusals the page shows as a sentence."""
+    """Return a handler whose errors are shown on the page."""
 
     def refusal(error: UserError) -> Exception:
         shown: Exception = gr.Error(escape(str(error), quote=False), print_exception=False)
@@ -207,7 +207,7 @@ def _refusing(gr: Any, answer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Limited:
-    """An ASGI application that takes requests of `most` bytes, and whose pages fetch nothing."""
+    """An ASGI application that limits requests to `most` bytes; its pages load nothing else."""
 
     def __init__(self, app: Any, most: int) -> None:
         self._app, self._most = app, most
@@ -261,7 +261,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: Any, listening: socket.socket) -> None:
-    """Answer until the process is told to stop."""
+    """Serve until the process is stopped."""
     uvicorn = import_extra("uvicorn", "demo")
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[listening])
@@ -273,10 +273,10 @@ _SHARE = 64  # of 255: of a pixel that is marked
 
 
 def read_upload(encoded: bytes, size: int, mode: str, like: Image.Image) -> Image.Image:
-    """Return an uploaded picture as the model's images are: square, of its size and mode.
+    """Return an uploaded picture in the form of the model's images: square, with its size and mode.
 
-    It is cut around its middle. Dark strokes on light paper become light ones on dark where `like`,
-    an image of the model, is so.
+    It is cropped to its centre. Dark strokes on light paper become light on dark if `like`, an
+    image of the model, is so.
     """
     if len(encoded) > MOST_BYTES:
         raise UserError(f"the file has more than {MOST_BYTES // 2**20} MB; upload a smaller one")
@@ -308,7 +308,7 @@ def read_drawing(
         redder = colours[..., 0] - colours[..., 1:].max(-1) > _REDDER
         red |= redder & (layer[..., 3] >= 128)
     if not red.any():
-        raise UserError("nothing is marked; paint red over what is to be made anew")
+        raise UserError("nothing is marked; paint red over the part to replace")
     kept = np.where(red[..., None], 0, composite[..., :3]).astype(np.uint8)
     shrunk = Image.fromarray((red * 255).astype(np.uint8)).resize(
         (size, size), Image.Resampling.BOX

@@ -1,4 +1,4 @@
-"""A model that many people ask at once; every answer depends on its own request alone."""
+"""A model that serves many visitors at once; every result depends only on its own request."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ Told = TypeVar("Told")
 
 @dataclass(frozen=True)
 class Wish:
-    """What somebody asks for."""
+    """A request."""
 
     seed: int  # of the first image; the others have the seeds after it
     label: int = 0  # the class, of a model that knows classes
@@ -59,7 +59,7 @@ class Raster(NamedTuple):
 
 @dataclass(frozen=True)
 class Moment:
-    """What there is to see at one moment of a generation."""
+    """The state of a generation to show at one moment."""
 
     images: list[Image.Image]  # the images as they are now
     step: int  # how many steps are done
@@ -73,8 +73,8 @@ class Moment:
 class Studio:
     """One model, loaded as by `load_pipeline`.
 
-    A request takes the network alone, one after the other, since recorders and meters hook it. It
-    has a scheduler of its own.
+    Requests use the network one after the other, because recorders and meters hook it. Each has
+    its own scheduler.
     """
 
     def __init__(self, source: Path, device: str = "cpu") -> None:
@@ -103,7 +103,7 @@ class Studio:
         return streamed(partial(self._run, wish, None, spikes, energy))
 
     def inpaint(self, wish: Wish, picture: Image.Image, mask: Image.Image) -> Iterator[Moment]:
-        """Yield a picture whose masked, white part is made anew, after every step and finished."""
+        """Yield a picture with its masked (white) part replaced, after every step and finished."""
         self._check(wish)
         edit = partial(inpaint, image=picture, mask_image=mask)
         return streamed(partial(self._run, wish, edit, False, False))
@@ -157,7 +157,7 @@ class Studio:
         return options
 
     def _cost(self, wish: Wish) -> Comparison | None:
-        """Return what the first image costs; None where there is nothing to compare with."""
+        """Return the energy of the first image; None if there is nothing to compare with."""
         if not (self._spikes and "unet" in self._observed.components):
             return None
         pipe = self._with_scheduler(self._observed, wish.sampler)
@@ -167,7 +167,7 @@ class Studio:
             return None
 
     def _with_scheduler(self, pipe: Any, sampler: str = OWN) -> Any:
-        """Return a pipeline of the same networks with a scheduler that nobody else has."""
+        """Return a pipeline with the same networks and its own scheduler."""
         parts = {}
         if (scheduler := pipe.components.get("scheduler")) is not None:
             parts["scheduler"] = deepcopy(scheduler)
@@ -178,7 +178,7 @@ class Studio:
         return made
 
     def _samplers(self) -> list[str]:
-        """Return the samplers that go with the network; analytic-dpm would want a calibration."""
+        """Return the samplers that fit the network, except analytic-dpm (needs calibration)."""
         if "unet" not in self._observed.components:
             return [OWN]
         fitting = [OWN]
@@ -190,14 +190,16 @@ class Studio:
         return fitting
 
     def _check(self, wish: Wish) -> None:
-        """Refuse a wish: what a browser sends can be anything."""
+        """Refuse invalid requests: a browser can send anything."""
         _within("the seed", wish.seed, 0, MOST_SEED)
         _within("the number of images", wish.count, 1, MOST_IMAGES)
         _within("the number of steps", wish.steps, 1, max(1, self.most_steps))
         if self.classes:
             _within("the class", wish.label, 0, self.classes - 1)
         if wish.sampler not in self.samplers:
-            raise UserError(f"{self.name} knows no such sampler; choose from {self.samplers}")
+            raise UserError(
+                f"{self.name} does not support this sampler; choose from {self.samplers}"
+            )
 
 
 def _within(name: str, value: Any, least: int, most: int) -> None:
@@ -223,14 +225,14 @@ _END = object()
 
 
 class _LeftError(Exception):
-    """Nobody listens any more."""
+    """The visitor has left."""
 
 
 def streamed(work: Callable[[Callable[[Told], None]], None]) -> Iterator[Told]:
-    """Yield what `work(tell)` tells, while it runs in a thread of its own.
+    """Yield the values passed to `tell` by `work(tell)`, which runs in its own thread.
 
-    Hooks of recorders and meters belong to a thread, and whoever reads may change threads. A reader
-    who leaves ends the work.
+    Hooks of recorders and meters belong to a thread, and a reader may change threads. If the
+    reader stops, the work ends.
 
     Example:
         >>> list(streamed(lambda tell: [tell(1), tell(2)]))

@@ -1,4 +1,4 @@
-"""What the page shows of a moment, as HTML without scripts: pictures, rasters, energies."""
+"""The page's views of a moment, as HTML without scripts: pictures, rasters, energies."""
 
 import base64
 from collections.abc import Mapping
@@ -34,16 +34,16 @@ STYLE = """
   var(--border-color-primary); border-radius: 6px; }
 footer { display: none !important; }
 """
-BLANK = '<div class="sd-blank">The picture will be here.</div>'
+BLANK = '<div class="sd-blank">The picture will appear here.</div>'
 _COLOURS = ("#c0152b", "#2166ac", "#2a7a4b")
 _SPIKING, _ORDINARY = "#2166ac", "#9a9a9a"
-_SPIKING_ROWS = {"spiking": "spiking network", "spiking_by_changes": "spiking, only what changes"}
+_SPIKING_ROWS = {"spiking": "spiking network", "spiking_by_changes": "spiking, changes only"}
 _PLAIN_ROWS = {"ordinary": "ordinary network", **_SPIKING_ROWS}
 _WHOLE_ROWS = {"quantised": "ordinary network, quantised", **_SPIKING_ROWS}
 
 
 def generation(moment: Moment) -> str:
-    """Return the image beside the spikes so far, and below them what it cost."""
+    """Return the image beside the spikes so far, and its energy below them."""
     (image,) = moment.images
     spikes = "".join(
         _raster(raster, colour) for raster, colour in zip(moment.rasters, _COLOURS, strict=False)
@@ -56,7 +56,7 @@ def generation(moment: Moment) -> str:
 
 
 def several(moment: Moment, first_seed: int) -> str:
-    """Return images side by side, by their seeds, and below them what the first cost."""
+    """Return images side by side, by their seeds, and the energy of the first below them."""
     images = "".join(
         f'<div>{_img(image, f"seed {seed}")}<div class="sd-note">seed {seed}</div></div>'
         for seed, image in enumerate(moment.images, first_seed)
@@ -66,14 +66,14 @@ def several(moment: Moment, first_seed: int) -> str:
 
 
 def energies(comparison: Comparison | None) -> str:
-    """Return bars of the energy of an image, spiking beside ordinary; nothing before there is."""
+    """Return bars of the energy of an image, spiking and ordinary, once it is measured."""
     if comparison is None:
         return ""
     plain = {key: column.plain for key, column in comparison.columns.items()}
     whole = {key: column.whole for key, column in comparison.columns.items()}
     return (
         f'<table class="sd-energy">{_bars("float32", _PLAIN_ROWS, plain)}'
-        f"{_bars('whole numbers, 8-bit weights', _WHOLE_ROWS, whole)}</table>"
+        f"{_bars('integers, 8-bit weights', _WHOLE_ROWS, whole)}</table>"
         '<div class="sd-note">Arithmetic of this image in '
         f"microjoules, 45 nm. Quantised: activations of {comparison.activation_bits} bits, as many "
         "as the spikes carry. Memory is not counted.</div>"

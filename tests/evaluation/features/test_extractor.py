@@ -88,7 +88,7 @@ def test_grey_is_replicated_and_told_of_once():
 def test_nan_features_are_refused():
     frail = network(Frail())
     frail(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
-    with pytest.raises(UserError, match="module:tiny: features hold NaN"):
+    with pytest.raises(UserError, match="module:tiny: features contain NaN"):
         frail(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8))
 
 

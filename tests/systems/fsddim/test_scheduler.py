@@ -99,7 +99,7 @@ def test_the_schedule_can_be_left_at_any_timestep():
     abar = scheduler.alphas_cumprod.tolist()
     assert scheduler.gains(300) == step_gains(abar[300], abar[299])
     assert scheduler.gains(5) == step_gains(abar[5], 1.0)
-    with pytest.raises(UserError, match="not to be visited"):
+    with pytest.raises(UserError, match="not one of the timesteps set"):
         scheduler.gains(700)
 
 

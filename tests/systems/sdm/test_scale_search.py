@@ -134,7 +134,7 @@ def test_two_standard_errors_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"), [((GRID, 1), "show no noise"), (([1.0], 3), "other than 1")]
+    ("arguments", "word"), [((GRID, 1), "give no error bars"), (([1.0], 3), "other than 1")]
 )
 def test_what_shows_nothing_is_refused(arguments, word):
     with pytest.raises(UserError, match=word):

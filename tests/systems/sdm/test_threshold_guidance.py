@@ -277,7 +277,7 @@ def test_what_is_no_scale_is_refused(scale, model):
     [
         ({"scale": 0.9, "layers": "stemm"}, "'stemm'; there are stem.neuron, down_blocks.0"),
         ({"scale": {"stem": 0.9, "tail.*": 0.9}}, "'tail.*'"),
-        ({"scale": {"stem": 0.9}, "layers": "stem"}, "leave `layers` out"),
+        ({"scale": {"stem": 0.9}, "layers": "stem"}, "omit `layers`"),
         ({"scale": 0.9, "layers": []}, "no layer is named"),
         ({"scale": {}}, "no layer is named"),
         ({"scale": []}, "empty"),
@@ -292,7 +292,7 @@ def test_what_fits_no_layer_is_told(options, word, model):
 
 
 def test_a_model_without_thresholds_to_scale_is_refused():
-    with pytest.raises(UserError, match="IntegerNeuron: has no spiking neurons that guidance"):
+    with pytest.raises(UserError, match="IntegerNeuron: has no spiking neurons to guide"):
         threshold_guidance(IntegerNeuron(2, levels=4), 0.9).__enter__()
     with pytest.raises(UserError, match="Linear: has no spiking neurons"):
         threshold_guidance(nn.Linear(2, 2), 0.9).__enter__()
@@ -324,5 +324,5 @@ def test_scales_as_typed():
 
 @pytest.mark.parametrize("text", ["", "x", "0", "-1", "nan", "inf", "1,,2", "stem=", "stem=1,2"])
 def test_what_is_no_scale_is_told(text):
-    with pytest.raises(UserError, match="is no positive number; write"):
+    with pytest.raises(UserError, match="is not a positive number; write"):
         parse_scale(text)

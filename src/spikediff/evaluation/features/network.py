@@ -121,7 +121,8 @@ class FeatureNetwork:
         activations = self._run(images)
         if not activations.features.isfinite().all():
             raise UserError(
-                f"{self.name}: features hold NaN or infinity; the weights are damaged or foreign"
+                f"{self.name}: features contain NaN or infinity; the weights are "
+                "damaged or of another network"
             )
         return activations
 

@@ -49,7 +49,10 @@ UNSUPPORTED: Mapping[str, tuple[str, str]] = {
     "Upsample": ("nearest upsampling", _ONE_LEVEL),
     "SpikingTimestepEmbedding": _TIMESTEP,
     "PostActivationBlock": _TIMESTEP,
-    "BernoulliLatent": ("random draws", "export the latent's samples as input; NIR draws nothing"),
+    "BernoulliLatent": (
+        "random draws",
+        "export the latent's samples as input; NIR has no random numbers",
+    ),
     "VectorQuantiser": ("the nearest of codes", "export the second stage, the decoder of tokens"),
     "SpikeFeature": ("a read-out inside the network", "export the second stage"),
     "ConvTranspose2d": ("transposed convolution", _HOST),

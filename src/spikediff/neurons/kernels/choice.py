@@ -68,7 +68,7 @@ def using(kernel: str) -> Iterator[None]:
 
 
 def forced() -> str | None:
-    """Return the kernel that `using` asks for; None where it is not in force."""
+    """Return the kernel that `using` asks for; None if it is not in force."""
     return _forced.get()
 
 

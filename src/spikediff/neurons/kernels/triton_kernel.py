@@ -154,7 +154,7 @@ def _compiles_for(device: torch.device) -> bool:
 
 @cache
 def _programs() -> Any:
-    """Return the module of the programs; None where there is no Triton, or one too old."""
+    """Return the module of the programs; None if there is no Triton, or one too old."""
     try:
         import triton
 

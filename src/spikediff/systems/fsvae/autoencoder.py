@@ -1,4 +1,4 @@
-"""What FSVAE and the ordinary VAE share: sizes, the loss of a call, and drawing images."""
+"""The base of FSVAE and the ordinary VAE: sizes, the loss of a call, and generation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from spikediff.layers.sizes import check_halvings, check_positive
 
 @dataclass
 class AutoencoderOutput(BaseOutput):
-    """What a call of an autoencoder gives.
+    """Output of an autoencoder.
 
     Attributes:
         sample: Reconstructions [B, C, H, W] in [-1, 1].
         loss: `reconstruction + divergence_weight * divergence`, 0-dim.
         reconstruction: Mean squared error, 0-dim.
         divergence: Distance of posterior and prior, 0-dim, unweighted.
-        latent: What was drawn: spikes [T, B, latent_channels], or numbers [B, latent_channels].
+        latent: The drawn spikes [T, B, latent_channels], or numbers [B, latent_channels].
     """
 
     sample: Tensor
@@ -56,7 +56,7 @@ class Autoencoder(SpikingModel):
     def _scores(self, images: Tensor, z: Tensor, divergence: Tensor) -> tuple[Tensor, ...]:
         """Return the fields of `AutoencoderOutput`."""
         sample = self.decode(z)
-        # What autocast made half is compared in full.
+        # Half precision from autocast is compared in full precision.
         reconstruction = nn.functional.mse_loss(sample.to(images.dtype), images)
         loss = reconstruction + self.config.divergence_weight * divergence
         return sample, loss, reconstruction, divergence, z
@@ -68,12 +68,12 @@ class Autoencoder(SpikingModel):
     @apply_forward_hook
     @torch.no_grad()
     def generate(self, batch_size: int = 1, generator: Generators = None) -> Tensor:
-        """Let the prior draw latents; return their images [B, C, H, W] in [-1, 1].
+        """Draw latents from the prior; return their images [B, C, H, W] in [-1, 1].
 
         Args:
-            batch_size: How many images.
-            generator: One source for all; or one per image, and then images are made one by one,
-                because the rounding of a matrix product depends on the size of the batch.
+            batch_size: The number of images.
+            generator: One for all images; or one per image, and then images are made one by one,
+                because the rounding of a matrix product depends on the batch size.
         """
         if batch_size < 1:
             raise UserError(f"{type(self).__name__}: batch_size = {batch_size} must be at least 1")
@@ -84,7 +84,7 @@ class Autoencoder(SpikingModel):
         raise NotImplementedError
 
     def _execution_device(self) -> torch.device:
-        """Return where the model computes: with its weights, or where offloading brings them."""
+        """Return the device of the model's computation, also with offloaded weights."""
         hooks: Any = (getattr(module, "_hf_hook", None) for module in self.modules())
         devices = (getattr(hook, "execution_device", None) for hook in hooks)
         found = next((device for device in devices if device is not None), self.device)

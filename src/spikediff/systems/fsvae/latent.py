@@ -1,11 +1,11 @@
-"""FSVAE's latent space: autoregressive Bernoulli spikes that a spiking network samples.
+"""FSVAE's latent space: autoregressive Bernoulli spikes sampled by a spiking network.
 
-The network answers every spiking step with k binary candidates per latent unit. One of them, picked
-uniformly at random, is the unit's spike: it is 1 with the probability that is their mean. The spike
+At every spiking step the network emits k binary candidates per latent unit. One of them, chosen
+uniformly at random, is the unit's spike, so the probability of a spike is their mean. The spike
 enters the network at the next step.
 
-Scheduled sampling: at generation the prior sees only its own spikes, in training those of the
-posterior; so in training it sometimes goes on from its own guess (Bengio et al., "Scheduled
+Scheduled sampling: in generation the prior receives its own spikes, in training those of the
+posterior; so in training it sometimes continues from its own guess (Bengio et al., "Scheduled
 sampling for sequence prediction with recurrent neural networks", NeurIPS 2015).
 """
 
@@ -31,7 +31,7 @@ class BernoulliLatent(nn.Module):
     r"""Three layers from the last spikes, and a context, to k candidates per latent unit.
 
     $p(z[n] \mid z[<n])$ without a context; $q(z[n] \mid x[\le n], z[<n])$ with one. The membranes
-    remember what lies further back than one step.
+    carry the influence of earlier steps.
 
     Shape: z[n-1] [T, B, C], context [T, B, E] -> candidates [T, B, C, k].
     """
@@ -92,18 +92,18 @@ def roll_out(
     spiking_steps: int,
     context: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Let a network draw its spikes in one pass that carries the membranes on: O(T).
+    """Draw a network's spikes in one pass that carries the membranes forward: O(T).
 
     The norms use their running statistics in training too, as in generation: a single step lacks
     the statistics of the window.
 
     Args:
         network: The network.
-        rule: Called as `rule(n, look)`; returns z[n] [B, C]. `look()` are the candidates
+        rule: Called as `rule(n, look)`; returns z[n] [B, C]. `look()` returns the candidates
             [B, C, k] of this step.
         start: Zeros [B, C], the spikes before the first step.
         spiking_steps: T.
-        context: Of the network [T, B, E].
+        context: The context of the network [T, B, E].
 
     Returns:
         z [T, B, C], and the candidates [T, B, C, k] of every step. No gradient passes from a step
@@ -126,11 +126,11 @@ def roll_out_prefixes(
     spiking_steps: int,
     context: Tensor | None = None,
 ) -> Tensor:
-    """Return the z of `roll_out`, as the authors' code draws it: every step repeats those before.
+    """Return the z of `roll_out` as in the authors' code: every step repeats those before it.
 
     O(T^2), without a gradient. In eval mode the result is the same. In training mode every prefix
-    is normalised by its own statistics, which the running ones follow where gradients are on. A
-    step in which the rule does not look is not run.
+    is normalised by its own statistics, which update the running ones if gradients are on.
+    Steps in which the rule does not look are skipped.
     """
     before = [start]
     for n in range(spiking_steps):
@@ -147,12 +147,12 @@ def _part(context: Tensor | None, first: int, end: int) -> Tensor | None:
     return None if context is None else context[first:end]
 
 
-FIRST_STEP = 5  # before it the prior knows too little to guess from
+FIRST_STEP = 5  # before it the prior has too little information for a guess
 _TIE_NOISE = 1e-3  # decides where half of the candidates are 1
 
 
 class Coins(NamedTuple):
-    """What scheduled sampling draws.
+    """The random numbers of scheduled sampling.
 
     Attributes:
         uniform: One number per step and image, in [0, 1), [T, B], on the CPU.
@@ -166,8 +166,8 @@ class Coins(NamedTuple):
 def scheduled_sampling_probability(progress: float, first: float = 0.1, last: float = 0.3) -> float:
     r"""Return the probability of a guess: $first + (last - first)\,progress$.
 
-    `progress` is the share of the training that is done. The authors' epoch e of E, from 0, is
-    e / E, so `last` is never reached.
+    `progress` is the completed share of the training. In the authors' code it is e / E for epoch e
+    of E, from 0, so `last` is never reached.
     """
     for name, value in {"progress": progress, "first": first, "last": last}.items():
         if not 0.0 <= value <= 1.0:
@@ -178,9 +178,9 @@ def scheduled_sampling_probability(progress: float, first: float = 0.1, last: fl
 def draw_coins(
     shape: tuple[int, int, int], generator: Generators = None, shared: bool = False
 ) -> Coins:
-    """Draw the coins of a batch (T, B, C).
+    """Draw the random numbers for a batch (T, B, C).
 
-    With `shared`, the first image's coin decides for the whole batch, as in the authors' code.
+    With `shared`, the first image's number decides for the whole batch, as in the authors' code.
     """
     steps, batch_size, channels = shape
 

@@ -18,7 +18,7 @@ def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
 
     $\sum q\,\ln\frac{q + s}{p + s} + (1 - q)\,\ln\frac{1 - q + s}{1 - p + s}$, s = 0.01, over
     steps and units, then the mean over images; q and p [T, B, C] are the probabilities of a 1 under
-    posterior and prior. The smoothing keeps it finite where all candidates of a unit agree, and may
+    posterior and prior. The smoothing keeps it finite if all candidates of a unit agree, and may
     make it slightly negative.
 
     Reference: the alternative loss in the released code of Kamata et al., AAAI 2022.
@@ -38,7 +38,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
 
 
-# Of spike trains: the distance, and the weight that the authors give it beside the squared error.
+# For spike trains: the distance, and its published weight relative to the squared error.
 SPIKE_DIVERGENCES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] = {
     "mmd": (psp_mmd, 1.0),
     "kl": (bernoulli_kl, 1e-4),
@@ -63,7 +63,7 @@ class AutoencoderObjective:
         return seeds, torch.full(shape[:1], probability)
 
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
-        """Return the squared error, and what the loss has beside it: the weighted divergence."""
+        """Return the squared error and the weighted divergence."""
         seeds, probability = drawn
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         guess = {"scheduled_sampling": float(probability[0])} if self.scheduled_sampling else {}
@@ -78,8 +78,8 @@ class FSVAEObjective(AutoencoderObjective):
 
     Args:
         run: The run.
-        scheduled_sampling: Probability that the prior goes on from its own guess, at the first step
-            of the training and at the last.
+        scheduled_sampling: Probability that the prior continues from its own guess, at the first
+            and at the last training step.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The fully spiking variational autoencoder: every layer from the image to the read-out spikes.
 
 Reference: Kamata, Mukuta, Harada, "Fully spiking variational autoencoder", AAAI 2022
-(arXiv 2110.00375). docs/systems/fsvae.md tells where the authors' code differs from the paper, and
-which of the two is the default here.
+(arXiv 2110.00375). docs/systems/fsvae.md lists where the authors' code differs from the paper, and
+which is the default here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,18 +47,18 @@ TRAINING_DRAWS = {
 
 @dataclass
 class FSVAEOutput(AutoencoderOutput):
-    """What a call gives, and the candidates, 0 or 1, of both sides [T, B, latent_channels, k]."""
+    """The output, with the candidates, 0 or 1, of both sides [T, B, latent_channels, k]."""
 
     posterior: Tensor
     prior: Tensor
 
 
 class LatentDraws(NamedTuple):
-    """All that is random in a call of `FSVAE`.
+    """The random numbers of a call of `FSVAE`.
 
     Attributes:
-        choice: Which candidate every latent unit takes, [T, B, latent_channels], from 0 to k - 1.
-        coins: Those of scheduled sampling; None where there is none.
+        choice: The candidate chosen by every latent unit, [T, B, latent_channels], 0 to k - 1.
+        coins: Those of scheduled sampling; None without it.
     """
 
     choice: Tensor
@@ -66,10 +66,10 @@ class LatentDraws(NamedTuple):
 
 
 def fsvae_neuron_options(given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    r"""Return the options of the LIF neuron that FSVAE was released with, some of them replaced.
+    r"""Return the options of the LIF neuron in FSVAE's release, with replacements.
 
     $u[n] = 0.25\,u[n-1](1 - s[n-1]) + I[n]$, firing at $u > 0.2$. The surrogate is centred on the
-    membrane 0, wherever the threshold is; the paper's, `PAPER_SURROGATE`, on the threshold.
+    membrane 0, independently of the threshold; the paper's `PAPER_SURROGATE`, on the threshold.
 
     Example:
         >>> fsvae_neuron_options({"v_threshold": 0.5})["surrogate"]
@@ -86,9 +86,9 @@ def fsvae_neuron_options(given: Mapping[str, Any] | None = None) -> dict[str, An
 class FSVAE(Autoencoder):
     """The spiking autoencoder: 4,054,755 parameters by default, 4,053,601 for grey images.
 
-    Encoder and decoder see the window at once. Between them stand the posterior, which draws the
-    latent spikes from the image and from what it drew before, and the prior, which learns to draw
-    such spikes without the image. `generate` lets the prior draw, and decodes.
+    Encoder and decoder process the whole window at once. Between them, the posterior draws the
+    latent spikes from the image and its earlier spikes, and the prior learns to draw
+    such spikes without the image. `generate` decodes spikes drawn from the prior.
 
     Args:
         sample_size: Height and width of the images.
@@ -96,15 +96,15 @@ class FSVAE(Autoencoder):
         channels: Width of every level; each halves the image. The authors' large network, for
             CelebA at 64x64, has (32, 64, 128, 256, 512): 6,681,571 parameters.
         latent_channels: Latent units.
-        group_size: k, candidates of a latent unit a step.
+        group_size: k, the number of candidates of a latent unit per step.
         spiking_steps: T, the number of spiking steps of a call.
         neuron: Key of `spikediff.neurons.NEURONS`.
-        neuron_options: Keyword arguments of the neuron; a "lif" has what is not given from
+        neuron_options: Keyword arguments of the neuron; for "lif", the defaults are
             `fsvae_neuron_options`.
-        training_draws: How posterior and prior draw, in training, the spikes that they go on from;
+        training_draws: How posterior and prior draw the spikes they continue from in training;
             a key of `TRAINING_DRAWS`.
         divergence: Key of `SPIKE_DIVERGENCES`: "mmd", or "kl" for the smoothed Bernoulli one.
-        divergence_weight: Its weight in the loss; the authors' (1, and 1e-4) where not given.
+        divergence_weight: Its weight in the loss; by default the authors' (1, and 1e-4).
 
     Example:
         >>> model = FSVAE(8, 1, channels=(4, 8), latent_channels=6, group_size=3, spiking_steps=4)
@@ -180,10 +180,10 @@ class FSVAE(Autoencoder):
 
         Args:
             images: The images.
-            generator: The source of the draws, or one per image.
-            draws: The draws themselves instead of a generator, from `draw`.
-            scheduled_sampling: Probability that the prior, in training, goes on from its own
-                guess; see `scheduled_sampling_probability`. In eval mode it is not consulted.
+            generator: The source of random numbers, or one per image.
+            draws: The random numbers from `draw`, instead of a generator.
+            scheduled_sampling: Probability that the prior, in training, continues from its own
+                guess; see `scheduled_sampling_probability`. Ignored in eval mode.
             return_dict: False returns a tuple.
         """
         self._check_images(images)
@@ -193,7 +193,7 @@ class FSVAE(Autoencoder):
         draws = draws or self.draw(len(images), generator, probability)
         z, posterior = self._infer(self.encode(images), draws.choice.to(images.device))
         prior = self.prior(delayed(self._follow(z.detach(), probability, draws.coins)))
-        real = images.dtype  # what autocast made half is compared in full
+        real = images.dtype  # half precision from autocast is compared in full precision
         divergence = self.distance(posterior.to(real).mean(-1), prior.to(real).mean(-1))
         output = FSVAEOutput(*self._scores(images, z, divergence), posterior, prior)
         return output if return_dict else output.to_tuple()
@@ -204,7 +204,7 @@ class FSVAE(Autoencoder):
     def draw(
         self, batch_size: int, generator: Generators = None, scheduled_sampling: float = 0.0
     ) -> LatentDraws:
-        """Draw what a call needs for a batch; coins only for scheduled sampling."""
+        """Draw the random numbers of a call; `coins` only for scheduled sampling."""
         shape = (self.config.spiking_steps, batch_size, self.config.latent_channels)
         choice = draw_choices(shape, self.config.group_size, generator)
         if not scheduled_sampling:
@@ -214,7 +214,7 @@ class FSVAE(Autoencoder):
 
     @apply_forward_hook
     def encode(self, images: Tensor) -> Tensor:
-        """Return the spikes [T, B, latent_channels] that images [B, C, H, W] cause."""
+        """Return the spikes [T, B, latent_channels] of images [B, C, H, W]."""
         first: SpikingLayer = self.encoder[0]  # type: ignore[assignment]
         spikes = first.of_constant(images, self.config.spiking_steps)
         for layer in self.encoder[1:]:
@@ -241,8 +241,8 @@ class FSVAE(Autoencoder):
     def _infer(self, context: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
         """Return the posterior's spikes z [T, B, C], and the candidates [T, B, C, k] about them.
 
-        In training, what it draws goes into it again, in one pass over the window that normalises
-        by the statistics of the whole window and carries the gradient.
+        In training, the drawn spikes go through it again, in one pass over the window that
+        normalises with the statistics of the whole window and carries the gradient.
         """
         if not self.training:
             return roll_out(
@@ -257,17 +257,17 @@ class FSVAE(Autoencoder):
         return pick(candidates, choice), candidates
 
     def _follow(self, z: Tensor, probability: float, coins: Coins | None) -> Tensor:
-        """Return the spikes that the prior goes on from: z, and some of its own."""
+        """Return the spikes that the prior continues from: z, and some of its own."""
         if not probability:
             return z
         if coins is None:
-            raise UserError("FSVAE: the draws hold no coins for scheduled sampling; draw them, too")
+            raise UserError("FSVAE: the draws have no coins for scheduled sampling; draw them too")
         return self._draw_window(self.prior, scheduled_rule(z, probability, coins), z)
 
     def _draw_window(
         self, network: BernoulliLatent, rule: Rule, like: Tensor, context: Tensor | None = None
     ) -> Tensor:
-        """Return what a network draws [T, B, C]; the last step, which nothing follows, as zeros."""
+        """Return a network's drawn spikes [T, B, C], with zeros for the unused last step."""
         steps, start = len(like) - 1, torch.zeros_like(like[0])
         if not steps:
             return start[None]

@@ -1,4 +1,4 @@
-"""The authors' FSVAE checkpoints: their key names, and the sizes read off the weights."""
+"""The authors' FSVAE checkpoints: key names, and sizes inferred from the weights."""
 
 import re
 from typing import Any
@@ -26,7 +26,7 @@ def fsvae_key(key: str, levels: int) -> str:
 
 
 def infer_fsvae_config(state: dict[str, Tensor], sample_size: int) -> dict[str, Any]:
-    """Return the arguments of `FSVAE` that the authors' weights tell; `sample_size` is checked."""
+    """Return the arguments of `FSVAE` implied by the authors' weights; `sample_size` is checked."""
     numbers = (re.fullmatch(r"encoder\.(\d+)\.weight", key) for key in state)
     levels = sum(number is not None for number in numbers)
     try:
@@ -56,9 +56,9 @@ def infer_fsvae_config(state: dict[str, Tensor], sample_size: int) -> dict[str, 
 
 
 def load_fsvae(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> FSVAE:
-    """Build the model that an FSVAE state dict describes, in eval mode; the weights tell T.
+    """Build the model that an FSVAE state dict describes, in eval mode; T comes from the weights.
 
-    `sample_size` is 64 for the authors' large network, which is of no other.
+    `sample_size` must be 64 for the authors' large network.
     """
     config = infer_fsvae_config(state, sample_size)
     model: FSVAE = FSVAE(**config)
@@ -72,5 +72,5 @@ def load_fsvae(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -
 
 
 def _without_time(tensor: Tensor, _key: str) -> Tensor:
-    """Return a kernel (3, 3, 1) over height, width and time as the (3, 3) that it is."""
+    """Return a kernel (3, 3, 1) over height, width and time as (3, 3)."""
     return tensor.squeeze(-1) if tensor.dim() == 5 else tensor

@@ -1,8 +1,8 @@
-"""The ordinary autoencoder that FSVAE is compared with: the same widths, a Gaussian latent.
+"""The ordinary baseline of FSVAE: a VAE with the same widths and a Gaussian latent.
 
 Reference: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014; the baseline in Kamata
-et al., "Fully spiking variational autoencoder", AAAI 2022. What of that baseline is published, and
-what is not, is told in docs/systems/fsvae.md.
+et al., "Fully spiking variational autoencoder", AAAI 2022. docs/systems/fsvae.md says
+which parts of that baseline are published.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from spikediff.systems.fsvae.loss import gaussian_kl
 
 @dataclass
 class VAEOutput(AutoencoderOutput):
-    """What a call gives, and the posterior [B, latent_channels]; the divergence is in nats."""
+    """The output, with the posterior [B, latent_channels]; the divergence is in nats."""
 
     mean: Tensor
     log_variance: Tensor
@@ -34,7 +34,7 @@ class VAEOutput(AutoencoderOutput):
 class VAE(Autoencoder):
     """The baseline: 1,181,795 parameters by default, 1,180,641 and 10.2 MMAC for grey images.
 
-    `z = mu(x) + sigma(x) eps`. Batch norm and leaky ReLU stand where FSVAE has tdBN and neurons.
+    `z = mu(x) + sigma(x) eps`. Batch norm and leaky ReLU replace FSVAE's tdBN and neurons.
 
     Args:
         sample_size: Height and width of the images.
@@ -42,8 +42,8 @@ class VAE(Autoencoder):
         channels: Width of every level; each halves the image. The authors' large network, for
             CelebA at 64x64, has (32, 64, 128, 256, 512): 3,937,635 parameters.
         latent_channels: Latent units.
-        divergence_weight: Weight of the divergence in the loss. The authors' is one over the
-            batches of an epoch: 1/240 for the 60,000 images of MNIST in batches of 250.
+        divergence_weight: Weight of the divergence in the loss. The authors' is one over the number
+            of batches per epoch: 1/240 for the 60,000 images of MNIST in batches of 250.
 
     Example:
         >>> model = VAE(8, 1, channels=(4, 8), latent_channels=6)

@@ -31,7 +31,7 @@ NOISE = {
 
 
 def sampled_signals(model: ModelMixin, run: RunParts) -> DiffusionPipeline:
-    """Return the pipeline that samples signals, in the unit of the recording."""
+    """Return a pipeline that samples signals in the unit of the recording."""
     pipe: DiffusionPipeline = SpikingDiffusionPipeline(
         model, run.sampler, signal_range=run.recipe.data.signal_range
     )

@@ -1,8 +1,8 @@
 """SDDPM's residual blocks, resampling, stem and head.
 
-The two residual blocks of the paper have one skip per two convolutions and add the timestep between
-them. They differ in the place of the neuron, hence in what flows along the skip: real-valued
-currents (pre-spike), or spikes (plain, the ablation's).
+The paper's two residual blocks have one skip per two convolutions and add the timestep between
+them. They differ in the position of the neuron, and so in what the skip carries: real-valued
+currents (pre-spike), or spikes (plain, from the ablation).
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,14 @@ from spikediff.layers.time import WindowDropout, fold_time, nearest_upsample, ov
 
 @dataclass(frozen=True)
 class Kit:
-    """What all layers of a network are made of; the network hands it down.
+    """The common parts of all layers, which the network passes to them.
 
     Attributes:
         neuron: Makes one neuron layer.
-        neuron_first: Whether neurons stand before convolutions, so that currents flow between
-            blocks (pre-spike); else they fire last, and spikes flow.
-        scaling: Makes what scales the current of every convolution, the shortcuts' too.
+        neuron_first: Whether neurons precede convolutions, so that currents flow between
+            blocks (pre-spike); otherwise neurons come last, and spikes flow.
+        scaling: Makes the module that scales the current of every convolution, including
+            shortcuts.
         dropout: Probability of dropping a spiking unit before the second convolution of a block.
         embedding_channels: Width of the timestep embedding.
         dimensions: 2 for images, 1 for signals, which have no axis H.
@@ -47,7 +48,7 @@ class Kit:
     dimensions: int = 2
 
     def conv(self, in_channels: int, out_channels: int) -> Convolution:
-        """Return a convolution of 3x3 taps, or of 3."""
+        """Return a convolution with a kernel of 3x3, or of 3."""
         return CONVOLUTIONS[self.dimensions](in_channels, out_channels, 3, padding=1)
 
     def conv_norm(self, in_channels: int, out_channels: int, stride: int = 1) -> ConvNorm:
@@ -56,7 +57,7 @@ class Kit:
 
 
 class _TimestepBias(nn.Module):
-    """`Linear(Swish(embedding))`, to be added to a current at every spiking step and place."""
+    """`Linear(Swish(embedding))`, added to a current at every spiking step and position."""
 
     def __init__(self, kit: Kit, out_channels: int) -> None:
         super().__init__()
@@ -124,8 +125,8 @@ class PlainBlock(_ResidualBlock):
 
     $S' = SN(BN(Conv(S^{l-1})) + e_t)$; $S^l = SN(BN(Conv(S')) + skip(S^{l-1}))$.
 
-    Spikes enter and leave it. The sum adds a spike train to a current, which the paper calls
-    pathological overflow; it scores FID 48.69 on CIFAR-10 where `PreSpikeBlock` scores 19.73
+    Its input and output are spikes. The sum adds a spike train to a current, which the paper calls
+    pathological overflow; its FID on CIFAR-10 is 48.69, that of `PreSpikeBlock` 19.73
     (table 4).
 
     Shape: spikes [T, B, C_in, H, W], embedding [B, E] -> spikes [T, B, C_out, H, W].
@@ -154,7 +155,7 @@ class _Resampling(nn.Module):
         self.neuron_first = kit.neuron_first
 
     def resize(self, x: Tensor) -> Tensor:
-        """Return what the convolution sees."""
+        """Return the input of the convolution."""
         return x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,8 +183,8 @@ class Stem(nn.Module):
     """Direct coding and the first neurons: image -> residual stream.
 
     `BN(Conv(SN(BN(Conv(x)))))`. The image is the same at every spiking step, so its convolution
-    runs once. Where `places` gives H and W, each of them has a learned current of its own in every
-    channel, which starts at zero.
+    runs once. If `places` gives H and W, each position has its own learned current in every
+    channel, initialised to zero.
 
     Shape: [B, C_in, H, W] -> currents [T, B, C_out, H, W], or spikes of a network that fires last.
     """
@@ -218,11 +219,11 @@ class Stem(nn.Module):
 
 
 class Head(nn.Module):
-    """The real-valued end: residual stream -> noise estimate of every spiking step.
+    """The real-valued head: residual stream -> noise estimate of every spiking step.
 
     `y = Conv(Swish(BN(x)))`, `z = Swish(BN(Conv(y))) + y`. The authors write the second
-    convolution as a Conv3d of kernel (3, 3, 1): it does not mix spiking steps. The scaling scales
-    y; TSM leaves the second convolution alone.
+    convolution as a Conv3d of kernel (3, 3, 1): it does not mix spiking steps. Temporal scaling
+    applies to y, not to the second convolution.
 
     Shape: [T, B, C, H, W] -> [T, B, C_out, H, W].
     """
@@ -246,7 +247,7 @@ def _swish(window: Tensor) -> Tensor:
 
 
 class SpikingHead(nn.Module):
-    """The end that a chip can run: fire (unless spikes arrive), then one convolution of spikes."""
+    """A head for chips: neurons (unless the input is spikes), then one convolution of spikes."""
 
     def __init__(self, kit: Kit, channels: int, out_channels: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""The spiking U-Net of SDDPM and SDM: a denoiser whose convolutions see spikes.
+"""The spiking U-Net of SDDPM and SDM: a denoiser whose convolutions receive spikes.
 
 Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024
 (arXiv 2306.17046), and, with temporal scaling, Cao et al., "Spiking diffusion models", IEEE TAI
-2025 (arXiv 2408.16467). docs/systems/sddpm.md and docs/systems/sdm.md tell where the authors' code
-differs from the papers, and which of the two is the default here.
+2025 (arXiv 2408.16467). docs/systems/sddpm.md and docs/systems/sdm.md list where the authors' code
+differs from the papers, and which is the default here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,8 +50,8 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
     """The SDDPM network: 66,696,413 parameters and 51 neuron layers by default; or SDM's.
 
     Args:
-        sample_size: Height and width of the images, a number or a pair (or length L of the
-            signals), that a pipeline makes; others of a fitting size may be passed to `forward`.
+        sample_size: Height and width of a pipeline's images, a number or a pair, or length L of its
+            signals; `forward` also accepts other suitable sizes.
         in_channels: Channels of the image or signal.
         out_channels: Channels of the estimate; as many as `in_channels` by default.
         base_channels: Width of the first level.
@@ -67,16 +67,16 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         num_train_timesteps: Rows of the frozen timestep table.
         temporal_scaling: Whether every convolution but the last has a learned factor per spiking
             step (SDM's TSM): 268 parameters more by default. T is then fixed by the weights.
-        num_classes: K classes that an image may be asked to be of; 0 for a network without.
-        patch_size: Side of the patches of pixels that the network sees as the channels of one; 2
-            spares three quarters of the work. 1 is the published network.
-        dimensions: 2 for images [B, C, H, W]; 1 for signals [B, C, L], whose convolutions have 3
-            taps instead of 3x3.
-        spiking_head: Whether the end is one convolution of spikes, instead of SDDPM's real-valued
-            one. With it, `readout="mean"` and one level, every operation exports to NIR.
-        position_embedding: Whether every place has a learned current of its own behind the stem, as
-            in vision transformers (Dosovitskiy et al. 2021). Convolutions alone hardly know where
-            they are. `sample_size` is then the only size.
+        num_classes: K classes; 0 for a network without classes.
+        patch_size: Side of the pixel patches that become channels of one position; 2 saves three
+            quarters of the work. 1 is the published network.
+        dimensions: 2 for images [B, C, H, W]; 1 for signals [B, C, L], with kernels of 3 instead
+            of 3x3.
+        spiking_head: Whether the head is one convolution of spikes, instead of SDDPM's real-valued
+            head. With it, `readout="mean"` and one level, every operation exports to NIR.
+        position_embedding: Whether every position has its own learned current after the stem, as
+            in vision transformers (Dosovitskiy et al. 2021), because convolutions hardly encode
+            positions. `sample_size` is then the only size.
 
     Example:
         >>> model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
@@ -157,7 +157,7 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         return ddpm_unet_like(self.config)
 
     def _initialise(self) -> None:
-        """Xavier-uniform weights and zero biases, as the authors have them, and a quiet head."""
+        """Xavier-uniform weights and zero biases, as in the authors' code, and a small head."""
         default = [self.stem.synapse, self.head]  # left as torch draws them
         spared = {id(m) for part in default for m in part.modules()}
         for module in self.modules():

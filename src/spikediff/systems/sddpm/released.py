@@ -1,4 +1,4 @@
-"""The authors' SDDPM checkpoints: their key names, and the sizes read off the weights."""
+"""The authors' SDDPM checkpoints: key names, and sizes inferred from the weights."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def sddpm_key(key: str) -> str:
 
 
 def infer_sddpm_config(state: dict[str, Tensor], system: str = "SDDPM") -> dict[str, Any]:
-    """Return the arguments of `SpikingUNet` that the weights of the authors' network tell."""
+    """Return the arguments of `SpikingUNet` implied by the authors' weights."""
     try:
         base, in_channels = state["conv.weight"].shape[:2]
         out_channels = state["tail_conv.weight"].shape[0]

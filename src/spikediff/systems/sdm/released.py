@@ -21,7 +21,7 @@ def sdm_key(key: str) -> str:
 
 
 def load_sdm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> SpikingUNet:
-    """Build the model that an SDM state dict describes, in eval mode; the weights tell T."""
+    """Build the model that an SDM state dict describes, in eval mode; T comes from the weights."""
     if "conv.tsmp" not in state:
         raise UserError(
             "not an SDM state dict: it has no TSM factors (key 'conv.tsmp'); of a network without "

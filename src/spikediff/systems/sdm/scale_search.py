@@ -1,13 +1,13 @@
-r"""Choosing a guidance scale by measurements that are repeated, paired and confirmed.
+r"""Choose a guidance scale by repeated, paired and confirmed measurements.
 
-A quality number varies with the seeds of its images by more than guidance moves it. So every scale
-is measured on the same seeds, and what counts is the difference to scale 1 on each range of seeds,
+Quality varies more with the seeds of the images than with guidance. So every scale
+is measured on the same seeds and judged by the difference to scale 1 on each range of seeds,
 
     d_r = D_r(1) - D_r(k),    gain = mean_r d_r,    standard error = std_r d_r / sqrt(repeats)
 
-(with the other sign where higher is better), in which the variation that both share is gone. The
-best of many scales looks better than it is, because it was chosen for its luck too; therefore
-a gain that exceeds two standard errors is measured again on seeds that had no part in the choice.
+(with the opposite sign if higher is better), which removes their common variation. The
+best of many scales looks better than it is, because luck plays a part in the choice; therefore
+a gain that exceeds two standard errors is measured again on fresh seeds.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from typing import Any
 from spikediff.errors import UserError
 
 Measure = Callable[[float, int], float]
-"""From a scale and the number of a repeat to the quality number; equal repeats, equal seeds."""
+"""Maps a scale and a repeat's number to a quality figure; equal repeats have equal seeds."""
 
 NO_GUIDANCE = 1.0
 _ERRORS = 2.0  # standard errors that a gain has to exceed
@@ -49,14 +49,14 @@ class Gain:
 
 @dataclass(frozen=True)
 class GuidanceCurve:
-    """A quality number over the scale, in every repeat; scale 1 is among them."""
+    """Quality by scale and repeat, including scale 1."""
 
     values: Mapping[float, tuple[float, ...]]
     lower_is_better: bool
 
     @property
     def repeats(self) -> int:
-        """How often every scale was measured."""
+        """The number of measurements of every scale."""
         return len(self.values[NO_GUIDANCE])
 
     @property
@@ -66,7 +66,7 @@ class GuidanceCurve:
         return max(others, key=lambda scale: self.gain(scale).mean)
 
     def gain(self, scale: float) -> Gain:
-        """Return what a scale gains over scale 1, repeat by repeat."""
+        """Return the gain of a scale over scale 1, repeat by repeat."""
         sign = 1.0 if self.lower_is_better else -1.0
         pairs = zip(self.values[NO_GUIDANCE], self.values[scale], strict=True)
         return Gain.of([sign * (without - guided) for without, guided in pairs])
@@ -89,13 +89,13 @@ class GuidanceCurve:
 
 @dataclass(frozen=True)
 class GuidanceSearch:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
-        curve: Every scale on the seeds of the search; None where the budget ended before two
+        curve: Every scale on the seeds of the search; None if the budget ended before two
             repeats were complete.
-        confirmation: The best scale and 1 on fresh seeds; None where there was no gain to confirm,
-            or no budget left.
+        confirmation: The best scale and 1 on fresh seeds; None without a gain to confirm or
+            without budget left.
         within_budget: Whether everything was measured.
     """
 
@@ -138,7 +138,7 @@ class GuidanceSearch:
 
 
 class Budget:
-    """What a search may spend: seconds from now on, measurements; None for no limit."""
+    """Limits of a search: seconds from now on, measurements; None for no limit."""
 
     def __init__(self, seconds: float | None = None, measurements: int | None = None) -> None:
         self._until = None if seconds is None else time.monotonic() + seconds
@@ -162,17 +162,17 @@ def search_scale(
 ) -> GuidanceSearch:
     """Measure a grid of scales, and the best one again on fresh seeds if it seems to gain.
 
-    It goes repeat by repeat: a budget that ends leaves complete repeats of all scales, and an
-    incomplete one does not count.
+    It proceeds repeat by repeat, so that a budget leaves complete repeats of all scales; an
+    incomplete repeat does not count.
 
     Args:
         measure: Called as `measure(scale, repeat)`; must return equal numbers for equal
-            arguments. Repeats 0 to `repeats` - 1 serve the search, the next as many the
+            arguments. The first `repeats` repeats are for the search, the next `repeats` for the
             confirmation.
-        scales: The grid; 1 joins it.
+        scales: The grid; 1 is added.
         repeats: Ranges of seeds, at least 2.
-        lower_is_better: Whether the number is a distance.
-        budget: Where to stop; everything is measured without one.
+        lower_is_better: Whether the metric is a distance.
+        budget: Limits; None for no limits.
 
     Returns:
         The curve, the confirmation and the verdict.
@@ -182,7 +182,7 @@ def search_scale(
     """
     grid = [NO_GUIDANCE, *dict.fromkeys(k for k in scales if k != NO_GUIDANCE)]
     if repeats < 2:
-        raise UserError(f"guidance: {repeats} repeats show no noise; take 2 or more")
+        raise UserError(f"guidance: {repeats} repeats give no error bars; use 2 or more")
     if len(grid) < 2:
         raise UserError("guidance: give thresholds other than 1 to compare with it")
     budget = budget or Budget()
@@ -213,7 +213,7 @@ def _rounded(value: float) -> float:
 
 
 def plot_curve(curve: GuidanceCurve, metric: str, path: Path) -> None:
-    """Draw the metric over the threshold, and beside it the paired gain over threshold 1."""
+    """Plot the metric over the threshold, and the paired gain over threshold 1."""
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
 
     scales = sorted(curve.values)

@@ -1,14 +1,14 @@
-r"""Threshold guidance: other thresholds while sampling, without training.
+r"""Threshold guidance: sampling with scaled thresholds, without training.
 
-A neuron's equations are homogeneous: with k times the current and k times every potential (the
-threshold, the reset, the initial membrane, the negative threshold) each membrane is k times as
-large and the spikes are the same,
+A neuron's equations are homogeneous: multiplying the current and every potential (the
+threshold, the reset, the initial membrane, the negative threshold) by k multiplies each membrane
+by k and leaves the spikes unchanged,
 
     spikes(k I; k v_threshold, k v_reset, k v_init, k v_negative) = spikes(I; v_threshold, ...)
 
-so guidance with scale k is the same as dividing the input current of every neuron by k. That is
-why all potentials scale and not the threshold alone: for the papers' neurons (hard or soft reset
-to 0, membrane from rest) it is the same, and for every other neuron only this keeps the law.
+so guidance with scale k is equivalent to dividing the input current of every neuron by k. All
+potentials scale, not only the threshold: for the papers' neurons (hard or soft reset
+to 0, membrane from rest) this makes no difference, and for other neurons the law requires it.
 
 Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024, and "SDM",
 IEEE TAI 2024, section 4.3; there k < 1 is called inhibitory and k > 1 excitatory guidance.
@@ -29,7 +29,7 @@ from spikediff.neurons import Dynamics, NeuronLayer
 from spikediff.targets import as_timestep, choose_by_name, neurons_of
 
 Schedule = Callable[[float], float]
-"""From the timestep to the scale."""
+"""Maps the timestep to the scale."""
 Scale = float | Mapping[str, float] | Sequence[float] | Schedule
 """One for all layers; by name of a layer; one a denoising step; or a function of the timestep."""
 
@@ -40,29 +40,28 @@ def threshold_guidance(
 ) -> Iterator[None]:
     """Scale the thresholds of a model's neurons inside a `with` block.
 
-    Each scale is relative to the layer's own threshold. After the block, also after an exception,
-    the model is as before. Blocks inside one another multiply. A schedule changes the model during
-    its calls only.
+    Each scale is relative to the layer's own threshold. After the block, even after an exception,
+    the thresholds are restored. Nested blocks multiply. A schedule changes the model only during
+    its calls.
 
     Args:
         model: Any model with layers of `spikediff.neurons`.
-        scale: k, positive: below 1 neurons fire more, above 1 less. Or a mapping from patterns of
-            layers to k, where the last pattern that fits a layer counts and others keep their
+        scale: k, positive: below 1 neurons fire more, above 1 less. Or a mapping from layer
+            patterns to k, where the last matching pattern applies and other layers keep their
             thresholds. Or a schedule over the denoising steps: a function from the timestep to k,
-            or one k for every step of a run, in the order of sampling. Steps are told apart by
-            falling timesteps (the second argument of the model, `timestep`); a rising one begins
-            another run.
-        layers: Patterns (`fnmatch`) of the layers to scale, all by default. A pattern is compared
-            with the names of layers of neurons and of the modules that hold them: "stem",
+            or one k for every step of a run, in the order of sampling. A lower timestep (the second
+            argument of the model, `timestep`) begins a new step, a higher one a new run.
+        layers: Patterns (`fnmatch`) of the layers to scale, all by default. They are compared
+            with the names of neuron layers and of the modules that contain them: "stem",
             "up_blocks.*", "*.neuron2".
 
     Yields:
         Nothing.
 
     Raises:
-        UserError: The model has no neurons; a pattern fits none; a scale is not positive and
-            finite, or too near 1 for the model's precision; a run has other steps than its
-            schedule.
+        UserError: The model has no neurons; a pattern matches no layer; a scale is not positive
+            and finite, or too near 1 for the model's precision; or the number of steps differs
+            from the schedule's.
 
     Example:
         >>> from spikediff import IF
@@ -85,7 +84,7 @@ def _guided(
 ) -> AbstractContextManager[None]:
     if isinstance(scale, Mapping):
         if layers is not None:
-            raise UserError("threshold_guidance: a mapping names its layers; leave `layers` out")
+            raise UserError("threshold_guidance: a mapping names its layers; omit `layers`")
         _choose(model, scale)
         chosen = ((_choose(model, [pattern]), k) for pattern, k in scale.items())
         return _constant(model, {layer: k for found, k in chosen for layer in found})
@@ -105,11 +104,11 @@ def _guided(
 
 
 def _choose(model: nn.Module, patterns: Iterable[str]) -> list[NeuronLayer]:
-    """Return the layers of neurons that some pattern fits; see `choose_by_name`."""
+    """Return the neuron layers that match a pattern; see `choose_by_name`."""
     layers, patterns = neurons_of({"": model}, NeuronLayer), list(patterns)
     if not layers:
         raise UserError(
-            f"{type(model).__name__}: has no spiking neurons that guidance could change; threshold "
+            f"{type(model).__name__}: has no spiking neurons to guide; threshold "
             "guidance needs layers of IF, LIF or other neurons with a fixed threshold"
         )
     if not patterns:
@@ -118,7 +117,7 @@ def _choose(model: nn.Module, patterns: Iterable[str]) -> list[NeuronLayer]:
 
 
 def _plain(scale: Any) -> Any:
-    """Return the numbers of a tensor or an array; anything else as it is."""
+    """Return the numbers of a tensor or an array; anything else unchanged."""
     return scale.tolist() if hasattr(scale, "tolist") else scale
 
 
@@ -142,7 +141,7 @@ def scale_potentials(dynamics: Dynamics, scale: float) -> Dynamics:
 
 @contextmanager
 def _constant(model: nn.Module, scales: Mapping[NeuronLayer, float]) -> Iterator[None]:
-    """Scale layers by constants, which the model's precision must tell from 1."""
+    """Scale layers by constants, which must differ from 1 in the model's precision."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     for layer, scale in scales.items():
         before, k = layer.dynamics.v_threshold, _checked(scale)
@@ -159,7 +158,7 @@ def _constant(model: nn.Module, scales: Mapping[NeuronLayer, float]) -> Iterator
 
 @contextmanager
 def _scaled(scales: Mapping[NeuronLayer, float]) -> Iterator[None]:
-    """Scale layers, and put back what was there."""
+    """Scale layers, and restore them afterwards."""
     before = {layer: layer.dynamics for layer in scales}
     try:
         for layer, scale in scales.items():
@@ -209,8 +208,8 @@ def _scheduled(
 class StepSchedule:
     """One scale for every denoising step of a run, in the order of sampling.
 
-    A step ends where the timestep falls, so a sampler that calls the model twice at one timestep
-    is in one step. A timestep that rises begins another run.
+    A step ends when the timestep decreases, so two calls at one timestep belong to one
+    step. A timestep that increases begins a new run.
 
     Example:
         >>> schedule = StepSchedule([0.98, 1.0])
@@ -261,8 +260,8 @@ def _stepwise(
 def parse_scale(text: str) -> float | dict[str, float] | tuple[float, ...]:
     """Read the scale of `threshold_guidance`.
 
-    `0.997` is for all layers; `up_blocks.*=0.99,stem=1.01` by layer; `0.98,0.99,1` one for every
-    denoising step.
+    `0.997` applies to all layers, `up_blocks.*=0.99,stem=1.01` to layers by name; `0.98,0.99,1`
+    has one scale per denoising step.
 
     Example:
         >>> parse_scale("0.997"), parse_scale("0.98,1"), parse_scale("stem=1.01")
@@ -276,7 +275,7 @@ def parse_scale(text: str) -> float | dict[str, float] | tuple[float, ...]:
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:
-    """Read positive numbers that commas separate."""
+    """Read positive numbers separated by commas."""
     return tuple(_number(part.strip(), text) for part in text.split(","))
 
 
@@ -287,7 +286,7 @@ def _number(part: str, text: str) -> float:
         number = -1.0
     if not 0.0 < number < inf:
         raise UserError(
-            f"threshold {text!r}: {part!r} is no positive number; write 0.997, or 0.98,0.99 one a "
-            "step, or stem=1.01,up_blocks.*=0.99"
+            f"threshold {text!r}: {part!r} is not a positive number; write 0.997, or "
+            "0.98,0.99 (one per step), or stem=1.01,up_blocks.*=0.99"
         )
     return number

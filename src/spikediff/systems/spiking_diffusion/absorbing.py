@@ -44,13 +44,13 @@ def absorbing_loss(
     num_train_timesteps: int,
     weighting: str = "reweighted",
 ) -> Tensor:
-    r"""Return the cross entropy behind the masks, weighted by time, a scalar.
+    r"""Return the cross entropy of the masked tokens, weighted by time, a scalar.
 
     With $CE = -\sum_{masked} \log p_\theta(h_0 | h_t)$ of a grid, T_d timesteps and a weight w(t),
     it is $mean_b\; w(t_b)\,CE_b / (T_d \ln 2)$, in bits per token where there are T_d tokens.
 
     Args:
-        logits: Of every code at every position [B, K, h, w].
+        logits: Logits of every code at every position [B, K, h, w].
         tokens: The grid without masks, $h_0$ [B, h, w].
         masked: Which positions were masked [B, h, w], boolean; only they count.
         timesteps: t of every grid, from 1 to T_d [B].
@@ -80,21 +80,21 @@ UNMASKING = {
 
 @dataclass
 class AbsorbingStateSchedulerOutput(BaseOutput):
-    """The grid at the next, cleaner time, and the one with all masks replaced [B, h, w]."""
+    """The grid at the next, cleaner time, and a grid with all masks replaced [B, h, w]."""
 
     prev_sample: Tensor
     pred_original_sample: Tensor
 
 
 def unmask_probability(timestep: int, landing: int) -> float:
-    """Return (t - s) / t: how likely a masked position is unmasked by the jump from t down to s."""
+    """Return (t - s) / t: the probability that the jump from t to s unmasks a masked position."""
     return (timestep - landing) / timestep
 
 
 def keep_nucleus(logits: Tensor, top_p: float) -> Tensor:
     """Return logits [B, K, ...] with -inf for codes outside the nucleus.
 
-    The nucleus holds the likeliest codes: as few as together have probability `top_p` or more.
+    The nucleus is the smallest set of likeliest codes with a total probability of at least `top_p`.
 
     Reference: Holtzman et al., "The curious case of neural text degeneration", ICLR 2020.
     """
@@ -113,7 +113,7 @@ def draw_tokens(
 
     The code with the largest `p / E` for draws E ~ Exp(1) [B, K, h, w] is a draw from p. The
     temperature divides the logits; 0 takes the likeliest code. `top_p` is the probability of the
-    nucleus that is drawn from.
+    nucleus from which codes are drawn.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     if temperature > 0.0:
@@ -177,7 +177,7 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         self.num_inference_steps = num_inference_steps
 
     def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
-        """Return the sample as it is: the network is shown the tokens themselves."""
+        """Return the sample unchanged: the network takes the tokens themselves."""
         return sample
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators = None,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Draw what one step needs: uniforms, and exponentials of all codes.
+        """Draw the random numbers of one step: uniforms, and exponentials for all codes.
 
         The shape is that of the logits, (B, K, h, w). Numbers are drawn where the generator is.
         """
@@ -230,7 +230,7 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
             sample: The grid h_t [B, h, w].
             generator: One for all, or a list with one per image.
             temperature: This and the next two replace those of the configuration.
-            top_p: Probability of the nucleus of codes that is drawn from.
+            top_p: Probability of the nucleus from which codes are drawn.
             unmasking: Key of `UNMASKING`.
             draws: The random numbers, instead of drawing them; see `draw`.
             return_dict: False returns a tuple.

@@ -1,4 +1,4 @@
-"""The spiking image decoder (SDID) of Spiking-Diffusion: what may stand behind the masks?
+"""The spiking image decoder (SDID) of Spiking-Diffusion, which predicts masked tokens.
 
 Liu et al., section 2.3, does not give the layers; they are those of the authors' code.
 """
@@ -21,7 +21,7 @@ from spikediff.layers.norm import BatchNorm2d
 from spikediff.layers.sizes import check_positive, choose, make_neuron_maker
 
 INPUTS = {
-    "embedding": "a learnt vector per token and for MASK",
+    "embedding": "a learned vector per token and for MASK",
     "raw": "the number of the token and the timestep, as two real channels (released code)",
 }
 
@@ -34,10 +34,10 @@ class SpikingImageDecoderOutput(BaseOutput):
 
 
 class SpikingImageDecoder(SpikingModel):
-    """The second stage of Spiking-Diffusion: tokens with masks -> logits of the tokens behind.
+    """The second stage of Spiking-Diffusion: tokens with masks -> logits of the masked tokens.
 
-    Spiking convolutions of 3x3 that keep the size, and a last one, which sees the spikes of the
-    last layer and of the first; the logits are its mean current. With the default widths and
+    It has 3x3 spiking convolutions that keep the size, and a last one, whose input is the spikes of
+    the last layer and of the first; the logits are its mean current. With the default widths and
     `input="raw"` it is the released network of 3,101,504 parameters.
 
     Args:
@@ -46,11 +46,11 @@ class SpikingImageDecoder(SpikingModel):
         spiking_steps: T, the number of spiking steps of a call.
         neuron: Key of `spikediff.neurons.NEURONS`.
         neuron_options: Keyword arguments of the neuron.
-        input: "embedding", or "raw", which exists for the authors' weights only: the order of the
-            codebook means nothing.
-        embedding_channels: Length of a token's vector; `widths[0]` where it is not given.
-        num_classes: K classes that an image may be asked to be of; 0 for a network without. A
-            class is a vector that joins those of the tokens.
+        input: "embedding"; or "raw", only for the authors' weights, because the order of the
+            codebook has no meaning.
+        embedding_channels: Length of a token's vector; by default `widths[0]`.
+        num_classes: K classes; 0 for a network without classes. The vector of a class is added to
+            those of the tokens.
 
     Example:
         >>> model = SpikingImageDecoder(codebook_size=8, widths=(16, 16), spiking_steps=4).eval()
@@ -108,8 +108,8 @@ class SpikingImageDecoder(SpikingModel):
 
         Args:
             tokens: Whole numbers from 0 to K, which is MASK [B, h, w].
-            timestep: Time t of the diffusion, one for all or one per grid [B]. Only `input="raw"`
-                looks at it: how many masks there are says as much.
+            timestep: Time t of the diffusion, one for all or one per grid [B]. Used only by
+                `input="raw"`, because the number of masks has the same information.
             class_labels: Classes [B], 0 to K - 1, or K for no class; None is no class for all.
             return_dict: False returns a tuple.
         """

@@ -1,4 +1,4 @@
-"""The losses of Spiking-Diffusion: its autoencoder, and masked tokens."""
+"""The losses of Spiking-Diffusion: of its autoencoder, and of masked tokens."""
 
 from typing import Literal
 
@@ -16,11 +16,11 @@ _VARIANCE_IMAGES = 10_000  # enough to know the variance of the pixels to a perc
 
 
 class VQObjective:
-    """Reconstruct an image out of its tokens; see `vq_svae_terms`.
+    """Reconstruct an image from its tokens; see `vq_svae_terms`.
 
     Args:
         run: The run.
-        commitment: Beta, the weight of the terms that hold the encoder to its codes.
+        commitment: Beta, the weight of the terms that keep the encoder close to its codes.
 
     Raises:
         UserError: The weight is negative, or all images are of one grey.
@@ -57,11 +57,11 @@ class VQObjective:
 
 
 class TokenObjective:
-    """Mask tokens, and ask the network what lies behind.
+    """Mask tokens, and predict them with the network.
 
     Args:
         run: The run; its items are tokens.
-        weighting: How the loss weighs the time, a key of `absorbing.LOSS_WEIGHTS`.
+        weighting: The weight of the time in the loss, a key of `absorbing.LOSS_WEIGHTS`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TokenObjective:
         return timestep, torch.rand((shape[0], *shape[2:]), generator=generator)
 
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
-        """Return the weighted cross entropy behind the masks, and how often the guess is right."""
+        """Return the weighted cross entropy of the masked tokens, and the accuracy."""
         timestep, uniforms = drawn
         noised = self.scheduler.add_noise(x_0, uniforms, timestep)
         masked = noised == self.scheduler.config.mask_token

@@ -1,4 +1,4 @@
-"""Generating images out of discrete tokens, with Spiking-Diffusion's two networks."""
+"""Generate images from discrete tokens, with Spiking-Diffusion's two networks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,8 +35,8 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
 
     Args:
         vqvae: The first stage, tokens to images.
-        decoder: The second stage, which estimates the tokens behind masks.
-        scheduler: The diffusion of the second stage's training. All three have one codebook.
+        decoder: The second stage, which predicts masked tokens.
+        scheduler: The diffusion of the second stage's training. All three share one codebook.
 
     Example:
         >>> vqvae = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4)
@@ -88,17 +88,17 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images, or fill the masked parts of given ones.
 
-        The arguments that are not named here are those of `SpikingDiffusionPipeline`. By default
+        Arguments not listed here are those of `SpikingDiffusionPipeline`. By default
         there are as many images as seeds, labels or grids of tokens, and one network call per
-        timestep of the training. The callback is shown, and may replace, the grid as "sample".
+        training timestep. The callback receives, and may replace, the grid as "sample".
 
         - `temperature` divides the logits; 0 takes the likeliest codes. `top_p` is the probability
-          of the nucleus of codes that is drawn from. `unmasking` is "ancestral", the exact process,
-          or "confidence", the surest first. The scheduler has their defaults.
+          of the nucleus from which codes are drawn. `unmasking` is "ancestral", the exact process,
+          or "confidence", the most confident first. The scheduler has their defaults.
         - `tokens` are known tokens, for inpainting: of every image [B, h, w], or one grid for all
           [h, w]. `vqvae.encode(images)` makes them.
-        - `mask` is boolean like `tokens`, and true where to generate anew. What is MASK in
-          `tokens` is generated in any case.
+        - `mask` is boolean, shaped like `tokens`, and true where tokens are replaced. MASK in
+          `tokens` is always replaced.
         - `output_type` may also be "tokens", for the tokens themselves [B, h, w].
         """
         check_output_type(output_type, (*OUTPUT_TYPES, "tokens"))
@@ -158,7 +158,7 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
 
     @inference
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Return images [B, C, H, W] in [-1, 1] as they come back from their tokens."""
+        """Return the reconstructions of images [B, C, H, W] in [-1, 1] from their tokens."""
         return self.decode(self.encode(images))
 
     def _unmask(
@@ -178,12 +178,12 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         return clean if self.interrupt else grid  # masks have no image
 
     def _start(self, batch_size: int, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Return the grids [B, h, w] to begin with: nothing but masks, and what is known."""
+        """Return the initial grids [B, h, w]: masks and known tokens."""
         nothing = self.decoder.mask_token
         shape = (batch_size, *self.vqvae.latent_size)
         if tokens is None:
             if mask is not None:
-                raise UserError("inpainting: give the known tokens too, not the mask alone")
+                raise UserError("inpainting: give the known tokens too, not only the mask")
             return torch.full(shape, nothing, device=self._execution_device)
         if tokens.is_floating_point() or tokens.min() < 0 or tokens.max() > nothing:
             raise UserError(

@@ -71,14 +71,14 @@ CODEBOOKS = ("gradient", "ema")
 
 
 class Quantised(NamedTuple):
-    """What a quantiser makes of a batch of features z.
+    """The quantised form of a batch of features z.
 
     Attributes:
-        values: The chosen rows e [B, C, h, w]; their gradient reaches a learnt codebook, not z.
-        tokens: Which rows they are [B, h, w].
-        codebook_loss: $mean (e - sg[z])^2$, which moves the codebook; 0 where an average does.
+        values: The chosen rows e [B, C, h, w]; their gradient reaches a learned codebook, not z.
+        tokens: Indices of these rows [B, h, w].
+        codebook_loss: $mean (e - sg[z])^2$, which moves the codebook; 0 for an averaged codebook.
         commitment_loss: $mean (z - sg[e])^2$, which moves the features; not yet weighted.
-        perplexity: How many codes the batch uses, in effect.
+        perplexity: The effective number of codes in use.
     """
 
     values: Tensor
@@ -98,7 +98,7 @@ def perplexity(tokens: Tensor, codebook_size: int) -> Tensor:
 class VectorQuantiser(nn.Module):
     r"""Replace feature vectors by the nearest rows of a codebook, by squared Euclidean distance.
 
-    The codebook is learnt in one of two ways:
+    The codebook is learned in one of two ways:
 
     - "gradient": it is a parameter, drawn from N(0, 1), that `codebook_loss` moves (the released
       code of Spiking-Diffusion). A code that is never chosen is never moved.
@@ -107,8 +107,8 @@ class VectorQuantiser(nn.Module):
       batch of the training starts it by k-means. A code that gets less than `restart_share` of an
       even share moves to a feature of the batch, the likelier the worse that one is coded.
 
-    These averages are buffers, like batch norm's, that training updates where gradients are on.
-    Unlike batch norm's they are those of the whole batch, whatever the number of processes.
+    These averages are buffers, like batch norm's, updated in training with gradients on.
+    Unlike batch norm's they cover the whole batch, whatever the number of processes.
 
     Shape: [B, C, h, w] -> `Quantised`.
 

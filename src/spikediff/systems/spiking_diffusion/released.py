@@ -1,4 +1,4 @@
-"""The authors' Spiking-Diffusion checkpoints: VQ-SVAE and image decoder, sizes off the weights."""
+"""The authors' Spiking-Diffusion checkpoints: key names, and sizes inferred from the weights."""
 
 import re
 from functools import partial
@@ -45,7 +45,7 @@ def image_decoder_key(key: str, depth: int = 5) -> str:
 
 
 def load_vq_svae(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> VQSVAE:
-    """Build the autoencoder of the first stage, in eval mode, which knows images in [-0.5, 0.5]."""
+    """Build the autoencoder of the first stage, in eval mode, for images in [-0.5, 0.5]."""
     config = _vq_svae_config(state)
     model: VQSVAE = VQSVAE(sample_size=sample_size, **config)
     key = partial(vq_svae_key, depth=len(config["widths"]))
@@ -57,7 +57,7 @@ def load_vq_svae(state: dict[str, Tensor], spiking_steps: int, sample_size: int)
 def load_image_decoder(
     state: dict[str, Tensor], spiking_steps: int, sample_size: int
 ) -> SpikingImageDecoder:
-    """Build the decoder of Spiking-Diffusion's second stage, in eval mode; it takes any grid."""
+    """Build the decoder of the second stage, in eval mode, for grids of any size."""
     convs = _convs(state, (f"conv{n}.0" for n in count(1)), "Spiking-Diffusion decoder")
     *layers, last = (weight.shape[0] for weight in convs)
     model: SpikingImageDecoder = SpikingImageDecoder(

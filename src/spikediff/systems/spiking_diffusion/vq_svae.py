@@ -1,12 +1,12 @@
 r"""The vector-quantised spiking autoencoder (VQ-SVAE) of Spiking-Diffusion: images <-> tokens.
 
 image -> spiking encoder -> feature of the spikes -> nearest code -> adaptive spike generator ->
-spiking decoder -> membrane read-out -> image. The token of a code is what the second stage, the
-spiking image decoder, learns to generate.
+spiking decoder -> membrane read-out -> image. The second stage, the spiking image decoder,
+learns to generate the tokens of the codes.
 
 Reference: Liu et al., "Spiking-Diffusion: vector quantized discrete diffusion model with spiking
-neural networks", arXiv 2308.10187, section 2.2. The paper gives no sizes; they, and all that is
-called "released", are those of the authors' code.
+neural networks", arXiv 2308.10187, section 2.2. The paper gives no sizes; these, and everything
+called "released", come from the authors' code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ FEATURES = {
 
 
 class SpikeFeature(nn.Module):
-    """Spikes [T, B, C, h, w] -> features [B, C, h, w], by a mixture that is learnt.
+    """Spikes [T, B, C, h, w] -> features [B, C, h, w], by a learned mixture.
 
     "paper" mixes rate and potential by `sigmoid(mixture)`, "released" rate and membrane by
     `mixture` itself. Either way the mixture is even at first.
@@ -108,7 +108,7 @@ class SpikeGenerator(nn.Module):
         self.layer = SpikingLayer(nn.Conv2d(channels, channels, 1), BatchNorm2d(channels), neuron())
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the spikes of a neuron layer that sees the features at every step."""
+        """Return the spikes of a neuron layer whose input is the features at every step."""
         spikes: Tensor = self.layer.of_constant(features, self.spiking_steps)
         return spikes
 
@@ -149,7 +149,7 @@ def _spiking_layers(
     )
 
 
-# Where the gradient of the reconstruction steps over the quantiser.
+# Where the gradient of the reconstruction bypasses the quantiser.
 STRAIGHT_THROUGH = {
     "dense": "from the quantised feature to the feature (released code)",
     "spike": "also from the generated spikes to the encoder's (paper)",
@@ -163,7 +163,7 @@ class VQSVAEOutput(BaseOutput):
     Attributes:
         sample: The reconstruction [B, C, H, W], in the model's range.
         tokens: The codes [B, h, w].
-        perplexity: How many codes the batch uses, in effect.
+        perplexity: The effective number of codes in use.
         reconstruction_loss: Mean squared error of the reconstruction.
         codebook_loss: Distance of the codes from the features, which moves the codes.
         commitment_loss: The same distance, which moves the features.
@@ -213,8 +213,8 @@ class VQSVAE(SpikingModel):
     """The first stage of Spiking-Diffusion: 50,658 parameters by default.
 
     Args:
-        sample_size: Height and width of the images that a pipeline makes, a number or a pair;
-            others that `2 ** len(widths)` divides may be passed to `forward`.
+        sample_size: Height and width of a pipeline's images, a number or a pair; `forward` also
+            accepts other sizes divisible by `2 ** len(widths)`.
         in_channels: Channels of the image.
         widths: Channels of the layers, each of which halves the image, from the image inwards.
         codebook_size: K, the number of codes.
@@ -222,15 +222,15 @@ class VQSVAE(SpikingModel):
         spiking_steps: T; fixed by the weights of the read-out.
         neuron: Key of `spikediff.neurons.NEURONS`.
         neuron_options: Keyword arguments of the neuron (`{"tau": 4.0, "surrogate": "sigmoid"}`).
-        feature: What of the encoder's spikes is quantised: "released" or "paper".
-        straight_through: How the gradient steps over the quantiser: "dense" (released) or "spike"
-            (paper), which also leads it past the generator, whom the MMD alone then teaches.
+        feature: The quantised feature of the encoder's spikes: "released" or "paper".
+        straight_through: How the gradient bypasses the quantiser: "dense" (released) or "spike"
+            (paper), which also bypasses the generator, so that only the MMD trains it.
         codebook: "gradient" (released) or "ema"; see `VectorQuantiser`.
-        codebook_decay: Of the averages of "ema".
-        restart_share: Of "ema": below which share of an even one a code is dead.
+        codebook_decay: Decay of the averages for "ema".
+        restart_share: For "ema": the share of an even distribution below which a code is dead.
         readout_decay: Decay of the membrane read-outs.
         tau_syn: Time constant of the postsynaptic potentials in feature and loss.
-        input_range: Black and white as the weights know them, within [-1, 1]. Pipelines convert;
+        input_range: Values of black and white for the weights, within [-1, 1]. Pipelines convert;
             the model does not.
 
     Example:

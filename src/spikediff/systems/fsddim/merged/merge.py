@@ -150,7 +150,7 @@ class _Source:
         name: Of the layer that fires, or of the input.
         channels: Channels that are seen.
         size: Height and width that are seen.
-        conv: The resampling's convolution, in float64; None where the source itself is seen.
+        conv: The resampling's convolution, in float64; None if the source itself is seen.
         scale: Change of size before that convolution: 0.5 averages, 2 doubles every pixel.
     """
 

@@ -22,8 +22,8 @@ STEM = "stem"  # likewise the stem's, where they are carried
 class TimestepTable(nn.Module):
     """The timestep at every spiking step: a row of a table, a neuron, a synapse.
 
-    The real numbers that the original computes depend on the timestep alone, so the table holds
-    the currents that they become [num_train_timesteps, E].
+    The real-valued part of the original depends only on the timestep, so the table has the
+    resulting currents [num_train_timesteps, E].
 
     Shape: [B] -> [T, B, E].
     """
@@ -37,7 +37,7 @@ class TimestepTable(nn.Module):
         self.synapse = synapse
 
     def forward(self, timestep: Tensor, spiking_steps: int, memory: Memory | None = None) -> Tensor:
-        """Return the currents of whole timesteps [B] over so many spiking steps."""
+        """Return the currents of integer timesteps [B] for every spiking step."""
         row = timestep.long()
         if not torch.equal(row.to(timestep.dtype), timestep):
             raise UserError(
@@ -54,7 +54,7 @@ class TimestepTable(nn.Module):
 
 
 class TimestepSynapse(nn.Module):
-    """What the timestep adds to a layer: the same to every neuron of a channel.
+    """The timestep's current in a layer, the same for every neuron of a channel.
 
     Shape: [T, B, E] -> [T, B, C, 1, 1].
     """
@@ -70,10 +70,10 @@ class TimestepSynapse(nn.Module):
 
 
 class MergedLayer(nn.Module):
-    """A layer of neurons and everything that drives it; or a read-out, which has no neurons.
+    """A layer of neurons and its synapses; or a read-out, which has no neurons.
 
-    Synapses are by the name of their source. The constant current [C, H, W] or [C, 1, 1] flows
-    without any spike.
+    Synapses are keyed by the name of their source. The constant current [C, H, W] or [C, 1, 1]
+    needs no spikes.
     """
 
     constant: Tensor
@@ -96,8 +96,8 @@ class MergedLayer(nn.Module):
     ) -> Tensor:
         """Return the spikes, or the currents of a read-out.
 
-        `sources` are windows [T, B, C', H', W'] by name, among them those of all synapses;
-        `embedding` [T, B or 1, E] holds the timestep's currents.
+        `sources` are windows [T, B, C', H', W'] by name, including those of all synapses;
+        `embedding` [T, B or 1, E] has the timestep's currents.
         """
         current = sum(
             (synapse(sources[name]) for name, synapse in self.synapses.items()), self.constant
@@ -110,16 +110,16 @@ class MergedLayer(nn.Module):
 class MergedSynapticUNet(nn.Module):
     """A `SynapticCurrentUNet` whose linear maps between two layers of neurons are one synapse each.
 
-    `merge_synapses` makes it. It takes what the original takes and answers the same, but for
-    rounding: currents or images of the configured size, and whole timesteps. It is not saved; the
-    original is, and merging the published one takes half a minute.
+    Made by `merge_synapses`. It has the inputs and, up to rounding, the outputs of the original,
+    for currents or images of the configured size and integer timesteps. It cannot be saved: save
+    the original; merging the published network takes half a minute.
 
     Args:
         config: Configuration of the original.
         timestep: The currents of the timestep.
         layers: By name, in an order in which sources come before their targets. The currents of
             read-outs are the output.
-        stem: Of a network that carries the stem's currents; see `CarriedSynapticUNet`.
+        stem: For a network that carries the stem's currents; see `CarriedSynapticUNet`.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class MergedSynapticUNet(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.timestep.table.device
 
     def latent_space(self) -> CurrentSpace:
@@ -156,21 +156,21 @@ class MergedSynapticUNet(nn.Module):
     def first_currents(self, noise: Tensor) -> Tensor:
         """Return noise [B, C, H, W] as currents [T, B, C, H, W], equal at all spiking steps.
 
-        Where the stem's currents are carried they are extended, [T, B, C+w, H, W]: this is then the
-        only convolution of real values, once per image.
+        If the stem's currents are carried, the result is extended, [T, B, C+w, H, W]: this is then
+        the only real-valued convolution, once per image.
         """
         if self.stem is not None:
             noise = torch.cat([noise, self.stem(noise[None])[0]], dim=1)  # [B, C+w, H, W]
         return direct(noise, self.config.spiking_steps)
 
     def image_currents(self, currents: Tensor) -> Tensor:
-        """Return the currents [T, B, C, H, W] of which the mean is the image."""
+        """Return the currents [T, B, C, H, W] whose mean is the image."""
         return currents if self.stem is None else currents[:, :, : self.config.in_channels]
 
     def forward(
         self, sample: Tensor, timestep: Timestep, return_dict: bool = True
     ) -> UNet2DOutput | tuple[Tensor]:
-        """Estimate what the original estimates; see `SynapticCurrentUNet.forward`.
+        """Return the original's estimate; see `SynapticCurrentUNet.forward`.
 
         Raises:
             UserError: Channels or size do not fit, or the timestep is fractional or out of range.
@@ -211,7 +211,7 @@ class MergedSynapticUNet(nn.Module):
 class CarriedSynapticUNet(MergedSynapticUNet):
     """A merged network of extended currents, the image's and the stem's: no input is convolved.
 
-    `carry_currents` makes it. With A the stem's linear map, an extended window is (I, A I), of
-    C + w channels; the network's output is (v, A v), both linear in spikes. Any step that scales
-    and adds arrays keeps an extended window one.
+    Made by `carry_currents`. With the stem's linear map A, an extended window is (I, A I), with
+    C + w channels; the network's output is (v, A v), both linear in spikes. Steps that scale
+    and add arrays preserve this form.
     """
