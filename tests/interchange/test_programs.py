@@ -1,8 +1,10 @@
 """Exported programs: what they compute, and what they need."""
 
+import logging
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
+from spikediff.interchange import programs
 from spikediff.interchange.programs import export_onnx, export_program, export_torch
 from spikediff.neurons import IF, LIF, NEURONS, ParametricLIF, SignedIF, as_operations
 from spikediff.systems.converted.network import ConvertedUNet
@@ -140,6 +143,24 @@ def test_a_file_runs_without_this_library(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     torch.testing.assert_close(torch.load(tmp_path / "answer.pt"), want)
+
+
+def test_export_to_onnx_hides_the_warnings_of_torch(tmp_path, monkeypatch, caplog, recwarn):
+    def export(*_given, **_options):
+        name = "torch.onnx._internal.exporter._registration"
+        logging.getLogger(name).warning("torchvision is not installed. Skipping torchvision::nms")
+        told = "`isinstance(treespec, LeafSpec)` is deprecated, use `treespec.is_leaf()` instead."
+        warnings.warn(told, FutureWarning, stacklevel=1)
+        warnings.warn("of the network", stacklevel=1)
+        return SimpleNamespace(save=lambda path: path.write_bytes(b"onnx"))
+
+    for package in ("onnx", "onnxscript"):
+        monkeypatch.setitem(sys.modules, package, SimpleNamespace())
+    monkeypatch.setattr(torch.onnx, "export", export)
+    monkeypatch.setattr(programs, "export_program", lambda *_given, **_options: None)
+    export_onnx(torch.nn.Identity(), tmp_path / "net.onnx")
+    assert caplog.records == []
+    assert [str(told.message) for told in recwarn] == ["of the network"]
 
 
 @pytest.mark.slow

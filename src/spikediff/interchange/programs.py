@@ -1,7 +1,9 @@
 """A denoiser as one program for other runtimes: `torch.export` and ONNX."""
 
-from collections.abc import Collection
-from contextlib import nullcontext
+import logging
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +48,31 @@ def export_onnx(
     """
     import_extra("onnx", "onnx")
     import_extra("onnxscript", "onnx")
-    program = torch.onnx.export(
-        export_program(model, sample_size, batch_size=batch_size),
-        input_names=["sample", "timestep"],
-        output_names=["estimate"],
-        dynamo=True,
-        verbose=False,
-    )
+    exported = export_program(model, sample_size, batch_size=batch_size)
+    with _without_warnings_of_torch():
+        program = torch.onnx.export(
+            exported,
+            input_names=["sample", "timestep"],
+            output_names=["estimate"],
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     program.save(path)
+
+
+@contextmanager
+def _without_warnings_of_torch() -> Iterator[None]:
+    """Hide two warnings of torch's exporter: torchvision is not needed, the call is its own."""
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @torch.no_grad()
