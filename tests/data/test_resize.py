@@ -26,6 +26,15 @@ def test_bulk_equals_one_by_one(pixels, channels, size):
 
 
 @pytest.mark.parametrize("name", RESIZE_FILTERS)
+@pytest.mark.parametrize("size", [3, 7, 9, 32])
+def test_grey_pictures_in_bulk_equal_one_by_one_with_every_filter(name, size):
+    resize = Resize(size=size, channels=1, resize_filter=name)
+    one_by_one = torch.stack([resize_picture(Image.fromarray(image), resize) for image in GREY])
+    assert torch.equal(resize_pixels(GREY, resize), one_by_one)
+    assert resize_pixels(GREY[:0], resize).shape == (0, 1, size, size)
+
+
+@pytest.mark.parametrize("name", RESIZE_FILTERS)
 def test_resizing_is_pillows_and_keeps_a_flat_picture_flat(name):
     resize = Resize(size=5, channels=3, resize_filter=name)
     resized = resize_picture(Image.fromarray(COLOUR[0]), resize).permute(1, 2, 0)

@@ -66,11 +66,28 @@ def resize_pixels(pixels: NDArray[np.uint8], resize: Resize, where: str = "pixel
     """
     if resize.crop is None and pixels.shape[1:3] == (resize.size, resize.size):
         return _set_channels(pixels, resize.channels)
+    if resize.crop is None and pixels.ndim == 3 and pixels.shape[1] == pixels.shape[2]:
+        return _set_channels(_resize_grey(pixels, resize), resize.channels)
     shape = (len(pixels), resize.channels, resize.size, resize.size)
     resized = torch.empty(shape, dtype=torch.uint8)
     for index, image in enumerate(pixels):
         resized[index] = resize_picture(Image.fromarray(image), resize, where)
     return resized
+
+
+def _resize_grey(pixels: NDArray[np.uint8], resize: Resize) -> NDArray[np.uint8]:
+    """Resize squares `[N, H, H]`: four at a time, as the bands of a picture.
+
+    Pillow resizes each band as a picture of its own.
+    """
+    count, side, bands = len(pixels), pixels.shape[1], 4
+    fours = np.pad(pixels, ((0, -count % bands), (0, 0), (0, 0))).reshape(-1, bands, side, side)
+    resized = np.empty((len(fours), bands, resize.size, resize.size), np.uint8)
+    for four, into in zip(fours.transpose(0, 2, 3, 1), resized, strict=True):  # [H, H, 4]
+        picture = Image.frombytes("CMYK", (side, side), four.tobytes())
+        picture = picture.resize((resize.size,) * 2, RESIZE_FILTERS[resize.resize_filter])
+        into[:] = np.asarray(picture).transpose(2, 0, 1)
+    return resized.reshape(-1, resize.size, resize.size)[:count]
 
 
 def _crop_square(picture: Image.Image, crop: int | None, where: str) -> Image.Image:
