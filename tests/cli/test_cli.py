@@ -16,6 +16,7 @@ from spikediff.cli import COMMANDS, demo, main
 from spikediff.cli.demo import _recognised
 from spikediff.data import load_images, to_model_range
 from spikediff.native import native_name
+from spikediff.systems.integer.plan import has_kernels
 from spikediff.training import recipe_from, save_recipe
 from spikediff.training.recipe import load_run_recipe
 from spikediff.training.run_folder import RunFolder
@@ -172,6 +173,18 @@ def test_info(run_folder, tmp_path, capsys):
     assert told["machine"]["neuron kernels"] == used
     assert main(["info", str(run_folder)]) == 0
     assert "neuron_layers" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not has_kernels(), reason="no C kernels for this processor")
+def test_info_says_how_the_deployment_form_runs(tmp_path, capsys):
+    assert main(["info", "mnist", "--json", str(tmp_path / "i.json")]) == 0
+    told = json.loads((tmp_path / "i.json").read_text())
+    assert told["deployment form"]["instruction set"] == native_name()
+    kernels = told["kernels of the convolutions, one image of 10 calls"]
+    assert "down_blocks.0.synapse1" in kernels
+    assert "head" in kernels
+    assert all("of the quads not 0" in kernel for kernel in kernels.values())
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_info_says_how_to_get_the_kernels(fresh_process):

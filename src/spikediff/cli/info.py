@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from spikediff.cli.light_imports import light_imports
 from spikediff.cli.options import SHIPPED, Flat, Report
 from spikediff.pretrained import check_source
 from spikediff.tables import wrapped
@@ -79,11 +80,12 @@ def _installed() -> dict[str, dict[str, Any]]:
 
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:
-    from spikediff.diffusion.classes import class_names
-    from spikediff.hub.load import load_pipeline, networks_of
-    from spikediff.neurons import SpikeEmitter
+    with light_imports():
+        from spikediff.diffusion.classes import class_names
+        from spikediff.hub.load import load_pipeline, networks_of
+        from spikediff.neurons import SpikeEmitter
 
-    pipe = load_pipeline(source)
+        pipe = load_pipeline(source)
     networks, facts = networks_of(pipe), {}
     for name, network in networks.items():
         suffix = f" {name}" if len(networks) > 1 else ""
@@ -103,4 +105,47 @@ def _model(source: Path) -> dict[str, dict[str, Any]]:
         keys = ("prediction_type", "beta_schedule", "num_train_timesteps")
         known = {key: config[key] for key in keys if key in config}
         facts["scheduler"] = {"class": type(pipe.scheduler).__name__} | known
-    return facts
+    return facts | _compiled(pipe)
+
+
+_CALLS = 10  # of the image that shows which kernels are chosen
+
+
+def _compiled(pipe: Any) -> dict[str, dict[str, Any]]:
+    """Return how the deployment form of an integer network runs on this CPU; else nothing.
+
+    Which kernel a convolution takes depends on its counts, so that an image is generated.
+    """
+    import torch
+
+    from spikediff.diffusion.classes import classes_in_turn
+    from spikediff.hub.load import compile_exactly
+    from spikediff.native import native_name
+    from spikediff.systems.integer.compiled import CompiledIntegerUNet
+
+    unet = compile_exactly(pipe).components.get("unet")
+    if not isinstance(unet, CompiledIntegerUNet):
+        return {}
+    pipe.set_progress_bar_config(disable=True)
+    pipe(seeds=[0], num_inference_steps=_CALLS, output_type="pt", **classes_in_turn(pipe, [0]))
+    what = "changed" if unet.config.execution == "delta" else "not 0"
+    runs = {run.name: run for run in unet.ran()}
+    threads = torch.get_num_threads()
+    return {
+        "deployment form": {
+            "execution": unet.config.execution,
+            "instruction set": native_name() if runs else "none: plain torch",
+            "threads": f"{threads}, each with images of its own" if runs else str(threads),
+        },
+        f"kernels of the convolutions, one image of {_CALLS} calls": {
+            name: f"{_kernel(run.dense)}; {run.quads:.0%} of the quads {what}"
+            for name, run in runs.items()
+        },
+    }
+
+
+def _kernel(dense: float) -> str:
+    """Return which kernel ran, from the share of the calls that took the dense one."""
+    if dense in (0, 1):
+        return "dense" if dense else "by quads, zeros skipped"
+    return f"dense in {dense:.0%} of the calls, else by quads"

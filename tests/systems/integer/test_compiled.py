@@ -75,6 +75,11 @@ def test_images_of_another_size_and_type():
         holes = torch.randn(2, 1, width, height).transpose(2, 3)
         assert torch.equal(fast(holes, 3).sample, form(holes, 3).sample)
     assert "images of 4x12:" in list(fast.describe())
+    runs = [run for run in fast.ran() if run.image_size == (4, 12)]
+    assert runs[-1].name == "head"
+    assert {run.images for run in runs} == {6}
+    assert all(0 <= share <= 1 for run in runs for share in (run.dense, run.quads))
+    assert any(run.quads > 0 for run in runs)
     assert fast(torch.randn(0, 1, 8, 8), 3).sample.shape == (0, 1, 8, 8)
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,16 @@ class KeptMemory:
 
     def __len__(self) -> int:
         return len(self.memory)
+
+
+class ConvolutionRuns(NamedTuple):
+    """How a convolution ran: computed densely, or by the quads that counts or changes are in."""
+
+    name: str
+    image_size: tuple[int, int]  # height and width of the network's images
+    images: int  # in all calls
+    dense: float  # share of the images that were computed densely
+    quads: float  # share of the quads that were not silent, or had changed
 
 
 class Plans(dict[tuple[int, int], Plan]):
@@ -90,19 +101,27 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
         assert answer is not None
         return DeployedUNetOutput(answer, state) if return_dict else (answer,)
 
+    def ran(self) -> Iterator[ConvolutionRuns]:
+        """Yield how each convolution ran so far, image size by image size."""
+        for size, plan in self.plans.items():
+            layout = plan.layout
+            for name, layer, (images, dense, quads) in zip(
+                layout.names, layout.layers, plan.tallies().tolist(), strict=True
+            ):
+                columns = layer.in_width << layer.doubled
+                quads_of_all = max(1, images * layer.in_height * columns * layer.quads)
+                share = dense / max(1, images)
+                yield ConvolutionRuns(name, size, images, share, quads / quads_of_all)
+
     def describe(self) -> Iterator[str]:
         """Yield a line per convolution: how it ran so far, and the share of its listed quads."""
         yield f"kernels {native_name()}, execution {self.config.execution}"
-        for (height, width), plan in self.plans.items():
+        for (height, width), of_size in groupby(self.ran(), lambda runs: runs.image_size):
             yield f"images of {height}x{width}:"
-            for name, layer, (images, dense, quads) in zip(
-                plan.layout.names, plan.layout.layers, plan.tallies().tolist(), strict=True
-            ):
-                columns = layer.in_width << layer.doubled
-                share = quads / max(1, images * layer.in_height * columns * layer.quads)
+            for runs in of_size:
                 yield (
-                    f"  {name:<24} {dense / max(1, images):4.0%} of {images} images densely, "
-                    f"{share:.1%} of quads"
+                    f"  {runs.name:<24} {runs.dense:4.0%} of {runs.images} images densely, "
+                    f"{runs.quads:.1%} of quads"
                 )
 
     def _plan(self, height: int, width: int) -> Plan:
