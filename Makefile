@@ -15,10 +15,11 @@ FIGURE = $(if $(BENCH),build/growth.png,docs/images/performance_growth.png)
 # Without INTEGER=RUN, the integer network's are, too.
 SDDPM ?=
 INTEGER ?=
-GROWTH ?= runs/sddpm-digits
+BATCHES ?= 1 4
 PIPELINES ?= SDDPM=runs/sddpm-digits SDM=runs/sdm-digits FSDDIM=runs/fsddim-digits \
 	Spiking-Diffusion=runs/spiking-diffusion-digits FSVAE=runs/fsvae-digits
-MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %) $(INTEGER:%=--integer %)
+MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %) $(INTEGER:%=--integer %) \
+	$(BATCHES:%=--batch %)
 PERFORMANCE = OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m performance $(MEASURED)
 
 LINTED = src tests benchmarks examples conftest.py hatch_build.py mkdocs_hooks.py
@@ -47,7 +48,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix $(LINTED)
 
 bench: $(READY) peers  ## speed and memory beside SpikingJelly; BENCH=--quick for a minute of it
-	$(PERFORMANCE) --growth $(GROWTH) --plot $(FIGURE) --output $(TABLE) $(BENCH)
+	$(PERFORMANCE) --plot $(FIGURE) --output $(TABLE) $(BENCH)
 
 bench-guard: $(READY) peers  ## fail if one of our ratios is worse than in the committed table
 	$(PERFORMANCE) --compare benchmarks/performance.json $(BENCH)

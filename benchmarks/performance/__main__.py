@@ -21,6 +21,7 @@ from performance import (
     network_section,
     neuron_section,
     sampling_section,
+    start_section,
 )
 from performance.growth_plot import plot_growth
 from performance.settings import Settings
@@ -34,6 +35,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterable[Group]]] = {
     "integer": integer_section.measure,
     "integer training": integer_training_section.measure,
     "sampling": sampling_section.measure,
+    "start": start_section.measure,
 }
 GROWTH = "growth"
 
@@ -48,7 +50,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--random-weights", action="store_true", help="the full-size SDDPM network, untrained"
     )
-    parser.add_argument("--batch", type=int, default=1, help="images in the whole network")
+    parser.add_argument(
+        "--batch", type=int, action="append", help="images in the whole network; may be repeated"
+    )
     parser.add_argument(
         "--way", action="append", default=[], metavar="NAME", help="of running the whole network"
     )
@@ -60,7 +64,6 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pipeline", action="append", default=[], metavar="NAME=RUN")
     parser.add_argument("--integer", type=Path, metavar="RUN", help="of an integer network")
-    parser.add_argument("--growth", type=Path, metavar="RUN", help="trained run for growth")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="where to draw the growth")
     parser.add_argument(
         "--compiled", action="store_true", help="also SpikingJelly under torch.compile: minutes"
@@ -120,9 +123,8 @@ def main() -> int:
         random_weights=args.random_weights,
         pipelines={n: Path(run) for n, _, run in (p.partition("=") for p in args.pipeline)},
         integer=args.integer,
-        growth=args.growth,
         plot=args.plot,
-        batch=args.batch,
+        batches=tuple(args.batch or (1,)),
         ways=tuple(args.way),
         times_only=args.times_only,
         tasks=tuple(args.task or network_section.TASKS),

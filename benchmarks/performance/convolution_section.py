@@ -23,7 +23,7 @@ GEOMETRIES = 4  # of a trained network: those with most of its operations
 
 
 def measure(settings: Settings) -> Iterator[Group]:
-    """Measure independent random spikes, and those of the trained run, of --sddpm or --growth."""
+    """Measure independent random spikes, and those of the trained run."""
     shape = QUICK_SHAPE if settings.quick else SHAPE
     generator = torch.Generator().manual_seed(0)
     channels = shape[1]
@@ -38,12 +38,11 @@ def measure(settings: Settings) -> Iterator[Group]:
 
 
 def _as_trained(settings: Settings) -> Iterator[Group]:
-    run = settings.sddpm or settings.growth
-    if run is None:
-        print("\nconvolution: trained spikes -- give --sddpm RUN or --growth RUN")
+    if settings.sddpm is None:
+        print("\nconvolution: trained spikes -- give --sddpm RUN")
         return
     try:
-        source = sources.trained(run, settings.batch)
+        source = sources.trained(settings.sddpm, settings.batches[0])
     except Missing as reason:
         print(f"\nconvolution: trained spikes -- {reason}")
         return

@@ -5,12 +5,15 @@ from pathlib import Path
 
 from performance.growth_section import FORMS, Curve
 
-_LABELS = {
+LABELS = {
+    "processes": "processes",
     "T": "spiking steps T",
+    "D": "largest count D",
     "batch": "images in the batch",
     "resolution": "pixels a side",
-    "channels": "channels of the first level",
-    "steps": "sampling steps",
+    "width": "channels of the first level",
+    "steps": "network calls",
+    "threads": "threads",
 }
 
 
@@ -29,21 +32,24 @@ def plot_growth(curves: Sequence[Curve], path: Path) -> Path:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     axes_names = list(dict.fromkeys(curve.axis for curve in curves))
-    figure = Figure(figsize=(3 * len(axes_names), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(axes_names), squeeze=False)[0]
-    for panel, name in zip(panels, axes_names, strict=True):
+    rows = -(-len(axes_names) // 4)
+    figure = Figure(figsize=(12, 3.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, 4, squeeze=False).flatten()
+    for empty in panels[len(axes_names) :]:
+        empty.set_axis_off()
+    for panel, name in zip(panels, axes_names, strict=False):
         for curve in (c for c in curves if c.axis == name):
             colour, law = f"C{FORMS.index(curve.form)}", curve.law
             milliseconds = [1e3 * s for s in curve.seconds]
             fitted = [1e3 * law.factor * x**law.exponent for x in curve.x]
             panel.plot(curve.x, milliseconds, "o", color=colour)
             panel.plot(curve.x, fitted, color=colour, label=f"{curve.form}: {law.exponent:.2f}")
-        panel.set(xscale="log", yscale="log", xlabel=_LABELS[name])
+        panel.set(xscale="log", yscale="log", xlabel=LABELS[name])
         panel.set_xticks(curve.x, [str(x) for x in curve.x])
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.minorticks_off()
-        panel.legend(title="exponent", fontsize="small")
+        panel.legend(title="exponent", fontsize="x-small")
     panels[0].set_ylabel("time [ms]")
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(str(path))

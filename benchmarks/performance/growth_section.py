@@ -1,32 +1,64 @@
-"""How the time of a forward pass grows with T, batch, resolution, channels and sampling steps."""
+"""How time and memory grow along one axis at a time, for small networks of every system."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from performance import ours, sources
+from performance import ours
 from performance.exponent import PowerLaw, fit_power_law
+from performance.memory import peak_bytes
 from performance.missing import Missing
 from performance.settings import Settings
+from performance.sources import settle_norms
 from performance.table import quantity
-from performance.timing import interleave
+from performance.timing import clock_for, interleave
 from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.events import compile_for_inference
+from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 from spikediff.systems.sddpm.network import SpikingUNet
 
-SMALL = {"sample_size": 16, "base_channels": 32, "channel_mult": (1, 2), "layers_per_block": 1}
-BATCH = 16  # of the axes that are not the batch: what a call costs at least is then a small share
+
+@dataclass(frozen=True)
+class Point:
+    """Where a network is measured. An axis changes one value of `BASE`."""
+
+    T: int = 4  # spiking steps
+    D: int = 4  # the largest count of an integer neuron
+    batch: int = 16  # images; what a call costs at least is then a small share
+    resolution: int = 16  # pixels a side
+    width: int = 32  # channels of the first level
+    steps: int = 1  # network calls
+    threads: int = 1  # that share the batch
+    processes: int = 1  # that share the batch
+
+
+BASE = Point()
+_CPUS = os.cpu_count() or 1
+_SHARED = tuple(2**i for i in range(6) if 2**i <= max(2, _CPUS))
+# Processes come first and threads last: a process with threads should not be forked.
 AXES: dict[str, tuple[int, ...]] = {
+    "processes": _SHARED,
     "T": (1, 2, 4, 8, 16),
+    "D": (1, 2, 4, 8),
     "batch": (1, 4, 16, 64),
-    "resolution": (8, 16, 32, 64),
-    "channels": (16, 32, 64, 128),
-    "steps": (1, 2, 4, 8),
+    "resolution": (8, 16, 32),
+    "width": (16, 32, 64),
+    "steps": (1, 2, 4),
+    "threads": _SHARED,
 }
-FORMS = ("plain", "compiled")
+FORMS = ("ordinary", "SDDPM", "SDDPM, compiled", "FSDDIM", "integer, compiled")
+_LEVELS = {"channel_mult": (1, 2), "layers_per_block": 1}
+_BEND = 0.25  # a change of the exponent between neighbours that is told
 
 
 @dataclass(frozen=True)
@@ -35,127 +67,185 @@ class Curve:
 
     Attributes:
         axis: Key of `AXES`.
-        form: "plain" or "compiled".
+        form: One of `FORMS`.
         x: Where it was measured.
-        seconds: Medians there.
-        law: What fits them.
-        weights: Whose weights the networks have.
+        seconds: Medians there; CPU time, but of threads and processes the time on the wall.
+        memory: Bytes of tensors alive at the peak of a call, above the network's own.
+        law: What fits the seconds.
     """
 
     axis: str
     form: str
     x: tuple[int, ...]
     seconds: tuple[float, ...]
+    memory: tuple[int, ...]
     law: PowerLaw
-    weights: str
+
+    def bend(self) -> int | None:
+        """Return the x at which the exponent changes most; None if by less than `_BEND`."""
+        pairs = zip(self.x, self.x[1:], self.seconds, self.seconds[1:], strict=False)
+        slopes = [fit_power_law((a, b), (s, t)).exponent for a, b, s, t in pairs]
+        changes = [abs(b - a) for a, b in itertools.pairwise(slopes)]
+        if max(changes, default=0.0) < _BEND:
+            return None
+        return self.x[1 + changes.index(max(changes))]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
+        """Return plain values, for JSON, which knows no NaN."""
+        law = {k: None if v != v else v for k, v in asdict(self.law).items()}
+        return asdict(self) | {"law": law, "bend": self.bend()}
+
+
+def curve_of_json(stored: dict[str, Any]) -> Curve:
+    """Return a curve as `Curve.to_dict` wrote it."""
+    law = {k: float("nan") if v is None else v for k, v in stored["law"].items()}
+    x, seconds, memory = (tuple(stored[key]) for key in ("x", "seconds", "memory"))
+    return Curve(stored["axis"], stored["form"], x, seconds, memory, PowerLaw(**law))
 
 
 def measure(settings: Settings) -> list[Curve]:
-    """Measure every axis, all its points and both forms in turns."""
-    weights, base = sources.RANDOM, sources.random(BATCH, **SMALL).model
-    if settings.growth is not None:
-        try:
-            found = sources.trained(settings.growth, BATCH)
-            weights, base = found.weights, found.model
-        except Missing as reason:
-            print(f"\ngrowth: -- {reason}")
-    curves = []
-    for axis, values in AXES.items():
-        points = values[:3] if settings.quick else values
-        whose = sources.RANDOM if axis == "channels" else weights
-        curves += _along(axis, points, base, whose, settings)
-    return curves
+    """Measure every axis, all its points and forms in turns."""
+    return [curve for axis in AXES for curve in _along(axis, settings)]
 
 
 def lines(curves: list[Curve]) -> list[str]:
     """Return the curves as lines of the printed table."""
     told = []
     for curve in curves:
-        law = curve.law
+        law, bend = curve.law, curve.bend()
         points = ", ".join(
-            f"{x}: {quantity(s, 's')}" for x, s in zip(curve.x, curve.seconds, strict=True)
+            f"{x}: {quantity(s, 's')} {quantity(m, 'B')}"
+            for x, s, m in zip(curve.x, curve.seconds, curve.memory, strict=True)
         )
+        bends = "" if bend is None else f", bends at {bend}"
         told.append(
             f"\ngrowth: {curve.form}, time ~ {curve.axis}^{law.exponent:.2f} (+- {law.error:.2f})"
-            f", at the end {law.last:.2f}"
-            f"\n  weights: {curve.weights}\n  {points}"
+            f", at the end {law.last:.2f}{bends}\n  {points}"
         )
     return told
 
 
-def _along(
-    axis: str, points: tuple[int, ...], base: nn.Module, weights: str, settings: Settings
-) -> list[Curve]:
+def _along(axis: str, settings: Settings) -> Iterator[Curve]:
+    points = AXES[axis][:3] if settings.quick else AXES[axis]
+    memory: dict[str, tuple[int, ...]] = {}
+    with ExitStack() as stack:
+        runs: dict[str, Callable[[], object]] = {}
+        for form in _forms_with(axis):
+            try:
+                memory[form], made = _made(form, axis, points, stack)
+            except Missing as reason:
+                print(f"\ngrowth: {axis}, {form} -- {reason}")
+                continue
+            runs |= made
+        patience = settings.patience(5, 12)
+        shared = axis in ("threads", "processes")
+        clock = clock_for(2)[1] if shared else patience.clock
+        found = interleave(runs, patience.rounds, clock, 1, patience.budget)
+    for form, peaks in memory.items():
+        seconds = tuple(found[f"{form} {x}"].median for x in points)
+        yield Curve(axis, form, points, seconds, peaks, fit_power_law(points, seconds))
+
+
+def _forms_with(axis: str) -> tuple[str, ...]:
+    """Return the forms that an axis applies to."""
+    if axis == "D":
+        return tuple(form for form in FORMS if form.startswith("integer"))
+    return FORMS[1:4] if axis == "T" else FORMS
+
+
+def _made(
+    form: str, axis: str, points: Sequence[int], stack: ExitStack
+) -> tuple[tuple[int, ...], dict[str, Callable[[], object]]]:
+    """Return the peaks of memory, and what is timed, of the points of an axis."""
+    places = [replace(BASE, **{axis: x}) for x in points]
+    calls = [_call(form, replace(p, batch=max(1, p.batch // p.processes))) for p in places]
     runs: dict[str, Callable[[], object]] = {}
-    for form in FORMS:
-        try:
-            made = {f"{form} {x}": _run(axis, x, form, base) for x in points}
-        except Missing as reason:
-            print(f"\ngrowth: {axis}, {form} -- {reason}")
-            continue
-        runs |= made
-    patience = settings.patience(7, 60)
-    found = interleave(runs, patience.rounds, patience.clock, 1, patience.budget)
-    curves = []
-    for form in FORMS:
-        seconds = [found[f"{form} {x}"].median for x in points if f"{form} {x}" in found]
-        if seconds:
-            law = fit_power_law(points, seconds)
-            curves.append(Curve(axis, form, points, tuple(seconds), law, weights))
-    return curves
+    for x, call, place in zip(points, calls, places, strict=True):
+        shared = axis == "processes"
+        runs[f"{form} {x}"] = (
+            stack.enter_context(_processes(call, x))
+            if shared
+            else partial(_with_threads, call, place.threads)
+        )
+    peaks = [p.processes * peak_bytes(call) for call, p in zip(calls, places, strict=True)]
+    return tuple(peaks), runs
 
 
-def _run(axis: str, x: int, form: str, base: nn.Module) -> Callable[[], object]:
-    """Return a forward pass (or a sampling) of one point."""
-    config = base.config
-    batch, side = BATCH, config.sample_size
-    model = base
-    if axis == "T":
-        model = _rebuilt(base, {"spiking_steps": x}, keep=True)
-    elif axis == "batch":
-        batch = x
-    elif axis == "resolution":
-        side = x
-    elif axis == "channels":
-        model = _rebuilt(base, {"base_channels": x}, keep=False)
-    if form == "compiled":
-        model = ours.compiled(model)
-    sample = torch.randn(
-        batch, config.in_channels, side, side, generator=torch.Generator().manual_seed(0)
-    )
-    if axis == "steps":
-        return partial(_sample, model, sample, x)
-
-    @torch.no_grad()
-    def forward() -> Any:
-        return model(sample, 500).sample
-
-    return forward
+def _call(form: str, point: Point) -> Callable[[], torch.Tensor]:
+    """Return what is timed: network calls of a batch, along a DDIM trajectory if several."""
+    model = _model(form, point)
+    generator = torch.Generator().manual_seed(0)
+    shape = (point.batch, 1, point.resolution, point.resolution)
+    return partial(_sample, model, torch.randn(shape, generator=generator), point.steps)
 
 
-def _rebuilt(base: nn.Module, changes: Mapping[str, Any], keep: bool) -> nn.Module:
-    """Return the network with another configuration: with its weights, or with settled norms."""
-    config = {k: v for k, v in base.config.items() if not k.startswith("_")} | dict(changes)
+def _model(form: str, point: Point) -> nn.Module:
+    """Return a network of random weights, with batch norms that know the noise of a batch."""
     torch.manual_seed(0)
-    model = SpikingUNet(**config)
-    if keep:
-        model.load_state_dict(base.state_dict())
-        return model.eval()
-    shape = (BATCH, model.config.in_channels, model.config.sample_size, model.config.sample_size)
-    sources.settle_norms(model, torch.randn(shape))
-    return model
+    sizes: dict[str, Any] = {"sample_size": point.resolution, "in_channels": 1}
+    wide = sizes | _LEVELS | {"base_channels": point.width}
+    match form.partition(",")[0]:
+        case "ordinary":
+            return ddpm_unet(**wide).eval()
+        case "SDDPM":
+            model: Any = SpikingUNet(**wide, spiking_steps=point.T)
+        case "FSDDIM":
+            model = SynapticCurrentUNet(**wide, spiking_steps=point.T)
+        case _:
+            widths = (point.width, 2 * point.width)
+            model = IntegerSpikingUNet(**sizes, block_out_channels=widths, levels=point.D)
+            nn.init.normal_(model.head.weight, std=0.1)
+    settle_norms(model, torch.randn(BASE.batch, 1, point.resolution, point.resolution))
+    if form.startswith("integer"):
+        return compile_for_inference(to_integer(model))
+    return ours.compiled(model) if form.endswith("compiled") else model
 
 
 @torch.no_grad()
 def _sample(model: nn.Module, sample: torch.Tensor, steps: int) -> torch.Tensor:
-    """Walk a DDIM trajectory of so many steps."""
     scheduler = make_scheduler("ddim")
     scheduler.set_timesteps(steps)
     for timestep in scheduler.timesteps:
         estimate = model(sample, timestep).sample
         sample = scheduler.step(estimate, timestep, sample).prev_sample
     return sample
+
+
+def _with_threads(call: Callable[[], object], threads: int) -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return call()
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _processes(call: Callable[[], object], count: int) -> Iterator[Callable[[], object]]:
+    """Give what runs a call once in each of so many processes, at the same time."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        raise Missing("processes are forked here")
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe() for _ in range(count)]
+    workers = [context.Process(target=_serve, args=(theirs, call)) for _, theirs in pipes]
+    for worker in workers:
+        worker.start()
+
+    def run() -> None:
+        for mine, _ in pipes:
+            mine.send(True)
+        for mine, _ in pipes:
+            mine.recv()
+
+    try:
+        yield run
+    finally:
+        for (mine, _), worker in zip(pipes, workers, strict=True):
+            mine.send(False)
+            worker.join()
+
+
+def _serve(pipe: Any, call: Callable[[], object]) -> None:
+    while pipe.recv():
+        call()
+        pipe.send(None)

@@ -42,18 +42,23 @@ SMALL = {"base_channels": 32, "channel_mult": (1, 2), "layers_per_block": 1, "sa
 
 def measure(settings: Settings) -> Iterator[Group]:
     """Measure the network of the run that was named, and the full-size one of random weights."""
+    for batch in settings.batches:
+        yield from _of_batch(batch, settings)
+    if settings.sddpm is None and not settings.random_weights:
+        print("\nnetwork: -- give --sddpm RUN for trained weights, or --random-weights")
+
+
+def _of_batch(batch: int, settings: Settings) -> Iterator[Group]:
     if settings.sddpm is not None:
         try:
-            source = sources.trained(settings.sddpm, settings.batch)
+            source = sources.trained(settings.sddpm, batch)
             yield from _compare(source, settings, resident.Network(settings.sddpm))
         except Missing as reason:
             print(f"\nnetwork: -- {reason}")
     if settings.random_weights:
         config = SMALL if settings.quick else {}
-        source = sources.random(settings.batch, **config)
+        source = sources.random(batch, **config)
         yield from _compare(source, settings, resident.Network(None, config))
-    if settings.sddpm is None and not settings.random_weights:
-        print("\nnetwork: -- give --sddpm RUN for trained weights, or --random-weights")
 
 
 def _compare(source: Source, settings: Settings, network: resident.Network) -> Iterator[Group]:

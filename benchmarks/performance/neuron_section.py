@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from ctypes import byref, c_int, c_int64
 from functools import partial
 
 import torch
@@ -12,7 +13,9 @@ from performance.agreement import agreeing, relative_error
 from performance.settings import Settings
 from performance.systems import System
 from performance.table import Group, available, times
+from spikediff.native import library_of, native, pointer
 from spikediff.neurons import IF, LIF, NeuronLayer
+from spikediff.neurons.kernels.native import options
 
 SHAPE = (4, 16, 128, 16, 16)  # 8 MiB, a layer of the SDDPM network at batch 16
 QUICK_SHAPE = (4, 2, 64, 8, 8)
@@ -39,6 +42,44 @@ def measure(settings: Settings) -> Iterator[Group]:
         for surrogate in SURROGATES:
             layer = make(surrogate=surrogate)
             yield from _compare(kind, surrogate, layer, current, grad, settings)
+    yield from _bandwidth(NEURONS["LIF"](), current, grad, settings)
+
+
+def _bandwidth(
+    layer: NeuronLayer, current: Tensor, grad: Tensor, settings: Settings
+) -> Iterator[Group]:
+    """Measure the C kernels beside plain loops of torch that move as many bytes.
+
+    A forward pass reads currents and writes spikes, as a copy does; a backward pass reads currents
+    and gradients and writes gradients, as an addition does. All write into memory that is there.
+    """
+    if native() is None:
+        return
+    spikes, made = torch.empty_like(current), torch.empty_like(current)
+    constants = byref(options(layer.decay, layer.dynamics))
+    size = (c_int64(len(current)), c_int64(current[0].numel()), constants)
+    threads = c_int(settings.threads)
+    library = library_of()
+    forward = (*map(pointer, (current, spikes)), None, None)
+    backward = map(pointer, (current, grad, made))
+    runs: dict[str, Callable[[], object]] = {
+        "copy": partial(spikes.copy_, current),
+        "ours forward kernel": partial(library.neuron_forward, *forward, *size, threads),
+        "addition": partial(torch.add, current, grad, out=made),
+        "ours backward kernel": partial(
+            library.neuron_backward, *backward, *size, c_int(0), threads
+        ),
+        "ours with autograd": partial(spikes_and_gradient, System(layer), current, grad),
+    }
+    moved = dict(zip(runs, (2, 2, 3, 3, 5), strict=True))
+    name = f"LIF, atan, bytes moved {list(current.shape)}"
+    group = times("neuron", name, runs, settings.patience(31, 30))
+    one = current.numel() * current.element_size()
+    group.facts["MiB_moved"] = {key: many * one / 2**20 for key, many in moved.items()}
+    group.facts["gigabytes_per_second"] = {
+        key: moved[key] * one / row.median / 1e9 for key, row in group.rows.items()
+    }
+    yield group
 
 
 def _compare(

@@ -19,9 +19,8 @@ class Settings:
         random_weights: Whether the full-size SDDPM network is measured with random weights.
         pipelines: Runs by system, for images per second.
         integer: A trained run, or a pipeline, of an integer network; None takes random weights.
-        growth: A trained run for the axes of growth that keep its weights.
         plot: Where to draw the growth.
-        batch: Images at once in the whole network.
+        batches: Images at once in the whole network, one case each.
         ways: The ways to run the whole network that are measured; empty for all of its table.
         times_only: Whether memory and agreement of the whole network are left out.
         tasks: What the whole network is measured at: "forward", "training".
@@ -34,9 +33,8 @@ class Settings:
     random_weights: bool = False
     pipelines: dict[str, Path] = field(default_factory=dict)
     integer: Path | None = None
-    growth: Path | None = None
     plot: Path | None = None
-    batch: int = 1
+    batches: tuple[int, ...] = (1,)
     ways: tuple[str, ...] = ()
     times_only: bool = False
     tasks: tuple[str, ...] = ("forward", "training")

@@ -5,8 +5,9 @@ import math
 import pytest
 
 from performance.exponent import fit_power_law
+from performance.growth_page import page
 from performance.growth_plot import plot_growth
-from performance.growth_section import AXES, FORMS, Curve
+from performance.growth_section import AXES, FORMS, Curve, curve_of_json
 
 X = [1, 2, 4, 8, 16]
 
@@ -42,9 +43,32 @@ def test_two_points_leave_no_error():
 
 def test_the_picture_is_drawn_for_one_form_or_both(tmp_path):
     curves = [
-        Curve(axis, form, x, tuple(0.01 * v for v in x), fit_power_law(x, x), "none")
+        Curve(axis, form, x, tuple(0.01 * v for v in x), tuple(x), fit_power_law(x, x))
         for axis, x in AXES.items()
         for form in (FORMS if axis == "T" else FORMS[:1])
     ]
     png = plot_growth(curves, tmp_path / "new" / "growth.png")
     assert png.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_curve_bends_where_its_exponent_changes_most():
+    fixed = tuple(5.0 + max(0, x - 2) ** 2 for x in X)
+    curve = Curve("T", "SDDPM", tuple(X), fixed, tuple(X), fit_power_law(X, fixed))
+    assert curve.bend() == 4
+    assert curve_of_json(curve.to_dict()) == curve
+    straight = tuple(3.0 * x**0.9 for x in X)
+    law = fit_power_law(X, straight)
+    assert Curve("T", "SDDPM", tuple(X), straight, tuple(X), law).bend() is None
+    told = page({"machine": {"cpu": "some"}, "growth": [curve.to_dict()]})
+    assert "| SDDPM | 5.000 s<br>0.0 MiB | 5.000 s" in told
+    assert "on cpu some:" in told
+    assert told.count("| 4 |") == 2
+
+
+def test_two_points_have_no_bend_and_survive_json():
+    law = fit_power_law([1, 2], [1.0, 1.0])
+    curve = Curve("threads", "SDDPM", (1, 2), (1.0, 1.0), (8, 8), law)
+    assert curve.bend() is None
+    stored = curve.to_dict()
+    assert stored["law"]["error"] is None
+    assert math.isnan(curve_of_json(stored).law.error)

@@ -1,7 +1,5 @@
 """Classes: guidance against exact scores, labels and batches, errors."""
 
-from copy import deepcopy
-from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -48,8 +46,7 @@ def times():
     return torch.randint(1000, (16,))
 
 
-@cache
-def made(kind):
+def make_pipe(kind):
     torch.manual_seed(0)
     if kind == "tokens":
         decoder = SpikingImageDecoder(16, (16, 16), spiking_steps=4, num_classes=3)
@@ -65,11 +62,6 @@ def made(kind):
         pipe = SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def make_pipe(kind):
-    """Return a pipeline of one's own; all of one kind are alike."""
-    return deepcopy(made(kind))
 
 
 def draw(pipe, **options):
