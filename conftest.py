@@ -1,5 +1,6 @@
 """What pytest must not import in search of examples."""
 
+import gc
 from importlib.util import find_spec
 
 from spikediff.native import native
@@ -9,3 +10,14 @@ if find_spec("triton") is None:
     collect_ignore += ["src/spikediff/neurons/kernels/triton_programs.py"]
 if native() is None:  # their examples need the compiled kernels
     collect_ignore += ["src/spikediff/events/packed.py", "src/spikediff/events/synapse.py"]
+
+
+def pytest_collection() -> None:
+    """Modules stay, so no garbage is searched for while they are imported."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is never searched again."""
+    gc.freeze()
+    gc.enable()

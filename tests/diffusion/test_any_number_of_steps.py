@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 
-from small_pipelines import make
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.editing.pipelines import (
     SpikingImg2ImgPipeline,
@@ -12,9 +12,22 @@ from spikediff.editing.pipelines import (
     SpikingInversionPipeline,
 )
 from spikediff.errors import UserError
+from spikediff.systems.sddpm.network import SpikingUNet
 
 PLAIN = {"timestep_spacing": "trailing", "beta_schedule": "squaredcos_cap_v2"}
 CLASSES = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+
+
+def denoiser():
+    """As quick a network as there is: its calls are counted."""
+    torch.manual_seed(0)
+    unet = SpikingUNet(
+        8, 1, base_channels=4, channel_mult=(1,), layers_per_block=1, spiking_steps=1
+    )
+    torch.nn.init.normal_(unet.head.conv.weight)  # an untrained head estimates hardly anything
+    pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 class Watched:
@@ -27,7 +40,7 @@ class Watched:
 
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_as_many_calls_as_asked_for(class_name):
-    pipe = make("denoiser")
+    pipe = denoiser()
     pipe.scheduler = getattr(diffusers, class_name)(**PLAIN)
     watched = Watched(pipe.unet)
     pipe(num_inference_steps=61, seeds=[0])
@@ -44,7 +57,7 @@ def test_as_many_calls_as_asked_for(class_name):
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_edits_make_the_steps_of_the_sampler(class_name):
     """The steps of an edit are those of the sampler, in any number."""
-    pipe = SpikingInpaintPipeline.from_pipe(make("denoiser"))
+    pipe = SpikingInpaintPipeline.from_pipe(denoiser())
     pipe.scheduler = getattr(diffusers, class_name)(**PLAIN, num_train_timesteps=50)
     image, mask = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
     mask[..., 4:] = 1
@@ -58,7 +71,7 @@ def test_edits_make_the_steps_of_the_sampler(class_name):
 
 
 def test_too_many_steps_are_refused():
-    pipe = make("denoiser")
+    pipe = denoiser()
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler(num_train_timesteps=10)
     with pytest.raises(UserError, match="between 1 and 10"):
         pipe(num_inference_steps=11)
@@ -66,7 +79,7 @@ def test_too_many_steps_are_refused():
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "unipc"])
 def test_inversion_keeps_what_the_scheduler_has_by_default(name):
-    pipe = SpikingInversionPipeline(make("denoiser").unet, make_scheduler(name))
+    pipe = SpikingInversionPipeline(denoiser().unet, make_scheduler(name))
     assert pipe.scheduler.config.prediction_type == "epsilon"
     assert pipe.scheduler.config.beta_schedule == "linear"
 
@@ -74,7 +87,7 @@ def test_inversion_keeps_what_the_scheduler_has_by_default(name):
 @pytest.mark.parametrize("class_name", ["DDPMScheduler", *CLASSES])
 def test_timesteps_may_be_given(class_name):
     """The sampler's own timesteps give its image; others are visited as given."""
-    pipe = make("denoiser")
+    pipe = denoiser()
     pipe.scheduler = getattr(diffusers, class_name)(**PLAIN)
     image = pipe(num_inference_steps=7, seeds=[0], output_type="pt").images
     own = pipe.scheduler.timesteps.tolist()
@@ -86,7 +99,7 @@ def test_timesteps_may_be_given(class_name):
 
 
 def test_uneven_timesteps_are_those_of_diffusers():
-    pipe, uneven = make("denoiser"), [999, 700, 500, 120, 40, 3]
+    pipe, uneven = denoiser(), [999, 700, 500, 120, 40, 3]
     theirs = diffusers.DPMSolverMultistepScheduler(**PLAIN)
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler(**PLAIN)
     noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -102,11 +115,11 @@ def test_uneven_timesteps_are_those_of_diffusers():
 @pytest.mark.parametrize("timesteps", [[3, 700], [1000, 3], [5, 5], [3, -1], []])
 def test_timesteps_that_cannot_be_are_refused(timesteps):
     with pytest.raises(UserError):
-        make("denoiser")(timesteps=timesteps, seeds=[0])
+        denoiser()(timesteps=timesteps, seeds=[0])
 
 
 def test_a_sampler_without_given_timesteps_is_refused():
-    pipe = make("denoiser")
+    pipe = denoiser()
     pipe.scheduler = diffusers.PNDMScheduler()
     with pytest.raises(UserError, match="does not support timesteps"):
         pipe(timesteps=[999, 3], seeds=[0])

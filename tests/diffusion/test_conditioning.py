@@ -1,5 +1,7 @@
 """Classes: guidance against exact scores, labels and batches, errors."""
 
+from copy import deepcopy
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -46,7 +48,8 @@ def times():
     return torch.randint(1000, (16,))
 
 
-def make_pipe(kind):
+@cache
+def made(kind):
     torch.manual_seed(0)
     if kind == "tokens":
         decoder = SpikingImageDecoder(16, (16, 16), spiking_steps=4, num_classes=3)
@@ -62,6 +65,11 @@ def make_pipe(kind):
         pipe = SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def make_pipe(kind):
+    """Return a pipeline of one's own; all of one kind are alike."""
+    return deepcopy(made(kind))
 
 
 def draw(pipe, **options):
