@@ -5,13 +5,13 @@
 
 Loss is that of `integer_table.py`, on the held-out tenth, relative to the float network's on the
 same draws. "deployed" is the deployment form at 8, 6 and 4 bits. --fine-tuned RUNS are networks
-trained with `model.weight_bits`, deployed at those bits. "blocks" is the float network with its
-synapses rounded: to 8 bits, and to 4 in one block; "all" rounds the 1x1 shortcuts and the last
-convolution as well.
+trained with `model.weight_bits`, deployed at those bits. "blocks" is the float network with every
+synapse rounded to 8 bits, and those of one block to 4. A row that is in the output is kept.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,32 @@ from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 from spikediff.systems.integer.network import CountConv2d
 from spikediff.systems.integer.weights import WEIGHT_BITS
 
-FEW, SMALL = 4, ("shortcut", "head")
+FEW = 4
 
 
-def rounded_blocks(unet: IntegerSpikingUNet) -> dict[str, IntegerSpikingUNet]:
-    """Return copies of a network with 8-bit weights, with 4 bits in the block of their name."""
-    convolutions = [n for n, part in unet.named_modules() if isinstance(part, CountConv2d)]
-    blocks = dict.fromkeys(name.split(".synapse")[0].split(".shortcut")[0] for name in convolutions)
-    wanted = {"none": (), **{block: (block,) for block in blocks}}
-    wanted["all but the small layers"] = wanted["all"] = tuple(blocks)
-    copies = {}
-    for label, chosen in wanted.items():
-        copy = unet.from_config(unet.config, weight_bits=8)
-        copy.load_state_dict(unet.state_dict())
-        for name in convolutions:
-            kept = any(part in name for part in SMALL) and label == "all but the small layers"
-            if name.startswith(chosen or ("-",)) and not kept:
-                copy.get_submodule(name).weight_bits = FEW
-        copies[label] = copy.eval()
-    return copies
+def convolutions(unet: IntegerSpikingUNet) -> dict[str, list[str]]:
+    """Return the names of the convolutions of every block, by its name."""
+    blocks: dict[str, list[str]] = {}
+    for name, part in unet.named_modules():
+        if isinstance(part, CountConv2d):
+            block = name.split(".synapse")[0].split(".shortcut")[0]
+            blocks.setdefault(block, []).append(name)
+    return blocks
+
+
+def rounded(unet: IntegerSpikingUNet, narrow: list[str]) -> IntegerSpikingUNet:
+    """Return a copy of a network with 8-bit weights, and with 4 bits in some convolutions."""
+    copy: IntegerSpikingUNet = unet.from_config(unet.config, weight_bits=8)
+    copy.load_state_dict(unet.state_dict())
+    for name in narrow:
+        copy.get_submodule(name).weight_bits = FEW
+    return copy.eval()
+
+
+def fine_tuned(run: Path) -> Any:
+    """Return the deployment form of a network, at the bits it was trained with."""
+    unet = sd.load(run).unet
+    return to_integer(unet, unet.config.weight_bits).compiled()
 
 
 def main() -> None:
@@ -55,34 +62,28 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     pipe = sd.load(args.run)
+    unet = pipe.unet
     noise = sd.make_scheduler("ddpm", pipe.scheduler.config)
     dataset, data_dir = find_dataset(args.run, args.dataset, args.data_dir)
     held = load_images(dataset, "train", data_dir=data_dir, held_out=True)
-    labels = held.labels if pipe.unet.config.num_classes else None
+    labels = held.labels if unet.config.num_classes else None
     images = to_model_range(held.stack())
-
-    def loss(unet: Any) -> float:
-        return held_out_loss(unet, noise, images, labels)
-
-    float_loss = loss(pipe.unet)
-
-    def cost(unet: Any) -> float:
-        """Return by how much the loss is above the float network's, relative."""
-        more = round(loss(unet) / float_loss - 1, 5)
-        print(f"{more:+.2%}", flush=True)
-        return more
-
-    report: dict[str, Any] = {"float": float_loss}
-    report["deployed"] = {
-        str(bits): cost(to_integer(pipe.unet, bits).compiled()) for bits in WEIGHT_BITS
-    }
-    report["fine_tuned"] = {}
+    rows: dict[str, Callable[[], Any]] = {"float": lambda: unet}
+    for bits in WEIGHT_BITS:
+        rows[f"deployed, {bits} bits"] = lambda bits=bits: to_integer(unet, bits).compiled()
     for run in args.fine_tuned:
-        unet = sd.load(run).unet
-        bits = unet.config.weight_bits
-        report["fine_tuned"][run.name] = cost(to_integer(unet, bits).compiled())
-    report["blocks"] = {name: cost(unet) for name, unet in rounded_blocks(pipe.unet).items()}
-    args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        rows[f"deployed, {run.name}"] = lambda run=run: fine_tuned(run)
+    rows["blocks, none"] = lambda: rounded(unet, [])
+    for block, narrow in convolutions(unet).items():
+        rows[f"blocks, {block}"] = lambda narrow=narrow: rounded(unet, narrow)
+    losses = json.loads(args.output.read_text())["loss"] if args.output.exists() else {}
+    for name, make in rows.items():
+        if name not in losses:
+            losses[name] = held_out_loss(make(), noise, images, labels)
+            more = {key: round(loss / losses["float"] - 1, 5) for key, loss in losses.items()}
+            report = {"run": args.run.name, "loss": losses, "more": more}
+            args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            print(f"{name}: {more[name]:+.2%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,13 @@ from spikediff.events.compile import CompilesItself
 from spikediff.layers.sizes import check_sample, choose
 from spikediff.systems.integer.convolution import from_fixed_point, to_fixed_point
 from spikediff.systems.integer.network import IntegerSpikingUNet
-from spikediff.systems.integer.skeleton import add_skeleton, check_skeleton, through_skeleton
-from spikediff.systems.integer.weights import FRACTION_BITS, SMALL_LAYER_BITS, check_weight_bits
+from spikediff.systems.integer.skeleton import (
+    add_skeleton,
+    bits_by_synapse,
+    check_skeleton,
+    through_skeleton,
+)
+from spikediff.systems.integer.weights import FRACTION_BITS, check_weight_bits
 from spikediff.systems.integer.whole_layers import (
     EXECUTIONS,
     IMAGE_FRACTION_BITS,
@@ -83,8 +88,8 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
 
     Args:
         sample_size: As for `IntegerSpikingUNet`, like all arguments not listed here.
-        weight_bits: Bits per synaptic weight: 8, 6 or 4. The 1x1 shortcuts and the last
-            convolution always have 8, the stem 10.
+        weight_bits: Bits per synaptic weight: 8, 6 or 4. The blocks of the first level, the 1x1
+            shortcuts and the last convolution always have 8, the stem 10.
         execution: "counts", "spikes", "events" or "delta"; all give the same bits.
 
     Example:
@@ -118,9 +123,11 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
             if not 1 <= most <= MOST_LEVELS:
                 raise UserError(f"{name}={most}: the deployment form supports 1 to {MOST_LEVELS}")
         pixels = in_channels * patch_size**2
-        parts = _IntegerParts(levels, head_levels, weight_bits, num_train_timesteps, num_classes)
+        parts = _IntegerParts(levels, head_levels, num_train_timesteps, num_classes)
         self.stem = FixedPointStem(pixels, block_out_channels[0])
         add_skeleton(self, block_out_channels, layers_per_block, pixels, parts)
+        for name, bits in bits_by_synapse(self, weight_bits).items():
+            self.get_submodule(name).set_bits(bits)
         super().train(False)
 
     @property
@@ -255,7 +262,6 @@ class _IntegerParts:
 
     levels: int
     head_levels: int
-    weight_bits: int
     timesteps: int
     classes: int
 
@@ -270,14 +276,13 @@ class _IntegerParts:
         stride: int = 1,
         gain: float = 1.0,
     ) -> nn.Module:
-        bits = SMALL_LAYER_BITS if kernel_size == 1 else self.weight_bits
-        return IntegerSynapse(in_channels, out_channels, kernel_size, stride, bits)
+        return IntegerSynapse(in_channels, out_channels, kernel_size, stride)
 
     def bias(self, channels: int) -> nn.Module:
         return StepTables(channels, self.timesteps, self.classes)
 
     def head(self, in_channels: int, out_channels: int) -> nn.Module:
-        return IntegerSynapse(in_channels, out_channels, 3, 1, SMALL_LAYER_BITS)
+        return IntegerSynapse(in_channels, out_channels, kernel_size=3, stride=1)
 
 
 def _rows(given: Any, rows: int, what: str, device: torch.device, images: int) -> Tensor:

@@ -21,8 +21,13 @@ from spikediff.layers.norm import BatchNorm2d
 from spikediff.layers.recomputation import ComputesBlocksAgain
 from spikediff.layers.sizes import check_sample
 from spikediff.neurons import IntegerNeuron
-from spikediff.systems.integer.skeleton import add_skeleton, check_skeleton, through_skeleton
-from spikediff.systems.integer.weights import SMALL_LAYER_BITS, check_weight_bits, rounded
+from spikediff.systems.integer.skeleton import (
+    add_skeleton,
+    bits_by_synapse,
+    check_skeleton,
+    through_skeleton,
+)
+from spikediff.systems.integer.weights import check_weight_bits, rounded
 
 if TYPE_CHECKING:
     from spikediff.systems.integer.deployment import DeployedIntegerUNet
@@ -206,9 +211,9 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
         nn.init.normal_(self.head.weight, std=0.01)
         if weight_bits is not None:
             check_weight_bits(weight_bits)
-            for conv in (m for m in self.modules() if isinstance(m, CountConv2d)):
-                small = conv is self.head or conv.kernel_size == (1, 1)
-                conv.weight_bits = SMALL_LAYER_BITS if small else weight_bits
+            for name, bits in bits_by_synapse(self, weight_bits).items():
+                synapse = self.get_submodule(name)
+                getattr(synapse, "conv", synapse).weight_bits = bits
 
     @with_all_weights
     def forward(

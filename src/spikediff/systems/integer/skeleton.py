@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,8 @@ from spikediff.errors import UserError
 from spikediff.layers.recomputation import computed
 from spikediff.layers.sizes import patches_of
 from spikediff.layers.unet import way_down, way_up
+
+_SENSITIVE_BITS = 8  # of the weights on which the loss depends most; see `bits_by_synapse`
 
 
 class Parts(Protocol):
@@ -105,6 +108,31 @@ def add_skeleton(
     model.up_blocks = way_up(widths, layers_per_block, skips, block, partial(Resample, parts, True))
     model.last_neuron = parts.neuron(widths[0], last=True)
     model.head = parts.head(widths[0], pixels)
+
+
+def bits_by_synapse(model: Any, weight_bits: int) -> dict[str, int]:
+    """Return the bits per weight of every synapse of a model, by name.
+
+    The blocks of the first level, the 1x1 shortcuts and the last convolution keep 8: with fewer
+    bits they cost most of the loss (`benchmarks/integer_weights.py`), and they are the narrowest.
+    """
+    bits = {"head": _SENSITIVE_BITS}
+    halves = (model.down_blocks, reversed(model.up_blocks))
+    first = [each for half in halves for each in takewhile(_keeps_size, half)]
+    for name, part in model.named_modules():
+        if isinstance(part, Resample):
+            bits[f"{name}.synapse"] = weight_bits
+        elif isinstance(part, Block):
+            sensitive = any(part is each for each in first)
+            for each in ("synapse1", "synapse2"):
+                bits[f"{name}.{each}"] = _SENSITIVE_BITS if sensitive else weight_bits
+            if part.shortcut is not None:
+                bits[f"{name}.shortcut"] = _SENSITIVE_BITS
+    return bits
+
+
+def _keeps_size(part: nn.Module) -> bool:
+    return not isinstance(part, Resample)
 
 
 def _through(block: nn.Module, h: Tensor, call: Any) -> Tensor:

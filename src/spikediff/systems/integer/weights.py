@@ -11,7 +11,6 @@ from spikediff.errors import UserError
 
 FRACTION_BITS = 16  # of currents, in the deployment form
 WEIGHT_BITS = (8, 6, 4)
-SMALL_LAYER_BITS = 8  # of the 1x1 shortcuts and the last convolution: 5 % of the weights
 _UNITS_TRIED = 3  # a smaller unit rounds less and clips more; beyond a quarter it only clips
 
 

@@ -68,15 +68,18 @@ class FixedPointNeuron(CountNeuron):
 class IntegerSynapse(nn.Module):
     """Counts -> current, with integer weights of 8, 6 or 4 bits; the kernel size is 3 or 1."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, weight_bits: int
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
         super().__init__()
         self.shape = (out_channels, in_channels, kernel_size, kernel_size)
-        self.stride, self.padding, self.bits = stride, kernel_size // 2, weight_bits
-        self.weight = _whole(*pack(torch.zeros(self.shape, dtype=torch.int8), weight_bits).shape)
+        self.stride, self.padding = stride, kernel_size // 2
+        self.set_bits(8)
         self.shift = _whole(out_channels)
         self.bias = _whole(out_channels, dtype=torch.int32)
+
+    def set_bits(self, bits: int) -> None:
+        """Store weights of so many bits from now on; those that were there are lost."""
+        self.bits = bits
+        self.weight = _whole(*pack(torch.zeros(self.shape, dtype=torch.int8), bits).shape)
 
     def forward(self, counts: Tensor, source: FixedPointNeuron, call: Call) -> Tensor:
         """Return the current [B, C_out, H', W'], int32, of what `source` emitted."""
