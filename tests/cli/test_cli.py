@@ -5,20 +5,21 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fresh import COMMAND
 from spikediff.cli import COMMANDS, demo, main
-from spikediff.cli.demo import _recognised
+from spikediff.cli.demo import _judge, _recognised
 from spikediff.data import load_images, to_model_range
-from spikediff.native import native_name
+from spikediff.native import library, native_name
+from spikediff.pretrained import find_recipe
 from spikediff.systems.integer.plan import has_kernels
 from spikediff.training import recipe_from, save_recipe
-from spikediff.training.recipe import load_run_recipe
+from spikediff.training.recipe import load_recipe, load_run_recipe
 from spikediff.training.run_folder import RunFolder
 
 
@@ -187,15 +188,22 @@ def test_info_says_how_the_deployment_form_runs(tmp_path, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
-def test_info_says_how_to_get_the_kernels(fresh_process):
-    done = fresh_process.run(COMMAND, "info", SPIKEDIFF_NATIVE="none")
-    assert "none: run python -m spikediff.native.build" in done.stdout
+def test_info_says_how_to_get_the_kernels(monkeypatch, capsys):
+    monkeypatch.setattr(library, "_load", library._load.__wrapped__)  # and not what it found before
+    monkeypatch.setenv("SPIKEDIFF_NATIVE", "none")
+    assert main(["info"]) == 0
+    assert "none: run python -m spikediff.native.build" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("rows", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_demo(rows, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "_ROWS", rows)
-    monkeypatch.setattr(demo, "_SEEDS", 40 * rows)
+@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_demo(small, tmp_path, capsys, monkeypatch):
+    if small:
+        recipe = load_recipe(find_recipe("integer/digits"))
+        grid = replace(recipe.sampling, num_images=4)
+        save_recipe(replace(recipe, sampling=grid), tmp_path / "small.yaml")
+        sizes = {"_METERED": 1, "_CALLS": 8, "_ROWS": 1, "_SEEDS": 20}
+        for name, value in {"_RECIPE": str(tmp_path / "small.yaml"), **sizes}.items():
+            monkeypatch.setattr(demo, name, value)
     out, figures = tmp_path / "demo", tmp_path / "d.json"
     assert main(["demo", "--steps", "3", "--output", str(out), "--json", str(figures)]) == 0
     said = capsys.readouterr().out
@@ -203,24 +211,24 @@ def test_demo(rows, tmp_path, capsys, monkeypatch):
         assert (out / name).is_file()
         assert name in said
     told = json.loads(figures.read_text())
-    assert sum(told["digits_per_class"]) == 40 * rows
+    assert sum(told["digits_per_class"]) == demo._SEEDS
     shipped = told["shipped"]
     assert shipped["spiking_uj"] < 0.025 * shipped["ordinary_uj"]
     assert shipped["spiking_quantised_uj"] < 0.1 * shipped["ordinary_quantised_uj"]
     assert f"{shipped['spiking_uj']} uJ; the ordinary network {shipped['ordinary_uj']} uJ" in said
-    assert Image.open(out / "mnist.gif").n_frames == 20
+    assert Image.open(out / "mnist.gif").n_frames == 2 * demo._CALLS
     assert told["recognised_real_held_out"] > 0.85
     assert len(told["firing_rate_by_layer"]) == told_layers(said)
     RunFolder(out).claim(load_run_recipe(out), resume=False, overwrite=True)  # and once more
 
 
 def test_the_demo_recognises_real_digits_and_no_grey_images():
-    digits, test = load_images("digits"), load_images("digits", "test")
-    rate, per_class = _recognised(digits, to_model_range(test.stack()))
+    judge, test = _judge(load_images("digits")), load_images("digits", "test")
+    rate, per_class = _recognised(judge, to_model_range(test.stack()))
     assert rate > 0.85
     assert min(per_class) > 0
     assert sum(per_class) == len(test)
-    assert min(_recognised(digits, torch.zeros(10, 1, 8, 8))[1]) == 0
+    assert min(_recognised(judge, torch.zeros(10, 1, 8, 8))[1]) == 0
 
 
 def told_layers(said):
@@ -324,28 +332,29 @@ def test_a_folder_that_cannot_be_written_is_told(run_folder, tmp_path, monkeypat
     assert "grid.png: No space left on device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        *(
-            (name, "no such folder")
-            for name in ("sample", "info", "energy", "guide", "reconstruct")
-        ),
-        ("train", "no such recipe"),
-    ],
-)
-def test_a_wrong_path_is_told_before_torch_is_imported(command, words):
+WRONG_PATHS = {
+    **dict.fromkeys(("sample", "info", "energy", "guide", "reconstruct"), "no such folder"),
+    "train": "no such recipe",
+}
+
+
+def test_a_wrong_path_is_told_before_torch_is_imported():
     program = (
-        "import os, sys; from spikediff.cli import main; code = main(sys.argv[1:]);"
-        "print(code, 'torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+        "import os, sys; from spikediff.cli import main\n"
+        "for command in sys.argv[1:]:\n"
+        "    print(command, main([command, 'nothere']), 'torch' in sys.modules)\n"
+        "print(os.environ['OMP_WAIT_POLICY'])"
     )
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     done = subprocess.run(
-        [sys.executable, "-c", program, command, "nothere"],
+        [sys.executable, "-c", program, *WRONG_PATHS],
         capture_output=True,
         text=True,
         check=True,
         env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.stdout.strip() == "2 False PASSIVE"
-    assert f"nothere: {words}" in done.stderr
+    *ended, policy = done.stdout.splitlines()
+    assert ended == [f"{command} 2 False" for command in WRONG_PATHS]
+    assert policy == "PASSIVE"
+    for line, words in zip(done.stderr.splitlines(), WRONG_PATHS.values(), strict=True):
+        assert f"nothere: {words}" in line

@@ -187,9 +187,9 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
     generated = to_model_range((images * 255).round().to(torch.uint8)).cpu()  # as a PNG has it
     real = to_model_range(training.stack())
     held_out = to_model_range(load_images("digits", "test").stack())
-    known = load_images("digits")  # all of them: those that training held out too
-    real_rate, _ = _recognised(known, held_out)
-    rate, per_class = _recognised(known, generated)
+    judge = _judge(load_images("digits"))  # all of them: those that training held out too
+    real_rate, _ = _recognised(judge, held_out)
+    rate, per_class = _recognised(judge, generated)
     shown = generated[: 10 * _ROWS]
     nearest = nearest_images(generated, real)
     image_grid(to_pil(shown), 10).save(folder / "digits.png")
@@ -212,20 +212,25 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
     }
 
 
-def _recognised(known: Any, images: Any) -> tuple[float, list[int]]:
-    """Classify images [N, C, H, W] in [-1, 1] by a logistic regression of real digits' pixels.
-
-    Return the share of images classified with confidence, and the images of every class.
-    """
-    import torch
+def _judge(digits: Any) -> Any:
+    """Return a logistic regression of real digits' pixels, in [-1, 1]."""
     from sklearn.linear_model import LogisticRegression
 
     from spikediff.data import to_model_range
 
-    classifier = LogisticRegression(max_iter=5000)
-    classifier.fit(to_model_range(known.stack()).flatten(1).numpy(), known.labels.numpy())
-    best = torch.from_numpy(classifier.predict_proba(images.flatten(1).numpy())).max(dim=1)
-    per_class = torch.bincount(best.indices, minlength=len(classifier.classes_)).tolist()
+    pixels = to_model_range(digits.stack()).flatten(1).numpy()
+    return LogisticRegression(max_iter=5000).fit(pixels, digits.labels.numpy())
+
+
+def _recognised(judge: Any, images: Any) -> tuple[float, list[int]]:
+    """Classify images [N, C, H, W] in [-1, 1].
+
+    Return the share of images classified with confidence, and the images of every class.
+    """
+    import torch
+
+    best = torch.from_numpy(judge.predict_proba(images.flatten(1).numpy())).max(dim=1)
+    per_class = torch.bincount(best.indices, minlength=len(judge.classes_)).tolist()
     return (best.values >= _CONFIDENCE).float().mean().item(), per_class
 
 
