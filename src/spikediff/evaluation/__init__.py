@@ -1,7 +1,7 @@
 """Measuring generated images.
 
-A feature network (`features/`) turns images into features; a metric (`metrics.py`) compares two
-sets of features; a protocol (`protocol.py`) says which of them, and against which images:
+A feature network (`features/`) turns images into features. A metric (`metrics.py`) compares two
+sets of features. A protocol (`protocol.py`) names the networks, metrics and reference images:
 
     network = load_features("classifier", dataset=load_images("digits"))
     real, fake = (extract(network, images).features for images in (test_images, generated_images))

@@ -1,11 +1,11 @@
 """Scores of class probabilities: the Inception score, and agreement with the requested classes.
 
-The Inception score is high if a classifier is sure of every image and names many classes overall:
+The Inception score is high if a classifier is confident about each image and predicts many classes:
 
     IS = exp( mean_x KL( p(y|x) || p(y) ) ),  p(y) = mean_x p(y|x)
 
-It sees generated images only, so it says nothing about copying, nor about images whose classes the
-classifier does not know (digits under ImageNet classes).
+It uses only generated images, so it cannot detect copies. It is meaningless for images outside the
+classifier's classes, such as digits for an ImageNet classifier.
 
 Reference:
     Salimans et al. 2016, "Improved techniques for training GANs", section 4.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError
 
-SUMS_TO_ONE = 1e-3  # how far a row may be off: half precision, summed over 1,000 classes
+SUMS_TO_ONE = 1e-3  # tolerance for a row: half precision, summed over 1,000 classes
 
 
 class InceptionScore(NamedTuple):
@@ -34,11 +34,11 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> InceptionScore:
 
     Args:
         probabilities: Floating point; rows sum to 1.
-        splits: Parts, in the order of the images, over which the score is averaged. A part needs
-            many images of every class, else the score is too low.
+        splits: Number of consecutive parts over which the score is averaged. A part needs many
+            images of every class, or the score is too low.
 
     Raises:
-        UserError: Not probabilities, or fewer images than parts.
+        UserError: The values are not probabilities, or there are fewer images than parts.
 
     Example:
         >>> inception_score(torch.eye(4), splits=1)
@@ -85,14 +85,14 @@ class ClassAgreement:
 
 
 def class_agreement(probabilities: Tensor, labels: Tensor) -> ClassAgreement:
-    """Compare a classifier's prediction with the requested class.
+    """Compare a classifier's predictions with the requested classes.
 
     Args:
         probabilities: Class probabilities or logits [N, K].
         labels: The requested classes, int64 [N].
 
     Raises:
-        UserError: There are no images, or not one label for each.
+        UserError: There are no images, or the number of labels differs.
 
     Example:
         >>> said = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])

@@ -1,4 +1,4 @@
-"""Features of many images on the disk, their moments, and statistics that others published."""
+"""Features of many images on disk, their moments, and published statistics."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ from spikediff.evaluation.shards import Shards, fingerprint_of
 from spikediff.evaluation.sources import ImageSource
 from spikediff.files.tensors import read_tensors, write_tensors
 
-_BATCH = 64  # images a call of a network whose features do not depend on the batch
-_SHARD = 512  # images a file of its features
-# Statistics of the same images by the same network: rounding leaves about 1e-9 of the variance on
-# one machine and a little more on another; a batch of 250 instead of 256 makes 3e-5.
+_BATCH = 64  # images per call of a network whose features do not depend on the batch
+_SHARD = 512  # images per file of its features
+# For the same images and network, statistics differ by rounding: about 1e-9 of the variance on one
+# machine and slightly more on another. A batch of 250 instead of 256 makes 3e-5.
 _SAME = 1e-4
 
 
@@ -37,12 +37,12 @@ class FeatureSet:
         return torch.cat([shard["features"] for shard in self.shards])
 
     def probabilities(self) -> Tensor | None:
-        """Return class probabilities [N, K]; None if the network knows no classes."""
+        """Return class probabilities [N, K]; None if the network has no classes."""
         parts = [shard["probabilities"] for shard in self.shards if "probabilities" in shard]
         return torch.cat(parts) if parts else None
 
     def moments(self) -> Moments:
-        """Return mean and covariance, which a file keeps."""
+        """Return mean and covariance, which are cached in a file."""
         if self.published is not None:
             return self.published
         path = self.shards.folder / f"moments-{len(self)}.safetensors"
@@ -68,11 +68,11 @@ def features(
     resize_filter: str | None,
     processes: PartialState,
 ) -> FeatureSet:
-    """Compute the features of the images `rows`, or read those computed before.
+    """Compute the features of the images `rows`, or read them from the cache.
 
-    The key of the files, which get a folder of their own in `folder`, covers the images, their
-    preparation, and the network with its mode. `label` names that folder and the progress bar.
-    `resize_filter` serves a network without its own; None refuses other sizes.
+    The files lie in a subfolder of `folder`. Their key covers the images, their preparation, and
+    the network with its mode. `label` names the subfolder and the progress bar. `resize_filter`
+    applies to networks without their own filter; None refuses other sizes.
     """
     resize_filter = network.resize_filter or resize_filter
     key = fingerprint_of(
@@ -115,7 +115,7 @@ def read_statistics(path: Path, own: Moments) -> Moments:
 def load_published_statistics(path: Path | str, count: int | None = None) -> Moments:
     """Read the statistics that FSDDIM's authors ship: an npz with `mu` [D] and `sigma` [D, D].
 
-    For example `mnist_test_64.npz`, of 10,000 images; it fits mode `published` only.
+    For example `mnist_test_64.npz`, from 10,000 images; it fits only mode `published`.
     """
     try:
         arrays = read_npz(Path(path), ("mu", "sigma"))

@@ -1,10 +1,10 @@
-"""The Frechet distance between two sets of features, each taken for a Gaussian.
+"""The Frechet distance between two sets of features, each modelled as a Gaussian.
 
     d^2 = |mu_a - mu_b|^2 + tr( A + B - 2 (A B)^{1/2} )
 
 $(A B)^{1/2}$ of the covariances A and B has the eigenvalues of the symmetric matrix
-$(A^{1/2} B A^{1/2})^{1/2}$, so no root of a non-symmetric matrix is needed. (A published code takes
-one by SVD, which overstates the distance by a third.)
+$(A^{1/2} B A^{1/2})^{1/2}$, so no root of a non-symmetric matrix is needed. (One published code
+computes it by SVD, which overstates the distance by a third.)
 
 Reference:
     Dowson and Landau 1982 (the closed form); Heusel et al. 2017, "GANs trained by a two time-scale
@@ -50,12 +50,12 @@ def _check_dimensions(a: int, b: int, where: str) -> None:
         )
 
 
-# A negative eigenvalue above -NEGLIGIBLE times the largest is rounding: many sum in float32.
+# A negative eigenvalue above -NEGLIGIBLE times the largest is rounding: many codes sum in float32.
 NEGLIGIBLE = 1e-6
 
 
 class TooFewSamples(UserWarning):
-    """A covariance of D dimensions comes from fewer than D images: the distance is biased."""
+    """A D-dimensional covariance comes from fewer than D images, so the distance is biased."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +63,15 @@ class Moments:
     """Mean and covariance of a set of features.
 
     Raises:
-        UserError: Other shapes or types, NaN or infinity, or a covariance that is not symmetric.
+        UserError: A shape or type is wrong, a value is NaN or infinite, or the covariance is not
+            symmetric.
 
     Example:
         >>> Moments.of(torch.tensor([[1.0], [3.0]])).covariance
         tensor([[2.]], dtype=torch.float64)
     """
 
-    count: int | None  # number of images; None if published statistics do not say
+    count: int | None  # number of images; None if published statistics do not state it
     mean: Tensor  # float64 [D]
     covariance: Tensor  # float64 [D, D], divided by `count - 1`
 
@@ -103,10 +104,10 @@ class Moments:
 
 
 class RunningMoments:
-    """Moments of features that arrive in parts, of which only one is in memory.
+    """Moments of features that arrive in parts, with one part in memory at a time.
 
-    Parts are joined by their means and scatters, which is stable where sums of squares are not
-    (Chan, Golub and LeVeque 1983, eq. 2.1).
+    Parts are merged by their means and scatter matrices, which is numerically stable, unlike sums
+    of squares (Chan, Golub and LeVeque 1983, eq. 2.1).
 
     Example:
         >>> running = RunningMoments()
@@ -122,7 +123,7 @@ class RunningMoments:
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)  # [D, D], sum of (x - mean)^2
 
     def add(self, features: Tensor) -> None:
-        """Add features [N, D] of the same D as before; N may be 1."""
+        """Add features [N, D]; D stays the same, N may be 1."""
         part = as_features(features, "moments", at_least=1)
         count, mean = len(part), part.mean(dim=0)
         centred = part - mean
@@ -139,7 +140,7 @@ class RunningMoments:
         self.count = total
 
     def moments(self) -> Moments:
-        """Return the moments of everything seen so far, at least two images."""
+        """Return the moments of all features added so far, at least two images."""
         if self.count < 2:
             raise UserError(
                 f"moments: {self.count} images are too few for a spread; add at least 2"
@@ -148,20 +149,20 @@ class RunningMoments:
 
 
 def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
-    """Return the squared Frechet distance between two sets of features, which papers report.
+    """Return the squared Frechet distance between two sets of features, as papers report it.
 
-    Its bias falls with the number of images: compare only distances at equal numbers.
+    Its bias falls with the number of images, so compare only distances at equal numbers.
 
     Args:
         a: Features [N, D], floating point; or their moments.
         b: Features [M, D]; or their moments.
 
     Raises:
-        UserError: NaN or infinity, fewer than two images, differing dimensions, or a covariance
-            with negative variances.
+        UserError: A value is NaN or infinite, there are fewer than two images, the dimensions
+            differ, or a covariance has negative variances.
 
     Warns:
-        TooFewSamples: Fewer images than dimensions on either side.
+        TooFewSamples: A set has fewer images than dimensions.
 
     Example:
         >>> a = torch.tensor([[0.0], [2.0]])  # mean 1, variance 2
@@ -193,7 +194,7 @@ def _trace_of_root(A: Tensor, B: Tensor) -> Tensor:
 
 
 def _clipped(eigenvalues: Tensor) -> Tensor:
-    """Set negative eigenvalues to zero; refuse those that are more than rounding."""
+    """Set negative eigenvalues to zero; refuse those that exceed rounding error."""
     if eigenvalues[0] < -NEGLIGIBLE * eigenvalues.abs().max():
         raise UserError(
             f"frechet_distance: a covariance has the negative eigenvalue {eigenvalues[0]:.3g}; "

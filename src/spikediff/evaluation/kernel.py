@@ -3,8 +3,8 @@
     MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
     k(x, y) = (x . y / D + 1)^3
 
-Unlike the Frechet distance its expectation does not depend on the number of images, and where both
-sets come from one distribution it is zero; single values may therefore be negative.
+Unlike the Frechet distance, its expectation does not depend on the number of images. It is zero if
+both sets come from the same distribution, so a single estimate may be negative.
 
 Reference:
     Binkowski et al. 2018, "Demystifying MMD GANs", section 4; Gretton et al. 2012, eq. 3.
@@ -20,10 +20,9 @@ from spikediff.evaluation.frechet import as_pair
 
 
 class KernelDistance(NamedTuple):
-    """The mean of MMD^2 over the subsets, not scaled (tables often show a thousand times it).
+    """The mean of MMD^2 over the subsets, unscaled (tables often multiply it by a thousand).
 
-    `std` is the standard deviation over the subsets: how much one subset varies, not how
-    uncertain the mean is.
+    `std` is the standard deviation over the subsets, not the uncertainty of the mean.
     """
 
     mean: float
@@ -38,13 +37,14 @@ def kernel_distance(
     Args:
         a: Features [N, D], floating point.
         b: Features [M, D].
-        subsets: How many pairs of subsets are drawn, each without replacement.
-        subset_size: Images in a subset; None takes the smaller of N and M (that set is then whole
-            every time, and the spread is that of the other one alone).
-        seed: Decides the subsets.
+        subsets: Number of pairs of subsets to draw, each without replacement.
+        subset_size: Images per subset; None takes the smaller of N and M (that set is then always
+            complete, so the spread comes from the other set alone).
+        seed: Seed of the choice of subsets.
 
     Raises:
-        UserError: NaN or infinity, differing dimensions, or a subset larger than a set.
+        UserError: A value is NaN or infinite, the dimensions differ, or a subset is larger than a
+            set.
 
     Example:
         >>> a = torch.tensor([[0.0], [0.0]])

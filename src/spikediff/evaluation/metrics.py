@@ -1,6 +1,6 @@
 """The table of metrics. A metric compares two sets of features and returns named numbers.
 
-A new one is a new file and a row of `METRICS`, which protocols and `spikediff guide` read.
+To add a metric, write a file and add a row to `METRICS`. Protocols and `spikediff guide` read it.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ LOWER, HIGHER = True, False
 class Metric:
     """A row of the table."""
 
-    # `(fake, real, protocol)` to numbers by name; a spread is named `..._std`.
+    # Called with `(fake, real, protocol)`; returns numbers by name, spreads as `..._std`.
     compute: Callable[[FeatureSet, FeatureSet, "EvaluationProtocol"], dict[str, float]]
     lower_is_better: Mapping[str, bool]  # for every number that `spikediff guide` can optimise
     fewest: Callable[["EvaluationProtocol"], int] = lambda _protocol: 2  # smallest number of images
@@ -35,9 +35,9 @@ def _frechet(fake: FeatureSet, real: FeatureSet, _: object) -> dict[str, float]:
 
 
 def kernel_subset_size(protocol: "EvaluationProtocol", fake: int, real: int) -> int:
-    """Return the images in a subset of the kernel distance: the protocol's, or half of all.
+    """Return the subset size for the kernel distance: the protocol's, or half of all images.
 
-    A subset of all images would be the same every time, and its spread rounding.
+    Subsets of all images would be identical, and their spread only rounding.
     """
     return min(protocol.kernel_subset_size, max(min(fake, real) // 2, 2))
 

@@ -1,7 +1,7 @@
-"""Precision, recall, density and coverage, and the nearest training image of a generated one.
+"""Precision, recall, density and coverage; the nearest training image of each generated image.
 
-A ball around every feature of a set reaches to its k-th nearest neighbour in that set; the union
-of the balls stands for the support of the distribution.
+Each feature of a set is the centre of a ball that extends to its k-th nearest neighbour in that
+set. The union of the balls approximates the support of the distribution.
 
     precision   share of generated images inside the ball of at least one real image
     recall      share of real images inside the ball of at least one generated image
@@ -25,14 +25,14 @@ from spikediff.errors import UserError
 from spikediff.evaluation.frechet import as_pair
 
 Matrix = NDArray[np.float64]
-MEMORY_MIB = 256  # of distances in memory at a time
-# Squared distances are expanded, |x|^2 - 2 x.y + |y|^2, and so exact only to this share of the
-# largest |x|^2. A tie counts as inside; rounding must not push it out.
+MEMORY_MIB = 256  # for distances held at a time
+# Squared distances are expanded as |x|^2 - 2 x.y + |y|^2, so they are exact only to this share of
+# the largest |x|^2. A tie counts as inside, even after rounding.
 ROUNDING = 1e-12
 
 
 class PrecisionRecall(NamedTuple):
-    """Fidelity (precision, density) and diversity (recall, coverage); all but density up to 1."""
+    """Fidelity (precision, density) and diversity (recall, coverage); only density exceeds 1."""
 
     precision: float
     recall: float
@@ -46,11 +46,12 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> PrecisionRecall:
     Args:
         real: Features of real images [N, D], floating point.
         fake: Features of generated images [M, D].
-        k: Neighbour that a ball reaches to, itself not counted. Kynkaanniemi et al. use 3 and
-            50,000 images, Naeem et al. 5 and 10,000.
+        k: The k-th nearest neighbour, not counting the point itself, sets the radius of a ball.
+            Kynkaanniemi et al. use 3 and 50,000 images, Naeem et al. 5 and 10,000.
 
     Raises:
-        UserError: NaN or infinity, differing dimensions, or k not below the size of both sets.
+        UserError: A value is NaN or infinite, the dimensions differ, or k is not below the size of
+            both sets.
 
     Example:
         >>> import torch
@@ -64,7 +65,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> PrecisionRecall:
             f"precision_recall: k = {k} neighbours, but the sets have {len(real)} and {len(fake)} "
             "images; pass 1 up to the smaller number less one"
         )
-    centre = real.mean(dim=0)  # distances do not change, and their rounding is smallest here
+    centre = real.mean(dim=0)  # shifting keeps distances, and minimises their rounding error
     x, y = (real - centre).numpy(), (fake - centre).numpy()
     slack = ROUNDING * max(np.square(x).sum(axis=1).max(), np.square(y).sum(axis=1).max())
     in_real = _membership(y, x, _squared_radii(x, k) + slack)
@@ -78,8 +79,8 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> PrecisionRecall:
 
 
 class _Membership(NamedTuple):
-    balls: NDArray[np.int64]  # [P], in how many balls each point lies
-    occupied: NDArray[np.bool_]  # [C], whether each ball holds a point
+    balls: NDArray[np.int64]  # [P], number of balls that contain each point
+    occupied: NDArray[np.bool_]  # [C], whether each ball contains a point
 
 
 def _squared_radii(points: Matrix, k: int) -> Matrix:
@@ -94,7 +95,7 @@ def _squared_radii(points: Matrix, k: int) -> Matrix:
 
 
 def _membership(points: Matrix, centres: Matrix, squared_radii: Matrix) -> _Membership:
-    """Find which points [P, D] lie in which balls around centres [C, D], a few rows at a time."""
+    """Count points [P, D] in balls around centres [C, D], a few rows at a time."""
     from sklearn.metrics import pairwise_distances_chunked
 
     balls: list[NDArray[np.int64]] = []
@@ -111,9 +112,9 @@ def _membership(points: Matrix, centres: Matrix, squared_radii: Matrix) -> _Memb
 
 @dataclass(frozen=True)
 class Nearest:
-    """Indices [N], int64, of the nearest training images, and the distances [N] to them.
+    """Indices [N], int64, of the nearest training images, and their distances [N].
 
-    A distance is the root mean square difference per pixel.
+    The distance is the root mean square difference per pixel.
     """
 
     index: Tensor
@@ -121,7 +122,7 @@ class Nearest:
 
 
 def nearest_images(images: Tensor, training: Tensor) -> Nearest:
-    """Find the training image [M, C, H, W] closest to each image [N, C, H, W] of the same range.
+    """Find the training image [M, C, H, W] closest to each image [N, C, H, W], in the same range.
 
     Example:
         >>> training = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
@@ -129,7 +130,7 @@ def nearest_images(images: Tensor, training: Tensor) -> Nearest:
         Nearest(index=tensor([1]), distance=tensor([0.2500]))
     """
     pixels = images[0].numel()
-    # The expanded square would lose small distances to rounding.
+    # Rounding of the expanded square would lose small distances.
     distances = torch.cdist(
         images.flatten(1), training.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
     )

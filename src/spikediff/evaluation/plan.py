@@ -1,4 +1,4 @@
-"""What an evaluation will do: everything that can be checked before the first image is made."""
+"""The plan of an evaluation; everything that can be checked before images are generated."""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -24,20 +24,20 @@ def choose_networks(
     given: Path | None,
     asked: tuple[str, ...] | None,
 ) -> tuple[dict[Measurement, Path | None], list[str]]:
-    """Find the weights of a protocol's networks; leave out optional ones that have none.
+    """Find the weights of a protocol's networks; skip optional networks without weights.
 
     Args:
         protocol: The protocol.
-        dataset: The reference, which decides the weights that fit.
+        dataset: The reference, which determines the suitable weights.
         given: A file of weights, or a folder with files under their published names.
-        asked: Only these networks, all of which are then required; None takes those available.
+        asked: Use only these networks, and require all of them; None uses the available ones.
 
     Returns:
-        The measurements with their weights (None if they need none), and one note for each
-        measurement that is left out.
+        The measurements with their weights (None if they need none), and a note for each skipped
+        measurement.
 
     Raises:
-        NoFeatureNetworkError: Nothing is left to measure with.
+        NoFeatureNetworkError: No network is available.
     """
     known = [part.network for part in protocol.measurements]
     for name in asked or ():
@@ -52,7 +52,7 @@ def choose_networks(
     for part in protocol.measurements:
         if asked is not None and part.network not in asked:
             continue
-        find_features(part.network)  # an unknown name is a mistake, not missing weights
+        find_features(part.network)  # an unknown name is an error, not missing weights
         try:
             weights[part] = _weights_of(part.network, list(asked or known), dataset, given)
         except UserError as error:
@@ -69,7 +69,7 @@ def choose_networks(
 def _weights_of(
     network: str, known: list[str], dataset: ImageDataset, given: Path | None
 ) -> Path | None:
-    """Return the file of a network's weights, None if it needs none or fetches them."""
+    """Return the file of a network's weights; None if it needs none or downloads them."""
     row = find_features(network)
     if not row.files:
         if network == "classifier" and dataset.labels is None:
@@ -97,24 +97,24 @@ def _weights_of(
     return found[0]
 
 
-_FLOOR_SEED = 0  # decides for ever which real images give the floor
+_FLOOR_SEED = 0  # fixes the choice of real images for the floor; must not change
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to evaluate, except the source of the images."""
+    """Settings of an evaluation, except the source of the images."""
 
     protocol: EvaluationProtocol
     dataset: str  # name of the reference data set
-    cache_dir: Path  # keeps the features of real images and the classifier
-    work_dir: Path  # keeps generated images and the features of the judged ones
+    cache_dir: Path  # stores the features of real images and the classifier
+    work_dir: Path  # stores generated images and the features of the evaluated images
     data_dir: Path | None = None  # folder of the data sets
-    image_size: int | None = None  # side that images of a data set outside `DATASETS` are read at
-    channels: int | None = None  # channels that they are read with
-    num_samples: int | None = None  # images a repeat; None takes the protocol's number
-    repeats: int = 1  # how often, each time with other images
-    spool_size: int = 64  # generated images in a file of the work folder
-    # Only these networks of the protocol; None takes those available.
+    image_size: int | None = None  # side of images of a data set outside `DATASETS`, in pixels
+    channels: int | None = None  # channels of such images
+    num_samples: int | None = None  # images per repeat; None takes the protocol's number
+    repeats: int = 1  # number of repeats, each with different images
+    spool_size: int = 64  # generated images per file of the work folder
+    # Use only these networks of the protocol; None uses the available ones.
     features: tuple[str, ...] | None = None
     feature_weights: Path | None = None  # a file of weights or a folder of them
     # Published moments of the reference, for measurements of mode `published`.
@@ -123,30 +123,30 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationPlan:
-    """What is judged, against what, and by what."""
+    """The images to evaluate, the reference, and the feature networks."""
 
     settings: EvaluationSettings
-    source: ImageSource  # the images to be judged
+    source: ImageSource  # the images to evaluate
     reference: ImageSource  # real images to compare with
-    reference_origin: str  # the reference's files
-    floor: ImageSource  # real images that show what a perfect generator would score
+    reference_origin: str  # the files of the reference
+    floor: ImageSource  # real images whose score is that of a perfect generator
     networks: dict[Measurement, FeatureNetwork]  # the measurements with their feature networks
-    count: int  # images a repeat
-    wanted: int  # images a repeat by the protocol
-    notes: list[str]  # remarks for the reader of the numbers
+    count: int  # images per repeat
+    wanted: int  # images per repeat according to the protocol
+    notes: list[str]  # remarks for readers of the result
 
     @property
     def floor_count(self) -> int:
-        """Images of the floor: as many as a repeat, if there are so many."""
+        """Number of images of the floor: that of a repeat, or fewer if the split is smaller."""
         return min(self.count, self.floor.available or 0)
 
 
 def make_plan(
     source: ImageSource, settings: EvaluationSettings, processes: PartialState
 ) -> EvaluationPlan:
-    """Check everything that can be checked without generating, and load the feature networks.
+    """Check everything that needs no generated images, and load the feature networks.
 
-    The first of the processes trains a classifier that must be trained.
+    The main process trains the classifier if necessary.
     """
     protocol = settings.protocol
     load = cache(
@@ -223,7 +223,7 @@ def _fitting_notes(
     source: ImageSource,
     reference: ImageSource,
 ) -> list[str]:
-    """Describe how images are fitted to the networks; refuse those that cannot be."""
+    """Describe how images are adapted to the networks; refuse unsuitable images."""
     notes = []
     for what, images in ("judged", source.take(0, 1)), ("reference", reference.take(0, 1)):
         for part, network in networks.items():

@@ -1,7 +1,7 @@
-"""Evaluation protocols as data: what is generated, compared with what, by which network.
+"""Evaluation protocols: number of samples, reference images, feature networks and metrics.
 
-A protocol is a YAML file. Those of the papers lie beside this module in `protocols/`; your own is
-named by its path. Each carries a `caveat`: what is wrong with it, or what it cannot say.
+A protocol is a YAML file. Those of the papers are in `protocols/` beside this module; name your own
+by its path. The `caveat` of a protocol states its weaknesses.
 """
 
 from collections.abc import Collection, Iterable
@@ -22,50 +22,50 @@ _SHELF = Path(__file__).parent / "protocols"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One feature network and the metrics that are computed on its features."""
+    """A feature network and the metrics computed on its features."""
 
     network: str  # a key of `FEATURES`, or `timm:MODEL`
     metrics: tuple[str, ...]  # keys of `METRICS`
-    # `clean`, or `published`: batch norm as the authors ran it. It is part of every result's key,
-    # because the two are not comparable.
+    # `clean`, or `published`: batch norm as the authors ran it. The two are not comparable, so the
+    # mode is part of every result's key.
     mode: str = "clean"
-    # False leaves the network out, with a note, where its weights are not given.
+    # False skips the network, with a note, if its weights are missing.
     required: bool = True
 
     @property
     def key(self) -> str:
-        """`network/mode`, the prefix of its results."""
+        """The prefix of its results, `network/mode`."""
         return f"{self.network}/{self.mode}"
 
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """Everything that decides a quality number, except the model."""
+    """Everything that determines a quality figure, except the model."""
 
     name: str  # its name in results
     summary: str
-    caveat: str  # what is wrong with it
+    caveat: str  # its weaknesses
     num_samples: int  # images to generate
     measurements: tuple[Measurement, ...]  # feature networks and metrics
-    reference_split: str = "test"  # split of the data set that is compared with
-    # Split whose real images give the floor, the score of a perfect generator.
+    reference_split: str = "test"  # split of the reference data set
+    # Split of the real images that are scored as the floor, the score of a perfect generator.
     floor_split: str = "train"
-    at_most_reference: bool = False  # whether to generate no more images than the reference holds
-    reference_images: int | None = None  # only the first so many of the split; None takes all
-    # Filter that brings images to the network's side; None refuses other sizes.
+    at_most_reference: bool = False  # whether to generate at most as many images as the reference
+    reference_images: int | None = None  # use only the first images of the split; None uses all
+    # Filter for resizing images to the network's side; None refuses other sizes.
     resize_filter: str | None = "bilinear"
-    inception_splits: int = 10  # parts of the inception score
-    kernel_subsets: int = 100  # subsets of the kernel distance
-    kernel_subset_size: int = 1000  # images in each
+    inception_splits: int = 10  # parts for the Inception score
+    kernel_subsets: int = 100  # subsets for the kernel distance
+    kernel_subset_size: int = 1000  # images per subset
     neighbours: int = 5  # k of precision, recall, density and coverage
 
     def fewest_samples(self, measurements: Iterable[Measurement]) -> int:
-        """Return the smallest number of images that the measurements' metrics accept."""
+        """Return the smallest number of images that all metrics accept."""
         metrics = {metric for part in measurements for metric in part.metrics}
         return max([2, *(METRICS[metric].fewest(self) for metric in metrics)])
 
     def with_features(self, names: Iterable[str]) -> "EvaluationProtocol":
-        """Return the protocol with the networks of timm among `names` added.
+        """Return the protocol with those of `names` added that are networks of timm.
 
         Example:
             >>> load_protocol("fair").with_features(["timm:resnet18"]).measurements[-1].key

@@ -32,14 +32,15 @@ def ssim(a: Tensor, b: Tensor, data_range: float, overhang: bool = False) -> flo
 
         SSIM = (2 mu_a mu_b + C1)(2 sigma_ab + C2) / ((mu_a^2 + mu_b^2 + C1)(s_a^2 + s_b^2 + C2))
 
-    with C = (K L)^2, moments under a Gaussian window of 11 pixels and sigma 1.5. Formula and
-    constants expect values from 0 upwards; on data centred at 0 the luminance term means little.
+    with C = (K L)^2 and moments under a Gaussian window of 11 pixels and sigma 1.5. The formula and
+    its constants assume values from 0 upwards; for data centred at 0 the luminance term is
+    unreliable.
 
     Args:
         a: Images [B, C, H, W], any type; H and W at least 11.
         b: Images of the same shape and range.
         data_range: L, the span of the pixel values: 255 for uint8, 2 for [-1, 1], 1 for [0, 1].
-            It has no default, because a wrong one changes the result unnoticed.
+            There is no default, because a wrong value changes the result without an error.
         overhang: Whether windows may overlap the edge, with zeros outside the image, as in the
             code of Spiking-Diffusion.
 
@@ -66,7 +67,7 @@ def ssim(a: Tensor, b: Tensor, data_range: float, overhang: bool = False) -> flo
 
 
 def _ssim_map(a: Tensor, b: Tensor, data_range: float, edge: int) -> Tensor:
-    """Return the similarity at every window position, [B C, 1, H - 10, W - 10], or more by edge."""
+    """Return the similarity at every window position, [B C, 1, H - 10, W - 10] or larger."""
     a, b = (x.flatten(0, 1)[:, None] for x in (a, b))  # [B C, 1, H, W]: channels are images
     C1, C2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     mean_a, mean_b, square_a, square_b, product = (
@@ -80,7 +81,7 @@ def _ssim_map(a: Tensor, b: Tensor, data_range: float, edge: int) -> Tensor:
 
 
 def _windowed(x: Tensor) -> Tensor:
-    """Average [N, 1, H, W] under the Gaussian window, at the positions that fit inside."""
+    """Average [N, 1, H, W] under the Gaussian window, at the positions inside the image."""
     offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     weights = weights / weights.sum()

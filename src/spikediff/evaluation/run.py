@@ -1,6 +1,6 @@
-"""An evaluation from images to a result: features, metrics, and the floor beside them.
+"""Run an evaluation: compute features and metrics, with the floor for comparison.
 
-The result holds no time and no path, so the same evaluation gives the same bytes.
+The result contains no times or paths, so repeating an evaluation gives the same bytes.
 """
 
 import statistics
@@ -23,13 +23,13 @@ from spikediff.evaluation.sources import ImageSource, from_shards, public_name
 from spikediff.files.reading import file_sha256
 
 _PACKAGES = ("spikediff", "torch", "numpy", "scikit-learn", "pillow")
-_DIGITS = 6  # features are float32: further digits depend on the number of threads
+_DIGITS = 6  # features are float32; more digits would depend on the number of threads
 
 
 def compute_scores(
     protocol: EvaluationProtocol, measurement: Measurement, fake: FeatureSet, real: FeatureSet
 ) -> dict[str, float]:
-    """Return a measurement's numbers by name, of the judged images against the reference."""
+    """Return a measurement's numbers by name, for the evaluated images and the reference."""
     scores: dict[str, float] = {}
     for metric in measurement.metrics:
         scores |= METRICS[metric].compute(fake, real, protocol)
@@ -41,18 +41,18 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Measure images by a protocol.
 
-    Several processes (`torchrun`, `accelerate launch`) share the images and their features by
-    files; the first alone computes the metrics, from the same numbers in the same order.
+    Several processes (`torchrun`, `accelerate launch`) share the images and their features through
+    files. Only the main process computes the metrics, from the same numbers in the same order.
 
     Returns:
-        The result, ready for JSON; None in all processes but the first.
+        The result, ready for JSON; None in all processes but the main one.
 
     Raises:
-        UserError: Too few images or samples, images that do not fit, weights that are not given.
+        UserError: There are too few images or samples, images do not fit, or weights are missing.
     """
     processes = processes or PartialState()
     plan = make_plan(source, settings, processes)
-    # Before the images are made: a wrong reference shows at once.
+    # Before images are generated, so that a wrong reference fails at once.
     references = {part: _reference(plan, part, processes) for part in plan.networks}
     images, n = _on_disk(plan, processes), plan.count
     parts = [range(i * n, (i + 1) * n) for i in range(settings.repeats)]
@@ -87,7 +87,7 @@ def _features(
     label: str,
     processes: PartialState,
 ) -> FeatureSet:
-    """Compute a network's features; those of real images are kept in the cache."""
+    """Compute a network's features; the cache stores those of real images."""
     settings, judged = plan.settings, label == "judged"
     return features(
         images,
@@ -101,10 +101,10 @@ def _features(
 
 
 def _reference(plan: EvaluationPlan, part: Measurement, processes: PartialState) -> FeatureSet:
-    """Compute a network's features of the reference; check published moments against them."""
+    """Compute a network's features of the reference, and check published moments against them."""
     rows, file = range(plan.reference.available or 0), plan.settings.statistics
     found = _features(plan, part, plan.reference, rows, "reference", processes)
-    with processes.main_process_first():  # the others read what it has computed
+    with processes.main_process_first():  # the others read its result
         moments = found.moments()
     if file is None or part.mode != "published":
         return found
@@ -112,7 +112,7 @@ def _reference(plan: EvaluationPlan, part: Measurement, processes: PartialState)
 
 
 def _on_disk(plan: EvaluationPlan, processes: PartialState) -> ImageSource:
-    """Return the source itself if its images exist already, else write them to the disk."""
+    """Return the source itself if its images exist; otherwise write its images to disk."""
     source, settings = plan.source, plan.settings
     if source.available is not None:
         return source
@@ -129,7 +129,7 @@ def _result(
     floor: dict[str, float],
     notes: list[str],
 ) -> dict[str, Any]:
-    """Return scores by `network/mode/metric` with all that belongs to them, ready for JSON."""
+    """Return scores by `network/mode/metric` with their settings and notes, ready for JSON."""
     settings = plan.settings
     first_seed = plan.source.description.get("first_seed")  # None if the images existed
     last_seed = (first_seed or 0) + plan.count * settings.repeats - 1

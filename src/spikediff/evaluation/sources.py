@@ -1,8 +1,8 @@
-"""Where the images of an evaluation come from: a generator, files, or a data set.
+"""Image sources of an evaluation: a generator, files, or a data set.
 
-A source gives image number i whenever it is asked, so any process may take any part. Image i of a
-generator has seed `seed + i`; of a data set it is the i-th of a fixed permutation; of files it is
-the i-th in the order of their names.
+A source returns any image by its number, so processes can share the work. Image i of a generator
+has seed `seed + i`. Image i of a data set is the i-th of a fixed permutation. Image i of a folder
+is the i-th in the order of file names.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ from spikediff.files.tensors import state_digest
 
 DATA_PREFIX = "data:"
 _PACKAGE = Path(__file__).parents[1]
-# The folders of code that makes images.
+# The folders whose code affects generated images.
 ROOMS = ("data", "diffusion", "events", "layers", "native", "neurons", "systems")
 _SUFFIXES = (".py", ".c", ".h")
 _OWN_SAMPLES = "seed-"  # `spikediff sample` writes seed-000000.png, ...
-_BESIDE_SAMPLES = ("grid.png", "denoising.gif")  # and these beside them
+_BESIDE_SAMPLES = ("grid.png", "denoising.gif")  # ... and these files beside them
 _MODELS = ("model_index.json", "pipeline/model_index.json", "recipe.yaml")
 
 
@@ -45,11 +45,11 @@ _MODELS = ("model_index.json", "pipeline/model_index.json", "recipe.yaml")
 class ImageSource:
     """Images by number."""
 
-    # `(first, count)` to images `first` to `first + count`, uint8 [count, C, H, W].
+    # Called with `(first, count)`; returns `count` images from `first` on, uint8 [count, C, H, W].
     take: Callable[[int, int], Tensor]
-    fingerprint: str  # SHA-256 of everything that decides the images
-    description: dict[str, Any]  # facts for a report; it holds no path of this machine
-    available: int | None = None  # number of images; None for a generator, which has no end
+    fingerprint: str  # SHA-256 of everything that determines the images
+    description: dict[str, Any]  # facts for a report, without paths of this machine
+    available: int | None = None  # number of images; None for a generator, which is unlimited
 
 
 def generated_images(
@@ -59,10 +59,10 @@ def generated_images(
     fingerprint: str,
     description: dict[str, Any],
 ) -> ImageSource:
-    """Return images that a model makes from seeds, rounded to grey levels as in a PNG.
+    """Return a source of images generated from seeds, rounded to grey levels as in a PNG.
 
-    `make` turns n seeds, from `seed` on, into floating-point images [n, C, H, W] in [0, 1].
-    `fingerprint` covers weights, sampler and code.
+    `make` turns n consecutive seeds, starting at `seed`, into floating-point images [n, C, H, W]
+    in [0, 1]. `fingerprint` covers weights, sampler and code.
     """
 
     def take(first: int, count: int) -> Tensor:
@@ -99,12 +99,12 @@ def pipeline_images(
     batch_size: int = 64,
     guidance_scale: float | None = None,
 ) -> ImageSource:
-    """Return the images of a pipeline, one seed each, of its classes in turn if it has any.
+    """Return a source of a pipeline's images, one seed each; classes, if any, take turns.
 
-    The pipeline is of this library, or keeps its contract: `pipe(seeds=...,
+    The pipeline is of this library, or follows its contract: `pipe(seeds=...,
     num_inference_steps=..., output_type="pt").images` are [B, C, H, W] in [0, 1], and image k
-    depends on `seeds[k]` alone. The source's fingerprint covers weights, configurations, steps, the
-    first seed, the kind of device, torch's version and this library's code. Without
+    depends on `seeds[k]` alone. The fingerprint covers weights, configurations, steps, the first
+    seed, the kind of device, the version of torch and this library's code. Without
     `guidance_scale` there is no classifier-free guidance.
     """
     configurations = {
@@ -143,7 +143,7 @@ def pipeline_images(
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without diffusers' own notes, which hold paths."""
+    """Return a configuration without diffusers' private entries, which contain paths."""
     own = {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"}
     plain: dict[str, Any] = json.loads(json.dumps(own, default=_as_text))
     return plain
@@ -167,9 +167,9 @@ def _code_sha256() -> str:
 def real_images(
     dataset: ImageDataset, seed: int | None = None, limit: int | None = None
 ) -> ImageSource:
-    """Return the first `limit` images of a split at its own size.
+    """Return a source of the first `limit` images of a split, at its own size.
 
-    Without a seed they keep the split's order; else image i is image
+    Without a seed they keep the order of the split; otherwise image i is image
     `numpy.random.default_rng(seed).permutation(n)[i]` of the split.
     """
     count = len(dataset)
@@ -191,7 +191,7 @@ def real_images(
 
 
 def public_name(dataset: str) -> str:
-    """Return a data set's name for a report: of a folder only its last part.
+    """Return a data set's name for a report; a folder is reduced to its last part.
 
     Example:
         >>> public_name("mnist"), public_name("hf:some/images"), public_name("folder:a/b/cats")
@@ -224,14 +224,14 @@ def open_images(
     image_size: int | None = None,
     channels: int | None = None,
 ) -> ImageSource | None:
-    """Open images that exist already; return None for a folder with a model or a run in it.
+    """Open existing images; return None for a folder that contains a model or a run.
 
     Args:
         name: `data:NAME/SPLIT` for real images, an npz file, or a folder of images.
-        seed: Of the order of real images.
+        seed: Seed of the order of real images.
         data_dir: Folder of the data sets.
-        image_size: Side that real images are read at; None keeps the data set's own.
-        channels: Channels that they are read with, likewise.
+        image_size: Side of real images in pixels; None keeps the data set's own.
+        channels: Channels of real images; None keeps the data set's own.
     """
     if name.startswith(DATA_PREFIX):
         dataset, _, split = name.removeprefix(DATA_PREFIX).rpartition("/")
@@ -250,9 +250,9 @@ def open_images(
 
 
 def open_folder(folder: Path) -> ImageSource:
-    """Open a folder of images with its subfolders, in the order of their names.
+    """Open the images in a folder and its subfolders, in the order of their names.
 
-    In a folder that `spikediff sample` wrote, only the images of seeds count.
+    In a folder written by `spikediff sample`, only the images of seeds count.
     """
     everything, others = list_files(folder)
     names = [name for name in everything if Path(name).name.startswith(_OWN_SAMPLES)]
@@ -271,7 +271,7 @@ def open_folder(folder: Path) -> ImageSource:
 
 
 def open_archive(path: Path) -> ImageSource:
-    """Open an npz archive, whose array `images` or `arr_0` holds images.
+    """Open an npz archive with images in its array `images` or `arr_0`.
 
     The array is uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], C 1 or 3.
     """
@@ -281,7 +281,7 @@ def open_archive(path: Path) -> ImageSource:
 
 
 def _stored(pictures: Pictures, kind: str, sha256: str) -> ImageSource:
-    """Return pictures as a source; all must have the size and the colours of the first."""
+    """Return pictures as a source; all must have the size and mode of the first."""
 
     def pixels(index: int, first: Image.Image) -> Tensor:
         picture = pictures[index]
@@ -328,7 +328,7 @@ def _channels_last(pixels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
 
 
 def from_shards(source: ImageSource, shards: Shards) -> ImageSource:
-    """Return a slow source whose images are read from the shards that hold them already."""
+    """Return a slow source that reads its images from existing shards."""
 
     def take(first: int, count: int) -> Tensor:
         size = shards.size

@@ -1,4 +1,4 @@
-"""The data of a run: its items, which of them step k sees, and how they reach the loop."""
+"""The data of a run: its items, their order, and the loader of batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def signal_dataset(data: DataRecipe) -> SignalDataset:
 
 
 def classes_of(recipe: Recipe, dataset: Any) -> int:
-    """Return the number of classes that condition a network, those of its data; 0 for none."""
+    """Return the number of classes that condition a network; 0 for none."""
     wanted: int = getattr(recipe.model, "num_classes", 0)
     if wanted and wanted != dataset.num_classes:
         raise UserError(
@@ -112,13 +112,13 @@ def batches(
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            "a process that decodes images died, perhaps for want of memory; go on with --resume, "
-            f"with fewer data.workers than {workers}"
+            "a process that decodes images died, perhaps out of memory; continue with --resume "
+            f"and fewer data.workers than {workers}"
         ) from error
 
 
 class _Shares(Sampler[list[int]]):
-    """This process's share of every batch, from `start` on, without end."""
+    """This process's share of every batch from step `start` on, without end."""
 
     def __init__(self, plan: BatchPlan, start: int, rank: int, world_size: int) -> None:
         self.plan, self.start, self.rank, self.world_size = plan, start, rank, world_size
@@ -131,7 +131,7 @@ class _Shares(Sampler[list[int]]):
 
 
 class _ErrorsAsItems(Dataset[Any]):
-    """Returns errors as items: raised in a worker, they would arrive as a traceback."""
+    """Returns errors as items, because one raised in a worker would arrive as a traceback."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset

@@ -1,4 +1,4 @@
-"""From a recipe to the parts of a run: items, network, loss, pipeline, optimizer."""
+"""Build the parts of a run from its recipe: items, network, loss, pipeline, optimizer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from spikediff.training.recipe import DiffusionRecipe, OptimizerRecipe, Recipe, 
 
 @dataclass
 class Parts:
-    """The facts of a run: an implementation of `spikediff.diffusion.objective.RunParts`."""
+    """The parts of a run; implements `spikediff.diffusion.objective.RunParts`."""
 
     recipe: Recipe
     image_size: int  # side of an item, in pixels
     channels: int
-    root: Path = Path()  # the run folder, where a second stage finds its first
+    root: Path = Path()  # the run folder, in which a second stage finds its first
     dataset: Any = None  # the training items; None if the network only samples
 
     @property
@@ -40,12 +40,12 @@ class Parts:
 
     @cached_property
     def noise_schedule(self) -> Any:
-        """The DDPM scheduler that noises the items."""
+        """The DDPM scheduler that adds noise to the items."""
         return build_noise_schedule(self.recipe.diffusion)
 
     @property
     def sampler(self) -> Any:
-        """The scheduler that the recipe samples with, on the same noise schedule."""
+        """The recipe's sampling scheduler, on the same noise schedule."""
         return make_scheduler(self.recipe.sampling.scheduler, self.noise_schedule.config)
 
     @cached_property
@@ -55,19 +55,19 @@ class Parts:
 
     @property
     def codebook_size(self) -> int:
-        """Codes of the first stage."""
+        """Number of codes of the first stage."""
         size: int = self.first_stage.config.codebook_size
         return size
 
     def to_model_range(self, items: Tensor) -> Tensor:
-        """Return items, as they are stored, in the range that a denoiser sees."""
+        """Map stored items to the range that a denoiser sees."""
         signals = self.recipe.data.signal_range
         return to_model_range(items) if signals is None else change_range(items, old=signals)
 
 
 def build_noise_schedule(recipe: DiffusionRecipe) -> Any:
-    """Return the DDPM scheduler that noises the training items."""
-    # fixed_large is the variance that the SDDPM tables were made with.
+    """Return the DDPM scheduler that adds noise to the training items."""
+    # The tables of SDDPM were made with fixed_large.
     return make_scheduler("ddpm", {**vars(recipe), "variance_type": "fixed_large"})
 
 
@@ -80,7 +80,7 @@ def build_items(recipe: Recipe, root: Path) -> Any:
 
 
 def build_model(parts: Parts) -> ModelMixin:
-    """Make the network, with the initial weights of the recipe's seed."""
+    """Build the network, with initial weights from the recipe's seed."""
     row = find_trainable(parts.recipe.model.network)
     arguments = {key: argument for argument, key in row.keys.items()}
     given = {arguments.get(k, k): v for k, v in vars(parts.recipe.model).items() if k != "network"}
@@ -90,21 +90,21 @@ def build_model(parts: Parts) -> ModelMixin:
 
 
 def build_objective(parts: Parts) -> Objective:
-    """Make the loss of a run with items."""
+    """Build the loss of a run; its parts must include the items."""
     recipe = parts.recipe
     given = {k: v for k, v in vars(recipe.loss).items() if k not in ("name", "label_dropout")}
     return find_trainable(recipe.model.network).objectives[recipe.loss.name](parts, **given)
 
 
 def build_pipeline(model: ModelMixin, parts: Parts) -> DiffusionPipeline:
-    """Return the pipeline that samples with a network as the recipe says, without progress bars."""
+    """Return a pipeline that samples with a network and the recipe's scheduler, no progress bar."""
     pipe = find_trainable(parts.recipe.model.network).pipeline(model.eval(), parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def build_optimizer(recipe: OptimizerRecipe, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer over the parameters that learn."""
+    """Return the optimizer of the trainable parameters."""
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
@@ -122,7 +122,7 @@ def build_optimizer(recipe: OptimizerRecipe, model: torch.nn.Module) -> torch.op
 def build_lr_schedule(
     recipe: OptimizerRecipe, optimizer: torch.optim.Optimizer, steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return the learning rate over the steps of a run."""
+    """Return the learning-rate schedule of a run."""
     from diffusers.optimization import get_scheduler
 
     if recipe.schedule == "warmup_stable_decay":
@@ -142,7 +142,7 @@ def build_lr_schedule(
 
 
 def check_both_stages(first: Recipe, second: Recipe) -> None:
-    """Refuse a second stage that could not sample from the tokens of the first, an autoencoder."""
+    """Refuse a second stage that cannot sample the tokens of the first stage, an autoencoder."""
     check_recipe(first)
     check_recipe(second)
     images = image_dataset(first.data)

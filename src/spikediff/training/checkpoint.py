@@ -1,11 +1,12 @@
-"""Checkpoints: complete, verified by checksum, and either there or not.
+"""Checkpoints, written atomically and verified by checksum.
 
-A checkpoint is a folder `step-00001000` with the weights, their average and the optimizer's moments
-as safetensors and the rest as JSON; nothing is a pickle. It is written under another name, flushed
-to the disk and then renamed, so a run killed at any moment leaves whole checkpoints only.
+A checkpoint is a folder such as `step-00001000`. It holds the weights, their average and the
+optimizer's moments as safetensors, and the rest as JSON; there are no pickles. It is written under
+a temporary name, flushed to disk and then renamed, so a killed run leaves only complete
+checkpoints.
 
-Readers change nothing: a draft that is whole counts as a checkpoint, an incomplete one is skipped.
-The owner of the run cleans up (`settle`).
+Readers change nothing: they accept a complete draft as a checkpoint and skip an incomplete one. The
+owner of the run cleans up (`settle`).
 """
 
 import errno
@@ -40,7 +41,7 @@ MANIFEST = "manifest.json"
 STATE = "state.json"
 _WEIGHTS = ("model.safetensors", "average.safetensors", "optimizer.safetensors")
 _NEEDED = {"step": int, "image_size": int, "averaged_updates": int, "lr_schedule": dict}
-_TRIES = 10  # of reading while the training run goes on writing
+_TRIES = 10  # attempts to read while a training run keeps writing
 _log = logging.getLogger("spikediff")
 
 
@@ -54,9 +55,9 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
-    """Write a checkpoint, unless the same one is there; then remove all but the last `keep_last`.
+    """Write a checkpoint unless it exists, remove all but the last `keep_last`, return its folder.
 
-    Return its folder. If the disk is full, a `UserError` says so, and earlier checkpoints stay.
+    If the disk is full, raise a `UserError` and keep the earlier checkpoints.
     """
     final = folder / f"step-{checkpoint.step:08d}"
     contents = _contents(checkpoint)
@@ -79,7 +80,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Pat
 
 
 def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Return the files of a checkpoint; the manifest, which proves that it is whole, is last."""
+    """Return the files of a checkpoint; the manifest, which proves it complete, comes last."""
     contents = {
         f"{group}.safetensors": safetensors.torch.save(
             {name: x.contiguous() for name, x in tensors.items()}
@@ -94,15 +95,15 @@ def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """Read the newest whole checkpoint without changing anything; warn about damaged ones.
+    """Read the newest complete checkpoint without changing anything; warn about damaged ones.
 
-    Return None if there is none at all; refuse a folder whose checkpoints are all damaged.
+    Return None if there are no checkpoints; refuse a folder whose checkpoints are all damaged.
     """
     for _ in range(_TRIES):
         candidates = _newest_first(folder, drafts=True)
         checkpoint, damaged = _first_whole(candidates)
         if not damaged or candidates == _newest_first(folder, drafts=True):
-            break  # else the training run has gone on meanwhile
+            break  # otherwise the training run has written meanwhile
     if damaged and checkpoint is None:
         raise UserError(f"{folder}: every checkpoint is damaged ({', '.join(damaged)})")
     for reason in damaged.values():
@@ -122,7 +123,7 @@ def _step_of(folder: Path) -> int:
 
 
 def _first_whole(candidates: list[Path]) -> tuple[Checkpoint | None, dict[str, UserError]]:
-    """Return the first whole checkpoint, and the faults of those before it, by name."""
+    """Return the first complete checkpoint, and the errors of those before it, by name."""
     damaged: dict[str, UserError] = {}
     for candidate in candidates:
         try:
@@ -157,7 +158,7 @@ def _read(folder: Path) -> Checkpoint:
 
 
 def _checked(state: Any, path: Path) -> dict[str, Any]:
-    """Return the state if all that a run needs is in it."""
+    """Return the state if it contains everything a run needs."""
     if not isinstance(state, dict):
         raise UserError(f"{path}: damaged, it holds {shown(state)}")
     for name, kind in _NEEDED.items():
@@ -168,7 +169,7 @@ def _checked(state: Any, path: Path) -> dict[str, Any]:
 
 
 def settle(folder: Path) -> None:
-    """Clean up after a killed process: adopt a draft that is whole, remove any other."""
+    """Clean up after a killed process: adopt a complete draft, remove any other."""
     for left in leftovers(folder):
         final = left.with_name(left.name.removeprefix(UNFINISHED))
         if left != final and _is_whole(left) and not _is_whole(final):
@@ -194,10 +195,10 @@ class TrainingState:
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     lr_schedule: LambdaLR
-    scaler: Any  # of the gradients in fp16; None without one
+    scaler: Any  # scales fp16 gradients; None otherwise
 
     def checkpoint(self, step: int, **facts: Any) -> Checkpoint:
-        """Return it as a checkpoint, with further facts as JSON."""
+        """Return the state as a checkpoint, with `facts` in its JSON."""
         schedule = self.lr_schedule.state_dict()
         kept = ("last_epoch", "_step_count", "_last_lr")
         moments = self.optimizer.state_dict()["state"].items()
@@ -215,7 +216,7 @@ class TrainingState:
         return Checkpoint(step, tensors, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Load a checkpoint; the learning rate is that of the run's current recipe."""
+        """Load a checkpoint; the learning rate comes from the run's current recipe."""
         tensors, state = checkpoint.tensors, checkpoint.state
         _load(self.network, tensors["model"])
         _load(self.average.module, tensors["average"])
@@ -237,7 +238,7 @@ class TrainingState:
 
 
 def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors under the network's own names, without the prefixes of wrappers.
+    """Return tensors by the network's own names, without the prefixes of wrappers.
 
     Example:
         >>> list(plain_names({"module._orig_mod.stem.weight": 0, "down._orig_mod.bias": 1}))
@@ -253,6 +254,6 @@ def _plain_name(name: str) -> str:
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load weights into a network, whatever wrapped it when they were saved or wraps it now."""
+    """Load weights into a network, ignoring wrappers at the time of saving and now."""
     theirs = {_plain_name(name): name for name in network.state_dict()}
     network.load_state_dict({theirs.get(n, n): x for n, x in plain_names(state).items()})

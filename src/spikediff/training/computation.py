@@ -1,4 +1,4 @@
-"""How a training step is computed: on which device, in which precision, and what is kept for it."""
+"""How a training step is computed: device, precision, and stored activations."""
 
 import ctypes
 import logging
@@ -25,23 +25,23 @@ Precision = Literal["no", "fp16", "bf16"]
 
 _log = logging.getLogger("spikediff")
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")
-_SMALLEST = 4096  # values; below it the bookkeeping costs more than the bits save
+_SMALLEST = 4096  # values; for smaller tensors the overhead exceeds the savings
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-# By the bytes of a value: the type that holds its pattern in bits.c.
+# By the bytes of a value: the type that holds its bit pattern in bits.c.
 _PATTERNS: dict[int, Any] = {4: ctypes.c_uint32, 2: ctypes.c_uint16}
 
 
 def make_accelerator(recipe: Recipe, root: Path) -> Accelerator:
-    """Return the engine of a run.
+    """Return the `Accelerator` of a run.
 
-    Refuse what accelerate only warns about: a tracker that is not installed, an environment that
-    scales gradients.
+    Refuse cases that accelerate only warns about: a tracker that is not installed, or an
+    environment variable that scales gradients.
     """
     wanted = recipe.training.trackers
     try:
         with warnings.catch_warnings(action="ignore"):
             accelerator = Accelerator(
-                cpu=device_kind() == "cpu",  # or processes without a GPU each believe to be alone
+                cpu=device_kind() == "cpu",  # without it, CPU processes would not find one another
                 mixed_precision=recipe.training.mixed_precision,
                 log_with=list(wanted) or None,
                 project_dir=str(root),
@@ -72,9 +72,9 @@ def device_kind() -> str:
 
 
 def usable_precision(mixed_precision: Precision, device: str) -> Precision:
-    """Return the precision to train in: as asked, or "no" with a warning if that is faster.
+    """Return the requested training precision, or "no" with a warning if that is faster.
 
-    A CPU without units for a precision emulates it, at a fraction of the speed of float32.
+    A CPU without units for a precision emulates it, far more slowly than float32.
     """
     usable = mixed_precision == "bf16" and cpu_has_bf16()
     if device != "cpu" or mixed_precision == "no" or usable:
@@ -87,7 +87,7 @@ def usable_precision(mixed_precision: Precision, device: str) -> Precision:
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the CPU multiplies in bf16; True if the system does not say."""
+    """Return whether the CPU multiplies in bf16; True if the system does not report it."""
     if platform.machine() not in ("x86_64", "AMD64") or not cpuinfo.is_file():
         return True
     flags = cpuinfo.read_text().split()
@@ -95,7 +95,7 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.device) -> None:
-    """Set up a model for training, in place; names and values of its weights stay."""
+    """Set up a model for training, in place; the names and values of its weights do not change."""
     steps = cast(Any, model).config.get("spiking_steps")  # an ordinary network has none
     in_float32 = device.type == "cpu" and recipe.mixed_precision == "no"
     if recipe.event_driven and in_float32 and steps:
@@ -111,26 +111,26 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
 
 
 def _channels_last(model: nn.Module) -> None:
-    """Lay kernels out channels-last; torch's own way trips over factors [T, 1, 1, 1, 1]."""
+    """Store kernels channels-last; torch's own function fails on factors [T, 1, 1, 1, 1]."""
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def keeping_activations(recipe: TrainingRecipe) -> AbstractContextManager[None]:
-    """Return the context of a forward pass: how its activations are kept."""
+    """Return a context manager for the forward pass that decides how activations are stored."""
     compress = recipe.compress_activations and not recipe.compile
     return compressed_activations() if compress else nullcontext()
 
 
 @contextmanager
 def compressed_activations() -> Iterator[None]:
-    """Save the spikes of a forward pass as one bit each, wherever autograd saves them.
+    """Store the spikes that autograd saves in a forward pass as one bit each.
 
-    A tensor on the CPU, float32 or half precision, whose values are all 0 or one other value
-    (spikes, perhaps scaled by dropout) is saved 32 times smaller and restored bit for bit. Any
-    other tensor is saved as it is; checking costs reading it up to its first value of a third kind.
-    Without the compiled kernels, or on a GPU, nothing changes.
+    This applies to CPU tensors, float32 or half precision, that hold only 0 and one other value
+    (spikes, perhaps scaled by dropout). They take 32 times less memory in float32 and are restored
+    bit for bit. Other tensors are saved unchanged; the check reads them up to the first third
+    value. Without the compiled kernels, or on a GPU, nothing changes.
 
     Example:
         >>> x = (torch.rand(1, 8, 32, 32) < 0.2).float()
@@ -148,7 +148,7 @@ def compressed_activations() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Bits:
-    """A tensor of the values 0 and one other, as bits in the order of memory."""
+    """A tensor that holds 0 and one other value, as bits in memory order."""
 
     words: Tensor  # int64 [ceil(n / 64)]
     one: Any  # the other value's bit pattern
@@ -169,12 +169,12 @@ def _pack(x: Tensor) -> Tensor | _Bits:
 
 
 def _can_hold_spikes(x: Tensor) -> bool:
-    """Return whether a saved tensor may be binary, and lies in memory without holes."""
+    """Return whether a saved tensor may be binary and is dense in memory."""
     return (
         x.device.type == "cpu"
         and x.dtype in _FLOATS
         and x.numel() >= _SMALLEST
-        and not x.is_neg()  # such a view's memory holds other numbers
+        and not x.is_neg()  # the memory of such a view holds other values
         and not isinstance(x, torch.nn.Parameter)
         and torch.empty_like(x, device="meta").stride() == x.stride()
     )

@@ -1,4 +1,4 @@
-"""The loss curve of a run, a CSV that grows, and pictures of what was learned."""
+"""The loss curve of a run, as CSV and plot, and a plot of the temporal scaling factors."""
 
 import csv
 import io
@@ -21,9 +21,9 @@ class LossCurve:
 
     Args:
         folder: The run folder.
-        after_step: Rows beyond this step are dropped: a killed run lost that work.
-        with_last: Whether a row of this step stays; False if it ended a shorter run and the next
-            row will average over its steps too.
+        after_step: Drop rows after this step, because a killed run lost that work.
+        with_last: Whether to keep the row of this step; False if it ended a shorter run, because
+            the next row will average over its steps too.
     """
 
     def __init__(self, folder: Path, after_step: int = 0, with_last: bool = True) -> None:
@@ -43,7 +43,7 @@ class LossCurve:
         """Add a row."""
         self.points.append(point)
         if len(self.points) == 1:
-            self._rewrite()  # the first row decides the terms, hence the columns
+            self._rewrite()  # the terms of the first row define the columns
             return
         with open(self.csv, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(point.row().values())
@@ -58,7 +58,7 @@ class LossCurve:
 
 
 def running_means(values: Sequence[float], rate: float = 0.1) -> list[float]:
-    """Return the exponential means; the first values weigh no more than those after them.
+    """Return exponential running means, without extra weight on the first values.
 
     Example:
         >>> running_means([2.0, 2.0]), round(running_means([9.0, 1.0])[-1], 2)
@@ -75,7 +75,7 @@ def running_means(values: Sequence[float], rate: float = 0.1) -> list[float]:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One row of the curve; averages are over the steps since the row before."""
+    """One row of the curve, averaged over the steps since the previous row."""
 
     step: int  # optimizer steps done
     loss: float
@@ -86,7 +86,7 @@ class CurvePoint:
     terms: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, float]:
-        """Return the row of the CSV: a column for every term, behind the others."""
+        """Return the CSV row; the terms come last, one column each."""
         return {name: getattr(self, name) for name in _COLUMNS} | self.terms
 
 
@@ -99,7 +99,7 @@ def read_curve(path: Path) -> list[CurvePoint]:
         return []
     try:
         text = read_text(path)
-        whole = text[: text.rfind("\n") + 1]  # the last row may be on its way to the disk
+        whole = text[: text.rfind("\n") + 1]  # the last row may not be written completely yet
         rows = list(csv.DictReader(whole.splitlines()))
         return [_point({key: float(value) for key, value in row.items()}) for row in rows]
     except UserError:
@@ -133,11 +133,11 @@ class Averages:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Measure the speed from now on."""
+        """Restart the measurement of speed."""
         self._timed, self._since = 0, time.perf_counter()
 
     def add(self, losses: LossValues, norm: float) -> None:
-        """Enter a step."""
+        """Add the losses and gradient norm of a step."""
         before = self._sums
         self._sums = {
             "steps": before.get("steps", 0) + 1,
@@ -152,9 +152,9 @@ class Averages:
         return self._sums
 
     def point(self, step: int, lr: float, close: bool = True) -> CurvePoint:
-        """Return the row of all steps since the last one.
+        """Return the row of all steps since the previous row.
 
-        The next row begins here, unless `close` is False: the run ends between two rows.
+        The next row starts here, unless `close` is False because the run ends between two rows.
         """
         seconds = time.perf_counter() - self._since
         count = self._sums["steps"]
@@ -181,7 +181,7 @@ def _plus(sums: Mapping[str, float], values: Mapping[str, float]) -> dict[str, f
 
 
 def plot_temporal_scaling(factors: Mapping[str, Tensor], path: Path) -> None:
-    """Draw the factors p [T] of at least one layer over the spiking steps, and their mean.
+    """Plot the factors p [T] of one or more layers over the spiking steps, and their mean.
 
     Reference: Cao et al., "Spiking diffusion models", IEEE TAI 2025, figure 6 (the mean rises
     with the step).

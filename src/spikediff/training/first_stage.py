@@ -17,7 +17,7 @@ from spikediff.training.batches import image_dataset
 from spikediff.training.recipe import Recipe, load_run_recipe
 
 _TOKENS = "tokens.safetensors"
-_BATCH = 250  # images that are encoded at a time
+_BATCH = 250  # images encoded at a time
 
 _log = logging.getLogger("spikediff")
 
@@ -30,18 +30,18 @@ def first_stage_folder(recipe: Recipe, root: Path) -> Path:
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether a run folder has a trained first stage that loads."""
+    """Return whether a run folder has a trained first stage that can be loaded."""
     try:
         AnyNetwork.from_pretrained(str(folder / "pipeline" / "vae"), use_safetensors=True)
-    except (OSError, ValueError):  # a part of it is missing: it was not written to the end
+    except (OSError, ValueError):  # a part is missing: writing was interrupted
         return False
     return True
 
 
 def load_first_stage(recipe: Recipe, root: Path) -> Any:
-    """Return the trained autoencoder of a second stage's recipe, frozen, in eval mode.
+    """Return the trained autoencoder that a second stage needs, frozen and in eval mode.
 
-    It must have been trained on the recipe's images.
+    It must have been trained on the same images as in the recipe.
     """
     folder = first_stage_folder(recipe, root)
     weights = folder / "pipeline" / "vae"
@@ -105,7 +105,7 @@ def encode_all(vqvae: Any, images: ImageDataset) -> Tensor:
 def _check_tokens(
     tokens: Tensor | None, shape: tuple[int, ...], codebook_size: int, path: Path
 ) -> None:
-    """Refuse stored tokens that are not one grid of codes per image."""
+    """Refuse stored tokens unless they are one grid of codes per image."""
     if tokens is None or tokens.shape != shape or tokens.dtype != torch.int16:
         raise UserError(f"{path}: holds no tokens int16 {list(shape)}; delete the file")
     if tokens.min() < 0 or tokens.max() >= codebook_size:
@@ -116,7 +116,7 @@ def _check_tokens(
 class TokenDataset(Dataset[tuple[Tensor, int]]):
     """The tokens [N, h, w] of a data set: item i is `(int16 [1, h, w], label)`.
 
-    The token of a mask is the size of the codebook.
+    The mask token equals the size of the codebook.
     """
 
     def __init__(self, tokens: Tensor, images: ImageDataset, mask_token: int) -> None:

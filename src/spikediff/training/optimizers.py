@@ -1,7 +1,7 @@
 """Optimizers: Muon with AdamW, and the running average of a network.
 
-Batch norm's running statistics are buffers. An average of the parameters alone (diffusers'
-`EMAModel`) leaves them at their initial values and ruins a spiking network.
+The average includes buffers. An average of the parameters alone (diffusers' `EMAModel`) leaves
+batch norm's running statistics at their initial values, which ruins a spiking network.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,10 +15,10 @@ from spikediff.training.recipe import EMARecipe
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Muon on convolution kernels, as matrices [C_out, C_in k k]; AdamW on the rest.
+    """Muon for convolution kernels, as matrices [C_out, C_in k k], and AdamW for the rest.
 
-    Muon's steps are scaled to the size of AdamW's, so one learning rate serves both. The first beta
-    is also Muon's momentum.
+    Muon's steps are scaled to the size of AdamW's, so both use the same learning rate. The first
+    beta is also Muon's momentum.
 
     Reference: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
@@ -59,7 +59,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients of all parameters."""
+        """Clear the gradients of all parameters."""
         for part in self._parts:
             part.zero_grad(set_to_none)
         for kernel in self._kernels:
@@ -87,16 +87,16 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def _as_matrix(kernel: Tensor, like: Tensor | None = None) -> Tensor:
-    """Return a kernel as a matrix [C_out, ...]: a view of it, columns in the order of memory."""
+    """Return a kernel as a matrix [C_out, ...]: a view, with columns in memory order."""
     like = kernel if like is None else like
     last = like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last)
     return (kernel.permute(0, 2, 3, 1) if last else kernel).reshape(len(kernel), -1)
 
 
 def averaged(model: nn.Module, recipe: EMARecipe) -> AveragedModel:
-    """Return the running average of a model; `update_parameters(model)` moves it.
+    """Return the running average of a model; `update_parameters(model)` updates it.
 
-    Its `.module` samples. A decay of 0 makes it a copy of the model.
+    Its `.module` is the network to sample with. A decay of 0 makes it a copy of the model.
     """
 
     @torch.no_grad()

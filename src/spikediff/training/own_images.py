@@ -1,7 +1,7 @@
 """Size and channels of your own images, chosen once, before training.
 
-A folder, or a data set of the Hugging Face hub, states neither size nor channels. They are chosen
-from its pictures and written into the run's recipe, where resuming and evaluation find them.
+A folder or a data set of the Hugging Face hub does not state its size and channels. They are chosen
+from its pictures and written into the run's recipe, from which resuming and evaluation read them.
 """
 
 import statistics
@@ -22,17 +22,17 @@ from spikediff.training.build import Parts, build_model
 from spikediff.training.recipe import Recipe
 
 SIDES = (64, 32, 16, 8)
-_DECODED = 1000  # pictures that are looked at where each must be decoded for its size
+_DECODED = 1000  # pictures to sample where the size is known only after decoding
 
 
 def is_own(recipe: Recipe) -> bool:
-    """Whether a recipe trains on images that the table of data sets does not list."""
+    """Return whether a recipe trains on images outside the table of data sets."""
     images = find_trainable(recipe.model.network).items == "images"
     return images and recipe.data.dataset not in DATASETS
 
 
 def named_by_data(recipe: Recipe) -> Recipe:
-    """Return a recipe for your own images, named by their folder if it has no name."""
+    """Return a recipe for your own images; without a name, it takes that of their folder."""
     if recipe.name != Recipe.name or not is_own(recipe):
         return recipe
     data = recipe.data.dataset
@@ -47,13 +47,13 @@ def choose_shape(
 ) -> tuple[Recipe, str | None]:
     """Choose the size and the channels that a recipe for your own images leaves open.
 
-    The size is that of the pictures if all agree and it is at most 64 pixels, otherwise the largest
-    of `SIDES` that does not exceed the median shorter side; it must be one that the network can
-    divide. There are three channels, unless all pictures are grey. The pictures are read if
-    `shapes` are not given.
+    If all pictures have the same size, of at most 64 pixels, it is that size; otherwise the largest
+    of `SIDES` that does not exceed the median shorter side. The network must be able to divide it.
+    There is one channel if all pictures are grey, otherwise three. Without `shapes`, the pictures
+    are read.
 
     Returns:
-        The recipe, and a line that states the choice, or None if nothing was open.
+        The recipe, and a line that states the choice, or None if the recipe left nothing open.
     """
     data = recipe.data
     if not is_own(recipe) or None not in (data.image_size, data.channels):
@@ -74,7 +74,7 @@ def choose_shape(
 
 
 def picture_shapes(pictures: Pictures) -> list[PictureShape]:
-    """Return the shapes of pictures; of a sample if each must be decoded for its size."""
+    """Return the shapes of pictures, or of a sample if each must be decoded to find its size."""
     count = len(pictures)
     step = 1 if pictures.read_shape is not None else -(-count // _DECODED)
     indices = range(0, count, step)

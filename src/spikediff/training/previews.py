@@ -13,7 +13,7 @@ from spikediff.training.recipe import Recipe
 
 
 def preview_samples(pipe: Any, recipe: Recipe, _dataset: Any) -> list[Image.Image]:
-    """Return samples of the seeds 0, 1, 2, ..., of the classes in turn if there are any."""
+    """Return samples of the seeds 0, 1, 2, ...; conditional networks cycle through classes."""
     seeds, calls = range(recipe.sampling.num_images), recipe.sampling.num_inference_steps
     options = classes_in_turn(pipe, seeds)
     images: list[Image.Image] = pipe(seeds=seeds, num_inference_steps=calls, **options).images
@@ -29,7 +29,7 @@ def preview_reconstructions(pipe: Any, recipe: Recipe, dataset: Any) -> list[Ima
 
 
 def preview_signals(pipe: Any, recipe: Recipe, dataset: Any) -> list[Image.Image]:
-    """Return one plot: samples of the seeds 0, 1, 2, ... beside windows of the recording."""
+    """Return a plot of samples of the seeds 0, 1, 2, ... beside windows of the recording."""
     count, calls = recipe.sampling.num_images, recipe.sampling.num_inference_steps
     made = pipe(seeds=range(count), num_inference_steps=calls, output_type="pt").images
     places = torch.linspace(0, len(dataset) - 1, count).long().tolist()

@@ -17,11 +17,11 @@ from spikediff.errors import UserError, shown, suggestion
 from spikediff.files.writing import write_if_changed
 from spikediff.files.yaml import build, check_value, read_yaml, section_of
 
-# Analytic-DPM measures a trained model before it samples.
+# Analytic-DPM needs a trained model, which it calibrates before sampling.
 _IN_TRAINING = [name for name in SCHEDULERS if name != "analytic-dpm"]
 
 
-Rule = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and what to say if not
+Rule = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and the message if not
 _POSITIVE: Rule = (lambda x: x > 0, "must be positive")
 _NOT_NEGATIVE: Rule = (lambda x: x >= 0, "must not be negative")
 _SHARE: Rule = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
@@ -237,7 +237,7 @@ def _recipe_type(model: Any, loss: Any) -> type[Recipe]:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from YAML; missing keys have their defaults."""
+    """Read a recipe from YAML; missing keys take their defaults."""
     content = read_yaml(Path(path))
     if content is None:
         raise UserError(f"{path}: is empty; a recipe needs at least one value")
@@ -253,7 +253,7 @@ def recipe_from(content: Any, where: str) -> Recipe:
     """
     model = content.get("model") if isinstance(content, Mapping) else None
     if isinstance(model, Mapping) and model.keys() >= _OF_TWO_NETWORKS:
-        content = _without_earlier(content)  # the recipe.yaml of such a run, given as a file
+        content = _without_earlier(content)  # the recipe.yaml of a run of version 0.1.0
     network = _named(content, "model", "network") or "spiking_unet"
     try:
         loss = loss_section(network, _named(content, "loss", "name"))
@@ -265,14 +265,14 @@ def recipe_from(content: Any, where: str) -> Recipe:
 
 
 def _named(content: Any, section: str, key: str) -> str | None:
-    """Return a string in a section; None without one, and `build` reports what is wrong."""
+    """Return a string of a section; None if it is missing or wrong, which `build` reports."""
     inner = content.get(section) if isinstance(content, Mapping) else None
     name = inner.get(key) if isinstance(inner, Mapping) else None
     return name if isinstance(name, str) else None
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse values that no run could use; network and loss check their own arguments.
+    """Refuse invalid values; the network and the loss check their own arguments.
 
     Example:
         >>> check_recipe(recipe_from({"training": {"steps": -3}}, "here"))
@@ -316,7 +316,7 @@ _EARLIER_MODEL = """
     residual_alpha spiking_head spiking_resampling spiking_stem spiking_steps straight_through
     temporal_scaling token_input weight_bits widths
 """
-_OF_TWO_NETWORKS = {"residual_alpha", "codebook_size"}  # no recipe of a person has both
+_OF_TWO_NETWORKS = {"residual_alpha", "codebook_size"}  # no handwritten recipe has both
 _EARLIER_LOSS = """
     change_penalty commitment consistency consistency_weights min_snr_gamma p2_gamma rate_penalty
     scheduled_sampling spike_level weighting
@@ -354,7 +354,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with lists instead of tuples, which safe YAML does not have."""
+    """Return the value with lists instead of tuples, which safe YAML does not support."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -14,14 +14,14 @@ from spikediff.training.recipe import Recipe
 
 _log = logging.getLogger("spikediff")
 
-# Sections and keys that must stay, by what differs in a run that changes them.
+# Sections and keys that must not change, by the word for them in the message.
 _FIXED_DATA = "dataset image_size channels resize_filter horizontal_flip hold_out signal_range"
 _FIXED: dict[str, tuple[str, ...]] = {
     "model": ("model", "diffusion", "loss"),
     "data": tuple(f"data.{key}" for key in _FIXED_DATA.split()),
     "optimizer": ("optimizer.name", "optimizer.schedule"),
 }
-# Those that say how long, how often or where, and change no number.
+# Keys that say how long, how often or where, and affect no number.
 _FREE_TRAINING = (
     "steps log_every checkpoint_every keep_last trackers compress_activations keep_large_tensors"
 )
@@ -29,13 +29,13 @@ _FREE = (
     *("name", "init_from", "first_stage", "data.data_dir", "data.workers", "sampling"),
     *(f"training.{key}" for key in _FREE_TRAINING.split()),
 )
-_DIGESTED = 256  # images of a data set that is not in memory
+_DIGESTED = 256  # images to digest of a data set that is not in memory
 
 
 def check_same_run(root: Path, before: Recipe, now: Recipe) -> None:
-    """Refuse to resume with a recipe of another run; warn about other values that changed.
+    """Refuse to resume with the recipe of another run; warn about other changed values.
 
-    Model, noise, loss, data, seed, optimizer and schedule must be the same.
+    Model, noise, loss, data, seed, optimizer and schedule must not change.
     """
     old, new = dict(_settings(before)), dict(_settings(now))
     changed = [key for key, value in new.items() if not _is_same(key, old.get(key), value)]
@@ -75,7 +75,7 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
 
 def _is_same(key: str, old: Any, new: Any) -> bool:
-    """Return whether two values mean the same; `data_facts` has the defaults of the data set."""
+    """Return whether two values are equivalent; `data_facts` compares unset sizes."""
     if key == "data.dataset":
         return Path(old).name == Path(new).name  # a folder may have moved
     if key in ("data.image_size", "data.channels"):
@@ -90,8 +90,8 @@ def _is_one_of(key: str, keys: tuple[str, ...]) -> bool:
 def data_facts(dataset: Any) -> dict[str, Any]:
     """Return facts that identify a data set, as JSON.
 
-    Among them is a digest of pixels and labels: of all that are in memory, else of images spread
-    over the set, so that it takes a second at most.
+    They include a digest of pixels and labels: of all images if they are in memory, else of images
+    spread over the set, so that it takes a second at most.
     """
     count = len(dataset)
     stored = getattr(dataset, "images", None)
@@ -116,7 +116,7 @@ def data_facts(dataset: Any) -> dict[str, Any]:
 
 
 def check_same_data(root: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to resume with other data, by the `data_facts` of the checkpoint and of now."""
+    """Refuse to resume with other data: compare `data_facts` of the checkpoint and of now."""
     differ = [
         "pixels or labels differ" if key == "digest" else f"{key}: {value} there and {now[key]} now"
         for key, value in before.items()

@@ -30,7 +30,7 @@ _OWN_FILES = (
     "temporal_scaling.png",
     "tokens.safetensors",
     ".lock",
-    # of `spikediff demo`, now and in version 0.1.0
+    # written by `spikediff demo`, now and in version 0.1.0
     *("mnist.png", "mnist.gif", "digits.png", "digits_and_nearest.png", "denoising.gif"),
     "samples/step-*.png",
     "samples/.unfinished-step-*.png",
@@ -38,14 +38,14 @@ _OWN_FILES = (
     *(f"pipeline/{name}" for name in ("*.json", "*.py")),
     *(f"pipeline/*/{name}" for name in ("*.json", "*.py", "*.safetensors")),
 )
-_TRACKED = "events.out.tfevents.*"  # of TensorBoard, in a folder of the run's name
+_TRACKED = "events.out.tfevents.*"  # TensorBoard's, in a folder named after the run
 _PACKAGES = ("spikediff", "torch", "diffusers", "accelerate", "safetensors", "numpy", "pillow")
 
 
 class RunFolder:
     """The paths of a run, and its ownership.
 
-    One process owns a run, from `claim` to `release` or its own end; others may read.
+    One process owns a run, from `claim` until `release` or until it exits; others may read.
     """
 
     def __init__(self, root: Path) -> None:
@@ -59,10 +59,10 @@ class RunFolder:
         self._lock: FolderLock | None = None
 
     def claim(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
-        """Own the folder, if it exists already; change nothing in it.
+        """Take ownership of an existing folder without changing it.
 
-        It must hold the same run for `resume`, only a run's own files for `overwrite`, and nothing
-        otherwise. No other process may train it.
+        For `resume` the folder must hold the same run, for `overwrite` only a run's own files;
+        otherwise it must be empty. No other process may be training in it.
         """
         if self.root.is_dir():
             self._own()
@@ -94,7 +94,7 @@ class RunFolder:
         check_same_run(self.root, load_run_recipe(self.root), recipe)
 
     def _is_as_good_as_empty(self) -> bool:
-        """Whether the folder holds only what a run killed before it had a recipe leaves."""
+        """Return whether the folder holds only the leftovers of a run killed before its recipe."""
         empty = {self.samples, self.checkpoints}
         for path in self.root.iterdir():
             if path not in leftovers(self.root) and not (path in empty and not any(path.iterdir())):
@@ -127,7 +127,7 @@ class RunFolder:
             )
 
     def open(self, recipe: Recipe, resume: bool, overwrite: bool) -> None:
-        """Own the folder as `claim` does, making it; write the recipe and the environment.
+        """Create the folder if needed and `claim` it; write the recipe and the environment.
 
         Unfinished files of a killed run are adopted or removed.
         """
@@ -148,7 +148,7 @@ class RunFolder:
             remove(left)
 
     def _remove_run(self) -> None:
-        """Remove all but the two files that mark this as a run; they are written again."""
+        """Remove all files except the two that mark a run folder; those are rewritten."""
         tracked = self.root / Path(load_run_recipe(self.root).name).parts[0]
         for folder in (self.checkpoints, self.pipeline, self.samples, tracked):
             if folder.is_dir():
@@ -159,11 +159,11 @@ class RunFolder:
                 remove(path)
 
     def _warn_of_other_rounding(self, here: dict[str, Any]) -> None:
-        """Warn if this machine may round differently from the one before."""
+        """Warn if this machine may round differently from the previous one."""
         try:
             there = read_json(self.environment)
         except UserError:
-            return  # it is written again
+            return  # it is rewritten
         known = there.get("rounding", {}) if isinstance(there, dict) else {}
         warned = [
             f"{key} was {known[key]} and is {value}"
@@ -174,16 +174,13 @@ class RunFolder:
             _log.warning("%s: continues with other rounding: %s", self.root, "; ".join(warned))
 
     def release(self) -> None:
-        """Let other processes own the folder."""
+        """Give up ownership of the folder."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def resumed(self, recipe: Recipe) -> Recipe:
-        """Return the recipe to resume with, including the existing run's choices.
-
-        That is its `init_from`, and the size and channels of its images.
-        """
+        """Return the recipe with the run's `init_from` and the size and channels of its images."""
         if not self.recipe.is_file():
             return recipe
         recorded = load_run_recipe(self.root)
@@ -202,12 +199,12 @@ class RunFolder:
 
 
 def _fits(path: Path, pattern: str) -> bool:
-    """Return whether a whole relative path matches a pattern, not only its end."""
+    """Return whether a pattern matches the entire relative path, not only its end."""
     return len(path.parts) == len(Path(pattern).parts) and path.match(pattern)
 
 
 def environment(seed: int) -> dict[str, Any]:
-    """Return further facts that decide the numbers of a run: versions, commit, machine."""
+    """Return further facts that affect a run's numbers: versions, commit, machine."""
     return {
         "seed": seed,
         "git_commit": _git("rev-parse", "HEAD"),
@@ -233,7 +230,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return the output of git about this code's checkout; None outside one."""
+    """Return the output of git for the checkout of this code; None if it is not in one."""
     here = Path(__file__).parent
     try:
         run = subprocess.run(

@@ -1,4 +1,4 @@
-"""What accelerate's trackers get: the settings of a run, its curve, its grids and its rates."""
+"""Send a run's settings, curve, sample grids and firing rates to accelerate's trackers."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -14,13 +14,13 @@ from spikediff.training.curve import CurvePoint
 from spikediff.training.previews import PREVIEWS
 from spikediff.training.recipe import Recipe
 
-# Those of accelerate's trackers that take pictures [N, H, W, C], and the options that they need.
+# The trackers of accelerate that accept pictures [N, H, W, C], and the options they need.
 _PICTURES: dict[str, dict[str, str]] = {"tensorboard": {"dataformats": "NHWC"}, "wandb": {}}
-_CALLS = 4  # network calls of the image whose spikes are counted
+_CALLS = 4  # network calls for the image whose spikes are counted
 
 
 class Tracking:
-    """The trackers of a run, which may be none; they show it under the name of its folder."""
+    """The trackers of a run, if any; they show the run under the name of its folder."""
 
     def __init__(self, accelerator: Accelerator, recipe: Recipe, root: Path) -> None:
         self._accelerator, self._recipe = accelerator, recipe
@@ -42,7 +42,7 @@ class Tracking:
             tracker.log_images({"samples": pixels}, step=step, **_PICTURES[name])
 
     def spikes(self, pipe: Any, preview: str, dataset: Any, step: int) -> None:
-        """Count the spikes of one image, in few network calls, and send their rates."""
+        """Count the spikes of one image, in few network calls, and send the firing rates."""
         if not self._wanted:
             return
         sampling = self._recipe.sampling
@@ -57,7 +57,7 @@ class Tracking:
 
 
 def settings_of(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the settings of nested sections by their dotted names, as trackers take them.
+    """Flatten nested settings to dotted names, in types that trackers accept.
 
     Example:
         >>> settings_of({"seed": 0, "optimizer": {"lr": 1e-3, "betas": (0.9, 0.99)}})

@@ -24,7 +24,7 @@ from spikediff.training.recipe import Recipe, load_run_recipe
 
 # Options without weights, which fine-tuning may change.
 _FREE = {"dropout", "weight_bits"}
-# Options that fine-tuning may add: at first the network computes the same.
+# Options that fine-tuning may add, because they initially change nothing.
 _NOTHING_AT_FIRST = {"temporal_scaling", "position_embedding"}
 
 
@@ -83,7 +83,7 @@ def _unfinished_run(root: Path) -> DiffusionPipeline:
 
 
 def _channels(recipe: Recipe, checkpoint: Checkpoint) -> int:
-    """Return the channels of the items, which checkpoints of the first versions do not have."""
+    """Return the channels of the items; checkpoints of the first versions do not store them."""
     if "data" in checkpoint.state:
         channels: int = checkpoint.state["data"]["channels"]
         return channels
@@ -91,12 +91,11 @@ def _channels(recipe: Recipe, checkpoint: Checkpoint) -> int:
 
 
 def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
-    """Copy the weights of an earlier run into a model, to fine-tune them.
+    """Copy the weights of an earlier run into a model, for fine-tuning.
 
-    Network, noise schedule and target must be the same. A model with temporal scaling may start
-    from one without, because its factors are initially 1; so may one with a position embedding,
-    whose currents are initially 0. An image denoiser without scaling has no weights per spiking
-    step, so it may start from one with another T.
+    Network, noise schedule and target must be the same. Temporal scaling may be added, because its
+    factors are initially 1; so may a position embedding, whose currents are initially 0. An image
+    denoiser without scaling has no weights per spiking step, so T may change.
     """
     pipe = load_trained(find_source(source))
     row = find_trainable(recipe.model.network)
@@ -116,7 +115,7 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
 
 
 def _check_same(source: Path, part: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Refuse weights trained with other settings, and name all of these."""
+    """Refuse weights trained with other settings, and name every difference."""
     differences = [
         f"{key} is {theirs[key]} there and {value} in the recipe"
         for key, value in ours.items()
@@ -131,5 +130,5 @@ def _check_same(source: Path, part: str, theirs: dict[str, Any], ours: dict[str,
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as read from JSON; None and an empty one are the same."""
+    """Return a setting as read from JSON; None and empty values are equal."""
     return list(value) if isinstance(value, list | tuple) else value or None

@@ -58,13 +58,13 @@ _log = logging.getLogger("spikediff")
 
 
 class Trainer:
-    """A run: the parts that a recipe names, and the loop over them.
+    """A training run: the parts that a recipe names, and the training loop.
 
-    With `resume` it goes on with the run in the folder `root`, with `overwrite` it deletes it. The
+    `resume` continues the run in the folder `root`; `overwrite` deletes it first. The label of the
     progress bar starts with `stage`.
 
     Attributes:
-        choice: A line about what the recipe left open; None if that is nothing.
+        choice: A line that states the chosen size and channels; None if the recipe gives both.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Trainer:
         self.curve = LossCurve(root, self.step, with_last) if self.is_main else None
 
     def _prepare(self, resume: bool) -> None:
-        """Make all parts, and load the checkpoint of a resumed run; write nothing."""
+        """Build all parts and load the checkpoint of a resumed run, without writing files."""
         recipe, root, device = self.recipe, self.folder.root, self.accelerator.device
         self.dataset = dataset = build.build_items(recipe, root)
         self.parts = build.Parts(recipe, dataset.image_size, dataset.channels, root, dataset)
@@ -117,7 +117,7 @@ class Trainer:
         self.objective = build.build_objective(self.parts)
         kept = load_latest(self.folder.checkpoints) if resume else None
         if kept is not None and self.is_main:
-            # A run of an earlier version knows the size alone.
+            # Runs of earlier versions store only the size.
             before = kept.state.get("data", {"size": kept.state["image_size"]})
             check_same_data(root, before, self.data_facts)
             read_curve(root / "loss.csv")  # report damage before anything is written
@@ -188,7 +188,7 @@ class Trainer:
                 self._report(bar)
                 if self._anyone(stop.received is not None):
                     self._checkpoint()
-                    message = "stopped by %s after step %d; go on with --resume"
+                    message = "stopped by %s after step %d; continue with --resume"
                     _log.warning(message, stop.received, self.step)
                     return False
                 if self.step % self.recipe.training.checkpoint_every == 0 and self.step < last:
@@ -205,7 +205,7 @@ class Trainer:
         """
         recipe, accelerator = self.recipe.optimizer, self.accelerator
         batch = (self._labels(labels), *self._batch(pixels))
-        # Dropout is the one draw without a generator of its own.
+        # Dropout alone has no generator of its own.
         rank = accelerator.process_index
         torch.manual_seed(derived_seed(self.recipe.seed, "dropout", self.step, rank))
         parts = recipe.gradient_accumulation_steps
@@ -237,7 +237,9 @@ class Trainer:
         return LossValues(dict(terms), dict(watched)), norm
 
     def _labels(self, labels: Tensor) -> Tensor:
-        """Return this process's labels, some replaced by "no class", whatever the processes.
+        """Return this process's labels, some replaced by "no class".
+
+        The choice does not depend on the number of processes.
 
         Reference: Ho and Salimans, "Classifier-free diffusion guidance", 2022, algorithm 1.
         """
@@ -251,7 +253,7 @@ class Trainer:
         return dropped.to(accelerator.device)
 
     def _batch(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Return this process's share of the batch, and of the random draws for it."""
+        """Return this process's share of the batch and of its random numbers."""
         accelerator, size = self.accelerator, self.recipe.data.batch_size
         generator = derived_generator(self.recipe.seed, "noise", self.step)
         progress = self.step / self.recipe.training.steps
@@ -271,12 +273,12 @@ class Trainer:
         return {name: float(value) for name, value in means.items()}
 
     def _scaler_skips(self) -> bool:
-        """Whether fp16 skips a step whose gradients overflow: at a scale that can still fall."""
+        """Return whether fp16 skips a step of overflowing gradients: its scale can still fall."""
         scaler = self.accelerator.scaler
         return scaler is not None and scaler.get_scale() > 1.0
 
     def _diverged(self, what: str) -> str:
-        """Return the message of a step that is not finite."""
+        """Return the message for a step with infinite or NaN values."""
         kept = load_latest(self.folder.checkpoints)
         where = f"the last good checkpoint is of step {kept.step}" if kept else "no checkpoint yet"
         lr = self.recipe.optimizer.lr
@@ -293,7 +295,7 @@ class Trainer:
         self.tracking.point(point)
 
     def _anyone(self, flag: bool) -> bool:
-        """Return whether the flag is up in any process, the same answer in all of them."""
+        """Return whether the flag is set in any process; all processes get the same answer."""
         if self.accelerator.num_processes == 1:
             return flag
         flags = torch.tensor(float(flag), device=self.accelerator.device)
@@ -343,7 +345,7 @@ class Trainer:
         return build.build_pipeline(self.average.module, self.parts)
 
     def _finish(self) -> None:
-        """Write the last checkpoint, the last grid, the curve, and a pipeline to sample with."""
+        """Write the last checkpoint, the last grid, the curve, and the pipeline."""
         self._checkpoint()
         self._draw()
         if self.is_main:
@@ -354,7 +356,7 @@ class Trainer:
 
 
 def _check_sampling(pipe: DiffusionPipeline, recipe: Recipe) -> None:
-    """Refuse more steps for the grids of samples than the pipeline's sampler has."""
+    """Refuse more sampling steps than the pipeline's scheduler has."""
     scheduler = pipe.components.get("scheduler")
     steps = recipe.sampling.num_inference_steps
     most = steps if scheduler is None else int(scheduler.config.num_train_timesteps)
@@ -364,7 +366,7 @@ def _check_sampling(pipe: DiffusionPipeline, recipe: Recipe) -> None:
 
 @contextmanager
 def _explaining_lone_values() -> Iterator[None]:
-    """Explain the error of batch norm for one value a channel, which has no variance."""
+    """Explain batch norm's error for a single value per channel, which has no variance."""
     try:
         yield
     except ValueError as error:

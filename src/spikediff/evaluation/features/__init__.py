@@ -1,6 +1,6 @@
-"""The table of feature networks. A new one is a new file and a row of `FEATURES`.
+"""The table of feature networks. To add one, write a file and add a row to `FEATURES`.
 
-Your own network needs no row: see `network.module_features`.
+To use your own network without a row, see `network.module_features`.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,12 +29,12 @@ class FeatureSpec:
     """A row of the table."""
 
     summary: str
-    # Makes the network; takes the arguments of `load_features` by name.
+    # Builds the network; takes the arguments of `load_features` by name.
     load: Callable[..., FeatureNetwork]
-    # Data set (`*`: any) -> published name of its weights. Empty if it needs none.
+    # Data set (`*`: any) -> published name of the weights. Empty if it needs none.
     files: Mapping[str, str] = field(default_factory=dict)
     modes: tuple[str, ...] = ("clean",)
-    fetches: bool = False  # whether weights are fetched if no file is given
+    fetches: bool = False  # whether weights are downloaded if no file is given
 
 
 _RESNET20, _RESNET56 = "resnet20-12fca82f.th", "resnet56-4bfd9763.th"
@@ -103,15 +103,15 @@ def load_features(
 
     Args:
         name: A key of `FEATURES`, or `timm:MODEL` for any model of timm.
-        weights: File of its weights; `classifier` needs none, and those of timm can be fetched.
-        dataset: The whole training split of the data to be measured: `classifier` learns from it,
+        weights: File of its weights; `classifier` needs none, and those of timm can be downloaded.
+        dataset: The complete training split of the data to measure: `classifier` is trained on it,
             `inception` takes the image size from it.
-        mode: `clean`, or `published` where the network has it.
-        cache_dir: Where trained classifiers are kept; None trains again.
-        device: Where the network runs.
+        mode: `clean`, or `published` for networks that support it.
+        cache_dir: Folder that stores trained classifiers; None trains again.
+        device: Device of the network.
 
     Raises:
-        UserError: An unknown name or mode, or a missing file or data set.
+        UserError: The name or mode is unknown, or a file or data set is missing.
 
     Example:
         >>> load_features("clasifier")

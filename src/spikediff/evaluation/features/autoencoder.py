@@ -3,12 +3,13 @@
 The autoencoder was trained on the data set itself; its 64 latents are the features. Images of
 28x28 are resized to 32x32 with a bilinear filter; zero padding instead costs 86 points on MNIST.
 
-The published statistics were made with batch norm in training mode, where every feature depends on
-the other images of its batch. Hence two modes, which must not be mixed:
+The published statistics were computed with batch norm in training mode, in which every feature
+depends on the other images of its batch. There are therefore two modes, which must not be mixed:
 
-    published   batch norm on the statistics of each batch of 256 images, in order, against the
-                statistics that the authors ship
-    clean       running statistics, against statistics of the test set made the same way
+    published   batch norm with the statistics of each batch of 256 images, in order; compared with
+                the statistics that the authors ship
+    clean       batch norm with running statistics; compared with statistics of the test set
+                computed the same way
 
 Reference:
     Kamata et al. 2022, "Fully spiking variational autoencoder"; weights: mil-tokyo/FSDDIM, `fad/`.
@@ -26,8 +27,8 @@ from spikediff.files.weights import load_renamed, read_state_dict
 IMAGE_SIZE = 32
 WIDTHS = (32, 64, 128, 256)
 PUBLISHED_BATCH_SIZE = 256
-_DECODER = ("decoder_input.", "decoder.", "final_layer.")  # in the authors' file, not needed here
-_RUNNING = (".running_mean", ".running_var", ".num_batches_tracked")  # of batch norm
+_DECODER = ("decoder_input.", "decoder.", "final_layer.")  # in the authors' file; unused here
+_RUNNING = (".running_mean", ".running_var", ".num_batches_tracked")  # buffers of batch norm
 
 
 class AutoencoderEncoder(nn.Module):
@@ -43,7 +44,7 @@ class AutoencoderEncoder(nn.Module):
             *(
                 nn.Sequential(
                     nn.Conv2d(c_in, c_out, 3, stride=2, padding=1),
-                    # Without running statistics, none can change by mistake.
+                    # Without running statistics, none can be updated by mistake.
                     nn.BatchNorm2d(c_out, track_running_stats=not batch_statistics),
                     nn.LeakyReLU(),
                 )

@@ -1,8 +1,8 @@
-"""A small classifier, trained on the data set itself: a feature network without weights to fetch.
+"""A small classifier, trained on the data set itself, so that no weights need to be downloaded.
 
-Its penultimate layer gives features, its softmax the probabilities of the Inception score. It
-learns from nine tenths of the training split; its accuracy on the other tenth says how far to trust
-its features. The same data, seed, machine and number of threads give the same bits.
+Its penultimate layer gives the features, its softmax the probabilities for the Inception score. It
+is trained on nine tenths of the training split; its accuracy on the other tenth indicates how
+reliable the features are. The same data, seed, machine and number of threads give the same bits.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ from spikediff.progress import at_work
 FEATURES_LENGTH = 128
 MIN_SIZE = 8  # pixels; two strides leave 2x2
 WIDTHS = (32, 64, 64)
-GRID = 2  # the last feature map is averaged over a grid of 2x2: any image size fits
+GRID = 2  # the last feature map is averaged to 2x2, so any image size fits
 EVAL_BATCH = 512
-_ACCURACY = "held_out_accuracy"  # beside the weights in the file
+_ACCURACY = "held_out_accuracy"  # stored with the weights
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How the classifier is trained; part of the key of a stored one."""
+    """Training settings of the classifier; part of the key of a stored one."""
 
-    seed: int = 0  # decides initial weights, order of the images and shifts
+    seed: int = 0  # seed of the initial weights, the order of the images and the shifts
     steps: int = 1000  # optimizer steps
     batch_size: int = 128  # images per step
     learning_rate: float = 8e-3  # peak of Adam's one-cycle schedule
@@ -75,9 +75,9 @@ def load_classifier(
 ) -> FeatureNetwork:
     """Return the feature network `classifier` of a data set: from the cache, or trained on the CPU.
 
-    The data set is a whole training split, labelled, of images of 8x8 or more. By default, training
-    takes seconds on 8x8 digits, and a minute of one core on MNIST. A damaged file of the cache is
-    replaced; without `cache_dir`, nothing is kept.
+    The data set is a complete, labelled training split with images of at least 8x8 pixels. By
+    default, training takes seconds for 8x8 digits and a minute of one core for MNIST. A damaged
+    cache file is replaced; without `cache_dir`, nothing is stored.
     """
     if dataset is None:
         raise UserError("classifier: give the training split that it learns from")
@@ -99,7 +99,7 @@ def load_classifier(
 
 
 class LabelledImages(NamedTuple):
-    """Images uint8 [N, C, H, W] with their classes, int64 [N]."""
+    """Images, uint8 [N, C, H, W], and their classes, int64 [N]."""
 
     images: Tensor
     labels: Tensor
@@ -108,14 +108,14 @@ class LabelledImages(NamedTuple):
 class TrainingData(NamedTuple):
     """A training split in two parts."""
 
-    train: LabelledImages  # nine tenths, to learn from
-    held_out: LabelledImages  # the tenth that `load_images(..., held_out=True)` gives
+    train: LabelledImages  # nine tenths, for training
+    held_out: LabelledImages  # the tenth that `load_images(..., held_out=True)` returns
     classes: int  # K
     flip: bool  # whether images may be mirrored
 
 
 def split(dataset: ImageDataset) -> TrainingData:
-    """Divide a whole training split; see `load_classifier` for what is refused."""
+    """Divide a complete training split; refuse what `load_classifier` cannot use."""
     where = f"classifier: {dataset.name}/{dataset.split}"
     if dataset.split == "test":
         raise UserError(f"{where} is what is measured against; pass the split 'train'")
@@ -152,7 +152,7 @@ def _load_or_train(
         module.load_state_dict(stored)
         return module, accuracy
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # before the minutes of training
+        folder.mkdir(parents=True, exist_ok=True)  # fail before minutes of training
         with at_work(f"training a classifier of {name}"):
             module, accuracy = train(data, settings)
         as_tensor = torch.tensor(accuracy, dtype=torch.float64)
@@ -163,7 +163,7 @@ def _load_or_train(
 
 
 def cache_key(data: TrainingData, settings: TrainingSettings) -> str:
-    """Return the SHA-256 of everything that the weights depend on."""
+    """Return the SHA-256 of everything that determines the weights."""
     layout = SmallClassifier(data.train.images.shape[1], data.classes)
     facts = (
         *(state_digest(part._asdict()) for part in (data.train, data.held_out)),
@@ -190,7 +190,7 @@ def train(data: TrainingData, settings: TrainingSettings) -> tuple[SmallClassifi
     size = min(settings.batch_size, len(images))
     largest = max(1, round(settings.shift * images.shape[-1]))
     for _ in range(settings.steps):
-        if len(order) < size:  # a new epoch drops the rest of the last one
+        if len(order) < size:  # a new epoch; drop the rest of the previous one
             order = torch.randperm(len(images), generator=generator)
         batch, order = order[:size], order[size:]
         moved = shifted(images[batch], largest, generator)
@@ -205,7 +205,7 @@ def train(data: TrainingData, settings: TrainingSettings) -> tuple[SmallClassifi
 
 
 def shifted(images: Tensor, largest: int, generator: torch.Generator) -> Tensor:
-    """Shift each image of [B, C, H, W] by up to `largest` pixels each way, repeating its border.
+    """Shift each image of [B, C, H, W] by up to `largest` pixels, repeating its border.
 
     Example:
         >>> row = torch.arange(4).view(1, 1, 1, 4).expand(1, 1, 4, 4)

@@ -1,4 +1,4 @@
-"""Feature networks: fixed networks that turn images into the vectors that distances compare."""
+"""Feature networks: fixed networks that turn images into feature vectors for distances."""
 
 import copy
 import hashlib
@@ -19,7 +19,7 @@ MODES = ("clean", "published")
 
 
 class ChannelsReplicated(UserWarning):
-    """Grey images were repeated over three channels, for a network of colour images."""
+    """Grey images were repeated over three channels for a network that expects colours."""
 
 
 class Activations(NamedTuple):
@@ -31,7 +31,7 @@ class Activations(NamedTuple):
 
 @dataclass(frozen=True)
 class Normalise:
-    """uint8 [B, C, H, W] -> `(x / 255 - mean) / std` per channel, float32."""
+    """Compute `(x / 255 - mean) / std` per channel, uint8 [B, C, H, W] -> float32."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -46,29 +46,29 @@ class Normalise:
 
 
 class FeatureNetwork:
-    """A module in evaluation mode and without gradients, with a fingerprint and checked inputs.
+    """A module in evaluation mode without gradients, with a fingerprint and checked inputs.
 
     Args:
         module: Takes normalised images [B, C, H, W]; returns features [B, D], or a pair of
-            features and class logits [B, K]. The network keeps a copy.
+            features and class logits [B, K]. It is copied.
         name: A name of `load_features`, or `module:NAME`.
         image_size: Side of the images in pixels.
-        channels: 1 or 3. A network of three takes grey images too, and warns once.
-        normalise: Turns uint8 images into what the module expects; to [-1, 1] by default.
-        mode: `clean` (an image always has the same features) or `published` (as the published
-            numbers were made). Distances of different modes do not compare.
-        batch_size: Set where features depend on the batch: images must then come in order, in
+        channels: 1 or 3. A network with 3 also accepts grey images, and warns once.
+        normalise: Turns uint8 images into the module's input; maps to [-1, 1] by default.
+        mode: `clean` (an image always has the same features) or `published` (as for the published
+            numbers). Distances of different modes are not comparable.
+        batch_size: Set it if features depend on the batch: images must then come in order, in
             batches of exactly this size, the last one smaller.
-        resize_filter: Filter that brings images to its side; None takes the protocol's.
+        resize_filter: Filter for resizing images to `image_size`; None takes the protocol's.
         held_out_accuracy: Accuracy of a classifier on held-out images, if known.
-        device: Where the network runs.
+        device: Device of the network.
 
     Attributes:
         dimensions: D.
         fingerprint: SHA-256 of layout, weights and mode: the key of stored features.
 
     Raises:
-        UserError: The module does not take such images, or does not return such features.
+        UserError: The module does not accept such images, or does not return such features.
 
     Example:
         >>> network = FeatureNetwork(nn.Flatten(), name="module:pixels", image_size=2, channels=1)
@@ -170,7 +170,7 @@ class FeatureNetwork:
 def extract(network: FeatureNetwork, images: Tensor, batch_size: int = 256) -> Activations:
     """Return the activations of images, uint8 [N, C, H, W], batch by batch, in order, on the CPU.
 
-    A network with a `batch_size` of its own takes that instead.
+    The `batch_size` of the network, if set, takes precedence.
     """
     parts = [network(part) for part in torch.split(images, network.batch_size or batch_size)]
     features = torch.cat([part.features.cpu() for part in parts])
@@ -187,7 +187,7 @@ def module_features(
     normalise: Callable[[Tensor], Tensor] = to_model_range,
     device: torch.device | str = "cpu",
 ) -> FeatureNetwork:
-    """Make a feature network, `module:NAME`, of your own module; see `FeatureNetwork`.
+    """Build a feature network, `module:NAME`, from your own module; see `FeatureNetwork`.
 
     Its fingerprint covers the weights and the printed layout of the module, but not its code.
     """
@@ -202,10 +202,10 @@ def module_features(
 
 
 def prepare(images: Tensor, image_size: int, channels: int, resize_filter: str | None) -> Tensor:
-    """Fit images, uint8 [N, C, H, W], to a network: resize with PIL, and set the channels (1 or 3).
+    """Adapt images, uint8 [N, C, H, W], to a network: resize with PIL, set the channels (1 or 3).
 
-    Refuses images that are not square, of another size without a `resize_filter` (a key of
-    `RESIZE_FILTERS`), or in colour for a grey network.
+    Refuse images that are not square, images of another size if there is no `resize_filter` (a key
+    of `RESIZE_FILTERS`), and colour images for a grey network.
     """
     _, C, H, W = images.shape
     if H != W:

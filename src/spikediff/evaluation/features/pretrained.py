@@ -1,8 +1,8 @@
-"""Networks of other libraries: any model of `timm`, and `torch-fidelity`'s Inception v3 of the FID.
+"""Networks of other libraries: any model of `timm`, and the FID's Inception v3 of `torch-fidelity`.
 
-Both come with the extra `metrics`. timm's weights come from its cache, the hub or a file; images
-are resized as the network's data configuration says (side and filter), whole and without its crop,
-and normalised by its mean and deviation. Inception has 2,048 pooled features of images resized as
+Both need the extra `metrics`. timm's weights come from its cache, the hub or a file. Images are
+resized without cropping, to the side and with the filter of the network's data configuration, and
+normalised by its mean and deviation. Inception has 2,048 pooled features. It resizes images as
 TensorFlow 1 did, and its weights come from a file.
 
 Reference:
@@ -28,15 +28,15 @@ from spikediff.files.weights import read_state_dict
 
 PREFIX = "timm:"
 DINOV2 = "vit_small_patch14_dinov2.lvd142m"
-_DINOV2_SIDE = 224  # 16 x 16 patches, as is usual for distances; timm's default is 518
+_DINOV2_SIDE = 224  # 16 x 16 patches, the usual choice for distances; timm's default is 518
 
 
 def load_pretrained(
     name: str, weights: Path | str | None = None, device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load `dinov2` or `timm:MODEL`; its features are the input of timm's last, classifying layer.
+    """Load `dinov2` or `timm:MODEL`; its features are the input of timm's classification layer.
 
-    Without a file of weights, they come from timm's cache or are fetched.
+    Without a file, the weights come from timm's cache or are downloaded.
     """
     timm = _import(name, "timm")
     _import(name, "timm.data")
@@ -45,13 +45,13 @@ def load_pretrained(
         model_name, options = DINOV2, {"img_size": _DINOV2_SIDE}
     _check_known(timm, name, model_name)
     published = timm.get_pretrained_cfg(model_name)
-    # timm would unpickle a file: hand it only what the safe reader passed.
+    # timm would unpickle a file, so pass it only the output of the safe reader.
     given = {} if weights is None else {"state_dict": read_state_dict(Path(weights))}
     try:
         module = timm.create_model(
             model_name, pretrained=True, pretrained_cfg_overlay=given, **options
         )
-    except Exception as error:  # of timm, of the hub, of the network
+    except Exception as error:  # from timm, the hub or the network
         if weights is None:
             raise UserError(
                 f"{name}: its weights are neither in timm's cache nor to be fetched "
@@ -61,7 +61,7 @@ def load_pretrained(
             f"{weights}: not the weights of {model_name} ({one_line(error, 200)})"
         ) from error
     module.reset_classifier(0)
-    module.pretrained_cfg = {}  # it holds the weights once more
+    module.pretrained_cfg = {}  # it holds a second copy of the weights
     check_finite(module.state_dict(), f"{name}: its weights")
     config = timm.data.resolve_data_config(options, pretrained_cfg=published.to_dict())
     return _as_features(name, module, config, options.get("img_size"), device)
@@ -90,14 +90,14 @@ def _as_features(
 
 
 def _check_known(timm: Any, name: str, model_name: str) -> None:
-    """Refuse a name that timm has no model for; the name may carry the tag of its weights."""
+    """Refuse a name that timm does not have; the name may include the tag of its weights."""
     plain = model_name.partition(".")[0]
     if not timm.is_model(plain):
         raise UserError(f"{name}: timm has no such model; {suggestion(plain, timm.list_models())}")
 
 
 def _source(published: Any) -> str:
-    """Say which file holds a model's weights, and where to get it."""
+    """Return the file that holds a model's weights, and where to get it, in words."""
     file = published.hf_hub_filename or "model.safetensors"
     if published.hf_hub_id:
         return f"the file {file} of https://huggingface.co/{published.hf_hub_id}"
@@ -133,19 +133,20 @@ def load_inception(
 ) -> FeatureNetwork:
     """Load Inception v3 with torch-fidelity's weights, `weights-inception-2015-12-05-6726825d.pth`.
 
-    The same tensors as safetensors will do. The network resizes images of `image_size` to 299.
+    A safetensors file of the same tensors also works. The network resizes images of `image_size`
+    to 299.
     """
     library = _import("inception", "torch_fidelity.feature_extractor_inceptionv3")
     state = read_state_dict(Path(path))
     with tempfile.TemporaryDirectory() as folder:
-        # torch-fidelity unpickles whatever it is given: hand it only what the safe reader passed.
+        # torch-fidelity unpickles its file, so pass it only the output of the safe reader.
         safe = Path(folder) / "inception.pth"
         torch.save(state, safe)
         try:
             extractor = library.FeatureExtractorInceptionV3(
                 "inception-v3-compat", list(LAYERS), feature_extractor_weights_path=str(safe)
             )
-        except RuntimeError as error:  # load_state_dict lists every key; the first line says enough
+        except RuntimeError as error:  # load_state_dict lists every key; keep the first line
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: not the weights of Inception v3 ({reason})") from error
     return FeatureNetwork(
@@ -165,7 +166,7 @@ def _import(name: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         missing = f"{error.name} is not installed; {install_command('metrics')}"
         raise UserError(f"{name}: {missing}") from error
-    except (ImportError, RuntimeError) as error:  # torchvision beside another build of torch
+    except (ImportError, RuntimeError) as error:  # torchvision and torch of different builds
         library = module.partition(".")[0].replace("_", "-")
         raise UserError(
             f"{name}: {library} does not import ({one_line(error, 160)}); torch and torchvision "

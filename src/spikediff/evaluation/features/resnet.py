@@ -1,6 +1,6 @@
-"""CIFAR-10 ResNets of depth 20 and 56: 64 pooled features and class probabilities of photographs.
+"""CIFAR-10 ResNets of depth 20 and 56: 64 pooled features and class probabilities.
 
-Their distances compare with one another, not with a FID.
+Their distances are comparable with one another, but not with a FID.
 
 Reference:
     He et al. 2016, "Deep residual learning", section 4.2, shortcuts of option A (no parameters);
@@ -45,12 +45,12 @@ class CifarResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut, which is strided and padded where the widths differ."""
+    """Two convolutions and a shortcut, which is strided and padded if the widths differ."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.stride = 1 if c_in == c_out else 2
-        self.padding = (c_out - c_in) // 2  # zero channels on either side
+        self.padding = (c_out - c_in) // 2  # zero channels on each side
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride=self.stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
@@ -75,11 +75,11 @@ def to_imagenet_range(images: Tensor) -> Tensor:
 def load_resnet(
     path: Path | str, depth: int = 20, device: torch.device | str = "cpu"
 ) -> FeatureNetwork:
-    """Load the feature network `resnet20` or `resnet56`, as of `resnet20-12fca82f.th`."""
+    """Load the feature network `resnet20` or `resnet56`, e.g. from `resnet20-12fca82f.th`."""
     if depth < 8 or (depth - 2) % 6:
         raise UserError(f"resnet: depth = {depth} is not 6 n + 2; choose 20 or 56")
     module = CifarResNet(depth)
-    # The files are older than batch norm's counters, which evaluation never reads.
+    # The files predate batch norm's counters, which evaluation never reads.
     counters = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
     load_renamed(module, counters | read_state_dict(Path(path)), str(path))
     return FeatureNetwork(
