@@ -2,9 +2,11 @@
 
 On a CPU, torch chooses among kernels that round differently. For a convolution the choice depends
 on whether there is one image or several, and for kernel size 1 on the number of threads; for a
-matrix product it depends on the number of rows. A difference in rounding may flip a spike.
+matrix product it depends on the number of rows and, on some processors, on the number of threads. A
+difference in rounding may flip a spike.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +21,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 _SHARE = 32768  # elements that torch gives to one thread at least
 _VECTOR = 64  # elements: a multiple of every processor's vectors, two at once
 _REPLACED = ("forward", "dilation")
+_threads_are_set = threading.Lock()
 _CONVOLUTIONS = {nn.Conv1d.forward, nn.Conv2d.forward}
 
 
@@ -70,9 +73,27 @@ def _in_memory(x: Tensor, channels_last: bool) -> Tensor:
 
 def each_alone(multiply: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0) -> Tensor:
     """Return a matrix product of rows [..., E], with each image along `dim` multiplied alone."""
-    if not _matters(x) or x.dim() < 2 or x.shape[dim] == 1:
+    if not _matters(x):
         return multiply(x)
-    return torch.cat([multiply(image) for image in torch.split(x, 1, dim)], dim)
+    if x.dim() < 2 or x.shape[dim] == 1:
+        return on_one_thread(multiply, x)
+    return torch.cat([on_one_thread(multiply, image) for image in torch.split(x, 1, dim)], dim)
+
+
+def on_one_thread(multiply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return a matrix product, computed on one thread.
+
+    Three threads, for example, leave shares that are no whole vectors, summed in another order.
+    """
+    if not _matters(x) or torch.get_num_threads() == 1:
+        return multiply(x)
+    with _threads_are_set:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return multiply(x)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def linear_by_image(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -84,18 +105,19 @@ def linear_by_image(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     alone = x.shape[-2] == 1 or x.device.type != "cpu"
     if alone or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return linear(x)
-    return torch.cat([linear(image) for image in torch.split(x, 1, dim=-2)], dim=-2)
+        return on_one_thread(linear, x)
+    rows = [on_one_thread(linear, image) for image in torch.split(x, 1, dim=-2)]
+    return torch.cat(rows, dim=-2)
 
 
 @contextmanager
 def batch_invariant(network: nn.Module) -> Iterator[None]:
     """Let a network, of this library or of another, give an image the same bits in every batch.
 
-    Convolutions are computed by `never_alone`, transposed ones as convolutions. In networks of
-    other libraries, linear layers are computed by `each_alone` and SiLU by `elementwise`,
-    which networks of this library call themselves. All layers are restored afterwards. Compiled
-    networks are left unchanged. Layers must have images along the first axis.
+    Convolutions are computed by `never_alone`, transposed ones as convolutions, linear layers by
+    `on_one_thread`. In networks of other libraries, linear layers are computed by `each_alone` and
+    SiLU by `elementwise`, which networks of this library call themselves. All layers are restored
+    afterwards. Compiled networks are left unchanged. Layers must have images along the first axis.
 
     Example:
         >>> network, x = nn.Sequential(nn.Linear(64, 64)), torch.randn(9, 64)
@@ -123,6 +145,8 @@ def _make_invariant(module: Any, of_others: bool) -> None:
         _compute(module, partial(_as_convolution, module, module.forward))
     elif of_others and isinstance(module, nn.Linear):
         _compute(module, partial(each_alone, module.forward))
+    elif type(module).forward is nn.Linear.forward:
+        _compute(module, partial(on_one_thread, module.forward))
     elif of_others and isinstance(module, nn.GroupNorm):
         _compute(module, partial(_in_order, module.forward))
     elif of_others and isinstance(module, nn.SiLU):
