@@ -70,11 +70,10 @@ def run(options: EnergyOptions) -> None:
     if options.differences and options.accounting != "strict":
         raise UserError("--differences needs --accounting strict")
 
-    measured = measure(options)
-
     from spikediff.diffusion.pipeline import scheduler_name, weights_sha256
     from spikediff.energy import audit
 
+    measured = measure(options)
     meter, report, ordinary = measured.meter, measured.report, measured.ordinary
     figures = report.to_dict() | {
         "threshold": options.sampling.threshold,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.light_imports import light_imports
 from spikediff.cli.options import (
     COUNT,
     BatchSize,
@@ -107,11 +106,10 @@ def run(options: EvaluateOptions) -> None:
 
 def measure(options: EvaluateOptions) -> dict[str, Any] | None:
     """Return the result of an evaluation; None in all processes but the first."""
-    with light_imports():
-        from accelerate import PartialState
+    from accelerate import PartialState
 
-        from spikediff.evaluation.run import evaluate
-        from spikediff.hub.load import check_event_driven, choose_device
+    from spikediff.evaluation.run import evaluate
+    from spikediff.hub.load import check_event_driven, choose_device
 
     model = options.model
     check_event_driven(model.event_driven, model.event_driven_weights, model.device)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.light_imports import light_imports
 from spikediff.cli.options import SHIPPED, Flat, Report
 from spikediff.pretrained import check_source
 from spikediff.tables import wrapped
@@ -80,12 +79,11 @@ def _installed() -> dict[str, dict[str, Any]]:
 
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:
-    with light_imports():
-        from spikediff.diffusion.classes import class_names
-        from spikediff.hub.load import load_pipeline, networks_of
-        from spikediff.neurons import SpikeEmitter
+    from spikediff.diffusion.classes import class_names
+    from spikediff.hub.load import load_pipeline, networks_of
+    from spikediff.neurons import SpikeEmitter
 
-        pipe = load_pipeline(source)
+    pipe = load_pipeline(source)
     networks, facts = networks_of(pipe), {}
     for name, network in networks.items():
         suffix = f" {name}" if len(networks) > 1 else ""

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from spikediff.cli.arguments import MODEL, OUTPUT_FILE, Range
-from spikediff.cli.light_imports import light_imports
 from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_json
 from spikediff.errors import UserError
 from spikediff.pretrained import PRETRAINED, find_source
@@ -124,12 +123,11 @@ class Source:
 
     def load(self, **how: Any) -> Any:
         """Load the pipeline; `how` are further arguments of `load_pipeline`."""
-        with light_imports():
-            from spikediff.hub.load import load_pipeline
+        from spikediff.hub.load import load_pipeline
 
-            return load_pipeline(
-                self.source, self.scheduler, self.device, execution=self.execution, **how
-            )
+        return load_pipeline(
+            self.source, self.scheduler, self.device, execution=self.execution, **how
+        )
 
 
 @dataclass(frozen=True)
