@@ -1,4 +1,4 @@
-"""Energy: the operations of a model, counted from outside and priced by a table."""
+"""Energy: count a model's operations from outside, and price them by a cost table."""
 
 from spikediff.energy.accounting import ACCOUNTINGS
 from spikediff.energy.audit import audit

@@ -1,7 +1,7 @@
 r"""The two ways to turn counts into MACs and ACs.
 
-strict: a real-valued input is a multiply-accumulate wherever it enters, whatever a paper called it;
-a spike is an accumulate per target that it reaches.
+strict: a real-valued input costs multiply-accumulates wherever it enters, whatever a paper calls
+it. A spike costs one accumulate per target that it reaches.
 
 paper: $E = E_{MAC}\,\mathrm{FLOP}_{conv1} + E_{AC} \sum_l r_l\,T\,\mathrm{FLOP}_l$ with $r_l$ the
 share of active inputs of layer l: only the first convolution multiplies (Cao et al., SDM, IEEE TAI
@@ -20,7 +20,7 @@ from spikediff.energy.report import EnergyReport
 from spikediff.errors import UserError, suggestion
 
 Accounting = Callable[[Cell, bool, int, bool], tuple[int, float]]
-"""`(cell, whether it is of the first convolution, T, padding)` to MACs and ACs."""
+"""Called with `(cell, whether it belongs to the first convolution, T, padding)`."""
 
 
 def strict(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
@@ -36,14 +36,14 @@ def paper(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[i
 
 
 def paper_ann(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
-    """Return (MACs, 0): the paper's figure for a network without neurons is E_MAC times FLOPs."""
+    """Return (MACs, 0), because a network without neurons costs E_MAC times FLOPs in the paper."""
     if cell.signal != REAL:
         return cell.dense_macs, 0
     return strict(cell, first, spiking_steps, padding)
 
 
 def by_changes(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
-    """Return (MACs, ACs) of the changes since the last call; all, where that is not known."""
+    """Return (MACs, ACs) of the changes since the last call; if unknown, those of all inputs."""
     if cell.signal != REAL:
         return 0, cell.changes
     return cell.once(cell.changes, spiking_steps), 0
@@ -71,7 +71,7 @@ def make_report(
         raise UserError("nothing was observed: call the model inside the `with` block")
     if changes and not ledger.follows_changes:
         raise UserError(
-            "no changes were followed: make the meter with EnergyMeter(changes=True), of a network "
+            "changes were not tracked: make the meter with EnergyMeter(changes=True) for a network "
             "whose neurons emit spikes, or with quantised activations"
         )
     table = load_costs(costs)
@@ -110,7 +110,7 @@ def make_report(
 
 
 def _groups(cells: Iterable[Cell]) -> Iterable[list[Cell]]:
-    """Group the cells of one report row: other kinds of input and copies are counted apart."""
+    """Group the cells of a report row; kinds of input and numbers of copies stay separate."""
     groups: dict[tuple[int, str, str, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.step, cell.kind, cell.layer, cell.operation), []).append(cell)
@@ -120,7 +120,7 @@ def _groups(cells: Iterable[Cell]) -> Iterable[list[Cell]]:
 def _synapse(
     group: Sequence[Cell], priced: Sequence[tuple[int, float]], spiking_steps: int, kept: bool
 ) -> Cell:
-    """Return one synapse with its priced MACs and ACs, T identical copies counted once."""
+    """Return one synapse with its MACs and ACs, T identical copies counted once."""
     parts = (
         replace(
             cell,

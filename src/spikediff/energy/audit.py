@@ -1,7 +1,7 @@
 """The audit: which operations of a model accumulate-only hardware cannot run.
 
-Neuromorphic hardware adds weights where spikes arrive, leaks, compares and resets. The audit lists
-every other operation, at the price of multiply-accumulates.
+Neuromorphic hardware adds weights for arriving spikes, leaks, compares and resets. The audit lists
+every other operation, priced as multiply-accumulates.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,12 +17,12 @@ from spikediff.tables import text_table
 class Finding:
     """An operation of a layer that is not an accumulate."""
 
-    layer: str  # the module that runs it; "scheduler" for arithmetic between two denoising steps
+    layer: str  # the module that runs it; "scheduler" for arithmetic between denoising steps
     operation: str
     reason: str  # why accumulates cannot replace it
     amount: int  # MACs, or elements of arithmetic
-    energy_pj: float  # its energy, every element at the price of one MAC, in picojoules
-    share: float  # its share of all energy, this arithmetic included
+    energy_pj: float  # its energy in picojoules, at one MAC per element
+    share: float  # its share of the total energy, including this arithmetic
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class Audit:
     """The operations that are not accumulates, the most expensive first."""
 
     findings: tuple[Finding, ...]  # operations that are not accumulates, the most expensive first
-    images: int = 1  # that were made
+    images: int = 1  # number of generated images
 
     @property
     def fully_spiking(self) -> bool:
-        """Whether the network only accumulates (the scheduler is not part of the network)."""
+        """Whether the network only accumulates (the scheduler does not count)."""
         return all(finding.layer == "scheduler" for finding in self.findings)
 
     @property
     def share(self) -> float:
-        """Share of the energy that the findings cost."""
+        """Share of the energy spent on the findings."""
         return sum(finding.share for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Audit:
         return {"fully_spiking": self.fully_spiking, "share": self.share, "findings": findings}
 
     def table(self) -> str:
-        """Return a table of an image, by reason; no line is longer than 80 columns."""
+        """Return a table for one image, grouped by reason, at most 80 columns wide."""
         rows = [["not an accumulate, per image", "operations", "uJ", "share"]]
         for reason in dict.fromkeys(finding.reason for finding in self.findings):
             rows.append([f"{reason}:", "", "", ""])
@@ -68,7 +68,7 @@ class Audit:
 
 
 def audit(report: EnergyReport) -> Audit:
-    """List every operation of a report, in the strict accounting, that is not an accumulate."""
+    """List every operation of a report that is not an accumulate, in the strict accounting."""
     if report.accounting != "strict":
         raise UserError(
             "the audit needs the strict accounting; the paper's hides the operations it lists"

@@ -1,8 +1,8 @@
-"""What changes at a synapse from one call of a network to the next.
+"""Changes in the inputs of synapses from one network call to the next.
 
 A synapse is linear, so its sums can be updated by the changes: `sum(t) = sum(t-1) +
-W (x(t) - x(t-1))`. A change of k spikes is k accumulates. Real values never stay the same, so their
-quantised values are compared (Ditto).
+W (x(t) - x(t-1))`. A change of k spikes costs k accumulates. Real values rarely repeat exactly, so
+their quantised values are compared (Ditto).
 
 Reference: Kim et al., "Ditto: accelerating diffusion model via temporal value similarity", HPCA
 2025; O'Connor and Welling, "Sigma delta quantized networks", ICLR 2017.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_SAMPLE = 2048  # elements of an input and call that decide its range
+_SAMPLE = 2048  # elements per input and call for choosing the range
 _CLIPS = tuple(step / 20 for step in range(20, 0, -1))  # shares of the full range to try
 
 Place = tuple[int, int]  # a model, and the number of the synapse in its call
@@ -35,9 +35,9 @@ class _Quantiser(NamedTuple):
 
 
 class QuantisedActivations:
-    """Uniform quantisers of synapses' real-valued inputs: one a synapse, for all timesteps.
+    """Uniform quantisers of synapses' real-valued inputs: one per synapse, for all timesteps.
 
-    A first generation collects samples; `fix` then chooses the range of least squared error.
+    A first generation collects samples; `fix` then chooses the range with the least squared error.
     """
 
     def __init__(self, bits: int) -> None:
@@ -73,7 +73,7 @@ class QuantisedActivations:
 
 
 class Changes:
-    """Compares synapses' inputs with those of the last call; without `activations`, only spikes."""
+    """Compares synapses' inputs with those of the last call; real values need `activations`."""
 
     def __init__(self, activations: QuantisedActivations | None = None) -> None:
         self._activations = activations
@@ -81,15 +81,15 @@ class Changes:
         self._place: Place = (0, 0)
 
     def begin_call(self, model: int, afresh: bool) -> None:
-        """Note the call of model number `model`; `afresh` begins a new generation of images."""
+        """Begin a call of model number `model`; `afresh` starts a new generation of images."""
         self._place = (model, 0)
         if afresh:
             self._before = {place: x for place, x in self._before.items() if place[0] != model}
 
     def of(self, x: Tensor, spikes: bool) -> tuple[Tensor | None, bool]:
-        """Return the change of the next synapse's input x, and whether it is followed at all.
+        """Return the change in the next synapse's input x, and whether changes are tracked.
 
-        It is |x - before| of spike counts, or 1 where a real value changed; None in the first call.
+        It is |x - before| for spike counts, 1 for a changed real value, and None in the first call.
         """
         self._place = (self._place[0], self._place[1] + 1)
         whole: Tensor | None = x.detach().to(torch.int16) if spikes else None

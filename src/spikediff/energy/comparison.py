@@ -1,7 +1,7 @@
 r"""A spiking network beside its ordinary counterpart: in float32, quantised, and by differences.
 
-A window of T steps of up to D spikes carries $\lceil \log_2(T D + 1) \rceil$ bits. The fair
-counterpart has activations of so many bits, and both have 8-bit weights.
+A window of T steps with up to D spikes each carries $\lceil \log_2(T D + 1) \rceil$ bits. The fair
+counterpart has activations of the same number of bits, and both have 8-bit weights.
 
 Reference: Yan et al., "Reconsidering the energy efficiency of spiking neural networks inference
 from analytical perspectives", arXiv 2409.08290 v4, theorem 1.
@@ -16,8 +16,8 @@ from spikediff.energy.costs import CostTable
 from spikediff.energy.meter import EnergyMeter
 from spikediff.energy.report import SPIKES_PER_SYNAPSE_LIMITS, EnergyReport, microjoule
 
-WEIGHT_BITS = 8  # of integer weights, of both networks
-REAL_BITS = 16  # of an integer spiking network's real-valued inputs: the image, currents
+WEIGHT_BITS = 8  # width of the integer weights of both networks
+REAL_BITS = 16  # width of real-valued inputs of an integer spiking network: image, currents
 
 _ENERGIES: dict[str, Callable[[EnergyReport], float | None]] = {
     "arithmetic": lambda report: report.energy_pj,
@@ -32,8 +32,8 @@ class Column:
     """One way to run a network."""
 
     title: tuple[str, str]  # two lines
-    plain: EnergyReport | None = None  # priced by the cost table; None if that makes no sense
-    # Priced in integers with 8-bit weights; None if the table has no such prices.
+    plain: EnergyReport | None = None  # priced by the cost table; None if not applicable
+    # Priced as integers with 8-bit weights; None if the table has no such prices.
     whole: EnergyReport | None = None
 
     @property
@@ -44,7 +44,7 @@ class Column:
 
     @property
     def changed_share(self) -> float | None:
-        """Share of inputs that changed between two calls; None if it was not measured."""
+        """Share of inputs that changed between two calls; None if not measured."""
         report = self.plain or self.whole
         return None if report is None else report.changed_share
 
@@ -60,14 +60,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Columns side by side."""
+    """The columns of the comparison."""
 
     activation_bits: int  # width of the quantised counterpart's activations
-    # "ordinary", "quantised", "quantised_by_differences" (if measured), "spiking" and
+    # Keys: "ordinary", "quantised", "quantised_by_differences" (if measured), "spiking",
     # "spiking_by_changes".
     columns: dict[str, Column]
-    # Whether the counterpart's weights were trained. Its cost does not depend on them; the share of
-    # differences that are zero does.
+    # Whether the counterpart was trained. Its weights do not affect its cost, but they do affect
+    # the share of zero differences.
     trained: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Comparison:
         }
 
     def table(self) -> str:
-        """Return a table of at most 80 columns for a terminal."""
+        """Return a table for a terminal, at most 80 columns wide."""
         columns = list(self.columns.values())
         lines = [_line("", [column.title[i] for column in columns]) for i in (0, 1)]
         for unit, per_call in (("image", False), ("image and network call", True)):
@@ -123,16 +123,16 @@ def compare(
     accounting: str = "strict",
     **options: Any,
 ) -> Comparison:
-    """Put a spiking network beside its counterpart.
+    """Compare a spiking network with its ordinary counterpart.
 
     Args:
         spiking: Meter of the spiking network, with `changes=True` for its last column.
-        ordinary: Meter of the ordinary one.
-        costs: Prices; `CostTable.quantised` derives those of integers.
+        ordinary: Meter of the ordinary network.
+        costs: Prices; `CostTable.quantised` derives integer prices.
         differences: The result of `measure_differences` for the ordinary network, if any.
         trained: Whether the ordinary network is trained.
         accounting: As in `EnergyMeter.report`.
-        **options: `batch_norm` and `padding`, as there.
+        **options: `batch_norm` and `padding`, as in `EnergyMeter.report`.
     """
 
     def price(meter: EnergyMeter, bits: int | None, changes: bool = False) -> EnergyReport | None:
@@ -162,10 +162,11 @@ def compare(
 
 
 def measure_differences(target: Any, generate: Callable[[], object], bits: int) -> EnergyMeter:
-    """Return a meter of what Ditto computes: its `report(changes=True)` counts the differences.
+    """Return a meter for Ditto's computation: its `report(changes=True)` counts differences.
 
-    A first generation chooses the ranges of the synapses' inputs, quantised to `bits`; a second is
-    measured. `generate` makes the same images every time, with a `target` without neurons.
+    A first generation chooses the ranges for quantising the synapses' inputs to `bits`; a second
+    generation is measured. `generate` must make the same images every time, and `target` must have
+    no neurons.
     """
     activations = QuantisedActivations(bits)
     with EnergyMeter(target, changes=True, activations=activations):
@@ -189,7 +190,7 @@ def _figures(report: EnergyReport) -> dict[str, Any]:
 
 
 def _energies(report: EnergyReport, per_call: bool) -> dict[str, float | None]:
-    """Return the energies of an image, or of one of its network calls, in picojoules."""
+    """Return the energies of an image, or of one network call, in picojoules."""
     units = report.images * (len(report.timesteps) if per_call else 1)
     energies = {name: energy(report) for name, energy in _ENERGIES.items()}
     return {name: None if pj is None else pj / units for name, pj in energies.items()}
@@ -198,7 +199,7 @@ def _energies(report: EnergyReport, per_call: bool) -> dict[str, float | None]:
 def _rows(
     reports: Sequence[EnergyReport | None], per_call: bool, weight_bits: int | None
 ) -> list[str]:
-    """Return the lines of one number format; none if no report has it."""
+    """Return the lines for one number format; none if no report has it."""
     known = next((report for report in reports if report is not None), None)
     if known is None:
         return []

@@ -1,4 +1,4 @@
-"""What one operation costs, and where the number comes from."""
+"""Cost tables: the energy of one operation, and the source of the number."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,18 +17,19 @@ class CostTable:
     """
 
     name: str  # name in reports
-    # One multiply-accumulate; None if the hardware has none. This and the following prices are
-    # in picojoules, None where unknown.
+    # One multiply-accumulate; None if the hardware has none. This and all other prices are in
+    # picojoules; None if unknown.
     mac_pj: float | None
     ac_pj: float  # one accumulate, or synaptic operation
-    source: str  # where the numbers are from
+    source: str  # source of the numbers
     neuron_update_pj: float | None = None  # one update of one neuron in one spiking step
     # One byte of activations, sums or membranes, read or written.
     sram_pj_per_byte: float | None = None
-    # One byte of weights from the memory that holds them all; None takes `sram_pj_per_byte`.
+    # One byte of weights, read from the memory that holds all of them; None takes
+    # `sram_pj_per_byte`.
     weight_pj_per_byte: float | None = None
     weight_bits: int = 32
-    # Width of a real-valued activation. Spikes take the bits that their counts need.
+    # Width of a real-valued activation. Spikes take as many bits as their counts need.
     value_bits: int = 32
     sum_bits: int = 32  # width of a sum or membrane
     int8_multiply_pj: float | None = None  # one product of 8-bit integers
@@ -51,12 +52,12 @@ class CostTable:
             )
 
     def quantised(self, activation_bits: int, weight_bits: int = 8) -> "CostTable | None":
-        r"""Return the prices of integers in the same technology; None if the table has none.
+        r"""Return integer prices in the same technology; None if the table has none.
 
         $E_{MAC} = E_{mul8}\, b_w b_a / 64 + E_{add32}$ for weights of $b_w$ and activations of
-        $b_a$ bits: an array multiplier has as many cells as the product of its operands' widths (8
-        to 32 bits: 0.2 to 3.1 pJ in Horowitz's table, a factor of 15.5 for 16 times the cells).
-        Sums stay 32 bits wide.
+        $b_a$ bits. The number of cells of an array multiplier is the product of its operands'
+        widths (8 to 32 bits: 0.2 to 3.1 pJ in Horowitz's table, a factor of 15.5 for 16 times the
+        cells). Sums stay 32 bits wide.
 
         Example:
             >>> table = COST_TABLES["45nm"].quantised(activation_bits=3)
@@ -123,7 +124,7 @@ COST_TABLES: dict[str, CostTable] = {
         int8_multiply_pj=0.07,
         int32_add_pj=0.03,
     ),
-    # Pre-silicon simulation; an update of a neuron that does not spike costs 52 pJ. A synaptic
+    # Pre-silicon simulation. The update of a neuron that does not spike costs 52 pJ. A synaptic
     # operation includes the reading of its weight. The chip has no multiply-accumulate.
     "loihi": CostTable(
         "loihi",
@@ -139,7 +140,7 @@ COST_TABLES: dict[str, CostTable] = {
 def load_costs(costs: str | Path | CostTable) -> CostTable:
     """Return a cost table: a key of `COST_TABLES`, a table, or a YAML file of `CostTable`'s fields.
 
-    A file may leave out `name`.
+    A file may omit `name`.
     """
     if isinstance(costs, CostTable):
         return costs

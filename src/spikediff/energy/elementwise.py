@@ -1,4 +1,4 @@
-"""Operations without synapses: norms, element-by-element arithmetic, and what moves data only."""
+"""Operations without synapses: norms, element-by-element arithmetic, and data movement."""
 # ruff: noqa: SIM905 -- long tables of names read better as words than as quoted strings
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _FUNCTIONS = set(
     """.split()
 )
 
-# The result holds the values of the input.
+# The result has the same values as the input.
 SAME_VALUES = set(
     """
     view _unsafe_view reshape _reshape_alias expand clone t transpose permute alias detach slice
@@ -37,7 +37,7 @@ SAME_VALUES = set(
     """.split()
 )
 
-# Integers times a power of two.
+# Multiplication of integers by a power of two.
 BIT_SHIFTS = set(
     """
     __lshift __rshift __ilshift __irshift bitwise_left_shift bitwise_right_shift to_fixed_point
@@ -45,7 +45,7 @@ BIT_SHIFTS = set(
     """.split()
 )
 
-# These choose, compare, look up or make data; nothing is multiplied or added.
+# These choose, compare, look up or create data; they multiply and add nothing.
 _MOVES = (
     SAME_VALUES
     | BIT_SHIFTS
@@ -70,17 +70,17 @@ _MOVES = (
 
 LOOKUPS = set("embedding index index_select gather".split())
 
-# Uses of a parameter other than as the weight of a synapse or norm: a learned gain is a
+# Uses of a parameter other than as the weight of a synapse or norm: a learned gain costs a
 # multiply-accumulate per element; a learned shift is free, like a bias.
 GAINS = set("mul div".split())
 SHIFTS = set("add sub".split())
 
-# The result holds values of all inputs, and no others.
+# The result contains exactly the values of the inputs.
 SAME_SET_OF_VALUES = {"cat", "stack", "index_select", "flip", "roll"}
 SAME_SET_OF_VALUES |= {name for name in _MOVES if name.startswith("upsample_nearest")}
 
-# The result is real-valued if any input is; of spikes, it holds spikes of other sizes: sums,
-# averages and scaled spike trains.
+# The result is real-valued if any input is. If all are spikes, it holds spikes of other sizes:
+# sums, averages and scaled spike trains.
 MIXTURES = SAME_SET_OF_VALUES | ADDITIONS | _SUMS | _PRODUCTS | {"constant_pad_nd"}
 REAL_VALUED = _FUNCTIONS | set(NORMS)
 
@@ -89,7 +89,7 @@ def arithmetic(name: str, arguments: Sequence[Any], out: Any) -> tuple[str, int]
     """Return the kind of an operation's element-by-element arithmetic, and its elements.
 
     The kind is "addition", "scaling" (by one number), "multiplication", "function" or "other:
-    NAME"; None stands for operations that only move, compare, clamp or make data.
+    NAME". Return None for operations that only move, compare, clamp or create data.
 
     Example:
         >>> import torch

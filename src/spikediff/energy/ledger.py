@@ -1,4 +1,4 @@
-"""Counts of operations: one record for a call, a layer, a denoising step and a whole report."""
+"""Counts of operations: the same record for a call, a layer, a denoising step and a report."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
@@ -13,9 +13,9 @@ KINDS = ("synapse", "norm", "neuron", "arithmetic")  # the order of a report's r
 
 @dataclass(slots=True)
 class Cell:
-    """Operations of one kind, over all images; `+` adds them up.
+    """Operations of one kind, summed over all images; `+` adds cells.
 
-    The meter fills in everything but `macs` and `acs`, which an accounting decides.
+    The meter fills in everything except `macs` and `acs`, which come from an accounting.
     """
 
     step: int = 0  # index of the denoising step
@@ -23,41 +23,41 @@ class Cell:
     operation: str = ""  # "conv2d 3x3", "linear", "batch norm", "neuron", "addition", ...
     # Kinds of input: "real", "binary", "ternary", "integer", "silent", or several.
     signal: str = REAL
-    macs: int = 0  # multiply-accumulates by the accounting
-    acs: int = 0  # accumulates by the accounting
-    # Multiply-accumulates of a dense engine, at every spiking step, on the padding's zeros too.
+    macs: int = 0  # multiply-accumulates according to the accounting
+    acs: int = 0  # accumulates according to the accounting
+    # Multiply-accumulates of a dense engine, at every spiking step, including the padding's zeros.
     dense_macs: int = 0
-    # Spikes (of a neuron: emitted; else: that arrived, or what changed of them); for real values,
-    # every element.
+    # Spikes: emitted by a neuron, otherwise arriving or, with changes, changed. For real values,
+    # all elements.
     events: int = 0
     sites: int = 0  # elements that could hold an event
     neuron_updates: int = 0  # updates of neurons, one per neuron, spiking step and image
-    # Elements of arithmetic that is counted, and named in the audit, but not billed.
+    # Elements of arithmetic that is counted and listed in the audit, but not billed.
     elements: int = 0
     weights: int = 0  # elements of the weight; 0 where both operands are data
     outputs: int = 0  # elements of the result
     calls: int = 0
-    synops: int = 0  # accumulates that the spikes caused, exactly; 0 for real values
-    # Dense operations of one pass with T = 1 through the synapses that saw spikes, without the
-    # padding's zeros. (The meter enters those of all T steps.)
+    synops: int = 0  # exact number of accumulates caused by spikes; 0 for real values
+    # Dense operations of one pass with T = 1 through the synapses that received spikes, without
+    # the padding's zeros. (The meter adds those of all T steps.)
     pass_macs: float = 0
     compared: int = 0  # input elements that were compared with those of the last call
     changed: int = 0  # input elements that differed
     kept: bool = False  # whether the call started from the sums of the last one
-    # Elements of the weight, times the images and network calls that need them.
+    # Elements of the weight, multiplied by the images and network calls that need them.
     weight_reads: int = 0
     input_bits: int = 0  # bits of the inputs of known width: spikes, and values in fixed point
     real_inputs: int = 0  # other real-valued input elements, T identical copies counted once
     results: int = 0  # elements of the result, T identical copies counted once
-    # The rest is what accountings need; reports do not show it.
+    # The remaining fields are inputs of the accountings; reports do not show them.
     kind: str = "synapse"  # one of `KINDS`
-    copies: int = 1  # how often a real-valued input repeats itself along the leading axis
+    copies: int = 1  # number of repetitions of a real-valued input along the leading axis
     inner_macs: int = 0  # `dense_macs` without the padding's zeros
     rated_macs: float = 0.0  # `dense_macs` times the share of active inputs, call by call
-    # Operations that the changes since the last call would cause: accumulates of spikes, multiply-
-    # accumulates of quantised values; all, where they were not followed.
+    # Operations caused by the changes since the last call: accumulates of spikes, multiply-
+    # accumulates of quantised values. If changes were not tracked, all operations.
     changes: int = 0
-    # Spikes of change, or values that changed; all, where they were not followed.
+    # Changed spikes or values. If changes were not tracked, all spikes or values.
     change_events: int = 0
     followed: bool = False  # whether inputs were compared with those of the last call
     foldable: bool = False  # whether a norm can be folded into the synapses before it
@@ -76,7 +76,7 @@ class Cell:
         weights: int = 0,
         bits: int = 0,
     ) -> "Cell":
-        """Return one call of a synapse whose inputs, of `bits` each, were not followed."""
+        """Return one call of a synapse with inputs of `bits` each, without tracked changes."""
         real = signal == REAL
         return cls(
             operation=operation,
@@ -156,10 +156,10 @@ class Ledger:
     """Everything that was observed, before an accounting.
 
     Attributes:
-        spiking_steps: T, as given or as the first layer of neurons saw it; None if neither.
-        images: Images that entered the model, by timestep, in the order of the first call; None
-            stands for calls without a timestep.
-        levels: Neurons and steps by D, the most spikes that a neuron emits in a step.
+        spiking_steps: T, as given or as observed at the first layer of neurons; None if neither.
+        images: Images that entered the model, by timestep, in the order of the first call; the key
+            None stands for calls without a timestep.
+        levels: Number of neurons and steps by D, the most spikes that a neuron emits in a step.
     """
 
     spiking_steps: int | None = None
@@ -168,12 +168,12 @@ class Ledger:
     _cells: dict[Hashable, Cell] = field(default_factory=dict)
 
     def step(self, timestep: float | None) -> int:
-        """Return the index of a timestep's denoising step, new if need be."""
+        """Return the index of a timestep's denoising step; append it if it is new."""
         self.images.setdefault(timestep, 0)
         return list(self.images).index(timestep)
 
     def add(self, cell: Cell) -> None:
-        """Enter a call, whose cell belongs to the ledger from now on."""
+        """Add a call; the ledger then owns its cell."""
         what = (cell.step, cell.kind, cell.layer, cell.operation, cell.signal == REAL, cell.copies)
         key = (*what, cell.kept, cell.followed, cell.foldable)
         if key in self._cells:
@@ -183,7 +183,7 @@ class Ledger:
 
     @property
     def cells(self) -> list[Cell]:
-        """All counts by step, then by kind; arithmetic by layer, the rest as it was executed."""
+        """All counts by step, then by kind; arithmetic by layer, others in order of execution."""
         place: dict[tuple[int, str], int] = {}
         for cell in self._cells.values():
             if cell.kind == "arithmetic":
@@ -197,7 +197,7 @@ class Ledger:
 
     @property
     def activation_bits(self) -> int:
-        """Bits that a window of most neurons carries: those of 0 to T D."""
+        """Bits of a count from 0 to T D, as carried by a window of most neurons."""
         most = max(self.levels, key=self.levels.__getitem__, default=1)
         return ((self.spiking_steps or 1) * most).bit_length()
 

@@ -1,4 +1,4 @@
-"""The meter: it observes every tensor operation of a model, from outside."""
+"""The energy meter, which observes every tensor operation of a model from outside."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -30,24 +30,24 @@ from spikediff.targets import arguments_of, as_timestep, modules_of
 
 
 class EnergyMeter:
-    """Count the operations of a model while the meter is entered.
+    """Count the operations of a model inside a `with` block.
 
-    It sees every tensor operation, of layers and of functions, and reads from the inputs which of
-    them are spikes. Outputs stay the same, bit for bit.
+    The meter sees every tensor operation, in layers and in functions, and recognises spikes by the
+    values of the inputs. Outputs are unchanged, bit for bit.
 
     Args:
         target: A model; or a pipeline, whose models and scheduler steps are all counted.
         neurons: Further types of neuron layers, for models of other libraries: modules that take
-            and return windows [T, ...]. Everything inside them is a neuron update.
-        spiking_steps: T, to recognise identical copies of an input; by default the leading axis of
-            the first layer of neurons.
+            and return windows [T, ...]. Everything inside them counts as neuron updates.
+        spiking_steps: T, used to recognise identical copies of an input; by default the leading
+            axis of the first layer of neurons.
         changes: Whether to compare the inputs of synapses with those of the last call, for
-            `report(changes=True)`. It keeps a copy of every synapse's input.
-        activations: With `changes`, quantisers of real-valued inputs, so that those are compared
-            too; see `spikediff.energy.measure_differences`.
+            `report(changes=True)`. This keeps a copy of every synapse's input.
+        activations: With `changes`, quantisers of real-valued inputs, which are then also compared;
+            see `spikediff.energy.measure_differences`.
 
     Raises:
-        UserError: The target holds no module, or was compiled for inference; while entered, a
+        UserError: The target holds no module, or was compiled for inference; inside the block, a
             parameter took part in an operation that the meter cannot count.
 
     Example:
@@ -114,17 +114,17 @@ class EnergyMeter:
         Args:
             accounting: A key of `spikediff.energy.ACCOUNTINGS`: "strict" or "paper".
             costs: A key of `spikediff.energy.COST_TABLES`, a table, or the path of a YAML file.
-            batch_norm: "folded" into the convolution before it, or "billed", one MAC per element.
-                Only batch norm in evaluation, after a convolution or a linear layer, can be folded;
-                the audit names all other norms.
+            batch_norm: "folded" into the preceding convolution, or "billed" at one MAC per element.
+                Only batch norm in evaluation mode after a convolution or a linear layer can be
+                folded; the audit lists all other norms.
             padding: Whether the MACs of a real-valued input include the padding's zeros, as in FLOP
-                counters. Accumulates never do: no spike comes from the padding.
+                counters. Accumulates never do, because the padding contains no spikes.
             changes: True prices an execution that keeps the sums of synapses from call to call and
-                adds the changes, False one that does not; None the one that was observed.
+                adds the changes, False one that does not, None the observed execution.
 
         Raises:
             UserError: A name is unknown; nothing was observed; the table lacks a price; changes
-                were not followed, or combined with the paper's accounting.
+                were not tracked, or are combined with the paper's accounting.
         """
         return make_report(self.ledger, accounting, costs, batch_norm, padding, changes)
 
@@ -138,7 +138,7 @@ class EnergyMeter:
         self._on_call(module, enter, leave)
 
     def _watch_neurons(self, module: nn.Module, name: str) -> None:
-        """Look away while neurons compute: an update is one, whatever operations it takes."""
+        """Ignore operations inside neurons; an update counts once, however it is computed."""
 
         def enter(_module: nn.Module, _inputs: object) -> None:
             self._observer.look_away()
@@ -168,9 +168,9 @@ class EnergyMeter:
             finally:
                 self._place.pop()
 
-        # Keep the signature visible: a pipeline reads a step's options from it.
+        # Keep the signature visible; a pipeline reads a step's options from it.
         watched.__wrapped__ = step  # type: ignore[attr-defined]
-        outer = vars(scheduler).get("step")  # of another meter, which watches too
+        outer = vars(scheduler).get("step")  # the wrapper of another active meter
         scheduler.step = watched
         if outer is None:
             self._exit.callback(partial(delattr, scheduler, "step"))
@@ -225,7 +225,7 @@ class EnergyMeter:
         if not sources:
             return
         of_weights = [known.is_weight(source) for source in sources]
-        if all(of_weights):  # computed from weights alone: a weight again
+        if all(of_weights):  # the result of weights alone is a weight, too
             known.add_weights(tensors_of([out]))
             return
         known.follow(name, sources, out)
@@ -244,7 +244,7 @@ class EnergyMeter:
             self._count_arithmetic(name, arguments, out)
 
     def _count_synapse(self, cell: Cell, sources: Sequence[Tensor], out: Tensor) -> None:
-        """Enter a synapse; what reads its weight in parts reads it once a call and image."""
+        """Count a synapse; a weight read in parts is read once per call and image."""
         weights = {s.data_ptr() for s in sources if self._provenance.is_weight(s)}
         reads = 0 if weights and weights <= self._read else self._provenance.images
         self._read |= weights
@@ -254,7 +254,7 @@ class EnergyMeter:
 
     def _count_gain(self, out: Tensor, of_current: bool) -> None:
         """Count a learned factor: a multiply-accumulate per element."""
-        if of_current:  # a factor on a current leaves a current: batch norm still folds into it
+        if of_current:  # a scaled current is still a current, so batch norm can fold into it
             self._provenance.add_current(out)
         n, copies = out.numel(), self._provenance.copies(out)
         gain = Cell.of_synapse("scaling by a parameter", REAL, n, n, 0, n, n, copies)
@@ -266,7 +266,7 @@ class EnergyMeter:
         trains = len(arguments) > 5 and arguments[5] is True
         frozen = operation == "batch norm" and ("no_training" in name or not trains)
         signal = self._provenance.read(x) if frozen else None
-        if signal is not None and signal.events is not None:  # a shift, and a weight per spike
+        if signal is not None and signal.events is not None:  # one weight per spike, and a shift
             self._count_synapse(one_to_one(x, signal), tensors_of(arguments), out)
             return
         norm = Cell(operation=operation, kind="norm", elements=x.numel())
@@ -283,7 +283,7 @@ class EnergyMeter:
 
 
 class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Pass every tensor operation to a function, after it ran."""
+    """Pass every tensor operation to a function after it has run."""
 
     def __init__(self, show: Callable[[str, Sequence[Any], Any], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -299,27 +299,27 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def look_away(self) -> None:
-        """See nothing until `look_again`; leave the stack of modes if possible, to save time."""
+        """Stop observing until `look_again`; leave the stack of modes if possible, to save time."""
         on_top = not self._away and _get_current_dispatch_mode() is self
         if on_top:
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         self._away.append(on_top)
 
     def look_again(self) -> None:
-        """See again."""
+        """Resume observing."""
         if self._away.pop():
             self.__enter__()  # type: ignore[no-untyped-call]
 
 
 @cache
 def _name(operation: Any) -> str:
-    """Return "add" for "aten::add_": in place or not, the arithmetic is the same."""
+    """Return "add" for "aten::add_", because the in-place form has the same arithmetic."""
     name: str = operation.__name__
     return name.rstrip("_")
 
 
 def _images_in(sample: Any, root: nn.Module) -> int:
-    """Return the images of a call: B of [B, ...], or of a window [T, B, C, H, W]."""
+    """Return the number of images in a call: B of [B, ...], or of a window [T, B, C, H, W]."""
     if not isinstance(sample, Tensor):
         return 1
     takes_windows = sample.dim() == 5 and hasattr(getattr(root, "config", None), "spiking_steps")

@@ -1,6 +1,6 @@
-"""Plots of a report: firing by layer and denoising step, energy by part, and a comparison.
+"""Plots of reports: firing rates by layer and denoising step, energy by part, and a comparison.
 
-The suffix of a plot's file is its format: .png, .svg, .pdf.
+The suffix of the file selects the format: .png, .svg or .pdf.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _MICROJOULE = 1e6  # picojoules
 
 
 def plot_firing_rates(report: EnergyReport, path: Path) -> None:
-    """Draw the firing rate of every layer of neurons in every denoising step, as a map."""
+    """Plot the firing rates of all layers of neurons over the denoising steps as a map."""
     neurons = [cell for cell in report.cells if cell.neuron_updates]
     if not neurons:
         raise UserError("no layer of neurons was observed: there is no firing rate to draw")
@@ -31,19 +31,19 @@ def plot_firing_rates(report: EnergyReport, path: Path) -> None:
 
 
 def plot_parts(report: EnergyReport, path: Path) -> None:
-    """Draw the energy of every part of the model per image, multiplied and accumulated."""
+    """Plot the energy per image of every part of the model, split into MACs and ACs."""
     bars = {part: (report, cell.macs, cell.acs) for part, cell in report.parts.items()}
     _draw_bars(bars, f"{report.accounting} accounting, {report.costs.name}", path)
 
 
 def plot_comparison(reports: Mapping[str, EnergyReport], path: Path) -> None:
-    """Draw the energy per image of several reports side by side, multiplied and accumulated."""
+    """Plot the energy per image of several reports side by side, split into MACs and ACs."""
     bars = {name: (report, report.macs, report.acs) for name, report in reports.items()}
     _draw_bars(bars, ", ".join(sorted({r.costs.name for r in reports.values()})), path)
 
 
 def _draw_bars(bars: Mapping[str, tuple[EnergyReport, int, int]], title: str, path: Path) -> None:
-    """Draw the energy of MACs and ACs of every name on top of each other."""
+    """Plot the energy of MACs and ACs of every name as stacked bars."""
     macs = [r.energy_of(macs, 0) / r.images / _MICROJOULE for r, macs, _ in bars.values()]
     acs = [r.energy_of(0, acs) / r.images / _MICROJOULE for r, _, acs in bars.values()]
     figure, axes = _figure()
@@ -65,7 +65,7 @@ def _figure(height: float = 4.0) -> tuple[Any, Any]:
 
 
 def save_figure(figure: Any, path: Path, dpi: int = 110) -> None:
-    """Write a figure in the format of the file's suffix; the same figure is the same file."""
+    """Write a figure in the format of the file's suffix; equal figures give equal files."""
     from matplotlib import rc_context
 
     path.parent.mkdir(parents=True, exist_ok=True)

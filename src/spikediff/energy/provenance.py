@@ -1,4 +1,4 @@
-"""What a tensor carries (real values or spikes) and what made it (weights, synapses, neurons)."""
+"""Track what tensors carry (real values or spikes) and what produced them."""
 
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from spikediff.energy.elementwise import (
     SAME_SET_OF_VALUES,
 )
 
-MOST_LEVELS = 16  # spikes of one element and step: integer neurons and converted nets stay below
+MOST_LEVELS = 16  # most spikes of an element in a step; integer and converted neurons emit fewer
 _FINER_UNITS = (1, 2, 3, 4)  # the smallest value may itself be several units: {0.5, 0.75}
-_SAMPLE = 4096  # elements that are enough to recognise most real-valued tensors
-_ROUNDING = 1e-4  # of one level; scaled spikes carry float32 rounding
+_SAMPLE = 4096  # elements that suffice to recognise most real-valued tensors
+_ROUNDING = 1e-4  # tolerance, as a share of one level, for the float32 rounding of scaled spikes
 
 
 @dataclass(frozen=True)
 class Signal:
-    """The content of a tensor, as a synapse sees it."""
+    """The content of a synapse's input."""
 
     # "real"; or spikes: "silent" (all zero), "binary" {0, a}, "ternary" {-a, 0, a} or "integer"
     # (multiples of a up to 16, of either sign).
@@ -33,14 +33,14 @@ class Signal:
     # Spikes per element (a value of 3a is three spikes), of the tensor's shape; None for real
     # values.
     events: Tensor | None
-    # D, the most spikes of an element: of the neurons that emitted them, if known, else the most
-    # that occur; 0 for real values.
+    # D, the most spikes of an element: the limit of the neurons that emitted them, if known, else
+    # the largest count that occurs; 0 for real values.
     levels: int = 0
     signed: bool = False  # whether spikes of both signs occur
 
     @property
     def bits(self) -> int:
-        """Bits that hold one element; 0 for real values, whose width a cost table has.
+        """Bits per element; 0 for real values, whose width the cost table defines.
 
         Example:
             >>> Signal("integer", torch.tensor([4.0]), levels=4).bits
@@ -50,12 +50,12 @@ class Signal:
 
     @property
     def spiking(self) -> bool:
-        """Whether an accumulator suffices: the scale of the spikes folds into the weights."""
+        """Whether accumulates suffice, because the scale of the spikes folds into the weights."""
         return self.events is not None
 
 
 def read_signal(x: Tensor) -> Signal:
-    """Recognise spikes in a synapse's input of any shape, by its values.
+    """Recognise spikes in a synapse's input, of any shape, by its values.
 
     Example:
         >>> read_signal(torch.tensor([0.0, 0.5, 0.5])).kind
@@ -84,7 +84,7 @@ def read_signal(x: Tensor) -> Signal:
 
 
 def _levels(x: Tensor) -> Tensor | None:
-    """Return x in multiples of one unit, if all values are few such multiples; else None."""
+    """Return x as multiples of one unit if all values are small multiples of it; else None."""
     smallest = x[x != 0].abs().min()
     for finer in _FINER_UNITS:
         levels = x * (finer / smallest)
@@ -97,10 +97,10 @@ def _levels(x: Tensor) -> Tensor | None:
 
 
 def copies(x: Tensor, spiking_steps: int | None = None) -> int:
-    """Return how many times the leading axis of x [N, ...] repeats itself: [A, B, A, B] -> 2.
+    """Return the number of repetitions along the leading axis of x [N, ...]: [A, B, A, B] -> 2.
 
-    Direct coding shows a layer T identical copies of an image, which cost as much as one. If T is
-    known, only T copies are looked for.
+    Direct coding feeds a layer T identical copies of an image, which cost as much as one. If T is
+    known, the function looks only for T copies.
 
     Example:
         >>> copies(torch.tensor([1.0, 2.0, 1.0, 2.0]))
@@ -116,19 +116,19 @@ def copies(x: Tensor, spiking_steps: int | None = None) -> int:
 
 
 def _repeats(x: Tensor, period: int) -> bool:
-    """Whether the leading axis has this period; two rows rule out most inputs."""
+    """Return whether the leading axis has this period; two rows rule out most inputs."""
     return torch.equal(x[0], x[period]) and torch.equal(x[period:], x[:-period])
 
 
-_EXACT = 2**24  # so many ones float32 adds without rounding
+_EXACT = 2**24  # float32 adds this many ones without rounding
 
 
 class _Facts(NamedTuple):
-    """What is known about a tensor from the operation that made it."""
+    """What is known about a tensor from the operation that produced it."""
 
     real: bool = False  # it holds real values, even if all are zero
-    current: bool = False  # it is the unchanged result of synapses
-    levels: int = 0  # D of the neurons whose spikes it holds, 0..D each; 0 if it holds none
+    current: bool = False  # it is the unmodified result of synapses
+    levels: int = 0  # D of the neurons whose spikes it holds, 0..D each; 0 if it holds no spikes
 
 
 _UNKNOWN = _Facts()
@@ -137,11 +137,11 @@ _CURRENT = _Facts(real=True, current=True)
 
 
 class Provenance:
-    """Follows tensors through views and copies, from one operation to the next.
+    """Tracks tensors through views and copies, from one operation to the next.
 
     Attributes:
         spiking_steps: T, once it is known.
-        images: Images of the call that is running.
+        images: Number of images in the current call.
     """
 
     def __init__(
@@ -159,22 +159,22 @@ class Provenance:
         self.begin_call()
 
     def begin_call(self, model: int = 0, images: int = 1, afresh: bool = True) -> None:
-        """Forget what the last call computed from its parameters; `afresh` begins a generation."""
+        """Begin a call: forget tensors computed in the last one; `afresh` starts a generation."""
         self.images = images
         self._weights = dict(self._parameters)
         if self._changes is not None:
             self._changes.begin_call(model, afresh)
 
     def is_weight(self, tensor: Any) -> bool:
-        """Whether a tensor is a parameter, or was computed from parameters alone."""
+        """Return whether a tensor is a parameter or was computed from parameters alone."""
         return id(tensor) in self._weights
 
     def is_current(self, tensor: Tensor) -> bool:
-        """Whether a tensor is the unchanged result of a synapse."""
+        """Return whether a tensor is the unmodified result of a synapse."""
         return self._of(tensor).current
 
     def read(self, tensor: Tensor) -> Signal:
-        """Return what a tensor carries: by its origin if that is known, else by its values."""
+        """Return what a tensor carries, judged by its origin if known, else by its values."""
         known = self._of(tensor)
         if known.real:
             return Signal("real", None)
@@ -183,9 +183,10 @@ class Provenance:
         return read_signal(tensor)
 
     def changes_of(self, tensor: Tensor, signal: Signal) -> tuple[Tensor | None, bool]:
-        """Return what changed in a synapse's input; see `Changes.of`.
+        """Return the change in a synapse's input; see `Changes.of`.
 
-        Spikes are followed only from known neurons: those recognised by value have no fixed unit.
+        Only spikes of known neurons are tracked, because spikes recognised by value have no fixed
+        unit.
         """
         if self._changes is None or (signal.spiking and not self._of(tensor).levels):
             return None, False
@@ -202,21 +203,21 @@ class Provenance:
         return copies(tensor, self.spiking_steps)
 
     def add_weights(self, tensors: Iterable[Tensor]) -> None:
-        """Note tensors computed from weights alone."""
+        """Record tensors computed from weights alone."""
         self._weights |= {id(tensor): tensor for tensor in tensors}
 
     def add_real(self, tensor: Tensor) -> None:
-        """Note a tensor of real values."""
+        """Record a tensor of real values."""
         self._facts[tensor] = _REAL
 
     def add_current(self, tensor: Tensor) -> None:
-        """Note the result of a synapse."""
+        """Record the result of a synapse."""
         self._facts[tensor] = _CURRENT
 
     def add_spikes(self, spikes: Tensor, levels: int) -> int:
-        """Note the output of a layer of neurons of D levels; return how many spikes it holds.
+        """Record the output of a layer of neurons of D levels; return the number of its spikes.
 
-        The output is counts 0..D, or spikes of -1, 0 and 1.
+        The output holds counts 0..D, or spikes of -1, 0 and 1.
         """
         if spikes.numel() and spikes.min() >= 0:
             self._facts[spikes] = _Facts(levels=levels)
@@ -226,14 +227,14 @@ class Provenance:
         return round(spikes.sum(dtype=exact).item())
 
     def follow_copy(self, source: Any, out: Any) -> None:
-        """Carry everything known about a tensor to a view or copy of it."""
+        """Copy everything known about a tensor to a view or copy of it."""
         if id(source) in self._weights:
             self.add_weights(tensors_of([out]))
         elif (known := self._of(source)) != _UNKNOWN:
             self._facts[first(out)] = known
 
     def follow(self, name: str, sources: Sequence[Tensor], out: Any) -> None:
-        """Carry what is known about an operation's sources (at least one) to its result."""
+        """Derive what is known about an operation's result from its sources (at least one)."""
         facts = [self._of(source) for source in sources]
         if name in ADDITIONS and len(facts) > 1 and all(known.current for known in facts):
             self._facts[first(out)] = _CURRENT  # two synapses onto the same neurons
@@ -253,7 +254,7 @@ class Provenance:
 
 
 def tensors_of(values: Sequence[Any]) -> list[Tensor]:
-    """Return the tensors among an operation's arguments, also those in a list (as of `cat`)."""
+    """Return the tensors among an operation's arguments, including those in lists (`cat`)."""
     found = []
     for value in values:
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""Priced counts: by layer, by denoising step, per image; as JSON, CSV and a table."""
+"""Energy reports: priced counts by layer, denoising step and image, as JSON, CSV and table."""
 
 import csv
 import io
@@ -14,8 +14,8 @@ from spikediff.energy.ledger import SHOWN, Cell, summed
 from spikediff.errors import UserError
 from spikediff.tables import html_table, text_table
 
-# T x rate below which a spiking network spends less than its bit-matched counterpart, data movement
-# included: at T = 1 to 5, by the width of the weights.
+# T x rate below which a spiking network uses less energy than its bit-matched counterpart,
+# including data movement: for T = 1 to 5, depending on the width of the weights.
 SPIKES_PER_SYNAPSE_LIMITS = (0.21, 0.30)
 LIMITS_SOURCE = (
     "Z. Yan et al., Reconsidering the energy efficiency of spiking neural networks inference from "
@@ -25,7 +25,7 @@ LIMITS_SOURCE = (
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that the synaptic operations move to and from memory, one image at a time."""
+    """Bytes that synaptic operations move to and from memory, one image at a time."""
 
     weights: float
     activations: float  # inputs of synapses
@@ -33,20 +33,20 @@ class Traffic:
 
     @property
     def total(self) -> float:
-        """The sum of all three."""
+        """The sum of the three."""
         return self.weights + self.activations + self.sums
 
 
 @dataclass(frozen=True)
 class EnergyReport:
-    """Observed operations with their prices; totals are over all images and denoising steps."""
+    """Observed operations with prices; totals cover all images and denoising steps."""
 
     accounting: str  # "strict" or "paper"
     costs: CostTable
     batch_norm: str  # "folded" or "billed"
     padding: bool  # whether MACs include the padding's zeros
     spiking_steps: int | None  # T; None for a network without neurons
-    images: int  # images that were made
+    images: int  # number of generated images
     # The denoising steps in order; None stands for calls without a timestep.
     timesteps: tuple[float | None, ...]
     cells: tuple[Cell, ...]  # every operation of every layer in every step
@@ -61,7 +61,7 @@ class EnergyReport:
 
     @cached_property
     def total(self) -> Cell:
-        """Everything; its events and sites are those of neurons."""
+        """The sum over everything; events and sites are those of neurons."""
         total = Cell(operation="all")
         for cell in self._counted:
             total += cell
@@ -83,7 +83,7 @@ class EnergyReport:
 
     @property
     def dense_macs(self) -> int:
-        """Multiply-accumulates of a dense engine that skips nothing."""
+        """Multiply-accumulates of a dense engine, which skips nothing."""
         return self.total.dense_macs
 
     @property
@@ -98,17 +98,17 @@ class EnergyReport:
 
     @property
     def energy_per_image_pj(self) -> float:
-        """Energy of one image through all its denoising steps, in picojoules."""
+        """Energy per image over all denoising steps, in picojoules."""
         return self.energy_pj / self.images
 
     @property
     def energy_per_step_pj(self) -> float:
-        """Energy of one image in one denoising step, on average, in picojoules."""
+        """Mean energy per image and denoising step, in picojoules."""
         return self.energy_per_image_pj / len(self.timesteps)
 
     @property
     def neuron_energy_pj(self) -> float | None:
-        """Energy of the neuron updates where the table prices them; not part of `energy_pj`."""
+        """Energy of the neuron updates, if the table has a price; not part of `energy_pj`."""
         price = self.costs.neuron_update_pj
         return None if price is None else price * self.neuron_updates
 
@@ -129,20 +129,20 @@ class EnergyReport:
 
     @cached_property
     def steps(self) -> tuple[Cell, ...]:
-        """Every denoising step, over all layers; its events and sites are those of neurons."""
+        """Every denoising step, over all layers; events and sites are those of neurons."""
         per_step = summed(self._counted, lambda cell: cell.step)
         return tuple(replace(cell, layer="", operation="all") for cell in per_step.values())
 
     @cached_property
     def parts(self) -> dict[str, Cell]:
-        """Every part of the model, by the first name that its layers do not all share."""
+        """Every part of the model, by the first component of the names that differs."""
         billed = [cell for cell in self.cells if cell.macs or cell.acs]
         names = zip(*(cell.layer.split(".")[:-1] for cell in billed), strict=False)
         shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, names))
         return summed(billed, lambda cell: _part(cell.layer, shared))
 
     def energy_of(self, macs: float, acs: float) -> float:
-        """Return the energy of so many operations, in picojoules."""
+        """Return the energy of these numbers of operations, in picojoules."""
         return (self.costs.mac_pj or 0.0) * macs + self.costs.ac_pj * acs
 
     @property
@@ -152,18 +152,17 @@ class EnergyReport:
 
     @property
     def changed_share(self) -> float | None:
-        """Share of synapses' inputs that differ from the last call's; None where not compared."""
+        """Share of synapses' inputs that differ from the last call's; None if not compared."""
         return self.total.changed_share
 
     def traffic(self, reuse: bool = True) -> Traffic:
         """Return the memory traffic of the synaptic operations, over all images and steps.
 
         With `reuse`, every tensor moves once: a weight is read once per image and call; an input is
-        written once and read once, spikes packed in the bits that their counts need; a result is
-        written once and read once, at every spiking step. Where sums are kept from call to call,
-        the earlier inputs and sums are read as well. Without it, every operation reads its weight;
-        a multiply-accumulate also reads its input again, and an accumulate reads and writes its
-        sum.
+        written and read once, spikes packed into the bits that their counts need; a result is
+        written and read once at every spiking step. If sums are kept from call to call, the earlier
+        inputs and sums are read as well. Without `reuse`, every operation reads its weight; a
+        multiply-accumulate also reads its input again, and an accumulate reads and writes its sum.
         """
         costs, cells = self.costs, [cell for cell in self.cells if cell.calls]
         weights = self.total.weight_reads
@@ -255,15 +254,15 @@ class EnergyReport:
         return {"timestep": self.timesteps[cell.step]} | counts | prices
 
     def table(self, by: str = "part") -> str:
-        """Return a table of an image, by "part" of the model, "layer" or denoising "step".
+        """Return a table for one image, by "part" of the model, "layer" or denoising "step".
 
-        No line is longer than 80 columns.
+        It is at most 80 columns wide.
         """
         return text_table(self._table(by))
 
     @property
     def summary(self) -> str:
-        """The energy of an image, and how it was counted, in a line."""
+        """The energy per image and the accounting, in one line."""
         steps = len(self.timesteps)
         return (
             f"{self.energy_per_image_pj / 1e6:,.3f} uJ per image, "
@@ -281,14 +280,14 @@ class EnergyReport:
         if by not in _TABLES:
             raise UserError(f"table by {by!r}; choose from {', '.join(_TABLES)}")
         rows = [self._cells(name, cell.signal, cell) for name, cell in _TABLES[by](self)]
-        # A step has the rate of its neurons, a layer that of its inputs, which have no total.
+        # A step shows the rate of its neurons, a layer that of its inputs, which have no total.
         of_neurons = by == "step"
         total = self.total if of_neurons else replace(self.total, sites=0)
         header = [_FIRING.get(name, name) for name in _HEADER] if of_neurons else _HEADER
         return [header, *rows, self._cells("total", "-", total)]
 
     def _cells(self, name: str, signal: str, cell: Cell) -> list[str]:
-        """Return the cells of a line: amounts of an image."""
+        """Return the entries of a line: amounts per image."""
         known, energy = cell.spikes_per_synapse, self.energy_of(cell.macs, cell.acs)
         return [
             name,
@@ -319,7 +318,7 @@ _TABLES: dict[str, Callable[[EnergyReport], Iterable[tuple[str, Cell]]]] = {
 
 
 def _part(layer: str, shared: int) -> str:
-    """Return the part of the model that a layer belongs to, after the names that all share."""
+    """Return the part of the model that a layer belongs to, without the common prefix."""
     path = layer.split(".")
     return path[min(shared, len(path) - 1)] or "(model)"
 
@@ -334,7 +333,7 @@ def _millions(number: float) -> str:
 
 
 def microjoule(pj: float) -> str:
-    """Return an energy in microjoules, in at most nine letters.
+    """Return an energy in microjoules, in at most nine characters.
 
     Example:
         >>> microjoule(1.5e6), microjoule(123.4e6), microjoule(2e12)

@@ -1,6 +1,6 @@
-"""Synaptic operations: which inputs meet which weights, and how many pairs that makes.
+"""Synaptic operations: the number of pairs of inputs and weights.
 
-`SYNAPSES` names the tensor operations that multiply and accumulate; a row counts one call by its
+`SYNAPSES` lists the tensor operations that multiply and accumulate. A row counts one call from its
 arguments.
 """
 
@@ -29,8 +29,8 @@ def fan_out_1d(
 ) -> tuple[int, ...]:
     """Return the number of output positions that each input position reaches, along one axis.
 
-    A convolution joins output o and input i where `i = o * stride - padding + k * dilation` for a
-    kernel position k; a transposed one exchanges i and o. Positions in the padding reach nothing.
+    A convolution connects output o and input i if `i = o * stride - padding + k * dilation` for a
+    kernel position k; a transposed one exchanges i and o. Padding positions reach nothing.
 
     Example:
         >>> fan_out_1d(size=4, out_size=4, kernel=3, stride=1, padding=1, dilation=1)
@@ -59,7 +59,7 @@ def fan_out(
 ) -> NDArray[np.float64]:
     """Return the output positions that each input position reaches, float64 [*sizes].
 
-    It is the outer product of the axes' own: they are independent.
+    The axes are independent, so this is the outer product of their counts.
     """
     axes = zip(sizes, out_sizes, kernel, stride, padding, dilation, strict=True)
     result = np.ones(())
@@ -72,9 +72,9 @@ def fan_out(
 def dense_pairs(
     sizes: Sequence[int], out_sizes: Sequence[int], kernel: Sequence[int], transposed: bool = False
 ) -> int:
-    """Return the pairs of input and output positions as FLOP counters count them.
+    """Return the number of pairs of input and output positions, as FLOP counters count them.
 
-    That includes the padding's zeros, which the sum of `fan_out` leaves out.
+    It includes the padding's zeros, which the sum of `fan_out` excludes.
     """
     return prod(sizes if transposed else out_sizes) * prod(kernel)
 
@@ -89,7 +89,7 @@ def _through_weights(
     known: Provenance,
     bits: int | None = None,
 ) -> Cell:
-    """Count an input of shape [N, C, *S], of which an element at s reaches targets[s] elements."""
+    """Count an input of shape [N, C, *S] whose element at s reaches targets[s] elements."""
     signal = known.read(source)
     events, synops = source.numel(), 0
     if signal.events is not None:
@@ -130,7 +130,7 @@ def _sum_rows(events: Tensor, levels: int) -> NDArray[np.float64]:
 
 
 def one_to_one(x: Tensor, signal: Signal) -> Cell:
-    """Count a frozen batch norm of spikes: each reaches one target, by its channel's weight."""
+    """Count a frozen batch norm of spikes: each spike reaches one target by a channel's weight."""
     assert signal.events is not None
     events = round(signal.events.sum(dtype=torch.float64).item())
     n = x.numel()
@@ -162,7 +162,7 @@ def _convolution(
     return cell
 
 
-# Convolutions of integers (spikediff.systems.integer), of which only the names are known here.
+# Convolutions of integers (spikediff.systems.integer), known here only by name.
 
 
 def _count_conv2d(
@@ -175,7 +175,7 @@ def _count_conv2d(
 
 
 def _fixed_point_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> Cell:
-    """Count a convolution of values in fixed point, as wide as their dtype."""
+    """Count a convolution of fixed-point values, as wide as their dtype."""
     known.add_real(arguments[0])
     return _count_conv2d(arguments, out, known, bits=8 * arguments[0].element_size())
 
@@ -189,7 +189,7 @@ def _change_conv2d(arguments: Sequence[Any], out: Tensor, known: Provenance) -> 
     changes = _count_conv2d((difference, *geometry), out, known)
     cell.kept = cell.followed = True
     cell.changes, cell.change_events = changes.synops, changes.events
-    begun = bool(before.any())  # else there was nothing before, as in the first call
+    begun = bool(before.any())  # False in the first call
     cell.compared = counts.numel() if begun else 0
     cell.changed = int(difference.count_nonzero()) if begun else 0
     return cell
@@ -203,7 +203,7 @@ def _linear(x: Tensor, out_features: int, weights: int, known: Provenance) -> Ce
 
 
 def _product(a: Tensor, b: Tensor, known: Provenance) -> Cell:
-    """Count a [..., R, K] @ b [..., K, M], both data: of two spike trains, the coincidences."""
+    """Count a [..., R, K] @ b [..., K, M], both data; for two spike trains, the coincidences."""
     left, right = known.read(a), known.read(b)
     rows = torch.ones_like(a) if left.events is None else left.events
     columns = torch.ones_like(b) if right.events is None else right.events
@@ -222,7 +222,7 @@ def _product(a: Tensor, b: Tensor, known: Provenance) -> Cell:
 
 
 def _matrix_product(a: Tensor, b: Tensor, known: Provenance) -> Cell:
-    """Count a @ b: a linear layer if either side is a weight."""
+    """Count a @ b, which is a linear layer if either side is a weight."""
     if known.is_weight(b):
         return _linear(a, b.shape[-1], b.numel(), known)
     if known.is_weight(a):
@@ -231,7 +231,7 @@ def _matrix_product(a: Tensor, b: Tensor, known: Provenance) -> Cell:
 
 
 def _fused_attention(arguments: Sequence[Any], _out: Any, _known: Provenance) -> Cell:
-    """Count softmax(q k') v, [B, heads, L, D], which is real-valued inside."""
+    """Count softmax(q k') v, [B, heads, L, D], which is real-valued internally."""
     query, key = arguments[0], arguments[1]
     macs = 2 * query.numel() * key.shape[-2]
     return Cell.of_synapse("attention", REAL, macs, macs, 0, query.numel(), query.numel())

@@ -1,6 +1,6 @@
-"""The report on what was recorded: one picture a layer, and one page of HTML that holds them all.
+"""The report of a recording: one picture per layer, and an HTML page that contains all of them.
 
-The page needs no file beside it, no network and no script.
+The page is self-contained: it needs no other files, no network access and no scripts.
 """
 
 import base64
@@ -34,7 +34,7 @@ from spikediff.inspection.plots import (
 from spikediff.inspection.record import LayerRecord, SpikeRecord, Window
 
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
-_MOST = 50  # maps of a layer, one a denoising step
+_MOST = 50  # maps of a layer, one per denoising step
 
 
 def write_report(
@@ -46,9 +46,9 @@ def write_report(
 ) -> list[Path]:
     """Draw what was recorded; return the files, the page last.
 
-    The folder gets `index.html`, which holds everything, and `layers/`, one picture a layer.
-    `settings` says what was done, by name; `images` is a grid of the images that were generated
-    meanwhile.
+    The folder receives `index.html`, which contains everything, and `layers/`, with one picture per
+    layer. `settings` describes the recording, by name; `images` is a grid of the images generated
+    during it.
     """
     drawn = {
         "images": None if images is None else png_of(images),
@@ -98,7 +98,7 @@ def _page(
 
 
 _TRACES, _TRACED_STEPS = 3, 6
-_GAP = 1.0  # spiking steps between two windows of a trace
+_GAP = 1.0  # gap between two windows of a trace, in spiking steps
 _BAR = {"pad": 0.03, "fraction": 0.06}
 
 
@@ -107,8 +107,8 @@ def plot_layer(record: SpikeRecord, name: str) -> Any:
     """Draw one layer.
 
     Left: the firing rate by place, over all steps, and by channel and denoising step. Right: the
-    spikes of the chosen neurons of the first image, and the membranes of three of them in some
-    denoising steps: the busiest, the median and the quietest of those that fired.
+    spikes of the chosen neurons for the first image, and the membranes of three of them in some
+    denoising steps: of those that fired, the most active, the median and the least active.
     """
     layer = record.layers[name]
     figure = new_figure(11, 6)
@@ -125,7 +125,7 @@ def plot_layer(record: SpikeRecord, name: str) -> Any:
 
 
 def _draw_rates(figure: Any, cell: Any, layer: LayerRecord, record: SpikeRecord) -> None:
-    """Draw the firing rate by place, if there are places, and below it by channel."""
+    """Draw the firing rate by place, if the layer has places, and by channel below it."""
     rates = layer.map_of()
     if rates is None:
         _draw_channels(figure.add_subplot(cell), layer, record)
@@ -147,7 +147,7 @@ def _draw_channels(axes: Any, layer: LayerRecord, record: SpikeRecord) -> None:
 
 
 def _draw_raster(axes: Any, layer: LayerRecord, record: SpikeRecord) -> None:
-    """Draw the spikes of the chosen neurons as cells, one column a spiking step."""
+    """Draw the spikes of the chosen neurons as cells, one column per spiking step."""
     from matplotlib.colors import ListedColormap
 
     steps = sorted(layer.windows)
@@ -198,7 +198,7 @@ def _draw_traces(figure: Any, cell: Any, layer: LayerRecord, record: SpikeRecord
 
 
 def _draw_trace(axes: Any, windows: Sequence[Window], k: int) -> list[float]:
-    """Draw the membrane of one neuron, window beside window; return the windows' centres."""
+    """Draw the membrane of one neuron, one window after another; return the windows' centres."""
     start, centres = 0.0, []
     for window in windows:
         u, v, spikes = window.u[:, k].tolist(), window.v[:, k].tolist(), window.spikes[:, k]
@@ -222,9 +222,10 @@ def _draw_trace(axes: Any, windows: Sequence[Window], k: int) -> list[float]:
 
 
 def traced_neurons(raster: Tensor) -> list[int]:
-    """Return which chosen neurons to trace: the busiest, the median and the quietest that fired.
+    """Return the neurons to trace: of those that fired, the most active, median and least active.
 
-    Of a raster of spikes [N, K], up to three; where fewer fired, silent ones follow.
+    The raster of spikes is [N, K]; the result has up to three indices. Silent neurons follow if
+    fewer than three fired.
 
     Example:
         >>> import torch

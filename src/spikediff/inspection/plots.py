@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from spikediff.inspection.record import LayerRecord, SpikeRecord
 
 RATES = "viridis"  # colours of firing rates, dark to bright
-BARS = "#31688e"  # one of them
-INK = "#6e7b8b"  # of text and lines, which read on white and on black
+BARS = "#31688e"  # a colour from it, for bars
+INK = "#6e7b8b"  # colour of text and lines, legible on white and on black
 DEAD, SATURATED, SPIKE, TAKEN_BACK = "#7f7f7f", "#d95f02", "#c0152b", "#2166ac"
 _STYLE = {
     "figure.dpi": 100,
@@ -39,7 +39,7 @@ P = ParamSpec("P")
 
 
 def png(draw: Callable[P, Any]) -> Callable[P, bytes]:
-    """Turn a function that returns a figure into one that returns its PNG, in our style."""
+    """Turn a function that returns a figure into one that returns a PNG in our style."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
@@ -60,7 +60,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Return at most `most` of the numbers below `count`, evenly spread, first and last included.
+    """Return at most `most` numbers below `count`, evenly spaced, including first and last.
 
     Example:
         >>> spread(10, 4), spread(2, 4), spread(5, 1)
@@ -72,7 +72,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def mark_steps(axes: Any, labels: Sequence[str], centres: Sequence[float], most: int = 10) -> None:
-    """Label the denoising steps of a time axis at their centres, at most `most`, in even gaps."""
+    """Label at most `most` denoising steps of a time axis, evenly spaced, at their centres."""
     timed = [i for i, label in enumerate(labels) if label != "once"]
     chosen = timed[:: max(1, -(-len(timed) // most))]
     once = [i for i, label in enumerate(labels) if label == "once"]
@@ -82,19 +82,19 @@ def mark_steps(axes: Any, labels: Sequence[str], centres: Sequence[float], most:
 
 
 def add_scale(image: Any, **options: Any) -> None:
-    """Put the colour scale of firing rates beside an image."""
+    """Add a colour bar of firing rates to an image."""
     axes = image.axes
     axes.figure.colorbar(image, ax=axes, **options).set_label("firing rate [%]")
 
 
-_CELL, _GAP = 32, 3  # pixels of a map in the mosaic, and between two
+_CELL, _GAP = 32, 3  # size of a map in the mosaic and gap between maps, in pixels
 _SHOWN_STEPS = 7
-_ACROSS = 25  # maps in a row of a picture of all steps
+_ACROSS = 25  # maps per row in a picture of all steps
 
 
 @png
 def plot_firing_rates(record: SpikeRecord) -> Any:
-    """Draw the firing rates by layer and denoising step: a heat map, or bars of a single step."""
+    """Draw the firing rates by layer and denoising step: a heat map, or bars for a single step."""
     layers, columns = record.seen, len(record.timesteps)
     rates = 100 * np.array([layer.rates(columns) for layer in layers])
     axes = _axes_by_layer(layers)
@@ -114,7 +114,7 @@ def plot_firing_rates(record: SpikeRecord) -> Any:
 
 @png
 def plot_dead_and_saturated(record: SpikeRecord) -> Any:
-    """Draw the share of neurons that never fired, and of those that always did, by layer."""
+    """Draw the shares of neurons that never fired and that always fired, by layer."""
     layers = record.seen
     dead = 100 * np.array([layer.dead for layer in layers])
     saturated = 100 * np.array([layer.saturated for layer in layers])
@@ -132,9 +132,9 @@ def plot_dead_and_saturated(record: SpikeRecord) -> Any:
 
 
 def plot_rate_maps(record: SpikeRecord) -> bytes | None:
-    """Draw where every layer fires, over all steps and in some of them; each row has its own scale.
+    """Draw rate maps of all layers, over all steps and for some steps; each row has its own scale.
 
-    Returns the PNG; None if no layer has places.
+    Return the PNG; None if no layer has places.
     """
     layers = [layer for layer in record.seen if len(layer.shape) == 3]
     return _plot_mosaic(record, layers) if layers else None
@@ -159,7 +159,7 @@ def _plot_mosaic(record: SpikeRecord, layers: Sequence[LayerRecord]) -> Any:
 
 
 def _mosaic_axes(mosaic: NDArray[np.uint8], left: float) -> Any:
-    """Return axes with a mosaic [H, W, 3] in them, and room for names on its left, in inches."""
+    """Return axes that show a mosaic [H, W, 3], with room for names on the left, in inches."""
     height, width = (pixels / 55 for pixels in mosaic.shape[:2])
     right, top, bottom = 1.0, 0.4, 0.1
     figure = new_figure(left + width + right, bottom + height + top)
@@ -173,13 +173,13 @@ def _mosaic_axes(mosaic: NDArray[np.uint8], left: float) -> Any:
 
 
 def largest_of(layer: LayerRecord) -> float:
-    """Return the largest rate at a place in a denoising step: the end of the layer's colours."""
+    """Return the largest rate at a place in a denoising step: the upper end of the colour scale."""
     maps = [layer.map_of(step) for step in layer.steps]
     return max((float(m.max()) for m in maps if m is not None), default=0.0)
 
 
 def colours_of(rates: Tensor, scale: float) -> NDArray[np.uint8]:
-    """Return a map of rates in colours [H, W, 3], dark for 0 and bright for `scale`."""
+    """Return a map of rates as colours [H, W, 3], dark for 0 and bright for `scale`."""
     from matplotlib import colormaps
 
     table = (255 * colormaps[RATES](np.linspace(0, 1, 256))[:, :3]).round().astype(np.uint8)
@@ -216,7 +216,7 @@ def png_of(image: Image.Image) -> bytes:
 
 
 def _axes_by_layer(layers: Sequence[LayerRecord]) -> Any:
-    """Return axes with one row a layer, the first on top."""
+    """Return axes with one row per layer, the first on top."""
     figure = new_figure(9, 1.2 + 0.17 * max(6, len(layers)))
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
@@ -226,7 +226,7 @@ def _axes_by_layer(layers: Sequence[LayerRecord]) -> Any:
 
 
 def busiest(record: SpikeRecord, count: int) -> list[LayerRecord]:
-    """Return the `count` layers that fire most, among those with the commonest number of steps."""
+    """Return the `count` layers that fire most, of those with the most common number of steps."""
     lengths = [len(layer.raster()) for layer in record.seen]
     (common, _), *_ = Counter(lengths).most_common(1)
     alike = [layer for layer, n in zip(record.seen, lengths, strict=True) if n == common]
@@ -236,10 +236,10 @@ def busiest(record: SpikeRecord, count: int) -> list[LayerRecord]:
 def raster_image(
     layers: Sequence[LayerRecord], dot: tuple[int, int], columns: int | None = None
 ) -> Image.Image:
-    """Return the spikes so far of the chosen neurons, black on white, layer below layer.
+    """Return the spikes so far of the chosen neurons, black on white, one layer below another.
 
-    All layers ran equally often. A spike is a dot of so many pixels in width and height; there is
-    room for `columns` spiking steps, by default for those that ran.
+    All layers must have run equally often. A spike is a dot of the given width and height in
+    pixels. The picture has room for `columns` spiking steps, by default for those that ran.
     """
     spikes = np.concatenate([layer.raster().numpy().T for layer in layers])  # [K, steps]
     page = np.zeros((len(spikes), columns or spikes.shape[1]))

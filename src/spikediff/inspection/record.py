@@ -1,4 +1,4 @@
-"""What was recorded of the spikes: counts that add up, and windows of a few chosen neurons."""
+"""Records of spikes: accumulated counts, and windows of a few chosen neurons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,31 +16,31 @@ _NAN = float("nan")
 
 @dataclass
 class StepCounts:
-    """What a layer did in one denoising step, over all images and spiking steps."""
+    """Spike counts of a layer in one denoising step, over all images and spiking steps."""
 
     channels: Tensor  # spikes by channel [C]
     places: Tensor | None  # spikes by place [H, W]; None for a layer without places
-    windows: int = 0  # images times spiking steps that were counted
+    windows: int = 0  # number of images times spiking steps
 
 
 @dataclass(frozen=True)
 class Window:
-    """What the chosen neurons of the first image did in one denoising step."""
+    """Spikes and membranes of the chosen neurons in one denoising step, for the first image."""
 
     spikes: Tensor  # s [T, K], -1, 0 or 1
-    u: Tensor  # membrane that was compared with the threshold [T, K]
+    u: Tensor  # membrane compared with the threshold [T, K]
     v: Tensor  # membrane before the window and after every spiking step [T + 1, K]
     v_threshold: float  # the threshold at that step (threshold guidance changes it)
-    # Distance below zero at which a signed neuron takes a spike back, or None.
+    # Distance below zero at which a signed neuron emits a negative spike, or None.
     v_negative: float | None = None
     strict: bool = False  # whether a neuron stays silent at exactly the threshold
 
     def crossings(self) -> Tensor:
-        """Return where the membrane reaches the threshold [T, K]: there, and there only, is +1."""
+        """Return where the membrane reaches the threshold [T, K]; only there is the spike +1."""
         return self.u > self.v_threshold if self.strict else self.u >= self.v_threshold
 
     def followed_by(self, later: "Window") -> "Window":
-        """Return this window, continued by the steps of another one."""
+        """Return this window followed by the steps of another one."""
         return replace(
             self,
             spikes=torch.cat([self.spikes, later.spikes]),
@@ -51,23 +51,23 @@ class Window:
 
 @dataclass
 class LayerRecord:
-    """What was recorded of one layer of neurons; `steps` and `windows` are by denoising step."""
+    """The record of one layer of neurons; `steps` and `windows` are by denoising step."""
 
-    name: str  # where it is in the model
-    neuron: str  # what it is, in words
-    shape: tuple[int, ...]  # shape of a layer's spikes at one step and image, [C, H, W] or [C]
-    units: Tensor  # the chosen neurons, as places in the flattened shape [K]
-    fired: Tensor  # how often every neuron fired in total [*shape]
-    observed: int = 0  # images times spiking steps that were counted in total
-    # Counts, by the number of the denoising step (column of `SpikeRecord.timesteps`).
+    name: str  # name of the layer in the model
+    neuron: str  # type of the neuron, in words
+    shape: tuple[int, ...]  # shape of the spikes of one step and image, [C, H, W] or [C]
+    units: Tensor  # indices of the chosen neurons in the flattened shape [K]
+    fired: Tensor  # total spike count of every neuron [*shape]
+    observed: int = 0  # total number of images times spiking steps
+    # Counts by the index of the denoising step in `SpikeRecord.timesteps`.
     steps: dict[int, StepCounts] = field(default_factory=dict)
-    # What the chosen neurons did, by the same number.
+    # Windows of the chosen neurons, by the same index.
     windows: dict[int, Window] = field(default_factory=dict)
 
     def add(self, step: int, spikes: Tensor) -> None:
         """Count a window of spikes [T, B, *shape] in a denoising step."""
         windows = spikes.shape[0] * spikes.shape[1]
-        fired = (spikes != 0).sum((0, 1)).cpu()  # [*shape], whole numbers
+        fired = (spikes != 0).sum((0, 1)).cpu()  # [*shape], integers
         channels = fired.flatten(1).sum(1) if fired.dim() > 1 else fired
         places = fired.sum(0) if fired.dim() == 3 else None
         if (before := self.steps.get(step)) is not None:
@@ -80,12 +80,12 @@ class LayerRecord:
 
     @property
     def neurons(self) -> int:
-        """How many neurons the layer has."""
+        """Number of neurons in the layer."""
         return self.fired.numel()
 
     @property
     def rate(self) -> float:
-        """Spikes per neuron and spiking step, over all that was observed."""
+        """Spikes per neuron and spiking step, over everything observed."""
         return int(self.fired.sum()) / (self.neurons * self.observed)
 
     @property
@@ -114,7 +114,7 @@ class LayerRecord:
         return rates
 
     def map_of(self, step: int | None = None) -> Tensor | None:
-        """Return the rate by place [H, W] in one denoising step or all; None without places."""
+        """Return the rate by place [H, W] in one or all denoising steps; None without places."""
         if len(self.shape) != 3:
             return None
         if step is None:
@@ -124,11 +124,11 @@ class LayerRecord:
         return counts.places / (self.shape[0] * counts.windows)
 
     def raster(self) -> Tensor:
-        """Return the spikes of the chosen neurons, denoising step after denoising step [N, K]."""
+        """Return the spikes of the chosen neurons, in the order of the denoising steps [N, K]."""
         return torch.cat([self.windows[step].spikes for step in sorted(self.windows)])
 
     def unit_name(self, k: int) -> str:
-        """Return the place of the k-th chosen neuron in words.
+        """Return the position of the k-th chosen neuron in words.
 
         Example:
             >>> units = torch.tensor([5])
@@ -139,7 +139,7 @@ class LayerRecord:
         return f"channel {channel}" + (f" at ({', '.join(map(str, where))})" if where else "")
 
     def row(self) -> list[str]:
-        """Return the cells of a table: name, neurons, and shares of them."""
+        """Return the entries of a table row: name, number of neurons, and shares."""
         shares = (self.rate, self.dead, self.saturated)
         return [self.name, f"{self.neurons:,}", *(f"{share:.1%}" for share in shares)]
 
@@ -162,18 +162,18 @@ class LayerRecord:
 
 @dataclass
 class SpikeRecord:
-    """What was recorded of all layers."""
+    """The records of all layers."""
 
     timesteps: list[float | None] = field(default_factory=list)
-    """Of every denoising step, in the order of sampling; None for calls without one, such as an
-    autoencoder's."""
+    """The timesteps of all denoising steps, in the order of sampling; None for calls without one,
+    such as an autoencoder's."""
     layers: dict[str, LayerRecord] = field(default_factory=dict)
-    """By name, in the order in which they ran first."""
+    """Records by name, in the order of their first call."""
     not_called: list[str] = field(default_factory=list)
-    """Layers that were watched and never ran."""
+    """Layers that were watched but never ran."""
 
     def column(self, timestep: float | None) -> int:
-        """Return the number of a denoising step; a new one is appended."""
+        """Return the index of a denoising step; append it if it is new."""
         if timestep not in self.timesteps:
             self.timesteps.append(timestep)
         return self.timesteps.index(timestep)
@@ -186,19 +186,19 @@ class SpikeRecord:
 
     @property
     def seen(self) -> Sequence[LayerRecord]:
-        """The layers that ran; raises UserError where none did."""
+        """The layers that ran; raises `UserError` if none did."""
         if not self.layers:
             raise UserError("nothing was observed: call the model inside the `with` block")
         return list(self.layers.values())
 
     def step_name(self, column: int) -> str:
-        """Return the name of a denoising step: "t = 999"; "once" where there is no timestep."""
+        """Return the name of a denoising step: "t = 999", or "once" without a timestep."""
         timestep = self.timesteps[column]
         return "once" if timestep is None else f"t = {timestep:g}"
 
     @property
     def labels(self) -> list[str]:
-        """The denoising steps in a few letters: the timestep, or "once" where there is none."""
+        """Short labels of the denoising steps: the timestep, or "once" without one."""
         return ["once" if t is None else f"{t:g}" for t in self.timesteps]
 
     def table(self) -> str:

@@ -1,4 +1,4 @@
-"""The spike recorder: hooks that watch the neurons of a model and leave its outputs alone."""
+"""The spike recorder: hooks that watch the neurons of a model without changing its outputs."""
 
 import zlib
 from collections.abc import Callable, Iterable
@@ -13,27 +13,27 @@ from spikediff.inspection.record import LayerRecord, SpikeRecord, Window
 from spikediff.neurons import NeuronState, SpikeEmitter
 from spikediff.targets import arguments_of, as_timestep, choose_by_name, modules_of, neurons_of
 
-_WHOLE = "(model)"  # name of a layer of neurons that is all there is
+_WHOLE = "(model)"  # name of a layer of neurons that is the whole model
 
 
 class SpikeRecorder:
-    """Record how the neurons of a model fire inside a `with` block; outputs stay bit for bit.
+    """Record the firing of a model's neurons inside a `with` block; outputs do not change.
 
-    It stores counts, so memory grows with the network and the denoising steps, not with the images.
-    For a few chosen neurons of the first image it also keeps spikes and membranes, the latter
-    computed by the neuron's own equations.
+    The recorder stores counts, so memory grows with the network and the denoising steps, not with
+    the images. For a few chosen neurons and the first image it also keeps spikes and membranes; the
+    membranes are computed by the neuron's own equations.
 
     The `timestep` of a model's call identifies the denoising step; a second batch adds to the steps
-    of the first. What runs outside such a call is one column of its own.
+    of the first. Calls without a timestep share one separate column.
 
     Args:
         target: A model, or a pipeline, whose models are all watched.
         layers: Patterns of the layers to watch, as for `spikediff.targets.choose_by_name`.
-        neurons_per_layer: K, how many neurons of a layer are chosen.
+        neurons_per_layer: K, the number of neurons to choose in each layer.
         seed: Seed of the choice.
 
     Raises:
-        UserError: The target holds no neurons, or was compiled for inference; a pattern fits no
+        UserError: The target has no neurons, or was compiled for inference; a pattern matches no
             layer; K is below 1.
 
     Example:
@@ -87,7 +87,7 @@ class SpikeRecorder:
     def _on_call(
         self, module: nn.Module, before: Callable[..., None], after: Callable[..., None]
     ) -> None:
-        # prepend: an energy meter that looks away while neurons compute does not see us either.
+        # prepend: an energy meter, which ignores operations inside neurons, ignores ours too.
         hooks = [
             module.register_forward_pre_hook(before, with_kwargs=True),
             module.register_forward_hook(after, with_kwargs=True, always_call=True, prepend=True),
@@ -96,7 +96,7 @@ class SpikeRecorder:
             self._exit.callback(hook.remove)
 
     def _begin(self, model: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """A model is called: with a timestep, that is a denoising step."""
+        """Begin a call of a model; one with a timestep is a denoising step."""
         self._timestep = as_timestep(arguments_of(model, inputs, options).get("timestep"))
 
     def _end(self, *_: object) -> None:
@@ -112,8 +112,8 @@ class SpikeRecorder:
     ) -> tuple[LayerRecord, int, Window]:
         """Count a layer's spikes [T, B, ...], and trace the membranes of its chosen neurons.
 
-        `before` is the state that the window continues; None for rest. Returns the layer's record,
-        the number of the denoising step, and what the chosen neurons of the first image did.
+        `before` is the state that the window continues; None for rest. Return the layer's record,
+        the index of the denoising step, and the window of the chosen neurons for the first image.
         """
         record = self._layer(name, layer, spikes)
         step = self.record.column(self._timestep)
@@ -125,7 +125,7 @@ class SpikeRecorder:
         return record, step, Window(fired.to("cpu", torch.int8), *membranes)
 
     def _layer(self, name: str, layer: SpikeEmitter, spikes: Tensor) -> LayerRecord:
-        """Return the record of a layer; one that is called with another shape has two."""
+        """Return the record of a layer; a layer called with another shape has a second one."""
         shape = tuple(spikes.shape[2:])
         known = self.record.layers.get(name)
         if known is not None and known.shape != shape:
@@ -142,23 +142,23 @@ class SpikeRecorder:
         return known
 
     def _choose(self, name: str, neurons: int) -> Tensor:
-        """Return the chosen neurons of a layer, by seed and name, in their order [K]."""
+        """Return the sorted indices of a layer's chosen neurons, by seed and name [K]."""
         count, seed = self._choice
         source = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         return torch.randperm(neurons, generator=source)[:count].sort().values
 
 
 class _Watch:
-    """What the recorder does at one layer."""
+    """The recorder's hooks at one layer."""
 
     def __init__(self, recorder: SpikeRecorder, name: str) -> None:
         self._recorder = recorder
         self._name = name
         self._before: NeuronState | None = None
-        self._open: tuple[LayerRecord, int] | None = None  # where the last kept window may go on
+        self._open: tuple[LayerRecord, int] | None = None  # where the last window may continue
 
     def before(self, layer: SpikeEmitter, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Note the state that the window goes on from, before the layer changes it."""
+        """Save the state that the window continues, before the layer changes it."""
         memory = arguments_of(layer, inputs, options).get("memory")
         self._before = None if memory is None else memory.get(layer)
 
@@ -166,7 +166,7 @@ class _Watch:
     def after(
         self, layer: SpikeEmitter, inputs: tuple[Any, ...], options: dict[str, Any], out: Any
     ) -> None:
-        """Record the window; of a denoising step, the first whole one is kept."""
+        """Record the window; keep the first complete one of each denoising step."""
         if not isinstance(out, Tensor):  # None if the neurons raised an error
             return
         current = arguments_of(layer, inputs, options)["current"].detach()
