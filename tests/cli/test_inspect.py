@@ -80,7 +80,7 @@ def test_an_ordinary_network_is_refused(tmp_path, capsys):
     pipe.save_pretrained(tmp_path / "ann")
     assert inspect(tmp_path / "ann", tmp_path / "out") == 2
     told = capsys.readouterr().err.splitlines()
-    assert "UNet2DModel: has no spiking neurons; there is nothing to look at" in told[-1]
+    assert "UNet2DModel: has no spiking neurons; there is nothing to record" in told[-1]
     assert not (tmp_path / "out").exists()
 
 

@@ -192,7 +192,7 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path, save_picture):
         save_picture(tmp_path / f"{n}.png")
     for n in range(30):
         (tmp_path / f"scan{n:02}.tif").write_bytes(b"II*")
-    with pytest.warns(UserWarning, match=r"passed over 30 files .*\(scan00.tif, .*\.\.\.\)"):
+    with pytest.warns(UserWarning, match=r"skipped 30 files .*\(scan00.tif, .*\.\.\.\)"):
         load_images(f"folder:{tmp_path}")
 
 

@@ -114,7 +114,7 @@ def test_no_is_a_word_and_keys_stand_once(tmp_path):
     path.write_text("training: {mixed_precision: no}")
     assert load_recipe(path).training.mixed_precision == "no"
     path.write_text("data: &d {dataset: mnist}\nname: x\ndata: *d")
-    with pytest.raises(UserError, match="line 3: the key 'data' stands twice"):
+    with pytest.raises(UserError, match="line 3: the key 'data' appears twice"):
         load_recipe(path)
 
 

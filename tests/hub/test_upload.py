@@ -108,5 +108,5 @@ def test_a_refusal_is_told_in_a_line(hub, run_folder, capsys):
 
 @pytest.mark.parametrize("name", ["tiny", "a/b/c", "me/with space", "me/-x", "me/"])
 def test_names_that_no_repository_has(name):
-    with pytest.raises(UserError, match="is no repository"):
+    with pytest.raises(UserError, match="is not a repository name"):
         check_repository_name(name)

@@ -140,7 +140,9 @@ def test_signals_are_refused_in_one_line():
     (layer,) = unsupported_layers(model)
     number = sum(isinstance(module, torch.nn.Conv1d) for module in model.modules())
     assert (layer.name, layer.kind) == ("stem.encode.conv", "Conv1d")
-    assert f"convolutions of signals, {number}: NIR has Conv1d, this export not yet" in str(layer)
+    assert f"convolutions of signals, {number}: NIR has Conv1d, this export does not yet" in str(
+        layer
+    )
     with pytest.raises(UserError, match="convolutions of signals"):
         to_nir(model, 1)
 

@@ -1,8 +1,8 @@
-"""Data sets: one table of them, one function to load them, one place for the range of pixels.
+"""Data sets: their table, the function that loads them, and the conversion of pixel ranges.
 
-A data set is a row of `DATASETS`, a folder of images or a name on the Hugging Face hub; for all of
-them, `load_images` returns uint8 images of one size. Models see them through `to_model_range`.
-Signals have a table and a function of their own: `spikediff.data.signals`.
+A data set is a row of `DATASETS`, a folder of images or a name on the Hugging Face hub. For all of
+them, `load_images` returns uint8 images of one size, and `to_model_range` converts these for
+models. Signals have their own table and function: `spikediff.data.signals`.
 """
 
 from dataclasses import replace
@@ -75,19 +75,18 @@ def load_images(
 ) -> ImageDataset:
     """Load one split of a data set, as uint8 images of one size.
 
-    Images are cropped to the centred square, then resized, then converted to the channels.
+    Images are cropped to the centred square, resized, and converted to the number of channels.
 
     Args:
         name: A key of `DATASETS`; a folder of images, as a path or `folder:PATH`; or
             `hf:DATASET_ID` for the Hugging Face hub (needs the package datasets).
-        split: `train` or `test`; CelebA also has `valid`, the hub has what it has.
+        split: `train` or `test`; CelebA also has `valid`, and data sets of the hub have their own.
         image_size: Side of the images in pixels; None keeps the data set's own.
         channels: 1 (luma of colour sets) or 3 (repeats grey); None keeps the data set's own.
         data_dir: Folder with the files, or with a subfolder `name` of them; the cache for `hf:`.
         resize_filter: A key of `RESIZE_FILTERS`; all but `nearest` antialias.
-        held_out: True keeps only the tenth of the split that is set aside for choosing a
-            checkpoint or a guidance value, False only the rest, None everything. Which image
-            belongs where never changes.
+        held_out: True keeps only the tenth of the split that is held out for choosing a checkpoint
+            or a guidance value, False only the rest, None everything. The division never changes.
 
     Example:
         >>> digits = load_images("digits", "test", image_size=16)
@@ -112,7 +111,7 @@ def load_images(
 
 
 def find_row(name: str, split: str = "train") -> DatasetSpec:
-    """Return the row of a data set by any name that `load_images` takes."""
+    """Return the row of a data set by any name that `load_images` accepts."""
     if name in SIGNALS:
         raise UserError(
             f"{name}: is a signal, not images; a network of signals takes it "
@@ -125,7 +124,7 @@ def find_row(name: str, split: str = "train") -> DatasetSpec:
 
 
 def read_pictures(name: str, split: str = "train", data_dir: Path | str | None = None) -> Pictures:
-    """Return the pictures of a split as they are stored, in their own sizes."""
+    """Return the pictures of a split as stored, in their own sizes."""
     row = find_row(name, split)
     with at_work(f"reading {name}/{split}"):
         return _read(row, split, data_dir)

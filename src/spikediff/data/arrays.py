@@ -1,4 +1,4 @@
-"""Finding a data set's files, and reading NumPy archives without unpickling."""
+"""Find a data set's files, and read NumPy archives without unpickling."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from spikediff.files.reading import GIB, check_regular
 
 
 def candidate_folders(name: str, data_dir: Path | None, needs: str) -> tuple[Path, ...]:
-    """Return where a data set's files may lie: its subfolder `name`, then the folder itself."""
+    """Return the folders to search for a data set: the subfolder `name`, then the folder itself."""
     if data_dir is None:
         raise UserError(f"{name}: no data folder given; pass data_dir, a folder with {needs}")
     if not data_dir.is_dir():
@@ -22,7 +22,7 @@ def candidate_folders(name: str, data_dir: Path | None, needs: str) -> tuple[Pat
 
 
 def find_first(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
-    """Return the first of `names` that exists, looking through the folders in turn; or None."""
+    """Return the first of `names` that exists, searching the folders in turn; or None."""
     paths = (folder / name for folder in folders for name in names)
     return next((path for path in paths if path.exists()), None)
 
@@ -30,7 +30,7 @@ def find_first(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
 def missing_files(
     name: str, split: str, names: Iterable[str], folders: Iterable[Path], needs: str
 ) -> UserError:
-    """Return the error that lists the file names that were looked for, and the folders searched."""
+    """Return an error that lists the expected file names and the folders searched."""
     looked_for = ", ".join(dict.fromkeys(names))
     searched = " and ".join(str(folder) for folder in folders)
     return UserError(
@@ -38,18 +38,18 @@ def missing_files(
     )
 
 
-MOST_NPZ_BYTES = 16 * GIB  # of an archive's arrays together
+MOST_NPZ_BYTES = 16 * GIB  # total size of an archive's arrays
 
 
 def read_npz(path: Path, keys: Sequence[str]) -> tuple[NDArray[Any], ...]:
-    """Read arrays out of an npz file, one per key, in that order."""
+    """Read arrays from an npz file, one per key, in that order."""
     try:
         archive = np.load(check_regular(path), allow_pickle=False)
     except UserError:
         raise
-    except Exception as error:  # zipfile, zlib and numpy's header parser raise nearly anything
+    except Exception as error:  # zipfile, zlib and numpy's parser can raise almost any exception
         raise _damaged(path, error) from None
-    if not isinstance(archive, NpzFile):  # npy files have another reader
+    if not isinstance(archive, NpzFile):  # an npy file
         raise UserError(f"{path}: a single array, not an npz archive; fetch the file again")
     with archive:
         _check_sizes(archive, path)
@@ -81,6 +81,6 @@ def _array(archive: NpzFile, key: str, path: Path) -> NDArray[Any]:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    # Numpy guesses that an unknown file is a pickle; to the user it is just not an npz file.
+    # Numpy assumes that an unknown file is a pickle; for the user it is simply not an npz file.
     reason = "not a zip archive" if "pickle" in str(error) else brief(error)
     return UserError(f"{path}: damaged npz file ({reason}); fetch the file again")

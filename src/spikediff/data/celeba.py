@@ -29,7 +29,7 @@ def read_celeba(data_dir: Path | None, split: str) -> Pictures:
 
 
 def _names_of(partition: Path, split: str) -> list[str]:
-    """Return the file names that the list assigns to the split, in its order."""
+    """Return the file names that the list assigns to the split, in the order of the list."""
     names = []
     lines = read_regular(partition, MOST_LIST).decode("utf-8", "replace").splitlines()
     for number, line in enumerate(lines, start=1):
@@ -64,7 +64,7 @@ CELEBA = DatasetSpec(
     needs=NEEDS,
     read=read_celeba,
     splits=("train", "valid", "test"),
-    crop=148,  # the square that generative models on CelebA keep of 178x218
+    crop=148,  # the square of 178x218 that generative models on CelebA use
     horizontal_flip=True,
     licence="non-commercial research only",
 )

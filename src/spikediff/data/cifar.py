@@ -25,14 +25,14 @@ NEEDS = f"the folder {BATCHES_FOLDER} (unpacked), or the lossy copy {PACKED}"
 
 
 def read_cifar10(data_dir: Path | None, split: str) -> Pictures:
-    """Read all of CIFAR-10, 32x32 RGB: the Python batches if they are there, else packed JPEGs.
+    """Read all of CIFAR-10, 32x32 RGB: the Python batches if present, else packed JPEGs.
 
-    `origin` says which copy it is. The JPEG copy (quality 75) also warns, because scores against it
-    are not comparable with published ones.
+    `origin` names the copy. The JPEG copy (quality 75) also gives a warning, because scores against
+    it are not comparable with published ones.
     """
     folders = candidate_folders("cifar10", data_dir, NEEDS)
     batches = find_first(folders, [f"{BATCHES_FOLDER}/{name}" for name in BATCHES[split]])
-    if batches is None:  # the user may have given the folder of batches itself
+    if batches is None:  # data_dir may be the folder of batches itself
         batches = find_first(folders, BATCHES[split])
     if batches is not None:
         return _read_batches(batches.parent, split)
@@ -71,7 +71,7 @@ def _read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read one batch: uint8 `[N, 32, 32, 3]` and int64 `[N]`."""
     batch = load_plain(path)
     entries = batch if isinstance(batch, dict) else {}
-    # Python 2 wrote the keys as bytes, a later rewrite may hold text.
+    # Python 2 wrote the keys as bytes; rewritten files may have text.
     data, labels = (entries.get(key.encode(), entries.get(key)) for key in ("data", "labels"))
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3 * 32 * 32:
         raise UserError(f"{path}: holds no data array [N, 3072]; fetch the archive again")
@@ -82,7 +82,7 @@ def _read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _read_packed(path: Path, split: str) -> Pictures:
-    """Decode an npz of JPEG files that lie back to back."""
+    """Decode an npz with concatenated JPEG files."""
     keys = [f"{split}_{part}" for part in ("data", "offsets", "labels")]
     data, offsets, labels = read_npz(path, keys)
     images = [
@@ -95,7 +95,7 @@ def _read_packed(path: Path, split: str) -> Pictures:
 
 
 def _unpacked(data: NDArray[Any], offsets: NDArray[Any], path: Path) -> Iterator[bytes]:
-    """Cut the bytes at the offsets, after checking that they run from end to end."""
+    """Split the bytes at the offsets, after checking that these cover all of the bytes."""
     flat = data.ndim == offsets.ndim == 1 and data.dtype == np.uint8 and len(offsets) > 1
     whole = flat and np.issubdtype(offsets.dtype, np.integer)
     if not whole or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) <= 0).any():

@@ -1,4 +1,4 @@
-"""What a reader returns, a row of the table of data sets, and what training and evaluation see."""
+"""Pictures as readers return them, the rows of the table, and data sets of images of one size."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ NO_LABEL = -1
 
 
 class PictureShape(NamedTuple):
-    """Width and height of a picture in pixels, and whether it is stored without colours."""
+    """Width and height of a picture in pixels, and whether it is stored as grey."""
 
     width: int
     height: int
@@ -28,22 +28,22 @@ class PictureShape(NamedTuple):
 
     @property
     def side(self) -> int:
-        """The shorter side: that of the largest square in it."""
+        """The shorter side, which is the side of the largest square in the picture."""
         return min(self.width, self.height)
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures(Dataset[Image.Image]):
-    """The pictures of one split as a reader found them, mode `L` or `RGB`, in their own sizes."""
+    """The pictures of one split as stored, mode `L` or `RGB`, in their own sizes."""
 
-    # What each is read from: a path, a key; or all pixels, uint8 [N, H, W] or [N, H, W, 3].
+    # The source of each: a path, a key; or all pixels, uint8 [N, H, W] or [N, H, W, 3].
     items: Sequence[Any] | NDArray[np.uint8]
     read: Callable[[Any], Image.Image]  # reads the picture of an item
     name: Callable[[Any], str]  # names an item, for error messages
-    origin: str  # which files were read, for reports
+    origin: str  # the files read, for reports
     labels: Tensor | None = None  # int64 [N]; None if the set has no classes
     class_names: tuple[str, ...] = ()  # in the order of the labels
-    read_shape: Callable[[Any], PictureShape] | None = None  # None if that saves nothing
+    read_shape: Callable[[Any], PictureShape] | None = None  # None if it saves no time
 
     def __len__(self) -> int:
         return len(self.items)
@@ -52,7 +52,7 @@ class Pictures(Dataset[Image.Image]):
         return self.read(self.items[index])
 
     def shape(self, index: int) -> PictureShape:
-        """Return the shape of picture `index`, decoding it only where that is needed."""
+        """Return the shape of picture `index`, decoding it only if necessary."""
         if self.read_shape is not None:
             return self.read_shape(self.items[index])
         picture = self[index]
@@ -63,7 +63,7 @@ class Pictures(Dataset[Image.Image]):
         return self.name(self.items[index])
 
     def select(self, indices: Sequence[int]) -> "Pictures":
-        """Return these pictures only, in this order."""
+        """Return only the pictures at these indices, in this order."""
         of_all = self.items
         items = of_all[indices] if isinstance(of_all, np.ndarray) else [of_all[i] for i in indices]
         labels = None if self.labels is None else self.labels[torch.tensor(indices)]
@@ -76,7 +76,7 @@ def pixel_array(
     labels: Tensor | None = None,
     class_names: tuple[str, ...] = (),
 ) -> Pictures:
-    """Return pictures of one size that are all in memory, uint8 `[N, H, W]` or `[N, H, W, 3]`."""
+    """Return pictures of one size from memory, uint8 `[N, H, W]` or `[N, H, W, 3]`."""
     return Pictures(pixels, Image.fromarray, lambda _: origin, origin, labels, class_names)
 
 
@@ -87,13 +87,13 @@ def labelled_pixels(
     origin: str,
     first_label: int = 0,
 ) -> Pictures:
-    """Join images and labels after checking that they belong together.
+    """Combine images and labels after checking that they belong together.
 
     Args:
         pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`, N at least 1.
         labels: Integers `[N]`, `first_label` to `first_label` + K - 1.
         class_names: K names.
-        origin: The files, to name in an error and in reports.
+        origin: The files, for errors and reports.
         first_label: The label of the first class.
     """
     shape_fits = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] == 3)
@@ -123,7 +123,7 @@ def labelled_pixels(
 def stable_hash(key: str) -> int:
     """Return the first 64 bits of a text's SHA-256.
 
-    Splits rest on it rather than on a random generator, whose stream a release may change.
+    Splits use this hash instead of a random generator, whose output may change between releases.
 
     Example:
         >>> stable_hash("cat.png") % 10
@@ -133,9 +133,9 @@ def stable_hash(key: str) -> int:
 
 
 def part_indices(count: int, held_out: bool, where: str) -> list[int]:
-    """Return which of `count` images are the tenth held out for choosing, or the other ones.
+    """Return the indices of the held-out tenth of `count` images, or of the other images.
 
-    The index alone decides, so the answer never changes.
+    The choice depends on the index alone, so it never changes.
 
     Example:
         >>> part_indices(20, held_out=True, where="example")
@@ -152,24 +152,24 @@ def part_indices(count: int, held_out: bool, where: str) -> list[int]:
 class DatasetSpec:
     """One row of `DATASETS`."""
 
-    summary: str  # what the images show, in one line
+    summary: str  # description of the images, in one line
     channels: int  # 1 (grey) or 3 (RGB), as stored
-    native_size: int  # side in pixels without an `image_size`
-    needs: str  # the files that must be in the data folder, in words; empty if none
+    native_size: int  # side in pixels if no `image_size` is given
+    needs: str  # the files required in the data folder, in words; empty if none
     read: Callable[[Path | None, str], Pictures]  # called with `(data_dir, split)`
     splits: tuple[str, ...] = ("train", "test")
     crop: int | None = None  # side of the centred square to keep; None keeps the largest one
-    horizontal_flip: bool = False  # may training mirror images? (a mirrored letter is no letter)
-    licence: str | None = None  # as its publishers name it; None if none is known here
-    hub_id: str | None = None  # on the Hugging Face Hub; None if there is no official one
+    horizontal_flip: bool = False  # whether training may mirror images (not for letters)
+    licence: str | None = None  # as named by the publishers; None if unknown
+    hub_id: str | None = None  # id on the Hugging Face Hub; None if there is no official one
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Images of one size, as uint8, with a class index each where there are classes.
+    """Images of one size, as uint8, each with a class index if the set has classes.
 
-    Item `i` is `(uint8 [C, H, W], int)`; the label is -1 where there is none. `images` is uint8
-    `[N, C, H, W]` where the set is held in memory, else None: each item is then decoded when it is
-    asked for. `origin` says which files were read, for reports.
+    Item `i` is `(uint8 [C, H, W], int)`; the label is -1 without classes. `images` is uint8
+    `[N, C, H, W]` if the set is in memory, else None; each item is then decoded on access.
+    `origin` names the files read, for reports.
 
     Example:
         >>> grey = pixel_array(np.zeros((5, 8, 8), np.uint8), "zeros")
@@ -197,7 +197,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         self._count = len(pictures)
         if isinstance(pictures.items, np.ndarray):
             self.images = resize_pixels(pictures.items, resize, pictures.origin)
-            self._pictures = None  # the original pixels may go
+            self._pictures = None  # free the original pixels
 
     @property
     def num_classes(self) -> int:
@@ -213,7 +213,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self._image(index), label
 
     def stack(self) -> Tensor:
-        """Return all images as one tensor uint8 `[N, C, H, W]`, decoding them if need be."""
+        """Return all images as one tensor, uint8 `[N, C, H, W]`, decoding them if necessary."""
         if self.images is not None:
             return self.images
         return torch.stack([self._image(index) for index in range(self._count)])
@@ -222,6 +222,6 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         """Return image `index`, uint8 `[C, H, W]`."""
         if self.images is not None:
             return self.images[index]
-        assert self._pictures is not None  # one of the two is always there
+        assert self._pictures is not None  # one of the two is always present
         where = self._pictures.where(index)
         return resize_picture(self._pictures[index], self._resize, where)

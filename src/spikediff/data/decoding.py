@@ -1,4 +1,4 @@
-"""Decoding image files with Pillow, one way for every reader."""
+"""Decode image files with Pillow, in the same way for every reader."""
 
 import contextlib
 import io
@@ -18,11 +18,11 @@ from spikediff.files.reading import MOST_IMAGE, open_regular, read_regular
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-MOST_PIXELS = 2**26  # of a picture, 8192 x 8192
+MOST_PIXELS = 2**26  # pixels of a picture, 8192 x 8192
 _TURNED = range(5, 9)  # values of the EXIF orientation that swap width and height
-WHITE, BLACK = 255, 0  # grounds that transparent pictures are laid over
+WHITE, BLACK = 255, 0  # backgrounds for transparent pictures
 
-# What Pillow's decoders raise on damaged files.
+# Exceptions that Pillow's decoders raise for damaged files.
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -44,7 +44,7 @@ def read_image(path: Path, ground: int = WHITE) -> Image.Image:
 
 
 def read_shape(path: Path) -> PictureShape:
-    """Return the shape that `read_image` would find, from the head of the file."""
+    """Return the shape that `read_image` would return, from the file's header."""
     with open_regular(path, MOST_IMAGE) as file, _told(str(path)):
         picture = Image.open(file, formats=_FORMATS)
         check_pixels(picture, str(path))
@@ -55,7 +55,7 @@ def read_shape(path: Path) -> PictureShape:
 
 @contextlib.contextmanager
 def _told(where: str) -> Iterator[None]:
-    """Turn whatever Pillow raises on a damaged file into one line; large ones give no warning."""
+    """Turn Pillow's exceptions for a damaged file into a one-line error; hide size warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -71,8 +71,8 @@ def _told(where: str) -> Iterator[None]:
 def decode_image(encoded: bytes, where: str, ground: int = WHITE) -> Image.Image:
     """Decode the bytes of a PNG, JPEG, WebP or BMP file of at most `MOST_PIXELS`.
 
-    Return the picture upright (its EXIF orientation applied), mode `L` or `RGB`. `where` names the
-    file in an error; `ground` is the grey level that shows where the picture is transparent.
+    Return the picture upright (with its EXIF orientation applied), mode `L` or `RGB`. `where` names
+    the file in an error; `ground` is the grey level behind transparent pixels.
     """
     with _told(where), Image.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
         check_pixels(picture, where)
@@ -81,7 +81,7 @@ def decode_image(encoded: bytes, where: str, ground: int = WHITE) -> Image.Image
 
 
 def check_pixels(picture: Image.Image, where: str) -> None:
-    """Refuse a picture of more than `MOST_PIXELS`, before they are decoded."""
+    """Refuse a picture of more than `MOST_PIXELS`, before decoding it."""
     if picture.width * picture.height > MOST_PIXELS:
         raise UserError(
             f"{where}: has {picture.width} x {picture.height} pixels, more than {MOST_PIXELS:,}; "
@@ -92,7 +92,7 @@ def check_pixels(picture: Image.Image, where: str) -> None:
 def grey_or_rgb(picture: Image.Image, ground: int = WHITE) -> Image.Image:
     """Convert any Pillow mode to `L`, for pictures without colour, or `RGB`.
 
-    16 bits are cut to the upper 8. A transparent picture is laid over the grey level `ground`.
+    16-bit values are reduced to the upper 8 bits. Transparent pixels show the grey level `ground`.
 
     Example:
         >>> grey_or_rgb(Image.new("LA", (2, 2))).mode, grey_or_rgb(Image.new("P", (2, 2))).mode
@@ -118,7 +118,7 @@ def _has_16_bits(picture: Image.Image) -> bool:
 
 
 def _mode_of(picture: Image.Image) -> str:
-    """Return the mode that `grey_or_rgb` gives a picture."""
+    """Return the mode to which `grey_or_rgb` converts a picture."""
     grey = picture.mode in ("1", "L", "LA", "La") or _has_16_bits(picture)
     return "L" if grey else "RGB"
 
@@ -134,5 +134,5 @@ def image_files(
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason, without the address of the buffer that Pillow prints."""
+    """Return the reason without the buffer address that Pillow prints."""
     return "unknown format" if isinstance(error, UnidentifiedImageError) else brief(error)

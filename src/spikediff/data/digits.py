@@ -7,7 +7,7 @@ import numpy as np
 from spikediff.data.dataset import DatasetSpec, Pictures, labelled_pixels, stable_hash
 
 CLASSES = tuple("0123456789")
-MAX_INK = 16  # a pixel counts the inked dots in a block of 4x4
+MAX_INK = 16  # a pixel is the number of inked dots in a 4x4 block
 
 
 def read_digits(data_dir: Path | None, split: str) -> Pictures:
@@ -23,7 +23,7 @@ def read_digits(data_dir: Path | None, split: str) -> Pictures:
 def split_indices(labels: list[int], split: str) -> list[int]:
     """Return the indices of a split, ascending, given the class of every image.
 
-    A fifth of each class is the test split, chosen by a hash of the index: it never changes.
+    A fifth of each class forms the test split, chosen by a hash of the index, so it never changes.
 
     Example:
         >>> split_indices([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], "test")

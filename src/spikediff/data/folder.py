@@ -1,4 +1,4 @@
-"""Data sets that the table does not list: a folder of images, or a name on the Hugging Face hub."""
+"""Data sets outside the table: a folder of images, or a name on the Hugging Face hub."""
 
 import difflib
 import importlib
@@ -26,12 +26,11 @@ MOST_LEVELS = 40
 
 
 def read_folder(folder: Path, _data_dir: Path | None, split: str) -> Pictures:
-    """Read the images under a folder, in sorted order, linked folders too.
+    """Read the images under a folder, including linked folders, in sorted order.
 
-    About one image in ten is the test split, chosen by a hash of its path relative to the
-    folder: adding or removing images moves no other image. If every image lies in a
-    subfolder, the first-level subfolders are the classes. Other files are passed over with a
-    warning.
+    About one image in ten belongs to the test split, chosen by a hash of its path relative to the
+    folder, so adding or removing images does not move others. If every image is in a subfolder, the
+    first-level subfolders are the classes. Other files are skipped with a warning.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of images")
@@ -60,11 +59,11 @@ def list_images(folder: Path) -> list[str]:
 
 
 def warn_of_others(folder: Path, others: Sequence[str]) -> None:
-    """Warn of the files of a folder that were passed over, and name the first of them."""
+    """Warn about the files of a folder that were skipped, and name the first of them."""
     if others:
         warnings.warn(
-            f"{folder}: passed over {len(others)} files that are not used as images "
-            f"({_some(others)}); used are {', '.join(sorted(IMAGE_SUFFIXES))}",
+            f"{folder}: skipped {len(others)} files that are not used as images "
+            f"({_some(others)}); supported: {', '.join(sorted(IMAGE_SUFFIXES))}",
             stacklevel=3,
         )
 
@@ -75,7 +74,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def list_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the images under a folder and the other files, both sorted; no hidden ones."""
+    """Return the images and the other files under a folder, both sorted, without hidden files."""
     names = sorted(_walk(folder, "", (), count()))
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     chosen = set(images)
@@ -85,7 +84,7 @@ def list_files(folder: Path) -> tuple[list[str], list[str]]:
 def _walk(
     folder: Path, relative: str, above: tuple[tuple[int, int], ...], folders: Iterator[int]
 ) -> Iterator[str]:
-    """Yield the files under a folder; a link to a folder above itself is not followed."""
+    """Yield the files under a folder; do not follow a link to one of its parent folders."""
     try:
         found = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -110,7 +109,7 @@ def _walk(
 
 
 def _classes(folder: Path, names: list[str]) -> tuple[str, ...]:
-    """Return the first-level subfolders if every image lies in one, else nothing."""
+    """Return the first-level subfolders if every image is in one, else nothing."""
     beside = [name for name in names if "/" not in name]
     if not beside:
         return tuple(sorted({name.split("/")[0] for name in names}))
@@ -124,17 +123,17 @@ def _classes(folder: Path, names: list[str]) -> tuple[str, ...]:
 
 
 def read_huggingface(dataset_id: str, cache_dir: Path | None, split: str) -> Pictures:
-    """Load a split of a data set from the hub, by the optional package `datasets`, or its cache.
+    """Load a split of a data set from the hub or its cache, with the optional package `datasets`.
 
     Returns:
-        The pictures; labels if there is a column `label` of integers.
+        The pictures, with labels if there is a column `label` of integers.
     """
     origin = f"hf:{dataset_id}"
     datasets = _import_datasets(origin)
     try:
         kept = None if cache_dir is None else str(cache_dir)
         table = datasets.load_dataset(dataset_id, split=split, cache_dir=kept)
-    except Exception as error:  # the hub, the network and the disk fail in many ways
+    except Exception as error:  # the hub, the network and the disk can fail in many ways
         raise UserError(
             f"{origin}: cannot load split {split!r} ({brief(error)}); check name, split and network"
         ) from None
@@ -202,9 +201,9 @@ def _labels(table: Any) -> tuple[Tensor | None, tuple[str, ...]]:
 def find_data(name: str, split: str, known: Collection[str]) -> DatasetSpec:
     """Return the row of a data set that is named by its path or by its name on the hub.
 
-    The name is `folder:PATH`, a folder that exists, or `hf:DATASET_ID`, whose splits are not known.
-    Size and channels of the row mean nothing: `like_first` takes those of the first picture.
-    `known` are the listed names, to suggest one.
+    The name is `folder:PATH`, an existing folder, or `hf:DATASET_ID`, whose splits are unknown. The
+    row's size and channels are placeholders; `like_first` takes those of the first picture.
+    `known` lists the names in the table, for suggestions.
     """
     if name.startswith(HUB_PREFIX):
         read = partial(read_huggingface, name.removeprefix(HUB_PREFIX))
@@ -226,10 +225,10 @@ def find_data(name: str, split: str, known: Collection[str]) -> DatasetSpec:
 def like_first(
     pictures: Pictures, image_size: int | None, channels: int | None
 ) -> tuple[Pictures, int, int]:
-    """Take size and channels from the first picture if none were given.
+    """Take size and channels from the first picture unless they are given.
 
-    The other pictures must then be like it: without that, a folder of mixed sizes or colours would
-    be resized, or lose its colours, unasked.
+    The other pictures must then agree with the first. Otherwise a folder of mixed sizes or colours
+    would be resized or lose its colours without notice.
 
     Returns:
         The pictures, which are checked when they are read; their side and channels.
@@ -257,7 +256,7 @@ def _read_alike(
     grey: bool,
     item: Any,
 ) -> Image.Image:
-    """Read a picture; refuse another shorter side than `size`, and colours where all are grey."""
+    """Read a picture; refuse a shorter side other than `size`, and colours if others are grey."""
     picture = read(item)
     if size is not None and min(picture.size) != size:
         found = f"{picture.width}x{picture.height} pixels"

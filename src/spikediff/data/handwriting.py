@@ -25,7 +25,7 @@ Kind = Literal["images", "labels"]
 class IdxLayout:
     """An IDX file of images and one of labels, each plain or gzipped."""
 
-    train: str = "train"  # how the names of the training files begin
+    train: str = "train"  # prefix of the names of training files
     test: str = "t10k"
 
     def names(self, kind: Kind, split: str) -> list[str]:
@@ -44,9 +44,9 @@ _NDIM = {"images": 3, "labels": 1}
 
 @dataclass(frozen=True)
 class NpzLayout:
-    """Arrays in npz files; `{split}` in a name or key stands for the split."""
+    """Arrays in npz files; `{split}` in a name or key is replaced by the split."""
 
-    images: tuple[str, str]  # the file's name, and the array's key
+    images: tuple[str, str]  # name of the file and key of the array
     labels: tuple[str, str]
 
     def names(self, kind: Kind, split: str) -> list[str]:
@@ -64,15 +64,15 @@ class NpzLayout:
 
 @dataclass(frozen=True)
 class HandwritingSet:
-    """One member of the family, and its reader: call it with `(data_dir, split)`."""
+    """A member of the family; call it with `(data_dir, split)` to read its images."""
 
-    name: str  # also of its folder
+    name: str  # also the name of its folder
     class_names: tuple[str, ...]
     needs: str  # the files in words
-    layouts: tuple[IdxLayout | NpzLayout, ...]  # how the files may lie; the first found is read
+    layouts: tuple[IdxLayout | NpzLayout, ...]  # possible layouts; the first found is read
     full_train: int = 60_000  # training images of the complete set
     first_label: int = 0  # the smallest label in the files
-    transposed: bool = False  # whether the files have rows and columns exchanged
+    transposed: bool = False  # whether rows and columns are exchanged in the files
 
     def __call__(self, data_dir: Path | None, split: str) -> Pictures:
         """Read one split, upright, with labels from 0."""
@@ -90,7 +90,7 @@ class HandwritingSet:
         return DatasetSpec(summary, 1, 28, self.needs, self, **options)
 
     def _load(self, data_dir: Path | None, split: str) -> tuple[Path, NDArray[Any], NDArray[Any]]:
-        """Return the image file's path, the images and the labels as stored."""
+        """Return the path of the image file, and the images and labels as stored."""
         folders = self._folders(data_dir)
         for folder in folders:
             for layout in self.layouts:
@@ -110,9 +110,9 @@ class HandwritingSet:
         raise missing_files(self.name, split, names, folders, self.needs)
 
     def _folders(self, data_dir: Path | None) -> tuple[Path, ...]:
-        """List where to look, leaving out a folder that is named after another member."""
+        """List the folders to search, except a folder named after another member."""
         found = candidate_folders(self.name, data_dir, self.needs)
-        # MNIST, Fashion-MNIST and KMNIST share their file names; only the folder tells.
+        # MNIST, Fashion-MNIST and KMNIST share file names; only the folder distinguishes them.
         own = tuple(path for path in found if path.name == self.name or path.name not in FAMILY)
         if not own:
             raise UserError(
@@ -172,13 +172,13 @@ EMNIST_LETTERS = HandwritingSet(
 ).row("145,600 handwritten letters in 26 classes, 28x28 grey, upright")
 
 
-MOST_IDX_BYTES = 4 * GIB  # of the pixels of a split
+MOST_IDX_BYTES = 4 * GIB  # size of the pixels of a split
 
 UNSIGNED_BYTE = 0x08  # the type code of uint8, the only one that image sets use
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes, plain or gzipped, as its header declares.
+    """Read an IDX file of unsigned bytes, plain or gzipped, according to its header.
 
     The header is `00 00 08 ndim`, then `ndim` big-endian 32-bit extents; the bytes follow.
 
@@ -205,7 +205,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
 
 
 def _decompressed(content: bytes, most: int, path: Path) -> bytes:
-    """Return at most `most` bytes of a gzip file, which may unpack without end."""
+    """Return at most `most` bytes of a gzip file, which might unpack without end."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             return file.read(most)

@@ -1,7 +1,6 @@
 """LSUN bedrooms.
 
-The papers do not state the resolution at which they trained on this set; 64x64 of the centred
-square is our choice.
+The papers do not state their training resolution; we chose 64x64 for the centred square.
 """
 
 import importlib
@@ -27,8 +26,8 @@ NEEDS = "bedroom_train and bedroom_val, either folders of images or bedroom_*_lm
 def read_lsun_bedroom(data_dir: Path | None, split: str) -> Pictures:
     """Read the bedrooms, RGB of many sizes (the shorter side has 256 pixels).
 
-    `train` has 3,033,042 images. `test` is the official validation part (300), the only other one
-    with images of known category.
+    `train` has 3,033,042 images. `test` is the official validation part (300), the only other part
+    whose images have a known category.
     """
     folders = candidate_folders("lsun-bedroom", data_dir, NEEDS)
     part = PARTS[split]
@@ -57,9 +56,9 @@ def _list_keys(path: Path) -> tuple[bytes, ...]:
 
 
 def _read_key(path: Path, key: bytes) -> Image.Image:
-    """Decode a picture that lies, encoded, in a database."""
-    # Opened for each picture (a fraction of its decoding): lmdb allows an open database
-    # neither to pass a fork nor to be opened again in the forked worker.
+    """Decode a picture stored in a database."""
+    # Open the database for each picture, which takes a fraction of the decoding time: an open lmdb
+    # database must not be carried through a fork, nor opened again in the forked worker.
     with _open_lmdb(path) as database, database.begin(write=False) as transaction:
         try:
             encoded = transaction.get(key)
@@ -83,7 +82,7 @@ def _lmdb() -> Any:
 
 
 def _open_lmdb(path: Path) -> Any:
-    """Open a database for reading, without a lock so that it may lie on a read-only disk."""
+    """Open a database for reading, without a lock so that it works on a read-only disk."""
     lmdb = _lmdb()
     _check_length(path / "data.mdb")
     try:
@@ -95,12 +94,12 @@ def _open_lmdb(path: Path) -> Any:
 
 
 def _check_length(data: Path) -> None:
-    """Refuse a file that ends before its last page: reading beyond its end kills the process.
+    """Refuse a file that ends before its last page, because reading past it kills the process.
 
-    Each of the first two pages holds, behind 16 bytes of its own head, one of the two meta records
-    (lmdb.h, `MDB_meta`): magic and version (4 bytes each), the address of the map and its size (8
-    each), two tables of trees (48 each; the first begins with the size of a page), the number of
-    the last page and that of the transaction (8 each).
+    Each of the first two pages has a 16-byte header, followed by one of the two meta records
+    (lmdb.h, `MDB_meta`): magic and version (4 bytes each), address and size of the map (8 each),
+    two tables of trees (48 each; the first starts with the size of a page), and the numbers of the
+    last page and of the transaction (8 each).
     """
     with open_regular(data) as file:
         length = os.fstat(file.fileno()).st_size

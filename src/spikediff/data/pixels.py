@@ -26,7 +26,7 @@ def to_model_range(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Turn a model's images into pixels to store: the inverse of `to_model_range`.
 
-    Values outside `[-1, 1]` are clamped, the rest is rounded to the nearest grey level.
+    Values outside `[-1, 1]` are clamped; the others are rounded to the nearest grey level.
 
     Example:
         >>> to_uint8(torch.tensor([-1.0, 0.1, 7.0])).tolist()
@@ -34,7 +34,7 @@ def to_uint8(images: Tensor) -> Tensor:
     """
     if not images.is_floating_point():
         raise UserError(f"to_uint8: expected floating point, got {images.dtype}; pass -1 to 1")
-    # float32 first: half precision cannot tell all 256 grey levels apart after the product.
+    # float32 first, because products in half precision cannot distinguish all 256 grey levels.
     unit = check_values(images, "to_uint8").to(torch.float32).clamp(-1.0, 1.0)
     return ((unit + 1.0) * HALF_RANGE).round().to(torch.uint8)
 
@@ -56,8 +56,8 @@ def change_range(
 
     Args:
         images: Floating point, any shape.
-        old: The values that are black and white now.
-        new: The values that they become.
+        old: The present values of black and white.
+        new: The new values of black and white.
 
     Example:
         >>> change_range(torch.tensor([-1.0, 0.5]), new=(-0.5, 0.5)).tolist()
@@ -70,7 +70,7 @@ def change_range(
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image of `[B, C, H, W]` left to right with probability one half.
 
-    The generator is the only source of randomness; B numbers are taken from it.
+    The generator is the only source of randomness; it is called for B numbers.
 
     Example:
         >>> pair = torch.arange(4).reshape(2, 1, 1, 2)

@@ -1,4 +1,4 @@
-"""Resizing pictures: crop, then resize, then channels."""
+"""Resize pictures: crop, then resize, then set the channels."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from spikediff.errors import UserError
 
-# Pillow widens every filter when it shrinks (it antialiases), as torchvision's Resize does on
-# Pillow images and as the DDPM family expects.
+# When Pillow shrinks a picture, it widens the filter (it antialiases), like torchvision's Resize
+# for Pillow images. The DDPM family expects this.
 RESIZE_FILTERS: dict[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -23,11 +23,11 @@ RESIZE_FILTERS: dict[str, Image.Resampling] = {
 
 @dataclass(frozen=True)
 class Resize:
-    """The square that pictures are brought to."""
+    """The target square of pictures."""
 
     size: int  # side, in pixels
     channels: int  # 1 (luma) or 3 (RGB)
-    crop: int | None = None  # side of the centred square that is kept; None keeps the largest one
+    crop: int | None = None  # side of the centred square to keep; None keeps the largest one
     resize_filter: str = "bilinear"  # a key of `RESIZE_FILTERS`
 
     def __post_init__(self) -> None:
@@ -43,8 +43,8 @@ class Resize:
 def resize_picture(picture: Image.Image, resize: Resize, where: str = "picture") -> Tensor:
     """Crop a picture to the centred square, resize it, and set its channels.
 
-    This is the definition; every reader's pictures pass through it. The picture has mode `L` or
-    `RGB`, the result is uint8 `[C, size, size]`. `where` names the file in an error.
+    The pictures of every reader pass through it. The picture has mode `L` or `RGB`; the result is
+    uint8 `[C, size, size]`. `where` names the file in an error.
 
     Example:
         >>> resize_picture(Image.new("L", (6, 4), 7), Resize(size=2, channels=3)).shape
@@ -60,9 +60,9 @@ def resize_picture(picture: Image.Image, resize: Resize, where: str = "picture")
 
 
 def resize_pixels(pixels: NDArray[np.uint8], resize: Resize, where: str = "pixels") -> Tensor:
-    """Apply `resize_picture` to pictures, all at once where that gives the same.
+    """Apply `resize_picture` to pictures, all at once if that gives the same result.
 
-    They are uint8 `[N, H, W]` or `[N, H, W, 3]`, the result is contiguous `[N, C, size, size]`.
+    They are uint8 `[N, H, W]` or `[N, H, W, 3]`; the result is contiguous `[N, C, size, size]`.
     """
     if resize.crop is None and pixels.shape[1:3] == (resize.size, resize.size):
         return _set_channels(pixels, resize.channels)
@@ -109,7 +109,7 @@ def _set_channels(pixels: NDArray[np.uint8], channels: int) -> Tensor:
     """Turn `[N, H, W]` or `[N, H, W, 3]` into `[N, C, H, W]` without resizing."""
     count, height, width = pixels.shape[:3]
     if pixels.ndim == 4 and channels == 1:
-        # Luma is pointwise: one tall picture gives what N pictures give.
+        # Luma is pointwise, so one tall picture gives the same result as N pictures.
         tall = Image.fromarray(pixels.reshape(count * height, width, 3))
         pixels = np.asarray(tall.convert("L")).reshape(count, height, width)
     if pixels.ndim == 3:

@@ -1,7 +1,7 @@
-"""Signals: a recording in time, cut into the windows that a network of signals sees.
+"""Signals: a recording over time, cut into windows for a network of signals.
 
-A recording is a row of `SIGNALS` or a `.npy` file. It keeps its own unit; training chooses which
-values a network sees as -1 and 1 (`change_range`).
+A recording is a row of `SIGNALS` or a `.npy` file. It keeps its own unit; training chooses the
+values that a network sees as -1 and 1 (`change_range`).
 """
 
 import math
@@ -22,7 +22,7 @@ from spikediff.files.reading import GIB, read_regular
 
 SPLITS = ("train", "test")
 DEFAULT_LENGTH = 128
-MOST_BYTES = 4 * GIB  # of a recording
+MOST_BYTES = 4 * GIB  # size of a recording
 _PARTS = 10
 _TEST_PARTS = (3, 8)  # of ten: the fourth and the ninth tenth of the time
 
@@ -31,13 +31,13 @@ _TEST_PARTS = (3, 8)  # of ten: the fourth and the ninth tenth of the time
 class SignalSpec:
     """One row of `SIGNALS`."""
 
-    summary: str  # what was recorded, in one line
-    length: int  # samples of a window by default
+    summary: str  # description of the recording, in one line
+    length: int  # default number of samples per window
     read: Callable[[], tuple[Tensor, str]]  # the recording, float32 `[C, S]`, and its origin
 
 
 class SignalDataset(Dataset[tuple[Tensor, int]]):
-    """All windows of one split of a recording, one for every sample that one can begin at.
+    """All windows of one split of a recording, one for every possible first sample.
 
     The time is cut into ten equal parts. The fourth and the ninth are the test split, the others
     the training split; no window reaches across a cut, so the splits share no sample.
@@ -47,8 +47,8 @@ class SignalDataset(Dataset[tuple[Tensor, int]]):
         name: Name of the data set.
         split: `train` or `test`.
         recording: float32 `[C, S]`.
-        length: L; `image_size` has it too, the training loop's word for the size of an item.
-        origin: Where the recording comes from, for reports.
+        length: L; also available as `image_size`, the training loop's name for the size of an item.
+        origin: Source of the recording, for reports.
 
     Example:
         >>> sawtooth = torch.arange(80.0).view(1, 80) % 8
@@ -95,7 +95,7 @@ class SignalDataset(Dataset[tuple[Tensor, int]]):
 
 
 def _stretches(samples: int, split: str) -> list[tuple[int, int]]:
-    """Return where the pieces of a split begin and end; neighbouring tenths are one piece.
+    """Return the start and end of the pieces of a split; neighbouring tenths form one piece.
 
     Example:
         >>> _stretches(100, "train")
@@ -114,11 +114,11 @@ def _stretches(samples: int, split: str) -> list[tuple[int, int]]:
 
 
 def read_membrane() -> tuple[Tensor, str]:
-    """Read a neuron's membrane potential in mV, a sample every 0.5 ms: float32 `[1, 10000]`.
+    """Read a neuron's membrane potential in mV, sampled every 0.5 ms: float32 `[1, 10000]`.
 
-    It is the trace of matplotlib's first logo, whose script states scale and sampling interval. The
-    first and the last thousand of its 12,000 samples, where the cell is at rest, are left out.
-    Matplotlib distributes the file under its licence; who recorded it from which cell is unknown.
+    It is the trace of matplotlib's first logo, whose script states the scale and sampling interval.
+    The first and last thousand of its 12,000 samples, in which the cell is at rest, are omitted.
+    Matplotlib distributes the file under its licence; its author and the cell are unknown.
     """
     from matplotlib import cbook  # lazy: takes a second
 
@@ -141,7 +141,7 @@ def read_recording(path: Path) -> tuple[Tensor, str]:
         values: NDArray[np.generic] = np.load(content, allow_pickle=False)
     except UserError:
         raise
-    # Numpy's reader of headers raises what Python's tokenizer and parser do.
+    # Numpy's header reader raises the exceptions of Python's tokenizer and parser.
     except Exception as error:
         raise UserError(f"{path}: cannot be read as a .npy file ({brief(error)})") from None
     values = np.atleast_2d(values)
@@ -192,8 +192,8 @@ def load_signals(
     Args:
         name: A key of `SIGNALS`, or the path of a `.npy` file: real numbers `[S]` or `[C, S]`.
         split: `train` or `test`.
-        length: Samples of a window; None keeps the data set's own, 128 for a file.
-        data_dir: Folder where the file may also lie.
+        length: Samples per window; None keeps the data set's own, or 128 for a file.
+        data_dir: A further folder to search for the file.
 
     Example:
         >>> windows = load_signals("membrane", "test")
@@ -209,7 +209,7 @@ def load_signals(
 
 
 def _find(name: str, data_dir: Path | str | None) -> Path:
-    """Return the file of a recording that is not in the table."""
+    """Return the file of a recording outside the table."""
     path = Path(name).expanduser()
     if path.suffix != ".npy":
         raise UserError(

@@ -106,8 +106,8 @@ def read_statistics(path: Path, own: Moments) -> Moments:
     apart = frechet_distance(stored, own)
     if apart > _SAME * float(own.covariance.trace()):
         raise UserError(
-            f"{path}: lies {apart:.4g} from the reference split's own statistics; it is of another "
-            "data set, network, mode or resize: give the right file, or none"
+            f"{path}: differs by {apart:.4g} from the reference split's own statistics; it belongs "
+            "to another data set, network, mode or resize: give the right file, or omit it"
         )
     return stored
 

@@ -212,7 +212,7 @@ def _check_count(
     if available is not None and available < count * settings.repeats:
         times = f" x {settings.repeats} repeats" if settings.repeats > 1 else ""
         raise UserError(
-            f"the source holds {available} images, but {count}{times} are asked for; "
+            f"the source holds {available} images, but {count}{times} are requested; "
             f"give --num-samples {available // settings.repeats} or fewer"
         )
 

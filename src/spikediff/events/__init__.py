@@ -1,4 +1,4 @@
-"""Event-driven inference: spikes as bits, and synapses that add the weights of firing channels."""
+"""Event-driven inference: spikes as bits, and synapses that add the weights of active channels."""
 
 from spikediff.events.compile import PackedNeuron as PackedNeuron
 from spikediff.events.compile import compile_for_inference as compile_for_inference

@@ -1,4 +1,4 @@
-"""Compile a trained network for event-driven inference, whose neurons emit their spikes as bits."""
+"""Compile a trained network for event-driven inference; its neurons emit spikes as bits."""
 
 import copy
 from typing import Any, NoReturn, TypeVar
@@ -21,30 +21,31 @@ Model = TypeVar("Model", bound=nn.Module)
 def compile_for_inference(model: Model, weights: Precision = "float32") -> Model:
     """Return an event-driven copy of a network.
 
-    Norms are folded into the convolutions before them, spikes travel as bits, and a convolution of
-    spikes adds the weights of the channels that fire (`EventConv2d`). Compiling takes as long as
-    copying the weights. Without the C kernels (see `spikediff info`) only the norms are folded.
+    Norms are folded into the preceding convolutions, spikes are passed on as bits, and a
+    convolution of spikes adds the weights of the channels that fire (`EventConv2d`). Compiling
+    takes as long as copying the weights. Without the C kernels (see `spikediff info`), only the
+    norms are folded.
 
-    Folded norms and another order of sums change the rounding, and one spike that flips changes
-    many behind it. So outputs agree layer by layer given the same input, and end to end in
+    Folded norms and another order of summation change the rounding, and one flipped spike changes
+    many later ones. Outputs therefore agree layer by layer for the same input, and end to end in
     distribution, but not bit by bit. The deployment form of an integer network
     (`spikediff.systems.integer`) does give the same bits; its calls run entirely in C.
 
-    With weights of 16 or 8 bits, the folded weights for spikes are rounded to integers, with a
-    scale for every output channel, and summed exactly. Linear layers, and convolutions that are
-    given currents, keep float32 weights.
+    With 16-bit or 8-bit weights, the folded weights for spikes are rounded to integers, with a
+    scale per output channel, and summed exactly. Linear layers, and convolutions of currents, keep
+    float32 weights.
 
     Args:
         model: Any network of this library, on the CPU, float32.
-        weights: "float32", "int16" (at most 1/65,534 of the channel's largest weight off), or
-            "int8" (1/254), which takes a quarter of the memory traffic.
+        weights: "float32", "int16" (rounding error at most 1/65,534 of the channel's largest
+            weight), or "int8" (1/254), which needs a quarter of the memory traffic.
 
     Returns:
         The copy, in evaluation mode; it cannot be trained, saved or measured for energy.
 
     Raises:
         UserError: The model is on another device, not float32, or already compiled with other
-            weights; `weights` is unknown, or needs the C kernels and they are not there.
+            weights; `weights` is unknown, or needs the C kernels, which are missing.
 
     Example:
         >>> from spikediff import SpikingUNet
@@ -70,10 +71,10 @@ def compile_for_inference(model: Model, weights: Precision = "float32") -> Model
 
 
 class CompilesItself:
-    """A network that brings its own form for inference."""
+    """A network with its own form for inference."""
 
     def compiled(self) -> nn.Module:
-        """Return that form, which gives the same bits."""
+        """Return this form, which gives the same bits."""
         raise NotImplementedError
 
 
@@ -125,16 +126,16 @@ def _refuse_to_save(*_: Any, **__: Any) -> NoReturn:
     raise UserError("compiled for inference: save the model it came from")
 
 
-# With fewer channels on more pixels, gathering lists costs more than their synapses save; on few
-# pixels dense convolutions are slow, too (docs/performance.md).
+# With fewer channels on more pixels, building lists costs more than the synapses save; on few
+# pixels, dense convolutions are slow as well (docs/performance.md).
 FEWEST_CHANNELS, FEW_PIXELS = 48, 64
 
 
 class PackedNeuron(nn.Module):
-    """A neuron layer of images that emits `PackedSpikes`; its constants are read at every call.
+    """A neuron layer for images that emits `PackedSpikes`; every call reads its constants.
 
-    Inputs that are not finite float32 windows of images starting from rest (the neurons of a
-    timestep embedding, a streamed step), or that have few channels, take the ordinary path.
+    Only finite float32 windows of images that start from rest and have enough channels are packed.
+    All other inputs, such as timestep embeddings and streamed steps, take the ordinary path.
 
     Shape: currents [T, B, C, H, W] -> spikes of that shape.
     """

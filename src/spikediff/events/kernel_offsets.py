@@ -1,8 +1,8 @@
-"""The geometry of a convolution along one axis: which input pixel each offset of a kernel reads.
+"""The geometry of a convolution along one axis: the input pixel that each kernel offset reads.
 
 A table [out size, most, 2] lists, for every output position, the pairs (kernel offset, input
-position) inside the image; -1 ends the list. The C kernels know no other geometry: stride, padding,
-dilation and transposition are rows of a table.
+position) inside the image; -1 ends the list. The C kernels use only these tables, which express
+stride, padding, dilation and transposition.
 """
 
 from functools import lru_cache
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spikediff.errors import UserError, shown
 
-Sums = tuple[tuple[int, ...], ...]  # for each offset of a kernel, those of another that it sums
+Sums = tuple[tuple[int, ...], ...]  # for each offset, the offsets of another kernel that it sums
 _MOST = 1 << 16  # pixels along one axis
 
 
@@ -62,12 +62,12 @@ def transposed_offsets(
 def doubled_offsets(
     size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
 ) -> tuple[Tensor, Sums]:
-    """Return the table of a convolution of an axis whose every pixel is repeated, and its sums.
+    """Return the table and sums of a convolution along an axis whose pixels are all repeated.
 
-    Offsets that read the same pixel become one, whose weight is their sum: a kernel of three has
-    two left at each output position. `size` counts pixels before they are repeated; the other
-    arguments mean the repeated ones. The sums are, for every offset in the table, those of the
-    kernel.
+    Offsets that read the same pixel are merged, and their weights summed: a kernel of three has two
+    offsets left at each output position. `size` counts pixels before repetition; the other
+    arguments refer to repeated pixels. The sums list, for every offset in the table, the merged
+    offsets of the kernel.
 
     Example:
         >>> table, sums = doubled_offsets(2, kernel=3, padding=1)

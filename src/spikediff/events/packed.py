@@ -1,4 +1,4 @@
-"""Spikes as bits, the form in which they travel between the layers of an event-driven network."""
+"""Packed spikes: one bit per spike, passed between the layers of an event-driven network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_int, c_int64
@@ -12,25 +12,25 @@ from torch.nn.functional import interpolate
 from spikediff.errors import UserError, shown
 from spikediff.native import WORD, check_tensor, library_of, pointer
 
-GROUP = 4  # spiking steps that a synapse computes together, as in spikediff.h
+GROUP = 4  # spiking steps that a synapse processes together, as in spikediff.h
 
 
 @dataclass(frozen=True, eq=False)
 class PackedSpikes:
     """Spikes [T, B, C, H, W] or [T*B, C, H, W], one bit each, channels-last.
 
-    Folding time, concatenating channels and repeating pixels work on the bits, and a synapse reads
-    them (`spike_conv2d`). Any other operation of torch unpacks them first, so networks that mix
-    spikes with currents still compute the same.
+    Folding time, concatenating channels and repeating pixels operate on the bits, and synapses read
+    the bits (`spike_conv2d`). Any other torch operation unpacks them first, so networks that mix
+    spikes with currents compute the same results.
 
     Attributes:
         words: int64 [T, B, H, W, words]; every segment of the channels starts a word, and bit
             c % 64 of its word c // 64 is its channel c.
         segments: Channels of each concatenated tensor; they sum to C.
-        activity: Share of the channels that fire at all within a group of four spiking steps: the
+        activity: Share of the channels that fire within a group of four spiking steps, which is the
             work of an event-driven synapse relative to a dense one.
-        folded: Whether layers see the shape [T*B, C, H, W].
-        doubled: Whether layers see every pixel twice along height and width.
+        folded: Whether the shape presented to layers is [T*B, C, H, W].
+        doubled: Whether every pixel is presented twice along height and width.
     """
 
     words: Tensor
@@ -40,7 +40,7 @@ class PackedSpikes:
     doubled: bool = False
 
     def __post_init__(self) -> None:
-        """Check the words, and make them contiguous."""
+        """Check the words and make them contiguous."""
         sizes = self.segments
         if not sizes or any(type(n) is not int or n < 1 for n in sizes):
             raise UserError(f"PackedSpikes: segments = {shown(sizes)} must be positive numbers")
@@ -76,13 +76,13 @@ class PackedSpikes:
         return len(self.shape)
 
     def flatten(self, start: int = 0, end: int = -1) -> Any:
-        """Fold time into the batch; anything else unpacks."""
+        """Fold time into the batch; other arguments unpack the spikes."""
         if (start, end) == (0, 1) and not self.folded:
             return self._with(folded=True)
         return self.dense().flatten(start, end)
 
     def view(self, *shape: int) -> Any:
-        """Unfold time; anything else unpacks."""
+        """Unfold time; other arguments unpack the spikes."""
         unfolded = (self.spiking_steps, -1, *self.shape[1:])
         if self.folded and tuple(shape) == unfolded:
             return self._with(folded=False)
@@ -104,19 +104,19 @@ class PackedSpikes:
     def upsampled(self) -> "PackedSpikes":
         """Return the window with every pixel repeated twice along height and width.
 
-        The words stay as they are; a synapse adds summed weights instead.
+        The words do not change; synapses use summed weights instead.
         """
         return self.repeated()._with(doubled=True)
 
     def repeated(self) -> "PackedSpikes":
-        """Return the window with words of its own for every pixel that layers see."""
+        """Return the window with separate words for every repeated pixel."""
         if not self.doubled:
             return self
         words = self.words.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         return self._with(words=words, doubled=False)
 
     def images(self, chosen: Tensor) -> "PackedSpikes":
-        """Return the images of a mask [B]; `activity` stays that of all."""
+        """Return the images selected by a mask [B]; `activity` stays that of all images."""
         return self._with(words=self.words[:, chosen])
 
     def activity_by_image(self) -> Tensor:
@@ -154,7 +154,7 @@ class PackedSpikes:
 
 
 def _concatenated(tensors: Sequence[Any], dim: int = 0) -> PackedSpikes | None:
-    """Return windows joined along their channels; None unless all are packed."""
+    """Return windows concatenated along channels; None unless all are packed."""
     if not all(isinstance(x, PackedSpikes) for x in tensors) or dim != tensors[0].dim() - 3:
         return None
     tensors = [x.repeated() for x in tensors]
@@ -197,7 +197,7 @@ for _name in OPERATORS:
 
 
 def pack(spikes: Tensor, only_if_binary: bool = False) -> Any:
-    """Pack a dense window [T, B, C, H, W], real numbers on the CPU: bits where it is not zero.
+    """Pack a dense real-valued window [T, B, C, H, W] on the CPU: a bit is set where not zero.
 
     With `only_if_binary`, return None if a value is neither 0 nor 1.
 
@@ -225,14 +225,14 @@ def empty_words(steps: int, batch: int, channels: int, height: int, width: int) 
 
 
 def window_of(words: Tensor, channels: int, active: int) -> PackedSpikes:
-    """Return the window of words; `active` channels fire, over pixels and groups of four steps."""
+    """Return a window from words; `active` counts firing channels over pixels and step groups."""
     steps, batch, height, width, _ = words.shape
     all_of_them = -(-steps // GROUP) * batch * height * width * channels
     return PackedSpikes(words, (channels,), active / max(all_of_them, 1))
 
 
 def slots_of(segments: Sequence[int]) -> Tensor:
-    """Return the position [C] of every channel's bit among the words of a pixel.
+    """Return the bit position [C] of every channel in the words of a pixel.
 
     Example:
         >>> slots_of((2, 1)).tolist()

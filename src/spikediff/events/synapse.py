@@ -29,17 +29,17 @@ from spikediff.layers.batch_invariant import never_alone
 from spikediff.layers.time import unfold_time
 from spikediff.native import WORD, check_tensor, library_of, pointer
 
-# Activity above which a dense convolution is not slower, by the spiking steps that are computed
-# together (docs/performance.md has the measurement); from three on it never is.
+# Activity above which a dense convolution is at least as fast, by the number of spiking steps
+# processed together (measured in docs/performance.md); from three on it is always slower.
 BREAK_EVEN = {1: 0.4, 2: 0.8}
 
 
 class EventConv2d(nn.Module):
-    """A convolution, transposed or not, that is event-driven for spikes that arrive as bits.
+    """A convolution, possibly transposed, that is event-driven for packed spikes.
 
-    Currents, and images whose spikes have an activity above break-even, go through the dense
-    convolution, with the weights as they are. The choice is made per image, so its rounding does
-    not depend on its batch. The convolution has one group and zero padding.
+    Currents, and images whose activity is above break-even, use the dense convolution with the
+    original weights. The choice is made per image, so the rounding does not depend on the batch.
+    The convolution must have one group and zero padding.
 
     Shape: [T*B, C_in, H, W] -> [T*B, C_out, H', W'], channels-last.
     """
@@ -87,14 +87,14 @@ class EventConv2d(nn.Module):
         return never_alone(lambda x: convolve(x, self.weight, self.bias, **self.options), x)
 
     def _busy_images(self, x: PackedSpikes) -> Tensor:
-        """Return the images [B] to convolve densely: none with integer weights."""
+        """Return the images [B] to convolve densely; none with integer weights."""
         most = break_even(x.spiking_steps)
         if most >= 1.0 or self.precision != "float32":
             return torch.zeros(x.words.shape[1], dtype=torch.bool)
         return x.activity_by_image() > most
 
     def _offsets(self, axis: int, size: int, doubled: bool) -> tuple[Tensor, Sums | None]:
-        """Return the table of an axis, and the sums of kernel offsets that it reads, if any."""
+        """Return the offset table of an axis, and the sums of kernel offsets, if any."""
         options = {key: value[axis] for key, value in self.options.items()}
         if doubled:
             return doubled_offsets(size, self.kernel_size[axis], **options)
@@ -113,7 +113,7 @@ class EventConv2d(nn.Module):
 
 
 def break_even(spiking_steps: int) -> float:
-    """Return the activity above which a dense convolution is not slower; 1 if it always is."""
+    """Return the activity above which a dense convolution is not slower; 1 if there is none."""
     return BREAK_EVEN.get(spiking_steps, 1.0)
 
 
@@ -136,10 +136,10 @@ def spike_conv2d(
     stride: int = 1,
     padding: int = 0,
 ) -> Tensor:
-    """Convolve a window of spikes event by event; packs spikes and weights at every call.
+    """Convolve a window of spikes event by event; every call packs the spikes and weights.
 
-    The spikes are packed, or dense [T, B, C, H, W] of zeros and ones; the kernel is [C_out, C, h,
-    w], float32; the result is currents [T, B, C_out, H', W'].
+    The spikes are packed, or dense [T, B, C, H, W] with values 0 and 1. The kernel is
+    [C_out, C, h, w], float32. The result is currents [T, B, C_out, H', W'].
 
     Example:
         >>> spikes = (torch.rand(4, 1, 3, 5, 5) < 0.2).float()
@@ -149,7 +149,7 @@ def spike_conv2d(
         True
     """
     for name, value in (("stride", stride), ("padding", padding)):
-        if type(value) is not int:  # the cache of tables takes 1.0 and True for 1
+        if type(value) is not int:  # the cache of tables treats 1.0 and True as 1
             raise UserError(f"spike_conv2d: {name} = {shown(value)} must be a whole number")
     window = _window(spikes)
     events = event_weights(weight, window.segments)
@@ -159,7 +159,7 @@ def spike_conv2d(
 
 
 def _window(spikes: PackedSpikes | Tensor) -> PackedSpikes:
-    """Return a window with words for every pixel, without bits behind its last channels."""
+    """Return a window with words for every pixel and no bits after the last channel."""
     if not isinstance(spikes, PackedSpikes):
         packed: PackedSpikes | None = pack(spikes, only_if_binary=True)
         if packed is None:
@@ -196,9 +196,10 @@ def event_driven(
     rows: Tensor,
     columns: Tensor,
 ) -> Tensor:
-    """Return the currents [T*B, C_out, H', W'] that spikes cause, channels-last.
+    """Return the currents [T*B, C_out, H', W'] caused by spikes, channels-last.
 
-    Weights are from `event_weights`; rows and columns are the offset tables along height and width.
+    Weights come from `event_weights`; rows and columns are the offset tables along height and
+    width.
     """
     blocks, height, width, slots, block = weights.rows.shape
     kinds = {32: torch.float32, 16: torch.int16, 8: torch.int8}
@@ -235,7 +236,7 @@ def event_driven(
 
 
 class Geometry(ctypes.Structure):
-    """`geometry` of synapse.c, field by field."""
+    """The fields of `geometry` in synapse.c."""
 
     _names = (
         "steps images height width channels out_height out_width out_channels taps_y taps_x "

@@ -1,4 +1,4 @@
-"""Event-driven convolutions in training: forward pass and weight gradient by events, on a CPU."""
+"""Event-driven convolutions for training on a CPU: forward pass and weight gradient."""
 
 from ctypes import byref, c_int, c_int64
 from typing import Any
@@ -25,12 +25,12 @@ FEWEST_CHANNELS = 32  # narrower layers stay dense
 
 
 def train_event_driven(model: nn.Module, spiking_steps: int) -> None:
-    """Make the convolutions of a model compute by events in training, in place.
+    """Make the convolutions of a model event-driven during training, in place.
 
-    Given float32 spikes on a CPU, a convolution adds the weights of channels that fire, keeps the
-    spikes as bits, and sums its weight gradient over them; the gradient of its input, which the
-    surrogate makes dense, stays dense. Any other input takes the ordinary path. Parameters and
-    their names do not change. Without the compiled kernels nothing happens.
+    For float32 spikes on a CPU, a convolution adds the weights of the channels that fire, stores
+    the spikes as bits, and sums its weight gradient over them. The gradient of its input is
+    computed densely, because the surrogate makes it dense. Any other input takes the ordinary path.
+    Parameters and their names do not change. Without the compiled kernels, nothing happens.
     """
     if native() is None:
         return
@@ -41,7 +41,7 @@ def train_event_driven(model: nn.Module, spiking_steps: int) -> None:
 
 
 class SpikeConv2d(nn.Conv2d):
-    """A `Conv2d` that computes by events when it is trained on spikes (`train_event_driven`)."""
+    """A `Conv2d` that is event-driven when trained on spikes (`train_event_driven`)."""
 
     spiking_steps: int
 
@@ -57,7 +57,7 @@ class SpikeConv2d(nn.Conv2d):
         return current
 
     def _packed(self, x: Tensor) -> PackedSpikes | None:
-        """Return the input as bits if it is spikes to be trained on, else None."""
+        """Return the input as bits if it consists of spikes to train on, else None."""
         usual = (
             not self.training
             or not torch.is_grad_enabled()
@@ -76,7 +76,7 @@ class SpikeConv2d(nn.Conv2d):
 
 
 class _SpikeConvolution(torch.autograd.Function):
-    """(spikes, weight, bias) -> currents; keeps bits and the weight."""
+    """(spikes, weight, bias) -> currents; saves bits and the weight."""
 
     @staticmethod
     def forward(
@@ -112,7 +112,7 @@ class _SpikeConvolution(torch.autograd.Function):
 def weight_gradient(
     spikes: PackedSpikes, grad: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any
 ) -> Tensor:
-    """Return dL/d(weight), the weight's shape given, by dL/d(currents) [T*B, C_out, H', W']."""
+    """Return dL/d(weight) for a shape of the weight, from dL/d(currents) [T*B, C_out, H', W']."""
     rows, columns = offsets_of(spikes, weight, stride, padding, dilation)
     out_channels, channels, height, width = weight.shape
     slots = int(slots_of(spikes.segments)[-1]) + 1

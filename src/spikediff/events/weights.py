@@ -1,4 +1,4 @@
-"""The weights of an event-driven synapse in the layout of the C kernels: floats or integers."""
+"""Weights of event-driven synapses in the layout of the C kernels, as floats or integers."""
 
 from ctypes import c_int, c_int64
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from spikediff.native import check_tensor, library_of, pointer
 Precision = Literal["float32", "int16", "int8"]
 BITS: dict[str, int] = {"float32": 32, "int16": 16, "int8": 8}
 _TYPES = {8: torch.int8, 16: torch.int16}
-MAX_OFFSETS = 1024  # of a kernel; MAX_TAPS of spikediff.h
-MOST_ROWS = 65_536  # rows of 16 bits whose sum always fits an int32
+MAX_OFFSETS = 1024  # offsets of a kernel; MAX_TAPS in spikediff.h
+MOST_ROWS = 65_536  # 16-bit rows whose sum always fits an int32
 
 
 def check_precision(weights: str) -> None:
@@ -27,10 +27,10 @@ def check_precision(weights: str) -> None:
 
 
 def quantise(weight: Tensor, bits: int, axis: int = 0) -> tuple[Tensor, Tensor]:
-    r"""Round a kernel to integers, with a scale for every output channel (its axis is `axis`).
+    r"""Round a kernel to integers, with a scale per output channel (along `axis`).
 
-    $q = \mathrm{round}(w / \delta)$ with $\delta = \max |w| / (2^{bits - 1} - 1)$, so that a
-    weight is off by at most $\delta / 2$, and a current by as much for each input that fires.
+    $q = \mathrm{round}(w / \delta)$ with $\delta = \max |w| / (2^{bits - 1} - 1)$. The error of a
+    weight is at most $\delta / 2$; a current has this error per active input.
 
     Returns:
         q, int8 or int16, of the weight's shape; and the scales [C_out], float32.
@@ -46,7 +46,7 @@ def quantise(weight: Tensor, bits: int, axis: int = 0) -> tuple[Tensor, Tensor]:
     largest = 2 ** (bits - 1) - 1
     axes = [i for i in range(weight.dim()) if i != axis]
     scales = weight.detach().double().abs().amax(axes) / largest
-    scales = torch.where(scales > 0, scales, 1.0).float()  # as the kernel multiplies by them
+    scales = torch.where(scales > 0, scales, 1.0).float()  # the kernel multiplies by these values
     shape = [-1 if i == axis else 1 for i in range(weight.dim())]
     whole = (weight.detach().double() / scales.double().view(shape)).round()
     return whole.clamp(-largest, largest).to(_TYPES[bits]), scales
@@ -57,8 +57,8 @@ class EventWeights:
     """A kernel in the layout of the C code.
 
     Attributes:
-        rows: [blocks, h, w, slots, block], zero where there is no channel: float32, or integers
-            with their highest bit flipped and their output channels ordered by `_interleaved`.
+        rows: [blocks, h, w, slots, block], zero where there is no channel. Float32, or integers
+            with the highest bit flipped and output channels in the order of `_interleaved`.
         bits: Bits per weight: 32 for floats.
         scales: Factors of integers [blocks * block]; None for floats.
     """
@@ -73,8 +73,8 @@ def event_weights(
 ) -> EventWeights:
     """Return a kernel [C_out, C, h, w] in the layout of the C code.
 
-    `segments` say how the channels lie in the words of the spikes (`PackedSpikes.segments`). A
-    kernel too large for sums of int32 stays float32. Weights that are not finite are refused: a
+    `segments` define the arrangement of channels in the words (`PackedSpikes.segments`). A kernel
+    too large for int32 sums stays float32. Weights that are not finite are refused, because a
     silent channel would hide them.
     """
     check_precision(precision)
@@ -98,7 +98,7 @@ def event_weights(
 
 
 def _into_slots(weight: Tensor, segments: tuple[int, ...]) -> Tensor:
-    """Pad segments that do not fill their last word: [C_out, C, h, w] -> [C_out, slots, h, w]."""
+    """Pad segments to full words: [C_out, C, h, w] -> [C_out, slots, h, w]."""
     if len(segments) == 1:
         return weight
     slots = slots_of(segments)
@@ -120,25 +120,26 @@ def _blocks(weight: Tensor) -> Tensor:
 
 
 def _interleaved(whole: Tensor, bits: int) -> Tensor:
-    """Return integers [C_out, slots, h, w] in blocks whose wider sums fall in order.
+    """Return integers [C_out, slots, h, w] in blocks, interleaved so that sums come out in order.
 
-    In a vector, number `part` of the 32-bit lane i is output channel part * lanes + i.
+    In a vector, number `part` of the 32-bit lane i belongs to output channel part * lanes + i.
     """
     library, parts = library_of(), 32 // bits
     block, lanes = library.synapse_block(c_int(bits)), library.synapse_lanes()
     out_channels, slot_count, height, width = whole.shape
     count = -(-out_channels // block)
     padded = whole.new_zeros(count * block, slot_count, height, width)
-    padded[:out_channels] = whole ^ (-(2 ** (bits - 1)))  # w + 2^(bits - 1), as it lies in memory
+    padded[:out_channels] = whole ^ (-(2 ** (bits - 1)))  # the bits of w + 2^(bits - 1)
     ordered = padded.view(count, -1, parts, lanes, slot_count, height, width)
     rows = ordered.permute(0, 5, 6, 4, 1, 3, 2)  # [count, h, w, slots, vectors, lanes, parts]
     return rows.reshape(count, height, width, slot_count, block)
 
 
 def sum_offsets(weight: Tensor, y_sums: Sums | None, x_sums: Sums | None) -> Tensor:
-    """Return the kernel whose weights are sums of this one's (`kernel_offsets.doubled_offsets`).
+    """Return a kernel with merged offsets (`kernel_offsets.doubled_offsets`).
 
-    `y_sums` and `x_sums` are, along h and w, the offsets that each offset sums; None keeps them.
+    `y_sums` and `x_sums` list, along h and w, the offsets to sum into each new offset; None keeps
+    an axis unchanged.
 
     Example:
         >>> kernel = torch.arange(3.0).view(1, 1, 1, 3)

@@ -1,1 +1,1 @@
-"""Files: read within limits, written whole or not at all, and never executed."""
+"""Files: read within limits, written atomically, and never executed."""

@@ -1,10 +1,11 @@
-"""Pickles from others: plain data out of them, without running anything that they name.
+"""Read plain data from untrusted pickles without running code.
 
-CIFAR-10 and `torch.save` files are pickles, and a pickle may name any function to be called.
-`load_plain` knows containers, numbers, texts and arrays of unsigned bytes only; even numpy's
-constructors are inert records here, so hostile bytes never reach compiled code. `scan_pickle`
-counts what a pickle would build without building it: tuples that each hold the one before twice
-take for ever to hash, and the index of a single memo entry can ask for gigabytes.
+CIFAR-10 and `torch.save` files are pickles, and a pickle may call any function by name.
+`load_plain` accepts only containers, numbers, texts and arrays of unsigned bytes. Even numpy's
+constructors are replaced by inert records, so hostile bytes never reach compiled code.
+`scan_pickle` counts the objects of a pickle without building them. This is necessary because
+nested tuples that each contain the previous one twice take forever to hash, and the index of a
+single memo entry can demand gigabytes.
 """
 
 import math
@@ -20,17 +21,17 @@ import numpy as np
 from spikediff.errors import UserError, brief
 from spikediff.files.reading import GIB, MIB, MOST_DEPTH, open_regular, read_regular
 
-_MOST_PARTS = 4_000_000  # of an object, each reference written out
-_MOST_BYTES = 1 * GIB  # of a pickle of plain data
-_MOST_TORCH_BYTES = 256 * MIB  # of the pickle within a file of torch.save; tensors lie beside it
-_LEGACY_PICKLES = 5  # a file of torch.save before the zip format: marks, the object, storage keys
+_MOST_PARTS = 4_000_000  # parts of an object, with every reference expanded
+_MOST_BYTES = 1 * GIB  # size of a pickle of plain data
+_MOST_TORCH_BYTES = 256 * MIB  # size of the pickle in a torch.save file; tensors are separate
+_LEGACY_PICKLES = 5  # in a torch.save file before the zip format: marks, object, storage keys
 
 
 def load_plain(path: Path) -> object:
     """Read a pickle of plain data, written by Python 2 or 3; execute nothing.
 
     Returns:
-        Containers, numbers, texts; uint8 arrays as values of the outermost dictionary.
+        Containers, numbers and texts; uint8 arrays only as values of the outermost dictionary.
     """
     try:
         content = read_regular(path, _MOST_BYTES)
@@ -42,16 +43,16 @@ def load_plain(path: Path) -> object:
     except UserError as error:
         named = str(error).startswith(str(path))
         raise UserError(error if named else f"{path}: {error}") from None
-    except Exception as error:  # damaged pickle bytes can raise nearly anything
+    except Exception as error:  # a damaged pickle can raise almost any exception
         reason = brief(error)
         raise UserError(f"{path}: damaged pickle ({reason}); fetch the file again") from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Finds stand-ins only."""
+    """Resolves names to inert stand-ins only."""
 
     def find_class(self, module: str, name: str) -> Any:
-        plain = module.replace("numpy._core", "numpy.core")  # its name since numpy 2
+        plain = module.replace("numpy._core", "numpy.core")  # renamed in numpy 2
         if (plain, name) not in _STAND_INS:
             raise UserError(
                 f"refused: it names {module}.{name}, and only plain data are loaded; "
@@ -61,17 +62,17 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _DType:
-    """Stands for `numpy.dtype`: remembers whether it means unsigned bytes."""
+    """Stand-in for `numpy.dtype` that records whether the type is unsigned bytes."""
 
     def __init__(self, code: object, *_flags: object) -> None:
         self.is_uint8 = code in ("u1", b"u1", "|u1", b"|u1", "uint8", b"uint8")
 
     def __setstate__(self, state: object) -> None:
-        """Ignore byte order and alignment: a byte has neither."""
+        """Ignore byte order and alignment, which do not matter for bytes."""
 
 
 class _Array:
-    """Stands for an array under construction; `finished` makes the real one."""
+    """Stand-in for an array under construction; `finished` builds the array."""
 
     def __init__(self, *_template: object) -> None:
         self.parts: tuple[object, object, object] | None = None
@@ -83,7 +84,7 @@ class _Array:
         self.parts = (shape, dtype, content)
 
     def finished(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-        """Return the array after checking that it is one of unsigned bytes."""
+        """Return the array after checking that it holds unsigned bytes."""
         shape, dtype, content = self.parts or ((), None, b"")
         if not isinstance(dtype, _DType) or not dtype.is_uint8:
             raise ValueError("an array of other than unsigned bytes")
@@ -109,14 +110,14 @@ def _encode(text: str, encoding: str) -> bytes:
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,  # newer pickles of arrays
-    ("numpy", "ndarray"): object,  # a pickle only ever passes it on
+    ("numpy", "ndarray"): object,  # a pickle only passes it on
     ("numpy", "dtype"): _DType,
-    ("_codecs", "encode"): _encode,  # old protocols spell bytes by it
+    ("_codecs", "encode"): _encode,  # old protocols encode bytes with it
 }
 
 
 def scan_torch_file(path: Path) -> None:
-    """Raise a `ValueError` for a file of `torch.save` whose pickle would build too much."""
+    """Raise a `ValueError` for a file of `torch.save` whose pickle would build too many objects."""
     with open_regular(path) as file:
         if not zipfile.is_zipfile(file):
             file.seek(0)
@@ -134,18 +135,18 @@ def scan_torch_file(path: Path) -> None:
 
 
 def scan_pickle(file: IO[bytes]) -> None:
-    """Raise a `ValueError` for a pickle that would build too much; leave the file behind its end.
+    """Raise a `ValueError` for an excessive pickle; leave the file position after its end.
 
-    Its values may be nested too deeply or be too many, or a memo index larger than any pickle
-    needs.
+    A pickle is excessive if its values are too many or nested too deeply, or if a memo index is
+    larger than any pickle needs.
     """
-    stack: list[Any] = []  # of pairs (values, depth), and marks
+    stack: list[Any] = []  # pairs (values, depth), and marks
     memo: dict[int, Any] = {}
     argument: Any
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         name = opcode.name
         if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            if argument > count:  # the memo is numbered through
+            if argument > count:  # memo entries are numbered consecutively
                 raise ValueError(f"memo index {argument} in opcode {count}")
             memo[argument] = _top(stack)
         elif name == "MEMOIZE":
@@ -169,7 +170,7 @@ def _top(stack: list[Any]) -> Any:
 
 
 def _apply(opcode: Any, stack: list[Any]) -> None:
-    """Replace what an opcode takes from the stack by the sizes of what it leaves there."""
+    """Replace the stack entries that an opcode takes by the sizes of those it leaves."""
 
     def pop() -> Any:
         taken = _top(stack)
@@ -200,5 +201,5 @@ def _apply(opcode: Any, stack: list[Any]) -> None:
 
 
 _MARK = object()
-# Opcodes that fill the container before them; it lies no deeper for that.
+# Opcodes that fill the preceding container without increasing its depth.
 _SAME_LEVEL = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}

@@ -1,4 +1,4 @@
-"""Reading files from others: regular ones only, of bounded size, depth and count."""
+"""Read untrusted files: only regular files of limited size, depth and number of values."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from spikediff.errors import UserError, cut
 
 MIB, GIB = 2**20, 2**30
-# The largest file of each kind that is read, in bytes.
+# The largest file of each kind, in bytes.
 MOST_YAML = 1 * MIB
 MOST_JSON = 64 * MIB
 MOST_IMAGE = 256 * MIB
@@ -28,14 +28,14 @@ def open_regular(path: Path, most: int = MOST_DATA) -> Iterator[BufferedReader]:
     """Open a regular file of at most `most` bytes, or a link to one; refuse anything else at once.
 
     Raises:
-        UserError: It is absent, unreadable, too large; or a pipe, a device or a folder.
+        UserError: The file is missing, unreadable or too large, or is a pipe, device or folder.
     """
     try:
         # Without O_NONBLOCK, opening a pipe waits for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         raise UserError(f"{path}: cannot be read, no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: the name contains a zero byte
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}); check the file") from None
     found = os.fstat(descriptor)
@@ -61,7 +61,7 @@ def check_regular(path: Path) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a regular file, in hexadecimal digits."""
+    """Return the SHA-256 of a regular file in hexadecimal."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -77,7 +77,7 @@ def read_regular(path: Path, most: int = MOST_DATA) -> bytes:
 
 
 def read_text(path: Path, most: int = MOST_JSON) -> str:
-    """Return the text of a regular file in UTF-8."""
+    """Return the text of a regular UTF-8 file."""
     try:
         return read_regular(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -90,7 +90,7 @@ def read_json(path: Path) -> Any:
         content = json.loads(read_text(path))
     except UserError:
         raise
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
+    except (ValueError, RecursionError) as error:  # ValueError: also for numbers with many digits
         raise UserError(f"{path}: cannot be read as JSON ({cut(str(error))})") from None
     _check_tree(content, str(path))
     return content

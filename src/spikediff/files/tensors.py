@@ -1,4 +1,4 @@
-"""Tensors on disk: finite, whole or absent, and with a note of what they were made from."""
+"""Tensors on disk: finite, written atomically, with metadata that identifies their inputs."""
 
 import hashlib
 import logging
@@ -20,7 +20,7 @@ _SHOWN = 3  # names that an error lists
 
 
 def check_values(tensor: Tensor, where: str) -> Tensor:
-    """Return the output of a network if all of it is finite; `where` says what it is."""
+    """Return the output of a network if it is finite; `where` describes it in the message."""
     bad = int((~tensor.isfinite()).sum())
     if bad:
         raise UserError(
@@ -31,7 +31,7 @@ def check_values(tensor: Tensor, where: str) -> Tensor:
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights and buffers that are not finite, before any are written; integers pass.
+    """Refuse weights and buffers that are not finite, before any are written; allow integers.
 
     Example:
         >>> check_finite({"a": torch.ones(2), "b": torch.tensor(torch.nan)}, "example")
@@ -48,9 +48,9 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def check_step(loss: Tensor, grad_norm: Tensor, step: int, lr: float) -> float:
-    """Return the loss (0-dim); refuse an optimizer step that would spoil the weights.
+    """Return the loss (0-dim); refuse an optimizer step that would corrupt the weights.
 
-    `grad_norm` is that of all gradients. Step and learning rate are for the message.
+    `grad_norm` is the norm of all gradients. `step` and `lr` appear in the message.
     """
     if not bool((loss.detach() + grad_norm).isfinite()):
         raise UserError(
@@ -61,9 +61,9 @@ def check_step(loss: Tensor, grad_norm: Tensor, step: int, lr: float) -> float:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a checksum, whole or not at all; its folder is made.
+    """Write a safetensors file with a checksum, atomically; create its folder.
 
-    NaN and infinity are refused. `metadata` says what the tensors were made from.
+    NaN and infinity are refused. `metadata` identifies the inputs of the tensors.
     """
     check_finite(tensors, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,8 +77,7 @@ def read_tensors(
 ) -> dict[str, Tensor] | None:
     """Read a cache file of `write_tensors` if its metadata match and it holds the needed tensors.
 
-    Return None if there is no file, or, with a warning, if it is damaged or was made from something
-    else.
+    Return None if the file is missing, or, with a warning, if it is damaged or has other metadata.
     """
     try:
         found = read_with_metadata(path)
@@ -95,7 +94,7 @@ def read_tensors(
 
 
 def read_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """Return the tensors and the metadata of a file of `write_tensors`; None if there is none."""
+    """Return the tensors and metadata of a file of `write_tensors`; None if it is missing."""
     if not path.exists():
         return None
     try:
@@ -110,7 +109,7 @@ def read_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] |
 
 
 def state_digest(state: dict[str, Tensor]) -> str:
-    """Return SHA-256 over the names, types, shapes and bytes of tensors.
+    """Return the SHA-256 of the names, types, shapes and bytes of tensors.
 
     Example:
         >>> a, b = {"w": torch.zeros(2)}, {"w": torch.zeros(2, 1)}

@@ -1,4 +1,4 @@
-"""Weights from others: read without running any code in them, and loaded under our names."""
+"""Read untrusted weights without running code in them, and load them under our names."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from spikediff.files.pickles import scan_torch_file
 from spikediff.files.reading import check_regular
 from spikediff.files.tensors import check_finite
 
-_SHOWN = 8  # faults that an error lists
+_SHOWN = 8  # number of faults that an error lists
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -24,10 +24,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    """Read a checkpoint of unknown origin without running any code that it may carry.
+    """Read a checkpoint of unknown origin without running any code that it may contain.
 
-    The source is a `.safetensors` file, a file of `torch.save` that holds tensors and plain
-    containers alone, or the content of one. Tensors of the returned mapping are on the CPU.
+    The source is a `.safetensors` file, a file of `torch.save` that holds only tensors and plain
+    containers, or the content of such a file. The returned tensors are on the CPU.
     """
     if isinstance(source, Mapping):
         return source
@@ -37,7 +37,7 @@ def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str,
             return load_file(path)
         scan_torch_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises exceptions of every kind
+    except Exception as error:  # a damaged pickle can raise almost any exception
         raise UserError(
             f"{path}: cannot be read as weights ({_reason(error)}); give a safetensors file, or a "
             f"file of torch.save that holds tensors alone"
@@ -48,7 +48,7 @@ def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str,
 
 
 def _reason(error: Exception) -> str:
-    """Return the message without torch's advice to run the code in the file."""
+    """Return the message without torch's advice to run the file's code."""
     line = one_line(error, most=10_000) or type(error).__name__
     found = re.search(r"WeightsUnpickler error: (.*?)(?: Please use| Check the doc|$)", line)
     return cut(found[1] if found else line)
@@ -81,14 +81,14 @@ def load_renamed(
     their_name: Callable[[str], str] = lambda name: name,
     convert: Callable[[Tensor, str], Tensor] = lambda tensor, _name: tensor,
 ) -> None:
-    """Copy weights of other names into a model, all of them or none.
+    """Copy weights with other names into a model, all of them or none.
 
     Args:
         model: Our model.
         state: Their state dict.
-        what: What the state dict is, for the message.
+        what: Description of the state dict, for the message.
         their_name: Maps the name of our parameter or buffer to theirs.
-        convert: Brings one of their tensors, given with their name, into our shape.
+        convert: Converts one of their tensors, given with its name, to our shape.
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
@@ -119,13 +119,13 @@ def load_renamed(
 
 
 def list_faults(faults: Sequence[str], network: str) -> str:
-    """Return how many keys do not fit a network, and the first of them."""
+    """Return the number of keys that do not fit a network, and the first of them, in words."""
     listed = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
     return f"{len(faults)} keys do not fit a {network}: {listed}"
 
 
 def rename(name: str, table: Sequence[tuple[str, str]]) -> str:
-    r"""Return a name rewritten by the first pattern of a table that matches all of it.
+    r"""Rewrite a name by the first pattern of a table that matches the entire name.
 
     Example:
         >>> rename("stem.conv.bias", [(r"stem\.conv\.(.*)", r"conv_in.\1")])
@@ -138,8 +138,9 @@ def rename(name: str, table: Sequence[tuple[str, str]]) -> str:
 
 
 def conv3d_as_conv2d(tensor: Tensor, name: str) -> Tensor:
-    """Return a tensor; the weight of a Conv3d of kernel (k, k, 1) as that of a Conv2d.
+    """Return a tensor, with the weight of a (k, k, 1) Conv3d reshaped to that of a Conv2d.
 
-    The published systems convolve windows whose last axis is time; no kernel mixes spiking steps.
+    The published systems convolve windows whose last axis is time, and no kernel mixes spiking
+    steps.
     """
     return tensor.squeeze(-1) if tensor.dim() == 5 and name.endswith("weight") else tensor

@@ -1,7 +1,7 @@
-"""Files and folders that are there and whole, or not there, whenever a process is killed.
+"""Write files and folders atomically: complete or absent, even if the process is killed.
 
-Everything is written beside its place, under a name that says so, and renamed. The names are fixed,
-so that the next process finds what a killed one left (`leftovers`).
+Everything is written under a temporary name in the same folder, and then renamed. The temporary
+names are fixed, so that the next process finds the leftovers of a killed one (`leftovers`).
 """
 
 import errno
@@ -19,14 +19,14 @@ try:
 except ImportError:  # Windows: no locks of this kind, so processes do not wait for each other
     fcntl = None
 
-UNFINISHED = ".unfinished-"  # before the name of what is being written
-REPLACED = ".replaced-"  # before the name of what is making room, or being removed
-# Enough for a file that is renamed into place; not every system has it.
+UNFINISHED = ".unfinished-"  # prefix of a name that is being written
+REPLACED = ".replaced-"  # prefix of a name that is being replaced or removed
+# Sufficient for a file that is renamed into place; not available on every system.
 _flush_data = getattr(os, "fdatasync", os.fsync)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write bytes, or text as UTF-8; the old content stays until all of the new is on the disk.
+    """Write bytes, or text as UTF-8; keep the old content until all of the new is on disk.
 
     Processes that write the same file take turns. The folder must exist.
     """
@@ -36,16 +36,16 @@ def write_whole(path: Path, content: bytes | str) -> None:
         file.flush()
         _flush_data(file.fileno())
         if fcntl is None:
-            file.close()  # Windows renames no open file
+            file.close()  # Windows cannot rename an open file
         os.replace(draft, path)
 
 
 @contextmanager
 def _draft_of(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Yield an empty file beside another, as the only process that has it; and its path."""
+    """Yield an empty file beside another, exclusive to this process, and its path."""
     draft = unfinished(path)
     while True:
-        file = open(draft, "ab")  # noqa: SIM115 -- not "wb": it may still be another's
+        file = open(draft, "ab")  # noqa: SIM115 -- not "wb": another process may still own it
         try:
             _wait_for(file)
             mine = _is_at(file, draft)
@@ -54,7 +54,7 @@ def _draft_of(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
             raise
         if mine:
             break
-        file.close()  # renamed into place by the process that had it
+        file.close()  # its owner has renamed it into place
     with file:
         file.truncate(0)
         try:
@@ -82,7 +82,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def write_if_changed(path: Path, content: bytes | str) -> None:
-    """Write a file with `write_whole`, unless it has this content already."""
+    """Write a file with `write_whole`, unless it already has this content."""
     data = content.encode() if isinstance(content, str) else content
     if not path.is_file() or path.read_bytes() != data:
         write_whole(path, data)
@@ -90,10 +90,10 @@ def write_if_changed(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it takes the place of `folder` once it is on the disk.
+    """Yield an empty folder to fill; it replaces `folder` once it is on disk.
 
-    A folder that holds the same files already stays as it is, with whatever else lies there. If
-    the block raises, it is unchanged and the new one is removed.
+    An existing folder that already contains the same files is kept, together with its other files.
+    If the block raises an error, the existing folder is unchanged and the new one is removed.
     """
     draft = unfinished(folder)
     remove(draft)
@@ -118,7 +118,7 @@ def _same(one: Path, two: Path) -> bool:
 
 
 def put_in_place(draft: Path, final: Path) -> None:
-    """Rename a flushed draft, `unfinished(final)`, into place; an older folder goes just before.
+    """Rename a flushed draft, `unfinished(final)`, into place; first move an older folder away.
 
     A process killed between the two renames leaves the draft.
     """
@@ -132,9 +132,9 @@ def put_in_place(draft: Path, final: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Make a file, or the entries of a folder, durable; a rename needs its folder flushed."""
+    """Flush a file, or the entries of a folder, to disk; a rename needs its folder flushed."""
     if fcntl is None:
-        return  # Windows opens no folder, and flushes no file that is open for reading
+        return  # Windows cannot open folders, nor flush files open for reading
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -143,7 +143,7 @@ def flush(path: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder at once: it is renamed first."""
+    """Remove a folder atomically, by renaming it first."""
     aside = replaced(folder)
     remove(aside)
     os.rename(folder, aside)
@@ -159,33 +159,33 @@ def remove(path: Path) -> None:
 
 
 def unfinished(path: Path) -> Path:
-    """Return the name under which something is written before it is whole."""
+    """Return the temporary name for writing a file or folder."""
     return path.with_name(f"{UNFINISHED}{path.name}")
 
 
 def replaced(path: Path) -> Path:
-    """Return the name under which something is removed."""
+    """Return the temporary name for removing a file or folder."""
     return path.with_name(f"{REPLACED}{path.name}")
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return what killed processes left in a folder; only its owner may remove it."""
+    """Return the leftovers of killed processes in a folder; only its owner may remove them."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.name.startswith((UNFINISHED, REPLACED)))
 
 
 class FolderLock:
-    """Exclusive ownership of an existing folder; the lock dies with the process, however it ends.
+    """Exclusive ownership of an existing folder; the lock ends with the process in every case.
 
     The folder itself is locked, and nothing is written. If the file system locks only files (some
-    network file systems), a file `.lock` in it is locked. On Windows nothing is locked.
+    network file systems), a file `.lock` in the folder is locked. On Windows nothing is locked.
 
     Raises:
-        BlockingIOError: Another process, or another lock of this one, holds it.
+        BlockingIOError: Another process, or another lock of this process, holds the folder.
     """
 
-    _held: ClassVar["WeakSet[FolderLock]"] = WeakSet()  # of this process
+    _held: ClassVar["WeakSet[FolderLock]"] = WeakSet()  # locks of this process
 
     def __init__(self, folder: Path) -> None:
         self._descriptor: int | None = None
@@ -208,7 +208,7 @@ class FolderLock:
         FolderLock._held.add(self)
 
     def release(self) -> None:
-        """Let others own the folder."""
+        """Give up ownership of the folder."""
         FolderLock._held.discard(self)
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -223,7 +223,7 @@ def _supports_no_locks(error: OSError) -> bool:
 
 
 def _leave_locks_to_the_parent() -> None:
-    """Release inherited locks: a worker that outlives its parent would keep them."""
+    """Release inherited locks, which a worker that outlives its parent would keep."""
     for lock in list(FolderLock._held):
         lock.release()
 

@@ -1,4 +1,4 @@
-"""Dataclasses from YAML: every key known, every value of its declared type."""
+"""Build dataclasses from YAML; every key must be known and every value of the declared type."""
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ import yaml
 from spikediff.errors import UserError, one_line, shown, suggestion
 from spikediff.files.reading import MOST_DEPTH, MOST_YAML, read_text
 
-_MOST_NODES = 20_000  # values of a file, each alias written out
+_MOST_NODES = 20_000  # values of a file, with every alias expanded
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file of bounded size and depth, without duplicate keys."""
+    """Return the content of a YAML file of limited size and depth, without duplicate keys."""
     text = read_text(path, MOST_YAML)
     try:
         return yaml.load(text, _Loader)
@@ -31,7 +31,7 @@ def read_yaml(path: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what grows without end when it is built, and duplicate keys."""
+    """Refuses duplicate keys, and content that grows without limit when it is built."""
 
     depth = 0
 
@@ -58,15 +58,15 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, Hashable):
                 if key in seen:
                     line = part.start_mark.line + 1
-                    raise UserError(f"line {line}: the key {shown(key)} stands twice")
+                    raise UserError(f"line {line}: the key {shown(key)} appears twice")
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def _count_written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return the number of values in a node once every alias is written out; refuse too many."""
+    """Return the number of values in a node with every alias expanded; refuse too many."""
     if id(node) not in sizes:
-        sizes[id(node)] = _MOST_NODES + 1  # of a node that contains itself
+        sizes[id(node)] = _MOST_NODES + 1  # for a node that contains itself
         total = 1
         if isinstance(node, yaml.SequenceNode):
             total += sum(_count_written_out(part, sizes) for part in node.value)
@@ -79,9 +79,9 @@ def _count_written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
 
 
 def build(cls: Any, content: Any, where: str, prefix: str = "") -> Any:
-    """Build a dataclass, and the dataclasses in it, from nested mappings as YAML gives them.
+    """Build a dataclass, and the dataclasses in it, from nested mappings as YAML returns them.
 
-    `where` is their source and `prefix` the path of keys that leads here, for messages.
+    For messages, `where` is the source and `prefix` the path of keys that leads here.
 
     Example:
         >>> from dataclasses import dataclass
@@ -141,7 +141,9 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
         else:
             check_value(number, f"{where}: {key}")
             return number
-    if kind in (int, str, bool) and type(value) is kind:  # not isinstance: true is no number
+    if (
+        kind in (int, str, bool) and type(value) is kind
+    ):  # not isinstance, because true is not a number
         check_value(value, f"{where}: {key}")
         return value
     name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
@@ -149,10 +151,10 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
 
 
 def check_value(value: Any, name: str) -> None:
-    """Refuse numbers and texts of the right type that cannot be computed with or printed.
+    """Refuse unusable numbers and texts of the right type.
 
-    These are numbers that are not finite or have more than 64 bits, and control characters.
-    Containers are searched; `name` is for the message.
+    These are numbers that are not finite or have more than 64 bits, and texts with control
+    characters. Containers are searched; `name` appears in the message.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} = {value} must be finite")
@@ -178,10 +180,10 @@ def section_of(
     """Return a frozen dataclass of the keyword arguments of a constructor or function.
 
     Args:
-        make: The constructor; every argument that is kept has a default and a type.
-        first: Fields that come before the arguments, with their defaults.
-        known: Arguments to leave out.
-        keys: Argument -> name of its field, if it differs.
+        make: The constructor or function; every argument kept has a default and a type.
+        first: Fields that precede the arguments, with their defaults.
+        known: Arguments to omit.
+        keys: Argument -> name of its field, if they differ.
 
     Example:
         >>> def network(sample_size: int, widths: Sequence[int] = (4, 8)) -> None: ...
@@ -202,7 +204,7 @@ def section_of(
 
 
 def _field_of(kind: Any, default: Any) -> tuple[Any, Any]:
-    """Return an argument's type and default as YAML and the command line know them."""
+    """Return an argument's type and default in the form of YAML and the command line."""
     plain = next((a for a in get_args(kind) if a is not type(None)), kind)
     if get_origin(kind) is Sequence:
         numbers: Any = tuple[get_args(kind)[0], ...]  # type: ignore[misc]

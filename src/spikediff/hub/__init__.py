@@ -1,1 +1,1 @@
-"""Handing a model on: loading it from anywhere, and its repository on the Hugging Face Hub."""
+"""Load models from any source, and build their repositories for the Hugging Face Hub."""

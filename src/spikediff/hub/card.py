@@ -1,6 +1,6 @@
-"""The card of a model: it states what is known and measured, and what is not.
+"""Model cards, which state what is known and measured, and what is not.
 
-`card.md.jinja` is the text; this module gathers its contents.
+The text is in `card.md.jinja`; this module collects its contents.
 """
 
 from collections.abc import Iterator
@@ -21,20 +21,20 @@ from spikediff.hub.results import own_file
 TASK = "unconditional-image-generation"
 GRID = "samples.png"
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
-_BATCH = 16  # images at a time; it does not change them
+_BATCH = 16  # images at a time; the number does not affect them
 
 
 class Picture(NamedTuple):
-    """A grid of images, and a caption without a full stop."""
+    """A grid of images, and a caption without full stop."""
 
     image: Image.Image
     caption: str
 
 
 def model_card(facts: ModelFacts, repository: str, picture: Picture | None = None) -> ModelCard:
-    """Write the card of a model in a repository USER/NAME, with front matter for the Hub.
+    """Write the card of a model for a repository USER/NAME, with front matter for the Hub.
 
-    `picture` is the picture beside the card, `samples.png`, if any.
+    `picture` is shown on the card and stored beside it as `samples.png`.
     """
     known = {name: DATASETS[name].licence for name in facts.datasets if name in DATASETS}
     card: ModelCard = ModelCard.from_template(
@@ -99,9 +99,9 @@ def _eval_results(facts: ModelFacts) -> Iterator[EvalResult]:
 def choose_picture(
     facts: ModelFacts, source: Path, pipe: Any, num_inference_steps: int, count: int = 64
 ) -> Picture | None:
-    """Return the grid that a run drew with its final weights, else one drawn now.
+    """Return the grid that a run drew with its final weights, or draw one now.
 
-    None for an autoencoder that only reconstructs.
+    Return None for an autoencoder that only reconstructs.
     """
     if not facts.generates:
         return None

@@ -134,14 +134,14 @@ _PACKAGES = ("spikediff", "torch", "diffusers", "safetensors")
 class Stage:
     """One training run."""
 
-    recipe: Recipe  # without the folders of the machine that it ran on
-    steps: int | None  # optimizer steps behind the weights; None if the folder does not tell
-    packages: Mapping[str, str] = field(default_factory=dict)  # versions that it ran with
-    commit: str | None = None  # of spikediff
+    recipe: Recipe  # without paths of the machine that it ran on
+    steps: int | None  # optimizer steps of the weights; None if unknown
+    packages: Mapping[str, str] = field(default_factory=dict)  # versions used in the run
+    commit: str | None = None  # commit of spikediff
 
     @property
     def images_seen(self) -> int | None:
-        """Training images that the network saw, repetitions counted."""
+        """Number of training images seen, counting repetitions."""
         return None if self.steps is None else self.steps * self.recipe.data.batch_size
 
 
@@ -154,7 +154,7 @@ class NetworkFacts:
     parameters: int
     spiking_steps: int | None  # T; None for an ordinary network
     neuron_layers: int
-    image: tuple[int, int] | None  # channels and side
+    image: tuple[int, int] | None  # channels and side in pixels
     classes: int = 0  # 0 for an unconditional network
 
 
@@ -169,10 +169,10 @@ class ModelFacts:
     generates: bool  # False for an autoencoder that only reconstructs
     paper: Paper | None
     stages: tuple[Stage, ...] = ()  # training runs, the first stage first
-    origin: dict[str, Any] | None = None  # the contents of origin.json, by `spikediff import`
+    origin: dict[str, Any] | None = None  # contents of origin.json, written by `spikediff import`
     results: Results = field(default_factory=Results)
-    licence: str | None = None  # of the weights, by the word of the Hub
-    packages: Mapping[str, str] = field(default_factory=dict)  # versions that save the repository
+    licence: str | None = None  # licence of the weights, by its identifier on the Hub
+    packages: Mapping[str, str] = field(default_factory=dict)  # versions when saving the repository
 
     @property
     def spiking(self) -> bool:
@@ -243,7 +243,7 @@ def _scheduler(scheduler: Any) -> dict[str, Any] | None:
 
 
 def _stages(source: Path) -> tuple[Stage, ...]:
-    """Return the run of a folder, preceded by that of its first stage, if they exist."""
+    """Return the run of a folder, preceded by the run of its first stage, if they exist."""
     folder = RunFolder(source)
     if not folder.recipe.is_file():
         return ()
@@ -255,7 +255,7 @@ def _stages(source: Path) -> tuple[Stage, ...]:
 
 
 def _environment(path: Path) -> tuple[dict[str, str], str | None]:
-    """Return the versions and the commit recorded by a run; nothing if it recorded none."""
+    """Return the versions and the commit that a run recorded, if any."""
     told = read_json(path) if path.exists() else {}
     packages = told.get("packages", {}) if isinstance(told, dict) else None
     commit = told.get("git_commit") if isinstance(told, dict) else None
@@ -267,10 +267,10 @@ def _environment(path: Path) -> tuple[dict[str, str], str | None]:
 
 
 def trained_steps(folder: RunFolder, recipe: Recipe) -> int | None:
-    """Return the optimizer steps of the weights that a run folder loads.
+    """Return the number of optimizer steps of the weights that a run folder loads.
 
-    A finished run has its recipe's steps. A run that was resumed with more steps and has not
-    reached them still has the earlier pipeline, whose steps are unknown.
+    For a finished run, it is the number in the recipe. A run that was resumed with more steps and
+    has not reached them still has the earlier pipeline, whose number of steps is unknown.
     """
     if not folder.pipeline.is_dir():
         kept = load_latest(folder.checkpoints)

@@ -1,4 +1,4 @@
-"""A model's repository: a folder with pipeline, card, picture, recipes and results; its upload."""
+"""A model's repository (pipeline, card, picture, recipes and results), and its upload."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from spikediff.hub.describe import ModelFacts
 from spikediff.hub.results import own_file
 from spikediff.training.recipe import save_recipe
 
-# What other commands leave beside a pipeline, and what belongs to it.
+# Files that other commands write beside a pipeline, and files that belong to it.
 _COMPANIONS = {
     "calibration.json": {"weights_sha256", "measured", "settings"},
     "origin.json": {"system", "checkpoint", "first_stage", "options"},
@@ -30,10 +30,10 @@ def write_repository(
     repository: str,
     num_inference_steps: int,
 ) -> list[Path]:
-    """Write everything that is uploaded to a repository USER/NAME; return the files in the folder.
+    """Write all files to upload to a repository USER/NAME; return the files in the folder.
 
-    `source` is the run's or pipeline's folder that the pipeline was loaded from; a grid that is
-    drawn now takes `num_inference_steps` network calls per image.
+    `source` is the run or pipeline folder from which the pipeline was loaded. If a grid must be
+    drawn, it takes `num_inference_steps` network calls per image.
     """
     companions = _companions(source)
     pipe.save_pretrained(folder)
@@ -82,9 +82,9 @@ def write_space(folder: Path, repository: str, requirement: str) -> list[Path]:
     """Write a Space that serves the page of a model on the Hub; return the files.
 
     Args:
-        folder: Where to write; it is created.
+        folder: Output folder; it is created.
         repository: USER/NAME of the model.
-        requirement: What pip installs the package from, with the extra `demo`.
+        requirement: The pip requirement for this package, with the extra `demo`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     words = {"repository": repository, "name": repository.partition("/")[2]}
@@ -99,7 +99,7 @@ def write_space(folder: Path, repository: str, requirement: str) -> list[Path]:
 
 
 def _companions(source: Path) -> dict[str, Any]:
-    """Return the files beside a pipeline; refuse what no command writes there."""
+    """Return the files beside a pipeline; refuse files that no command writes there."""
     found = {}
     for name, known in _COMPANIONS.items():
         for beside in (source / name, source / "pipeline" / name):
@@ -112,14 +112,14 @@ def _companions(source: Path) -> dict[str, Any]:
 
 
 def check_repository_name(repository: str) -> None:
-    """Refuse what cannot be a repository's name, USER/NAME."""
+    """Refuse an invalid repository name; a valid one is USER/NAME."""
     if repository.count("/") != 1:
         raise UserError(f"{repository!r}: is not a repository name; give USER/NAME")
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{repository!r}: is no repository ({reason})") from error
+        raise UserError(f"{repository!r}: is not a repository name ({reason})") from error
 
 
 # https://huggingface.co/docs/hub/repositories-licenses
@@ -143,7 +143,7 @@ LICENCES = (
 
 
 def check_licence(licence: str | None) -> None:
-    """Refuse a licence that the Hub does not know by this word; None states no licence."""
+    """Refuse a licence identifier that the Hub does not know; None states no licence."""
     if licence is not None and licence not in LICENCES:
         hint = suggestion(licence, LICENCES)
         raise UserError(f"--license {licence}: no licence of the Hub; {hint}")
@@ -152,16 +152,16 @@ def check_licence(licence: str | None) -> None:
 def upload_repository(
     folder: Path, repository: str, private: bool = False, space: bool = False
 ) -> str:
-    """Upload a folder to a repository USER/NAME, created if need be; return its address.
+    """Upload a folder to a repository USER/NAME, creating it if needed; return its address.
 
     Args:
-        folder: What to upload.
+        folder: Folder to upload.
         repository: USER/NAME.
         private: Whether a new repository is private.
-        space: Whether it is a Space with gradio, and not a model.
+        space: Whether the repository is a Space with gradio instead of a model.
 
     Raises:
-        UserError: The Hub refuses, or cannot be reached.
+        UserError: The Hub refuses the upload, or is unreachable.
     """
     api = HfApi()
     try:
@@ -179,7 +179,7 @@ def upload_repository(
             repo_type=kind,
             commit_message=f"Upload a spikediff {kind}",
         )
-    except Exception as error:  # the client raises what its transport raises, of every kind
+    except Exception as error:  # the client passes on all exceptions of its transport
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{repository}: the upload failed ({reason}); log in with `hf auth login`, and try "

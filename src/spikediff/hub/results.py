@@ -1,7 +1,7 @@
 """Measured results for a card: found beside a run, given as files, or measured now.
 
-A result counts only for the weights that it names. One that names others is refused where it was
-given, and passed over where it was found.
+A result counts only for the weights that it names. A result for other weights is refused if it was
+given, and skipped if it was found.
 """
 
 import logging
@@ -22,8 +22,8 @@ _log = logging.getLogger("spikediff")
 
 _NUMBER = (int, float)
 _COMMANDS = {"evaluation": "evaluate", "energy": "energy"}
-# What a card reads of the files that these commands write. "*" stands for every key; a key with a
-# question mark may be absent or null.
+# The parts that a card reads of the files that these commands write. "*" stands for every key; a
+# key with a question mark may be absent or null.
 _SHAPES: dict[str, dict[str, Any]] = {
     "evaluation": {
         "protocol": {"name": str, "caveat": str, "floor_split": str},
@@ -53,7 +53,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured of a model."""
+    """Measurements of a model."""
 
     evaluations: tuple[dict[str, Any], ...] = ()  # contents of `spikediff evaluate --json`
     energies: tuple[dict[str, Any], ...] = ()  # contents of `spikediff energy --json`
@@ -62,10 +62,10 @@ class Results:
 def collect_results(
     folder: Path, weights: str, evaluations: Sequence[Path] = (), energies: Sequence[Path] = ()
 ) -> Results:
-    """Read the results of a model: those that are given, else those in its folder.
+    """Read the results of a model from the given files, or else from its folder.
 
     Args:
-        folder: The run's folder, in which JSON files are looked for.
+        folder: The run's folder, which is searched for JSON files.
         weights: SHA-256 of the model's weights, `weights_sha256`.
         evaluations: Files of `spikediff evaluate --json`.
         energies: Files of `spikediff energy --json`.
@@ -86,7 +86,7 @@ def _given(kind: str, path: Path, weights: str) -> dict[str, Any]:
 
 
 def _found(folder: Path, weights: str, kinds: Collection[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return the results in a folder, by kind; warn of those that are left out."""
+    """Return the results in a folder, by kind; warn about those that are left out."""
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _SHAPES}
     for path in sorted(folder.glob("*.json")) if kinds else ():
         try:
@@ -105,8 +105,7 @@ def _found(folder: Path, weights: str, kinds: Collection[str]) -> dict[str, list
 def own_file(path: Path, source: Path) -> Path:
     """Return the path of a file in a run's folder; refuse a link that leaves the folder.
 
-    A run may come from elsewhere, and with it a link to a file of this machine, which nobody means
-    to upload.
+    A run from elsewhere may contain a link to a file of this machine, which must not be uploaded.
     """
     if not path.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{path}: is a link to a file outside {source}; put the file itself there")
@@ -122,21 +121,21 @@ def _readable(path: Path) -> Any:
 
 
 def _kind_of(result: Any) -> str:
-    """Return which command wrote a file, by the keys that it holds; empty for none of ours."""
+    """Return the command that wrote a file, judged by its keys; empty if it is not one of ours."""
     keys = set(result) if isinstance(result, dict) else set()
     needed = {kind: {k for k in shape if k[-1] != "?"} for kind, shape in _SHAPES.items()}
     return next((kind for kind, required in needed.items() if required <= keys), "")
 
 
 def _measured_on(result: dict[str, Any]) -> str | None:
-    """Return the SHA-256 of the weights that a result names; None if it names none."""
+    """Return the SHA-256 of the weights that a result names, if any."""
     source = result.get("source", result)
     named = source.get("weights_sha256") if isinstance(source, dict) else None
     return None if named is None else str(named)
 
 
 def _checked(kind: str, result: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return a result after checking all that a card reads of it."""
+    """Return a result after checking everything that a card reads from it."""
     _check_shape(result, _SHAPES[kind], str(path))
     if kind == "energy" and result["images"] < 1:
         raise UserError(f"{path}: is damaged, it counts no images; measure again")
@@ -149,7 +148,7 @@ def _checked(kind: str, result: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _check_shape(value: Any, shape: Any, where: str) -> None:
-    """Refuse a value that a card cannot show: a key is missing, or a value has another type."""
+    """Refuse a result that a card cannot show: a key is missing, or a value has the wrong type."""
     wanted = dict if isinstance(shape, dict) else shape
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise UserError(f"{where}: is damaged, {shown(value)} is not a result; measure again")
@@ -162,7 +161,7 @@ def _check_shape(value: Any, shape: Any, where: str) -> None:
 def measure_energy(
     pipe: Any, num_inference_steps: int, images: int = 16
 ) -> tuple[dict[str, Any], ...]:
-    """Generate images, of the seeds from 0 on, under a meter; return both accountings at 45 nm."""
+    """Meter the generation of images from seeds 0, 1, ...; return both accountings at 45 nm."""
     with EnergyMeter(pipe) as meter:
         pipe(seeds=range(images), num_inference_steps=num_inference_steps, output_type="pt")
     measured = {"weights_sha256": weights_sha256(pipe), "scheduler": scheduler_name(pipe)}
@@ -172,7 +171,7 @@ def measure_energy(
 
 
 def compare_with_ordinary(pipe: Any, **call: Any) -> Comparison:
-    """Call a pipeline under a meter, and its untrained ordinary counterpart; compare, at 45 nm."""
+    """Meter a pipeline and its untrained ordinary counterpart, and compare them at 45 nm."""
     counterpart = ann_counterpart(pipe.unet).eval().to(pipe.unet.device)
     ordinary = SpikingDiffusionPipeline(counterpart, pipe.scheduler)
     ordinary.set_progress_bar_config(disable=True)

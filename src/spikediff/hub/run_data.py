@@ -1,4 +1,4 @@
-"""The data of a run, and the folder where its features are cached."""
+"""The data of a run, and the cache folder for features."""
 
 import os
 from pathlib import Path
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 def find_dataset(
     source: Path, dataset: str | None, data_dir: Path | None
 ) -> tuple[str, Path | None]:
-    """Return a data set and its folder: as typed, else as the run was trained."""
+    """Return a data set and its folder: as given, or those that the run was trained on."""
     if (data := _recipe_data(source)) is not None:
         dataset = dataset or data.dataset
         data_dir = data_dir or (Path(data.data_dir) if data.data_dir else None)
     if dataset is None:
-        raise UserError(f"{source}: says no data set; give --dataset, for example mnist")
+        raise UserError(f"{source}: does not name a data set; give --dataset, for example mnist")
     return dataset, data_dir
 
 
@@ -38,7 +38,7 @@ def recipe_shape(source: Path) -> tuple[int | None, int | None]:
 
 
 def network_shape(pipe: Any) -> tuple[int, int]:
-    """Return the size and channels of the images that a pipeline makes."""
+    """Return the size and channels of the images that a pipeline generates."""
     network = pipe.components.get("unet") or pipe.components.get("vqvae") or pipe.vae
     size = network.config.sample_size
     if not isinstance(size, int):
@@ -51,9 +51,9 @@ def network_shape(pipe: Any) -> tuple[int, int]:
 def training_images(
     pipe: Any, dataset: str, data_dir: Path | None, count: int, seed: int
 ) -> "Tensor":
-    """Return at most `count` training images as a denoiser sees them: [N, C, H, W] in [-1, 1].
+    """Return up to `count` training images in the denoiser's range: [N, C, H, W] in [-1, 1].
 
-    None is of the held-out tenth; the seed decides the choice.
+    The seed determines the choice, which excludes the held-out tenth.
     """
     import torch
 
@@ -72,11 +72,11 @@ def training_images(
 
 
 def trained_on_held_out(source: Path) -> bool:
-    """Return whether a run's recipe trains on the held-out tenth of the training split as well."""
+    """Return whether a run also trains on the held-out tenth of the training split."""
     data = _recipe_data(source)
     return data is not None and not data.hold_out
 
 
 def cache_folder(given: Path | None) -> Path:
-    """Return the folder for features and classifiers: given, $SPIKEDIFF_CACHE or the user's."""
+    """Return the folder for features and classifiers: as given, $SPIKEDIFF_CACHE, or default."""
     return (given or Path(os.environ.get("SPIKEDIFF_CACHE", "~/.cache/spikediff"))).expanduser()

@@ -61,7 +61,7 @@ class SpikeRecorder:
         if not found:
             raise UserError(
                 f"{', '.join(type(m).__name__ for m in self._models.values())}: has no spiking "
-                "neurons; there is nothing to look at"
+                "neurons; there is nothing to record"
             )
         chosen = choose_by_name(found, patterns, "SpikeRecorder")
         self._neurons = {name or _WHOLE: layer for name, layer in chosen.items()}

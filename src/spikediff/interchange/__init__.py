@@ -1,1 +1,1 @@
-"""Interchange: denoisers as NIR graphs, ONNX and torch.export programs."""
+"""Interchange: export denoisers as NIR graphs, ONNX and torch.export programs."""

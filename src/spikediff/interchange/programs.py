@@ -1,4 +1,4 @@
-"""A denoiser as one program for other runtimes: `torch.export` and ONNX."""
+"""Export a denoiser as one program for other runtimes: `torch.export` and ONNX."""
 
 import logging
 import warnings
@@ -14,8 +14,8 @@ from spikediff.errors import UserError, import_extra
 from spikediff.neurons import as_operations
 from spikediff.neurons.kernels import using
 
-# By the names of the classes. torch 2.13 cannot prove that every batch size will do for the latter
-# (tried with the first two; the converted networks are made of the second).
+# Names of classes. For ONE_BATCH_SIZE, torch 2.13 cannot prove that every batch size works (tried
+# with the first two; the converted networks derive from the second).
 ANY_BATCH_SIZE = {"SpikingUNet", "SpikingImageDecoder"}
 ONE_BATCH_SIZE = {
     "SynapticCurrentUNet",
@@ -44,7 +44,7 @@ def export_onnx(
 ) -> None:
     """Write a denoiser as ONNX (see `export_program`): (sample, timestep) -> estimate.
 
-    The weights of large networks are written to another file beside it.
+    The weights of large networks are written to a separate file beside it.
     """
     import_extra("onnx", "onnx")
     import_extra("onnxscript", "onnx")
@@ -63,7 +63,7 @@ def export_onnx(
 
 @contextmanager
 def _without_warnings_of_torch() -> Iterator[None]:
-    """Hide two warnings of torch's exporter: torchvision is not needed, the call is its own."""
+    """Hide two irrelevant warnings of torch's exporter, about torchvision and its own call."""
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -88,8 +88,8 @@ def export_program(
         model: A denoiser in evaluation mode: `model(sample, timestep).sample`.
         sample_size: Height and width of its input; the configured ones by default.
         plain: Whether neurons become standard operations, T times each, so that the program runs
-            without this library; else each stays one operator, `torch.ops.spikediff.*`.
-        batch_size: B, if it is fixed. Any B by default, which `SpikingUNet` and
+            without this library; otherwise each stays one operator, `torch.ops.spikediff.*`.
+        batch_size: A fixed B. By default any B, which only `SpikingUNet` and
             `SpikingImageDecoder` support.
 
     Returns:
@@ -130,20 +130,22 @@ def _check_batch(model: nn.Module, batch_size: int | None) -> None:
 
 
 def class_among(module: nn.Module, names: Collection[str]) -> str | None:
-    """Return the name of a module's class, or of its first ancestor, that is among names."""
+    """Return the first name among `names` of a module's class or its base classes, or None."""
     return next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in names), None)
 
 
 def sample_size_of(model: Any, given: int | tuple[int, int] | None) -> int | tuple[int, int]:
-    """Return the size of a network's input: as given, else as configured."""
+    """Return the given size of a network's input, or the configured one."""
     size: int | tuple[int, int] | None = model.config.get("sample_size") if given is None else given
     if size is None:
-        raise UserError(f"{type(model).__name__}: takes any size; give sample_size, of its input")
+        raise UserError(
+            f"{type(model).__name__}: takes any size; give sample_size, the size of its input"
+        )
     return size
 
 
 def _example(model: Any, given: int | tuple[int, int] | None, batch_size: int) -> Tensor:
-    """Return an input of images, of signals, or of grids of tokens."""
+    """Return an example input: images, signals or grids of tokens."""
     size = sample_size_of(model, given)
     sides = [size] * model.config.get("dimensions", 2) if isinstance(size, int) else size
     channels = model.config.get("in_channels")

@@ -29,11 +29,11 @@ class Options(TypedDict, total=False):
 
     # Height and width of the image, or of the grid of tokens; the configured ones by default.
     sample_size: int | Shape | None
-    # Length of a spiking step in NIR's unit of time, which is seconds for all readers that we know.
-    # By default 1e-4, or 1 for neurons without a leak.
+    # Length of a spiking step in NIR's unit of time, which all readers we know take as seconds. By
+    # default 1e-4, or 1 for neurons without a leak.
     dt: float | None
-    # Whether the host computes the first convolution, of real numbers; the graph then starts at its
-    # current.
+    # Whether the host computes the first, real-valued convolution; the graph then takes its current
+    # as input.
     first_on_host: bool
     class_label: int | None  # class of the images; None for no class
 
@@ -45,16 +45,16 @@ def write_nir(
     folder: Path,
     **options: Unpack[Options],
 ) -> dict[str, Any]:
-    """Write a graph for every network call of a generation; return the index, which is written too.
+    """Write a graph for every network call of a generation, and an index; return the index.
 
-    For the arguments see `export_nir`; the scheduler decides the timesteps.
+    For the arguments see `export_nir`; the scheduler determines the timesteps.
     """
     nir = import_extra("nir", "nir")
     lowering = LOWERINGS.get(type(model).__name__)
     timed = lowering is None or lowering.depends_on_time
     if timed:
         visiting(scheduler, num_inference_steps)
-    else:  # tokens, whose timesteps are T_d to 1
+    else:  # tokens, with timesteps T_d to 1
         scheduler.set_timesteps(num_inference_steps)
     timesteps = [float(t) for t in scheduler.timesteps]
     exported: dict[str, Exported] = {}
@@ -83,18 +83,19 @@ def to_nir(
 ) -> Any:
     """Return a denoiser at one timestep as a `nir.NIRGraph`; see `export_nir` for the arguments.
 
-    Norms are folded into convolutions, the timestep into their biases; a convolution of a
-    concatenation is the sum of two. The graph takes the same input at every one of T spiking steps,
-    starting from membranes at 0; the readout of its outputs is the estimate.
+    Norms are folded into convolutions, and the timestep into their biases; a convolution of a
+    concatenation becomes the sum of two convolutions. The graph takes the same input at each of the
+    T spiking steps, starting from membranes at 0. The readout of its outputs is the estimate.
 
     Example:
         >>> from spikediff import SpikingUNet
         >>> to_nir(SpikingUNet(8, 1, base_channels=8, channel_mult=(1,)).eval(), timestep=10)
         Traceback (most recent call last):
         ...
-        spikediff.errors.UserError: SpikingUNet: NIR cannot express 2 of its layers \
-(--format onnx and torch can): [1] head (Head): Swish of real numbers; train with spiking_head: \
-true; [2] readout (decayed_sum): weights that differ by spiking step; train with readout: mean
+        spikediff.interchange.nir.unsupported_layers.UnsupportedLayersError: SpikingUNet: NIR \
+cannot express 2 of its layers (--format onnx and torch can): [1] head (Head): real-valued Swish; \
+train with spiking_head: true; [2] readout (decayed_sum): weights that differ by spiking step; \
+train with readout: mean
 
     Reference: Pedersen et al., "Neuromorphic intermediate representation", Nature Communications
     2024.
@@ -104,11 +105,11 @@ true; [2] readout (decayed_sum): weights that differ by spiking step; train with
 
 @dataclass(frozen=True)
 class Exported:
-    """A graph, and what the host computes around it."""
+    """A graph, and the computations left to the host."""
 
     graph: Any  # the `nir.NIRGraph`
     host: Mapping[str, Tensor]  # tensors that the host needs, by name
-    facts: Mapping[str, Any]  # for the reader of the graph; also its metadata
+    facts: Mapping[str, Any]  # information for users of the graph; also its metadata
 
 
 @torch.no_grad()
@@ -120,11 +121,11 @@ def export_nir(
     """Export a denoiser at one timestep, with the facts and tensors that the host needs.
 
     The model is a `SpikingUNet` or a `SpikingImageDecoder`, in evaluation mode. The timestep is
-    folded into biases; a network that does not depend on it needs none.
+    folded into biases; a network that does not depend on it needs no timestep.
 
     Raises:
         UserError: The package nir is missing, the model is in training mode, an argument is
-            missing, or there are layers that NIR cannot express; all of them are named.
+            missing, or NIR cannot express some layers; the message names all of them.
     """
     check_supported(model)
     if model.training:
@@ -201,25 +202,27 @@ def _weights(readout: str, spiking_steps: int) -> list[float]:
 
 
 def host_duties(facts: Mapping[str, Any], host: Mapping[str, Any]) -> list[str]:
-    """Return the host's steps in a network call, in order; see `Exported`."""
+    """Return the steps that the host performs in a network call, in order; see `Exported`."""
     steps, patch, duties = facts["spiking_steps"], facts.get("patch_size", 1), []
     if "embedding" in host:
         duties.append("look up the tokens' vectors in the tensor embedding: [h, w] -> [C, h, w]")
     else:
         duties.append("scale the sample as the scheduler says (scale_model_input)")
     if patch > 1:
-        duties.append(f"make channels of its patches of {patch} pixels (pixel_unshuffle)")
+        duties.append(f"turn its patches of {patch} pixels into channels (pixel_unshuffle)")
     if facts["first_convolution_by"] == "host":
         name = facts["first_convolution"]
         duties.append(
-            f"convolve it with {name}.weight and {name}.bias; zeros round it keep the size"
+            f"convolve it with {name}.weight and {name}.bias; zero padding keeps the size"
         )
-    back = [f"make patches of {patch} pixels of its channels (pixel_shuffle)"] if patch > 1 else []
+    back = (
+        [f"turn its channels into patches of {patch} pixels (pixel_shuffle)"] if patch > 1 else []
+    )
     return [
         *duties,
         "set all membranes to 0",
         f"give the graph the same input at {steps} spiking steps",
-        "add up its outputs, each times its number in readout_weights: the estimate",
+        "sum its outputs, weighted by readout_weights, to get the estimate",
         *back,
         "make a step of the scheduler with the estimate",
     ]

@@ -1,25 +1,25 @@
-r"""Build a NIR graph: its nodes, and signals that are sums of the nodes' outputs.
+r"""Build a NIR graph from nodes and signals; a signal is a sum of nodes' outputs.
 
-NIR adds up the inputs of a node. So an addition is two edges, and a convolution of a concatenation
-is a convolution of each part: `Conv(a, b) = Conv_a(a) + Conv_b(b)`. Norms, scaling and the timestep
-are folded into convolutions.
+NIR sums the inputs of a node. An addition therefore becomes two edges, and a convolution of a
+concatenation becomes one convolution per part: `Conv(a, b) = Conv_a(a) + Conv_b(b)`. Norms, scaling
+and the timestep are folded into convolutions.
 
 NIR's leaky neuron is $\tau \dot v = (v_{leak} - v) + r I$; it fires at $v > v_{threshold}$, and
 then $v = v_{reset}$. A step of Euler's method of length dt gives
 
     u[n] = v_leak + (1 - dt/tau) (v[n-1] - v_leak) + (dt/tau) r I[n]
 
-which is our `charge` with `decay = 1 - dt/tau`. Each neuron is mapped on its own, with r = 1:
+which is our `charge` with `decay = 1 - dt/tau`. Each neuron is mapped separately, with r = 1:
 
-- `decay_input`: our gain is `1 - decay = dt/tau`, so r = 1 as it is.
-- no `decay_input`: our gain is 1. The membrane is counted in units of `1/(1 - decay)`, so its
-  threshold is multiplied by `1 - decay`. No weight changes, and no spike.
-- a rest potential: the membrane is counted from it, so `v_leak = v_reset = 0`, which is all that
-  some readers know.
-- `u >= threshold`: NIR compares by `>`, so the threshold is the next smaller number of the
-  membrane's precision, and the two agree for every number.
+- `decay_input`: our gain is `1 - decay = dt/tau`, which is r = 1.
+- no `decay_input`: our gain is 1. The membrane is measured in units of `1/(1 - decay)`, so its
+  threshold is multiplied by `1 - decay`. Weights and spikes do not change.
+- a rest potential: the membrane is measured relative to it, so `v_leak = v_reset = 0`, the only
+  value that some readers support.
+- `u >= threshold`: NIR compares by `>`, so the threshold becomes the next smaller number in the
+  membrane's precision, and both comparisons agree for every number.
 
-IF has no time constant: its unit of time is the spiking step (dt = 1), where r = 1.
+IF has no time constant. Its unit of time is the spiking step (dt = 1), with r = 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ SECONDS_PER_STEP = 1e-4  # length of a leaky neuron's step in snnTorch and Spiki
 
 @dataclass(frozen=True)
 class Signal:
-    """The sum of the outputs of some nodes at a spiking step."""
+    """The sum of some nodes' outputs at a spiking step."""
 
     sources: tuple[str, ...]  # names of the nodes
     shape: tuple[int, ...]  # [C, H, W]
@@ -59,7 +59,7 @@ class Kernel:
 
     weight: Tensor  # [C_out, C_in, k, k]
     bias: Tensor  # [C_out]
-    stride: int  # of rows and columns
+    stride: int  # along height and width
     padding: int  # zeros around the image
 
     def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -69,13 +69,13 @@ class Kernel:
         return (self.weight.shape[0], *sides)
 
     def split(self, widths: Sequence[int]) -> list["Kernel"]:
-        """Return a kernel for each part of the result, whose channels are `widths`."""
+        """Return a kernel for each part of the result, with `widths` channels."""
         weights = torch.split(self.weight, list(widths))
         biases = torch.split(self.bias, list(widths))
         return [replace(self, weight=w, bias=b) for w, b in zip(weights, biases, strict=True)]
 
     def split_inputs(self, widths: Sequence[int]) -> list["Kernel"]:
-        """Return a kernel for each part of the input; the first has the bias of the sum."""
+        """Return a kernel for each part of the input; only the first has the bias."""
         weights = torch.split(self.weight, list(widths), dim=1)
         nothing = torch.zeros_like(self.bias)
         first = replace(self, weight=weights[0])
@@ -83,12 +83,12 @@ class Kernel:
 
 
 class GraphBuilder:
-    """Collects the nodes and edges of a network, for spiking steps of the length dt in NIR's time.
+    """Collects the nodes and edges of a network, for spiking steps of length dt in NIR's time.
 
     Attributes:
         host: Tensors that the host needs, by name.
-        first: Name of the convolution that sees the real-valued input; the host computes it where
-            `first_on_host` says so.
+        first: Name of the convolution of the real-valued input; the host computes it if
+            `first_on_host` is true.
     """
 
     def __init__(self, nir: Any, dt: float, first_on_host: bool) -> None:
@@ -102,7 +102,7 @@ class GraphBuilder:
         self._dtype = torch.float32
 
     def first_conv(self, name: str, kernel: Kernel, shape: tuple[int, ...]) -> Parts:
-        """Return the current of the convolution that sees the real-valued input [C, H, W]."""
+        """Return the current of the convolution of the real-valued input [C, H, W]."""
         self.first = name
         if not self._first_on_host:
             return self.conv(name, kernel, self._input(shape))
@@ -117,9 +117,9 @@ class GraphBuilder:
     def conv(
         self, name: str, kernel: Kernel, parts: Parts, widths: Sequence[int] | None = None
     ) -> Parts:
-        """Return the current of a convolution of parts, cut into parts of `widths` channels.
+        """Return the current of a convolution of parts, split into parts of `widths` channels.
 
-        Several nodes of one name are numbered. By default the current is one part.
+        By default the current is one part. Several nodes of the same name are numbered.
         """
         widths = widths or [len(kernel.bias)]
         rows = [kernel] if len(widths) == 1 else kernel.split(widths)
@@ -127,7 +127,7 @@ class GraphBuilder:
         return [self._conv_to(place, row, parts) for place, row in zip(places, rows, strict=True)]
 
     def _conv_to(self, name: str, kernel: Kernel, parts: Parts) -> Signal:
-        """Return the current as one signal: the sum over the parts."""
+        """Return the current as one signal, the sum over the parts."""
         self._dtype = kernel.weight.dtype
         places = _numbered(name, len(parts), "from")
         kernels = kernel.split_inputs([part.shape[0] for part in parts])
@@ -160,7 +160,7 @@ class GraphBuilder:
     def finish(self, parts: Parts, metadata: Mapping[str, Any]) -> Any:
         """Return the graph whose output is a signal of one part."""
         (signal,) = parts
-        if len(signal.sources) > 1:  # some readers hand several edges on as a tuple
+        if len(signal.sources) > 1:  # some readers pass several edges on as a tuple
             pool = {"kernel_size": (1, 1), "stride": (1, 1), "padding": (0, 0)}
             identity = self._nir.AvgPool2d(**{key: np.array(pair) for key, pair in pool.items()})
             signal = self._add("sum", identity, signal)
@@ -170,14 +170,14 @@ class GraphBuilder:
     def _add(
         self, name: str, node: Any, signal: Signal, shape: tuple[int, ...] | None = None
     ) -> Signal:
-        """Add a node behind a signal; return its output, of another shape or the same."""
+        """Add a node after a signal; return its output, whose shape may differ."""
         self._nodes[name] = node
         self._edges += [(source, name) for source in signal.sources]
         return Signal((name,), shape or signal.shape)
 
 
 def _numbered(name: str, count: int, word: str) -> list[str]:
-    """Return names for so many nodes; the name itself for one."""
+    """Return names for this number of nodes; a single node gets the name itself."""
     return [name] if count == 1 else [f"{name}.{word}{number}" for number in range(count)]
 
 
@@ -191,9 +191,9 @@ def fold(
 
     Args:
         conv: The convolution, of images.
-        norm: Norm behind it, in evaluation.
+        norm: The norm after it, in evaluation mode.
         scaling: Factor between the two, the same at every spiking step.
-        bias: b [C_out], added behind the norm.
+        bias: b [C_out], added after the norm.
 
     Example:
         >>> conv, norm = nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=0.0)
@@ -245,7 +245,7 @@ def neuron_node(
 
 
 def _threshold(neuron: NeuronLayer, dtype: torch.dtype) -> float:
-    """Return the threshold above rest that the membrane must exceed."""
+    """Return the threshold, relative to rest, that the membrane must exceed."""
     dynamics = neuron.dynamics
     threshold = torch.tensor(dynamics.v_threshold - dynamics.v_rest, dtype=dtype)
     if not dynamics.strict_threshold:
@@ -264,7 +264,7 @@ def _decay(neuron: NeuronLayer) -> float:
 
 
 def neuron_problem(neuron: NeuronLayer) -> tuple[str, str] | None:
-    """Return why NIR has no such neuron, and what to do; None if it has."""
+    """Return why NIR cannot express a neuron, and what to do; None if it can."""
     if not isinstance(neuron, IntegrateAndFire):
         return f"NIR has no {type(neuron).__name__}", "train with neuron if or lif"
     dynamics = neuron.dynamics
@@ -272,9 +272,9 @@ def neuron_problem(neuron: NeuronLayer) -> tuple[str, str] | None:
         remedy = "convert with --spikes unsigned, or train with neuron lif"
         return "NIR has no negative spikes", remedy
     if dynamics.v_reset is None:
-        return "NIR knows the hard reset only", "train with neuron_options v_reset: 0.0"
+        return "NIR supports the hard reset only", "train with neuron_options v_reset: 0.0"
     if dynamics.v_init not in (None, dynamics.v_rest):
-        return "NIR has no first membrane but 0", "train without neuron_options v_init"
+        return "NIR has no first membrane other than 0", "train without neuron_options v_init"
     if _decay(neuron) == 1.0 and dynamics.decay_input:
         return "its input never reaches the membrane", "give it a time constant"
     return None

@@ -1,4 +1,4 @@
-"""How networks become graphs: walks along their forward passes that add nodes."""
+"""Convert networks to graphs: follow their forward passes and add nodes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,13 +15,13 @@ Shape = tuple[int, int]
 
 
 class Lowering(NamedTuple):
-    """How a class of networks becomes a graph."""
+    """The conversion of a class of networks to a graph."""
 
     # Adds the nodes of a network for an input size, a timestep and a class label [1] or None;
     # returns its output at every spiking step.
     walk: Callable[[GraphBuilder, Any, Shape, Any, Tensor | None], Parts]
     readout: Callable[[Any], str]  # name of the readout that turns these currents into the estimate
-    depends_on_time: bool  # whether its weights differ by timestep
+    depends_on_time: bool  # whether its weights depend on the timestep
 
 
 def _walk_decoder(
@@ -31,7 +31,7 @@ def _walk_decoder(
     _timestep: object,
     label: Tensor | None,
 ) -> Parts:
-    """`last(cat(layers(x), layers[0](x)))`; the host turns tokens and class into vectors."""
+    """Add `last(cat(layers(x), layers[0](x)))`; the host embeds tokens and class as vectors."""
     classes = embed_classes(model.class_embedding, label)  # [1, C], or 0
     layers: Sequence[SpikingLayer] = list(model.layers)
     spikes: Parts = []
@@ -54,7 +54,7 @@ def _walk_decoder(
 def _walk_unet(
     graph: GraphBuilder, model: SpikingUNet, size: Shape, timestep: Any, label: Tensor | None
 ) -> Parts:
-    """A U-Net of one resolution; timestep and class are a bias in every block."""
+    """Add a U-Net of one resolution; timestep and class are a bias in every block."""
     embedding = model.time_embedding(torch.as_tensor(timestep, device=model.device).reshape(-1))
     embedding = embedding + embed_classes(model.class_embedding, label)
     channels = model.stem.encode.conv.in_channels  # those of a patch

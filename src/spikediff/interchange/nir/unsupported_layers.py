@@ -1,4 +1,4 @@
-"""Layers that NIR cannot express: why, and what to do about each of them."""
+"""Layers that NIR cannot express, with the reason and a remedy for each."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from spikediff.layers import (
 from spikediff.neurons import NeuronLayer
 from spikediff.tables import column_table
 
-_MANY = 3  # layers of one kind that are listed one by one
+_MANY = 3  # up to this many layers of a kind are listed individually
 
 _ONE_LEVEL = "train with one level, channel_mult: [1]"
 _HOST = "leave the autoencoder to the host"
@@ -44,8 +44,8 @@ UNSUPPORTED: Mapping[str, tuple[str, str]] = {
     "Doubling": ("nearest upsampling", "train with one level, block_out_channels: [48]"),
     "StepTables": ("a bias that is looked up by timestep and class", "export a graph per timestep"),
     "FixedPointStem": ("an image in fixed point", _FLOAT),
-    "IntegerSynapse": ("weights of whole numbers", _FLOAT),
-    "Head": ("Swish of real numbers", "train with spiking_head: true"),
+    "IntegerSynapse": ("integer weights", _FLOAT),
+    "Head": ("real-valued Swish", "train with spiking_head: true"),
     "Upsample": ("nearest upsampling", _ONE_LEVEL),
     "SpikingTimestepEmbedding": _TIMESTEP,
     "PostActivationBlock": _TIMESTEP,
@@ -53,18 +53,18 @@ UNSUPPORTED: Mapping[str, tuple[str, str]] = {
         "random draws",
         "export the latent's samples as input; NIR has no random numbers",
     ),
-    "VectorQuantiser": ("the nearest of codes", "export the second stage, the decoder of tokens"),
+    "VectorQuantiser": ("nearest-code lookup", "export the second stage, the decoder of tokens"),
     "SpikeFeature": ("a read-out inside the network", "export the second stage"),
     "ConvTranspose2d": ("transposed convolution", _HOST),
     "ConvTranspose1d": ("transposed convolution", _HOST),
-    "SiLU": ("Swish of real numbers", _SPIKING),
-    "ReLU": ("a rectifier of real numbers", _SPIKING),
-    "GroupNorm": ("statistics of the single image", _SPIKING),
-    "MaxPool2d": ("a maximum", "train with a convolution of stride 2"),
+    "SiLU": ("real-valued Swish", _SPIKING),
+    "ReLU": ("real-valued ReLU", _SPIKING),
+    "GroupNorm": ("statistics per image", _SPIKING),
+    "MaxPool2d": ("max pooling", "train with a convolution of stride 2"),
 }
-"""By the name of a layer's class, or of one that it inherits from: the reason and the remedy.
+"""Reason and remedy, by the name of a layer's class or of one of its base classes.
 
-Names, so that an export imports no system but those it can export."""
+The keys are names, so that an export imports only systems that it can export."""
 
 _SUPPORTED = (
     nn.Conv2d,
@@ -88,18 +88,18 @@ class UnsupportedLayer(NamedTuple):
 
     name: str  # its name in the network
     kind: str  # its type
-    reason: str  # what NIR lacks
-    remedy: str  # what to do about it
+    reason: str  # the feature that NIR lacks
+    remedy: str  # what to do instead
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind}): {self.reason}; {self.remedy}"
 
 
 class UnsupportedLayersError(UserError):
-    """A network that NIR cannot express; the message has a row for each kind of such layers.
+    """NIR cannot express a network; the message has a row for each kind of such layers.
 
     Attributes:
-        layers: The layers, from the input to the output.
+        layers: The layers, from input to output.
         gist: The message without the rows.
     """
 
@@ -113,7 +113,7 @@ class UnsupportedLayersError(UserError):
         super().__init__(f"{self.gist}: {rows}")
 
     def table(self) -> str:
-        """Return a table of 80 columns with a row for each kind of layer."""
+        """Return a table with a row for each kind of layer, 80 columns wide."""
         kinds = Counter(layer[1:] for layer in self.layers)
         rows = [(f"{kind}, {n}", why, what) for (kind, why, what), n in kinds.items()]
         header = ("layers", "what NIR cannot express", "what to do")
@@ -124,7 +124,7 @@ def check_supported(model: nn.Module) -> None:
     """Refuse a network that NIR cannot express.
 
     Raises:
-        UnsupportedLayersError: There are layers that NIR cannot express.
+        UnsupportedLayersError: NIR cannot express some layers.
     """
     found = unsupported_layers(model)
     if found:
@@ -132,7 +132,7 @@ def check_supported(model: nn.Module) -> None:
 
 
 def _rows(found: list[UnsupportedLayer]) -> list[str]:
-    """Return a row for each layer, or one for many that differ by name only."""
+    """Return a row for each layer, or one row for many layers that differ only by name."""
     alike: dict[tuple[str, ...], list[UnsupportedLayer]] = {}
     for layer in found:
         alike.setdefault(layer[1:], []).append(layer)
@@ -153,19 +153,19 @@ def _other_formats(model: nn.Module) -> str:
 
 
 def unsupported_layers(model: nn.Module) -> list[UnsupportedLayer]:
-    """Return every layer of a network that NIR cannot express, from the input to the output.
+    """Return every layer of a network that NIR cannot express, from input to output.
 
     Example:
         >>> from spikediff import SpikingUNet
         >>> unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), layers_per_block=1)
         >>> [(layer.name, layer.reason) for layer in unsupported_layers(unet)]
-        [('up_blocks.2', 'nearest upsampling'), ('head', 'Swish of real numbers'), \
+        [('up_blocks.2', 'nearest upsampling'), ('head', 'real-valued Swish'), \
 ('readout', 'weights that differ by spiking step')]
     """
     config: Any = getattr(model, "config", {})
     found = _of_signals(model)
     if config.get("position_embedding"):
-        reason = "currents that differ from place to place"
+        reason = "currents that differ by position"
         remedy = "train without position_embedding"
         found.append(UnsupportedLayer("stem.position_embedding", "Parameter", reason, remedy))
     found += _below("", model)
@@ -179,9 +179,9 @@ def unsupported_layers(model: nn.Module) -> list[UnsupportedLayer]:
 
 
 def _of_signals(model: nn.Module) -> list[UnsupportedLayer]:
-    """Return one row for all convolutions of signals, named by the first of them."""
+    """Return one row for all convolutions of signals, named after the first."""
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv1d)]
-    reason = f"convolutions of signals, {len(names)}: NIR has Conv1d, this export not yet"
+    reason = f"convolutions of signals, {len(names)}: NIR has Conv1d, this export does not yet"
     return [UnsupportedLayer(name, "Conv1d", reason, _OTHER_FORMAT) for name in names[:1]]
 
 
@@ -196,7 +196,7 @@ def _below(name: str, module: nn.Module) -> Iterator[UnsupportedLayer]:
 
 
 def _problem(module: nn.Module) -> tuple[str, str] | None:
-    """Return the reason and the remedy for a layer itself; None if NIR has it."""
+    """Return the reason and the remedy for the layer itself; None if NIR can express it."""
     if (kind := class_among(module, UNSUPPORTED)) is not None:
         return UNSUPPORTED[kind]
     if isinstance(module, NeuronLayer):
@@ -206,7 +206,7 @@ def _problem(module: nn.Module) -> tuple[str, str] | None:
     if getattr(module, "resize", None) is nearest_upsample:
         return "nearest upsampling", _ONE_LEVEL
     if isinstance(module, nn.Conv2d) and not _is_plain(module):
-        return "a convolution with groups, or zeros of other widths", _OTHER_FORMAT
+        return "a convolution with groups, dilation or uneven padding", _OTHER_FORMAT
     containers = (nn.ModuleList, nn.Sequential)
     if isinstance(module, (*_SUPPORTED, *containers)) or any(True for _ in module.children()):
         return None
@@ -219,7 +219,7 @@ def _is_constant(scaling: TemporalScaling) -> bool:
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
-    """Return whether a convolution has one group, one stride and one width of zeros."""
+    """Return whether a convolution has one group, no dilation, and equal values in both axes."""
     one_pixel = tuple(conv.kernel_size) == (1, 1)  # nothing to dilate, see layers/conv.py
     pairs: Any = (conv.stride, conv.padding, conv.kernel_size)
     return (
