@@ -197,7 +197,7 @@ def quality_table(rows: list[Row], older: list[OlderRow]) -> str:
     """Return the table of quality, energy in microjoules, T x rate and milliseconds."""
     head = [
         *("system", "calls", *(name for name, _ in METRICS.values())),
-        *("µJ, ordinary", "µJ, counts", "µJ, changes", "µJ, quantised", "µJ, whole, changes"),
+        *("µJ, ordinary", "µJ, counts", "µJ, changes", "µJ, quantised", "µJ, integer, changes"),
         *("T x rate", "by changes", "ms/image"),
     ]
     floor = rows[0].models[0]["quality"]["floor"]
