@@ -9,8 +9,8 @@ distance (arXiv 2604.28190) between generated and real images in the space of th
 differentiated; the sampler is DDIM. FAD is of another network and stays unseen. Training is
 compiled, in bf16 where the CPU has units for it.
 
-The pipelines, in integer arithmetic, are written to --output, and to --json the distances to the test
-split after both parts.
+The pipelines, in integer arithmetic, are written to --output; the distances to the test split after
+both parts are written to --json.
 """
 
 import argparse
