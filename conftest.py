@@ -1,9 +1,14 @@
-"""What pytest must not import in search of examples."""
+"""What pytest must not import in search of examples, and tests without wall clocks."""
 
 import gc
 from importlib.util import find_spec
 
+from hypothesis import settings
+
 from spikediff.native import native
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 collect_ignore = []
 if find_spec("triton") is None:

@@ -201,7 +201,7 @@ compared_models = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(compared_models, min_size=1, max_size=9))
 def test_any_table_fits_a_terminal_and_keeps_every_column(models):
     compared = ModelComparison(tuple(models), "45nm", 16)

@@ -169,7 +169,7 @@ def test_one_value_a_channel_is_told(tmp_path, capsys):
     ]
     data = ["--data.image-size", "1", "--data.batch-size", "1", "--output", str(tmp_path / "run")]
     assert main(["train", "sddpm/digits", *model, *data]) == 2
-    assert "batch norm sees one value a channel" in capsys.readouterr().err
+    assert "batch norm sees one value per channel" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line(monkeypatch, tmp_path):

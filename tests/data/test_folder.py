@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -156,7 +156,6 @@ def decoded(picture, kind="PNG", **options):
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.sampled_from(["PNG", "WEBP"]))
-@settings(deadline=None)
 def test_transparent_pictures_lie_over_white(level, alpha, kind):
     seen = (level * alpha + 255 * (255 - alpha)) / 255
     picture = Image.new("RGBA", (6, 6), (level, 0, 0, alpha))

@@ -28,7 +28,7 @@ def scheduler_of(name, longest=1000, **settings):
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @given(st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_as_many_timesteps_as_asked_for(name, data):
     longest = data.draw(st.integers(1, 1500), label="num_train_timesteps")
     scheduler = scheduler_of(name, longest)
@@ -83,7 +83,7 @@ def assert_right_spread(ratio, steps):
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
 @given(st.integers(1, 1000))
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 def test_the_spread_is_right_for_any_number_of_steps(name, steps):
     assert_right_spread(spread(scheduler_of(name), steps), steps)
 

@@ -89,7 +89,7 @@ def test_weights_and_sums_travel_alike_in_both_networks():
 
 
 @given(st.integers(1, 16), st.integers(1, 2))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_window_carries_the_bits_of_its_largest_count(spiking_steps, images):
     meter = observe(Windowed(IF(), spiking_steps), X[:images])
     bits = meter.ledger.activation_bits
@@ -152,7 +152,7 @@ def test_differences_are_a_column():
 
 
 @given(st.integers(1, 8), st.integers(0, 2**31), st.floats(-1.0, 1.0), st.floats(0.01, 100.0))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_chosen_range_is_no_worse_than_the_full_one(bits, seed, shift, scale):
     x = scale * (torch.randn(500, generator=torch.Generator().manual_seed(seed)) + shift)
     activations = QuantisedActivations(bits)

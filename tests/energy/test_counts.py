@@ -39,7 +39,7 @@ def layer(levels, channels=3):
 
 
 @given(st.integers(1, 127), st.integers(1, 3), st.integers(0, 2**31))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_counts_are_as_many_spikes(levels, batch, seed):
     model = layer(levels)
     current = 3 * torch.rand(batch, 3, 5, 4, generator=torch.Generator().manual_seed(seed))

@@ -14,7 +14,7 @@ GEOMETRY = {
 }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(transposed=st.booleans(), **GEOMETRY)
 def test_it_is_the_gradient_of_a_convolution_with_ones(
     size, kernel, stride, padding, dilation, transposed

@@ -40,7 +40,7 @@ def test_zero_on_itself_and_symmetric():
 
 
 @given(st.floats(-5, 5), st.floats(0.01, 5), st.floats(-5, 5), st.floats(0.01, 5))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_closed_form_in_one_dimension(mean_a, std_a, mean_b, std_b):
     a, b = (
         moments(torch.tensor([[s * s]]).double(), torch.tensor([m]).double())
@@ -92,7 +92,7 @@ def test_a_matrix_with_negative_variances_is_refused():
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_parts_give_what_the_whole_gives(sizes):
     features = gaussian(5, count=max(sum(sizes), 2)) + 1e4  # a far mean shows unstable sums
     running = RunningMoments()

@@ -28,7 +28,7 @@ def test_mse_of_a_known_difference_and_of_bytes():
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.sampled_from([1.0, 2.0, 255.0]))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_ssim_of_two_constants(a, b, data_range):
     x, y = (torch.full((1, 1, 12, 13), v, dtype=torch.float64) for v in (a, b))
     C1 = (0.01 * data_range) ** 2

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spikediff.errors import UserError
@@ -66,7 +66,6 @@ def test_the_amplitude_joins_the_weights_behind():
     last=st.booleans(),
     per_channel=st.booleans(),
 )
-@settings(deadline=None)
 @pytest.mark.skipif(native() is None, reason="the compiled kernels are not there")
 def test_the_c_kernel_is_plain_torch(seed, size, levels, last, per_channel):
     torch.manual_seed(seed)

@@ -100,7 +100,7 @@ def test_threads_share_a_window(threads):
 
 
 @needs_native
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 9),
     st.integers(1, 200),

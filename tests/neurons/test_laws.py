@@ -68,7 +68,7 @@ def test_a_module_remembers_nothing(name):
     assert not list(neuron.buffers())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0.25, 4.0), st.integers(0, 2**31))
 def test_threshold_k_equals_inputs_over_k(k, seed):
     """The identity behind threshold guidance; powers of two make it exact, others to rounding."""

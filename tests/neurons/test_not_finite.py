@@ -36,7 +36,7 @@ def currents_of(steps, size, seed):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(list(NEURONS)),
     st.sampled_from(list(SURROGATES)),
@@ -66,7 +66,7 @@ def test_a_window(kernel, neuron, surrogate, detach, dtype, steps, size, bad, da
     assert torch.equal(spikes.nan_to_num(7.0), want.nan_to_num(7.0))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(BAD, st.integers(1, 5), st.data())
 def test_neurons_without_a_compiled_kernel(bad, steps, data):
     n = data.draw(st.integers(0, steps - 1))
@@ -92,7 +92,7 @@ def test_counts_and_quantised_activations(bad, levels, bits):
 @pytest.mark.skipif(native() is None, reason="the C kernels are not built")
 @pytest.mark.parametrize("weights", ["float32", "int16", "int8"])
 @given(BAD)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_spikes_as_bits(weights, bad):
     torch.manual_seed(0)
 

@@ -62,7 +62,7 @@ def run(done, tmp_path):
     return shutil.copytree(done, tmp_path / "run")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 7), st.integers(1, 12), st.integers(0, 14), st.integers(1, 3))
 def test_the_curve_of_a_stopped_run_is_that_of_another(tmp_path_factory, every, steps, more, terms):
     """Whatever the distance of rows, wherever it stops, and though it was to end there."""

@@ -28,7 +28,7 @@ def cases(draw):
 
 
 @given(case=cases())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_sums_are_those_of_plain_torch(case):
     before, now, *geometry = case
     want = [convolution._convolve(counts, *geometry) for counts in (before, now)]
@@ -41,7 +41,7 @@ def test_the_sums_are_those_of_plain_torch(case):
 
 
 @given(case=cases())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_without_the_kernels_as_well(case):
     before, now, *geometry = case
     with pytest.MonkeyPatch.context() as patch:

@@ -17,7 +17,7 @@ from spikediff.systems.integer.whole_layers import FixedPointNeuron, IntegerSyna
 
 
 @given(unet=networks, bits=st.sampled_from([8, 6, 4]), calls=st.integers(2, 4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_execution_gives_the_same_bits(unet, bits, calls):
     form = to_integer(unet, bits)
     x, t, labels = inputs(unet, 3)
@@ -34,7 +34,7 @@ def test_every_execution_gives_the_same_bits(unet, bits, calls):
 
 
 @given(unet=networks, execution=st.sampled_from(list(EXECUTIONS)))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_an_image_does_not_depend_on_its_batch(unet, execution):
     form = to_integer(unet).with_execution(execution)
     x, t, labels = inputs(unet, 64)
@@ -118,7 +118,6 @@ def test_whole_thresholds_count_as_the_neuron_does(theta, bias, levels, current)
 
 
 @given(seed=st.integers(0, 10_000), bits=st.sampled_from([8, 6, 4]), size=st.floats(-6, 1))
-@settings(deadline=None)
 def test_rounded_weights_are_whole_and_near(seed, bits, size):
     g = torch.Generator().manual_seed(seed)
     weight = torch.randn(5, 3, 3, 3, generator=g) * 10**size
