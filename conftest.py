@@ -1,4 +1,4 @@
-"""What pytest must not import in search of examples, and tests without wall clocks."""
+"""Settings of pytest: modules without examples, and no deadlines."""
 
 import gc
 from importlib.util import find_spec

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 _SHARE = 32768  # elements that torch gives to one thread at least
 _VECTOR = 64  # elements: a multiple of every processor's vectors, two at once
 _REPLACED = ("forward", "dilation")
-_threads_are_set = threading.Lock()
+_changing_threads = threading.Lock()
 _CONVOLUTIONS = {nn.Conv1d.forward, nn.Conv2d.forward}
 
 
@@ -73,21 +73,24 @@ def _in_memory(x: Tensor, channels_last: bool) -> Tensor:
 
 def each_alone(multiply: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0) -> Tensor:
     """Return a matrix product of rows [..., E], with each image along `dim` multiplied alone."""
-    if not _matters(x):
-        return multiply(x)
-    if x.dim() < 2 or x.shape[dim] == 1:
+    if not _matters(x) or x.dim() < 2 or x.shape[dim] == 1:
         return on_one_thread(multiply, x)
-    return torch.cat([on_one_thread(multiply, image) for image in torch.split(x, 1, dim)], dim)
+    return on_one_thread(partial(_one_by_one, multiply, dim), x)
+
+
+def _one_by_one(multiply: Callable[[Tensor], Tensor], dim: int, x: Tensor) -> Tensor:
+    return torch.cat([multiply(image) for image in torch.split(x, 1, dim)], dim)
 
 
 def on_one_thread(multiply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Return a matrix product, computed on one thread.
 
-    Three threads, for example, leave shares that are no whole vectors, summed in another order.
+    With three threads, for example, the shares are not whole vectors and are summed in another
+    order.
     """
     if not _matters(x) or torch.get_num_threads() == 1:
         return multiply(x)
-    with _threads_are_set:
+    with _changing_threads:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -106,8 +109,7 @@ def linear_by_image(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     alone = x.shape[-2] == 1 or x.device.type != "cpu"
     if alone or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return on_one_thread(linear, x)
-    rows = [on_one_thread(linear, image) for image in torch.split(x, 1, dim=-2)]
-    return torch.cat(rows, dim=-2)
+    return on_one_thread(partial(_one_by_one, linear, -2), x)
 
 
 @contextmanager

@@ -113,8 +113,8 @@ def add_skeleton(
 def bits_by_synapse(model: Any, weight_bits: int) -> dict[str, int]:
     """Return the bits per weight of every synapse of a model, by name.
 
-    The blocks of the first level, the 1x1 shortcuts and the last convolution keep 8: with fewer
-    bits they cost most of the loss (`benchmarks/integer_weights.py`), and they are the narrowest.
+    The blocks of the first level, the 1x1 shortcuts and the last convolution keep 8: rounding them
+    to fewer bits adds most of the loss (`benchmarks/integer_weights.py`).
     """
     bits = {"head": _SENSITIVE_BITS}
     halves = (model.down_blocks, reversed(model.up_blocks))

@@ -77,7 +77,7 @@ class IntegerSynapse(nn.Module):
         self.bias = _whole(out_channels, dtype=torch.int32)
 
     def set_bits(self, bits: int) -> None:
-        """Store weights of so many bits from now on; those that were there are lost."""
+        """Allocate weights of this many bits; the present ones are lost."""
         self.bits = bits
         self.weight = _whole(*pack(torch.zeros(self.shape, dtype=torch.int8), bits).shape)
 
