@@ -1,28 +1,32 @@
-"""Settings of pytest: modules without examples, and no deadlines."""
+"""Settings of pytest: modules without examples, no deadlines, and a quiet garbage collector.
+
+The process of pytest-xdist that hands out tests collects none. What collecting needs is imported
+when a collection starts, so that process does not import torch.
+"""
 
 import gc
 from importlib.util import find_spec
 
-from hypothesis import settings
-
-from spikediff.native import native
-
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
-
-collect_ignore = []
-if find_spec("triton") is None:
-    collect_ignore += ["src/spikediff/neurons/kernels/triton_programs.py"]
-if native() is None:  # their examples need the compiled kernels
-    collect_ignore += ["src/spikediff/events/packed.py", "src/spikediff/events/synapse.py"]
+collect_ignore: list[str] = []
 
 
 def pytest_collection() -> None:
     """Modules stay, so no garbage is searched for while they are imported."""
     gc.disable()
+    from hypothesis import settings
+
+    from spikediff.native import native
+
+    settings.register_profile("no deadline", deadline=None)
+    settings.load_profile("no deadline")
+    if find_spec("triton") is None:
+        collect_ignore.append("src/spikediff/neurons/kernels/triton_programs.py")
+    if native() is None:  # their examples need the compiled kernels
+        collect_ignore.extend(["src/spikediff/events/packed.py", "src/spikediff/events/synapse.py"])
 
 
 def pytest_collection_finish() -> None:
-    """What was imported is never searched again."""
+    """What was imported is never searched again, and what tests make is searched less often."""
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     gc.enable()

@@ -1,47 +1,53 @@
-"""What every test shares: one thread, so that numbers repeat; and where real files are."""
+"""What every test shares: one thread, so that numbers repeat; and where real files are.
+
+What is heavy is imported by fixtures: see conftest.py of the repository.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from fresh import Server
-from spikediff import progress
-from spikediff.files.writing import write_whole
-from spikediff.training.curve import LossCurve
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
+    import torch
+
     torch.set_num_threads(1)
-
-
-_draw = LossCurve.draw
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _undrawn():
     """Loss curves are empty files: drawing one takes longer than a small network learns."""
+    from spikediff.files.writing import write_whole
+    from spikediff.training.curve import LossCurve
+
+    draw = LossCurve.draw
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LossCurve, "draw", lambda curve: write_whole(curve.png, b""))
-        yield
+        yield draw
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _patient():
     """No command says that it is at work, however busy the machine is."""
+    from spikediff import progress
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress, "_LONGEST", 600.0)
         yield
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def drawn(_undrawn, monkeypatch):
     """Loss curves are drawn."""
-    monkeypatch.setattr(LossCurve, "draw", _draw)
+    from spikediff.training.curve import LossCurve
+
+    monkeypatch.setattr(LossCurve, "draw", _undrawn)
 
 
 @pytest.fixture(scope="session")

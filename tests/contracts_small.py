@@ -11,6 +11,7 @@ import torch
 
 import spikediff
 from autoencoders import warm
+from sizes import U_NET
 from small_pipelines import make, settled
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
@@ -34,9 +35,6 @@ from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
 from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
-
-U_NET = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
-
 
 # Commands, which run or need what is not installed, and kernels of a GPU.
 NOT_IMPORTED = (
@@ -84,7 +82,7 @@ def _spiking():
 
 
 def _quantised():
-    unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)).eval()
+    unet = ddpm_unet(**U_NET).eval()
     return quantise(unet, bits=None).eval()
 
 
@@ -151,7 +149,7 @@ NETWORKS = {
 
 
 def _ordinary():
-    return ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)).eval()
+    return ddpm_unet(**U_NET).eval()
 
 
 def _each(count):

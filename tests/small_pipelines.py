@@ -6,6 +6,8 @@ from functools import cache
 import torch
 
 from autoencoders import warm
+from norms import see
+from sizes import U_NET
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -20,7 +22,6 @@ from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
-U_NET = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
 BOTH = {"spiking_stem": True, "spiking_resampling": True}
 
 
@@ -30,10 +31,7 @@ def settled(model, *inputs, gain=1.0):
         if isinstance(norm, torch.nn.BatchNorm2d | ThresholdNorm):
             torch.nn.init.constant_(norm.weight, gain)
             torch.nn.init.normal_(norm.bias, 0.1, 0.2)
-    model.train()
-    for _ in range(20):
-        model(*inputs)
-    return model.eval()
+    return see(model, *inputs)
 
 
 def denoiser():

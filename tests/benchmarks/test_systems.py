@@ -20,14 +20,13 @@ from performance.missing import Missing
 from performance.recorded_spikes import spikes_seen
 from performance.settings import Settings
 from performance.surgery import with_neurons
+from sizes import U_NET
 from spikediff.neurons import IF, LIF, NeuronLayer, ParametricLIF
-
-TINY = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
 
 
 @pytest.fixture(scope="module")
 def source():
-    return sources.random(2, **TINY)
+    return sources.random(2, **U_NET)
 
 
 def needs_spikingjelly():

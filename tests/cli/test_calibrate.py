@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from sizes import U_NET
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -15,7 +16,7 @@ from spikediff.systems.sddpm.network import SpikingUNet
 @pytest.fixture
 def model(tmp_path):
     torch.manual_seed(0)
-    unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+    unet = SpikingUNet(**U_NET)
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.save_pretrained(tmp_path / "model")
     return tmp_path / "model"

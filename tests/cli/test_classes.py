@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import spikediff
+from sizes import U_NET
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -16,7 +17,7 @@ from spikediff.systems.sddpm.network import SpikingUNet
 
 def save(folder, num_classes):
     torch.manual_seed(0)
-    unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), num_classes=num_classes)
+    unet = SpikingUNet(**U_NET, num_classes=num_classes)
     torch.nn.init.normal_(unet.head.conv.weight)
     SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim")).save_pretrained(folder)
     return str(folder)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import spikediff as sd
 from pixel_features import PIXELS, PROTOCOL
+from sizes import U_NET
 from small_pipelines import MAKERS
 from spikediff.cli import main
 from spikediff.cli.comparison import ComparedModel, ModelComparison
@@ -34,9 +35,9 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     integer = IntegerSpikingUNet(8, 1, block_out_channels=(8, 16)).eval()
     networks = {
-        "run/pipeline": SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2)),
+        "run/pipeline": SpikingUNet(**U_NET),
         "whole": to_integer(integer),
-        "ordinary": ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)),
+        "ordinary": ddpm_unet(**U_NET),
     }
     for name, unet in networks.items():
         pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from sizes import U_NET
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -28,7 +29,7 @@ def saved(unet, folder):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
-    unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+    unet = SpikingUNet(**U_NET)
     return saved(unet, tmp_path_factory.mktemp("model"))
 
 
@@ -87,7 +88,7 @@ def test_the_same_twice(model, tmp_path):
 
 
 def test_an_ordinary_network(tmp_path, capsys):
-    folder = saved(ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)), tmp_path)
+    folder = saved(ddpm_unet(**U_NET), tmp_path)
     assert main(["energy", folder, *QUICK, "--plots", str(tmp_path / "plots")]) == 0
     assert "T = None" not in capsys.readouterr().out
     assert not (tmp_path / "plots" / "firing_rate.png").exists()
@@ -114,7 +115,7 @@ def test_wrong_use_is_one_line(model, arguments, message, capsys):
 
 
 def test_an_ordinary_network_has_no_counterpart(tmp_path, capsys):
-    folder = saved(ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)), tmp_path)
+    folder = saved(ddpm_unet(**U_NET), tmp_path)
     assert main(["energy", folder, *QUICK, "--compare"]) == 2
     assert "has no ordinary counterpart" in capsys.readouterr().err
 
@@ -126,7 +127,9 @@ def integer(tmp_path_factory):
     unet = IntegerSpikingUNet(8, 1, block_out_channels=(8, 16)).eval()
     saved(unet.ann_counterpart(), folder / "ordinary")
     saved(to_integer(unet), folder / "deployed")
-    saved(ddpm_unet(16, 1, base_channels=8, channel_mult=(1, 2)), folder / "large")
+    saved(
+        ddpm_unet(16, 1, base_channels=8, channel_mult=(1, 2), layers_per_block=1), folder / "large"
+    )
     return folder
 
 
@@ -165,13 +168,13 @@ def test_another_counterpart_is_refused(integer, other, message, capsys):
 
 
 def converted():
-    unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2))
+    unet = ddpm_unet(**U_NET)
     architecture = {key: value for key, value in unet.config.items() if key[0] != "_"}
     return SpikingDiffusionPipeline(ConvertedUNet(architecture).eval(), make_scheduler("ddim"))
 
 
 def fsddim():
-    unet = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=2)
+    unet = SynapticCurrentUNet(**U_NET, spiking_steps=2)
     return SynapticCurrentPipeline(unet.eval(), SynapticCurrentDDIMScheduler())
 
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from pixel_features import PIXELS
+from sizes import U_NET
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -22,9 +23,7 @@ def model(tmp_path_factory):
     """A run folder with a pipeline of random weights."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    unet = SpikingUNet(
-        sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2), layers_per_block=1
-    )
+    unet = SpikingUNet(**U_NET)
     torch.nn.init.normal_(unet.head.conv.weight, std=0.3)  # a random network's head is silent
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.save_pretrained(folder / "pipeline")

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from sizes import U_NET
 from spikediff.cli import main
 from spikediff.cli.inspect import title_of
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
@@ -18,7 +19,7 @@ from spikediff.systems.sddpm.network import SpikingUNet
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
-    unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+    unet = SpikingUNet(**U_NET)
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.save_pretrained(folder / "pipeline")
@@ -75,7 +76,7 @@ def test_an_autoencoder_has_one_step(tmp_path):
 
 
 def test_an_ordinary_network_is_refused(tmp_path, capsys):
-    unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2))
+    unet = ddpm_unet(**U_NET)
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.save_pretrained(tmp_path / "ann")
     assert inspect(tmp_path / "ann", tmp_path / "out") == 2

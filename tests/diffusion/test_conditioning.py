@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from mixture import MIXTURE, Mixture
+from norms import see
+from sizes import U_NET
 from spikediff.diffusion.classes import (
     classes_in_turn,
     classifier_guided,
@@ -34,10 +36,7 @@ def settle(model, *inputs):
     for name, weight in model.named_parameters():
         if name in ("head.conv.weight", "class_embedding.table.weight", "conv_out.weight"):
             torch.nn.init.normal_(weight, std=3.0)
-    model.train()
-    for _ in range(10):
-        model(*(make() for make in inputs))
-    return model.eval()
+    return see(model, *(make() for make in inputs))
 
 
 def images():
@@ -139,7 +138,7 @@ def test_bad_labels_are_told(kind, options, words):
 
 @pytest.mark.parametrize("options", [{"class_labels": 0}, {"guidance_scale": 2.0}])
 def test_a_model_without_classes_takes_none(options):
-    unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2)).eval()
+    unet = SpikingUNet(**U_NET).eval()
     pipe = SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
     with pytest.raises(UserError, match="was trained without classes"):
         draw(pipe, seeds=[0], **options)
@@ -149,7 +148,7 @@ def test_a_model_without_classes_takes_none(options):
 
 def test_labels_are_counted_as_diffusers_counts_them():
     assert number_of_classes(ddpm_unet(8, 1, **SIZES)) == 3
-    assert number_of_classes(ddpm_unet(8, 1, base_channels=16, channel_mult=(1, 2))) == 0
+    assert number_of_classes(ddpm_unet(**U_NET)) == 0
 
 
 # Exact scores: class k of the mixture is its component k.
@@ -219,7 +218,7 @@ def test_guidance_moves_along_the_log_ratio(scale):
 
 def test_a_classifier_guides_the_pipeline():
     torch.manual_seed(0)
-    unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2)).eval()
+    unet = SpikingUNet(**U_NET).eval()
     pipe = SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
     pipe.set_progress_bar_config(disable=True)
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sizes import U_NET
 from small_pipelines import MAKERS, make
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
@@ -41,7 +42,7 @@ def test_the_type_that_was_asked_for():
 
 
 def ordinary():
-    unet = ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2), layers_per_block=1)
+    unet = ddpm_unet(**U_NET)
     return SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
 
 

@@ -32,7 +32,7 @@ reveal_type(Network()(2).images)
 """
 SAMPLE = """
 import torch
-unet = sd.SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+unet = sd.SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), layers_per_block=1)
 unet(torch.zeros(1, 1, 8, 8), 5).sample.clamp(-1, 1)
 own = sd.SpikingDiffusionPipeline(unet, sd.make_scheduler("ddim"))
 own(batch_size=2).images[0].save("one.png")

@@ -19,7 +19,7 @@ from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
-SIZE = {"base_channels": 16, "channel_mult": (1, 2)}
+SIZE = {"base_channels": 16, "channel_mult": (1, 2), "layers_per_block": 1}
 IMAGES = (16, 3, 12, 12)
 CALLS = [([3], 1), (range(1, 8), 1), ([3], 2), (range(20), 6), ([3, 9], 3)]
 

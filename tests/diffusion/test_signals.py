@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from norms import see
+from sizes import U_NET
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.outputs import plot_signals
 from spikediff.diffusion.schedulers import make_scheduler
@@ -15,12 +17,11 @@ from spikediff.systems.sddpm.network import SpikingUNet
 def unet():
     """An untrained net whose head is loud enough that a flipped spike would show."""
     torch.manual_seed(0)
-    model = SpikingUNet(32, 2, base_channels=16, channel_mult=(1, 2), dimensions=1)
+    model = SpikingUNet(
+        32, 2, base_channels=16, channel_mult=(1, 2), layers_per_block=1, dimensions=1
+    )
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
-    model.train()
-    for _ in range(10):  # running statistics of batch norm
-        model(torch.randn(16, 2, 32), torch.randint(1000, (16,)))
-    return model.eval()
+    return see(model, torch.randn(16, 2, 32), torch.randint(1000, (16,)))
 
 
 def make(unet, signal_range=None):
@@ -76,7 +77,7 @@ def test_compiled_pipelines_generate_alike(unet):
 
 
 def test_images_stay_what_they_were():
-    unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2)).eval()
+    unet = SpikingUNet(**U_NET).eval()
     pipe = make(unet)
     assert not pipe.makes_signals
     assert draw(pipe, [0], "pil", steps=1)[0].size == (8, 8)

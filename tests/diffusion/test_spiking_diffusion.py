@@ -5,6 +5,7 @@ import pytest
 import torch
 from diffusers import DDPMPipeline
 
+from norms import see
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.outputs import image_grid, to_pil
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
@@ -16,12 +17,11 @@ from spikediff.systems.sddpm.network import SpikingUNet
 def unet():
     """An untrained net whose head is loud enough that a flipped spike would show."""
     torch.manual_seed(0)
-    model = SpikingUNet(sample_size=8, in_channels=1, base_channels=16, channel_mult=(1, 2))
+    model = SpikingUNet(
+        sample_size=8, in_channels=1, base_channels=16, channel_mult=(1, 2), layers_per_block=1
+    )
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
-    model.train()
-    for _ in range(20):  # running statistics of batch norm
-        model(torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
-    return model.eval()
+    return see(model, torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
 
 
 def make(unet, name="ddim"):

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from norms import see
+from sizes import U_NET
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.sddpm.network import SpikingUNet
@@ -11,26 +13,18 @@ from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 
-def settled(model, *inputs):
-    """Give batch norm running statistics of its own, and leave training mode."""
-    model.train()
-    for _ in range(10):
-        model(*inputs)
-    return model.eval()
-
-
 @pytest.fixture(scope="package")
 def unet():
     torch.manual_seed(0)
-    model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+    model = SpikingUNet(**U_NET)
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
-    return settled(model, torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
+    return see(model, torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)), momentum=0.65)
 
 
 @pytest.fixture(scope="package")
 def currents_unet():
     torch.manual_seed(0)
-    model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
+    model = SynapticCurrentUNet(**U_NET, spiking_steps=4)
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             if "running_var" in name:
@@ -58,8 +52,8 @@ def token_parts():
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.constant_(module.weight, 3.0)
     return {
-        "vqvae": settled(vqvae, torch.rand(32, 1, 8, 8) - 0.5),
-        "decoder": settled(decoder, torch.randint(17, (32, 4, 4)), 5),
+        "vqvae": see(vqvae, torch.rand(32, 1, 8, 8) - 0.5),
+        "decoder": see(decoder, torch.randint(17, (32, 4, 4)), 5),
         "scheduler": AbsorbingStateScheduler(num_train_timesteps=16, mask_token=16),
     }
 

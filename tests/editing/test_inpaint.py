@@ -6,6 +6,7 @@ import torch
 from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler
 from PIL import Image
 
+from sizes import U_NET
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
@@ -225,7 +226,9 @@ def test_currents_take_no_noise_and_no_stem(currents_unet, quiet, pixels, mask):
     with pytest.raises(UserError, match="eta"):
         pipe(pixels, mask, eta=0.5)
     spiking_stem = SynapticCurrentUNet(
-        8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4, spiking_stem=True
+        **U_NET,
+        spiking_steps=4,
+        spiking_stem=True,
     )
     parts = {"unet": carry_currents(spiking_stem.eval()), "scheduler": pipe.scheduler}
     with pytest.raises(UserError, match="carries the stem's currents"):

@@ -1,10 +1,13 @@
 """The published figures, and the two accountings on a network small enough to count by hand."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
 
 from goldens import Golden
+from sizes import U_NET
 from spikediff.energy import ACCOUNTINGS, EnergyMeter, audit
 from spikediff.errors import UserError
 from spikediff.layers import over_time
@@ -22,22 +25,30 @@ def observe(model, *inputs):
     return meter
 
 
+@cache
+def ordinary(attention):
+    return observe(ddpm_unet(attention=attention), torch.randn(1, 3, 32, 32), 500)
+
+
+@cache
+def spiking(spiking_steps):
+    torch.manual_seed(0)
+    return observe(SpikingUNet(spiking_steps=spiking_steps), torch.randn(1, 3, 32, 32), 500)
+
+
 @pytest.mark.parametrize(
     ("attention", "gmac", "millijoule"), [(False, 6.333, 29.13), (True, 6.350, 29.21)]
 )
 @pytest.mark.parametrize("accounting", ACCOUNTINGS)
 def test_the_ordinary_network_of_sddpm(attention, gmac, millijoule, accounting):
-    meter = observe(ddpm_unet(attention=attention), torch.randn(1, 3, 32, 32), 500)
-    report = meter.report(accounting, "45nm")
+    report = ordinary(attention).report(accounting, "45nm")
     assert round(report.macs / 1e9, 3) == gmac
     assert round(report.energy_pj / 1e9, 2) == millijoule  # the paper prints 29.23
     assert report.acs == 0
 
 
 def test_one_spiking_step_of_sddpm():
-    torch.manual_seed(0)
-    meter = observe(SpikingUNet(spiking_steps=1), torch.randn(1, 3, 32, 32), 500)
-    report = meter.report("strict")
+    report = spiking(1).report("strict")
     assert round(report.dense_macs / 1e9, 3) == 6.484
     assert round(report.macs / 1e9, 3) == 0.284  # shortcuts, stem, head and time embedding
     shortcuts = sum(cell.macs for cell in report.layers if "shortcut" in cell.layer)
@@ -45,10 +56,9 @@ def test_one_spiking_step_of_sddpm():
 
 
 def test_spiking_steps_repeat_all_but_the_image_and_the_time():
-    image, totals = torch.randn(1, 3, 32, 32), {}
+    totals = {}
     for spiking_steps in (1, 4):
-        meter = observe(SpikingUNet(spiking_steps=spiking_steps), image, 500)
-        cells = meter.report("strict").layers
+        cells = spiking(spiking_steps).report("strict").layers
         once = sum(c.dense_macs for c in cells if _runs_once(c.layer))
         assert once == 3_538_944 + 128 * 512 + 512 * 512 + 512 * sum(_widths())
         totals[spiking_steps] = sum(c.dense_macs for c in cells)
@@ -94,7 +104,7 @@ def test_by_hand():
 
 def test_the_paper_hides_what_strict_bills():
     torch.manual_seed(0)
-    model = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2))
+    model = SpikingUNet(**U_NET)
     meter = observe(model, torch.randn(1, 1, 8, 8), 500)
     strict, paper = meter.report("strict"), meter.report("paper")
     assert paper.macs == 64 * 9 * 8 < strict.macs  # the first convolution alone

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sizes import U_NET
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter
@@ -264,14 +265,14 @@ def test_a_norm_folds_into_all_synapses_before_it():
 
 def test_a_window_holds_as_many_images_as_its_batch():
     torch.manual_seed(0)
-    model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4).eval()
+    model = SynapticCurrentUNet(**U_NET, spiking_steps=4).eval()
     assert count(model, torch.randn(4, 3, 1, 8, 8), 5).images == 3
     assert count(model, torch.randn(3, 1, 8, 8), 5).images == 3
 
 
 def small_unet(**options):
     torch.manual_seed(0)
-    return SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), **options).eval()
+    return SpikingUNet(**U_NET, **options).eval()
 
 
 def test_counting_changes_no_bit():

@@ -99,9 +99,9 @@ def test_one_outlier_moves_coverage_of_fakes_little():
 
 
 def test_chunks_change_nothing(monkeypatch):
-    real, fake = blob(0, 3000), blob(1, 2900, 0.5)
+    real, fake = blob(0, 800), blob(1, 700, 0.5)
     whole = precision_recall(real, fake)
-    monkeypatch.setattr(neighbours, "MEMORY_MIB", 1)  # some 40 rows at a time
+    monkeypatch.setattr(neighbours, "MEMORY_MIB", 1)  # some 160 rows at a time
     assert precision_recall(real, fake) == whole
 
 

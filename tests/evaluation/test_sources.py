@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sizes import U_NET
 from spikediff.data import load_images
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -24,7 +25,7 @@ from spikediff.systems.sddpm.network import SpikingUNet
 
 def make_pipe(seed=0):
     torch.manual_seed(seed)
-    unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+    unet = SpikingUNet(**U_NET)
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.set_progress_bar_config(disable=True)
     return pipe

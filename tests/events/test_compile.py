@@ -6,6 +6,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
 from autoencoders import warm
+from sizes import U_NET
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.events import EventConv2d, PackedNeuron, PackedSpikes, compile_for_inference, pack
@@ -50,9 +51,6 @@ def randomise(model):
             norm.weight.uniform_(0.7, 1.3)
             norm.bias.uniform_(-0.2, 0.6)
     return model.eval()
-
-
-U_NET = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
 
 
 def spiking_unet(**options):

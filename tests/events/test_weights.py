@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate
 
+from sizes import U_NET
 from spikediff.errors import UserError
 from spikediff.events import (
     EventConv2d,
@@ -168,7 +169,7 @@ def call(model):
 @pytest.fixture
 def unet():
     torch.manual_seed(6)
-    return SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), layers_per_block=1).eval()
+    return SpikingUNet(**U_NET).eval()
 
 
 @needs_native

@@ -10,6 +10,7 @@ from diffusers import DDPMPipeline
 import run_nir
 import spikediff as sd
 import train_unconditional
+from sizes import U_NET
 
 
 @pytest.mark.parametrize("network", ["sddpm", "integer"])
@@ -32,7 +33,7 @@ def test_train_unconditional(network, tmp_path):
 def test_ddpm_pipeline_samples_in_the_mode_of_the_network():
     """Trap 1: in training mode an image depends on its batch; in evaluation mode it does not."""
     torch.manual_seed(0)
-    unet = sd.SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2))
+    unet = sd.SpikingUNet(**U_NET)
     images = []
     for training in (True, False):
         pipe = DDPMPipeline(unet.train(training), train_unconditional.DDPMScheduler())

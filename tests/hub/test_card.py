@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from pixel_features import PIXELS, PROTOCOL
+from sizes import U_NET
 from small_pipelines import make
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
@@ -225,7 +226,7 @@ def test_every_system_cites_its_paper(name, arxiv, tmp_path):
 
 
 def test_classes_can_be_asked_for(tmp_path):
-    unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), num_classes=3)
+    unet = SpikingUNet(**U_NET, num_classes=3)
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     facts = gather_facts(pipe, tmp_path, "x", Results())
     assert "class_labels=0).images    # one of the classes 0 to 2" in model_card(facts, "me/x").text
@@ -235,7 +236,6 @@ def test_classes_can_be_asked_for(tmp_path):
 
 
 def test_temporal_scaling_is_sdms():
-    sizes = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
-    assert paper_of([SpikingUNet(**sizes, temporal_scaling=True)]).name == "SDM"
+    assert paper_of([SpikingUNet(**U_NET, temporal_scaling=True)]).name == "SDM"
     assert paper_of([ddpm_unet(8, 1, base_channels=32, channel_mult=(1,))]).name == "DDPM"
     assert paper_of([]) is None

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from sizes import U_NET
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -173,8 +174,8 @@ def test_the_raster_follows_the_denoising_steps():
 def tiny_pipelines():
     torch.manual_seed(0)
     ddim, synaptic = make_scheduler("ddim"), make_scheduler("synaptic-ddim")
-    unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
-    fsddim = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
+    unet = SpikingUNet(**U_NET)
+    fsddim = SynapticCurrentUNet(**U_NET, spiking_steps=4)
     vqvae = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4)
     decoder = SpikingImageDecoder(codebook_size=16, widths=(8, 8), spiking_steps=4)
     absorbing = AbsorbingStateScheduler(num_train_timesteps=16, mask_token=16)
@@ -299,7 +300,8 @@ def test_an_ordinary_network_is_refused(model):
 
 def test_what_cannot_be_watched_is_refused():
     pipe = SpikingDiffusionPipeline(
-        ddpm_unet(8, 1, base_channels=8, channel_mult=(1, 2)).eval(), make_scheduler("ddim")
+        ddpm_unet(**U_NET).eval(),
+        make_scheduler("ddim"),
     )
     with pytest.raises(UserError, match="UNet2DModel: has no spiking neurons"):
         SpikeRecorder(pipe)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sizes import U_NET
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -24,7 +25,6 @@ from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 
-TINY = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
 TOKENS = {"codebook_size": 8, "widths": (4, 4), "spiking_steps": 3}
 
 
@@ -34,14 +34,14 @@ def converted():
 
 
 DENOISERS = {
-    "sddpm": lambda: SpikingUNet(**TINY, layers_per_block=1),
-    "sdm": lambda: SpikingUNet(**TINY, layers_per_block=1, temporal_scaling=True),
-    "parametric": lambda: SpikingUNet(**TINY, layers_per_block=1, neuron="plif"),
-    "signed": lambda: SpikingUNet(**TINY, layers_per_block=1, neuron="signed_if"),
-    "fsddim": lambda: SynapticCurrentUNet(**TINY, layers_per_block=1, spiking_steps=3),
+    "sddpm": lambda: SpikingUNet(**U_NET),
+    "sdm": lambda: SpikingUNet(**U_NET, temporal_scaling=True),
+    "parametric": lambda: SpikingUNet(**U_NET, neuron="plif"),
+    "signed": lambda: SpikingUNet(**U_NET, neuron="signed_if"),
+    "fsddim": lambda: SynapticCurrentUNet(**U_NET, spiking_steps=3),
     "tokens": lambda: SpikingImageDecoder(**TOKENS),
     "raw tokens": lambda: SpikingImageDecoder(**TOKENS, input="raw"),
-    "signals": lambda: SpikingUNet(**TINY, layers_per_block=1, dimensions=1),
+    "signals": lambda: SpikingUNet(**U_NET, dimensions=1),
     "ddpm": lambda: ddpm_unet(8, 1, None, 32, (1, 2), 1),
     "converted": converted,
 }

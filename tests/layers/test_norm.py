@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler
 from torch import nn
 
+from sizes import U_NET
 from spikediff.layers import ThresholdNorm
 from spikediff.layers.norm import BatchNorm1d, BatchNorm2d
 from spikediff.systems.sddpm.network import SpikingUNet
@@ -65,7 +66,7 @@ def test_an_averaged_codebook_stands_still_without_gradients():
 @pytest.mark.parametrize("pipeline", [DDPMPipeline, DDIMPipeline])
 def test_diffusers_pipelines_in_a_training_loop_spoil_no_network(pipeline):
     """As in diffusers' tutorial, which never calls `.eval()`."""
-    unet = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+    unet = SpikingUNet(**U_NET)
     assert unet.training
     unet(torch.randn(4, 1, 8, 8), 10).sample.mean().backward()
     before = state(unet)

@@ -159,7 +159,7 @@ def test_builds_into_a_folder(tmp_path, monkeypatch):
         pytest.skip("no C compiler")
     flags = targets()
     monkeypatch.setattr(
-        "spikediff.native.build.targets", lambda: {"baseline": ["-O1", *flags["baseline"]]}
+        "spikediff.native.build.targets", lambda: {"baseline": ["-O0", *flags["baseline"]]}
     )
     made = build(tmp_path)
     assert made == [tmp_path / file_name("baseline")]

@@ -42,10 +42,10 @@ def _one_row(monkeypatch):
     monkeypatch.setitem(NEURONS, "alif", ALIF)
 
 
-def unet(channel_mult=(1, 2)):
+def unet(channel_mult=(1, 2), spiking_steps=4):
     torch.manual_seed(0)
     sizes = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": channel_mult}
-    model = SpikingUNet(**sizes, layers_per_block=1, neuron="alif")
+    model = SpikingUNet(**sizes, layers_per_block=1, spiking_steps=spiking_steps, neuron="alif")
     torch.nn.init.normal_(model.head.conv.weight, std=0.3)
     return model
 
@@ -115,7 +115,11 @@ def test_it_samples_under_the_meter_and_the_recorder():
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_it_exports(plain):
-    model, x, t = unet(channel_mult=(1,)).eval(), currents(2, 1, 8, 8), torch.tensor(5)
+    model, x, t = (
+        unet(channel_mult=(1,), spiking_steps=2).eval(),
+        currents(2, 1, 8, 8),
+        torch.tensor(5),
+    )
     with torch.no_grad():
         want = model(x, t).sample
         program = export_program(model, plain=plain)

@@ -42,7 +42,8 @@ for name in spikediff.__all__:
 for name in SYSTEMS:
     load_system(name)
 recipe = recipe_from(
-    {"model": {"base_channels": 8, "channel_mult": [1, 2], "spiking_steps": 2}}, "test"
+    {"model": {"base_channels": 8, "channel_mult": [1], "layers_per_block": 1, "spiking_steps": 1}},
+    "test",
 )
 items = build_items(recipe, Path())
 parts = Parts(recipe, items.image_size, items.channels, Path(), items)

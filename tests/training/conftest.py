@@ -14,7 +14,7 @@ def small() -> Recipe:
     return recipe_from(
         {
             "name": "small",
-            "model": {"base_channels": 8, "channel_mult": [1, 2], "layers_per_block": 1},
+            "model": {"base_channels": 8, "channel_mult": [1], "layers_per_block": 1},
             "data": {"batch_size": 8},
             "optimizer": {"lr": 1e-3, "warmup_steps": 2, "schedule": "constant"},
             "ema": {"decay": 0.9},

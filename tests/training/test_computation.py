@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
+from sizes import U_NET
 from spikediff.cli import main
 from spikediff.errors import UserError
 from spikediff.events import SpikeConv2d
@@ -37,10 +38,9 @@ CPU = torch.device("cpu")
 
 def _networks():
     torch.manual_seed(0)
-    small = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
-    yield SpikingUNet(**small, dropout=0.2)
-    yield SpikingUNet(**small, block="plain")
-    yield SynapticCurrentUNet(**small, spiking_steps=4)
+    yield SpikingUNet(**U_NET, dropout=0.2)
+    yield SpikingUNet(**U_NET, block="plain")
+    yield SynapticCurrentUNet(**U_NET, spiking_steps=4)
 
 
 def _step(model):
@@ -67,7 +67,9 @@ def test_checkpointing_changes_no_gradient_and_no_statistic(model):
 
 
 def test_checkpointing_keeps_less():
-    model = SpikingUNet(sample_size=16, in_channels=1, base_channels=8, channel_mult=(1, 2)).train()
+    model = SpikingUNet(
+        sample_size=16, in_channels=1, base_channels=8, channel_mult=(1, 2), layers_per_block=1
+    ).train()
 
     def kept():
         sizes = []
@@ -85,7 +87,9 @@ def test_checkpointing_keeps_less():
 
 @pytest.mark.skipif(native() is None, reason="the C kernels are not built")
 def test_event_driven_training_swaps_convolutions_and_keeps_names_and_values():
-    model = SpikingUNet(sample_size=8, in_channels=1, base_channels=32, channel_mult=(1, 2))
+    model = SpikingUNet(
+        sample_size=8, in_channels=1, base_channels=32, channel_mult=(1, 2), layers_per_block=1
+    )
     before = {name: value.clone() for name, value in model.state_dict().items()}
     prepare_computation(model, TrainingRecipe(event_driven=True), CPU)
     assert any(isinstance(m, SpikeConv2d) for m in model.modules())
@@ -99,7 +103,7 @@ def test_half_precision_and_gpus_keep_their_dense_convolutions():
         (TrainingRecipe(event_driven=True, mixed_precision="bf16"), CPU),
         (TrainingRecipe(event_driven=True), torch.device("cuda")),
     ):
-        model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
+        model = SpikingUNet(**U_NET)
         prepare_computation(model, recipe, device)
         assert not any(isinstance(m, SpikeConv2d) for m in model.modules())
 

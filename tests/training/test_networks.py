@@ -31,7 +31,8 @@ def made(recipe):
 
 def test_the_recipe_chooses(small, ordinary, of_network):
     assert isinstance(made(small), SpikingUNet)
-    model = made(ordinary)
+    two_levels = replace(ordinary, model=replace(ordinary.model, channel_mult=(1, 2)))
+    model = made(two_levels)
     assert isinstance(model, UNet2DModel)
     assert list(model.config.block_out_channels) == [8, 16]
     attentive = of_network(small, "ddpm_unet", attention=True)

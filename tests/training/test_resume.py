@@ -32,17 +32,31 @@ def assert_same(one, two):
             assert torch.equal(tensor, two.tensors[group][name]), f"{group}/{name}"
 
 
+@pytest.fixture(scope="module")
+def four(small, with_steps, tmp_path_factory):
+    """A folder of a run of four steps; not to be changed."""
+    folder = tmp_path_factory.mktemp("four") / "run"
+    run(with_steps(small, 4), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """The last checkpoint of the whole run, and its curve."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run(small, folder), curve(folder)
+
+
 def curve(folder):
     """The loss curve without its last column, the speed."""
     return [line.rsplit(",", 1)[0] for line in (folder / "loss.csv").read_text().splitlines()]
 
 
-def test_resuming_changes_nothing(small, with_steps, tmp_path):
-    whole = run(small, tmp_path / "whole")
-    run(with_steps(small, 4), tmp_path / "parts")
+def test_resuming_changes_nothing(small, whole, four, tmp_path):
+    shutil.copytree(four, tmp_path / "parts")
     parts = run(small, tmp_path / "parts", resume=True)
-    assert_same(whole, parts)
-    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+    assert_same(whole[0], parts)
+    assert whole[1] == curve(tmp_path / "parts")
 
 
 @pytest.mark.parametrize("variant", ["dropout", "accumulation", "plif", "cosine"])
@@ -73,21 +87,20 @@ def test_resuming_changes_nothing_with(variant, small, with_steps, tmp_path):
     assert curve(tmp_path / "whole")[-1] == curve(tmp_path / "parts")[-1]
 
 
-def test_a_damaged_checkpoint_is_passed_over(small, with_steps, tmp_path, caplog):
-    whole = run(small, tmp_path / "whole")
-    run(with_steps(small, 4), tmp_path / "parts")
+def test_a_damaged_checkpoint_is_passed_over(small, whole, four, tmp_path, caplog):
+    shutil.copytree(four, tmp_path / "parts")
     newest = tmp_path / "parts" / "checkpoints" / "step-00000004" / "model.safetensors"
     data = bytearray(newest.read_bytes())
     data[-1] ^= 1
     newest.write_bytes(data)
     parts = run(small, tmp_path / "parts", resume=True)
     assert "checksum differs" in caplog.text
-    assert_same(whole, parts)
+    assert_same(whole[0], parts)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "no manifest", "bad json"])
-def test_kinds_of_damage(damage, small, with_steps, tmp_path, caplog):
-    run(with_steps(small, 4), tmp_path)
+def test_kinds_of_damage(damage, four, tmp_path, caplog):
+    shutil.copytree(four, tmp_path, dirs_exist_ok=True)
     newest = tmp_path / "checkpoints" / "step-00000004"
     if damage == "truncate":
         path = newest / "average.safetensors"
@@ -105,9 +118,8 @@ def test_kinds_of_damage(damage, small, with_steps, tmp_path, caplog):
         load_latest(tmp_path / "checkpoints")
 
 
-def test_killed_in_mid_checkpoint(small, tmp_path, fresh_process):
+def test_killed_in_mid_checkpoint(small, whole, tmp_path, fresh_process):
     """SIGKILL while the second checkpoint is being written; the run goes on from the first."""
-    whole = run(small, tmp_path / "whole")
     save_recipe(small, tmp_path / "recipe.yaml")
     folder = tmp_path / "killed"
     program = (
@@ -128,7 +140,7 @@ def test_killed_in_mid_checkpoint(small, tmp_path, fresh_process):
     assert done.returncode == -signal.SIGKILL, done.stderr
     left = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert left == [".unfinished-step-00000004", "step-00000002"]
-    assert_same(whole, run(small, folder, resume=True))
+    assert_same(whole[0], run(small, folder, resume=True))
     assert not list((folder / "checkpoints").glob(".unfinished*"))
 
 

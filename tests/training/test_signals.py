@@ -67,8 +67,9 @@ def same_weights(a, b):
     ],
 )
 def test_what_does_not_fit_signals_is_told(signals, data, words, tmp_path):
+    two_levels = replace(signals, model=replace(signals.model, channel_mult=(1, 2)))
     with pytest.raises(UserError, match=words):
-        Trainer(changed(signals, **data), tmp_path / "run", show_progress=False)
+        Trainer(changed(two_levels, **data), tmp_path / "run", show_progress=False)
 
 
 def test_what_does_not_fit_images_is_told(small, tmp_path):

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache  # the code of this process was read once
 def _git(*arguments: str) -> str | None:
     """Return the output of git for the checkout of this code; None if it is not in one."""
     here = Path(__file__).parent

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from goldens import Golden
+from sizes import U_NET
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
@@ -50,7 +51,7 @@ def test_the_authors_trajectory(c3, run, dtype):
 @pytest.fixture(scope="module")
 def unet():
     torch.manual_seed(0)
-    unet = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
+    unet = SynapticCurrentUNet(**U_NET, spiking_steps=4)
     with torch.no_grad():
         for name, buffer in unet.named_buffers():
             if "running_var" in name:
@@ -122,7 +123,7 @@ def test_a_callback_may_change_the_currents(unet):
 def test_one_spiking_step_is_the_pipeline_of_images(unet):
     """With T = 1 a current is an image, and the pipeline is ordinary DDIM."""
     torch.manual_seed(0)
-    single = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=1).eval()
+    single = SynapticCurrentUNet(**U_NET, spiking_steps=1).eval()
     ours = make(single)
     config = dict(ours.scheduler.config)
     ordinary = SpikingDiffusionPipeline(single, make_scheduler("ddim", config))

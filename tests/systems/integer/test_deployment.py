@@ -17,7 +17,7 @@ from spikediff.systems.integer.whole_layers import FixedPointNeuron, IntegerSyna
 
 
 @given(unet=networks, bits=st.sampled_from([8, 6, 4]), calls=st.integers(2, 4))
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_every_execution_gives_the_same_bits(unet, bits, calls):
     form = to_integer(unet, bits)
     x, t, labels = inputs(unet, 3)

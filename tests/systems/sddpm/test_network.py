@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from norms import see
+from sizes import U_NET
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter
@@ -13,8 +15,6 @@ from spikediff.layers.temporal_scaling import TemporalScaling, scaling_factors
 from spikediff.neurons import IF, NEURONS
 from spikediff.systems.sddpm.blocks import BLOCKS
 from spikediff.systems.sddpm.network import SpikingUNet
-
-SMALL = {"sample_size": 8, "in_channels": 1, "base_channels": 8, "channel_mult": (1, 2)}
 
 
 def count(model, trainable=False):
@@ -59,7 +59,7 @@ def test_published_number_of_neurons():
 @pytest.mark.parametrize("scaling", [False, True])
 def test_every_option_trains(neuron, block, readout, scaling):
     model = SpikingUNet(
-        **SMALL,
+        **U_NET,
         neuron=neuron,
         block=block,
         readout=readout,
@@ -95,14 +95,14 @@ def test_sizes(size, channels, mult, layers, steps):
 
 
 def test_out_channels_and_images_that_are_not_square():
-    model = SpikingUNet(**SMALL, out_channels=2).eval()
+    model = SpikingUNet(**U_NET, out_channels=2).eval()
     with torch.no_grad():
         assert model(torch.randn(1, 1, 8, 12), 5).sample.shape == (1, 2, 8, 12)
 
 
 def test_a_pair_of_sizes(tmp_path):
     """The images of a pipeline are then not square, also after saving; and the ordinary twin's."""
-    model = SpikingUNet(**SMALL | {"sample_size": (8, 12)}, position_embedding=True).eval()
+    model = SpikingUNet(**U_NET | {"sample_size": (8, 12)}, position_embedding=True).eval()
     assert model.stem.state_dict()  # it has a current for each of 8x12 places
     pipe = SpikingDiffusionPipeline(model, make_scheduler("ddim"))
     pipe.set_progress_bar_config(disable=True)
@@ -125,17 +125,15 @@ def test_a_pair_of_sizes(tmp_path):
 @pytest.mark.parametrize("size", [(8, 9), (8,), (8, 8, 8), (8, 2.0), "8", None])
 def test_no_such_pair(size):
     with pytest.raises(UserError, match="sample_size"):
-        SpikingUNet(**SMALL | {"sample_size": size})
+        SpikingUNet(**U_NET | {"sample_size": size})
 
 
 def trained_a_little():
     """A net with running statistics and a head loud enough to show a difference."""
     torch.manual_seed(0)
-    model = SpikingUNet(**SMALL)
+    model = SpikingUNet(**U_NET)
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
-    for _ in range(10):
-        model(torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
-    return model.eval()
+    return see(model, torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
 
 
 def test_kinds_of_timestep_agree():
@@ -161,9 +159,9 @@ def test_images_of_a_batch_do_not_see_each_other():
 @pytest.mark.parametrize("training", [False, True])
 def test_temporal_scaling_by_1_is_the_plain_network_bit_for_bit(block, training):
     torch.manual_seed(0)
-    plain = SpikingUNet(**SMALL, block=block)
+    plain = SpikingUNet(**U_NET, block=block)
     torch.nn.init.normal_(plain.head.conv.weight, std=0.1)
-    scaled = SpikingUNet(**SMALL, block=block, temporal_scaling=True)
+    scaled = SpikingUNet(**U_NET, block=block, temporal_scaling=True)
     missing, unexpected = scaled.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected
     assert all(name.endswith("scaling.p") for name in missing)
@@ -178,7 +176,7 @@ def test_temporal_scaling_by_1_is_the_plain_network_bit_for_bit(block, training)
 
 
 def test_temporal_scaling_changes_what_it_says(tmp_path):
-    model = SpikingUNet(**SMALL, temporal_scaling=True)
+    model = SpikingUNet(**U_NET, temporal_scaling=True)
     model.load_state_dict(trained_a_little().state_dict(), strict=False)
     sample = torch.randn(2, 1, 8, 8)
     with torch.no_grad():
@@ -191,7 +189,7 @@ def test_temporal_scaling_changes_what_it_says(tmp_path):
 
 
 def test_temporal_scaling_keeps_its_number_of_steps():
-    model = SpikingUNet(**SMALL, temporal_scaling=True)
+    model = SpikingUNet(**U_NET, temporal_scaling=True)
     model.stem.spiking_steps = 8
     with pytest.raises(UserError, match="T = 4 spiking steps, got a window of 8"):
         model(torch.randn(1, 1, 8, 8), 5)
@@ -199,7 +197,7 @@ def test_temporal_scaling_keeps_its_number_of_steps():
 
 def test_temporal_scaling_is_billed_where_it_happens():
     """One multiply-accumulate per element of every scaled current, in a layer of its own."""
-    model = SpikingUNet(**SMALL, temporal_scaling=True).eval()
+    model = SpikingUNet(**U_NET, temporal_scaling=True).eval()
     elements = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -216,13 +214,13 @@ def test_temporal_scaling_is_billed_where_it_happens():
         for cell in meter.report("strict", "45nm").layers
         if cell.operation == "scaling by a parameter"
     }
-    assert len(elements) == 36  # 12 blocks, 7 shortcuts, stem, head, down and up
+    assert len(elements) == 26  # 8 blocks, 5 shortcuts, stem, head, down and up
     assert billed == elements
 
 
 def test_configuration_round_trip(tmp_path):
     model = SpikingUNet(
-        **SMALL, neuron="lif", neuron_options={"tau": 3.0, "surrogate": {"name": "rectangular"}}
+        **U_NET, neuron="lif", neuron_options={"tau": 3.0, "surrogate": {"name": "rectangular"}}
     )
     model.save_pretrained(tmp_path)
     again = SpikingUNet.from_pretrained(tmp_path)
@@ -253,7 +251,7 @@ def test_impossible_sizes_are_told(options, word):
 
 
 def test_images_that_do_not_fit_are_told():
-    model = SpikingUNet(**SMALL)
+    model = SpikingUNet(**U_NET)
     with pytest.raises(UserError, match=r"\[B, 1, H, W\]"):
         model(torch.randn(1, 3, 8, 8), 0)
     with pytest.raises(UserError, match="not divisible by 2"):
@@ -282,7 +280,7 @@ def test_a_spiking_head_reads_spikes_and_nothing_else(block):
 
 
 def with_places(block="pre_spike", filled=True):
-    model = SpikingUNet(**SMALL, block=block, position_embedding=True).eval()
+    model = SpikingUNet(**U_NET, block=block, position_embedding=True).eval()
     if filled:
         torch.nn.init.normal_(model.stem.position_embedding)
     return model
@@ -291,7 +289,7 @@ def with_places(block="pre_spike", filled=True):
 @pytest.mark.parametrize("block", ["plain", "pre_spike"])
 def test_a_position_embedding_changes_nothing_at_first(block):
     torch.manual_seed(0)
-    plain = SpikingUNet(**SMALL, block=block).eval()
+    plain = SpikingUNet(**U_NET, block=block).eval()
     torch.manual_seed(0)
     placed = with_places(block, filled=False)
     assert placed.stem.position_embedding.shape == (8, 8, 8)
@@ -320,9 +318,9 @@ def test_a_position_embedding_learns(block):
 
 
 def test_patches_and_signals_have_places_too():
-    patched = SpikingUNet(**SMALL, patch_size=2, position_embedding=True)
+    patched = SpikingUNet(**U_NET, patch_size=2, position_embedding=True)
     assert patched.stem.position_embedding.shape == (8, 4, 4)
-    signal = SpikingUNet(**SMALL, dimensions=1, position_embedding=True)
+    signal = SpikingUNet(**U_NET, dimensions=1, position_embedding=True)
     assert signal.stem.position_embedding.shape == (8, 8)
     assert signal(torch.randn(2, 1, 8), 7).sample.shape == (2, 1, 8)
 

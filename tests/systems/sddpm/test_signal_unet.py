@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from norms import see
 from spikediff.diffusion.model import ann_counterpart
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
@@ -14,7 +15,13 @@ from spikediff.neurons import LIF
 from spikediff.systems.sddpm.blocks import BLOCKS
 from spikediff.systems.sddpm.network import SpikingUNet
 
-SMALL = {"sample_size": 16, "in_channels": 2, "base_channels": 8, "channel_mult": (1, 2)}
+SMALL = {
+    "sample_size": 16,
+    "in_channels": 2,
+    "base_channels": 8,
+    "channel_mult": (1, 2),
+    "layers_per_block": 1,
+}
 
 
 def make(seed=0, **options):
@@ -26,10 +33,7 @@ def make(seed=0, **options):
 
 def warmed(model, *shape):
     """A model in evaluation, with the running statistics of noise."""
-    model.train()
-    for _ in range(5):
-        model(torch.randn(8, *shape), torch.randint(1000, (8,)))
-    return model.eval()
+    return see(model, torch.randn(8, *shape), torch.randint(1000, (8,)))
 
 
 @pytest.mark.parametrize("block", BLOCKS)

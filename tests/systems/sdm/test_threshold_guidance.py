@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from goldens import Golden
+from sizes import U_NET
 from spikediff.errors import UserError
 from spikediff.neurons import IF, NEURONS, Dynamics, IntegerNeuron, NeuronLayer, SignedIF, scan
 from spikediff.systems.released import load_authors_checkpoint
@@ -88,9 +89,7 @@ def test_of_the_papers_neurons_only_the_threshold_changes():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return SpikingUNet(
-        sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2), layers_per_block=1
-    ).eval()
+    return SpikingUNet(**U_NET).eval()
 
 
 SAMPLE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -307,9 +306,7 @@ def test_images_of_different_timesteps_have_no_scheduled_scale(model):
 
 def test_a_scale_that_the_precision_swallows_is_refused(model):
     """In bfloat16 1.001 is 1: such guidance would silently do nothing."""
-    half = SpikingUNet(
-        sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2)
-    ).bfloat16()
+    half = SpikingUNet(**U_NET).bfloat16()
     with pytest.raises(UserError, match=r"in bfloat16 a threshold of 1\.001 is the same as 1"):
         threshold_guidance(half, 1.001).__enter__()
     with threshold_guidance(half, 0.98), threshold_guidance(model, 1.001):

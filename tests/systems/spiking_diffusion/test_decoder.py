@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from norms import see
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.absorbing import absorbing_loss
@@ -13,10 +14,7 @@ TINY = {"codebook_size": 8, "widths": (16, 24, 12), "spiking_steps": 4}
 
 def small(**options):
     torch.manual_seed(0)
-    model = SpikingImageDecoder(**{**TINY, **options}).train()
-    for _ in range(20):
-        model(grids(16), 3)
-    return model.eval()
+    return see(SpikingImageDecoder(**{**TINY, **options}), grids(16), 3)
 
 
 def grids(batch=5, height=7, width=7, seed=0):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from norms import see
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
@@ -17,10 +18,7 @@ def loud(model, *inputs):
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.constant_(module.weight, 3.0)
-    model.train()
-    for _ in range(20):
-        model(*inputs)
-    return model.eval()
+    return see(model, *inputs)
 
 
 def make(source="embedding"):

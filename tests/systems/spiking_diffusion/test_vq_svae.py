@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from norms import see
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE, vq_svae_terms
@@ -23,13 +24,11 @@ def images(batch=6, channels=1, size=8):
 
 def warmed(**options):
     """A model whose neurons fire: running statistics, and gains above 1."""
-    model = small(**options).train()
+    model = small(**options)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.constant_(module.weight, 3.0)
-    for _ in range(30):
-        model(images(channels=model.config.in_channels))
-    return model.eval()
+    return see(model, images(channels=model.config.in_channels))
 
 
 def test_parameters_of_the_published_configuration():
