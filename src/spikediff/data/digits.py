@@ -1,8 +1,10 @@
 """Scikit-learn's digits: 1,797 real handwritten digits that need no download."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spikediff.data.dataset import DatasetSpec, Pictures, labelled_pixels, stable_hash
 
@@ -12,12 +14,18 @@ MAX_INK = 16  # a pixel is the number of inked dots in a 4x4 block
 
 def read_digits(data_dir: Path | None, split: str) -> Pictures:
     """Read the digits, 8x8 grey, ink white on black; they come with scikit-learn."""
+    grey, labels = _all_digits()
+    kept = split_indices(labels.tolist(), split)
+    return labelled_pixels(grey[kept], labels[kept], CLASSES, "scikit-learn load_digits")
+
+
+@cache  # 0.1 MB, which takes long to read as text
+def _all_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return grey levels [1797, 8, 8] and classes [1797]."""
     from sklearn.datasets import load_digits  # lazy: takes a second
 
     bunch = load_digits()
-    grey = np.round(bunch.images * (255 / MAX_INK)).astype(np.uint8)  # [1797, 8, 8]
-    kept = split_indices(bunch.target.tolist(), split)
-    return labelled_pixels(grey[kept], bunch.target[kept], CLASSES, "scikit-learn load_digits")
+    return np.round(bunch.images * (255 / MAX_INK)).astype(np.uint8), bunch.target
 
 
 def split_indices(labels: list[int], split: str) -> list[int]:

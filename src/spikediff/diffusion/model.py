@@ -1,10 +1,11 @@
 """The base of every network, which loads completely or not at all; ordinary counterparts."""
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -145,13 +146,18 @@ def _state_of(cls: Any, folder: Path) -> dict[str, Tensor]:
         if unknown:
             raise UserError(f"{path}: {cls.__name__} has no {', '.join(unknown[:8])}")
     try:
-        with torch.device("meta"):
-            model: nn.Module = cls.from_config(config)
+        return _without_memory(cls, json.dumps(config))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # whatever a constructor raises of a wrong value
         reason = cut(one_line(error)) or type(error).__name__
         raise UserError(f"{path}: makes no {cls.__name__} ({reason})") from error
+
+
+@lru_cache(maxsize=16)  # loading a pipeline asks three times for each of its networks
+def _without_memory(cls: Any, config: str) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        model: nn.Module = cls.from_config(json.loads(config))
     return model.state_dict()
 
 
