@@ -10,16 +10,20 @@ DOCS = build/docs
 TABLE = $(if $(BENCH),build/performance.json,benchmarks/performance.json)
 FIGURE = $(if $(BENCH),build/growth.png,docs/images/performance_growth.png)
 
+TWO_THREADS = $(if $(BENCH),build,benchmarks)/performance_2_threads.json
+
 # What `make bench` measures: trained runs, where they are. Without SDDPM=RUN, a run of the SDDPM
 # network, its weights are random, and the table says so.
-# Without INTEGER=RUN, the integer network's are, too.
 SDDPM ?=
-INTEGER ?=
+INTEGER ?= mnist
+# Folders of MNIST and of feature weights: with them, `spikediff evaluate` is measured.
+DATA_DIR ?=
+FEATURE_WEIGHTS ?=
 BATCHES ?= 1 4
 PIPELINES ?= SDDPM=runs/sddpm-digits SDM=runs/sdm-digits FSDDIM=runs/fsddim-digits \
 	Spiking-Diffusion=runs/spiking-diffusion-digits FSVAE=runs/fsvae-digits
 MEASURED = $(if $(SDDPM),--sddpm $(SDDPM),--random-weights) $(PIPELINES:%=--pipeline %) $(INTEGER:%=--integer %) \
-	$(BATCHES:%=--batch %)
+	$(BATCHES:%=--batch %) $(DATA_DIR:%=--data-dir %) $(FEATURE_WEIGHTS:%=--feature-weights %)
 PERFORMANCE = OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m performance $(MEASURED)
 
 LINTED = src tests benchmarks examples conftest.py hatch_build.py mkdocs_hooks.py
@@ -49,6 +53,8 @@ format: $(READY)
 
 bench: $(READY) peers  ## speed and memory beside SpikingJelly; BENCH=--quick for a minute of it
 	$(PERFORMANCE) --plot $(FIGURE) --output $(TABLE) $(BENCH)
+	$(PERFORMANCE) --only integer --threads 2 --output $(TWO_THREADS) $(BENCH)
+	$(if $(BENCH),,PYTHONPATH=benchmarks $(BIN)/python -m performance.page)
 
 bench-guard: $(READY) peers  ## fail if one of our ratios is worse than in the committed table
 	$(PERFORMANCE) --compare benchmarks/performance.json $(BENCH)

@@ -13,6 +13,7 @@ import torch
 from performance import (
     ceilings_section,
     convolution_section,
+    evaluation_section,
     growth_section,
     guard,
     integer_section,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterable[Group]]] = {
     "integer training": integer_training_section.measure,
     "sampling": sampling_section.measure,
     "start": start_section.measure,
+    "evaluation": evaluation_section.measure,
 }
 GROWTH = "growth"
 
@@ -64,6 +66,8 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pipeline", action="append", default=[], metavar="NAME=RUN")
     parser.add_argument("--integer", type=Path, metavar="RUN", help="of an integer network")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="MNIST, for `evaluate`")
+    parser.add_argument("--feature-weights", type=Path, metavar="DIR", help="for `evaluate`")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="where to draw the growth")
     parser.add_argument(
         "--compiled", action="store_true", help="also SpikingJelly under torch.compile: minutes"
@@ -123,6 +127,8 @@ def main() -> int:
         random_weights=args.random_weights,
         pipelines={n: Path(run) for n, _, run in (p.partition("=") for p in args.pipeline)},
         integer=args.integer,
+        data_dir=args.data_dir,
+        feature_weights=args.feature_weights,
         plot=args.plot,
         batches=tuple(args.batch or (1,)),
         ways=tuple(args.way),

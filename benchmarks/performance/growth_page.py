@@ -1,7 +1,5 @@
-"""The page of growth: `python -m performance.growth_page benchmarks/growth.json docs/growth.md`."""
+"""The page of growth."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +42,3 @@ def _table(axis: str, curves: list[Curve]) -> str:
 
 def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(page(json.loads(Path(sys.argv[1]).read_text())), encoding="utf-8")

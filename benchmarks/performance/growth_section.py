@@ -20,12 +20,18 @@ from performance.settings import Settings
 from performance.sources import settle_norms
 from performance.table import quantity
 from performance.timing import clock_for, interleave
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.events import compile_for_inference
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.fsvae.network import FSVAE
 from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 from spikediff.systems.sddpm.network import SpikingUNet
+from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler
+from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
+from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
+from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,18 @@ AXES: dict[str, tuple[int, ...]] = {
     "steps": (1, 2, 4),
     "threads": _SHARED,
 }
-FORMS = ("ordinary", "SDDPM", "SDDPM, compiled", "FSDDIM", "integer, compiled")
+FORMS = (
+    "ordinary",
+    "SDDPM",
+    "SDDPM, compiled",
+    "SDM",
+    "FSDDIM",
+    "Spiking-Diffusion",
+    "FSVAE",
+    "integer, compiled",
+)
+_ONE_PASS = ("FSVAE",)  # no network calls to count
+_CODES = 64  # of Spiking-Diffusion
 _LEVELS = {"channel_mult": (1, 2), "layers_per_block": 1}
 _BEND = 0.25  # a change of the exponent between neighbours that is told
 
@@ -150,7 +167,9 @@ def _forms_with(axis: str) -> tuple[str, ...]:
     """Return the forms that an axis applies to."""
     if axis == "D":
         return tuple(form for form in FORMS if form.startswith("integer"))
-    return FORMS[1:4] if axis == "T" else FORMS
+    if axis == "T":
+        return tuple(form for form in FORMS if not form.startswith(("integer", "ordinary")))
+    return tuple(form for form in FORMS if axis != "steps" or form not in _ONE_PASS)
 
 
 def _made(
@@ -172,16 +191,45 @@ def _made(
 
 
 def _call(form: str, point: Point) -> Callable[[], torch.Tensor]:
-    """Return what is timed: network calls of a batch, along a DDIM trajectory if several."""
+    """Return what is timed: network calls of a batch, along a trajectory if several.
+
+    Of Spiking-Diffusion and FSVAE it is generation, the decoding of the images included.
+    """
+    torch.manual_seed(0)
+    if form in ("Spiking-Diffusion", "FSVAE"):
+        pipe = _pipeline(form, point)
+        pipe.set_progress_bar_config(disable=True)
+        steps = {} if form in _ONE_PASS else {"num_inference_steps": point.steps}
+        return partial(_generate, pipe, seeds=range(point.batch), output_type="pt", **steps)
     model = _model(form, point)
     generator = torch.Generator().manual_seed(0)
     shape = (point.batch, 1, point.resolution, point.resolution)
     return partial(_sample, model, torch.randn(shape, generator=generator), point.steps)
 
 
+def _generate(pipe: Any, **call: Any) -> torch.Tensor:
+    images: torch.Tensor = pipe(**call).images
+    return images
+
+
+def _pipeline(form: str, point: Point) -> Any:
+    """Return a pipeline of random weights, with norms that know the noise of a batch."""
+    size, widths = point.resolution, (point.width, 2 * point.width)
+    images = torch.rand(BASE.batch, 1, size, size) - 0.5
+    if form == "FSVAE":
+        autoencoder = FSVAE(size, 1, widths, latent_channels=32, spiking_steps=point.T)
+        settle_norms(autoencoder, images)
+        return VAEPipeline(autoencoder)
+    vqvae = VQSVAE(size, 1, widths[:1], _CODES, spiking_steps=point.T)
+    settle_norms(vqvae, images)
+    decoder = SpikingImageDecoder(_CODES, widths, spiking_steps=point.T)
+    settle_norms(decoder, torch.randint(_CODES, (BASE.batch, size // 2, size // 2)), 5)
+    scheduler = AbsorbingStateScheduler(mask_token=_CODES)
+    return VQSpikingDiffusionPipeline(vqvae, decoder, scheduler)
+
+
 def _model(form: str, point: Point) -> nn.Module:
     """Return a network of random weights, with batch norms that know the noise of a batch."""
-    torch.manual_seed(0)
     sizes: dict[str, Any] = {"sample_size": point.resolution, "in_channels": 1}
     wide = sizes | _LEVELS | {"base_channels": point.width}
     match form.partition(",")[0]:
@@ -189,13 +237,15 @@ def _model(form: str, point: Point) -> nn.Module:
             return ddpm_unet(**wide).eval()
         case "SDDPM":
             model: Any = SpikingUNet(**wide, spiking_steps=point.T)
+        case "SDM":
+            model = SpikingUNet(**wide, spiking_steps=point.T, temporal_scaling=True)
         case "FSDDIM":
             model = SynapticCurrentUNet(**wide, spiking_steps=point.T)
         case _:
             widths = (point.width, 2 * point.width)
             model = IntegerSpikingUNet(**sizes, block_out_channels=widths, levels=point.D)
             nn.init.normal_(model.head.weight, std=0.1)
-    settle_norms(model, torch.randn(BASE.batch, 1, point.resolution, point.resolution))
+    settle_norms(model, torch.randn(BASE.batch, 1, point.resolution, point.resolution), 500)
     if form.startswith("integer"):
         return compile_for_inference(to_integer(model))
     return ours.compiled(model) if form.endswith("compiled") else model

@@ -12,6 +12,7 @@ from performance import resident, sources, systems
 from performance.agreement import agreeing, difference, relative_error
 from performance.memory import peak_bytes, retained_bytes
 from performance.missing import Missing
+from performance.operators import seconds_by_operator
 from performance.settings import Settings
 from performance.sources import Source
 from performance.systems import System
@@ -36,6 +37,7 @@ TRAINING = (
     systems.PEER_BF16,
     systems.BF16,
 )
+PROFILED = (systems.PEER, systems.BY_EVENTS, systems.BF16)  # training steps
 TASKS = ("forward", "training")
 SMALL = {"base_channels": 32, "channel_mult": (1, 2), "layers_per_block": 1, "sample_size": 16}
 
@@ -127,6 +129,9 @@ def _training(
     also: dict[str, Any] = {}
     if not settings.times_only:
         also["gradient_error_float32"] = _gradient_errors(made, steps)
+        also["seconds_by_operator"] = {
+            n: seconds_by_operator(steps[n]) for n in PROFILED if n in made
+        }
     patience, warm_up = settings.patience(5, 240), int(settings.times_only)
     yield times("network", name, steps, patience, missing, facts | also, warm_up)
     if settings.times_only:

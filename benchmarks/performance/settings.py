@@ -19,6 +19,8 @@ class Settings:
         random_weights: Whether the full-size SDDPM network is measured with random weights.
         pipelines: Runs by system, for images per second.
         integer: A trained run, or a pipeline, of an integer network; None takes random weights.
+        data_dir: Folder of MNIST, for the command `evaluate`.
+        feature_weights: Feature weights, for the same.
         plot: Where to draw the growth.
         batches: Images at once in the whole network, one case each.
         ways: The ways to run the whole network that are measured; empty for all of its table.
@@ -33,6 +35,8 @@ class Settings:
     random_weights: bool = False
     pipelines: dict[str, Path] = field(default_factory=dict)
     integer: Path | None = None
+    data_dir: Path | None = None
+    feature_weights: Path | None = None
     plot: Path | None = None
     batches: tuple[int, ...] = (1,)
     ways: tuple[str, ...] = ()

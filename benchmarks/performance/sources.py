@@ -11,6 +11,7 @@ from performance.missing import Missing
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.hub.load import denoiser_of, load_pipeline
+from spikediff.layers import ThresholdNorm
 from spikediff.systems.sddpm.network import SpikingUNet
 
 RANDOM = "RANDOM, not trained"
@@ -103,25 +104,25 @@ def random(batch: int, **config: Any) -> Source:
     model = SpikingUNet(**config)
     shape = (batch, model.config.in_channels, model.config.sample_size, model.config.sample_size)
     sample = torch.randn(shape)
-    settle_norms(model, sample)
+    settle_norms(model, sample, 500)
     with EnergyMeter(model) as meter, torch.no_grad():
         model(sample, 500)
     return Source(RANDOM, model, sample, 500, firing_of(meter))
 
 
-def settle_norms(model: nn.Module, sample: Tensor) -> None:
+def settle_norms(model: nn.Module, *inputs: Any) -> None:
     """Give batch norms the statistics of a batch: fresh ones leave currents as large as they are.
 
     Args:
         model: The network; it is left in eval mode.
-        sample: Images [B, C, H, W].
+        *inputs: Of a call.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | ThresholdNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
-        model.train()(sample, 500)
+        model.train()(*inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

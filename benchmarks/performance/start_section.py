@@ -29,10 +29,11 @@ def measure(settings: Settings) -> Iterator[Group]:
             for name, command in commands.items()
         }
         rounds = 3 if settings.quick else 7
-        patience = Patience(_seconds_of_children, rounds, budget=60)
+        patience = Patience(seconds_of_children, rounds, budget=60)
         yield times("start", "three images, 10 steps", runs, patience)
 
 
-def _seconds_of_children() -> float:
+def seconds_of_children() -> float:
+    """Return the CPU time of all processes that were started and have ended."""
     used = os.times()
     return used.children_user + used.children_system

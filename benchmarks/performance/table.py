@@ -149,7 +149,7 @@ def quantity(value: float, unit: str) -> str:
 
 
 def _short(fact: str) -> bool:
-    return fact not in ("firing_rates", "images_per_second")  # a line a layer; beside its row
+    return fact not in ("firing_rates", "images_per_second", "seconds_by_operator", "parts")
 
 
 def _told(value: Any) -> str:

@@ -45,6 +45,21 @@ def test_none_goes_without(fresh):
         library_of()
 
 
+def test_tiles_are_for_processes_that_may_use_them(fresh):
+    fresh.delenv("SPIKEDIFF_NATIVE", raising=False)
+    fresh.setattr(library.platform, "machine", lambda: "x86_64")
+    fresh.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    fresh.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    fresh.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    fresh.setattr(torch.cpu, "_init_amx", lambda: True)
+    assert library.candidates() == ("amx", "vnni", "avx512", "avx2", "baseline")
+    fresh.setattr(torch.cpu, "_init_amx", lambda: False)  # the system said no
+    assert library.candidates() == ("vnni", "avx512", "avx2", "baseline")
+    fresh.setenv("SPIKEDIFF_NATIVE", "amx")
+    with pytest.raises(UserError, match="no matrix tiles"):
+        library.candidates()
+
+
 @needs_native
 def test_a_library_of_another_system_is_passed_over(fresh, tmp_path):
     fresh.delenv("SPIKEDIFF_NATIVE", raising=False)

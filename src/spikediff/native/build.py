@@ -15,7 +15,7 @@ from zlib import crc32
 
 SOURCES = (
     *("neuron.c", "synapse.c", "integer_sums.c", "weight_gradient.c", "weights.c", "bits.c"),
-    *("count_neuron.c", "count_synapse.c", "integer_network.c"),
+    *("count_neuron.c", "count_synapse.c", "count_tiles.c", "integer_network.c"),
 )
 
 # -ffp-contract=off: the compiler must not fuse what torch rounds twice. No -ffast-math: in a
@@ -37,6 +37,7 @@ X86 = {
     "avx2": ["-march=x86-64-v3"],
     "avx512": ["-march=x86-64-v4"],
     "vnni": ["-march=x86-64-v4", "-mavx512vnni"],
+    "amx": ["-march=x86-64-v4", "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
 }
 
 

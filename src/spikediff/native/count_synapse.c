@@ -11,6 +11,7 @@
 
 #define BLOCK_VECS 3 /* vectors of outputs that a dense tile sums */
 #define AHEAD 4      /* pixels whose kept sums are fetched before they are needed */
+#define ABREAST 4    /* pixels whose thresholds are compared together */
 #define ROW_MOST 6   /* and that are summed of a list */
 #if VEC_LANES == 16
 #define TILE 8 /* pixels of a dense tile: its sums are registers */
@@ -18,27 +19,39 @@
 #define TILE 4
 #endif
 
+/* Counts of `pixels` pixels, a constant. */
+static INLINE void count_pixels(const listener *l, const outlet *o, const int32_t *thresholds,
+                                const ints *currents, int pixels, uint8_t *counts) {
+  ints count[ABREAST] = {{0}};
+  for (int64_t k = 0; k < l->levels; k++, thresholds += o->channels) {
+    const ints threshold = LOAD_INTS(thresholds);
+#pragma GCC unroll 4
+    for (int p = 0; p < pixels; p++) {
+#if defined(__AVX512F__)
+      const __mmask16 reached = _mm512_cmpge_epi32_mask((__m512i)currents[p], (__m512i)threshold);
+      count[p] = (ints)_mm512_mask_add_epi32((__m512i)count[p], reached, (__m512i)count[p],
+                                             (__m512i)fill_ints(1));
+#else
+      count[p] -= currents[p] >= threshold;
+#endif
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < pixels; p++)
+    *(loose_lane_bytes *)(counts + p * l->pixel_bytes) =
+        __builtin_convertvector(count[p], lane_bytes);
+}
+
 static INLINE void count_thresholds(const listener *l, const outlet *o, const frame *f,
                                     int64_t pixel, int64_t channel, int pixels,
                                     const ints *currents) {
   uint8_t *counts = f->memory + l->counts + pixel * l->pixel_bytes + channel;
   const int32_t *thresholds = l->thresholds + channel;
-  for (int p = 0; p < pixels; p++, counts += l->pixel_bytes) {
-    const ints current = currents[p];
-    const int32_t *threshold = thresholds;
-    ints count = {0};
-    for (int64_t k = 0; k < l->levels; k++, threshold += o->channels) {
-#if defined(__AVX512F__)
-      const __mmask16 reached = _mm512_cmpge_epi32_mask((__m512i)current,
-                                                        (__m512i)LOAD_INTS(threshold));
-      count = (ints)_mm512_mask_add_epi32((__m512i)count, reached, (__m512i)count,
-                                          (__m512i)fill_ints(1));
-#else
-      count -= current >= LOAD_INTS(threshold);
-#endif
-    }
-    *(loose_lane_bytes *)counts = __builtin_convertvector(count, lane_bytes);
-  }
+  int p = 0;
+  for (; p + ABREAST <= pixels; p += ABREAST)
+    count_pixels(l, o, thresholds, currents + p, ABREAST, counts + p * l->pixel_bytes);
+  for (; p < pixels; p++)
+    count_pixels(l, o, thresholds, currents + p, 1, counts + p * l->pixel_bytes);
 }
 
 void pass_on(const outlet *o, const frame *f, int64_t pixel, int64_t channel, int pixels, int vecs,

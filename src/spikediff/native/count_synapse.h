@@ -51,8 +51,16 @@ typedef struct {
 /* Columns that are listed. */
 static INLINE int64_t columns_of(const synapse *s) { return s->in_width << s->doubled; }
 
+/* Quads of an image. */
+static INLINE int64_t quads_of(const synapse *s) {
+  return s->in_height * columns_of(s) * s->quads;
+}
+
 /* The sums of all output pixels from all counts. */
 void synapse_dense(const synapse *s, const frame *f);
+/* The same by matrix tiles, where the processor has them and the channels fill them. */
+int synapse_fits_tiles(const synapse *s);
+void synapse_tiles(const synapse *s, const frame *f);
 /* List what changed, and keep the counts; returns how many quads. */
 int64_t synapse_list(const synapse *s, const frame *f);
 /* From what is listed, added to the kept sums or, without a state, to zero. */

@@ -37,10 +37,9 @@ typedef struct {
 #define STEM_TILE 4 /* pixels */
 
 /* Whether the dense kernel is faster, by the share of changed quads (docs/performance.md). */
-static INLINE int is_dense(const synapse *s, int64_t quads) {
-  const int64_t percent = s->kernel == 1 ? 20 : 33;
-  const int64_t all = s->in_height * columns_of(s) * s->quads;
-  return s->way == DENSE || (s->way == BY_DENSITY && 100 * quads > percent * all);
+static INLINE int is_dense(const synapse *s, int64_t quads, int tiled) {
+  const int64_t percent = tiled ? 12 : s->kernel == 1 ? 20 : 33;
+  return s->way == DENSE || (s->way == BY_DENSITY && 100 * quads > percent * quads_of(s));
 }
 
 /* The biases of one image: with its timestep's and class's rows. */
@@ -53,9 +52,11 @@ static void fill_bias(const outlet *o, int64_t timestep, int64_t class_, int32_t
 }
 
 static void run_synapse(const synapse *s, frame *f, tally *tallied) {
-  if (s->kept_counts >= 0) f->quads = synapse_list(s, f);
-  const int dense = is_dense(s, f->quads);
-  (dense ? synapse_dense : synapse_events)(s, f);
+  const int tiled = synapse_fits_tiles(s);
+  if (tiled && s->way == BY_DENSITY && !f->state) f->quads = quads_of(s); /* faster than a list */
+  else if (s->kept_counts >= 0) f->quads = synapse_list(s, f);
+  const int dense = is_dense(s, f->quads, tiled);
+  (!dense ? synapse_events : tiled ? synapse_tiles : synapse_dense)(s, f);
   tallied->images++;
   tallied->dense += dense;
   tallied->quads += f->quads;

@@ -16,8 +16,8 @@ from spikediff.native.build import file_name, fingerprint
 
 VARIABLE = "SPIKEDIFF_NATIVE"
 WORD = 64  # bits of a word of spikes
-KEYS = ("vnni", "avx512", "avx2", "baseline")  # of the libraries, the fastest first
-CAPABILITIES = {"AVX512": KEYS[1:], "AVX2": KEYS[2:]}
+KEYS = ("amx", "vnni", "avx512", "avx2", "baseline")  # of the libraries, the fastest first
+CAPABILITIES = {"AVX512": KEYS[2:], "AVX2": KEYS[3:]}
 
 
 class NeuronOptions(ctypes.Structure):
@@ -46,13 +46,20 @@ def candidates() -> tuple[str, ...]:
         if wanted not in (*KEYS, "none"):
             known = ", ".join(KEYS)
             raise UserError(f"{VARIABLE}={shown(wanted)}: choose from {known}, none")
+        if wanted == "amx" and not _has_tiles():
+            raise UserError(f"{VARIABLE}=amx: this processor or system has no matrix tiles")
         return () if wanted == "none" else (wanted,)
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return ("baseline",)
     capability = torch.backends.cpu.get_cpu_capability()
     if capability == "AVX512" and torch.cpu._is_vnni_supported():
-        return KEYS
+        return KEYS if _has_tiles() else KEYS[1:]
     return CAPABILITIES.get(capability, ("baseline",))
+
+
+def _has_tiles() -> bool:
+    """Return whether this process may use AMX; the system is asked, once."""
+    return bool(torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())
 
 
 @cache

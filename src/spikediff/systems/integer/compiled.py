@@ -54,7 +54,8 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
 
     It gives the same bits and has the same interface; `spikes` and `events` run as `counts`.
     Every convolution of every image is computed either densely or from the quads (four channels of
-    a pixel) that are not silent or, with `delta`, have changed, depending on their share. The first
+    a pixel) that are not silent or, with `delta`, have changed, depending on their share. Where the
+    processor has AMX, `counts` computes all layers whose channels fill its tiles densely. The first
     call allocates memory, which is kept. Without kernels (at least AVX2) it runs in plain torch.
     Two simultaneous calls need two copies.
     """
