@@ -42,3 +42,12 @@ def test_images_and_labels_are_scikit_learns():
     image, label = load_images("digits", "test")[7]
     assert label == bunch.target[index]
     assert torch.equal(image[0], torch.from_numpy((bunch.images[index] * 255 / 16).round()).byte())
+
+
+def test_what_was_read_belongs_to_its_reader():
+    first = load_images("digits", "test")
+    first.images.zero_()
+    first.labels.zero_()
+    again = load_images("digits", "test")
+    assert again.images.any()
+    assert again.labels.any()

@@ -17,6 +17,7 @@ from spikediff.evaluation.protocol import load_protocol
 from spikediff.files.pickles import load_plain
 from spikediff.files.reading import read_json, read_regular, read_text
 from spikediff.files.weights import read_foreign_weights
+from spikediff.files.yaml import read_yaml
 from spikediff.training.recipe import check_recipe, load_recipe, recipe_from
 
 READERS = [read_regular, read_json, read_text, read_foreign_weights, load_recipe, load_plain]
@@ -116,6 +117,13 @@ def test_no_is_a_word_and_keys_stand_once(tmp_path):
     path.write_text("data: &d {dataset: mnist}\nname: x\ndata: *d")
     with pytest.raises(UserError, match="line 3: the key 'data' appears twice"):
         load_recipe(path)
+
+
+def test_what_was_read_belongs_to_its_reader(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text("a: [1]")
+    read_yaml(path)["a"].append(2)
+    assert read_yaml(path) == {"a": [1]}
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "", "..", "a\0b"])

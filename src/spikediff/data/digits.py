@@ -14,18 +14,19 @@ MAX_INK = 16  # a pixel is the number of inked dots in a 4x4 block
 
 def read_digits(data_dir: Path | None, split: str) -> Pictures:
     """Read the digits, 8x8 grey, ink white on black; they come with scikit-learn."""
-    grey, labels = _all_digits()
-    kept = split_indices(labels.tolist(), split)
-    return labelled_pixels(grey[kept], labels[kept], CLASSES, "scikit-learn load_digits")
+    grey, labels = _digits(split)
+    return labelled_pixels(grey.copy(), labels.copy(), CLASSES, "scikit-learn load_digits")
 
 
 @cache  # 0.1 MB, which takes long to read as text
-def _all_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return grey levels [1797, 8, 8] and classes [1797]."""
+def _digits(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the grey levels [N, 8, 8] and classes [N] of a split."""
     from sklearn.datasets import load_digits  # lazy: takes a second
 
     bunch = load_digits()
-    return np.round(bunch.images * (255 / MAX_INK)).astype(np.uint8), bunch.target
+    grey = np.round(bunch.images * (255 / MAX_INK)).astype(np.uint8)  # [1797, 8, 8]
+    kept = split_indices(bunch.target.tolist(), split)
+    return grey[kept], bunch.target[kept]
 
 
 def split_indices(labels: list[int], split: str) -> list[int]:

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
+from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from types import MappingProxyType, UnionType
@@ -20,7 +22,7 @@ def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file of limited size and depth, without duplicate keys."""
     text = read_text(path, MOST_YAML)
     try:
-        return yaml.load(text, _Loader)
+        return deepcopy(_loaded(text))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except RecursionError:
@@ -28,6 +30,11 @@ def read_yaml(path: Path) -> Any:
     # A tag promises a type that the value does not have: each type has its own exception.
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
         raise UserError(f"{path}: not a YAML file ({one_line(e, 300)})") from e
+
+
+@lru_cache(maxsize=8)  # a run's recipe is read several times while the run starts
+def _loaded(text: str) -> Any:
+    return yaml.load(text, _Loader)
 
 
 class _Loader(yaml.SafeLoader):

@@ -223,6 +223,7 @@ def environment(seed: int) -> dict[str, Any]:
     }
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
