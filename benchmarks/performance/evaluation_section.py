@@ -44,15 +44,24 @@ def measure(settings: Settings) -> Iterator[Group]:
             name: _command(model, images, settings.data_dir, settings.feature_weights, folder)
             for name, model in MODELS.items()
         }
-        python = [sys.executable, "-m", "spikediff"]
-        runs = {
-            name: partial(subprocess.run, [*python, *command], capture_output=True, check=True)
-            for name, command in commands.items()
-        }
+        runs = {name: partial(_in_process, command) for name, command in commands.items()}
         title = f"{images} images, {CALLS} calls each"
         group = times("evaluation", title, runs, Patience(seconds_of_children, 5, budget=90))
         group.facts["parts"] = {name: _parts(command) for name, command in commands.items()}
     yield group
+
+
+def _in_process(command: list[str]) -> None:
+    with _anew(command) as whole:
+        process = [sys.executable, "-m", "spikediff", *whole]
+        subprocess.run(process, capture_output=True, check=True)
+
+
+@contextlib.contextmanager
+def _anew(command: list[str]) -> Iterator[list[str]]:
+    """Give a command a work folder that holds no images of an earlier run."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield [*command, f"--work-dir={folder}"]
 
 
 def _command(model: str, images: int, data: Path, weights: Path, folder: str) -> list[str]:
@@ -75,10 +84,15 @@ def _command(model: str, images: int, data: Path, weights: Path, folder: str) ->
 def _parts(command: list[str]) -> dict[str, float]:
     """Return the CPU seconds of the parts of a command, run in this process."""
     profile = cProfile.Profile(time.process_time)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        failed = profile.runcall(main, command)
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        _anew(command) as whole,
+    ):
+        failed = profile.runcall(main, whole)
     if failed:
-        raise RuntimeError(f"spikediff {' '.join(command)}: exit status {failed}")
+        raise RuntimeError(f"spikediff {' '.join(command)}: {said.getvalue()}")
     spent = dict.fromkeys(PARTS, 0.0)
     for (file, _, function), (*_, cumulative, _) in pstats.Stats(profile).stats.items():
         for part, (where, name) in PARTS.items():

@@ -26,6 +26,7 @@ _SPEEDS = (  # what, words of the group's name, peer, ours, target
     ("the same, weights of 16 bits", ("forward", "B=1"), systems.PEER, systems.INT16, ""),
     ("the same, weights of 8 bits", ("forward", "B=1"), systems.PEER, systems.INT8, ""),
     ("the same of 4 images, float32", ("forward", "B=4"), systems.PEER, systems.COMPILED, ""),
+    ("the same, weights of 8 bits", ("forward", "B=4"), systems.PEER, systems.INT8, ""),
     ("training step", ("training step", "B=1"), systems.PEER, systems.BY_EVENTS, "1.3"),
     ("the same of 4 images", ("training step", "B=4"), systems.PEER, systems.BY_EVENTS, "1.8"),
     ("the same, both in bf16", ("training step", "B=4"), systems.PEER_BF16, systems.BF16, ""),
@@ -33,7 +34,7 @@ _SPEEDS = (  # what, words of the group's name, peer, ours, target
 
 
 class Measured:
-    """Groups by the words of their names."""
+    """Groups by their names."""
 
     def __init__(self, groups: Iterable[Group]) -> None:
         self._groups = list(groups)
@@ -42,15 +43,19 @@ class Measured:
         """Return the groups of a section."""
         return [group for group in self._groups if group.section == section]
 
-    def one(self, section: str, *words: str) -> Group:
-        """Return the group of a section whose name has all words.
+    def one(self, section: str, start: str = "", *words: str) -> Group:
+        """Return the group of a section whose name has a start and, anywhere, some words.
 
         Raises:
             LookupError: None has, or more than one.
         """
-        found = [g for g in self.of(section) if all(word in g.name for word in words)]
+        found = [
+            g
+            for g in self.of(section)
+            if g.name.startswith(start) and all(w in g.name for w in words)
+        ]
         if len(found) != 1:
-            raise LookupError(f"{section}: {len(found)} groups with {words}")
+            raise LookupError(f"{section}: {len(found)} groups with {start} {words}")
         return found[0]
 
 
@@ -100,7 +105,7 @@ def operators(measured: Measured) -> Grid:
 
 def bandwidth(measured: Measured) -> Grid:
     """Compare the kernels of a neuron with plain loops over as many bytes."""
-    group = measured.one("neuron", "bytes moved")
+    group = measured.one("neuron", "", "bytes moved")
     speed, moved = group.facts["gigabytes_per_second"], group.facts["MiB_moved"]
     return [
         ["8 MiB of currents", "MiB moved", "time", "GB/s"],
