@@ -4,13 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from spikediff.cli.options import SHIPPED, Flat, Report
 from spikediff.pretrained import check_source
 from spikediff.tables import wrapped
+
+if TYPE_CHECKING:
+    from spikediff.systems.integer.compiled import ConvolutionRuns
 
 _BUILD = "python -m spikediff.native.build"
 
@@ -136,14 +139,17 @@ def _compiled(pipe: Any) -> dict[str, dict[str, Any]]:
             "threads": f"{threads}, each with images of its own" if runs else str(threads),
         },
         f"kernels of the convolutions, one image of {_CALLS} calls": {
-            name: f"{_kernel(run.dense)}; {run.quads:.0%} of the quads {what}"
-            for name, run in runs.items()
+            name: _kernel(run, what) for name, run in runs.items()
         },
     }
 
 
-def _kernel(dense: float) -> str:
-    """Return which kernel ran, from the share of the calls that took the dense one."""
-    if dense in (0, 1):
-        return "dense" if dense else "by quads, zeros skipped"
-    return f"dense in {dense:.0%} of the calls, else by quads"
+def _kernel(run: "ConvolutionRuns", what: str) -> str:
+    """Return which kernel ran, and the share of the quads that are `what`."""
+    if run.quads is None:
+        return "dense, by matrix tiles"
+    if run.dense in (0, 1):
+        kernel = "dense" if run.dense else "by quads, zeros skipped"
+    else:
+        kernel = f"dense in {run.dense:.0%} of the calls, else by quads"
+    return f"{kernel}; {run.quads:.0%} of the quads {what}"

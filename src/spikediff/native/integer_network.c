@@ -28,9 +28,10 @@ typedef struct {
   stem stem;
 } network;
 
-/* What was found at a synapse, over all images: how many, how many densely, and changed quads. */
+/* What was found at a synapse: how many images, how many of them densely, how many whose quads were
+ * listed, and those quads. */
 typedef struct {
-  int64_t images, dense, quads;
+  int64_t images, dense, listed, quads;
 } tally;
 
 #define TOGETHER 4  /* images that a thread computes at a time */
@@ -53,13 +54,14 @@ static void fill_bias(const outlet *o, int64_t timestep, int64_t class_, int32_t
 
 static void run_synapse(const synapse *s, frame *f, tally *tallied) {
   const int tiled = synapse_fits_tiles(s);
-  if (tiled && s->way == BY_DENSITY && !f->state) f->quads = quads_of(s); /* faster than a list */
-  else if (s->kept_counts >= 0) f->quads = synapse_list(s, f);
-  const int dense = is_dense(s, f->quads, tiled);
+  const int listed = !tiled || s->way != BY_DENSITY || f->state; /* else tiles are faster than a list */
+  if (listed && s->kept_counts >= 0) f->quads = synapse_list(s, f);
+  const int dense = !listed || is_dense(s, f->quads, tiled);
   (!dense ? synapse_events : tiled ? synapse_tiles : synapse_dense)(s, f);
   tallied->images++;
   tallied->dense += dense;
-  tallied->quads += f->quads;
+  tallied->listed += listed;
+  tallied->quads += listed ? f->quads : 0;
 }
 
 static void run_stem(const network *n, const float *sample, const frame *f) {
@@ -183,7 +185,7 @@ EXPORT void integer_convolution(const network *n, uint8_t *counts, int64_t count
   (void)threads;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (int64_t i = 0; i < images; i++) {
-    tally ignored = {0, 0, 0};
+    tally ignored = {0};
     frame f = frame_of(n, memory + thread_number() * bytes, state + i * n->state_bytes);
     memset(f.bias, 0, 4 * (size_t)n->most_channels);
     f.memory = counts + i * count_bytes;

@@ -14,6 +14,7 @@ from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
 from spikediff.events import compile_for_inference
+from spikediff.native import native_name
 from spikediff.systems.integer import compiled as room
 from spikediff.systems.integer import to_integer
 from spikediff.systems.integer.plan import has_kernels
@@ -78,9 +79,20 @@ def test_images_of_another_size_and_type():
     runs = [run for run in fast.ran() if run.image_size == (4, 12)]
     assert runs[-1].name == "head"
     assert {run.images for run in runs} == {6}
-    assert all(0 <= share <= 1 for run in runs for share in (run.dense, run.quads))
-    assert any(run.quads > 0 for run in runs)
+    quads = [run.quads for run in runs if run.quads is not None]
+    assert all(0 <= share <= 1 for share in (*quads, *(run.dense for run in runs)))
+    assert any(share > 0 for share in quads)
     assert fast(torch.randn(0, 1, 8, 8), 3).sample.shape == (0, 1, 8, 8)
+
+
+@pytest.mark.skipif(native_name() != "amx", reason="no AMX here")
+def test_tiles_need_no_lists_unless_changes_are_followed():
+    form = to_integer(network(block_out_channels=(32,)))
+    for execution, listed in (("counts", False), ("delta", True)):
+        fast = compile_for_inference(form.with_execution(execution))
+        fast(*inputs(form, 2))
+        assert {run.quads is not None for run in fast.ran()} == {listed}
+        assert listed or {run.dense for run in fast.ran()} == {1.0}
 
 
 @needs_native

@@ -38,7 +38,7 @@ class ConvolutionRuns(NamedTuple):
     image_size: tuple[int, int]  # height and width of the network's images
     images: int  # in all calls
     dense: float  # share of the images that were computed densely
-    quads: float  # share of the quads that were not silent, or had changed
+    quads: float | None  # share of those not silent, or changed; None where AMX needs no lists
 
 
 class Plans(dict[tuple[int, int], Plan]):
@@ -106,13 +106,13 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
         """Yield how each convolution ran so far, image size by image size."""
         for size, plan in self.plans.items():
             layout = plan.layout
-            for name, layer, (images, dense, quads) in zip(
+            for name, layer, (images, dense, listed, quads) in zip(
                 layout.names, layout.layers, plan.tallies().tolist(), strict=True
             ):
                 columns = layer.in_width << layer.doubled
-                quads_of_all = max(1, images * layer.in_height * columns * layer.quads)
-                share = dense / max(1, images)
-                yield ConvolutionRuns(name, size, images, share, quads / quads_of_all)
+                quads_of_listed = listed * layer.in_height * columns * layer.quads
+                share = quads / quads_of_listed if listed else None
+                yield ConvolutionRuns(name, size, images, dense / max(1, images), share)
 
     def describe(self) -> Iterator[str]:
         """Yield a line per convolution: how it ran so far, and the share of its listed quads."""
@@ -120,9 +120,9 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
         for (height, width), of_size in groupby(self.ran(), lambda runs: runs.image_size):
             yield f"images of {height}x{width}:"
             for runs in of_size:
+                quads = "" if runs.quads is None else f", {runs.quads:.1%} of quads"
                 yield (
-                    f"  {runs.name:<24} {runs.dense:4.0%} of {runs.images} images densely, "
-                    f"{runs.quads:.1%} of quads"
+                    f"  {runs.name:<24} {runs.dense:4.0%} of {runs.images} images densely{quads}"
                 )
 
     def _plan(self, height: int, width: int) -> Plan:

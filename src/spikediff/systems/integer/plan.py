@@ -291,9 +291,9 @@ class Plan:
         return None if strange else answer
 
     def tallies(self) -> Tensor:
-        """Return for every convolution [N, 3]: images, images computed densely, listed quads."""
+        """Return for every convolution [N, 4]: images, those run densely, those listed, quads."""
         if self._memory is None:
-            return torch.zeros(len(self.layout.names), 3, dtype=torch.int64)
+            return torch.zeros(len(self.layout.names), 4, dtype=torch.int64)
         return self._memory[2].sum(0)
 
     def _memory_of(self, threads: int) -> tuple[Tensor, Tensor]:
@@ -303,6 +303,6 @@ class Plan:
             self._memory = (
                 threads,
                 torch.zeros(threads, library.integer_network_together(), size, dtype=torch.uint8),
-                torch.zeros(threads, len(self.layout.names), 3, dtype=torch.int64),
+                torch.zeros(threads, len(self.layout.names), 4, dtype=torch.int64),
             )
         return self._memory[1:]
