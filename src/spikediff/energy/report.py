@@ -31,11 +31,6 @@ class Traffic:
     activations: float  # inputs of synapses
     sums: float  # results of synapses; in a spiking network they are the membranes
 
-    @property
-    def total(self) -> float:
-        """The sum of the three."""
-        return self.weights + self.activations + self.sums
-
 
 @dataclass(frozen=True)
 class EnergyReport:

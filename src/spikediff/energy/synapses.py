@@ -141,8 +141,6 @@ def _convolution(
     arguments: Sequence[Any], out: Tensor, known: Provenance, bits: int | None = None
 ) -> Cell:
     x, weight, _bias, stride, padding, dilation, transposed, _out_padding, groups = arguments
-    if x.dim() == weight.dim() - 1:  # an image without a batch axis
-        x, out = x[None], out[None]
     axes = weight.dim() - 2
     spread = [tuple(v) * axes if len(v) == 1 else tuple(v) for v in (stride, padding, dilation)]
     sizes, out_sizes, kernel = tuple(x.shape[2:]), tuple(out.shape[2:]), tuple(weight.shape[2:])

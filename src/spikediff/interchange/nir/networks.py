@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spikediff.interchange.nir.graph import GraphBuilder, Parts, fold
 from spikediff.layers import ConvNorm, SpikingLayer, embed_classes
-from spikediff.systems.sddpm.blocks import Downsample, PlainBlock, PreSpikeBlock
+from spikediff.systems.sddpm.blocks import PlainBlock, PreSpikeBlock
 from spikediff.systems.sddpm.network import SpikingUNet
 
 Shape = tuple[int, int]
@@ -82,8 +82,6 @@ def _stem(graph: GraphBuilder, stem: Any, shape: tuple[int, ...]) -> Parts:
 
 
 def _step(graph: GraphBuilder, name: str, block: nn.Module, x: Parts, embedding: Tensor) -> Parts:
-    if isinstance(block, Downsample):
-        return _downsample(graph, name, block, x)
     assert isinstance(block, PreSpikeBlock | PlainBlock)
     bias = block.timestep_bias(embedding)[0, :, 0, 0]  # [C]
     if isinstance(block, PreSpikeBlock):
@@ -94,14 +92,6 @@ def _step(graph: GraphBuilder, name: str, block: nn.Module, x: Parts, embedding:
     h = _conv_norm(graph, f"{name}.synapse1", block.synapse1, x, bias)
     h = graph.fire(f"{name}.neuron1", block.neuron1, h)
     return graph.fire(f"{name}.neuron2", block.neuron2, _plus_shortcut(graph, name, block, h, x))
-
-
-def _downsample(graph: GraphBuilder, name: str, block: Downsample, x: Parts) -> Parts:
-    if block.neuron_first:
-        spikes = graph.fire(f"{name}.neuron", block.neuron, x)
-        return _conv_norm(graph, f"{name}.synapse", block.synapse, spikes)
-    current = _conv_norm(graph, f"{name}.synapse", block.synapse, x)
-    return graph.fire(f"{name}.neuron", block.neuron, current)
 
 
 def _plus_shortcut(
