@@ -1,6 +1,7 @@
 """Spiking-Diffusion as one recipe of two stages: tokens that belong to their first stage."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,8 +12,9 @@ from spikediff.cli import main
 from spikediff.data import change_range, to_model_range
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.errors import UserError
-from spikediff.files.tensors import read_with_metadata
+from spikediff.files.tensors import read_with_metadata, write_tensors
 from spikediff.pretrained import find_recipe
+from spikediff.systems.fsvae.vae import VAE
 from spikediff.systems.spiking_diffusion.absorbing import absorbing_loss
 from spikediff.systems.spiking_diffusion.loss import TokenObjective, VQObjective
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
@@ -125,6 +127,36 @@ def test_tokens_of_another_first_stage_are_refused(root, first_recipe, second_re
         Trainer(second_recipe, tmp_path / "run", show_progress=False)
 
 
+@pytest.fixture
+def second_root(root, tmp_path):
+    """The folder of another second stage, beside a first stage of its own."""
+    shutil.copytree(root.with_name("run-first-stage"), tmp_path / "run-first-stage")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tokens: tokens.int(), r"holds no tokens int16 \[1442, 4, 4\]; delete the file"),
+        (lambda tokens: tokens[1:], "holds no tokens int16"),
+        (lambda tokens: tokens + 12, "contains tokens outside 0 to 11; delete the file"),
+    ],
+)
+def test_stored_tokens_that_are_none_are_refused(change, words, second_root, second_recipe):
+    path = second_root.with_name("run-first-stage") / "tokens.safetensors"
+    tensors, facts = read_with_metadata(path)
+    write_tensors(path, {"tokens": change(tensors["tokens"])}, facts)
+    with pytest.raises(UserError, match=words):
+        token_dataset(second_recipe, second_root)
+
+
+def test_an_autoencoder_without_a_codebook_is_no_first_stage(second_root, second_recipe):
+    weights = second_root.with_name("run-first-stage") / "pipeline" / "vae"
+    VAE(8, 1, (4, 8), latent_channels=4).save_pretrained(weights)
+    with pytest.raises(UserError, match="holds a VAE, which produces no tokens"):
+        load_first_stage(second_recipe, second_root)
+
+
 def test_a_first_stage_of_other_images_is_refused(root, second_recipe, tmp_path):
     named = str(root.with_name("run-first-stage"))
     data = replace(second_recipe.data, hold_out=True)
@@ -185,6 +217,15 @@ def test_objectives_are_the_losses_of_the_paper(first_recipe):
         torch.zeros(3, 5, 2, 2), h_0[:, 0].long(), masked, timestep, 4, weighting="elbo"
     )
     assert got.item() == pytest.approx(want.item())
+
+
+def test_images_of_one_grey_have_no_variance_to_divide_by(first_recipe):
+    class Flat(list):
+        name = "flat"
+
+    flat = Flat([(torch.full((1, 8, 8), 9, dtype=torch.uint8), 0)] * 2)
+    with pytest.raises(UserError, match="data set flat: all images are of one grey"):
+        build_objective(Parts(first_recipe, 8, 1, dataset=flat))
 
 
 def test_one_command_trains_both(first_recipe, second_recipe, tmp_path, capsys, monkeypatch):

@@ -31,9 +31,9 @@ class VQObjective:
         images = run.dataset
         count = min(len(images), _VARIANCE_IMAGES)
         pixels = torch.stack([images[i][0] for i in range(count)])
-        self.data_variance = float(self.prepare(pixels).var())
-        if not self.data_variance > 0.0:
+        if pixels.min() == pixels.max():
             raise UserError(f"data set {images.name}: all images are of one grey")
+        self.data_variance = float(self.prepare(pixels).var())
         self.commitment = commitment
 
     def prepare(self, items: Tensor) -> Tensor:
