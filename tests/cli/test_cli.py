@@ -14,6 +14,7 @@ from PIL import Image
 
 from spikediff.cli import COMMANDS, demo, main
 from spikediff.cli.demo import _judge, _recognised
+from spikediff.cli.info import _kernel
 from spikediff.data import load_images, to_model_range
 from spikediff.native import library, native_name
 from spikediff.pretrained import find_recipe
@@ -187,6 +188,14 @@ def test_info_says_how_the_deployment_form_runs(tmp_path, capsys):
     told = "by matrix tiles" if native_name() == "amx" else "of the quads not 0"
     assert all(told in kernel for kernel in kernels.values())
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("dense", "words"),
+    [(0.0, "by quads, zeros skipped"), (1.0, "dense"), (0.25, "dense in 25% of the calls, else")],
+)
+def test_which_kernel_of_a_convolution_ran_is_told(dense, words):
+    assert _kernel(dense).startswith(words)
 
 
 def test_info_says_how_to_get_the_kernels(monkeypatch, capsys):

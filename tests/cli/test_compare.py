@@ -196,7 +196,9 @@ compared_models = st.builds(
             "dataset": st.sampled_from(["mnist", "digits"]),
             "protocol": st.just({"name": "fsddim"}),
             "reference": st.just({"split": "test"}),
-            "counts": st.just({"judged": 9, "repeats": 1, "reference": 9, "floor": 9}),
+            "counts": st.sampled_from([9, 10]).map(
+                lambda judged: {"judged": judged, "repeats": 1, "reference": 9, "floor": 9}
+            ),
         }
     ),
 )
@@ -212,6 +214,9 @@ def test_any_table_fits_a_terminal_and_keeps_every_column(models):
     assert rows[0].count(" & ") == len(models)
     assert ("different data sets" in compared.table()) == (
         len({m.quality["dataset"] for m in models if m.quality}) > 1
+    )
+    assert ("different numbers of images" in compared.table()) == (
+        len({m.quality["counts"]["judged"] for m in models if m.quality}) > 1
     )
 
 

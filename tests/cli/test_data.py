@@ -42,6 +42,15 @@ def test_a_folder(photos, tmp_path, capsys):
     assert "--model.num-classes 2" in said
 
 
+def test_of_many_files_that_are_not_used_the_first_are_named(photos, monkeypatch, capsys):
+    monkeypatch.setattr("spikediff.cli.data._NAMED", 1)
+    assert main(["data", str(photos)]) == 0
+    said = capsys.readouterr().out
+    assert "2 files" in said
+    assert ("broken.png: " in said) != ("notes.txt: " in said)
+    assert "... (--json FILE lists all)" in said
+
+
 def test_a_listed_data_set(capsys):
     assert main(["data", "digits"]) == 0
     said = capsys.readouterr().out

@@ -106,6 +106,7 @@ def test_an_ordinary_network(tmp_path, capsys):
         (["--differences"], "need --compare"),
         (["--compare", "--differences", "--accounting", "paper"], "needs --accounting strict"),
         (["--execution", "delta"], "--execution delta"),
+        (["--synapses", "merged"], "only a SynapticCurrentUNet (FSDDIM) has them"),
     ],
 )
 def test_wrong_use_is_one_line(model, arguments, message, capsys):
@@ -173,8 +174,8 @@ def converted():
     return SpikingDiffusionPipeline(ConvertedUNet(architecture).eval(), make_scheduler("ddim"))
 
 
-def fsddim():
-    unet = SynapticCurrentUNet(**U_NET, spiking_steps=2)
+def fsddim(**options):
+    unet = SynapticCurrentUNet(**U_NET, spiking_steps=2, **options)
     return SynapticCurrentPipeline(unet.eval(), SynapticCurrentDDIMScheduler())
 
 
@@ -194,3 +195,28 @@ def test_every_network_has_a_counterpart(make, bits, tmp_path, capsys):
     assert ordinary["plain"]["macs"] == quantised["whole_numbers"]["macs"] > 0
     assert ordinary["plain"]["acs"] == 0 < spiking["plain"]["acs"]
     assert f"8x{bits} bits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("synapses", "multiplied"),
+    [("merged", "layers.stem_neuron.synapses.image"), ("carried", "stem")],
+)
+def test_of_merged_and_carried_synapses_only_those_of_the_image_multiply(
+    synapses, multiplied, tmp_path
+):
+    fsddim(spiking_stem=True).save_pretrained(tmp_path / "model")
+    call = ["energy", str(tmp_path / "model"), "--num-images", "1", "--num-inference-steps", "2"]
+    told = ["--synapses", synapses, "--audit", "--json", str(tmp_path / "e.json")]
+    assert main([*call, *told]) == 0
+    figures = json.loads((tmp_path / "e.json").read_text())
+    assert figures["synapses"] == synapses
+    assert {row["layer"] for row in figures["audit"]["findings"]} == {"scheduler", multiplied}
+
+
+def test_a_price_of_neuron_updates_is_told_beside_the_energy(model, tmp_path, capsys):
+    prices = "mac_pj: 2\nac_pj: 1\nneuron_update_pj: 1000\nsource: my simulator\n"
+    (tmp_path / "mine.yaml").write_text(prices)
+    told = ["--costs", str(tmp_path / "mine.yaml"), "--json", str(tmp_path / "e.json")]
+    assert main(["energy", model, *QUICK, *told]) == 0
+    updates = json.loads((tmp_path / "e.json").read_text())["neuron_updates"]
+    assert f"neuron updates add {updates / 2 / 1e3:,.3f} uJ per image" in capsys.readouterr().out

@@ -131,6 +131,8 @@ def test_an_eta_out_of_range_is_refused_in_python():
     for eta in (-0.1, 1.1, float("nan")):
         with pytest.raises(UserError, match="must lie in"):
             pipe(num_inference_steps=2, seeds=[0], eta=eta)
+    with pytest.raises(UserError, match="1000001 seeds are too many for one call"):
+        pipe(num_inference_steps=2, seeds=range(1_000_001))
     for call in ({"seeds": [2**64]}, {"seeds": [-1]}, {"batch_size": 10**12}):
         with pytest.raises(UserError, match=r"must (lie between|be at most)"):
             pipe(num_inference_steps=2, **call)

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from norms import see
+from small_pipelines import made
 from spikediff.cli import main
+from spikediff.cli.reconstruct import _measure
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.native import native
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
@@ -55,3 +57,16 @@ def test_event_driven_is_for_the_cpu(autoencoder, tmp_path, capsys):
     options = ["--dataset", "digits", "--event-driven", "--device", "cuda"]
     assert main(["reconstruct", str(autoencoder), "--output", str(tmp_path), *options]) == 2
     assert "only on the CPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("side", "measured"), [(10, 2), (11, 4)])
+def test_equal_images_have_no_error_and_small_ones_no_similarity(side, measured):
+    images = 2 * torch.rand(2, 1, side, side) - 1
+    assert list(_measure(images, images).values()) == pytest.approx([0.0] * measured, abs=1e-6)
+    assert min(_measure(images, -images).values()) > 0.1
+
+
+def test_a_denoiser_has_no_autoencoder(tmp_path, capsys):
+    made("denoiser").save_pretrained(tmp_path)
+    assert main(["reconstruct", str(tmp_path), "--dataset", "digits"]) == 2
+    assert "a SpikingDiffusionPipeline has no autoencoder" in capsys.readouterr().err

@@ -13,7 +13,9 @@ import termios
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from spikediff import __version__
 from spikediff.cli import COMMANDS, main
 from spikediff.cli.arguments import Visible, parse
 from spikediff.cli.inpaint import InpaintOptions
@@ -145,6 +147,11 @@ def test_what_is_printed_has_no_control_characters():
             "--license foo",
         ),
         (["demo", "--steps", "0"], "--steps 0"),
+        (["interpolate", "digits", "--class-labels", "1", "2"], "give a single class"),
+        (
+            ["inpaint", "digits", "--image", __file__, "--mask", "nothere"],
+            "--mask nothere: no such",
+        ),
     ],
 )
 def test_options_that_make_no_sense(arguments, word, capsys):
@@ -214,3 +221,44 @@ def test_none_can_still_be_typed():
     assert read.num_images is None
     read = parse(InpaintOptions, ["digits", "--mask-box", "0", "1", "2", "3"], "x", None)
     assert read.mask_box == (0, 1, 2, 3)
+
+
+def failing(error):
+    def run(_options):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "not enough memory (MemoryError); use a smaller --batch-size or"),
+        (RuntimeError("DefaultCPUAllocator: no"), "not enough memory (DefaultCPUAllocator: no);"),
+        (SafetensorError("I/O error: No space left on device"), "I/O error: No space left on"),
+        (OSError(28, "No space left on device", "grid.png"), "grid.png: No space left on device"),
+    ],
+)
+def test_a_machine_that_has_no_more_is_told_in_one_line(error, line, monkeypatch, capsys):
+    monkeypatch.setattr("spikediff.cli.info.run", failing(error))
+    assert main(["info"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"spikediff: error: {line}")
+    assert said.count("\n") == 1
+
+
+def test_a_reader_that_has_left_is_no_error(monkeypatch, capsys):
+    monkeypatch.setattr("spikediff.cli.info.run", failing(BrokenPipeError()))
+    assert main(["info"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_fault_of_the_library_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("spikediff.cli.info.run", failing(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        main(["info"])
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"spikediff {__version__}\n"

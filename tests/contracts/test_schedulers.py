@@ -93,3 +93,11 @@ def test_a_sample_is_shown_as_it_is(name):
     assert torch.equal(made.scale_model_input(sample, made.timesteps[0]), sample)
     assert made.init_noise_sigma == 1.0
     assert len(made) == 1000
+
+
+def test_tokens_are_shown_as_they_are():
+    made = scheduler("AbsorbingStateScheduler")
+    made.set_timesteps(5)
+    tokens = torch.randint(17, (1, 2, 2))
+    assert torch.equal(made.scale_model_input(tokens, made.timesteps[0]), tokens)
+    assert len(made) == made.config.num_train_timesteps

@@ -176,6 +176,20 @@ def test_missing_batches_are_listed(tmp_path, refused):
     assert "lacks data_batch_3" in refused(load_images, "cifar10", "train", data_dir=tmp_path)
 
 
+# ---- the lossless subset
+
+
+def test_lossless_layout_and_its_damage(tmp_path, refused):
+    pixels, labels = RNG.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8), np.array([9, 0, 1])
+    np.savez(tmp_path / LOSSLESS, test_images=pixels, test_labels=labels)
+    test = load_images("cifar10-lossless-subset", "test", data_dir=tmp_path)
+    assert np.array_equal(test.images.permute(0, 2, 3, 1).numpy(), pixels)
+    assert test.labels.tolist() == [9, 0, 1]
+    np.savez(tmp_path / LOSSLESS, test_images=pixels, test_labels=labels / 2)
+    message = refused(load_images, "cifar10-lossless-subset", "test", data_dir=tmp_path)
+    assert f"{LOSSLESS}: labels are float64 [3]; expected integers [N]" in message
+
+
 # ---- packed JPEGs
 
 

@@ -1,10 +1,12 @@
 """The contract of every row, and what load_images refuses."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from spikediff.data import DATASETS, ImageDataset, load_images
+from spikediff.data.dataset import PictureShape, part_indices, pixel_array
 
 WITH_FILES = [name for name in DATASETS if name != "digits"]
 
@@ -93,3 +95,15 @@ def test_the_held_out_tenth_and_the_rest_are_the_split(split):
     assert chosen.labels.unique().numel() > 7  # no period of the digits' order is caught
     images = torch.cat([chosen.images, rest.images]).flatten(1)
     assert sorted(images.tolist()) == sorted(everything.images.flatten(1).tolist())
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(4, True), (0, False)])
+def test_a_part_without_images_is_refused(count, held_out, refused):
+    part = "held-out tenth" if held_out else "rest beside the held-out tenth"
+    assert f"here: {count} images leave no {part}" in refused(part_indices, count, held_out, "here")
+
+
+@pytest.mark.parametrize(("shape", "grey"), [((2, 5, 7), True), ((2, 5, 7, 3), False)])
+def test_the_shape_of_a_picture_is_its_width_and_height(shape, grey):
+    pictures = pixel_array(np.zeros(shape, np.uint8), "here")
+    assert pictures.shape(1) == PictureShape(7, 5, grey)

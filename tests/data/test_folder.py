@@ -15,6 +15,7 @@ from PIL import Image
 
 from spikediff.data import load_images
 from spikediff.data.decoding import decode_image, read_image
+from spikediff.data.folder import list_files
 
 SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "PNG")
 
@@ -145,6 +146,11 @@ def test_folders_without_images(tmp_path, save_picture, refused):
             outcomes.append(str(error))
     assert "unknown split 'dev'; choose from train, test" in outcomes[0]
     assert "falls into the" in outcomes[1]
+
+
+def test_a_folder_that_is_gone_cannot_be_listed(tmp_path, refused):
+    message = refused(list_files, tmp_path / "gone")
+    assert message.endswith("gone: cannot be listed (No such file or directory); check the folder")
 
 
 def decoded(picture, kind="PNG", **options):

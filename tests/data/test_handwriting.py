@@ -138,6 +138,11 @@ def test_letters_are_transposed_and_start_at_one(tmp_path, refused):
     )
 
 
+def test_a_part_of_the_training_images_says_that_it_is_one(small):
+    with pytest.warns(UserWarning, match="holds only 4 of 60,000 training images"):
+        assert len(load_images("mnist", "train", data_dir=small)) == 4
+
+
 def test_npz_layouts(tmp_path):
     images, labels = np.zeros((3, 28, 28), np.uint8), np.array([1, 2, 3], np.uint8)
     np.savez(tmp_path / "mnist.npz", x_test=images, y_test=labels)

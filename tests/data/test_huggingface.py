@@ -113,3 +113,18 @@ def test_sets_without_images(hub, refused):
 def test_without_the_package(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "pip install 'datasets>=3'" in refused(load_images, "hf:x")
+
+
+def test_a_row_that_cannot_be_decoded_is_named(hub, refused):
+    class Broken:
+        def __getitem__(self, row):
+            if row == 1:
+                raise OSError("image file is truncated")
+            return Image.new("RGB", (6, 6))
+
+        def __len__(self):
+            return 30
+
+    hub.tables["train"].columns["picture"] = Broken()
+    message = refused(lambda: load_images("hf:someone/pets")[1])
+    assert "row 1: cannot be decoded (image file is truncated); remove the row" in message

@@ -121,6 +121,28 @@ def test_a_truncated_database_is_told_before_it_is_mapped(tmp_path, database, re
     assert "fetch the database again" in message
 
 
+@pytest.mark.parametrize("call", ["iternext", "get"])
+def test_a_database_that_cannot_be_read_further(tmp_path, database, monkeypatch, refused, call):
+    def fails(*_arguments, **_options):
+        raise sys.modules["lmdb"].Error("page not found")
+
+    monkeypatch.setattr(_Transaction, call, fails)
+    message = refused(lambda: load_images("lsun-bedroom", data_dir=tmp_path).stack())
+    assert "cannot be read (page not found); fetch it again" in message
+
+
+def test_a_database_without_pictures(tmp_path, database, monkeypatch, refused):
+    monkeypatch.setattr(_Transaction, "iternext", lambda *_arguments, **_options: iter(()))
+    message = refused(load_images, "lsun-bedroom", data_dir=tmp_path)
+    assert "bedroom_train_lmdb is empty; fetch the database again" in message
+
+
+def test_a_file_of_another_kind_is_no_database(tmp_path, database, refused):
+    (tmp_path / "bedroom_train_lmdb" / "data.mdb").write_bytes(bytes(3 * 4096))
+    message = refused(load_images, "lsun-bedroom", data_dir=tmp_path)
+    assert "data.mdb: is not an LMDB database for this machine" in message
+
+
 def test_without_the_package(tmp_path, database, monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "lmdb", None)
     assert "pip install lmdb" in refused(load_images, "lsun-bedroom", data_dir=tmp_path)

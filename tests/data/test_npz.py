@@ -49,3 +49,9 @@ def test_other_files_are_not_npz(tmp_path, refused):
     assert "not a zip archive" in refused(read_npz, text, ["images"])
     assert "single array" in refused(read_npz, single.rename(tmp_path / "single.npz"), ["images"])
     assert "not a regular file" in refused(read_npz, tmp_path, ["images"])
+
+
+def test_an_archive_that_unpacks_to_too_much(archive, refused, monkeypatch):
+    monkeypatch.setattr("spikediff.data.arrays.MOST_NPZ_BYTES", 40_000)
+    message = refused(read_npz, archive, ["images"])
+    assert f"{archive}: unpacks to 40,280 bytes, more than 40,000" in message

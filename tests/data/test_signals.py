@@ -95,6 +95,28 @@ def test_files_that_are_no_recording(values, words, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (b"\x93NUMPY\x03\x00", r"version \(3, 0\) of the format"),
+        (b"\x93NUMPY\x01\x00", r"declares more values than it contains, \(999,\)"),
+    ],
+)
+def test_headers_are_read_before_memory_is_taken(header, words, tmp_path):
+    np.save(tmp_path / "r.npy", np.zeros(200))
+    content = (tmp_path / "r.npy").read_bytes().replace(b"(200,)", b"(999,)")
+    (tmp_path / "r.npy").write_bytes(header + content[len(header) :])
+    with pytest.raises(UserError, match=words):
+        load_signals(str(tmp_path / "r.npy"), length=16)
+
+
+def test_a_matplotlib_without_the_recording_is_told(monkeypatch, tmp_path):
+    gone = str(tmp_path / "membrane.dat")
+    monkeypatch.setattr("matplotlib.cbook.get_sample_data", lambda *_, **__: gone)
+    with pytest.raises(UserError, match=r"No such file or directory\); install matplotlib from"):
+        load_signals("membrane")
+
+
 def test_names_that_are_none():
     with pytest.raises(UserError, match="did you mean 'membrane'"):
         load_signals("membran")

@@ -1,5 +1,6 @@
 """The second moment that Analytic-DPM needs: exact for known data, the same for any batching."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -9,7 +10,12 @@ import torch
 from mixture import MIXTURE
 from sizes import U_NET
 from spikediff.diffusion.analytic_dpm import AnalyticDPMScheduler
-from spikediff.diffusion.calibration import calibration_timesteps, estimate_second_moment
+from spikediff.diffusion.calibration import (
+    calibration_timesteps,
+    estimate_second_moment,
+    load_calibration,
+    save_calibration,
+)
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.scheduler_config import PREDICTION_TYPES
 from spikediff.diffusion.schedulers import make_scheduler
@@ -162,3 +168,48 @@ def test_a_spiking_network_end_to_end(tmp_path):
     assert isinstance(loaded.scheduler, AnalyticDPMScheduler)
     again = loaded(seeds=[5], num_inference_steps=3, output_type="pt").images
     assert torch.equal(again[0], first[1])
+
+
+MEASURED = {
+    "second_moment": [0.5, 0.9],
+    "second_moment_timesteps": [0, 999],
+    "clip_last_noise": None,
+}
+
+
+@pytest.fixture
+def calibrated(tmp_path):
+    """A pipeline's folder with a calibration; its weights are only hashed."""
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    save_calibration(tmp_path, MEASURED, {"images": 2})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"second_moment": [0.5]}, "lists of different lengths"),
+        ({"second_moment": [], "second_moment_timesteps": []}, "lists of different lengths"),
+        ({"second_moment": 0.5}, "0.5 is no list"),
+        ({"second_moment": [0.5, "0.9"]}, "'0.9' is no number"),
+        ({"second_moment": [0.5, math.inf]}, "inf is no number"),
+        ({"second_moment_timesteps": [0, 9.5]}, "timesteps that are none"),
+        ({"second_moment_timesteps": [-1, 999]}, "timesteps that are none"),
+        ({"clip_last_noise": -1}, "a negative clip_last_noise"),
+        ({"clip_last_noise": True}, "True is no number"),
+    ],
+)
+def test_a_damaged_calibration_is_one_line(calibrated, change, words):
+    assert load_calibration(calibrated) == MEASURED
+    path = calibrated / "calibration.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"settings": MEASURED | change}))
+    with pytest.raises(UserError) as caught:
+        load_calibration(calibrated)
+    assert f"calibration.json: is damaged ({words}); run `spikediff calibrate" in str(caught.value)
+
+
+def test_a_folder_without_weights_has_nothing_to_calibrate(tmp_path):
+    with pytest.raises(UserError, match="has no pipeline to calibrate; give a finished run"):
+        save_calibration(tmp_path, MEASURED, {})

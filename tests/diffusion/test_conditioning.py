@@ -113,6 +113,15 @@ def test_the_limits_of_guidance(kind):
     assert classes_in_turn(pipe, [4, 5]) == {"class_labels": [1, 2]}
 
 
+@pytest.mark.parametrize("guidance", [None, 2.0])
+def test_a_callback_sees_the_guidance_of_the_call(guidance):
+    seen = []
+    call = {"seeds": [0], "class_labels": 1, "guidance_scale": guidance}
+    look = {"callback_on_step_end": lambda pipe, *_: seen.append(pipe.guidance_scale)}
+    draw(make_pipe(KINDS[0]), **call, **look)
+    assert set(seen) == {guidance}
+
+
 def test_streaming_is_the_window():
     pipe = make_pipe("currents")
     told = {"seeds": [0, 1], "class_labels": [0, 2], "guidance_scale": 1.5}
@@ -144,6 +153,20 @@ def test_a_model_without_classes_takes_none(options):
         draw(pipe, seeds=[0], **options)
     with pytest.raises(UserError, match="was trained without classes"):
         unet(torch.randn(1, 1, 8, 8), 5, class_labels=torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (0.5, "must be whole numbers, got torch.float32"),
+        (4, "class label 4: the model knows 0 to 2, and 3 for no class"),
+        (-1, "class label -1"),
+    ],
+)
+def test_a_network_refuses_labels_that_it_does_not_know(label, words):
+    unet = SpikingUNet(**U_NET, num_classes=3).eval()
+    with pytest.raises(UserError, match=words):
+        unet(torch.zeros(1, 1, 8, 8), 5, class_labels=torch.tensor([label]))
 
 
 def test_labels_are_counted_as_diffusers_counts_them():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sizes import U_NET
-from small_pipelines import MAKERS, make
+from small_pipelines import MAKERS, made, make
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.model import with_own_memory
@@ -20,6 +20,7 @@ from spikediff.systems.released import load_authors_checkpoint
 from spikediff.systems.sddpm.network import SpikingUNet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
 
 
 def test_weights_out_of_the_middle_of_a_file():
@@ -171,3 +172,30 @@ def test_weights_of_others_are_whole_too(what):
     name = change(state, what)
     with pytest.raises(UserError, match=name):
         load_authors_checkpoint(state, "sddpm", sample_size=8)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"config.json": None}, r"config\.json: missing; it defines the network"),
+        ({"config.json": []}, r"config\.json: is damaged, it holds \[\]"),
+        ({INDEX: {"metadata": {}}}, "is damaged, it has no weight_map"),
+        ({INDEX: {"weight_map": {"a": 3}}}, "is damaged, it has no weight_map"),
+        ({INDEX: {"weight_map": {"a": "../w"}}}, "is damaged, it names files of other folders"),
+    ],
+)
+def test_damaged_json_of_a_network_is_named(tmp_path, files, words):
+    made("denoiser").unet.save_config(tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).unlink(missing_ok=True)
+        if content is not None:
+            (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words):
+        SpikingUNet.from_pretrained(tmp_path)
+
+
+def test_a_network_that_is_not_there_is_named(tmp_path):
+    index = {"_class_name": "SpikingDiffusionPipeline", "unet": ["spikediff", "SpikingUNet"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"unet: missing; model_index\.json names it"):
+        SpikingDiffusionPipeline.from_pretrained(tmp_path)

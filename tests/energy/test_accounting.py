@@ -102,6 +102,12 @@ def test_by_hand():
     assert strict.firing_rate == 3 / 8
 
 
+@pytest.mark.parametrize("x", [torch.ones(3, 8), torch.zeros(3, 8), torch.rand(3, 8)])
+def test_an_ordinary_network_multiplies_whatever_it_sees_in_the_paper(x):
+    report = observe(nn.Linear(8, 2), x).report("paper")
+    assert (report.macs, report.acs) == (3 * 16, 0)
+
+
 def test_the_paper_hides_what_strict_bills():
     torch.manual_seed(0)
     model = SpikingUNet(**U_NET)

@@ -119,6 +119,46 @@ def test_products_of_data():
     assert count(Attention(), real, real).macs == 2 * 6 * 6 * 8
 
 
+class Twice(nn.Module):
+    """A layer that is called on spikes and on real values."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(7, 5)
+
+    def forward(self, x, y):
+        return self.layer(x) + self.layer(y)
+
+
+def test_a_layer_of_spikes_and_of_real_values_is_one_row_that_adds_and_multiplies():
+    x, y = spikes(2, 7), torch.randn(2, 7, generator=GENERATOR)
+    [row] = [cell for cell in count(Twice(), x, y).layers if cell.layer == "layer"]
+    assert (row.macs, row.acs) == (2 * 7 * 5, x.sum() * 5)
+
+
+def test_an_image_without_a_batch_counts_as_a_batch_of_one():
+    layer, x = nn.Conv2d(3, 4, 3, padding=1), spikes(1, 3, 6, 6)
+    assert count(layer, x[0]).acs == count(layer, x).acs > 0
+
+
+class Transposed(nn.Module):
+    """A linear layer whose weight is the left factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 7))
+
+    def forward(self, x):
+        return self.weight @ x  # [5, 7] @ [7, N]
+
+
+def test_a_weight_may_be_the_left_factor():
+    x = spikes(7, 3)
+    assert count(Transposed(), x).acs == x.sum() * 5
+    real = torch.randn(7, 3, generator=GENERATOR)
+    assert count(Transposed(), real).macs == 5 * 7 * 3
+
+
 class Direct(nn.Module):
     """Direct coding, written naively: the image is convolved at every spiking step."""
 

@@ -135,6 +135,8 @@ def test_other_wrong_input_is_refused():
         moments(torch.tensor([[1.0, 1.0], [0.0, 1.0]]).double())
     with pytest.raises(UserError, match="float64"):
         Moments(9, torch.zeros(2), torch.eye(2))
+    with pytest.raises(UserError, match="contains NaN or infinity"):
+        moments(torch.full((2, 2), math.nan).double())
     running = RunningMoments()
     running.add(gaussian(0, count=1))
     with pytest.raises(UserError, match="add at least 2"):

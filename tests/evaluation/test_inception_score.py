@@ -62,6 +62,12 @@ def test_what_is_no_probability_is_refused(bad):
         inception_score(bad, splits=2)
 
 
+@pytest.mark.parametrize("bad", [torch.full((4,), 0.25), torch.eye(4).long()])
+def test_what_is_no_table_of_probabilities_is_refused(bad):
+    with pytest.raises(UserError, match=r"pass probabilities \[N, K\]"):
+        inception_score(bad, splits=2)
+
+
 def test_more_parts_than_images_are_refused():
     with pytest.raises(UserError, match="splits = 10 of 4 images"):
         inception_score(torch.eye(4))

@@ -74,5 +74,7 @@ def test_wrong_input_is_refused():
         kernel_distance(a, b, subsets=0, subset_size=10)
     with pytest.raises(UserError, match="NaN"):
         kernel_distance(a * torch.nan, b, subset_size=10)
+    with pytest.raises(UserError, match="1 images are too few; pass at least 2"):
+        kernel_distance(a[:1], b, subset_size=10)
     with pytest.raises(UserError, match="4 dimensions, the other 3"):
         kernel_distance(a, b[:, :3], subset_size=10)

@@ -23,6 +23,12 @@ def test_what_fits_is_left_alone():
     assert preparation_notes(GREY, 8, 1, None) == []
 
 
+def test_a_resize_is_noted():
+    assert preparation_notes(GREY, 16, 1, "bicubic") == [
+        "resized from 8 to 16 pixels (PIL, bicubic)"
+    ]
+
+
 def test_grey_stored_as_rgb_is_grey():
     rgb = GREY.repeat(1, 3, 1, 1)
     assert torch.equal(prepare(rgb, 8, 1, "bilinear"), GREY)

@@ -95,3 +95,10 @@ def test_only_bits_and_weights_are_kept():
         sparse(x)
     sizes = [t.nbytes for t in kept if not isinstance(t, nn.Parameter)]
     assert sizes == [x.nbytes // 32]
+
+
+def test_without_kernels_the_convolutions_stay(monkeypatch):
+    monkeypatch.setattr("spikediff.events.training.native", lambda: None)
+    model = nn.Sequential(nn.Conv2d(64, 64, 3))
+    train_event_driven(model, 4)
+    assert type(model[0]) is nn.Conv2d

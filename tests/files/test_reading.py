@@ -5,7 +5,9 @@ import os
 import pickle
 import time
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from spikediff.errors import UserError, one_line, shown, visible
 from spikediff.evaluation.protocol import load_protocol
 from spikediff.files.pickles import load_plain
 from spikediff.files.reading import read_json, read_regular, read_text
-from spikediff.files.weights import read_foreign_weights
+from spikediff.files.weights import find_state_dict, read_foreign_weights
 from spikediff.files.yaml import read_yaml
 from spikediff.training.recipe import check_recipe, load_recipe, recipe_from
 
@@ -39,6 +41,15 @@ def test_only_regular_files_are_read(tmp_path, read, make):
         read(tmp_path / "file")
 
 
+def test_what_the_system_cannot_read_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read \(embedded null byte\)"):
+        read_regular(tmp_path / "a\0b")
+    memory = Path("/proc/self/mem")  # a regular file whose first byte cannot be read
+    if memory.exists():
+        with pytest.raises(UserError, match=r"mem: cannot be read \(Input/output error\)"):
+            read_regular(memory)
+
+
 def test_a_limit_of_size(tmp_path):
     (tmp_path / "file").write_bytes(bytes(11))
     assert len(read_regular(tmp_path / "file", most=11)) == 11
@@ -56,6 +67,19 @@ def test_json_that_is_none_or_too_deep(tmp_path, text):
         read_json(tmp_path / "file.json")
 
 
+def test_text_is_utf_8_and_json_has_a_limit_of_values(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    path.write_bytes(b"[\xff]")
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        read_json(path)
+    monkeypatch.setattr("spikediff.files.reading.MOST_NODES", 10)
+    path.write_text('[[1, 2, 3, 4], {"a": 5, "b": 6}]')
+    assert read_json(path)[1] == {"a": 5, "b": 6}
+    path.write_text('[[1, 2, 3, 4], {"a": 5, "b": 6}, 7]')
+    with pytest.raises(UserError, match="holds more than 10 values"):
+        read_json(path)
+
+
 @settings(max_examples=30)
 @given(st.recursive(st.none() | st.booleans() | st.text(), st.lists, max_leaves=20))
 def test_other_json_is_read_as_it_is(tmp_path_factory, content):
@@ -69,6 +93,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
     f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12)
+)
+# A chain of aliases, 8 times 60 lists deep, that stands in a key: keys are built first.
+CHAIN = f"a0: &a0 {'[' * 60}{']' * 60}\n" + "".join(
+    f"a{n}: &a{n} {'[' * 60}*a{n - 1}{']' * 60}\n" for n in range(1, 8)
 )
 SPOILT_YAML = {
     "a date": "seed: 2001-99-99",
@@ -84,6 +112,7 @@ SPOILT_YAML = {
     "lists": "[" * 900 + "]" * 900,
     "aliases": BOMB,
     "merges": MERGES,
+    "a chain of aliases": f"{CHAIN}? [*a7]\n: 1",
     "itself": "&a [*a]",
     "a zero byte": 'name: "a\\0b"',
     "an escape": 'name: "\\e[2J"',
@@ -117,6 +146,12 @@ def test_no_is_a_word_and_keys_stand_once(tmp_path):
     path.write_text("data: &d {dataset: mnist}\nname: x\ndata: *d")
     with pytest.raises(UserError, match="line 3: the key 'data' appears twice"):
         load_recipe(path)
+
+
+def test_a_key_may_replace_a_merged_one(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}")
+    assert read_yaml(path)["b"] == {"x": 1, "y": 3}
 
 
 def test_what_was_read_belongs_to_its_reader(tmp_path):
@@ -159,6 +194,77 @@ def test_a_memo_index_asks_for_no_memory(tmp_path):
     path.write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")
     with pytest.raises(UserError, match="memo index 2147483647"):
         load_plain(path)
+
+
+class Array:
+    """An array with a state of its own in the pickle."""
+
+    def __init__(self, shape, content, fortran=False):
+        self.state = (1, shape, np.dtype("u1"), fortran, content)
+
+    def __reduce__(self):
+        rebuild, empty, _ = np.zeros(0, np.uint8).__reduce__()
+        return rebuild, empty, self.state
+
+
+def nested(levels):
+    inner = ()
+    for _ in range(levels - 1):
+        inner = (inner,)
+    return inner
+
+
+NOT_PLAIN = {
+    "an array in Fortran order": pickle.dumps({"a": Array((2,), b"ab", fortran=True)}),
+    "an array without content": pickle.dumps({"a": Array((2,), [1, 2])}),
+    "an array of 2 bytes declared as [5]": pickle.dumps({"a": Array((5,), b"ab")}),
+    "bytes spelled in utf-8": b"\x80\x02c_codecs\nencode\nX\1\0\0\0aX\5\0\0\0utf-8\x86R.",
+    "a mark in the place of a value": b"](a.",
+    "values lie more than 64 levels deep": pickle.dumps(nested(66)),
+}
+
+
+@pytest.mark.parametrize("words", NOT_PLAIN)
+def test_a_pickle_that_is_not_of_plain_data_is_one_line(tmp_path, words):
+    (tmp_path / "batch").write_bytes(NOT_PLAIN[words])
+    with pytest.raises(UserError) as caught:
+        load_plain(tmp_path / "batch")
+    assert f"batch: damaged pickle ({words})" in str(caught.value)
+
+
+def test_plain_data_may_contain_themselves(tmp_path):
+    inner = []
+    whole = (inner, 1, 2, 3)
+    inner.append(whole)
+    (tmp_path / "batch").write_bytes(pickle.dumps({"a": whole}))
+    read = load_plain(tmp_path / "batch")["a"]
+    assert read[0][0] is read
+    assert read[1:] == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("compression", "words"),
+    [
+        (zipfile.ZIP_DEFLATED, "torch.save compresses none"),
+        (zipfile.ZIP_STORED, "a pickle of 30 bytes"),
+    ],
+)
+def test_a_zip_that_unpacks_to_more_than_it_holds_is_refused(
+    tmp_path, monkeypatch, compression, words
+):
+    monkeypatch.setattr("spikediff.files.pickles._MOST_TORCH_BYTES", 29)
+    with zipfile.ZipFile(tmp_path / "weights.pt", "w", compression) as archive:
+        archive.writestr("archive/data.pkl", bytes(30))
+    with pytest.raises(UserError, match=words):
+        read_foreign_weights(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"), [({"step": 3, "lr": 0.1}, "'step', 'lr'"), ({}, "none")]
+)
+def test_a_checkpoint_without_tensors_names_its_keys(content, keys):
+    with pytest.raises(UserError, match=f"here: holds no tensors; its keys are {keys}"):
+        find_state_dict(content, ("model",), "here")
 
 
 @pytest.mark.parametrize("legacy", [True, False])

@@ -18,7 +18,7 @@ from spikediff.errors import UserError
 from spikediff.evaluation.features import FEATURES
 from spikediff.hub.card import choose_picture, model_card
 from spikediff.hub.describe import gather_facts, paper_of, shareable
-from spikediff.hub.results import Results, collect_results
+from spikediff.hub.results import Results, collect_results, compare_with_ordinary
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
@@ -169,6 +169,43 @@ def test_files_that_are_no_results_are_told(measured, tmp_path):
         collect_results(measured, "", energies=[wrong])
     with pytest.raises(UserError, match="no such file"):
         collect_results(measured, "", energies=[tmp_path / "absent.json"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("energy", {"images": 0}, "it counts no images"),
+        ("energy", {"macs": "many"}, "macs: is damaged, 'many' is not a result"),
+        ("energy", {"images": True}, "images: is damaged, True is not a result"),
+        ("quality", {"metrics": {"new": {"mean": 1.0}}}, "it is not complete"),
+        ("quality", {"source": {"scheduler": "DDIMScheduler"}}, "it is not complete"),
+    ],
+)
+def test_damaged_results_are_told(measured, tmp_path, kind, change, words):
+    path = tmp_path / "x.json"
+    content = json.loads((measured / f"{kind}.json").read_text())
+    weights = content.get("source", content)["weights_sha256"]
+    path.write_text(json.dumps(content | change))
+    given = {"evaluations" if kind == "quality" else "energies": [path]}
+    with pytest.raises(UserError) as caught:
+        collect_results(measured, weights, **given)
+    assert f"{words}; measure again" in str(caught.value)
+
+
+def test_other_files_beside_a_run_are_no_results(tmp_path, caplog):
+    (tmp_path / "notes.json").write_text("{ not JSON")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    assert collect_results(tmp_path, "ab") == Results()
+    assert caplog.text == ""
+
+
+def test_the_counterpart_of_a_network_of_classes_is_called_without_them():
+    unet = SpikingUNet(**U_NET, num_classes=3)
+    pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+    pipe.set_progress_bar_config(disable=True)
+    call = {"seeds": [0], "num_inference_steps": 1, "output_type": "pt"}
+    columns = compare_with_ordinary(pipe, class_labels=1, **call).columns
+    assert columns["ordinary"].plain.acs == 0 < columns["spiking"].plain.acs
 
 
 def test_nothing_of_the_machine_stands_in_it(measured, run_folder):

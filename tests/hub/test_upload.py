@@ -1,6 +1,7 @@
 """Up to the Hub and down again, with the real client: `spikediff push`, and diffusers' own way."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from diffusers import DiffusionPipeline
 from small_pipelines import MAKERS, make
 from spikediff.cli import main
 from spikediff.errors import UserError
+from spikediff.hub.load import load_pipeline
 from spikediff.hub.repository import check_repository_name
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.training.trained import load_trained
@@ -95,6 +97,14 @@ def test_what_was_downloaded_loads_without_the_hub(hub):
     hub.close()
     again = type(pipe).from_pretrained("me/vae", local_files_only=True)
     assert torch.equal(draw(again), want)
+
+
+def test_a_repository_is_a_source_of_every_command(hub):
+    pipe = make("vae")
+    pipe.push_to_hub("me/vae")
+    assert torch.equal(draw(load_pipeline(Path("me/vae"))), draw(pipe))
+    with pytest.raises(UserError, match="me/none: no such folder here, and no such repository on"):
+        load_pipeline(Path("me/none"))
 
 
 def test_a_refusal_is_told_in_a_line(hub, run_folder, capsys):

@@ -250,3 +250,8 @@ def test_the_command_names_the_way_out(tmp_path, capsys):
     assert "UNet2DModel: torch exports it for one batch size only" in capsys.readouterr().err
     assert main([*arguments, "--batch-size", "1"]) == 2
     assert "NIR has no batch" in capsys.readouterr().err
+    assert main([*arguments, "--format", "torch", "--first-convolution", "host"]) == 2
+    assert "--first-convolution host: only for --format nir" in capsys.readouterr().err
+    (tmp_path / "out").write_text("")
+    assert main([*arguments, "--format", "torch"]) == 2
+    assert "out: exists; choose another --output, or add --overwrite" in capsys.readouterr().err

@@ -91,6 +91,7 @@ def test_a_current_of_every_place_is_refused():
         ("lif", {"v_reset": None}, "hard reset only"),
         ("lif", {"v_init": 0.5}, "no first membrane"),
         ("signed_if", {}, "negative spikes"),
+        ("lif", {"decay": 1.0, "decay_input": True}, "never reaches the membrane"),
     ],
 )
 def test_neurons_that_nir_does_not_have(neuron, options, reason):

@@ -45,6 +45,33 @@ def test_none_goes_without(fresh):
         library_of()
 
 
+def test_a_library_that_there_is_not_is_refused(fresh):
+    fresh.setenv("SPIKEDIFF_NATIVE", "avx1024")
+    with pytest.raises(UserError, match=r"NATIVE='avx1024': choose from amx, vnni, .*, none"):
+        library.candidates()
+
+
+@pytest.mark.parametrize(
+    ("machine", "capability", "keys"),
+    [
+        ("aarch64", "NEON", ("baseline",)),
+        ("x86_64", "AVX2", ("avx2", "baseline")),
+        ("AMD64", "of tomorrow", ("baseline",)),
+    ],
+)
+def test_the_processor_decides_which_libraries_run(fresh, machine, capability, keys):
+    fresh.delenv("SPIKEDIFF_NATIVE", raising=False)
+    fresh.setattr("platform.machine", lambda: machine)
+    fresh.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert library.candidates() == keys
+    assert set(keys) <= targets().keys()
+
+
+def test_a_library_without_a_fingerprint_is_not_ours():
+    with pytest.warns(UserWarning, match="compiled from other sources"):
+        assert library.open_library(Path(torch._C.__file__)) is None
+
+
 def test_tiles_are_for_processes_that_may_use_them(fresh):
     fresh.delenv("SPIKEDIFF_NATIVE", raising=False)
     fresh.setattr(library.platform, "machine", lambda: "x86_64")

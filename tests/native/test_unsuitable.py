@@ -10,7 +10,10 @@ import torch
 from torch.nn.functional import conv2d
 
 from spikediff.errors import UserError
-from spikediff.events import PackedSpikes, pack, spike_conv2d
+from spikediff.events import PackedSpikes, pack, quantise, spike_conv2d
+from spikediff.events.synapse import check_outcome, event_driven, offsets_of
+from spikediff.events.training import weight_gradient
+from spikediff.events.weights import event_weights
 from spikediff.native import native, pointer
 from spikediff.native.build import FLAGS, SOURCES, compiler, fingerprint
 from spikediff.neurons import Dynamics
@@ -122,6 +125,46 @@ def test_a_pointer_keeps_its_tensor():
 def test_the_backward_pass_of_a_neuron_refuses(current, above):
     with pytest.raises(UserError, match="neuron"):
         kernels.backward(current, above, 1.0, Dynamics(), True)
+
+
+def test_a_neuron_refuses_a_state_of_another_shape():
+    with pytest.raises(UserError, match=r"v_first \[4\] is no state of \[2, 3\]"):
+        kernels.forward(torch.zeros(2, 3), 1.0, Dynamics(), torch.zeros(4))
+
+
+def gradient_of_ones(window, grad):
+    return weight_gradient(pack(window), grad, WEIGHT, [1, 1], [0, 0], [1, 1])
+
+
+def test_the_weight_gradient_of_other_channels_is_refused_and_that_of_no_images_is_zero():
+    with pytest.raises(UserError, match="weight gradient: 1 channels, 2 in weight"):
+        gradient_of_ones(torch.ones(1, 1, 1, 5, 5), torch.ones(1, 3, 3, 3))
+    grad = gradient_of_ones(torch.ones(2, 0, 2, 5, 5), torch.ones(0, 3, 3, 3))
+    assert torch.equal(grad, torch.zeros_like(WEIGHT))
+
+
+def test_currents_of_more_channels_than_there_are_weights_of_are_refused():
+    window, events = pack(ONES), event_weights(WEIGHT, (2,))
+    tables = offsets_of(window, WEIGHT, [1, 1], [0, 0], [1, 1])
+    channels = events.rows.shape[0] * events.rows.shape[-1] + 1
+    with pytest.raises(UserError, match=f"no weights of {channels} output channels"):
+        event_driven(window, events, None, channels, *tables)
+    with pytest.raises(UserError, match="a table of offsets is empty or has holes"):
+        event_driven(window, events, None, 3, tables[0][:0], tables[1])
+
+
+@pytest.mark.parametrize("bits", [4, 32])
+def test_weights_are_rounded_to_8_or_16_bits(bits):
+    with pytest.raises(UserError, match=f"needs real weights and 8 or 16 bits, not {bits}"):
+        quantise(WEIGHT, bits)
+
+
+def test_what_a_kernel_returns_is_told():
+    check_outcome(0)
+    with pytest.raises(UserError, match="the offsets do not fit this window and kernel"):
+        check_outcome(-2)
+    with pytest.raises(MemoryError, match="no memory for the lists of active channels"):
+        check_outcome(-1)
 
 
 def test_forward_packed_refuses_words_of_another_window():

@@ -1,5 +1,7 @@
 """Laws of the neurons: hand-computed traces, identities, gradients against autograd's own."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -177,6 +179,11 @@ def test_learnt_time_constant_reaches_the_optimizer():
         (lambda: IF(surrogate="atann"), "did you mean 'atan'"),
         (lambda: IF(surrogate={"name": "atan", "width": 1.0}), "unknown option"),
         (lambda: IF(surrogate={"name": "atan", "alpha": 0.0}), "positive"),
+        (lambda: IF(surrogate={"name": "atan", "alpha": True}), "alpha = True must be a finite"),
+        (lambda: IF(surrogate=3), "surrogate = 3 is not a surrogate"),
+        (lambda: IF(v_threshold="1"), "v_threshold = '1' must be a finite number"),
+        (lambda: IF(v_init=math.nan), "v_init = nan must be a finite number"),
+        (lambda: IF(detach_reset=1), "detach_reset = 1 must be true or false"),
         (lambda: IF()(torch.zeros(4, dtype=torch.int64)), "floating-point"),
         (lambda: IF()(torch.zeros(0, 3)), "T >= 1"),
     ],

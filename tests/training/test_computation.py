@@ -66,6 +66,11 @@ def test_checkpointing_changes_no_gradient_and_no_statistic(model):
         assert a.grad is None or torch.equal(a.grad, b.grad)
 
 
+def test_another_function_for_checkpointing_is_refused():
+    with pytest.raises(UserError, match=r"SpikingUNet: .* would let norms see a batch twice"):
+        SpikingUNet(**U_NET).enable_gradient_checkpointing(lambda block, *inputs: block(*inputs))
+
+
 def test_checkpointing_keeps_less():
     model = SpikingUNet(
         sample_size=16, in_channels=1, base_channels=8, channel_mult=(1, 2), layers_per_block=1
@@ -116,6 +121,26 @@ def test_an_ordinary_network_has_no_events():
 
 def test_keeping_large_tensors_says_whether_it_did():
     assert keep_large_tensors() in (True, False)
+
+
+def no_symbol(_name):
+    return object()
+
+
+def no_library(_name):
+    raise OSError("not found")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sys.platform", "darwin"), ("ctypes.CDLL", no_symbol), ("ctypes.CDLL", no_library)],
+)
+def test_a_system_without_glibc_is_told_that_it_keeps_nothing(name, value, monkeypatch, caplog):
+    model = SpikingUNet(**U_NET)
+    monkeypatch.setattr(name, value)
+    assert keep_large_tensors() is False
+    prepare_computation(model, TrainingRecipe(keep_large_tensors=True), CPU)
+    assert "this system's C library has no such switch" in caplog.text
 
 
 needs_native = pytest.mark.skipif(native() is None, reason="the C kernels are not built")
@@ -202,7 +227,8 @@ def test_a_layer_of_convolution_norm_and_neuron_keeps_little_more_than_one_windo
 
 
 def test_without_kernels_nothing_changes(monkeypatch):
-    monkeypatch.setattr("spikediff.native.library.native", lambda: None)
+    monkeypatch.setattr("spikediff.training.computation.native", lambda: None)
+    monkeypatch.setattr("spikediff.training.computation._pack", None)  # is not called
     x, weight = torch.zeros(1, 8, 32, 32), torch.randn(8, 8, 3, 3, requires_grad=True)
     with compressed_activations():
         y = conv2d(x, weight)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikediff.errors import UserError
 from spikediff.training.curve import (
     Averages,
     CurvePoint,
@@ -117,3 +118,22 @@ def test_a_row_that_was_cut_is_dropped(run, small):
     assert read_curve(run / "loss.csv") == rows
     train(small, run, resume=True)
     assert [point.step for point in read_curve(run / "loss.csv")] == [2, 4, 6]
+
+
+HEADER = b"step,loss,grad_norm,lr,images_per_second\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (HEADER + b"2,fast,1,1,1\n", r"is damaged \(could not convert string to float: 'fast'\)"),
+        (HEADER + b"2,1,1\n", "is damaged"),
+        (HEADER + b"2,1,1,1,1,1\n", "is damaged"),
+        (b"step,loss\n2,1\n", r"is damaged \('grad_norm'\); remove the row, or the file"),
+        (HEADER + b"\xff\n", "is not UTF-8 text"),
+    ],
+)
+def test_a_damaged_curve_is_one_line(content, words, tmp_path):
+    (tmp_path / "loss.csv").write_bytes(content)
+    with pytest.raises(UserError, match=rf"loss\.csv: {words}"):
+        read_curve(tmp_path / "loss.csv")

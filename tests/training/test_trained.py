@@ -1,5 +1,6 @@
 """Starting from the weights of an earlier run: SDM's second stage."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,9 +10,9 @@ from PIL import Image
 
 from spikediff.errors import UserError
 from spikediff.layers.temporal_scaling import scaling_factors
-from spikediff.training import load_recipe
+from spikediff.training import load_recipe, save_recipe
 from spikediff.training.build import Parts, build_model
-from spikediff.training.checkpoint import load_latest
+from spikediff.training.checkpoint import load_latest, save_checkpoint
 from spikediff.training.curve import plot_temporal_scaling
 from spikediff.training.trained import load_trained, start_from
 from spikediff.training.trainer import Trainer
@@ -212,3 +213,34 @@ def test_the_picture_shows_every_layer_and_the_mean(tmp_path):
     factors = {"a": torch.tensor([0.5, 1.0]), "b": torch.tensor([1.5, 2.0])}
     plot_temporal_scaling(factors, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ([1], r"model_index\.json: is damaged, it holds \[1\]"),
+        ({"scheduler": ["diffusers", "DDIMScheduler"]}, "cannot load the pipeline"),
+    ],
+)
+def test_a_damaged_pipeline_is_one_line(index, words, tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=words) as caught:
+        load_trained(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_without_a_checkpoint_is_told(small, tmp_path):
+    save_recipe(small, tmp_path / "recipe.yaml")
+    with pytest.raises(UserError, match="the run has no checkpoint yet"):
+        load_trained(tmp_path)
+
+
+def test_a_run_whose_checkpoints_do_not_tell_the_channels_is_loaded(first_stage, tmp_path):
+    """As version 0.1.0 wrote them: the data set knows its channels."""
+    shutil.copy(first_stage / "recipe.yaml", tmp_path / "recipe.yaml")
+    kept = load_latest(first_stage / "checkpoints")
+    del kept.state["data"]
+    save_checkpoint(tmp_path / "checkpoints", kept, 1)
+    ours, theirs = (load_trained(folder).unet for folder in (tmp_path, first_stage))
+    assert ours.config.in_channels == 1
+    assert torch.equal(ours.head.conv.weight, theirs.head.conv.weight)

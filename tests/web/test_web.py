@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from small_pipelines import made, make
 from spikediff import progress
 from spikediff.cli import main
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.errors import UserError
 from spikediff.hub.load import load_pipeline
 from spikediff.web.page import MOST_BYTES, listen, read_drawing, read_upload
@@ -37,6 +39,10 @@ def test_an_image_is_that_of_the_command_line(studio):
     columns = measured.energy.columns
     spiking, ordinary = columns["spiking_by_changes"].whole, columns["quantised"].whole
     assert spiking.energy_per_image_pj < ordinary.energy_per_image_pj
+    page = generation(measured)
+    for label, report in (("spiking, changes only", spiking), ("network, quantised", ordinary)):
+        assert f"{label}</td><td>{report.energy_per_image_pj / 1e6:,.2f} µJ</td>" in page
+    assert page.count("width:100.0%") == 2, "the longest bar of each table"
 
 
 def test_every_step_is_shown_with_the_spikes_so_far(studio):
@@ -107,6 +113,27 @@ def test_inpainting_keeps_what_is_not_red(studio):
         assert (np.asarray(image)[:14, 14:] == 80).all()
         assert (np.asarray(image)[14:, 14:] == 255).all()
     assert "seed 2" in several(done, 1)
+
+
+def test_the_picture_to_edit_is_an_image_of_the_model(studio):
+    *_, done = studio.generate(Wish(3, 3), spikes=False, energy=False)
+    assert studio.example().tobytes() == done.images[0].tobytes()
+
+
+def test_an_autoencoder_has_no_sampler_and_no_ordinary_counterpart(tmp_path):
+    make("fsvae").save_pretrained(tmp_path)
+    studio = Studio(tmp_path)
+    assert studio.samplers == ["the model's own"]
+    assert studio.most_steps == 0
+    *_, done = studio.generate(Wish(0, steps=1))
+    assert done.energy is None
+    assert done.images[0].size == (16, 16)
+
+
+def test_what_generates_no_images_has_no_page(tmp_path):
+    VAEPipeline(made("tokens").vqvae).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a VAEPipeline generates no images"):
+        Studio(tmp_path)
 
 
 def test_a_canvas_without_red(studio):

@@ -79,6 +79,15 @@ def test_sizes_are_read_off_the_weights_and_faults_named(tmp_path):
         load_autoencoder(path)
 
 
+def test_a_mode_and_weights_that_there_are_not_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(UserError, match="fad: unknown mode 'cleen'; did you mean 'clean'"):
+        load_autoencoder(path, "cleen")
+    save_file({"fc.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(UserError, match=r"not a Frechet autoencoder .*; give mnist_64\.pth"):
+        load_autoencoder(path)
+
+
 def test_statistics_files_that_are_none_are_refused(tmp_path):
     path = tmp_path / "stats.npz"
     with pytest.raises(UserError, match="no such file"):
@@ -91,6 +100,9 @@ def test_statistics_files_that_are_none_are_refused(tmp_path):
         load_published_statistics(path)
     np.savez(path, mu=np.zeros(3), sigma=np.array([{"code": print}], dtype=object))
     with pytest.raises(UserError, match=r"not an .npz"):
+        load_published_statistics(path)
+    np.savez(path, mu=np.zeros(3), sigma=np.array(["a"]))
+    with pytest.raises(UserError, match=r"mu and sigma \(holds <U1\)"):
         load_published_statistics(path)
     np.savez(path, mu=np.zeros(3), sigma=np.zeros((2, 2)))
     with pytest.raises(UserError, match=r"\[3\] and \[2, 2\]"):

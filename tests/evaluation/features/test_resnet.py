@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from spikediff.data import load_images
@@ -33,6 +34,19 @@ def test_range_is_that_of_imagenet():
     torch.testing.assert_close(grey, torch.zeros(3), atol=0.01, rtol=0)  # its mean colour
     white = to_imagenet_range(torch.full((1, 3, 1, 1), 255).byte()).flatten()
     torch.testing.assert_close(white, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
+
+
+def test_weights_without_counters_are_loaded_and_logits_are_linear_in_the_features(tmp_path):
+    """The published files have no counters of batches."""
+    module = CifarResNet(8).eval()
+    state = {k: v for k, v in module.state_dict().items() if "num_batches_tracked" not in k}
+    save_file(state, tmp_path / "w.safetensors")
+    network = load_resnet(tmp_path / "w.safetensors", depth=8)
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    found = network(images.byte())
+    assert (network.name, network.dimensions) == ("resnet8", 64)
+    logits = F.linear(found.features, state["linear.weight"], state["linear.bias"])
+    torch.testing.assert_close(found.probabilities, logits.softmax(1))
 
 
 def test_depths_that_no_network_has_are_refused(tmp_path):

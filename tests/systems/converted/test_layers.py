@@ -9,7 +9,7 @@ from torch import nn
 
 from spikediff.errors import UserError
 from spikediff.layers.norm import norm_affine, scale_outputs
-from spikediff.systems.converted.convert import best_clip
+from spikediff.systems.converted.convert import AUTHORS_CLIP, best_clip
 from spikediff.systems.converted.layers import (
     ConvertedIF,
     QuantisedReLU,
@@ -98,6 +98,11 @@ def test_the_best_clip_is_the_best():
 
     assert all(error(best) <= error(best * factor) for factor in (0.8, 0.9, 1.1, 1.25))
     assert best < 0.8 * x.max().item()  # with few levels the rare large values are given up
+
+
+def test_the_clip_of_a_silent_layer_and_of_real_values():
+    assert best_clip(-torch.rand(9), levels=3) == AUTHORS_CLIP
+    assert best_clip(torch.tensor([-3.0, 0.25, 2.5]), levels=None) == 2.5
 
 
 def test_wrong_constants_are_refused():

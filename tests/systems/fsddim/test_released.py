@@ -60,3 +60,6 @@ def test_misfits_are_listed(state):
         load_authors_checkpoint(state | {"extra": torch.zeros(1)}, "fsddim", 4, 16)
     with pytest.raises(UserError, match="not an FSDDIM state dict"):
         load_authors_checkpoint({"conv.weight": torch.zeros(1)}, "fsddim")
+    without = {k: v for k, v in state.items() if not k.startswith("ups.")}
+    with pytest.raises(UserError, match=r"residual blocks per level are \[\]"):
+        load_authors_checkpoint(without, "fsddim")

@@ -72,6 +72,12 @@ def test_wrong_shape_is_told(a1):
         load_authors_checkpoint(state, "sddpm", 4)
 
 
+def test_a_network_without_blocks_is_told(a1):
+    state = {k: v for k, v in a1.state().items() if not k.startswith("downblocks.")}
+    with pytest.raises(UserError, match=r"residual blocks per level are \[\[\]\]"):
+        load_authors_checkpoint(state, "sddpm")
+
+
 def test_other_networks_are_told(tmp_path):
     with pytest.raises(UserError, match="not an SDDPM state dict"):
         load_authors_checkpoint({"fc.weight": torch.zeros(2, 2)}, "sddpm")

@@ -197,6 +197,8 @@ def test_other_dimensions_are_refused():
         make(dimensions=2)(torch.zeros(1, 2, 16), 0)
     with pytest.raises(UserError, match="dimensions=3; 2 for images, 1 for signals"):
         make(dimensions=3)
+    with pytest.raises(UserError, match="patch_size=2; signals have no patches, omit it"):
+        make(patch_size=2)
     with pytest.raises(UserError, match="sample_size=15 must be divisible by 2"):
         make(sample_size=15)
     with pytest.raises(UserError, match="no ordinary counterpart"):

@@ -115,6 +115,7 @@ def test_the_energy_meter_knows_all_of_it(source):
         ({"codebook_size": 0}, "at least 1"),
         ({"spiking_steps": 0}, "at least 1"),
         ({"input": "embeddings"}, "did you mean 'embedding'"),
+        ({"input": "raw", "num_classes": 2}, 'num_classes needs input="embedding"'),
         ({"neuron": "lif2"}, "SpikingImageDecoder: unknown neuron"),
     ],
 )

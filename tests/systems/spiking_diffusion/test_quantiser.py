@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import distributed
 
 from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.quantiser import (
@@ -127,6 +128,29 @@ def test_the_generator_decides(seed):
         return quantiser.codebook
 
     assert torch.equal(trained(0), trained(1))
+
+
+@pytest.fixture
+def group_of_one():
+    """A group of processes that is this one alone."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def trained_codes():
+    quantiser, g = VectorQuantiser(16, 2, "ema", decay=0.5).train(), generator(3)
+    for part in torch.randn(3, 40, 2, generator=generator(9)):
+        quantiser(as_grid(part), g)
+    return quantiser.state_dict()
+
+
+def test_a_group_of_one_process_learns_the_codes_of_a_process_alone(request):
+    alone = trained_codes()
+    request.getfixturevalue("group_of_one")
+    shared = trained_codes()
+    assert alone.keys() == shared.keys()
+    assert all(torch.equal(alone[name], shared[name]) for name in alone)
 
 
 def test_evaluation_changes_nothing():
