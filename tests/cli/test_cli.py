@@ -18,6 +18,7 @@ from spikediff.cli.info import _kernel
 from spikediff.data import load_images, to_model_range
 from spikediff.native import library, native_name
 from spikediff.pretrained import find_recipe
+from spikediff.systems.integer.compiled import ConvolutionRuns
 from spikediff.systems.integer.plan import has_kernels
 from spikediff.training import recipe_from, save_recipe
 from spikediff.training.recipe import load_recipe, load_run_recipe
@@ -191,11 +192,16 @@ def test_info_says_how_the_deployment_form_runs(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("dense", "words"),
-    [(0.0, "by quads, zeros skipped"), (1.0, "dense"), (0.25, "dense in 25% of the calls, else")],
+    ("dense", "quads", "words"),
+    [
+        (0.0, 0.5, "by quads, zeros skipped; 50% of the quads not 0"),
+        (1.0, 0.9, "dense; 90% of the quads not 0"),
+        (0.25, 0.5, "dense in 25% of the calls, else by quads; 50% of the quads not 0"),
+        (1.0, None, "dense, by matrix tiles"),
+    ],
 )
-def test_which_kernel_of_a_convolution_ran_is_told(dense, words):
-    assert _kernel(dense).startswith(words)
+def test_which_kernel_of_a_convolution_ran_is_told(dense, quads, words):
+    assert _kernel(ConvolutionRuns("head", (8, 8), 4, dense, quads), "not 0") == words
 
 
 def test_info_says_how_to_get_the_kernels(monkeypatch, capsys):
