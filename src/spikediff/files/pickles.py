@@ -183,10 +183,6 @@ def _apply(opcode: Any, stack: list[Any]) -> None:
         while (taken := pop()) is not _MARK:
             parts, depth = parts + taken[0], max(depth, taken[1])
         before = before[: before.index(pickletools.markobject)]
-    elif pickletools.markobject in before:
-        before = []
-        while pop() is not _MARK:
-            pass
     for _ in before:
         taken = pop()
         if taken is _MARK:
