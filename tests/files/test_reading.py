@@ -214,6 +214,21 @@ def nested(levels):
     return inner
 
 
+def filled(opcode, levels):
+    """Return a pickle of containers that are filled with one another, the outermost last."""
+    empty, fill = {"APPEND": (b"]", b"a"), "SETITEM": (b"}K\x01", b"s")}[opcode]
+    return b"\x80\x02" + empty * (levels - 1) + b"]" + fill * (levels - 1) + b"."
+
+
+@pytest.mark.parametrize("opcode", ["APPEND", "SETITEM"])
+def test_containers_lie_as_deep_as_what_they_are_filled_with(tmp_path, opcode):
+    (tmp_path / "batch").write_bytes(filled(opcode, 64))
+    assert load_plain(tmp_path / "batch")
+    (tmp_path / "batch").write_bytes(filled(opcode, 65))
+    with pytest.raises(UserError, match="more than 64 levels deep"):
+        load_plain(tmp_path / "batch")
+
+
 NOT_PLAIN = {
     "an array in Fortran order": pickle.dumps({"a": Array((2,), b"ab", fortran=True)}),
     "an array without content": pickle.dumps({"a": Array((2,), [1, 2])}),

@@ -177,25 +177,29 @@ def _apply(opcode: Any, stack: list[Any]) -> None:
         del stack[-1]
         return taken
 
+    entries: list[tuple[int, int]] = []
     before = list(opcode.stack_before)
-    parts, depth = 1, 0
     if pickletools.stackslice in before:  # down to the mark, and what stands before it
         while (taken := pop()) is not _MARK:
-            parts, depth = parts + taken[0], max(depth, taken[1])
+            entries.append(taken)
         before = before[: before.index(pickletools.markobject)]
     for _ in before:
         taken = pop()
         if taken is _MARK:
             raise ValueError("a mark in the place of a value")
-        parts, depth = parts + taken[0], max(depth, taken[1])
-    if depth >= MOST_DEPTH:
+        entries.append(taken)
+    parts = 1 + sum(parts for parts, _ in entries)
+    depths = [1 + depth for _, depth in entries]
+    if opcode.name in _FILLING:
+        depths[-1] -= 1
+    depth = max(depths, default=1)
+    if opcode.stack_after and depth > MOST_DEPTH:
         raise ValueError(f"values lie more than {MOST_DEPTH} levels deep")
     if parts > _MOST_PARTS:
         raise ValueError(f"holds more than {_MOST_PARTS:,} values when references are written out")
-    kept = depth if opcode.name in _SAME_LEVEL else depth + 1
-    stack.extend((parts, kept) for _ in opcode.stack_after)
+    stack.extend((parts, depth) for _ in opcode.stack_after)
 
 
 _MARK = object()
-# Opcodes that fill the preceding container without increasing its depth.
-_SAME_LEVEL = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
+# Opcodes that fill the container that stands before what they take.
+_FILLING = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
