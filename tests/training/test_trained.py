@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from spikediff.errors import UserError
@@ -244,3 +245,21 @@ def test_a_run_whose_checkpoints_do_not_tell_the_channels_is_loaded(first_stage,
     ours, theirs = (load_trained(folder).unet for folder in (tmp_path, first_stage))
     assert ours.config.in_channels == 1
     assert torch.equal(ours.head.conv.weight, theirs.head.conv.weight)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"num_train_timesteps": 2**31}, "num_train_timesteps = 2147483648 must be positive"),
+        ({"beta_start": 1e308}, r"beta_start = 1e\+308 must lie between 0 and 1"),
+    ],
+)
+def test_a_damaged_recipe_of_a_run_is_one_line(part, words, scaled_run, tmp_path):
+    """Before a network or a schedule of such a size is built."""
+    run = shutil.copytree(scaled_run, tmp_path / "run")
+    shutil.rmtree(run / "pipeline")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["diffusion"] |= part
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match=rf"recipe\.yaml: diffusion\.{words}"):
+        load_trained(run)

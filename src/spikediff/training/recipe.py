@@ -28,6 +28,8 @@ _SHARE: Rule = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
 _SHARES: Rule = (lambda x: all(0 <= part < 1 for part in x), "must lie in [0, 1)")
 _SIZE: Rule = (lambda x: x is None or x > 0, "must be positive")
 _BATCH: Rule = (lambda x: 0 < x <= 65_536, "must be positive, and at most 65,536")
+_CHANNELS: Rule = (lambda x: x is None or 0 < x <= 65_536, "must be positive, and at most 65,536")
+_CLOCK: Rule = (lambda x: 0 < x <= 100_000, "must be positive, and at most 100,000")
 _RANGE: Rule = (lambda x: x is None or x[0] < x[1], "must be two values, the lower one first")
 _BETA: Rule = (lambda x: 0 < x < 1, "must lie between 0 and 1")
 
@@ -86,7 +88,7 @@ class DataRecipe:
     name of a recording or a .npy file."""
     image_size: int | None = _ruled(None, _SIZE)
     """Side in pixels, or samples in a signal's window; by default the data set's own."""
-    channels: int | None = None
+    channels: int | None = _ruled(None, _CHANNELS)
     """1 or 3; by default the data set's own."""
     resize_filter: str = "bilinear"
     """PIL's name of the resize filter."""
@@ -108,7 +110,7 @@ class DataRecipe:
 class DiffusionRecipe:
     """The noise schedule and the prediction type."""
 
-    num_train_timesteps: int = _ruled(1000, _POSITIVE)
+    num_train_timesteps: int = _ruled(1000, _CLOCK)
     """Length of the diffusion clock."""
     beta_schedule: str = _ruled("linear", _one_of(("linear", "scaled_linear", "squaredcos_cap_v2")))
     """linear, scaled_linear or squaredcos_cap_v2 (cosine)."""
@@ -300,12 +302,17 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def load_run_recipe(folder: Path) -> Recipe:
-    """Read the recipe of a run folder."""
+    """Read and check the recipe of a run folder."""
     path = folder / "recipe.yaml"
     content = read_yaml(path)
     if not content:
         raise UserError(f"{path}: is empty; restore the run's recipe, or delete the folder")
-    return recipe_from(_without_earlier(content), str(path))
+    recipe = recipe_from(_without_earlier(content), str(path))
+    try:
+        check_recipe(recipe)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return recipe
 
 
 # Keys that version 0.1.0 wrote for every network and every loss, with defaults.
