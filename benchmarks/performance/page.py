@@ -61,8 +61,17 @@ class Measured:
 
 def machine(facts: dict[str, Any]) -> str:
     """Return the line that says where and when a table was measured."""
-    shown = ("cpu", "cpus", "capability", "torch", "threads", "clock", "load_average", "date")
+    shown = (
+        *("cpu", "cpus", "capability", "torch", "spikingjelly", "threads", "clock"),
+        *("load_average", "date"),
+    )
     return ", ".join(f"{key.replace('_', ' ')} {facts[key]}" for key in shown)
+
+
+def runtimes(measured: Measured) -> str:
+    """Return the line that says which kernels and peers the integer network was measured with."""
+    facts = measured.of("integer")[0].facts
+    return f"Ours: {facts['weights']}, kernels {facts['kernels']}. Peers: {facts['peers']}."
 
 
 def peers(measured: Measured) -> Grid:
@@ -233,6 +242,7 @@ def main() -> None:
     text = between(
         text, "integer, two threads", grid(integer(Measured(map(group_of_json, two["groups"]))))
     )
+    text = between(text, "runtimes", runtimes(measured))
     text = between(text, "machine", f"Measured on {machine(table['machine'])}.")
     text = between(text, "machine, two threads", f"Measured on {machine(two['machine'])}.")
     page.write_text(text, encoding="utf-8")
