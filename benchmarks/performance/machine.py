@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ def facts(threads: int) -> dict[str, Any]:
         "changes": checkout["git_changes"],
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def measured_on(facts: Mapping[str, Any]) -> str:
+    """Return the sentence that says where, when and with what a table was measured."""
+    shown = (
+        *("cpu", "cpus", "capability", "torch", "spikingjelly", "threads", "clock"),
+        *("load_average", "date"),
+    )
+    return (
+        f"Measured on {', '.join(f'{key} {facts[key]}' for key in shown if key in facts)}.".replace(
+            "_", " "
+        )
+    )
 
 
 def _cpu() -> str:

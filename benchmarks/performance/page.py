@@ -6,11 +6,11 @@ python -m performance.page
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from results import between, grid
 
 from performance import growth_page, systems
+from performance.machine import measured_on
 from performance.table import Group, Row, group_of_json, quantity
 
 HERE = Path(__file__).parents[1]
@@ -19,8 +19,6 @@ DOCS = HERE.parent / "docs"
 
 Grid = list[list[str]]
 
-_EVENTS = "ours event-driven"
-_NEURONS = (("LIF", "10"), ("IF", "10"))
 _SPEEDS = (  # what, words of the group's name, peer, ours, target
     ("whole network, forward", ("forward", "B=1"), systems.PEER, systems.COMPILED, "3"),
     ("the same, weights of 16 bits", ("forward", "B=1"), systems.PEER, systems.INT16, ""),
@@ -59,15 +57,6 @@ class Measured:
         return found[0]
 
 
-def machine(facts: dict[str, Any]) -> str:
-    """Return the line that says where and when a table was measured."""
-    shown = (
-        *("cpu", "cpus", "capability", "torch", "spikingjelly", "threads", "clock"),
-        *("load_average", "date"),
-    )
-    return ", ".join(f"{key.replace('_', ' ')} {facts[key]}" for key in shown)
-
-
 def runtimes(measured: Measured) -> str:
     """Return the line that says which kernels and peers the integer network was measured with."""
     facts = measured.of("integer")[0].facts
@@ -81,17 +70,16 @@ def peers(measured: Measured) -> Grid:
         group = measured.one("network", *words)
         rows.append([what, *_against(group, peer, own), target])
     kept = measured.one("memory", "training step", "B=1", "kept for backward")
-    rows.append(["kept for the backward pass", *_against(kept, *_PEER_AND_EVENTS), "2.5"])
-    for kind, target in _NEURONS:
-        for task, aim in (("atan, forward + backward", target), ("inference", "")):
+    rows.append(
+        ["kept for the backward pass", *_against(kept, systems.PEER, systems.BY_EVENTS), "2.5"]
+    )
+    for kind in ("LIF", "IF"):
+        for task, aim in (("atan, forward + backward", "10"), ("inference", "")):
             group = measured.one("neuron", f"{kind}, {task}")
             rows.append(
                 [f"{kind}, {task}, 8 MiB", *_against(group, systems.PEER, systems.NATIVE), aim]
             )
     return rows
-
-
-_PEER_AND_EVENTS = systems.PEER, systems.BY_EVENTS
 
 
 def _against(group: Group, peer: str, own: str) -> list[str]:
@@ -138,7 +126,7 @@ def sampling(measured: Measured) -> Grid:
 
 def convolutions(measured: Measured) -> Grid:
     """Compare a convolution of spikes, dense and by events, by activity."""
-    names = ("dense channels_last", _EVENTS, "ours int16", "ours int8", "dense int8")
+    names = ("dense channels_last", "ours event-driven", "ours int16", "ours int8", "dense int8")
     heads = ("oneDNN", "by events", "16 bits", "8 bits", "oneDNN, 8 bits")
     rows = [["convolution", "activity", *heads]]
     for group in measured.of("convolution"):
@@ -243,8 +231,8 @@ def main() -> None:
         text, "integer, two threads", grid(integer(Measured(map(group_of_json, two["groups"]))))
     )
     text = between(text, "runtimes", runtimes(measured))
-    text = between(text, "machine", f"Measured on {machine(table['machine'])}.")
-    text = between(text, "machine, two threads", f"Measured on {machine(two['machine'])}.")
+    text = between(text, "machine", measured_on(table["machine"]))
+    text = between(text, "machine, two threads", measured_on(two["machine"]))
     page.write_text(text, encoding="utf-8")
     (DOCS / "growth.md").write_text(growth_page.page(table), encoding="utf-8")
 

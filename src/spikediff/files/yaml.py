@@ -148,9 +148,8 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
         else:
             check_value(number, f"{where}: {key}")
             return number
-    if (
-        kind in (int, str, bool) and type(value) is kind
-    ):  # not isinstance, because true is not a number
+    # Not isinstance, because true is not a number.
+    if kind in (int, str, bool) and type(value) is kind:
         check_value(value, f"{where}: {key}")
         return value
     name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)

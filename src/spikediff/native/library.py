@@ -58,7 +58,7 @@ def candidates() -> tuple[str, ...]:
 
 
 def _has_tiles() -> bool:
-    """Return whether this process may use AMX; the system is asked, once."""
+    """Return whether the processor has AMX and the system lets this process use it."""
     return bool(torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from norms import see
+from sizes import U_NET
 from spikediff.diffusion.model import ann_counterpart
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
@@ -15,18 +16,12 @@ from spikediff.neurons import LIF
 from spikediff.systems.sddpm.blocks import BLOCKS
 from spikediff.systems.sddpm.network import SpikingUNet
 
-SMALL = {
-    "sample_size": 16,
-    "in_channels": 2,
-    "base_channels": 8,
-    "channel_mult": (1, 2),
-    "layers_per_block": 1,
-}
+SMALL = U_NET | {"sample_size": 16, "in_channels": 2}
 
 
 def make(seed=0, **options):
     torch.manual_seed(seed)
-    model = SpikingUNet(**{**SMALL, "dimensions": 1, "layers_per_block": 1, **options})
+    model = SpikingUNet(**{**SMALL, "dimensions": 1, **options})
     nn.init.normal_(model.head.conv.weight, std=0.1)
     return model
 
