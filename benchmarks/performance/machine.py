@@ -39,16 +39,13 @@ def facts(threads: int) -> dict[str, Any]:
 
 
 def measured_on(facts: Mapping[str, Any]) -> str:
-    """Return the sentence that says where, when and with what a table was measured."""
+    """Return where, when and with what a table was measured, without a full stop."""
     shown = (
         *("cpu", "cpus", "capability", "torch", "spikingjelly", "threads", "clock"),
         *("load_average", "date"),
     )
-    return (
-        f"Measured on {', '.join(f'{key} {facts[key]}' for key in shown if key in facts)}.".replace(
-            "_", " "
-        )
-    )
+    told = ", ".join(f"{key} {facts[key]}" for key in shown if key in facts)
+    return f"Measured on {told.replace('_', ' ')}"
 
 
 def _cpu() -> str:

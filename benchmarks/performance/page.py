@@ -231,8 +231,8 @@ def main() -> None:
         text, "integer, two threads", grid(integer(Measured(map(group_of_json, two["groups"]))))
     )
     text = between(text, "runtimes", runtimes(measured))
-    text = between(text, "machine", measured_on(table["machine"]))
-    text = between(text, "machine, two threads", measured_on(two["machine"]))
+    text = between(text, "machine", f"{measured_on(table['machine'])}.")
+    text = between(text, "machine, two threads", f"{measured_on(two['machine'])}.")
     page.write_text(text, encoding="utf-8")
     (DOCS / "growth.md").write_text(growth_page.page(table), encoding="utf-8")
 
