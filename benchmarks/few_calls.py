@@ -7,13 +7,14 @@ squared error of the pixels and of the classifier's last feature map. Then it mi
 distance (arXiv 2604.28190) between generated and real images in the space of the classifier and of
 14x14 pixels: moments over a queue, gradients through the newest batch. All calls of a sample are
 differentiated; the sampler is DDIM. FAD is of another network and stays unseen. Training is
-compiled, in bf16 where the CPU has units for it.
+compiled, in bf16 on a GPU and on a CPU that has units for it.
 
 The pipelines, in integer arithmetic, are written to --output; the distances to the test split after
-both parts are written to --json.
+both parts are written to --json. With --num-samples 0 only the pipelines are written.
 """
 
 import argparse
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -44,17 +45,19 @@ class Generator:
     def __init__(self, unet: Any, sampler: Any, calls: int) -> None:
         self.unet = unet
         self.sampler = visiting(sampler, calls)
-        self.reduced = cpu_has_bf16()
-        prepare_computation(unet, TrainingRecipe(compile=True), torch.device("cpu"))
+        self.device = unet.device
+        self.reduced = self.device.type != "cpu" or cpu_has_bf16()
+        prepare_computation(unet, TrainingRecipe(compile=True), self.device)
 
     def __call__(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images [B, C, H, W]."""
 
         def estimate(x: Tensor, timestep: Any) -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.reduced):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
                 sample: Tensor = self.unet(x, timestep, labels).sample
             return sample.float()
 
+        noise, labels = noise.to(self.device), labels.to(self.device)
         return denoise(estimate, self.sampler, noise, self.sampler.timesteps, {})
 
 
@@ -94,18 +97,22 @@ class Distance:
         """Return the distance of features [N, D], differentiable."""
         mean, covariance = moments(features.double())
         inner = self.root @ covariance @ self.root
-        jitter = 1e-8 * self.spread * torch.eye(len(mean), dtype=inner.dtype)
+        jitter = 1e-8 * self.spread * torch.eye(len(mean)).to(inner)
         root = torch.linalg.eigvalsh(inner + jitter).clamp(min=1e-12).sqrt().sum()
         shift = (mean - self.mean).square().sum()
         return ((shift + covariance.trace() + self.spread - 2 * root) / self.spread).float()
 
 
-def teach(source: Path, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return noise, classes and the images that the deployment form makes of them."""
-    pipe = sd.load(source)
-    form = SpikingDiffusionPipeline(to_integer(pipe.unet), pipe.scheduler)
-    form.set_progress_bar_config(disable=True)
-    form = form.compile_for_inference()
+def teach(source: Path, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return noise, classes and the images made of them.
+
+    A CPU makes them with the deployment form, a GPU with the network in float32.
+    """
+    pipe = form = sd.load(source)
+    if device.type == "cpu":
+        form = SpikingDiffusionPipeline(to_integer(pipe.unet), pipe.scheduler)
+        form = form.compile_for_inference()
+    form.to(device).set_progress_bar_config(disable=True)
     labels = torch.arange(count) % CLASSES
     noise, images = [], []
     for part in torch.arange(count).split(250):
@@ -119,7 +126,7 @@ def teach(source: Path, count: int) -> tuple[Tensor, Tensor, Tensor]:
             output_type="pt",
         ).images
         noise.append(x)
-        images.append(made * 2 - 1)
+        images.append(made.cpu() * 2 - 1)
     return torch.cat(noise), labels, torch.cat(images)
 
 
@@ -130,18 +137,18 @@ def distil(generator: Generator, spaces: Spaces, pairs: tuple[Tensor, ...], args
     order = torch.Generator().manual_seed(args.seed)
     for step in range(args.distil_steps):
         part = torch.randint(len(noise), (args.batch_size,), generator=order)
-        made = generator(noise[part], labels[part])
+        made, target = generator(noise[part], labels[part]), images[part].to(generator.device)
         with torch.no_grad():
-            wanted = spaces(images[part])[0]["grid"]
+            wanted = spaces(target)[0]["grid"]
         apart = F.mse_loss(spaces(made)[0]["grid"], wanted) / wanted.var()
-        loss = F.mse_loss(made, images[part]) + 0.1 * apart
+        loss = F.mse_loss(made, target) + 0.1 * apart
         update(loss, generator, optimizer, schedule, step, "distil")
 
 
 def close_gap(generator: Generator, spaces: Spaces, real: Tensor, args: Any) -> None:
     """Minimise the Frechet distance to real images, over a queue of generated ones."""
     with torch.no_grad():
-        parts = [spaces(to_model_range(part))[0] for part in real.split(500)]
+        parts = [spaces(to_model_range(part).to(generator.device))[0] for part in real.split(500)]
     distances = {key: Distance(torch.cat([part[key] for part in parts])) for key in parts[0]}
     order = torch.Generator().manual_seed(args.seed + 1)
     shape = (args.batch_size, *real.shape[1:])
@@ -149,7 +156,7 @@ def close_gap(generator: Generator, spaces: Spaces, real: Tensor, args: Any) -> 
     def make() -> tuple[dict[str, Tensor], Tensor, Tensor]:
         labels = torch.randint(CLASSES, (args.batch_size,), generator=order)
         found, logits = spaces(generator(torch.randn(shape, generator=order), labels))
-        return found, logits, labels
+        return found, logits, labels.to(generator.device)
 
     queue: list[dict[str, Tensor]] = []
     with torch.no_grad():
@@ -185,8 +192,10 @@ def update(loss: Tensor, generator: Generator, opt: Any, rate: Any, step: int, n
 
 def judge(unet: Any, sampler: Any, folder: Path, args: Any) -> dict[str, float]:
     """Save the deployment form with its sampler and return its metrics."""
-    form = SpikingDiffusionPipeline(to_integer(unet), sampler)
+    form = SpikingDiffusionPipeline(to_integer(copy.deepcopy(unet).cpu()), sampler)
     form.save_pretrained(folder)
+    if not args.num_samples:
+        return {}
     found = sd.evaluate(
         folder,
         protocol=str(PROTOCOL),
@@ -215,6 +224,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-samples", type=int, default=10_000)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -223,14 +233,14 @@ def main() -> None:
     whole = load_images("mnist", "train", data_dir=args.data_dir)
     real = load_images("mnist", "train", data_dir=args.data_dir, held_out=False).stack()
     classifier: Any = load_classifier(whole, cache_dir=args.output)._module
-    spaces = Spaces(classifier)
+    spaces = Spaces(classifier).to(args.device)
     pipe = sd.load(args.source)
-    unet = pipe.unet.eval()
+    unet = pipe.unet.eval().to(args.device)
     sampler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
     generator = Generator(unet, sampler, args.calls)
     pairs_file = args.output / "pairs.pt"
     if not pairs_file.exists():
-        torch.save(teach(args.source, args.pairs), pairs_file)
+        torch.save(teach(args.source, args.pairs, args.device), pairs_file)
     distil(generator, spaces, torch.load(pairs_file), args)
     report = {
         "calls": args.calls,

@@ -65,7 +65,7 @@ class AutoencoderObjective:
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
         """Return the squared error and the weighted divergence."""
         seeds, probability = drawn
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
         guess = {"scheduled_sampling": float(probability[0])} if self.scheduled_sampling else {}
         # A tuple, because mixed precision casts outputs, and cannot rebuild one of several fields.
         _, loss, reconstruction, divergence, *_ = model(x_0, generators, return_dict=False, **guess)
