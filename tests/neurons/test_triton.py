@@ -70,7 +70,9 @@ def _compiled(name, types, constants):
 def test_what_is_fused_is_fused_by_hand(kind, fused):
     half = {"current_at": f"*{kind}", "spikes_at": f"*{kind}"}
     types = half | {"v_first_at": "*fp32", "v_last_at": "*fp32"}
-    ptx = _compiled("forward", types, {"LEARNT": False, "FUSED": fused, "FROM_REST": True})
+    ptx = _compiled(
+        "forward", types, {"LEARNT": False, "FUSED": fused, "FROM_REST": True, "KEEP_LAST": True}
+    )
     neurons = triton_kernel._block(4) // (32 * triton_kernel.WARPS)
     assert ptx.count("fma.rn.f32") == (4 * neurons if fused else 0)
 
