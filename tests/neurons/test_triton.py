@@ -79,6 +79,16 @@ def test_what_is_fused_is_fused_by_hand(kind, fused):
 
 @needs_triton
 @not_interpreted
+@pytest.mark.parametrize("kept", [False, True])
+def test_membranes_that_are_not_kept_are_not_written(kept):
+    types = dict.fromkeys(("current_at", "spikes_at", "v_first_at", "v_last_at"), "*fp32")
+    constants = {"LEARNT": False, "FUSED": True, "FROM_REST": True, "KEEP_LAST": kept}
+    stores = triton_kernel._block(4) // (32 * triton_kernel.WARPS) // 4  # of four values, a step
+    assert _compiled("forward", types, constants).count("st.global.v4") == (4 + kept) * stores
+
+
+@needs_triton
+@not_interpreted
 @pytest.mark.parametrize("learnt", [False, True])
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16"])
 def test_the_backward_pass_compiles_and_keeps_no_memory(kind, learnt):

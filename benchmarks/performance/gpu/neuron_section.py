@@ -29,7 +29,7 @@ from spikediff.neurons.kernels import triton_kernel
 SECTION = "neuron on a GPU"
 LARGE = (4, 256, 256, 32, 32)  # 1 GiB in float32, far more than an L2 cache
 QUICK_LARGE = (4, 32, 256, 32, 32)
-INTERPRETED = ((4, 2, 64, 8, 8), (4, 3, 50, 8, 8))
+INTERPRETED = ((4, 2, 8, 4, 4), (4, 3, 50, 3, 3))
 # rtol and atol of gradients, those of tests/neurons/triton_cases.py
 TOLERANCES = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (2.0**-7, 1e-4)}
 CALLS = (50, 5)  # in one measurement, of the small and the large size
@@ -108,7 +108,7 @@ def _compare(
     repeated = {name: partial(repeat, step, calls) for name, step in steps.items()}
     name = f"{title}, forward + backward"
     return times(
-        SECTION, name, repeated, bench.patience(15, 3.0), missing, facts, warm_up=2, calls=many
+        SECTION, name, repeated, bench.patience(15, 2.0), missing, facts, warm_up=2, calls=many
     )
 
 
@@ -166,7 +166,7 @@ def _bandwidth(
     many = dict.fromkeys(runs, calls)
     repeated = {name: partial(repeat, run, calls) for name, run in runs.items()}
     group = times(
-        SECTION, f"{title}, bytes moved", repeated, bench.patience(25, 2.0), warm_up=2, calls=many
+        SECTION, f"{title}, bytes moved", repeated, bench.patience(25, 1.0), warm_up=2, calls=many
     )
     add_bandwidth(group, moved, current.nbytes)
     return group

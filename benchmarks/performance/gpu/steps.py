@@ -55,17 +55,17 @@ def training_step(
         recipe: Of the run.
         shape: [C, H, W] of an image.
         device: Where it is trained.
-        with_neurons: Returns the network with a peer's neurons.
+        with_neurons: Returns the network with a peer's neurons, which is trained eagerly.
     """
     batch = recipe.data.batch_size
     parts = build.Parts(recipe, shape[1], shape[0])
     model: Any = build.build_model(parts).to(device).train()
     num_classes = getattr(recipe.model, "num_classes", 0)
-    average = averaged(model, recipe.ema).to(device)
-    prepare_computation(model, recipe.training, device)
     if with_neurons is not None:
         model = with_neurons(model)
-        average = averaged(model, recipe.ema).to(device)
+    average = averaged(model, recipe.ema).to(device)
+    if with_neurons is None:
+        prepare_computation(model, recipe.training, device)
     objective: Any = build.build_objective(parts)
     optimizer = build.build_optimizer(recipe.optimizer, model)
     lr_schedule = build.build_lr_schedule(recipe.optimizer, optimizer, recipe.training.steps)
@@ -111,7 +111,7 @@ def compare(
     runs = {key: partial(repeat, step, calls) for key, step in steps.items()}
     many = dict.fromkeys(runs, calls)
     facts: dict[str, Any] = {"seconds_of_the_first_step": first}
-    patience = bench.patience(15, 4.0)
+    patience = bench.patience(15, 3.0)
     timed = times(section, name, runs, patience, missing, facts, warm_up=2, calls=many)
     timed.facts["images_per_second"] = {k: batch / row.median for k, row in timed.rows.items()}
     peaks = {key: peaks[key] for key in steps}

@@ -34,7 +34,7 @@ def measure(bench: Bench) -> Iterator[Group]:
 
 def _compare(batch: int, bench: Bench) -> Group:
     step = integer_step("integer", batch, "bf16", True, bench)
-    patience = bench.patience(15, 4.0)
+    patience = bench.patience(15, 3.0)
     calls = 1 if bench.interpreted else CALLS
     bare = interleave(
         {"bare loop": partial(repeat, step, calls)}, patience.rounds, patience.clock, warm_up=3
