@@ -17,6 +17,7 @@ from performance.missing import Missing
 from performance.settings import Settings
 from performance.sources import RANDOM, pipeline_at, settle_norms
 from performance.table import Group, available, times
+from performance.timing import repeat
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.events import compile_for_inference
@@ -109,13 +110,13 @@ def _compare(weights: str, pipe: Any, ordinary: nn.Module, batch: int, settings:
     runs, missing = available(makers)
     calls = dict.fromkeys(runs, -(-FEWEST_IMAGES // batch))
     for key, many in calls.items():
-        runs[key] = partial(_repeat, runs[key], many)
+        runs[key] = partial(repeat, runs[key], many)
     if "ours counts" in runs:
         for n, path in paths.items():
             runs[f"ours delta, {n} calls"] = partial(generate, _compiled(pipe.unet, "delta"), path)
             calls[f"ours delta, {n} calls"] = n
         again = _again(_compiled(pipe.unet, "delta"), sample, timestep)
-        runs["ours delta, nothing changes"] = partial(_repeat, again, calls["ours counts"])
+        runs["ours delta, nothing changes"] = partial(repeat, again, calls["ours counts"])
         calls["ours delta, nothing changes"] = calls["ours counts"]
     facts = {
         "weights": weights,
@@ -131,11 +132,6 @@ def _compiled(form: DeployedIntegerUNet, execution: str) -> Any:
     if not has_kernels():
         raise Missing("no C kernels for this processor")
     return compile_for_inference(form.with_execution(execution))
-
-
-def _repeat(run: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        run()
 
 
 def generate(form: Any, path: Trajectory) -> None:

@@ -1,7 +1,7 @@
 """One neuron layer: forward and backward, and inference."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ctypes import byref, c_int, c_int64
 from functools import partial
 
@@ -74,12 +74,16 @@ def _bandwidth(
     moved = dict(zip(runs, (2, 2, 3, 3, 5), strict=True))
     name = f"LIF, atan, bytes moved {list(current.shape)}"
     group = times("neuron", name, runs, settings.patience(31, 30))
-    one = current.numel() * current.element_size()
-    group.facts["MiB_moved"] = {key: many * one / 2**20 for key, many in moved.items()}
-    group.facts["gigabytes_per_second"] = {
-        key: moved[key] * one / row.median / 1e9 for key, row in group.rows.items()
-    }
+    add_bandwidth(group, moved, current.nbytes)
     yield group
+
+
+def add_bandwidth(group: Group, moved: Mapping[str, int], window: int) -> None:
+    """Add to the facts of a group what its rows move, in windows of so many bytes."""
+    group.facts["MiB_moved"] = {key: many * window / 2**20 for key, many in moved.items()}
+    group.facts["gigabytes_per_second"] = {
+        key: moved[key] * window / row.median / 1e9 for key, row in group.rows.items()
+    }
 
 
 def _compare(

@@ -24,7 +24,7 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 
 def kernel(name: str) -> Context:
-    """Return what makes the context in which neurons run by the kernel "reference" or "native"."""
+    """Return what makes the context in which neurons run by a kernel, such as "native"."""
     if name == "native":
         _need_kernels()
     try:

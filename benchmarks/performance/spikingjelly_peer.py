@@ -82,3 +82,20 @@ def network(model: nn.Module, compiled: bool = False) -> nn.Module:
         neuron_like(model) if isinstance(model, NeuronLayer) else with_neurons(model, neuron_like)
     )
     return ResetFirst(torch.compile(made) if compiled else made, functional.reset_net)
+
+
+def in_bf16(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return SpikingJelly's network or neuron with kernels that store membranes in bf16.
+
+    By default it computes half precision in torch, with membranes in half precision.
+
+    Args:
+        model: What `network` returned.
+        device: Of the network; only a GPU has these kernels.
+    """
+    parts()
+    from spikingjelly.activation_based.precision import prepare_model_for_precision
+
+    options = {"mode": "bf16", "neuron_storage": "bf16"}
+    made: nn.Module = prepare_model_for_precision(model, device, options).model
+    return made

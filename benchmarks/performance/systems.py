@@ -14,7 +14,7 @@ from performance.surgery import ResetFirst
 
 NAIVE, PEER, PEER_COMPILED = "naive", "SpikingJelly", "SpikingJelly compiled"
 OURS = "ours"  # what the names of our rows begin with; the guard watches these
-REFERENCE, NATIVE = "ours reference", "ours native"
+REFERENCE, NATIVE, TRITON = "ours reference", "ours native", "ours triton"
 COMPILED, LOW_MEMORY, BY_EVENTS = "ours compiled", "ours low memory", "ours by events"
 INT16, INT8 = "ours int16", "ours int8"  # compiled, with rounded weights
 PEER_BF16, BF16 = "SpikingJelly bf16", "ours bf16"  # trained in mixed precision
@@ -62,7 +62,7 @@ def build(name: str, model: nn.Module, training: bool) -> System:
             return System(spikingjelly_peer.network(model))
         case "SpikingJelly compiled":
             return System(spikingjelly_peer.network(model, compiled=True))
-        case "ours reference" | "ours native":
+        case "ours reference" | "ours native" | "ours triton":
             return System(model, ours.kernel(name.removeprefix("ours ")))
         case "ours compiled":
             return System(ours.compiled(model))

@@ -154,5 +154,5 @@ def _short(fact: str) -> bool:
 
 def _told(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {share:.1e}" for name, share in value.items())
+        return ", ".join(f"{name} {share:.4g}" for name, share in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

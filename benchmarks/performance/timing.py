@@ -83,3 +83,9 @@ def interleave(
         if enabled:
             gc.enable()
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def repeat(run: Callable[[], object], times: int) -> None:
+    """Call something again and again."""
+    for _ in range(times):
+        run()

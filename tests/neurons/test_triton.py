@@ -70,9 +70,21 @@ def _compiled(name, types, constants):
 def test_what_is_fused_is_fused_by_hand(kind, fused):
     half = {"current_at": f"*{kind}", "spikes_at": f"*{kind}"}
     types = half | {"v_first_at": "*fp32", "v_last_at": "*fp32"}
-    ptx = _compiled("forward", types, {"LEARNT": False, "FUSED": fused, "FROM_REST": True})
+    ptx = _compiled(
+        "forward", types, {"LEARNT": False, "FUSED": fused, "FROM_REST": True, "KEEP_LAST": True}
+    )
     neurons = triton_kernel._block(4) // (32 * triton_kernel.WARPS)
     assert ptx.count("fma.rn.f32") == (4 * neurons if fused else 0)
+
+
+@needs_triton
+@not_interpreted
+@pytest.mark.parametrize("kept", [False, True])
+def test_membranes_that_are_not_kept_are_not_written(kept):
+    types = dict.fromkeys(("current_at", "spikes_at", "v_first_at", "v_last_at"), "*fp32")
+    constants = {"LEARNT": False, "FUSED": True, "FROM_REST": True, "KEEP_LAST": kept}
+    stores = triton_kernel._block(4) // (32 * triton_kernel.WARPS) // 4  # of four values, a step
+    assert _compiled("forward", types, constants).count("st.global.v4") == (4 + kept) * stores
 
 
 @needs_triton

@@ -97,6 +97,13 @@ def test_spikes_and_membranes(decay, decay_input, steps):
         _same_window(_currents(steps, size), _decay(decay), dynamics)
 
 
+def test_a_last_membrane_that_is_not_kept():
+    current = _currents(4, (2057,))
+    spikes, v = triton_kernel.forward(current, 0.75, Dynamics(), keep_last=False)
+    assert v is None
+    assert torch.equal(spikes, triton_kernel.forward(current, 0.75, Dynamics())[0])
+
+
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("v_reset", RESETS)
 def test_exactly_at_the_threshold(v_reset, strict):

@@ -103,6 +103,17 @@ def test_event_driven_training_swaps_convolutions_and_keeps_names_and_values():
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.parametrize("event_driven", [False, True])
+def test_muon_steps_on_the_kernels_that_are_trained(event_driven, small, with_steps, tmp_path):
+    recipe = with_steps(small, 2, event_driven=event_driven)  # puts kernels channels-last
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, name="muon"))
+    trainer = Trainer(recipe, tmp_path, show_progress=False)
+    kernels = [p for p in trainer.network_in_training.parameters() if p.dim() == 4]
+    before = [kernel.detach().clone() for kernel in kernels]
+    assert trainer.train()
+    assert not any(torch.equal(*pair) for pair in zip(kernels, before, strict=True))
+
+
 def test_half_precision_and_gpus_keep_their_dense_convolutions():
     for recipe, device in (
         (TrainingRecipe(event_driven=True, mixed_precision="bf16"), CPU),

@@ -125,8 +125,9 @@ class Trainer:
             start_from(Path(recipe.init_from), model, recipe)
         self.average = averaged(model, recipe.ema).to(device)
         _check_sampling(self._pipeline(), recipe)  # before any work
+        prepare_computation(model.to(device), recipe.training, device)
+        # Muon steps on views of the kernels, which must lie where and how they are trained.
         optimizer = build.build_optimizer(recipe.optimizer, model)
-        prepare_computation(model, recipe.training, device)
         self.network_in_training = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         steps = recipe.training.steps

@@ -56,6 +56,14 @@ def test_the_rate_is_spikes_per_synapse():
     assert network().eval()(torch.randn(2, 1, 8, 8), 10).rate is None
 
 
+def test_a_training_step_is_one_program():
+    unet = network().train()
+    inputs = (torch.randn(2, 1, 8, 8), torch.tensor([3, 700]), torch.tensor([0, 3]))
+    want = unet(*inputs)
+    got = torch.compile(unet, fullgraph=True, backend="eager")(*inputs)
+    torch.testing.assert_close((got.sample, got.rate), (want.sample, want.rate))
+
+
 def test_the_change_is_zero_between_equal_halves_and_positive_else():
     unet = network().train()
     x = torch.randn(2, 1, 8, 8)

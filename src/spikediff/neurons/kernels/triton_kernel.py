@@ -48,21 +48,26 @@ def forward(
 ) -> tuple[Tensor, Tensor | None]:
     """See `Kernel`; a decay that is a tensor stays on its device."""
     x = in_step_order(current.detach())
-    spikes, v_last = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
-    first = None if v_first is None else torch.empty_like(v_last).copy_(v_first.detach())
+    spikes, step = torch.empty_like(x), x[0]
+    first, last = None, None
+    if v_first is not None:
+        first = torch.empty_like(step, dtype=torch.float32).copy_(v_first.detach())
+    if keep_last:
+        last = torch.empty_like(step, dtype=torch.float32)
     block = _block(len(x))
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        _programs().forward[(-(-v_last.numel() // block),)](
+        _programs().forward[(-(-step.numel() // block),)](
             x,
             spikes,
-            v_last if first is None else first,
-            v_last,
-            v_last.numel(),
+            x if first is None else first,  # a pointer that is not read, or not written
+            spikes if last is None else last,
+            step.numel(),
             **_constants(x, decay, dynamics),
             FROM_REST=first is None,
+            KEEP_LAST=keep_last,
             BLOCK=block,
         )
-    return spikes, v_last if keep_last else None
+    return spikes, last
 
 
 def backward(

@@ -118,9 +118,10 @@ def forward(
     SOFT: tl.constexpr,
     STRICT: tl.constexpr,
     FROM_REST: tl.constexpr,
+    KEEP_LAST: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write the spikes [STEPS, size] and the membranes after them [size]."""
+    """Write the spikes [STEPS, size] and, if they are kept, the membranes after them [size]."""
     offsets, exists = _block(size, BLOCK)
     decay, gain = _multipliers(decay, gain, LEARNT, DECAY_INPUT)
     if FROM_REST:
@@ -137,7 +138,8 @@ def forward(
         v = _reset(u, fired, threshold, v_reset, SOFT)
         current_at += size
         spikes_at += size
-    tl.store(v_last_at + offsets, v, exists)
+    if KEEP_LAST:
+        tl.store(v_last_at + offsets, v, exists)
 
 
 @triton.jit

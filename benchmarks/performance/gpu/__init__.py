@@ -1,0 +1,1 @@
+"""The benchmark on a GPU: neurons, training steps, and the trainer."""
