@@ -14,6 +14,7 @@ from spikediff.errors import UserError
 from spikediff.files.tensors import read_with_metadata, state_digest, write_tensors
 from spikediff.progress import at_work
 from spikediff.training.batches import image_dataset
+from spikediff.training.computation import device_kind
 from spikediff.training.recipe import Recipe, load_run_recipe
 
 _TOKENS = "tokens.safetensors"
@@ -76,7 +77,7 @@ def token_dataset(recipe: Recipe, root: Path) -> "TokenDataset":
     kept = read_with_metadata(path)
     if kept is None:
         _log.info("encoding %d images", len(images))
-        tokens = encode_all(vqvae, images)
+        tokens = encode_all(vqvae.to(device_kind()), images)
         write_tensors(path, {"tokens": tokens}, source)
         return TokenDataset(tokens, images, size)
     tensors, metadata = kept
