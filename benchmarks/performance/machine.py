@@ -41,6 +41,7 @@ def facts(threads: int) -> dict[str, Any]:
 def measured_on(facts: Mapping[str, Any]) -> str:
     """Return where, when and with what a table was measured, without a full stop."""
     shown = (
+        *("gpu", "driver", "triton"),
         *("cpu", "cpus", "capability", "torch", "spikingjelly", "threads", "clock"),
         *("load_average", "date"),
     )

@@ -10,11 +10,13 @@ from pathlib import Path
 from results import between, grid
 
 from performance import growth_page, systems
+from performance.gpu import page as gpu_page
 from performance.machine import measured_on
 from performance.table import Group, Row, group_of_json, quantity
 
 HERE = Path(__file__).parents[1]
 TABLE, TWO_THREADS = HERE / "performance.json", HERE / "performance_2_threads.json"
+ON_A_GPU = HERE / "performance_gpu.json"
 DOCS = HERE.parent / "docs"
 
 Grid = list[list[str]]
@@ -223,7 +225,7 @@ def main() -> None:
     """Write the tables into the page, and the page of growth."""
     page = DOCS / "performance.md"
     text = page.read_text(encoding="utf-8")
-    table, two = (json.loads(path.read_text()) for path in (TABLE, TWO_THREADS))
+    table, two, gpu = (json.loads(path.read_text()) for path in (TABLE, TWO_THREADS, ON_A_GPU))
     measured = Measured(map(group_of_json, table["groups"]))
     for name, rows in TABLES.items():
         text = between(text, name, grid(rows(measured)))
@@ -233,6 +235,11 @@ def main() -> None:
     text = between(text, "runtimes", runtimes(measured))
     text = between(text, "machine", f"{measured_on(table['machine'])}.")
     text = between(text, "machine, two threads", f"{measured_on(two['machine'])}.")
+    on_a_gpu = list(map(group_of_json, gpu["groups"]))
+    text = between(text, "machine, GPU", f"{measured_on(gpu['machine'])}.")
+    text = between(text, "neurons, GPU", grid(gpu_page.neurons(on_a_gpu)))
+    text = between(text, "bandwidth, GPU", grid(gpu_page.bandwidth(on_a_gpu)))
+    text = between(text, "training, GPU", grid(gpu_page.training(on_a_gpu)))
     page.write_text(text, encoding="utf-8")
     (DOCS / "growth.md").write_text(growth_page.page(table), encoding="utf-8")
 

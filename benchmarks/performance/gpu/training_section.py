@@ -27,9 +27,9 @@ def batches(bench: Bench) -> tuple[int, ...]:
 
 
 def measure(bench: Bench) -> Iterator[Group]:
-    """Measure steps of both networks at every batch, in every way."""
+    """Measure steps of both networks at every batch, compiled at the largest only."""
     for way, precision, compiled in WAYS:
-        for batch in batches(bench):
+        for batch in batches(bench)[-1:] if compiled else batches(bench):
             makers = {
                 activation: partial(integer_step, activation, batch, precision, compiled, bench)
                 for activation in ("silu", "integer")
