@@ -175,6 +175,20 @@ class OlderRow:
         speed = f"{1000 * self.cost['seconds_per_image']:.1f}"
         return [self.row["system"], str(self.calls), *quality, *energies, *("-",) * 5, speed]
 
+    def training_cells(self) -> list[str]:
+        """Return the cells of the table of training."""
+        made = self.cost["make"]
+        if made.startswith("train "):
+            made = f"`spikediff {made.replace(', ', '`, then `spikediff train ')}`"
+        return [
+            self.row["system"],
+            made,
+            "1",
+            f"{self.trained['images']:,}",
+            f"{self.trained['hours']:.2f}",
+            {"none": "-"}.get(self.cost["paper"], self.cost["paper"]),
+        ]
+
     def point(self) -> Point:
         """Return its place in the figures."""
         energy, seconds = self.cost["energy_per_image_uj"], self.cost["seconds_per_image"]
@@ -210,9 +224,9 @@ def quality_table(rows: list[Row], older: list[OlderRow]) -> str:
     return grid([head, *cells])
 
 
-def training_table(rows: list[Row]) -> str:
-    """Return the table of what each model was trained with."""
-    head = ["system", "made by", "training seeds", "images seen", "hours of one thread"]
+def training_table(rows: list[Row], older: list[OlderRow]) -> str:
+    """Return the table of what each model was trained with, and what its paper reports."""
+    head = ["system", "made by", "seeds", "images seen", "hours of one thread", "its paper"]
     once = {row.row["name"]: row for row in rows}
     cells = [
         [
@@ -223,10 +237,12 @@ def training_table(rows: list[Row]) -> str:
             str(len(row.models)),
             f"{row.trained['images']:,}",
             f"{row.trained['hours']:.2f}",
+            "-",
         ]
         for name, row in once.items()
     ]
-    return grid([head, *cells])
+    published = [row for row in older if "paper" in row.cost]
+    return grid([head, *cells, *(row.training_cells() for row in published)])
 
 
 def write(tables: dict[str, Any]) -> None:
@@ -237,7 +253,7 @@ def write(tables: dict[str, Any]) -> None:
         if not rows:
             continue
         older = [OlderRow(row) for row in table.get("older", [])]
-        text = f"{quality_table(rows, older)}\n\n{training_table(rows)}"
+        text = f"{quality_table(rows, older)}\n\n{training_table(rows, older)}"
         page = between(page, f"headline-{name}", text)
         points = [row.point() for row in rows] + [row.point() for row in older]
         floor = rows[0].models[0]["quality"]["floor"][FAD]
