@@ -179,7 +179,8 @@ class OlderRow:
         """Return the cells of the table of training."""
         made = self.cost["make"]
         if made.startswith("train "):
-            made = f"`spikediff {made.replace(', ', '`, then `spikediff train ')}`"
+            recipes = made.removeprefix("train ").replace(", then train ", ", ").split(", ")
+            made = ", then ".join(f"`spikediff train {recipe}`" for recipe in recipes)
         return [
             self.row["system"],
             made,
