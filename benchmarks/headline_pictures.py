@@ -34,6 +34,7 @@ def draw(
     """Draw FAD over a quantity, a line per group, the network calls beside the points."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     label, quantity = of
     groups: dict[str, list[Point]] = {}
@@ -54,9 +55,9 @@ def draw(
                 axes.annotate(str(p.calls), place, color=colour, **text)
         axes.axhline(floor, color="0.4", linestyle="--", linewidth=0.8, label="floor: real images")
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="FAD, published mode")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="y", which="both", labelsize=6)
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(color="0.9", linewidth=0.5)
         figure.legend(loc="outside lower center", ncols=1, frameon=False)
         figure.savefig(path, metadata={"Date": None})
