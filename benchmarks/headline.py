@@ -57,6 +57,7 @@ def measure(row: dict[str, Any], dataset: str, args: Any) -> None:
             data_dir=args.data_dir,
             feature_weights=args.feature_weights,
             batch_size=250,
+            seed=row.get("seed", 0),
         )
         models = [essential(model) for model in compared.to_dict()["models"]]
         trained = training_of({"run": run})
@@ -234,7 +235,7 @@ def training_table(rows: list[Row], older: list[OlderRow]) -> str:
             f"[{row.row['system']}](images/sheets/{name}.png)"
             if "sheet" in row.row
             else row.row["system"],
-            f"`spikediff {row.row['make']}`",
+            f"`{row.row.get('script', 'spikediff')} {row.row['make']}`",
             str(len(row.models)),
             f"{row.trained['images']:,}",
             f"{row.trained['hours']:.2f}",
