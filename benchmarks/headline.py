@@ -154,7 +154,7 @@ def told(values: list[float], form: str) -> str:
 
 
 class OlderRow:
-    """A row of other scripts: quality of 10,000 images, in FAD at least, and cost."""
+    """A row of other scripts: quality, in FAD at least, and cost."""
 
     def __init__(self, row: dict[str, Any]) -> None:
         self.row = row

@@ -40,7 +40,7 @@ def bandwidth(groups: Sequence[Group]) -> Grid:
     found = [group for group in groups if group.name.endswith("bytes moved")]
     large = [group for group in found if str(list(LARGE)) in group.name]
     return [
-        ["GB/s, 1 GiB of currents", *large[0].rows],
+        [f"GB/s, {math.prod(LARGE) / 1e6:.0f} million currents", *large[0].rows],
         *([group.name.split(", ")[2], *(f"{s:,.0f}" for s in _speeds(group))] for group in large),
     ]
 
