@@ -140,7 +140,7 @@ def main() -> int:
     wanted = args.only or [*SECTIONS, GROWTH]
     names = [name for name in SECTIONS if name in wanted]
     groups = measure(names, settings)
-    growth = grow(settings) if GROWTH in wanted and args.compare is None else []
+    growth = grow(settings) if GROWTH in wanted and (args.output or not args.compare) else []
     if args.output is not None:
         table = {
             "machine": here,
