@@ -1,6 +1,8 @@
-r"""A generator of 1 to 4 calls: distil an integer network's own samples, then close the gap.
+r"""A generator of 1 to 4 calls: distil a network's own samples, then close the gap.
 
     python benchmarks/few_calls.py RUN --calls 1 --data-dir DIR --feature-weights DIR --output OUT
+
+The network is of our integer system, or its ordinary counterpart (activation: silu).
 
 First the network learns, from the noise of a seed, the image that it made of it with 20 calls: mean
 squared error of the pixels and of the classifier's last feature map. Then it minimises the Frechet
@@ -9,9 +11,9 @@ distance (arXiv 2604.28190) between generated and real images in the space of th
 differentiated; the sampler is DDIM. FAD is of another network and stays unseen. Training is
 compiled, in bf16 on a GPU and on a CPU that has units for it.
 
-The pipelines, in integer arithmetic, are written to --output; the distances to the test split after
-both parts are written to --json. Judged images have seeds that no pair had. With --num-samples 0
-nothing is judged.
+The pipelines, the integer ones in integer arithmetic, are written to --output; the distances to the
+test split after both parts are written to --json. Judged images have seeds that no pair had. With
+--num-samples 0 nothing is judged.
 """
 
 import argparse
@@ -36,6 +38,7 @@ from spikediff.training.computation import cpu_has_bf16, prepare_computation
 from spikediff.training.recipe import TrainingRecipe
 
 CLASSES, TEACHER_CALLS, SIDE = 10, 20, 14
+ORDINARY = "silu"  # the activation of the ordinary counterpart
 CLASS_WEIGHT = 0.1  # of the cross entropy of the class asked for
 UNSEEN = 1_000_000  # the first seed of the images that are judged; pairs have the seeds from 0 on
 PROTOCOL = Path(__file__).parent / "headline_protocol.yaml"
@@ -105,6 +108,13 @@ class Distance:
         return ((shift + covariance.trace() + self.spread - 2 * root) / self.spread).float()
 
 
+def deployed(unet: Any, sampler: Any) -> SpikingDiffusionPipeline:
+    """Return a pipeline with the deployment form of a network, or an ordinary network as it is."""
+    if unet.config.activation == ORDINARY:
+        return SpikingDiffusionPipeline(unet, sampler)
+    return SpikingDiffusionPipeline(to_integer(unet), sampler)
+
+
 def teach(source: Path, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return noise, classes and the images made of them.
 
@@ -112,8 +122,7 @@ def teach(source: Path, count: int, device: torch.device) -> tuple[Tensor, Tenso
     """
     pipe = form = sd.load(source)
     if device.type == "cpu":
-        form = SpikingDiffusionPipeline(to_integer(pipe.unet), pipe.scheduler)
-        form = form.compile_for_inference()
+        form = deployed(pipe.unet, pipe.scheduler).compile_for_inference()
     form.to(device).set_progress_bar_config(disable=True)
     labels = torch.arange(count) % CLASSES
     noise, images = [], []
@@ -194,14 +203,13 @@ def update(loss: Tensor, generator: Generator, opt: Any, rate: Any, step: int, n
 
 def judge(unet: Any, sampler: Any, folder: Path, args: Any) -> dict[str, float]:
     """Save the deployment form with its sampler and return its metrics."""
-    form = SpikingDiffusionPipeline(to_integer(copy.deepcopy(unet).cpu()), sampler)
-    form.save_pretrained(folder)
+    deployed(copy.deepcopy(unet).cpu(), sampler).save_pretrained(folder)
     if not args.num_samples:
         return {}
     found = sd.evaluate(
         folder,
         protocol=str(PROTOCOL),
-        dataset="mnist",
+        dataset=args.dataset,
         data_dir=args.data_dir,
         feature_weights=args.feature_weights,
         num_inference_steps=args.calls,
@@ -217,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("--calls", type=int, default=1)
+    parser.add_argument("--dataset", choices=("mnist", "fashion-mnist"), default="mnist")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--feature-weights", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=20_000)
@@ -233,8 +242,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    whole = load_images("mnist", "train", data_dir=args.data_dir)
-    real = load_images("mnist", "train", data_dir=args.data_dir, held_out=False).stack()
+    whole = load_images(args.dataset, "train", data_dir=args.data_dir)
+    real = load_images(args.dataset, "train", data_dir=args.data_dir, held_out=False).stack()
     classifier: Any = load_classifier(whole, cache_dir=args.output)._module
     spaces = Spaces(classifier).to(args.device)
     pipe = sd.load(args.source)
