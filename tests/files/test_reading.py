@@ -307,7 +307,7 @@ def test_nobody_is_advised_to_run_the_code_of_a_file(tmp_path):
 
 
 @given(st.text())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_messages_are_one_printable_line(text):
     message = str(UserError(text))
     assert len(message.splitlines()) <= 1

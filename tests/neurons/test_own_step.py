@@ -122,7 +122,7 @@ def test_it_exports(plain):
     )
     with torch.no_grad():
         want = model(x, t).sample
-        program = export_program(model, plain=plain)
+        program = export_program(model, plain=plain, batch_size=2)
         torch.testing.assert_close(program.module()(x, t), want)
     assert not any("spikediff" in str(node.target) for node in program.graph.nodes)
 

@@ -80,8 +80,8 @@ def test_with_one_step_of_one_level_nothing_is_lost(unet, noised):
 
 
 @pytest.mark.parametrize(("spikes", "norm"), MODES)
-def test_an_image_does_not_depend_on_its_batch(unet, noised, spikes, norm):
-    model = convert(unet, noised=noised, spikes=spikes, norm=norm)
+def test_an_image_does_not_depend_on_its_batch(quantised_once, noised, spikes, norm):
+    model = convert(quantised_once, spikes=spikes, norm=norm)
     sample, timestep = noised.draw(3)
     with torch.no_grad():
         together = model.double()(sample.double(), timestep).sample
@@ -91,8 +91,8 @@ def test_an_image_does_not_depend_on_its_batch(unet, noised, spikes, norm):
     assert torch.equal(together, again)  # no state is left over
 
 
-def test_scalar_timesteps(unet, noised):
-    model = convert(unet, noised=noised)
+def test_scalar_timesteps(quantised_once, noised):
+    model = convert(quantised_once)
     sample, _ = noised.draw(2)
     one = model(sample, 7).sample
     assert torch.equal(one, model(sample, torch.tensor(7)).sample)
@@ -101,8 +101,8 @@ def test_scalar_timesteps(unet, noised):
 
 
 @pytest.mark.parametrize("make", [quantise, convert])
-def test_saved_and_loaded(make, unet, noised, tmp_path):
-    model = make(unet, bits=3, noised=noised)
+def test_saved_and_loaded(make, flat, noised, tmp_path):
+    model = make(flat, bits=3, noised=noised)
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
     sample, timestep = noised.draw(2)
@@ -111,8 +111,8 @@ def test_saved_and_loaded(make, unet, noised, tmp_path):
     assert not any(p.is_meta for p in loaded.parameters())
 
 
-def test_as_part_of_a_pipeline(unet, noised, tmp_path):
-    pipe = SpikingDiffusionPipeline(convert(unet, noised=noised), make_scheduler("ddim"))
+def test_as_part_of_a_pipeline(quantised_once, tmp_path):
+    pipe = SpikingDiffusionPipeline(convert(quantised_once), make_scheduler("ddim"))
     pipe.save_pretrained(tmp_path)
     loaded = SpikingDiffusionPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
@@ -121,13 +121,13 @@ def test_as_part_of_a_pipeline(unet, noised, tmp_path):
     assert isinstance(loaded.unet, ConvertedUNet)
 
 
-def test_the_source_stays_as_it_is(unet, noised):
-    before = {key: tensor.clone() for key, tensor in unet.state_dict().items()}
-    model = convert(unet, noised=noised)
+def test_the_source_stays_as_it_is(flat, noised):
+    before = {key: tensor.clone() for key, tensor in flat.state_dict().items()}
+    model = convert(flat, noised=noised)
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
-    assert all(torch.equal(before[key], tensor) for key, tensor in unet.state_dict().items())
+    assert all(torch.equal(before[key], tensor) for key, tensor in flat.state_dict().items())
 
 
 def test_without_rounding_or_clipping_a_relu_network_stays_what_it_is(make_unet, noised):
@@ -171,8 +171,8 @@ def audited(model, noised):
     return found
 
 
-def test_the_energy_meter_sees_spikes_where_there_are_some(unet, noised):
-    model = convert(unet, noised=noised)
+def test_the_energy_meter_sees_spikes_where_there_are_some(quantised_once, noised):
+    model = convert(quantised_once)
     sample, _ = noised.draw(2)
     with EnergyMeter(model) as meter, torch.no_grad():
         model(sample, 500)
@@ -187,11 +187,11 @@ def test_the_energy_meter_sees_spikes_where_there_are_some(unet, noised):
     assert not thresholds  # thresholds and amplitudes cost nothing: the weights absorb them
 
 
-def test_the_audit_names_every_norm_and_the_real_valued_layers(unet, noised):
-    found = audited(convert(unet, noised=noised), noised)
+def test_the_audit_names_every_norm_and_the_real_valued_layers(unet, quantised_once, noised):
+    found = audited(convert(quantised_once), noised)
     norms = {f"unet.{n}" for n, m in unet.named_modules() if isinstance(m, nn.GroupNorm)}
     assert norms <= set(found)
-    per_step = audited(convert(unet, noised=noised, norm="per_step"), noised)
+    per_step = audited(convert(quantised_once, norm="per_step"), noised)
     assert all("a norm that cannot be folded" in per_step[norm] for norm in norms)
     assert "real-valued input" in found["unet.conv_in"]
     assert "real-valued input" in found["unet.down_blocks.0.downsamplers.0.conv"]
@@ -248,7 +248,7 @@ def test_wrong_use_is_told_in_a_line(unet):
 
 
 @pytest.mark.parametrize("make", [quantise, convert])
-def test_all_of_it_learns_in_the_ordinary_way(make, unet, noised):
-    model = make(unet, bits=2, noised=noised).train()
+def test_all_of_it_learns_in_the_ordinary_way(make, flat, noised):
+    model = make(flat, bits=2, noised=noised).train()
     model(*noised.draw(8)).sample.square().mean().backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
