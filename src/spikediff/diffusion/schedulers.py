@@ -8,6 +8,7 @@ steps, which "leading" (the default of some classes) does not. Analytic-DPM keep
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import spikediff
@@ -62,12 +63,15 @@ def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
     return _class_of(class_name).from_config(kept, **settings)
 
 
-def _settings_of(class_name: str) -> set[str]:
-    return set(inspect.signature(_class_of(class_name).__init__).parameters)
+@cache
+def _settings_of(class_name: str) -> frozenset[str]:
+    return frozenset(inspect.signature(_class_of(class_name).__init__).parameters)
 
 
-def _only_ours() -> set[str]:
+@cache
+def _only_ours() -> frozenset[str]:
     """Return the settings that only our classes have; diffusers' classes would warn about them."""
     from spikediff.diffusion.exact_timesteps import EXACT
 
-    return set().union(*map(_settings_of, _OURS)) - set().union(*map(_settings_of, EXACT))
+    ours, theirs = (frozenset().union(*map(_settings_of, names)) for names in (_OURS, EXACT))
+    return ours - theirs
