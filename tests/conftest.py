@@ -33,6 +33,17 @@ def _undrawn():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _unmagnified():
+    """Grids of small images stay small: compressing large ones takes longer than sampling."""
+    from spikediff.diffusion import outputs
+
+    readable = outputs._READABLE
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "_READABLE", 32)
+        yield readable
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _patient():
     """No command says that it is at work, however busy the machine is."""
     from spikediff import progress
@@ -48,6 +59,14 @@ def drawn(_undrawn, monkeypatch):
     from spikediff.training.curve import LossCurve
 
     monkeypatch.setattr(LossCurve, "draw", _undrawn)
+
+
+@pytest.fixture
+def magnified(_unmagnified, monkeypatch):
+    """Grids of small images are magnified."""
+    from spikediff.diffusion import outputs
+
+    monkeypatch.setattr(outputs, "_READABLE", _unmagnified)
 
 
 @pytest.fixture(scope="session")

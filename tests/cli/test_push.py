@@ -20,6 +20,7 @@ def source(tmp_path):
     return tmp_path / "model"
 
 
+@pytest.mark.usefixtures("magnified")
 def test_a_dry_run_leaves_a_folder_that_works(source, tmp_path, capsys):
     out, told = tmp_path / "out", tmp_path / "told.json"
     (source / "origin.json").write_text(

@@ -28,7 +28,7 @@ from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
-SIZES = {"base_channels": 16, "channel_mult": (1, 2), "layers_per_block": 1, "num_classes": 3}
+SIZES = {"base_channels": 8, "channel_mult": (1, 2), "layers_per_block": 1, "num_classes": 3}
 
 
 def settle(model, *inputs):
@@ -74,7 +74,7 @@ def make_pipe(kind):
 def draw(pipe, **options):
     """Images, or tokens: the untrained VQ-SVAE makes one grey of all of them."""
     kind = "tokens" if isinstance(pipe, VQSpikingDiffusionPipeline) else "pt"
-    return pipe(num_inference_steps=4, output_type=kind, **options).images
+    return pipe(num_inference_steps=2, output_type=kind, **options).images
 
 
 KINDS = ["spiking", "currents", "tokens"]
@@ -86,7 +86,7 @@ def test_an_image_depends_on_its_seed_and_class_alone(kind, guidance):
     pipe = make_pipe(kind)
     seeds, labels = range(7), [0, 1, 2, 0, 1, 2, 0]
     together = draw(pipe, seeds=seeds, class_labels=labels, guidance_scale=guidance)
-    for chosen in ([3], [6, 1], [0, 2, 4, 5]):
+    for chosen in ([3], [0, 2, 4, 5]):
         part = draw(
             pipe,
             seeds=chosen,

@@ -28,7 +28,7 @@ def scheduler_of(name, longest=1000, **settings):
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @given(st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_as_many_timesteps_as_asked_for(name, data):
     longest = data.draw(st.integers(1, 1500), label="num_train_timesteps")
     scheduler = scheduler_of(name, longest)
@@ -79,13 +79,6 @@ def assert_right_spread(ratio, steps):
     """A first-order sampler errs in proportion to its longest step, of ceil(1000 / n) timesteps."""
     longest = -(-1000 // steps) / 1000
     assert ratio == pytest.approx(1.0, abs=6.5 * longest)
-
-
-@pytest.mark.parametrize("name", DETERMINISTIC)
-@given(st.integers(1, 1000))
-@settings(max_examples=4)
-def test_the_spread_is_right_for_any_number_of_steps(name, steps):
-    assert_right_spread(spread(scheduler_of(name), steps), steps)
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)

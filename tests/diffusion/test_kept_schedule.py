@@ -56,8 +56,9 @@ def configurations(scheduler, folder):
 @pytest.mark.parametrize("class_name", OTHERS)
 def test_every_sampler_keeps_the_schedule_of_every_class(class_name, settings, tmp_path):
     source = getattr(diffusers, class_name)(**settings)
+    configs = list(configurations(source, tmp_path))
     for name in SCHEDULERS:
-        for config in configurations(source, tmp_path):
+        for config in configs:
             assert_same_schedule(make_scheduler(name, config), source)
 
 

@@ -21,7 +21,7 @@ from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
 SIZE = {"base_channels": 16, "channel_mult": (1, 2), "layers_per_block": 1}
 IMAGES = (16, 3, 12, 12)
-CALLS = [([3], 1), (range(1, 8), 1), ([3], 2), (range(20), 6), ([3, 9], 3)]
+CALLS = [([3], 1), (range(1, 8), 2), ([3, 9], 3), (range(20), 6)]
 
 
 def lively(unet):
@@ -105,7 +105,7 @@ def test_an_image_depends_on_its_seed_alone(name, compiled, threads):
 
     def draw(seeds):
         labels = {"class_labels": [seed % 3 for seed in seeds]} if classes else {}
-        return pipe(seeds=list(seeds), num_inference_steps=3, output_type="pt", **labels).images
+        return pipe(seeds=list(seeds), num_inference_steps=2, output_type="pt", **labels).images
 
     threads(1)
     together = draw(range(20))

@@ -5,6 +5,7 @@ by bisection and no solver has to serve as another's reference.
 """
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -94,21 +95,27 @@ def test_first_order_dpm_solver_is_ddim(algorithm_type, final, steps):
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("ddim", 5e-3), ("dpmsolver++", 1e-3), ("unipc", 1e-3), ("deis", 3e-3)]
+    ("name", "steps", "error"),
+    [("ddim", 1000, 5e-3), ("dpmsolver++", 500, 1e-3), ("unipc", 700, 1e-3), ("deis", 250, 3e-3)],
 )
-def test_many_steps_come_to_the_same_image(name, error):
-    """A thousand steps agree with the flow at x_0 itself, hence with one another.
+def test_many_steps_come_to_the_same_image(name, steps, error):
+    """Many steps agree with the flow at x_0 itself, hence with one another.
 
-    Measured 3.6e-3, 4e-4, 5e-4 and 1.4e-3 at the worst point, in the tails.
+    Measured 3.6e-3, 7e-4, 8e-4 and 1.8e-3 at the worst point, in the tails.
     """
     exact = MIXTURE.flow(X_T, ALPHA_BAR[999], 1.0)
-    got = solve(ode_solver(name, 1000), X_T).double()
+    got = solve(ode_solver(name, steps), X_T).double()
     torch.testing.assert_close(got, exact, atol=error, rtol=0)
+
+
+@cache
+def second_moments():
+    return [MIXTURE.second_moment(ALPHA_BAR[t]) for t in range(0, 1000, 27)]
 
 
 def analytic(eta, steps):
     scheduler = AnalyticDPMScheduler(
-        second_moment=[MIXTURE.second_moment(ALPHA_BAR[t]) for t in range(0, 1000, 27)],
+        second_moment=second_moments(),
         second_moment_timesteps=list(range(0, 1000, 27)),
         eta=eta,
         clip_sample=False,
@@ -123,7 +130,7 @@ def test_many_steps_of_analytic_dpm_give_the_same_distribution(eta):
     """Kolmogorov distance of 20,000 samples from the data; chance alone gives 0.01."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(1, 1, 1, 20_000, dtype=torch.float64, generator=draw)
-    x = solve(analytic(eta, 300), x, generator=draw).flatten().sort().values
+    x = solve(analytic(eta, 100), x, generator=draw).flatten().sort().values
     ranks = (torch.arange(len(x)) + 0.5) / len(x)
     assert (MIXTURE.cdf(x, 1.0) - ranks).abs().max() < 0.02
 

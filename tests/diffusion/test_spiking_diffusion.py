@@ -37,9 +37,9 @@ def draw(pipe, seeds, **options):
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_an_image_depends_on_its_seed_alone(unet, name):
     pipe = make(unet, name)
-    together = draw(pipe, range(13))
-    assert together.shape == (13, 1, 8, 8)
-    for batch in ([3], [12, 3], range(1, 9)):
+    together = draw(pipe, range(9))
+    assert together.shape == (9, 1, 8, 8)
+    for batch in ([3], range(1, 8)):
         for seed, image in zip(batch, draw(pipe, batch), strict=True):
             assert torch.equal(image, together[seed]), f"seed {seed} in a batch of {len(batch)}"
     assert not torch.equal(together[0], together[1])
@@ -140,6 +140,7 @@ def test_bad_calls_are_told(unet, options, word):
         make(unet)(**options)
 
 
+@pytest.mark.usefixtures("magnified")
 def test_grid_keeps_every_image_apart():
     images = to_pil(torch.ones(5, 1, 8, 8))
     grid = np.asarray(image_grid(images, columns=3))

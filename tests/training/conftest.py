@@ -14,11 +14,16 @@ def small() -> Recipe:
     return recipe_from(
         {
             "name": "small",
-            "model": {"base_channels": 8, "channel_mult": [1], "layers_per_block": 1},
+            "model": {
+                "base_channels": 8,
+                "channel_mult": [1],
+                "layers_per_block": 1,
+                "spiking_steps": 2,
+            },
             "data": {"batch_size": 8},
             "optimizer": {"lr": 1e-3, "warmup_steps": 2, "schedule": "constant"},
             "ema": {"decay": 0.9},
-            "sampling": {"num_inference_steps": 2, "num_images": 4, "every": 0},
+            "sampling": {"num_inference_steps": 1, "num_images": 1, "every": 0},
             "training": {"steps": 6, "log_every": 2, "checkpoint_every": 2, "keep_last": 2},
         },
         "test",

@@ -18,7 +18,7 @@ from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
 
 MODELS = {
-    "fsvae": {"neuron": "lif", "spiking_steps": 6, "group_size": 3},
+    "fsvae": {"neuron": "lif", "spiking_steps": 3, "group_size": 3},
     "vae": {},
 }
 
@@ -32,10 +32,10 @@ def recipe(request, small):
 
 
 def test_trains_resumes_samples_and_reconstructs(recipe, with_steps, tmp_path, capsys):
-    Trainer(with_steps(recipe, 4), tmp_path / "whole", show_progress=False).train()
-    Trainer(with_steps(recipe, 2), tmp_path / "parts", show_progress=False).train()
+    Trainer(with_steps(recipe, 2), tmp_path / "whole", show_progress=False).train()
+    Trainer(with_steps(recipe, 1), tmp_path / "parts", show_progress=False).train()
     assert isinstance(load_trained(tmp_path / "parts"), VAEPipeline)
-    Trainer(with_steps(recipe, 4), tmp_path / "parts", resume=True, show_progress=False).train()
+    Trainer(with_steps(recipe, 2), tmp_path / "parts", resume=True, show_progress=False).train()
     one, two = (load_latest(tmp_path / run / "checkpoints") for run in ("whole", "parts"))
     for name, tensor in one.tensors["model"].items():
         assert torch.equal(tensor, two.tensors["model"][name]), name

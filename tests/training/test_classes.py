@@ -36,8 +36,12 @@ def test_labels_are_dropped_as_often_as_the_recipe_says(with_classes, tmp_path):
     assert torch.equal(shown(0.0), labels)
 
 
-def test_the_network_is_shown_the_labels_of_its_images(with_classes, tmp_path, monkeypatch):
-    recipe = replace(with_classes, loss=replace(with_classes.loss, label_dropout=0.0))
+def test_the_network_is_shown_the_labels_of_its_images(
+    with_classes, with_steps, tmp_path, monkeypatch
+):
+    recipe = replace(
+        with_steps(with_classes, 2), loss=replace(with_classes.loss, label_dropout=0.0)
+    )
     trainer = Trainer(recipe, tmp_path / "run", show_progress=False)
     seen = []
     forward = trainer.model.forward
@@ -53,9 +57,10 @@ def test_the_network_is_shown_the_labels_of_its_images(with_classes, tmp_path, m
 
 
 def test_resuming_changes_nothing(with_classes, with_steps, tmp_path):
-    assert Trainer(with_classes, tmp_path / "whole", show_progress=False).train()
-    assert Trainer(with_steps(with_classes, 4), tmp_path / "parts", show_progress=False).train()
-    again = Trainer(with_classes, tmp_path / "parts", resume=True, show_progress=False)
+    recipe = with_steps(with_classes, 2)
+    assert Trainer(recipe, tmp_path / "whole", show_progress=False).train()
+    assert Trainer(with_steps(recipe, 1), tmp_path / "parts", show_progress=False).train()
+    again = Trainer(recipe, tmp_path / "parts", resume=True, show_progress=False)
     assert again.train()
     whole, parts = (load_latest(tmp_path / name / "checkpoints") for name in ("whole", "parts"))
     for name, tensor in whole.tensors["model"].items():

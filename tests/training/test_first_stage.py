@@ -33,20 +33,21 @@ SHORT = ["--training.log-every", "2", "--sampling.num-images", "4"]
 
 
 @pytest.fixture(scope="module")
-def first_recipe(small):
+def first_recipe(small, with_steps):
     model = {"network": "vq_svae", "neuron": "lif", "spiking_steps": 3, "widths": [8]}
     model |= {"codebook_size": 12, "embedding_channels": 4, "codebook": "ema"}
     built = recipe_from({"model": model, "loss": {"name": "vq_svae"}}, "here")
-    return replace(small, model=built.model, loss=built.loss, name="first")
+    return replace(with_steps(small, 3), model=built.model, loss=built.loss, name="first")
 
 
 @pytest.fixture(scope="module")
-def second_recipe(small):
+def second_recipe(small, with_steps):
     model = {"network": "spiking_image_decoder", "neuron": "lif", "spiking_steps": 3}
     model |= {"widths": [8, 8]}
     built = recipe_from({"model": model, "loss": {"name": "absorbing"}}, "here")
     sampling = replace(small.sampling, num_inference_steps=3, temperature=0.7)
-    return replace(small, model=built.model, loss=built.loss, sampling=sampling)
+    recipe = replace(small, model=built.model, loss=built.loss, sampling=sampling)
+    return with_steps(recipe, 3)
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def end(child):
 
 
 @pytest.mark.parametrize("option", ["resume", "overwrite"])
-def test_a_run_has_one_owner(option, small, run):
+def test_a_run_has_one_owner(option, small, with_steps, run):
     before, child = content(run), owner(run)
     try:
         with pytest.raises(UserError, match="is being trained by another process"):
@@ -85,7 +85,7 @@ def test_a_run_has_one_owner(option, small, run):
     finally:
         end(child)
     assert content(run) == before
-    train(small, run, **{option: True})
+    train(with_steps(small, 5 if option == "resume" else 1), run, **{option: True})
 
 
 def test_the_lock_dies_with_its_process_though_a_worker_lives(run):
@@ -106,11 +106,12 @@ def test_the_lock_dies_with_its_process_though_a_worker_lives(run):
 
 
 def test_two_trainings_of_one_process(small, with_steps, tmp_path):
-    first = Trainer(small, tmp_path / "run", show_progress=False)
+    recipe = with_steps(small, 1)
+    first = Trainer(recipe, tmp_path / "run", show_progress=False)
     with pytest.raises(UserError, match="another process"):
-        Trainer(small, tmp_path / "run", resume=True, show_progress=False)
+        Trainer(recipe, tmp_path / "run", resume=True, show_progress=False)
     assert first.train()
-    train(with_steps(small, 7), tmp_path / "run", resume=True)
+    train(with_steps(small, 2), tmp_path / "run", resume=True)
 
 
 def test_a_trainer_that_is_refused_owns_nothing(small, run):

@@ -34,8 +34,8 @@ def test_the_network_sees_the_range_that_the_recipe_names(signals):
 
 
 def test_stopped_and_resumed_is_the_whole_run(signals, with_steps, tmp_path):
-    assert Trainer(with_steps(signals, 4), tmp_path / "whole", show_progress=False).train()
-    assert Trainer(with_steps(signals, 2), tmp_path / "parts", show_progress=False).train()
+    assert Trainer(with_steps(signals, 2), tmp_path / "whole", show_progress=False).train()
+    assert Trainer(with_steps(signals, 1), tmp_path / "parts", show_progress=False).train()
     finished = load_trained(tmp_path / "parts")
     (tmp_path / "parts" / "pipeline" / "model_index.json").unlink()
     unfinished = load_trained(tmp_path / "parts")  # from its checkpoint
@@ -43,7 +43,7 @@ def test_stopped_and_resumed_is_the_whole_run(signals, with_steps, tmp_path):
     assert unfinished.unet.config.sample_size == 16
     assert same_weights(unfinished.unet, finished.unet)
 
-    resumed = Trainer(with_steps(signals, 4), tmp_path / "parts", resume=True, show_progress=False)
+    resumed = Trainer(with_steps(signals, 2), tmp_path / "parts", resume=True, show_progress=False)
     assert resumed.train()
     whole, parts = (load_trained(tmp_path / name) for name in ("whole", "parts"))
     assert same_weights(whole.unet, parts.unet)

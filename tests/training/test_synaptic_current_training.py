@@ -27,24 +27,25 @@ def synaptic(small, of_network):
 
 def test_trains_resumes_and_samples(synaptic, with_steps, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert Trainer(with_steps(synaptic, 4), whole, show_progress=False).train()
-    assert Trainer(with_steps(synaptic, 2), parts, show_progress=False).train()
+    synaptic = with_steps(synaptic, 2, log_every=1)
+    assert Trainer(synaptic, whole, show_progress=False).train()
+    assert Trainer(with_steps(synaptic, 1), parts, show_progress=False).train()
     assert isinstance(load_trained(parts), SynapticCurrentPipeline)
-    assert Trainer(with_steps(synaptic, 4), parts, resume=True, show_progress=False).train()
+    assert Trainer(synaptic, parts, resume=True, show_progress=False).train()
     one, two = (load_latest(run / "checkpoints") for run in (whole, parts))
     for group, tensors in one.tensors.items():
         for name, tensor in tensors.items():
             assert torch.equal(tensor, two.tensors[group][name]), f"{group}/{name}"
     for run in (whole, parts):
         points = read_curve(run / "loss.csv")
-        assert [point.step for point in points] == [2, 4]
+        assert [point.step for point in points] == [1, 2]
         for point in points:
             assert list(point.terms) == ["image_level", "consistency"]
             assert sum(point.terms.values()) == pytest.approx(point.loss)
 
 
 def test_an_unfinished_run_is_sampled_in_currents(synaptic, with_steps, tmp_path):
-    Trainer(with_steps(synaptic, 2), tmp_path, show_progress=False).train()
+    Trainer(with_steps(synaptic, 1), tmp_path, show_progress=False).train()
     (tmp_path / "pipeline" / "model_index.json").unlink()
     pipe = load_trained(tmp_path)
     assert isinstance(pipe, SynapticCurrentPipeline)
@@ -67,6 +68,7 @@ def test_another_loss_does_not_resume(synaptic, with_steps, tmp_path):
 def test_on_the_command_line(tmp_path, capsys):
     run, small = tmp_path / "run", ["--model.base-channels", "8", "--training.steps", "20"]
     small += ["--data.batch-size", "16", "--sampling.num-images", "2"]
+    small += ["--model.channel-mult", "1", "--model.layers-per-block", "1"]
     train = ["train", "fsddim/digits", "--output", str(run), "--sampling.every", "0", *small]
     assert main([*train, "--sampling.num-inference-steps", "2", "--training.log-every", "5"]) == 0
     first, *_, last = read_curve(run / "loss.csv")

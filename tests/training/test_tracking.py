@@ -52,11 +52,11 @@ def kept(monkeypatch):
     ],
 )
 def test_trackers_get_settings_terms_grids_and_rates(
-    network, loss, terms, small, of_network, kept, tmp_path
+    network, loss, terms, small, of_network, with_steps, kept, tmp_path
 ):
-    recipe = of_network(small, network, loss)
+    recipe = of_network(with_steps(small, 3, log_every=1), network, loss)
     scheduler = "ddim" if loss is None else "synaptic-ddim"
-    sampling = replace(recipe.sampling, every=4, scheduler=scheduler)
+    sampling = replace(recipe.sampling, every=2, scheduler=scheduler)
     training = replace(recipe.training, trackers=("tensorboard",))
     recipe = replace(recipe, sampling=sampling, training=training)
     assert Trainer(recipe, tmp_path / "my-run", show_progress=False).train()
@@ -64,17 +64,18 @@ def test_trackers_get_settings_terms_grids_and_rates(
     assert tracker.run_name == "my-run"
     assert tracker.settings["optimizer.lr"] == recipe.optimizer.lr
     assert tracker.settings["model.network"] == network
-    assert set(tracker.rows) == {2, 4, 6}
-    assert {"loss", "lr", "grad_norm", *terms} <= set(tracker.rows[2])
-    assert 0 < tracker.rows[4]["T x rate"] < 100
-    assert 0 < tracker.rows[6]["firing rate"] < 1
-    assert set(tracker.pictures) == {4, 6}
-    pixels, options = tracker.pictures[6]
+    assert set(tracker.rows) == {1, 2, 3}
+    assert {"loss", "lr", "grad_norm", *terms} <= set(tracker.rows[1])
+    assert 0 < tracker.rows[2]["T x rate"] < 100
+    assert 0 < tracker.rows[3]["firing rate"] < 1
+    assert set(tracker.pictures) == {2, 3}
+    pixels, options = tracker.pictures[3]
     assert (pixels.ndim, pixels.shape[0], pixels.shape[3]) == (4, 1, 3)
     assert options == {"dataformats": "NHWC"}
 
 
-def test_trackers_change_no_weight(small, kept, tmp_path):
+def test_trackers_change_no_weight(small, with_steps, kept, tmp_path):
+    small = with_steps(small, 3)
     for name, trackers in (("a", ()), ("b", ("tensorboard",))):
         training = replace(small.training, trackers=trackers)
         recipe = replace(small, training=training, sampling=replace(small.sampling, every=2))

@@ -142,7 +142,7 @@ def test_resuming_takes_no_other_start(small, first_stage):
             ["base_channels is 8 there and 16 in the recipe", "neuron is if there and lif"],
         ),
         ("model", {"channel_mult": (1, 2, 2)}, ["channel_mult is"]),
-        ("model", {"spiking_steps": 2}, ["spiking_steps is 4 there and 2 in the recipe"]),
+        ("model", {"spiking_steps": 3}, ["spiking_steps is 2 there and 3 in the recipe"]),
         ("diffusion", {"prediction_type": "sample"}, ["another diffusion: prediction_type is"]),
     ],
 )
@@ -187,9 +187,11 @@ def test_other_networks_start_from_their_own_runs(
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
 
 
-def test_a_network_may_learn_its_places_later_but_not_forget_them(small, first_stage, tmp_path):
+def test_a_network_may_learn_its_places_later_but_not_forget_them(
+    small, with_steps, first_stage, tmp_path
+):
     placed = replace(small.model, position_embedding=True)
-    recipe = replace(small, init_from=str(first_stage), model=placed)
+    recipe = replace(with_steps(small, 2), init_from=str(first_stage), model=placed)
     trainer = Trainer(recipe, tmp_path / "placed", show_progress=False)
     assert not trainer.model.stem.position_embedding.any()
     trainer.train()
