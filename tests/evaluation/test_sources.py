@@ -118,9 +118,9 @@ def test_a_fingerprint_covers_the_code_that_makes_images(monkeypatch, tmp_path):
         (tmp_path / room).mkdir()
         (tmp_path / room / "code.py").write_text("1")
     monkeypatch.setattr(sources, "_PACKAGE", tmp_path)
-    before = sources._code_sha256()
+    before = sources._code_sha256.__wrapped__()
     (tmp_path / "systems" / "code.py").write_text("2")
-    assert sources._code_sha256() != before
+    assert sources._code_sha256.__wrapped__() != before
 
 
 def write_pngs(folder, images, name="{:03d}.png"):

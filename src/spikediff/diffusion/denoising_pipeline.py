@@ -137,8 +137,9 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         if self.makes_signals and self.scheduler.config.get("clip_sample"):
             # A signal may leave its range, where DDPM and DDIM would clip their estimate of x_0.
             self.scheduler.register_to_config(clip_sample=False)
-        scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device, timesteps)
-        noise = first_noise(self.unet, batch_size, generator, self._execution_device, latents)
+        device = self._execution_device
+        scheduler = visiting(self.scheduler, num_inference_steps, device, timesteps)
+        noise = first_noise(self.unet, batch_size, generator, device, latents)
         sample = denoise(
             self._denoiser(class_labels, guidance_scale, classifier, classifier_scale, batch_size),
             scheduler,

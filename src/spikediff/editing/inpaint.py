@@ -109,8 +109,8 @@ def inpaint(
     shape = image_shape(network)
     inputs = {"image": read_images(image, shape), "mask": read_mask(mask_image, shape)}
     (given, mask), generator = one_per_seed(inputs, batch_size, seeds, generator)
-    mask = mask.to(pipe._execution_device)
     known = from_unit_range(given.to(pipe._execution_device, network.dtype))
+    mask = mask.to(known.device)
     asked = Asked(
         class_labels, guidance_scale, callback_on_step_end, callback_on_step_end_tensor_inputs
     )
@@ -180,11 +180,11 @@ def _repaint(
     if not bool(mask.any()):
         return known
     scheduler, timesteps = timesteps_of_strength(
-        pipe.scheduler, num_inference_steps, strength, pipe._execution_device
+        pipe.scheduler, num_inference_steps, strength, known.device
     )
     walk = resampling_walk(len(timesteps), *resampling)
     check_walk(scheduler, walk)
-    noise = first_noise(pipe.unet, len(known), generator, pipe._execution_device)
+    noise = first_noise(pipe.unet, len(known), generator, known.device)
     denoising = Denoising(pipe, len(known), asked)
     pixels = _KnownPixels(
         scheduler, denoising.space, known, mask, noise, timesteps, walk, generator

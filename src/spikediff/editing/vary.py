@@ -115,9 +115,9 @@ def _denoise_again(
 ) -> Tensor:
     space_of(pipe.unet).check_scheduler(pipe.scheduler, eta)
     scheduler, timesteps = timesteps_of_strength(
-        pipe.scheduler, num_inference_steps, strength, pipe._execution_device
+        pipe.scheduler, num_inference_steps, strength, known.device
     )
-    noise = first_noise(pipe.unet, len(known), generator, pipe._execution_device)
+    noise = first_noise(pipe.unet, len(known), generator, known.device)
     x_t = scheduler.add_noise(known, noise, timesteps[:1].expand(len(known)))
     denoising = Denoising(pipe, len(known), asked)
     options = step_options(scheduler, generator, eta)

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def _as_text(value: Any) -> str:
     return str(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
+@cache
 def _code_sha256() -> str:
     digest = hashlib.sha256()
     for room in ROOMS:

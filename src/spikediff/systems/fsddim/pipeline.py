@@ -104,8 +104,9 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
         check_call(output_type, num_inference_steps)
         space = CurrentSpace(self.unet)
         space.check_scheduler(self.scheduler, eta)  # it may have been replaced since
-        scheduler = visiting(self.scheduler, num_inference_steps, self._execution_device)
-        noise = first_noise(self.unet, batch_size, generator, self._execution_device, latents)
+        device = self._execution_device
+        scheduler = visiting(self.scheduler, num_inference_steps, device)
+        noise = first_noise(self.unet, batch_size, generator, device, latents)
         currents = space.encode(noise * scheduler.init_noise_sigma)
         variances = [self._variance(currents)]
         call = self._stream if stream else estimates_of(self.unet)
