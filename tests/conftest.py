@@ -53,6 +53,30 @@ def _patient():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _read_once():
+    """tyro reads the source of an options class once a session, not once a command."""
+    from functools import cache
+
+    from tyro import _docstrings
+
+    with pytest.MonkeyPatch.context() as patch:
+        name = "get_class_tokenization_with_field"
+        patch.setattr(_docstrings, name, cache(getattr(_docstrings, name).__wrapped__))
+        yield
+
+
+@pytest.fixture
+def figures_are_empty(monkeypatch):
+    """Figures are empty files: drawing one takes longer than a small network's images."""
+    from matplotlib.figure import Figure
+
+    def write(figure, file, **_):
+        file.write(b"") if hasattr(file, "write") else Path(file).write_bytes(b"")
+
+    monkeypatch.setattr(Figure, "savefig", write)
+
+
 @pytest.fixture
 def drawn(_undrawn, monkeypatch):
     """Loss curves are drawn."""

@@ -227,7 +227,7 @@ def pipeline(name):
 
 def call_of(name, seeds=(0, 1)):
     """What a short call of it takes."""
-    steps = {"num_inference_steps": 3, "output_type": "pt"}
+    steps = {"num_inference_steps": 2, "output_type": "pt"}
     drawn = {} if name == "SpikingInversionPipeline" else {"seeds": list(seeds)}
     return {**PIPELINES[name][1](), **steps, **drawn}
 

@@ -8,3 +8,6 @@ U_NET = {
     "channel_mult": (1, 2),
     "layers_per_block": 1,
 }
+
+# One with a single resolution, for tests of what is around a network.
+ONE_LEVEL = {**U_NET, "channel_mult": (1,)}

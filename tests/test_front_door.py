@@ -9,7 +9,8 @@ import spikediff as sd
 from spikediff.errors import UserError
 
 SMALL = {
-    "model.block_out_channels": [4, 6],
+    "model.block_out_channels": [4],
+    "model.layers_per_block": 1,
     "training.steps": 2,
     "training.log_every": 1,
     "training.checkpoint_every": 2,

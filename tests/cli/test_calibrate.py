@@ -1,11 +1,12 @@
 """`spikediff calibrate` and the sampler that needs it."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -13,22 +14,28 @@ from spikediff.pretrained import pretrained_folder
 from spikediff.systems.sddpm.network import SpikingUNet
 
 
-@pytest.fixture
-def model(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     torch.manual_seed(0)
-    unet = SpikingUNet(**U_NET)
-    pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
-    pipe.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    folder = tmp_path_factory.mktemp("saved")
+    SpikingDiffusionPipeline(
+        SpikingUNet(**ONE_LEVEL).eval(), make_scheduler("ddim")
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
 
 
 def calibrate(model, *arguments):
-    quick = ["--num-images", "8", "--num-timesteps", "4", "--dataset", "digits"]
+    quick = ["--num-images", "4", "--num-timesteps", "3", "--dataset", "digits"]
     return main(["calibrate", str(model), *quick, *arguments])
 
 
 def sample(model, tmp_path):
-    arguments = ["--scheduler", "analytic-dpm", "--num-images", "2", "--num-inference-steps", "2"]
+    arguments = ["--scheduler", "analytic-dpm", "--num-images", "1", "--num-inference-steps", "2"]
     return main(["sample", str(model), *arguments, "--output", str(tmp_path / "out")])
 
 
@@ -37,7 +44,7 @@ def test_measured_once_and_used(model, tmp_path):
     told = json.loads((tmp_path / "h.json").read_text())
     kept = json.loads((model / "calibration.json").read_text())
     assert told["second_moment"] == kept["settings"]["second_moment"]
-    assert len(told["second_moment"]) == len(told["second_moment_timesteps"]) == 4
+    assert len(told["second_moment"]) == len(told["second_moment_timesteps"]) == 3
     assert told["clip_last_noise"] == 2.0  # the schedule is linear
     assert sample(model, tmp_path) == 0
     assert (tmp_path / "out" / "grid.png").is_file()

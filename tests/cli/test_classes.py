@@ -2,25 +2,34 @@
 
 import json
 import shutil
+from functools import cache
 
 import pytest
 import torch
 from PIL import Image
 
 import spikediff
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.systems.sddpm.network import SpikingUNet
 
 
-def save(folder, num_classes):
-    torch.manual_seed(0)
-    unet = SpikingUNet(**U_NET, num_classes=num_classes)
-    torch.nn.init.normal_(unet.head.conv.weight)
-    SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim")).save_pretrained(folder)
-    return str(folder)
+@pytest.fixture(scope="module")
+def save(tmp_path_factory):
+    """What returns the folder of a pipeline that knows so many classes."""
+
+    @cache
+    def saved(num_classes):
+        torch.manual_seed(0)
+        unet = SpikingUNet(**ONE_LEVEL, num_classes=num_classes)
+        torch.nn.init.normal_(unet.head.conv.weight)
+        folder = tmp_path_factory.mktemp("model")
+        SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim")).save_pretrained(folder)
+        return str(folder)
+
+    return saved
 
 
 def sample(model, folder, *options):
@@ -29,8 +38,8 @@ def sample(model, folder, *options):
     return code, [path.read_bytes() for path in sorted(folder.glob("seed-*.png"))]
 
 
-def test_classes_are_asked_for_in_turn_or_as_given(tmp_path):
-    model, told = save(tmp_path / "model", 3), tmp_path / "told.json"
+def test_classes_are_asked_for_in_turn_or_as_given(save, tmp_path):
+    model, told = save(3), tmp_path / "told.json"
     code, in_turn = sample(model, tmp_path / "turn")
     assert code == 0
     labels = ["--class-labels", "0", "1", "2", "0"]
@@ -51,8 +60,8 @@ def test_classes_are_asked_for_in_turn_or_as_given(tmp_path):
         (0, ["--guidance-scale", "2"], "was trained without classes"),
     ],
 )
-def test_mistakes_are_one_line(classes, options, words, tmp_path, capsys):
-    code, images = sample(save(tmp_path / "model", classes), tmp_path / "out", *options)
+def test_mistakes_are_one_line(save, classes, options, words, tmp_path, capsys):
+    code, images = sample(save(classes), tmp_path / "out", *options)
     assert code == 2
     assert not images
     said = capsys.readouterr().err
@@ -60,9 +69,9 @@ def test_mistakes_are_one_line(classes, options, words, tmp_path, capsys):
     assert "Traceback" not in said
 
 
-@pytest.fixture
-def pets(tmp_path):
-    folder = tmp_path / "pets"
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pets") / "pets"
     for label, level in (("cat", 30), ("dog", 220)):
         (folder / label).mkdir(parents=True)
         for n in range(20):
@@ -70,9 +79,9 @@ def pets(tmp_path):
     return folder
 
 
-@pytest.fixture
-def run_of_pets(pets, tmp_path):
-    root = tmp_path / "run"
+@pytest.fixture(scope="module")
+def run_of_pets(pets, tmp_path_factory):
+    root = tmp_path_factory.mktemp("run") / "run"
     small = ["--model.block-out-channels", "4", "--model.layers-per-block", "1"]
     short = ["--training.steps", "2", "--training.checkpoint-every", "1", "--data.batch-size", "4"]
     grid = ["--sampling.num-images", "1", "--sampling.num-inference-steps", "1"]
@@ -95,9 +104,10 @@ def test_a_run_on_subfolders_knows_its_classes_by_name(run_of_pets, tmp_path, ca
     assert "did you mean 'dog'" in capsys.readouterr().err
 
 
-def test_an_unfinished_run_keeps_the_names(run_of_pets):
-    shutil.rmtree(run_of_pets / "pipeline")
-    pipe = spikediff.load(run_of_pets)
+def test_an_unfinished_run_keeps_the_names(run_of_pets, tmp_path):
+    run = shutil.copytree(run_of_pets, tmp_path / "run")
+    shutil.rmtree(run / "pipeline")
+    pipe = spikediff.load(run)
     pipe.set_progress_bar_config(disable=True)
     by_name = pipe(class_labels=["dog", "cat"], seeds=[0, 1], num_inference_steps=1)
     by_number = pipe(class_labels=[1, 0], seeds=[0, 1], num_inference_steps=1)
@@ -106,14 +116,14 @@ def test_an_unfinished_run_keeps_the_names(run_of_pets):
     assert one.images == by_name.images[:1]
 
 
-def test_a_model_without_names_takes_numbers(tmp_path, capsys):
-    code, _ = sample(save(tmp_path / "model", 3), tmp_path / "out", "--class-labels", "cat")
+def test_a_model_without_names_takes_numbers(save, tmp_path, capsys):
+    code, _ = sample(save(3), tmp_path / "out", "--class-labels", "cat")
     assert code == 2
     assert "has no class names; give numbers, 0 to 2" in capsys.readouterr().err
 
 
-def test_as_many_images_as_classes_that_are_asked_for(tmp_path):
-    model, out = save(tmp_path / "model", 3), tmp_path / "out"
+def test_as_many_images_as_classes_that_are_asked_for(save, tmp_path):
+    model, out = save(3), tmp_path / "out"
     told = ["--output", str(out), "--num-inference-steps", "2", "--no-gif"]
     assert main(["sample", model, *told, "--class-labels", "2", "0", "1"]) == 0
     assert len(list(out.glob("seed-*.png"))) == 3

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pixel_features import PIXELS, PROTOCOL
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -43,7 +43,7 @@ def model(tmp_path_factory):
     """A run folder with a pipeline of random weights."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    unet = SpikingUNet(**U_NET)
+    unet = SpikingUNet(**ONE_LEVEL)
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.save_pretrained(folder / "pipeline")
     save_recipe(recipe_from({"name": "tiny"}, "test"), folder / "recipe.yaml")
@@ -160,7 +160,7 @@ def test_event_driven_images_are_kept_apart(model, common, tmp_path):
 
 def test_a_fingerprint_knows_of_event_driven_where_no_weight_tells():
     """A network without a norm to fold keeps its weights."""
-    unet = ddpm_unet(**U_NET).eval()
+    unet = ddpm_unet(**ONE_LEVEL).eval()
 
     def pipe():
         return SpikingDiffusionPipeline(unet, make_scheduler("ddim"))

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from pixel_features import PIXELS
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -23,7 +23,7 @@ def model(tmp_path_factory):
     """A run folder with a pipeline of random weights."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    unet = SpikingUNet(**U_NET)
+    unet = SpikingUNet(**ONE_LEVEL)
     torch.nn.init.normal_(unet.head.conv.weight, std=0.3)  # a random network's head is silent
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.save_pretrained(folder / "pipeline")
@@ -38,7 +38,7 @@ def _pixels(monkeypatch):
 
 @pytest.fixture
 def common(tmp_path):
-    small = ["--features", "pixels", "--num-samples", "12", "--seeds", "2", *STEPS]
+    small = ["--features", "pixels", "--num-samples", "6", "--seeds", "2", *STEPS]
     return [*small, "--thresholds", "0.5,2", "--cache-dir", str(tmp_path / "cache")]
 
 
@@ -60,14 +60,14 @@ def test_a_search_writes_its_curve(model, common, tmp_path, capsys):
     assert found["recommended"] == recommended
     assert any("is an end of the grid" in note for note in found["notes"])
     used = 4 if found["confirmation"] else 2
-    assert found["seeds"] == {"first": 0, "last": used * 12 - 1}
+    assert found["seeds"] == {"first": 0, "last": used * 6 - 1}
 
 
 def test_the_numbers_are_those_of_the_images_that_sample_writes(model, common, tmp_path):
     """Guidance in the search is guidance in `sample --threshold`, on the same seeds."""
     found = guide(model, *common, "--metric", "kernel", to=tmp_path / "a.json")
     folder = tmp_path / "png"
-    sample = ["--num-images", "12", "--no-gif", "--seed", "12", "--output", str(folder), *STEPS]
+    sample = ["--num-images", "6", "--no-gif", "--seed", "6", "--output", str(folder), *STEPS]
     assert main(["sample", str(model), *sample, "--threshold", "0.5"]) == 0
 
     from spikediff.data import load_images
@@ -77,8 +77,8 @@ def test_the_numbers_are_those_of_the_images_that_sample_writes(model, common, t
 
     network = PIXELS.load()
     real = extract(network, load_images("digits", "train", held_out=True).stack()).features
-    fake = extract(network, open_folder(folder).take(0, 12)).features
-    want = kernel_distance(fake, real, subset_size=6).mean
+    fake = extract(network, open_folder(folder).take(0, 6)).features
+    want = kernel_distance(fake, real, subset_size=3).mean
     assert found["curve"][0]["values"][1] == pytest.approx(want, rel=1e-5)
 
 
@@ -102,8 +102,9 @@ def test_an_interrupted_search_goes_on(model, common, tmp_path, monkeypatch):
 
 
 def test_a_layer_group(model, common, tmp_path):
-    everything = guide(model, *common, to=tmp_path / "a.json")
-    stem = guide(model, *common, "--layers", "stem", to=tmp_path / "b.json")
+    one = [*common, "--thresholds", "0.5"]
+    everything = guide(model, *one, to=tmp_path / "a.json")
+    stem = guide(model, *one, "--layers", "stem", to=tmp_path / "b.json")
     by_threshold = [
         {row["threshold"]: row["values"] for row in found["curve"]} for found in (everything, stem)
     ]
@@ -120,7 +121,7 @@ def test_a_layer_group(model, common, tmp_path):
         (["--thresholds", "1"], "other than 1"),
         (["--seeds", "1"], "--seeds must be at least 2"),
         (["--num-samples", "1"], "needs 2"),
-        (["--budget-images", "71"], "give 72 or more"),
+        (["--budget-images", "35"], "give 36 or more"),
         (["--layers", "stemm"], "no layer of neurons is named 'stemm'"),
         (["--dataset", "digit"], "did you mean 'digits'"),
     ],
@@ -133,7 +134,7 @@ def test_what_cannot_be_done_is_told_in_a_line(options, word, model, common, cap
 
 
 def test_a_budget_is_kept(model, common, tmp_path, capsys):
-    found = guide(model, *common, "--budget-images", "80", to=tmp_path / "a.json")
+    found = guide(model, *common, "--budget-images", "40", to=tmp_path / "a.json")
     assert len(found["curve"][0]["values"]) == 2
     found = guide(model, *common, "--budget-seconds", "0", to=tmp_path / "b.json")
     assert (found["verdict"], found["curve"]) == ("not measured", [])
@@ -164,7 +165,7 @@ def test_sample_with_a_threshold(model, tmp_path):
 
 def test_evaluate_does_not_take_other_thresholds_images_for_its_own(model, tmp_path):
     (tmp_path / "p.yaml").write_text(
-        "name: p\nsummary: s\ncaveat: c\nnum_samples: 12\n"
+        "name: p\nsummary: s\ncaveat: c\nnum_samples: 6\n"
         "measurements:\n  - {network: pixels, metrics: [frechet]}\n"
     )
     common = [
@@ -197,7 +198,7 @@ def test_real_images_have_no_thresholds(tmp_path, capsys):
 def test_lower_thresholds_cost_more_energy(model, tmp_path):
     def spent(*options):
         to = tmp_path / "e.json"
-        arguments = ["--num-images", "2", *STEPS, *options, "--json", str(to)]
+        arguments = ["--num-images", "1", *STEPS, *options, "--json", str(to)]
         assert main(["energy", str(model), *arguments]) == 0
         return json.loads(to.read_text())["energy_per_image_pj"]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.cli import main
 from spikediff.cli.inspect import title_of
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
@@ -19,7 +19,7 @@ from spikediff.systems.sddpm.network import SpikingUNet
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
-    unet = SpikingUNet(**U_NET)
+    unet = SpikingUNet(**ONE_LEVEL)
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.save_pretrained(folder / "pipeline")
@@ -57,6 +57,7 @@ def test_pictures_page_and_figures(model, tmp_path, capsys):
     assert len(names) == len(found["layers"])
 
 
+@pytest.mark.usefixtures("figures_are_empty")
 def test_an_autoencoder_has_one_step(tmp_path):
     torch.manual_seed(0)
     fsvae = FSVAE(8, 1, channels=(4, 8), latent_channels=6, group_size=3, spiking_steps=4)
@@ -76,7 +77,7 @@ def test_an_autoencoder_has_one_step(tmp_path):
 
 
 def test_an_ordinary_network_is_refused(tmp_path, capsys):
-    unet = ddpm_unet(**U_NET)
+    unet = ddpm_unet(**ONE_LEVEL)
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.save_pretrained(tmp_path / "ann")
     assert inspect(tmp_path / "ann", tmp_path / "out") == 2

@@ -32,10 +32,11 @@ COMMANDS = [
     ["inpaint", "--mask-box", "0", "0", "4", "4", *PICTURE],
     ["invert", "--dataset", "digits", "--data-index", "0", *STEPS],
     ["interpolate", "--num-images", "2", *STEPS],
-    ["inspect", "--num-images", "1", "--layers", "stem*", *STEPS],
+    ["inspect", "--num-images", "1", "--layers", "stem*", "--num-inference-steps", "1"],
 ]
 
 
+@pytest.mark.usefixtures("figures_are_empty")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_folder_with_other_files_is_refused_or_overwritten(command, model, tmp_path, capsys):
     name, *options = command

@@ -12,7 +12,7 @@ from spikediff.data import load_images
 from spikediff.evaluation.features import FEATURES
 from spikediff.evaluation.sources import real_images
 
-TINY = ["--model.base-channels", "4", "--model.channel-mult", "1", "2", "--training.steps", "2"]
+TINY = ["--model.base-channels", "4", "--model.channel-mult", "1", "--training.steps", "2"]
 GRID = ["--sampling.num-images", "1", "--sampling.num-inference-steps", "1"]
 
 
@@ -23,7 +23,7 @@ def photos(tmp_path_factory):
     for label, level in (("dark", 60), ("light", 200)):
         (folder / label).mkdir(parents=True)
         for n in range(150):
-            size = draw.integers(20, 60, 2)
+            size = draw.integers(8, 20, 2)
             pixels = np.clip(draw.normal(level, 30, (*size, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / label / f"{n}.png")
     return folder

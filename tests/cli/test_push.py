@@ -1,6 +1,7 @@
 """`spikediff push --dry-run`: the folder that would be uploaded."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -14,10 +15,16 @@ from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 from spikediff.training.trained import load_trained
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    make("denoiser").save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def source(tmp_path):
-    make("denoiser").save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def source(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
 
 
 @pytest.mark.usefixtures("magnified")

@@ -9,7 +9,7 @@ from PIL import Image
 from spikediff.cli import main
 
 TINY = [
-    *("--model.base-channels", "8", "--model.channel-mult", "1", "2", "--data.image-size", "16"),
+    *("--model.base-channels", "8", "--model.channel-mult", "1", "--data.image-size", "16"),
     *("--data.batch-size", "4", "--sampling.num-images", "2", "--threads", "1"),
     *("--sampling.num-inference-steps", "2", "--training.steps", "3"),
 ]

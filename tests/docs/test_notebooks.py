@@ -8,7 +8,12 @@ import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 QUICK = {"train_your_own"}  # the others are slow
-SMALLER = {"STEPS = 300": "STEPS = 2", "num_inference_steps=10": "num_inference_steps=2"}
+SMALLER = {
+    "STEPS = 300": "STEPS = 2",
+    "num_inference_steps=10": "num_inference_steps=1",
+    '"training.steps": STEPS': '"training.steps": STEPS, "sampling.num_images": 1, '
+    '"sampling.num_inference_steps": 1',
+}
 
 
 def code_cells(path):

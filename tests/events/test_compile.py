@@ -1,5 +1,7 @@
 """The event-driven form of every network: layer by layer given the same input, and end to end."""
 
+from functools import cache
+
 import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
@@ -129,6 +131,13 @@ def make(name):
     return MODELS[name]()
 
 
+@cache
+def made(name):
+    """A model, its event-driven form, and what its layers saw and gave; nobody changes them."""
+    model = make(name)
+    return model, compile_for_inference(model), observe(model)
+
+
 @torch.no_grad()
 def call(model, batch=2):
     """Return what a model makes of the same random input."""
@@ -196,8 +205,8 @@ def stands_alone(name, module, compiled):
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_layer_by_layer(name):
-    model = make(name)
-    seen, layers = observe(model), dict(compile_for_inference(model).named_modules())
+    model, whole, seen = made(name)
+    layers = dict(whole.named_modules())
     steps = model.config.get("spiking_steps", 1)
     flips = spikes = packed = compared = 0
     for layer, (arguments, output) in seen.items():
@@ -225,9 +234,8 @@ def test_layer_by_layer(name):
 @needs_native
 @pytest.mark.parametrize("name", MODELS)
 def test_end_to_end_where_nothing_flips(name):
-    model = make(name)
-    compiled = compile_for_inference(model)
-    rates = [o.mean().item() for n, (_, o) in observe(model).items() if is_spikes(o)]
+    model, compiled, seen = made(name)
+    rates = [o.mean().item() for _, o in seen.values() if is_spikes(o)]
     assert not rates or max(rates) > 0.03, "a silent network proves nothing"
     want = call(model)
     torch.testing.assert_close(
@@ -257,10 +265,10 @@ PACKED = [name for name in MODELS if not {"signed", "merged", "carried"} & set(n
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_replaced(name):
     """Spikes of -1 are no bits; a merged network has no convolution that would read them."""
-    model = make(name)
+    model, compiled, _ = made(name)
     neurons = sum(isinstance(m, NeuronLayer) for m in model.modules())
     convolutions = sum(isinstance(m, CONVOLUTIONS) for m in model.modules())
-    kinds = [type(m) for m in compile_for_inference(model).modules()]
+    kinds = [type(m) for m in compiled.modules()]
     packed = neurons if name in PACKED and not name.startswith("converted") else 0
     assert kinds.count(PackedNeuron) == packed
     assert kinds.count(EventConv2d) == convolutions
@@ -269,7 +277,7 @@ def test_what_is_replaced(name):
 @needs_native
 def test_spikes_stay_bits_between_neuron_and_synapse(monkeypatch):
     """The currents of a pre-spike network are real-valued, so that only synapses see its spikes."""
-    compiled, unpacked, unpack = compile_for_inference(make("pre-spike")), [], PackedSpikes.dense
+    (_, compiled, _), unpacked, unpack = made("pre-spike"), [], PackedSpikes.dense
     norms = [m for m in compiled.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 1  # before the head's, no convolution stands
     monkeypatch.setattr(PackedSpikes, "dense", lambda x: unpacked.append(x.activity) or unpack(x))
@@ -315,7 +323,7 @@ def test_a_model_in_training_is_compiled_for_evaluation():
 @needs_native
 @pytest.mark.parametrize("name", ["fsddim", "fsddim, both", "fsddim, merged"])
 def test_a_stream_is_the_window(name):
-    compiled, t = compile_for_inference(make(name)), 11
+    (_, compiled, _), t = made(name), 11
     currents = torch.randn(4, 2, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         (window,) = compiled(currents, t, return_dict=False)
@@ -327,7 +335,6 @@ def test_a_stream_is_the_window(name):
 
 
 def test_its_energy_is_that_of_the_model_it_came_from():
-    compiled = compile_for_inference(make("pre-spike"))
-    call(compiled)
+    _, compiled, _ = made("pre-spike")
     with pytest.raises(UserError, match="measure the original model"):
         EnergyMeter(compiled)
