@@ -40,7 +40,7 @@ class Mixture:
 
     def nodes(self, abar):
         """Points and weights that integrate a smooth function of x_t to about 12 digits."""
-        x = torch.linspace(-12, 12, 12001, dtype=torch.float64)
+        x = torch.linspace(-12, 12, 2401, dtype=torch.float64)
         return x, self.density(x, abar) * (x[1] - x[0])
 
     def second_moment(self, abar):

@@ -32,11 +32,11 @@ def draw(pipe, seeds, **options):
 
 
 def test_an_image_depends_on_its_seed_alone(pipe):
-    together = draw(pipe, range(13))
-    assert together.shape == (13, pipe.vae.config.in_channels, 16, 16)
+    together = draw(pipe, range(9))
+    assert together.shape == (9, pipe.vae.config.in_channels, 16, 16)
     assert together.min() >= 0
     assert together.max() <= 1
-    for batch in ([3], [12, 3], range(1, 9)):
+    for batch in ([3], range(1, 8)):
         for seed, image in zip(batch, draw(pipe, batch), strict=True):
             assert torch.equal(image, together[seed]), f"seed {seed} in a batch of {len(batch)}"
     assert not torch.equal(together[0], together[1])

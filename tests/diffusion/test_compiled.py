@@ -16,7 +16,7 @@ from spikediff.systems.sdm.threshold_guidance import threshold_guidance
 
 
 def draw(pipe, seeds, **options):
-    return pipe(seeds=seeds, num_inference_steps=3, output_type="pt", **options).images
+    return pipe(seeds=seeds, num_inference_steps=2, output_type="pt", **options).images
 
 
 def test_every_pipeline_can_be_compiled():
@@ -38,8 +38,8 @@ def test_images_of_a_compiled_pipeline(name):
 @pytest.mark.parametrize("name", MAKERS)
 def test_an_image_still_depends_on_its_seed_alone(name):
     pipe = make(name).compile_for_inference()
-    together = draw(pipe, range(7))
-    for batch in ([3], [6, 3], range(1, 5)):
+    together = draw(pipe, range(5))
+    for batch in ([3], range(1, 4)):
         for seed, image in zip(batch, draw(pipe, batch), strict=True):
             assert torch.equal(image, together[seed]), f"seed {seed} in a batch of {len(batch)}"
 

@@ -24,7 +24,11 @@ OTHERS = (
 )
 SETTINGS = (
     {},
-    {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
+    {
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "v_prediction",
+        "num_train_timesteps": 200,
+    },
     {"beta_schedule": "scaled_linear", "beta_end": 0.01, "num_train_timesteps": 100},
     {"trained_betas": torch.linspace(1e-3, 0.1, 50).tolist(), "num_train_timesteps": 50},
 )

@@ -83,7 +83,7 @@ SPOILT = ["buffer", "parameter", "unknown", "shape", "NaN", "infinity", "int32",
 
 
 @pytest.mark.parametrize("what", SPOILT)
-def test_what_is_not_whole_is_named(model, what, tmp_path, capfd):
+def test_what_is_not_whole_is_named(model, what):
     path = model / "unet" / WEIGHTS
     state = load_file(path)
     name = change(state, what)
@@ -91,11 +91,18 @@ def test_what_is_not_whole_is_named(model, what, tmp_path, capfd):
     with pytest.raises(UserError) as caught:
         SpikingDiffusionPipeline.from_pretrained(model)
     assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
     if (model / "unet" / "spikediff_models_spiking_unet.py").exists():
         with pytest.raises(UserError) as caught:
             SpikingUNet.from_pretrained(model / "unet")
         assert name in str(caught.value)
-    capfd.readouterr()
+
+
+def test_a_command_names_it_in_one_line(model, tmp_path, capfd):
+    path = model / "unet" / WEIGHTS
+    state = load_file(path)
+    name = change(state, "NaN")
+    save_file(state, path)
     call = ["sample", str(model), "--output", str(tmp_path / "out"), "--num-images", "1"]
     assert main(call) == 2
     said = capfd.readouterr().err

@@ -18,7 +18,7 @@ def unet():
     """An untrained net whose head is loud enough that a flipped spike would show."""
     torch.manual_seed(0)
     model = SpikingUNet(
-        32, 2, base_channels=16, channel_mult=(1, 2), layers_per_block=1, dimensions=1
+        32, 2, base_channels=8, channel_mult=(1, 2), layers_per_block=1, dimensions=1
     )
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
     return see(model, torch.randn(16, 2, 32), torch.randint(1000, (16,)))
@@ -30,15 +30,15 @@ def make(unet, signal_range=None):
     return pipe
 
 
-def draw(pipe, seeds, output_type="pt", steps=3):
+def draw(pipe, seeds, output_type="pt", steps=2):
     return pipe(seeds=seeds, num_inference_steps=steps, output_type=output_type).images
 
 
 def test_a_signal_depends_on_its_seed_alone(unet):
     pipe = make(unet)
-    together = draw(pipe, range(18))
-    assert together.shape == (18, 2, 32)
-    for batch in ([3], [17, 3], range(1, 9), range(16)):
+    together = draw(pipe, range(9))
+    assert together.shape == (9, 2, 32)
+    for batch in ([3], range(1, 8)):
         for seed, signal in zip(batch, draw(pipe, batch), strict=True):
             assert torch.equal(signal, together[seed]), f"seed {seed} in a batch of {len(batch)}"
     assert not torch.equal(together[0], together[1])
