@@ -51,7 +51,7 @@ def completions() -> dict[str, Completion]:
 def _completion(command: str) -> Completion:
     options = options_class(command)
     if command == "train":  # the sections of SDDPM's network stand for those of all
-        options = module_of(command).options_of(options().recipe)
+        options = module_of(command).options_of(type(options().recipe))
     names = tuple(shipped_recipes()) if command == "train" else ()
     found: dict[str, tuple[str, ...] | None] = {"--help": None}
     for option in options_of(options):

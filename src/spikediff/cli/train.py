@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass, field, make_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,8 +54,8 @@ def read(arguments: list[str]) -> TrainOptions:
         raise UserError(f"{_USAGE}: give a recipe first, for example sddpm/digits")
     named = not arguments[0].startswith("-")
     recipe = _read(arguments[0], arguments[1:]) if named else recipe_from({}, "recipe")
-    kind = options_of(recipe)
-    options: TrainOptions = parse(kind, arguments[named:], _USAGE, kind())
+    kind = options_of(type(recipe))
+    options: TrainOptions = parse(kind, arguments[named:], _USAGE, kind(recipe=recipe))
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite cannot be combined")
     return options
@@ -91,11 +92,10 @@ def _read(name: str, arguments: list[str]) -> Recipe:
     return recipe_from(content, str(file))
 
 
-def options_of(recipe: Recipe) -> Any:
-    """Return the options of `train` for a recipe, whose values are the defaults."""
-    kind: Any = type(recipe)
-    typed = Annotated[kind, tyro.conf.arg(name="")]
-    parts: list[Any] = [("recipe", typed, field(default=recipe))]
+@cache
+def options_of(kind: Any) -> Any:
+    """Return the options of `train` for a type of recipe."""
+    parts: list[Any] = [("recipe", Annotated[kind, tyro.conf.arg(name="")])]
     return make_dataclass("TrainOptions", parts, bases=(TrainOptions,), frozen=True)
 
 
