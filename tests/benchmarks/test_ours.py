@@ -8,7 +8,7 @@ from performance.convolution_section import _compare
 from performance.missing import Missing
 from performance.settings import Settings
 from performance.table import lines
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
@@ -22,7 +22,7 @@ WAYS = [systems.NATIVE, systems.COMPILED, systems.INT16, systems.LOW_MEMORY, sys
 @needs_native
 @pytest.mark.parametrize("name", WAYS)
 def test_every_way_of_ours_computes(name):
-    model = SpikingUNet(**U_NET).eval()
+    model = SpikingUNet(**ONE_LEVEL).eval()
     sample = torch.randn(1, 1, 8, 8)
     got = systems.forward(systems.build(name, model, training=False), sample, 3)()
     want = systems.forward(systems.System(model), sample, 3)()
@@ -33,7 +33,7 @@ def test_every_way_of_ours_computes(name):
 @needs_native
 def test_mixed_precision_convolves_in_half_precision():
     seen = []
-    system = systems.build(systems.BF16, SpikingUNet(**U_NET), training=True)
+    system = systems.build(systems.BF16, SpikingUNet(**ONE_LEVEL), training=True)
     system.network.stem.synapse.conv.register_forward_hook(lambda *a: seen.append(a[2].dtype))
     systems.training_step(system, torch.randn(1, 1, 8, 8), 3, torch.randn(1, 1, 8, 8))()
     assert seen == [torch.bfloat16]
@@ -42,7 +42,7 @@ def test_mixed_precision_convolves_in_half_precision():
 
 @needs_native
 def test_the_network_runs_in_its_kernel():
-    system = systems.build(systems.NATIVE, SpikingUNet(**U_NET).double(), training=False)
+    system = systems.build(systems.NATIVE, SpikingUNet(**ONE_LEVEL).double(), training=False)
     with pytest.raises(UserError, match="float64"):  # the C kernel has none
         system(torch.randn(1, 1, 8, 8).double(), 3)
 
@@ -67,7 +67,7 @@ def test_the_convolution_has_a_row_of_events():
 
 
 def pipeline():
-    pipe = SpikingDiffusionPipeline(SpikingUNet(**U_NET).eval(), make_scheduler("ddim"))
+    pipe = SpikingDiffusionPipeline(SpikingUNet(**ONE_LEVEL).eval(), make_scheduler("ddim"))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -94,7 +94,7 @@ def test_images_per_second_of_both_forms(tmp_path):
 
 def test_what_is_not_built_is_missing_and_the_reference_is_not(monkeypatch):
     monkeypatch.setattr(ours, "native", lambda: None)
-    model = SpikingUNet(**U_NET)
+    model = SpikingUNet(**ONE_LEVEL)
     systems.build(systems.REFERENCE, model, training=True)
     for name in WAYS:
         with pytest.raises(Missing, match="not built"):

@@ -33,7 +33,7 @@ def models(tmp_path_factory):
     """A run, a deployment form and an ordinary network, of random weights."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
-    integer = IntegerSpikingUNet(8, 1, block_out_channels=(8, 16)).eval()
+    integer = IntegerSpikingUNet(8, 1, block_out_channels=(8,), layers_per_block=1).eval()
     networks = {
         "run/pipeline": SpikingUNet(**ONE_LEVEL),
         "whole": to_integer(integer),

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.cli import main
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
@@ -27,7 +27,7 @@ def pipelines(tmp_path_factory):
     """Folders of untrained models of 8 x 8 images."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("editing")
-    unet = SpikingUNet(**U_NET).eval()
+    unet = SpikingUNet(**ONE_LEVEL).eval()
     torch.nn.init.normal_(unet.head.conv.weight, std=0.1)
     vqvae = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4).eval()
     decoder = SpikingImageDecoder(16, (8, 8), spiking_steps=4).eval()

@@ -129,7 +129,7 @@ def test_an_ordinary_network_has_no_counterpart(tmp_path, capsys):
 def integer(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("integer")
-    unet = IntegerSpikingUNet(8, 1, block_out_channels=(8, 16)).eval()
+    unet = IntegerSpikingUNet(8, 1, block_out_channels=(8,), layers_per_block=1).eval()
     saved(unet.ann_counterpart(), folder / "ordinary")
     saved(to_integer(unet), folder / "deployed")
     saved(
@@ -185,7 +185,7 @@ def fsddim(**options):
 
 
 def integer_spiking():
-    unet = IntegerSpikingUNet(8, 1, block_out_channels=(4, 8)).eval()
+    unet = IntegerSpikingUNet(8, 1, block_out_channels=(8,), layers_per_block=1).eval()
     return SpikingDiffusionPipeline(unet, make_scheduler("unipc"))
 
 

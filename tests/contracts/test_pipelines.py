@@ -35,22 +35,25 @@ def images_of(pipe, name, **options):
     return pipe(**{**call_of(name), **options}).images
 
 
+shared = cache(pipeline)  # for tests that call it and change nothing
+
+
 @cache
 def expected_of(name):
     """What every pipeline of a class generates, by the first law below."""
-    return images_of(pipeline(name), name)
+    return images_of(shared(name), name)
 
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_the_same_twice_and_as_a_tuple(name):
-    pipe = pipeline(name)
+    pipe = shared(name)
     assert torch.equal(images_of(pipe, name), expected_of(name))
     assert torch.equal(pipe(**call_of(name), return_dict=False)[0], expected_of(name))
 
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_types_of_output(name):
-    pipe = pipeline(name)
+    pipe = shared(name)
     arrays = images_of(pipe, name, output_type="np")
     pictures = images_of(pipe, name, output_type="pil")
     assert np.array_equal(arrays, expected_of(name).permute(0, 2, 3, 1).numpy())
@@ -60,7 +63,7 @@ def test_types_of_output(name):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_an_image_does_not_depend_on_its_batch(name):
-    pipe = pipeline(name)
+    pipe = shared(name)
     together = pipe(**call_of(name, seeds=(4, 5, 6))).images
     alone = pipe(**call_of(name, seeds=(5,))).images
     assert torch.equal(together[1:2], alone)
@@ -68,7 +71,7 @@ def test_an_image_does_not_depend_on_its_batch(name):
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_saved_and_loaded(name, tmp_path):
-    pipe = pipeline(name)
+    pipe = shared(name)
     pipe.save_pretrained(tmp_path)
     again = type(pipe).from_pretrained(tmp_path)
     again.set_progress_bar_config(disable=True)
@@ -77,7 +80,7 @@ def test_saved_and_loaded(name, tmp_path):
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_from_pipe_shares_the_parts(name):
-    pipe = pipeline(name)
+    pipe = shared(name)
     again = type(pipe).from_pipe(pipe)
     again.set_progress_bar_config(disable=True)
     networks = [key for key, part in pipe.components.items() if isinstance(part, nn.Module)]
@@ -100,7 +103,7 @@ def test_from_pipe_goes_back():
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_generators(name):
-    pipe = pipeline(name)
+    pipe = shared(name)
     call = {key: value for key, value in call_of(name).items() if key != "seeds"}
     by_seed = expected_of(name)
     several = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
@@ -137,7 +140,7 @@ class Halves(PipelineCallback):
 
 @pytest.mark.parametrize("name", STEPPED)
 def test_a_callback_in_diffusers_words(name):
-    pipe = pipeline(name)
+    pipe = shared(name)
     parameters = inspect.signature(pipe.__call__).parameters
     assert "callback_on_step_end_tensor_inputs" in parameters
     assert "latents" in pipe._callback_tensor_inputs

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from spikediff.inspection import SpikeRecord
 
 _RECIPE = "integer/digits"
-_CALLS = 10  # network calls an image
+_CALLS = 10  # network calls of an image whose energy is measured
+_STEPS = 2 * _CALLS  # of an image that is shown
 _ROWS = 5  # of digits 0 to 9 in a grid
 _SEEDS = 200  # digits that are measured
 _METERED = 4
@@ -92,7 +93,7 @@ def _show_shipped(folder: Path) -> dict[str, Any]:
         images = pipe(
             seeds=range(count),
             class_labels=[i % 10 for i in range(count)],
-            num_inference_steps=2 * _CALLS,
+            num_inference_steps=_STEPS,
             output_type="pt",
             callback_on_step_end=record_frames(frames, count, columns=10),
         ).images
@@ -181,7 +182,7 @@ def _measure(folder: Path, training: Any) -> dict[str, Any]:
         images = pipe(
             seeds=range(_SEEDS),
             class_labels=[i % 10 for i in range(_SEEDS)],
-            num_inference_steps=2 * _CALLS,
+            num_inference_steps=_STEPS,
             output_type="pt",
         ).images
     generated = to_model_range((images * 255).round().to(torch.uint8)).cpu()  # as a PNG has it
