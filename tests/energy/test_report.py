@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.energy import COST_TABLES, CostTable, EnergyMeter, audit, load_costs
 from spikediff.energy.plots import plot_comparison, plot_firing_rates, plot_parts
 from spikediff.errors import UserError
@@ -19,7 +19,7 @@ from spikediff.systems.sddpm.network import SpikingUNet
 @pytest.fixture(scope="module")
 def meter():
     torch.manual_seed(0)
-    model = SpikingUNet(**U_NET).eval()
+    model = SpikingUNet(**ONE_LEVEL).eval()
     with EnergyMeter(model) as meter, torch.no_grad():
         for timestep in (900, 500, 100):
             model(torch.randn(2, 1, 8, 8), timestep)

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from pixel_features import PIXELS, PROTOCOL
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from small_pipelines import make
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
@@ -200,7 +200,7 @@ def test_other_files_beside_a_run_are_no_results(tmp_path, caplog):
 
 
 def test_the_counterpart_of_a_network_of_classes_is_called_without_them():
-    unet = SpikingUNet(**U_NET, num_classes=3)
+    unet = SpikingUNet(**ONE_LEVEL, num_classes=3)
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     pipe.set_progress_bar_config(disable=True)
     call = {"seeds": [0], "num_inference_steps": 1, "output_type": "pt"}
@@ -263,7 +263,7 @@ def test_every_system_cites_its_paper(name, arxiv, tmp_path):
 
 
 def test_classes_can_be_asked_for(tmp_path):
-    unet = SpikingUNet(**U_NET, num_classes=3)
+    unet = SpikingUNet(**ONE_LEVEL, num_classes=3)
     pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
     facts = gather_facts(pipe, tmp_path, "x", Results())
     assert "class_labels=0).images    # one of the classes 0 to 2" in model_card(facts, "me/x").text
@@ -273,6 +273,6 @@ def test_classes_can_be_asked_for(tmp_path):
 
 
 def test_temporal_scaling_is_sdms():
-    assert paper_of([SpikingUNet(**U_NET, temporal_scaling=True)]).name == "SDM"
+    assert paper_of([SpikingUNet(**ONE_LEVEL, temporal_scaling=True)]).name == "SDM"
     assert paper_of([ddpm_unet(8, 1, base_channels=32, channel_mult=(1,))]).name == "DDPM"
     assert paper_of([]) is None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -174,8 +174,8 @@ def test_the_raster_follows_the_denoising_steps():
 def tiny_pipelines():
     torch.manual_seed(0)
     ddim, synaptic = make_scheduler("ddim"), make_scheduler("synaptic-ddim")
-    unet = SpikingUNet(**U_NET)
-    fsddim = SynapticCurrentUNet(**U_NET, spiking_steps=4)
+    unet = SpikingUNet(**ONE_LEVEL)
+    fsddim = SynapticCurrentUNet(**ONE_LEVEL, spiking_steps=4)
     vqvae = VQSVAE(sample_size=8, widths=(8,), codebook_size=16, spiking_steps=4)
     decoder = SpikingImageDecoder(codebook_size=16, widths=(8, 8), spiking_steps=4)
     absorbing = AbsorbingStateScheduler(num_train_timesteps=16, mask_token=16)
@@ -300,7 +300,7 @@ def test_an_ordinary_network_is_refused(model):
 
 def test_what_cannot_be_watched_is_refused():
     pipe = SpikingDiffusionPipeline(
-        ddpm_unet(**U_NET).eval(),
+        ddpm_unet(**ONE_LEVEL).eval(),
         make_scheduler("ddim"),
     )
     with pytest.raises(UserError, match="UNet2DModel: has no spiking neurons"):

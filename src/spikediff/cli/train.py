@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass, field, make_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
@@ -54,7 +54,7 @@ def read(arguments: list[str]) -> TrainOptions:
         raise UserError(f"{_USAGE}: give a recipe first, for example sddpm/digits")
     named = not arguments[0].startswith("-")
     recipe = _read(arguments[0], arguments[1:]) if named else recipe_from({}, "recipe")
-    kind = options_of(type(recipe))
+    kind = options_of(cast(Any, type(recipe)))
     options: TrainOptions = parse(kind, arguments[named:], _USAGE, kind(recipe=recipe))
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite cannot be combined")
