@@ -16,7 +16,7 @@ from spikediff.errors import UserError
 SPREAD = 0.25  # standard deviation of the data
 DETERMINISTIC = sorted(set(SCHEDULERS) - {"ddpm", "analytic-dpm"})
 SPACINGS = ("trailing", "linspace", "leading")
-FAULTY = (1, 61, 62, 167, 501)  # of 1,000; diffusers gives 61 one too many
+FAULTY = (1, 61, 62, 167)  # of 1,000; diffusers gives 61 one too many
 
 
 def scheduler_of(name, longest=1000, **settings):
@@ -94,7 +94,7 @@ def test_the_spread_is_right_for_every_number_of_steps(name):
         assert_right_spread(spread(scheduler_of(name), steps), steps)
 
 
-@pytest.mark.parametrize("steps", [61, 167, 334])
+@pytest.mark.parametrize("steps", [61, 167])
 @pytest.mark.parametrize(
     ("name", "variance"),
     [("ddpm", "fixed_small"), ("ddpm", "fixed_large"), ("analytic-dpm", None)],

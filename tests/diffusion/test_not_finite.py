@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from small_pipelines import MAKERS, make
+from small_pipelines import MAKERS, made, make
 from spikediff.data import to_uint8
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -82,7 +82,7 @@ def test_no_tensor_of_an_event_driven_network_may_be_spoilt(weights, every):
 @pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "dpmsolver++", "unipc", "deis"])
 def test_one_spoilt_pixel_of_the_noise(scheduler, bad):
     """Schedulers that clip would make a grey level of infinity."""
-    pipe = SpikingDiffusionPipeline(make("denoiser").unet, make_scheduler(scheduler))
+    pipe = SpikingDiffusionPipeline(made("denoiser").unet, make_scheduler(scheduler))
     pipe.set_progress_bar_config(disable=True)
     latents = torch.randn(2, 1, 8, 8)
     latents[1, 0, 3, 3] = bad

@@ -87,7 +87,7 @@ def test_images_stay_what_they_were():
 
 def test_a_plot_shows_every_signal():
     few, many = (
-        plot_signals({"a": torch.randn(n, 1, 16), "b": torch.randn(2, 1, 16)}) for n in (2, 6)
+        plot_signals({"a": torch.randn(n, 1, 16), "b": torch.randn(1, 1, 16)}) for n in (1, 3)
     )
     assert few.width == many.width
     assert few.height < many.height

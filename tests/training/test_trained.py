@@ -99,8 +99,9 @@ def test_a_fine_tuned_run_is_fine_tuned_further(second, scaled_run):
 
 
 def test_resuming_needs_neither_the_option_nor_the_first_run(
-    second, with_steps, first_stage, tmp_path
+    second, with_steps, first_stage, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr("spikediff.training.trainer.plot_temporal_scaling", lambda *_: None)
     moved = shutil.copytree(first_stage, tmp_path / "sddpm")
     told = replace(second, init_from=str(moved))
     assert Trainer(told, tmp_path / "whole", show_progress=False).train()

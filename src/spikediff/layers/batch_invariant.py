@@ -129,18 +129,21 @@ def batch_invariant(network: nn.Module) -> Iterator[None]:
     """
     modules: list[Any] = [] if _is_compiled(network) else list(network.modules())
     others = {m for other in _others(network) for m in other.modules()}
-    before = [{name: m.__dict__.get(name) for name in _REPLACED} for m in modules]
+    changed: list[tuple[Any, dict[str, Any]]] = []
     for module in modules:
-        _make_invariant(module, module in others)
+        before = {name: module.__dict__.get(name) for name in _REPLACED}
+        if _make_invariant(module, module in others):
+            changed.append((module, before))
     try:
         yield
     finally:
-        for module, attributes in zip(modules, before, strict=True):
+        for module, attributes in changed:
             for name, value in attributes.items():
                 _restore(module, name, value)
 
 
-def _make_invariant(module: Any, of_others: bool) -> None:
+def _make_invariant(module: Any, of_others: bool) -> bool:
+    """Replace the computation of a layer that needs it, and return whether it does."""
     if type(module).forward in _CONVOLUTIONS:
         _never_alone(module)
     elif type(module).forward is nn.ConvTranspose2d.forward:
@@ -153,6 +156,9 @@ def _make_invariant(module: Any, of_others: bool) -> None:
         _compute(module, partial(_in_order, module.forward))
     elif of_others and isinstance(module, nn.SiLU):
         _compute(module, partial(elementwise, module.forward))
+    else:
+        return False
+    return True
 
 
 def _compute(layer: Any, forward: Callable[..., Tensor]) -> None:

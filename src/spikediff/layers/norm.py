@@ -17,13 +17,14 @@ from torch.nn import functional as F
 @contextmanager
 def running_statistics(network: nn.Module) -> Iterator[None]:
     """Make norms use, but not change, their running statistics; modes are restored afterwards."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
+    in_training = [module for module in network.modules() if module.training]
+    if in_training:
+        network.eval()
     try:
         yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for module in in_training:
+            module.training = True
 
 
 def follows_batches(module: nn.Module) -> bool:
