@@ -242,5 +242,6 @@ def test_the_same_figure_twice(ending, tmp_path):
         ModelComparison(models, "45nm", 16).plot(tmp_path / f"{name}.{ending}")
     first = (tmp_path / f"a.{ending}").read_bytes()
     assert first == (tmp_path / f"b.{ending}").read_bytes()
+    assert first.startswith({"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}[ending])
     if ending == "svg":
         assert all(f"<!-- model {i} -->" in first.decode() for i in range(count))

@@ -74,14 +74,13 @@ def test_everything_at_once(model, tmp_path, capsys):
 
 def test_plots_for_a_report_are_the_same_file_twice(model, tmp_path):
     """A PDF is, too: see `test_the_same_figure_twice` of the function that writes both."""
-    for name, kind in (("a", "svg"), ("b", "svg"), ("a", "pdf")):
-        plots = ["--plots", str(tmp_path / name), "--plot-format", kind]
+    for name in ("a", "b"):
+        plots = ["--plots", str(tmp_path / name), "--plot-format", "svg"]
         assert main(["energy", model, *LEAST, *plots]) == 0
     for name in ("energy_by_part", "firing_rate"):
-        svg = (tmp_path / "a" / f"{name}.svg").read_bytes()
-        assert svg.startswith(b"<?xml")
-        assert svg == (tmp_path / "b" / f"{name}.svg").read_bytes()
-        assert (tmp_path / "a" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        written = (tmp_path / "a" / f"{name}.svg").read_bytes()
+        assert written.startswith(b"<?xml")
+        assert written == (tmp_path / "b" / f"{name}.svg").read_bytes()
 
 
 def test_the_same_twice(model, tmp_path):

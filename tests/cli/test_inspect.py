@@ -33,6 +33,7 @@ def inspect(model, output, *options):
     return main(["inspect", str(model), *QUICK, "--output", str(output), *options])
 
 
+@pytest.mark.usefixtures("figures_are_empty")  # tests/inspection draws them
 def test_pictures_page_and_figures(model, tmp_path, capsys):
     figures = tmp_path / "spikes.json"
     options = ["--json", str(figures), "--scheduler", "ddpm", "--neurons-per-layer", "5"]

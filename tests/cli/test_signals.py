@@ -34,6 +34,7 @@ def test_a_run_leaves_a_plot_of_its_signals(run_folder):
         assert plot.width > 400
 
 
+@pytest.mark.usefixtures("figures_are_empty")
 def test_samples_are_one_array_and_a_plot(run_folder, tmp_path, capsys):
     told = tmp_path / "told.json"
     signals = sample(run_folder, tmp_path / "a", "--num-images", "5", "--json", str(told))

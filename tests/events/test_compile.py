@@ -1,6 +1,7 @@
 """The event-driven form of every network: layer by layer given the same input, and end to end."""
 
 from functools import cache
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -131,11 +132,21 @@ def make(name):
     return MODELS[name]()
 
 
+class Made(NamedTuple):
+    """A model that nobody changes."""
+
+    model: nn.Module
+    state: dict[str, torch.Tensor]  # before it was compiled
+    image: torch.Tensor  # and so was this, by `call`
+    compiled: nn.Module
+    seen: dict[str, tuple]  # by `observe`
+
+
 @cache
 def made(name):
-    """A model, its event-driven form, and what its layers saw and gave; nobody changes them."""
     model = make(name)
-    return model, compile_for_inference(model), observe(model)
+    state, image = {k: v.clone() for k, v in model.state_dict().items()}, call(model)
+    return Made(model, state, image, compile_for_inference(model), observe(model))
 
 
 @torch.no_grad()
@@ -205,7 +216,7 @@ def stands_alone(name, module, compiled):
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_layer_by_layer(name):
-    model, whole, seen = made(name)
+    model, _, _, whole, seen = made(name)
     layers = dict(whole.named_modules())
     steps = model.config.get("spiking_steps", 1)
     flips = spikes = packed = compared = 0
@@ -234,10 +245,9 @@ def test_layer_by_layer(name):
 @needs_native
 @pytest.mark.parametrize("name", MODELS)
 def test_end_to_end_where_nothing_flips(name):
-    model, compiled, seen = made(name)
+    _, _, want, compiled, seen = made(name)
     rates = [o.mean().item() for _, o in seen.values() if is_spikes(o)]
     assert not rates or max(rates) > 0.03, "a silent network proves nothing"
-    want = call(model)
     torch.testing.assert_close(
         call(compiled), want, rtol=1e-4, atol=1e-5 * max(1.0, float(want.abs().max()))
     )
@@ -245,9 +255,7 @@ def test_end_to_end_where_nothing_flips(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_original_stays_as_it_was(name):
-    model = make(name)
-    before, want = {k: v.clone() for k, v in model.state_dict().items()}, call(model)
-    compiled = compile_for_inference(model)
+    model, before, want, compiled, _ = made(name)
     call(compiled)
     after = model.state_dict()
     assert before.keys() == after.keys()
@@ -265,7 +273,7 @@ PACKED = [name for name in MODELS if not {"signed", "merged", "carried"} & set(n
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_replaced(name):
     """Spikes of -1 are no bits; a merged network has no convolution that would read them."""
-    model, compiled, _ = made(name)
+    model, *_, compiled, _ = made(name)
     neurons = sum(isinstance(m, NeuronLayer) for m in model.modules())
     convolutions = sum(isinstance(m, CONVOLUTIONS) for m in model.modules())
     kinds = [type(m) for m in compiled.modules()]
@@ -277,7 +285,7 @@ def test_what_is_replaced(name):
 @needs_native
 def test_spikes_stay_bits_between_neuron_and_synapse(monkeypatch):
     """The currents of a pre-spike network are real-valued, so that only synapses see its spikes."""
-    (_, compiled, _), unpacked, unpack = made("pre-spike"), [], PackedSpikes.dense
+    compiled, unpacked, unpack = made("pre-spike").compiled, [], PackedSpikes.dense
     norms = [m for m in compiled.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 1  # before the head's, no convolution stands
     monkeypatch.setattr(PackedSpikes, "dense", lambda x: unpacked.append(x.activity) or unpack(x))
@@ -323,7 +331,7 @@ def test_a_model_in_training_is_compiled_for_evaluation():
 @needs_native
 @pytest.mark.parametrize("name", ["fsddim", "fsddim, both", "fsddim, merged"])
 def test_a_stream_is_the_window(name):
-    (_, compiled, _), t = made(name), 11
+    compiled, t = made(name).compiled, 11
     currents = torch.randn(4, 2, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         (window,) = compiled(currents, t, return_dict=False)
@@ -335,6 +343,6 @@ def test_a_stream_is_the_window(name):
 
 
 def test_its_energy_is_that_of_the_model_it_came_from():
-    _, compiled, _ = made("pre-spike")
+    compiled = made("pre-spike").compiled
     with pytest.raises(UserError, match="measure the original model"):
         EnergyMeter(compiled)

@@ -71,7 +71,7 @@ def test_it_learns_from_the_part_that_is_not_held_out(digits):
 @pytest.mark.parametrize(("side", "colour"), [(8, False), (13, True), (32, True)])
 def test_any_size_and_channels(side, colour):
     dataset = made_up(side=side, colour=colour)
-    trained = train_classifier(dataset, dataclasses.replace(QUICK, steps=40))
+    trained = train_classifier(dataset, dataclasses.replace(QUICK, steps=20))
     assert trained.held_out_accuracy == 1.0
     assert (trained.image_size, trained.channels) == (side, 3 if colour else 1)
     assert trained(dataset.stack()).probabilities.shape == (60, 2)
