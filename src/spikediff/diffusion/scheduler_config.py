@@ -10,7 +10,6 @@ The schedulers here keep the values.
 
 import inspect
 from collections.abc import Mapping
-from functools import cache
 from math import sqrt
 from typing import Any
 
@@ -78,7 +77,7 @@ def kept_schedule(
                 f"{cls.__name__}: the given configuration has no {' and no '.join(missing)}; take "
                 f"the scheduler that the network was trained with"
             )
-    known = _parameters(cls)
+    known = inspect.signature(cls.__init__).parameters
     for key, neutral in _NEUTRAL.items():
         if key not in known and kept.get(key, neutral) not in (neutral, None):
             raise UserError(
@@ -91,18 +90,13 @@ def kept_schedule(
     return kept
 
 
-@cache
-def _parameters(cls: type[Any]) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-
-
 def _defaults_of(class_name: Any) -> dict[str, Any]:
     """Return the defaults of a scheduler's noise schedule; none for an unknown class."""
     home = spikediff if class_name in spikediff.__all__ else diffusers
     known = getattr(home, str(class_name), None)
     if not isinstance(known, type):
         return {}
-    parameters = _parameters(known)
+    parameters = inspect.signature(known.__init__).parameters  # type: ignore[misc]
     return {key: parameters[key].default for key in _SCHEDULE if key in parameters}
 
 

@@ -127,10 +127,10 @@ def batch_invariant(network: nn.Module) -> Iterator[None]:
         ...     torch.equal(network(x)[:1], network(x[:1]))
         True
     """
-    modules: list[Any] = [] if _is_compiled(network) else list(network.modules())
-    others = {m for other in _others(network) for m in other.modules()}
+    modules: list[Any] = list(network.modules())
+    others = {m for other in _others(modules) for m in other.modules()}
     changed: list[tuple[Any, dict[str, Any]]] = []
-    for module in modules:
+    for module in [] if _is_compiled(modules) else modules:
         before = {name: module.__dict__.get(name) for name in _REPLACED}
         if _make_invariant(module, module in others):
             changed.append((module, before))
@@ -165,15 +165,15 @@ def _compute(layer: Any, forward: Callable[..., Tensor]) -> None:
     layer.forward = forward
 
 
-def _is_compiled(network: nn.Module) -> bool:
-    """Whether the network is compiled: changed layers would trigger recompilation."""
-    whole = "_orig_mod" in network._modules  # what `torch.compile` returns
-    return whole or any(m._compiled_call_impl is not None for m in network.modules())
+def _is_compiled(modules: list[nn.Module]) -> bool:
+    """Whether a network, the first module, is compiled: changed layers would be recompiled."""
+    whole = "_orig_mod" in modules[0]._modules  # what `torch.compile` returns
+    return whole or any(m._compiled_call_impl is not None for m in modules)
 
 
-def _others(network: nn.Module) -> list[nn.Module]:
-    """Return the networks in a network, including itself, that are not from this library."""
-    networks = [m for m in network.modules() if m is network or isinstance(m, ModelMixin)]
+def _others(modules: list[nn.Module]) -> list[nn.Module]:
+    """Return the networks in a network, the first module, that are not from this library."""
+    networks = [m for m in modules if m is modules[0] or isinstance(m, ModelMixin)]
     return [m for m in networks if not type(m).__module__.startswith("spikediff.")]
 
 
