@@ -13,8 +13,8 @@ SMALLER = {
     "num_inference_steps=10": "num_inference_steps=1",
     "range(10)": "range(2)",
     "[0, 1] * 5": "[0, 1]",
-    '"training.steps": STEPS': '"training.steps": STEPS, "data.batch_size": 8, "sampling.num_images": 1, '
-    '"sampling.num_inference_steps": 1',
+    '"training.steps": STEPS': '"training.steps": STEPS, "data.batch_size": 8, '
+    '"sampling.num_images": 1, "sampling.num_inference_steps": 1',
 }
 
 
