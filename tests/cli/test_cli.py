@@ -223,7 +223,7 @@ def test_info_says_how_to_get_the_kernels(monkeypatch, capsys):
 def test_demo(small, tmp_path, capsys, monkeypatch):
     if small:
         recipe = load_recipe(find_recipe("integer/digits"))
-        grid = replace(recipe.sampling, num_images=4)
+        grid = replace(recipe.sampling, num_images=4, num_inference_steps=2)
         save_recipe(replace(recipe, sampling=grid), tmp_path / "small.yaml")
         sizes = {"_METERED": 1, "_CALLS": 8, "_STEPS": 3, "_ROWS": 1, "_SEEDS": 10}
         for name, value in {"_RECIPE": str(tmp_path / "small.yaml"), **sizes}.items():

@@ -57,10 +57,10 @@ def test_run_nir_makes_the_images_of_the_pipeline(tmp_path, capsys):
     pipe = sd.SpikingDiffusionPipeline(unet.eval(), sd.make_scheduler("dpmsolver++"))
     pipe.set_progress_bar_config(disable=True)
     pipe.save_pretrained(tmp_path / "model")
-    sd.export(tmp_path / "model", tmp_path / "graphs", num_inference_steps=3)
+    sd.export(tmp_path / "model", tmp_path / "graphs", num_inference_steps=2)
     noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     want = pipe.to(torch.float64)(
-        latents=noise.double(), num_inference_steps=3, output_type="pt"
+        latents=noise.double(), num_inference_steps=2, output_type="pt"
     ).images
     made = run_nir.denoise(tmp_path / "graphs", noise.double())
     torch.testing.assert_close((made / 2 + 0.5).clamp(0, 1), want.double(), atol=1e-6, rtol=0)
