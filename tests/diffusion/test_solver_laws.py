@@ -96,12 +96,12 @@ def test_first_order_dpm_solver_is_ddim(algorithm_type, final, steps):
 
 @pytest.mark.parametrize(
     ("name", "steps", "error"),
-    [("ddim", 1000, 5e-3), ("dpmsolver++", 500, 1e-3), ("unipc", 700, 1e-3), ("deis", 250, 3e-3)],
+    [("ddim", 1000, 5e-3), ("dpmsolver++", 500, 1e-3), ("unipc", 700, 5e-4), ("deis", 250, 3e-3)],
 )
 def test_many_steps_come_to_the_same_image(name, steps, error):
     """Many steps agree with the flow at x_0 itself, hence with one another.
 
-    Measured 3.6e-3, 7e-4, 8e-4 and 1.8e-3 at the worst point, in the tails.
+    Measured 3.6e-3, 7e-4, 3e-4 and 1.8e-3 at the worst point, in the tails.
     """
     exact = MIXTURE.flow(X_T, ALPHA_BAR[999], 1.0)
     got = solve(ode_solver(name, steps), X_T).double()
