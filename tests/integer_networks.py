@@ -19,7 +19,7 @@ def network(seed=0, **options):
             torch.nn.init.normal_(part.log_theta, -1.0, 0.3)
             torch.nn.init.normal_(part.bias, 0.0, 0.3)
     for _ in range(3):
-        unet(*inputs(unet, 16))
+        unet(*inputs(unet, 8))
     return unet.eval()
 
 

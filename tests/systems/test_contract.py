@@ -94,7 +94,7 @@ def test_training_steps_lower_the_loss_on_their_batch(parts):
         return torch.stack(list(objective(network, batch, *drawn).terms.values())).sum()
 
     before = loss().item()
-    for _ in range(8):
+    for _ in range(4):
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
