@@ -34,7 +34,7 @@ demo: $(READY)  ## see the shipped spiking model at work, then train one for two
 	$(BIN)/spikediff demo
 
 test: $(READY)  ## unit tests and doctests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -7,6 +7,8 @@ when a collection starts, so that process does not import torch.
 import gc
 from importlib.util import find_spec
 
+import pytest
+
 collect_ignore: list[str] = []
 
 
@@ -23,6 +25,17 @@ def pytest_collection() -> None:
         collect_ignore.append("src/spikediff/neurons/kernels/triton_programs.py")
     if native() is None:  # their examples need the compiled kernels
         collect_ignore.extend(["src/spikediff/events/packed.py", "src/spikediff/events/synapse.py"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process of pytest-xdist takes a file, and one takes all that need fresh processes.
+
+    What forks those imports torch and diffusers first, for seconds.
+    """
+    forking = {item.path for item in items if "fresh_process" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "fresh processes" if item.path in forking else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish() -> None:
