@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fresh import COMMAND
+from spikediff import progress
 from spikediff.errors import UserError
 from spikediff.training import save_recipe
 from spikediff.training.checkpoint import load_latest
@@ -182,6 +183,20 @@ def test_full_disk_keeps_the_last_checkpoint(small, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", original)
     assert load_latest(tmp_path / "checkpoints").step == 2
     assert not list((tmp_path / "checkpoints").glob(".unfinished*"))
+
+
+def test_a_resumed_run_counts_the_steps_before(small, four, tmp_path):
+    shutil.copytree(four, tmp_path / "parts")
+    trainer, told = Trainer(small, tmp_path / "parts", resume=True, show_progress=False), []
+    original = trainer._step
+
+    def step(*batch):
+        told.append(str(progress._works[-1]))
+        return original(*batch)
+
+    trainer._step = step
+    trainer.train()
+    assert told[0].startswith(f"training, 4 of {small.training.steps}, ")
 
 
 def test_loss_that_is_no_number(small, tmp_path):

@@ -178,6 +178,7 @@ class Trainer:
                 mininterval=0.2 if sys.stderr.isatty() else 4.0,
             ) as bar,
         ):
+            work.advance(self.step)  # of the run that is resumed
             if self._grid_is_due() and not self._grid().exists():
                 self._draw()  # the run was stopped before it drew this grid
             self.meter.restart_clock()
