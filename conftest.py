@@ -28,9 +28,9 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process of pytest-xdist takes a file, and one takes all that need fresh processes.
+    """pytest-xdist keeps the tests of a file in one process.
 
-    What forks those imports torch and diffusers first, for seconds.
+    All files that use `fresh_process` share one, so only one server imports torch and diffusers.
     """
     forking = {item.path for item in items if "fresh_process" in getattr(item, "fixturenames", ())}
     for item in items:

@@ -22,7 +22,7 @@ SHAPE = (4, 16, 128, 16, 16)  # 8 MiB, a layer of the SDDPM network at batch 16
 QUICK_SHAPE = (4, 2, 64, 8, 8)
 NEURONS: dict[str, Callable[..., NeuronLayer]] = {"IF": IF, "LIF": partial(LIF, tau=2.0)}
 SURROGATES = ("atan", "sigmoid")
-IN_A_ROW = 10  # forward passes per round: a first one may wait for pages of the system
+IN_A_ROW = 10  # forward passes per round, so that page faults of the first do not decide
 
 
 def spikes_and_gradient(system: System, current: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
