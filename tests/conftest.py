@@ -55,16 +55,38 @@ def _patient():
 
 @pytest.fixture(autouse=True, scope="session")
 def _read_once():
-    """tyro reads an options class once a session, not once a command, if its names are known."""
+    """tyro reads an options class once a session, and diffusers the signature of a class."""
     from functools import cache
 
-    from tyro import _docstrings
+    from diffusers.configuration_utils import ConfigMixin
+    from tyro import MISSING_NONPROP
+    from tyro._parsers import ParserSpecification
 
-    name = "get_class_tokenization_with_field"
-    read = getattr(getattr(_docstrings, name, None), "__wrapped__", None)
+    read, layouts = ParserSpecification.from_callable_or_type, {}
+    init_keys = cache(ConfigMixin._get_init_keys)
+
+    def layout(options, **how):
+        if how["default_instance"] is not MISSING_NONPROP or how["parent_classes"]:
+            return read(options, **how)
+        if options not in layouts:
+            layouts[options] = read(options, **how)
+        return layouts[options]
+
     with pytest.MonkeyPatch.context() as patch:
-        if read is not None:
-            patch.setattr(_docstrings, name, cache(read))
+        patch.setattr(ParserSpecification, "from_callable_or_type", staticmethod(layout))
+        patch.setattr(ConfigMixin, "_get_init_keys", lambda cls: set(init_keys(cls)))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_modules(tmp_path_factory):
+    """Every process of the session copies the code of saved pipelines into a folder of its own."""
+    from diffusers.utils import dynamic_modules_utils
+
+    folder = str(tmp_path_factory.mktemp("modules"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_MODULES_CACHE", folder)
+        patch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", folder)
         yield
 
 

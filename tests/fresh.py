@@ -1,7 +1,8 @@
 """Programs in fresh processes, where torch and diffusers are imported already.
 
 Importing them takes seconds, and a dozen tests need a process of their own. One server imports
-them once, and forks for every program. It imports nothing of spikediff.
+them once, and forks for every program. It imports nothing of spikediff, but the programs share the
+bytecode that the first of them writes.
 """
 
 import json
@@ -18,6 +19,7 @@ import accelerate, matplotlib.figure, sklearn.datasets, torch
 import diffusers.pipelines.pipeline_utils, diffusers.models.unets.unet_2d
 
 gc.freeze()
+sys.pycache_prefix, sys.dont_write_bytecode = sys.argv[1], False
 running = set()
 for line in sys.stdin:
     order = json.loads(line)
@@ -77,7 +79,8 @@ class Server:
     def _ask(self, **order):
         if self._process is None:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            self._process = subprocess.Popen([sys.executable, "-c", SERVER], **pipes)
+            command = [sys.executable, "-c", SERVER, str(self._folder / "bytecode")]
+            self._process = subprocess.Popen(command, **pipes)
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())

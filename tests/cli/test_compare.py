@@ -179,7 +179,7 @@ energies = st.floats(1e-3, 1e16)
 metric = st.fixed_dictionaries({"mean": st.floats(0, 1e9), "std": st.none() | st.floats(0, 1e9)})
 compared_models = st.builds(
     ComparedModel,
-    name=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=60),
+    name=st.text([*map(chr, range(32, 127))], min_size=1, max_size=60),
     source=st.just("x"),
     options=st.just({}),
     network=st.just("SpikingUNet"),

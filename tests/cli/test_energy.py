@@ -72,21 +72,16 @@ def test_everything_at_once(model, tmp_path, capsys):
     }
 
 
-def test_plots_for_a_report_are_the_same_file_twice(model, tmp_path):
+def test_figures_and_plots_are_the_same_files_twice(model, tmp_path):
     """A PDF is, too: see `test_the_same_figure_twice` of the function that writes both."""
     for name in ("a", "b"):
         plots = ["--plots", str(tmp_path / name), "--plot-format", "svg"]
-        assert main(["energy", model, *LEAST, *plots]) == 0
-    for name in ("energy_by_part", "firing_rate"):
-        written = (tmp_path / "a" / f"{name}.svg").read_bytes()
-        assert written.startswith(b"<?xml")
-        assert written == (tmp_path / "b" / f"{name}.svg").read_bytes()
-
-
-def test_the_same_twice(model, tmp_path):
-    for name in ("a.json", "b.json"):
-        assert main(["energy", model, *QUICK, "--json", str(tmp_path / name)]) == 0
-    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+        json_file = ["--json", str(tmp_path / name / "energy.json")]
+        assert main(["energy", model, *QUICK, *plots, *json_file]) == 0
+    for name in ("energy_by_part.svg", "firing_rate.svg", "energy.json"):
+        written = (tmp_path / "a" / name).read_bytes()
+        assert written.startswith(b"<?xml" if name.endswith("svg") else b"{")
+        assert written == (tmp_path / "b" / name).read_bytes()
 
 
 @pytest.mark.usefixtures("figures_are_empty")

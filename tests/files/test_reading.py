@@ -22,6 +22,8 @@ from spikediff.files.weights import find_state_dict, read_foreign_weights
 from spikediff.files.yaml import read_yaml
 from spikediff.training.recipe import check_recipe, load_recipe, recipe_from
 
+# Letters that a message may not show as they are, and some of other scripts.
+LETTERS = [*map(chr, range(256)), *"\u200b\u2028\u2029\u202e\u6f22\U0001d11e"]
 READERS = [read_regular, read_json, read_text, read_foreign_weights, load_recipe, load_plain]
 
 
@@ -81,7 +83,7 @@ def test_text_is_utf_8_and_json_has_a_limit_of_values(tmp_path, monkeypatch):
 
 
 @settings(max_examples=30)
-@given(st.recursive(st.none() | st.booleans() | st.text(), st.lists, max_leaves=20))
+@given(st.recursive(st.none() | st.booleans() | st.text(LETTERS), st.lists, max_leaves=20))
 def test_other_json_is_read_as_it_is(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "content.json"
     path.write_text(json.dumps(content))
@@ -306,7 +308,7 @@ def test_nobody_is_advised_to_run_the_code_of_a_file(tmp_path):
         assert "()" not in str(caught.value)
 
 
-@given(st.text())
+@given(st.text(LETTERS))
 @settings(max_examples=100)
 def test_messages_are_one_printable_line(text):
     message = str(UserError(text))
