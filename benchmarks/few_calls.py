@@ -122,7 +122,9 @@ def teach(source: Path, count: int, device: torch.device) -> tuple[Tensor, Tenso
     """
     pipe = form = sd.load(source)
     if device.type == "cpu":
-        form = deployed(pipe.unet, pipe.scheduler).compile_for_inference()
+        form = deployed(pipe.unet, pipe.scheduler)
+        if pipe.unet.config.activation != ORDINARY:
+            form.compile_for_inference()
     form.to(device).set_progress_bar_config(disable=True)
     labels = torch.arange(count) % CLASSES
     noise, images = [], []

@@ -1,7 +1,7 @@
 """`spikediff export SOURCE`: export a denoiser to neuromorphic tools and other runtimes."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -51,9 +51,8 @@ def run(options: ExportOptions) -> None:
 
 def write(options: ExportOptions) -> dict[str, Any]:
     """Export; return the report."""
-    if options.output is None:
-        options = replace(options, output=_default_output(options))
-    _check(options)
+    output = options.output or _default_output(options)
+    _check(options, output)
 
     from spikediff.hub.load import load_pipeline
 
@@ -61,8 +60,8 @@ def write(options: ExportOptions) -> dict[str, Any]:
     model, size = _denoiser(pipe, options.source)
     writers = {"nir": _write_nir, "onnx": _write_program, "torch": _write_program}
     with at_work(f"exporting as {options.format}"):
-        facts = writers[options.format](pipe, model, size, options)
-    return {"format": options.format, "output": str(options.output), **facts}
+        facts = writers[options.format](pipe, model, size, output, options)
+    return {"format": options.format, "output": str(output), **facts}
 
 
 def _default_output(options: ExportOptions) -> Path:
@@ -73,8 +72,7 @@ def _default_output(options: ExportOptions) -> Path:
     return folder if options.format == "nir" else folder / (name + suffixes[options.format])
 
 
-def _check(options: ExportOptions) -> None:
-    output = _output(options)
+def _check(options: ExportOptions, output: Path) -> None:
     if options.format == "nir":
         if options.batch_size is not None:
             raise UserError("--batch-size: only for --format onnx and torch; NIR has no batch")
@@ -104,18 +102,14 @@ def _denoiser(pipe: Any, source: Path) -> tuple[Any, tuple[int, int] | None]:
     return denoiser_of(pipe, source), None
 
 
-def _output(options: ExportOptions) -> Path:
-    assert options.output is not None  # `write` has filled it in
-    return options.output
-
-
-def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict[str, Any]:
+def _write_nir(
+    pipe: Any, model: Any, size: Any, output: Path, options: ExportOptions
+) -> dict[str, Any]:
     from spikediff.hub.load import steps_of
     from spikediff.interchange.nir.export import write_nir
     from spikediff.interchange.nir.unsupported_layers import check_supported
 
     check_supported(model)  # before a folder is made
-    output = _output(options)
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=".graphs-") as draft:
         index = write_nir(
@@ -140,10 +134,11 @@ def _write_nir(pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict
     return index
 
 
-def _write_program(_pipe: Any, model: Any, size: Any, options: ExportOptions) -> dict[str, Any]:
+def _write_program(
+    _pipe: Any, model: Any, size: Any, output: Path, options: ExportOptions
+) -> dict[str, Any]:
     from spikediff.interchange.programs import export_onnx, export_torch
 
-    output = _output(options)
     output.parent.mkdir(parents=True, exist_ok=True)
     write = export_onnx if options.format == "onnx" else export_torch
     write(model, output, size, options.batch_size)

@@ -126,6 +126,15 @@ def test_states_of_others_are_refused():
         delta(*(x[:1] for x in given_to), state=state)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({}, "must be deployed first"), ({"activation": "silu"}, "the ordinary counterpart has no")],
+)
+def test_only_the_form_compiles(options, said):
+    with pytest.raises(UserError, match=said):
+        compile_for_inference(network(**options))
+
+
 @pytest.mark.parametrize("kernels", [True, False])
 def test_bad_input_is_refused_as_by_the_form(kernels, monkeypatch):
     if not kernels:

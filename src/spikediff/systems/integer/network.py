@@ -259,6 +259,11 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
 
     def compiled(self) -> nn.Module:
         """Raise a `UserError`: only the deployment form compiles."""
+        if self.config.activation != "integer":
+            raise UserError(
+                "compile_for_inference: the ordinary counterpart has no spikes, so it has no "
+                "event-driven form"
+            )
         raise UserError(
             "compile_for_inference: an integer network must be deployed first; call "
             "`unet.to_integer()` first"
