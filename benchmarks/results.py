@@ -40,7 +40,7 @@ OF_FAD = {"fad/published/frechet": "FAD, published", "fad/clean/frechet": "FAD, 
 
 def measure(row: dict[str, Any], table: dict[str, Any], args: Any) -> dict[str, Any]:
     """Return what one row of a table says."""
-    run = Path(row["run"])
+    source = source_of(row)
     features = table["features"]
     asked = SimpleNamespace(
         dataset=table["dataset"],
@@ -56,9 +56,9 @@ def measure(row: dict[str, Any], table: dict[str, Any], args: Any) -> dict[str, 
     quality = (
         found_in(HERE / measured, row)
         if measured
-        else measure_quality(run, row.get("threshold"), row["solver"], row["steps"], asked)
+        else measure_quality(source, row.get("threshold"), row["solver"], row["steps"], asked)
     )
-    pipe = loaded(run, row["solver"])
+    pipe = loaded(source, row["solver"])
     if "energy_paper_uj" not in quality:
         quality["energy_paper_uj"] = energy_as_papers_count(pipe, row["steps"])
     networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
@@ -70,6 +70,11 @@ def measure(row: dict[str, Any], table: dict[str, Any], args: Any) -> dict[str, 
         **quality,
         "seconds_per_image": seconds_per_image(pipe.compile_for_inference(), row["steps"]),
     }
+
+
+def source_of(row: dict[str, Any]) -> Path:
+    """Return the folder of a row's pipeline: an integer network's deployment form, or its run."""
+    return Path(row.get("form", row["run"]))
 
 
 def training_of(row: dict[str, Any]) -> dict[str, Any]:
@@ -218,7 +223,7 @@ def main() -> None:
             found = measure(row, table, args)
             path.write_text(json.dumps(found, indent=1) + "\n")
             sheet = IMAGES / "sheets" / f"{row['name']}.png"
-            pipe = loaded(Path(row["run"]), row["solver"])
+            pipe = loaded(source_of(row), row["solver"])
             with Sampling(threshold=row.get("threshold")).guided(pipe):
                 pipe = pipe.compile_for_inference()
             draw_sheet(pipe, row, table["dataset"], args.data_dir, sheet)
