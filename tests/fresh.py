@@ -41,6 +41,7 @@ else:  # the tests are over, or were killed
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 for descriptor, name in ((1, "stdout"), (2, "stderr")):
     os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a test run under nohup ignores it
 os.chdir(order["folder"])
 os.environ.clear()
 os.environ.update(order["environment"])
