@@ -4,6 +4,7 @@ What is heavy is imported by fixtures: see conftest.py of the repository.
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,12 @@ def _read_once():
             layouts[options] = read(options, **how)
         return layouts[options]
 
+    def copied(cls):
+        return set(init_keys(cls))  # callers remove keys
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ParserSpecification, "from_callable_or_type", staticmethod(layout))
-        patch.setattr(ConfigMixin, "_get_init_keys", lambda cls: set(init_keys(cls)))
+        patch.setattr(ConfigMixin, "_get_init_keys", staticmethod(copied))
         yield
 
 
@@ -99,6 +103,14 @@ def figures_are_empty(monkeypatch):
         file.write(b"") if hasattr(file, "write") else Path(file).write_bytes(b"")
 
     monkeypatch.setattr(Figure, "savefig", write)
+
+
+@pytest.fixture
+def heard_sighup():
+    """SIGHUP is not ignored, even if `nohup` started the test run."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import io
 import signal
 import time
 
+import pytest
+
 from spikediff import progress as module
 from spikediff.progress import Heard, StopSignal, at_work, breaking_silence
 
@@ -31,6 +33,7 @@ def test_who_writes_is_not_interrupted(monkeypatch):
     assert err._file.getvalue() == ""
 
 
+@pytest.mark.usefixtures("heard_sighup")
 def test_sighup_is_noted_unless_it_is_ignored():
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGHUP)

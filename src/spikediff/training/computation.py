@@ -48,7 +48,7 @@ def make_accelerator(recipe: Recipe, root: Path) -> Accelerator:
             )
     except ValueError as error:
         raise UserError(f"training.trackers = {list(wanted)}: {error}") from error
-    accelerator.wait_for_everyone()  # who refuses and leaves would break the start of the others
+    accelerator.wait_for_everyone()  # none may refuse and exit while others still connect
     if accelerator.gradient_accumulation_steps != 1:
         raise UserError(
             "ACCELERATE_GRADIENT_ACCUMULATION_STEPS in the environment would divide every gradient "
