@@ -1,7 +1,7 @@
 """Saved pipelines: written and read completely, and readable by plain diffusers.
 
 diffusers finds a pipeline or `AutoModel` of another library only through a code file beside the
-weights, which `trust_remote_code=True` lets it run. Each of these files contains one import, and
+weights, which `trust_remote_code=True` lets it run. Each of these files imports this package, and
 nothing else in a folder is code. Our own pipelines run none of them.
 """
 
@@ -69,6 +69,22 @@ PIPELINES = (
 """Classes that a saved pipeline is loaded as; the parts of any other go into the first."""
 
 _PIPELINE_FILE = "pipeline"
+# diffusers copies the files of all parts to one place. If their contents differed, Python would
+# take the bytecode of one for another of the same length, copied within the same second.
+_PART_CODE = '''"""Lets diffusers find the classes of the package spikediff."""
+
+
+def __getattr__(name):
+    import spikediff
+
+    return getattr(spikediff, name)
+'''
+_PIPELINE_CODE = '''"""Lets diffusers find a class of the package spikediff."""
+
+from spikediff import {name}
+
+__all__ = ["{name}"]
+'''
 
 
 def check_networks(
@@ -107,38 +123,29 @@ def make_portable(folder: Path) -> None:
     """Let plain diffusers load a saved pipeline.
 
     Parts of this library are named by the top-level package, `["spikediff", "SpikingUNet"]`, and a
-    file beside each of them imports it from there.
+    file beside each of them finds it there.
     """
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     name = index["_class_name"]
     if isinstance(name, str):
-        _write_import(folder / f"{_PIPELINE_FILE}.py", name)
+        code = _PIPELINE_CODE.format(name=name)
+        (folder / f"{_PIPELINE_FILE}.py").write_text(code, encoding="utf-8")
         index["_class_name"] = [_PIPELINE_FILE, name]
     for part, kind in _own_parts(index).items():
         index[part] = [spikediff.__name__, kind.__name__]
-        names = [kind.__name__]
         if issubclass(kind, ModelMixin):
-            names.insert(0, AnyNetwork.__name__)
             index["auto_map"] = {"AutoModel": f"{spikediff.__name__}.{AnyNetwork.__name__}"}
             path = folder / part / "config.json"
             config = json.loads(path.read_text(encoding="utf-8"))
             _write_json(path, {**config, "auto_map": index["auto_map"]})
-        _write_import(folder / part / f"{spikediff.__name__}.py", *names)
+        code_file = folder / part / f"{spikediff.__name__}.py"
+        code_file.write_text(_PART_CODE, encoding="utf-8")
     _write_json(folder / INDEX, index)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     path.write_text(text, encoding="utf-8")
-
-
-def _write_import(path: Path, *names: str) -> None:
-    quoted = ", ".join(f'"{name}"' for name in names)
-    path.write_text(
-        "# Lets diffusers find a class of the package spikediff.\n"
-        f"from spikediff import {', '.join(names)}\n\n__all__ = [{quoted}]\n",
-        encoding="utf-8",
-    )
 
 
 def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
