@@ -1,13 +1,16 @@
-"""Settings of pytest: modules without examples, no deadlines, and a quiet garbage collector.
+"""Settings of pytest: modules without examples, no deadlines, quiet threads and garbage collector.
 
 The process of pytest-xdist that hands out tests collects none. What collecting needs is imported
 when a collection starts, so that process does not import torch.
 """
 
 import gc
+import os
 from importlib.util import find_spec
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the command line does the same
 
 collect_ignore: list[str] = []
 
