@@ -186,7 +186,7 @@ def authors_state(base, channel_mult, layers, rows=10):
     return state
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3),
     st.integers(1, 2),
