@@ -46,3 +46,8 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Nor what tests have left, because the process ends."""
+    gc.freeze()
