@@ -113,7 +113,7 @@ def test_it_samples_under_the_meter_and_the_recorder():
         assert not torch.equal(pipe(**run).images, plain)
 
 
-@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("plain", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_it_exports(plain):
     model, x, t = (
         unet(channel_mult=(1,), spiking_steps=2).eval(),

@@ -59,6 +59,7 @@ def test_the_toy_of_the_reference():
         assert toy_error(many, signed, shared=False) > 0.3
 
 
+@pytest.mark.slow
 def test_shared_statistics_and_signed_spikes_converge(flat, noised):
     errors = [error_of(flat, noised, bits) for bits in (2, 4, 6)]
     assert all(after < 0.6 * before for before, after in pairwise(errors))

@@ -186,7 +186,8 @@ def authors_state(base, channel_mult, layers, rows=10):
     return state
 
 
-@settings(max_examples=5)
+@pytest.mark.slow
+@settings(max_examples=20)
 @given(
     st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3),
     st.integers(1, 2),

@@ -69,6 +69,7 @@ def test_x_t_is_what_the_schedule_says():
     assert x_t.std().item() == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.slow
 def test_distillation_brings_the_answers_together(flat, flat_quantised, noised):
     losses = distil(flat_quantised, flat, noised, 24, batch_size=16, lr=3e-3)
     assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
@@ -81,6 +82,7 @@ def test_a_spiking_network_learns_through_its_neurons(flat, flat_quantised, nois
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
+@pytest.mark.slow
 def test_fine_tuning_mends_what_norms_at_every_step_break(quantised, noised):
     converted = convert(quantised, spikes="unsigned", norm="per_step")
     seen = again(noised, 7).draw(32)

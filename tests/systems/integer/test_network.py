@@ -56,6 +56,7 @@ def test_the_rate_is_spikes_per_synapse():
     assert network().eval()(torch.randn(2, 1, 8, 8), 10).rate is None
 
 
+@pytest.mark.slow
 def test_a_training_step_is_one_program():
     unet = network(block_out_channels=(6,)).train()
     inputs = (torch.randn(2, 1, 8, 8), torch.tensor([3, 700]), torch.tensor([0, 3]))

@@ -117,7 +117,12 @@ def test_where_the_other_terms_reach():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"feature": "paper", "straight_through": "spike"}, {"codebook": "ema"}]
+    "options",
+    [
+        {},
+        pytest.param({"feature": "paper", "straight_through": "spike"}, marks=pytest.mark.slow),
+        pytest.param({"codebook": "ema"}, marks=pytest.mark.slow),
+    ],
 )
 def test_it_learns(options):
     model, x = small(**options).train(), images(16)
