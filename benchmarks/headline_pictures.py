@@ -11,7 +11,7 @@ from spikediff.cli.comparison import COLOURS, MARKERS
 class Point(NamedTuple):
     """A model at a number of network calls."""
 
-    group: str  # one line and one colour
+    group: str  # one line and one marker
     calls: int
     fad: float
     spread: float  # standard deviation over training seeds; 0 for one seed
@@ -31,7 +31,10 @@ FIGURES: dict[str, tuple[str, Callable[[Point], float]]] = {
 def draw(
     points: list[Point], of: tuple[str, Callable[[Point], float]], floor: float, path: Path
 ) -> None:
-    """Draw FAD over a quantity, a line per group, the network calls beside the points."""
+    """Draw FAD over a quantity, a line per group, the network calls beside the points.
+
+    Our system has one colour in all its forms, ordinary networks have another.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -43,7 +46,9 @@ def draw(
     with rc_context({"font.size": 8, "svg.hashsalt": "spikediff", "legend.fontsize": 7}):
         figure = Figure(figsize=(3.4, 3.2 + 0.13 * len(groups)), layout="constrained")
         axes: Any = figure.subplots()
-        for (name, line), colour, marker in zip(groups.items(), cycle(COLOURS), cycle(MARKERS)):
+        colours = dict(zip(dict.fromkeys(map(_family, groups)), cycle(COLOURS)))
+        for (name, line), marker in zip(groups.items(), cycle(MARKERS)):
+            colour = colours[_family(name)]
             ordered = sorted(line, key=lambda p: (quantity(p), p.calls))
             x, y = [quantity(p) for p in ordered], [p.fad for p in ordered]
             spread = [p.spread for p in ordered]
@@ -61,3 +66,8 @@ def draw(
         axes.grid(color="0.9", linewidth=0.5)
         figure.legend(loc="outside lower center", ncols=1, frameon=False)
         figure.savefig(path, metadata={"Date": None})
+
+
+def _family(group: str) -> str:
+    """Return what has a colour: our system, ordinary networks, or another system."""
+    return next((family for family in ("(ours)", "ordinary") if family in group), group)
