@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import yaml
@@ -72,15 +72,15 @@ def measure(row: dict[str, Any], dataset: str, args: Any) -> None:
 
 
 def measure_time(row: dict[str, Any]) -> None:
-    """Replace the seconds per image in a row's JSON."""
+    """Replace the seconds per image in a row's JSON: medians of five times."""
     path = RESULTS / f"{row['name']}.json"
     found = json.loads(path.read_text()) if path.exists() else {"seeds": []}
     for seed in found["seeds"]:
         if Path(seed["source"]).exists():
             each = [f"{seed['source']}@steps={steps}" for steps in row["steps"]]
-            again = sd.compare(each, quality=False).to_dict()["models"]
-            for model, new in zip(seed["models"], again, strict=True):
-                model["seconds_per_image"] = new["seconds_per_image"]
+            again = [sd.compare(each, quality=False).to_dict()["models"] for _ in range(5)]
+            for model, *times in zip(seed["models"], *again, strict=True):
+                model["seconds_per_image"] = median(new["seconds_per_image"] for new in times)
     if found["seeds"]:
         path.write_text(json.dumps(found, indent=1) + "\n")
 
