@@ -49,5 +49,5 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Nor what tests have left, because the process ends."""
+    """What tests left is not searched: the process ends."""
     gc.freeze()

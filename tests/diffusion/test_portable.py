@@ -120,6 +120,13 @@ def test_our_own_classes_need_no_trust_and_run_no_file(name, saved, tmp_path):
     assert torch.equal(draw(load_trained(folder)), saved[1][name])
 
 
+def test_all_parts_have_the_same_file_of_code(saved):
+    # diffusers copies all of them to one file, whose bytecode may be that of another part.
+    codes = [path.read_text() for f in saved[0].values() for path in f.rglob("*/spikediff.py")]
+    assert len(codes) > len(saved[0])
+    assert len(set(codes)) == 1
+
+
 def test_plain_diffusers_asks_for_trust(saved):
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         DiffusionPipeline.from_pretrained(saved[0]["vae"])

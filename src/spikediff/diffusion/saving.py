@@ -69,8 +69,8 @@ PIPELINES = (
 """Classes that a saved pipeline is loaded as; the parts of any other go into the first."""
 
 _PIPELINE_FILE = "pipeline"
-# diffusers copies the files of all parts to one place. If their contents differed, Python would
-# take the bytecode of one for another of the same length, copied within the same second.
+# diffusers copies the files of all parts to one place. If their contents differed, Python could
+# run the bytecode of one instead of another of the same length, copied within the same second.
 _PART_CODE = '''"""Lets diffusers find the classes of the package spikediff."""
 
 
