@@ -51,7 +51,7 @@ def measure(row: dict[str, Any], dataset: str, args: Any) -> None:
         if source in known or not finished:
             continue
         compared = sd.compare(
-            [f"{source}@steps={steps}" for steps in row["steps"]],
+            drawn_from(source, row),
             protocol=str(HERE / "headline_protocol.yaml"),
             dataset=dataset,
             data_dir=args.data_dir,
@@ -60,13 +60,15 @@ def measure(row: dict[str, Any], dataset: str, args: Any) -> None:
             seed=row.get("seed", 0),
         )
         models = [essential(model) for model in compared.to_dict()["models"]]
-        trained = training_of({"run": run})
+        trained = training_of({"run": run, "after": row.get("after", [])})
         found["seeds"].append({"source": source, "trained": trained, "models": models})
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")
         print(row["name"], source, [m["quality"]["metrics"][FAD]["mean"] for m in models])
         if "sheet" in row:
             pipe = load_pipeline(Path(source), to_generate=True)
+            if "scheduler" in row:
+                pipe.scheduler = sd.make_scheduler(row["scheduler"], pipe.scheduler.config)
             sheet = IMAGES / "sheets" / f"{row['name']}.png"
             draw_sheet(pipe, {"steps": row["sheet"]}, dataset, args.data_dir, sheet)
 
@@ -77,12 +79,18 @@ def measure_time(row: dict[str, Any]) -> None:
     found = json.loads(path.read_text()) if path.exists() else {"seeds": []}
     for seed in found["seeds"]:
         if Path(seed["source"]).exists():
-            each = [f"{seed['source']}@steps={steps}" for steps in row["steps"]]
+            each = drawn_from(seed["source"], row)
             again = [sd.compare(each, quality=False).to_dict()["models"] for _ in range(5)]
             for model, *times in zip(seed["models"], *again, strict=True):
                 model["seconds_per_image"] = median(new["seconds_per_image"] for new in times)
     if found["seeds"]:
         path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def drawn_from(source: str, row: dict[str, Any]) -> list[str]:
+    """Return a source as `spikediff compare` reads it, once per number of network calls."""
+    scheduler = f",scheduler={row['scheduler']}" if "scheduler" in row else ""
+    return [f"{source}@steps={steps}{scheduler}" for steps in row["steps"]]
 
 
 def essential(model: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +247,7 @@ def training_table(rows: list[Row], older: list[OlderRow]) -> str:
             str(len(row.models)),
             f"{row.trained['images']:,}",
             f"{row.trained['hours']:.2f}",
-            "-",
+            row.row.get("paper", "-"),
         ]
         for name, row in once.items()
     ]

@@ -1,9 +1,10 @@
-"""Make of a run one of the models that ship with the package.
+"""Make of a run of the integer system the two models that ship: NAME and NAME-float.
 
     python benchmarks/ship_weights.py RUN NAME
 
-Weights are stored in half precision, norms and whatever else has one axis in single; loading gives
-single precision. The README.md of the model is written by hand, with figures of what was shipped.
+NAME is the deployment form with 8-bit weights. NAME-float has the weights in half precision, norms
+and whatever else has one axis in single; loading gives single precision. Each README.md is written
+by hand, with figures of what was shipped.
 """
 
 import argparse
@@ -15,8 +16,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.pretrained import PRETRAINED, pretrained_folder
+from spikediff.systems.integer import to_integer
 from spikediff.training.recipe import load_recipe, save_recipe
+from spikediff.training.trained import load_trained
 
 
 def halve(path: Path) -> None:
@@ -28,37 +32,45 @@ def halve(path: Path) -> None:
     }
     error = max(float((small[name].float() - tensors[name]).abs().max()) for name in tensors)
     save_file(small, path, metadata={"format": "pt"})
-    print(f"{path.parent.name}: {path.stat().st_size / 2**20:.2f} MiB, rounded by {error:.1e}")
+    print(f"rounded by {error:.1e}")
 
 
 def without_code(pipeline: Path) -> None:
-    """Remove the code by which plain diffusers finds our classes: here the package is there."""
+    """Remove the code by which plain diffusers finds our classes, and where they came from."""
     for code in sorted(pipeline.rglob("*.py")):
         code.unlink()
     for path in (pipeline / "model_index.json", *pipeline.glob("*/config.json")):
         content = json.loads(path.read_text())
         content.pop("auto_map", None)
+        content.pop("_name_or_path", None)
         if isinstance(content["_class_name"], list):
             content["_class_name"] = content["_class_name"][1]
         path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def main() -> None:
-    """Copy, halve, tell the sizes."""
+    """Copy and halve, deploy, tell the sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("name", choices=PRETRAINED)
+    parser.add_argument(
+        "name", choices=[name for name in PRETRAINED if f"{name}-float" in PRETRAINED]
+    )
     args = parser.parse_args()
-    folder = pretrained_folder(args.name)
-    shutil.rmtree(folder / "pipeline", ignore_errors=True)
-    shutil.copytree(args.run / "pipeline", folder / "pipeline")
-    without_code(folder / "pipeline")
     recipe = load_recipe(args.run / "recipe.yaml")
     start = Path(recipe.init_from).name if recipe.init_from else None
     recipe = replace(recipe, data=replace(recipe.data, data_dir=None), init_from=start)
-    save_recipe(recipe, folder / "recipe.yaml")
-    for weights in sorted((folder / "pipeline").rglob("*.safetensors")):
-        halve(weights)
+    trained = load_trained(args.run)
+    deployed = SpikingDiffusionPipeline(to_integer(trained.unet), trained.scheduler)
+    for name, pipe in ((f"{args.name}-float", trained), (args.name, deployed)):
+        folder = pretrained_folder(name)
+        shutil.rmtree(folder / "pipeline", ignore_errors=True)
+        pipe.save_pretrained(folder / "pipeline")
+        without_code(folder / "pipeline")
+        save_recipe(recipe, folder / "recipe.yaml")
+        (weights,) = (folder / "pipeline").rglob("*.safetensors")
+        if pipe is trained:
+            halve(weights)
+        print(f"{name}: {weights.stat().st_size / 2**20:.2f} MiB")
 
 
 if __name__ == "__main__":

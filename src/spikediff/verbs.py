@@ -34,7 +34,7 @@ def load(
     Example:
         >>> pipe = load("digits")
         >>> type(pipe.unet).__name__
-        'SpikingUNet'
+        'DeployedIntegerUNet'
     """
     from spikediff.hub.load import load_pipeline
 

@@ -61,7 +61,7 @@ def test_bash_completes(tmp_path, capsys):
     assert set(source.split()) == set(PRETRAINED)
     assert help_ == "energy"
     assert seed == ""
-    assert compared == "fashion-mnist"
+    assert compared == "fashion-mnist fashion-mnist-float"
 
 
 def test_zsh_completes(tmp_path, capsys):

@@ -205,7 +205,7 @@ def test_help_names_the_models_that_ship(command, capsys):
     ("name", "advice"),
     [
         ("mnits", "mnits: no such folder or shipped model; did you mean 'mnist'?"),
-        ("absent", "choose from digits, mnist, mnist-float, fashion-mnist, or give a run folder"),
+        ("absent", f"choose from {', '.join(PRETRAINED)}, or give a run folder"),
     ],
 )
 def test_a_model_that_is_not_there_names_those_that_ship(name, advice, capsys):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from small_pipelines import make
 from spikediff.cli import main
 from spikediff.errors import UserError
 from spikediff.hub.load import choose_device, float64_part, load_pipeline
@@ -39,7 +40,7 @@ def test_what_needs_float64_stays_off_mps(monkeypatch):
         choose_device("mps", "the meter")
     tokens = SimpleNamespace(components={"vqvae": torch.nn.Identity()})
     assert float64_part(tokens) == "the draws of tokens"
-    assert float64_part(load_pipeline(pretrained_folder("digits"))) is None
+    assert float64_part(make("denoiser")) is None
     whole = load_pipeline(pretrained_folder("mnist"), device="auto")  # not on a device without it
     assert whole.unet.device.type == "cpu"
 

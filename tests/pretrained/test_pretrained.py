@@ -18,6 +18,11 @@ from spikediff.training.recipe import load_recipe
 from spikediff.training.trained import load_trained, start_from
 
 MEBIBYTE = 2**20
+DEPLOYED = [name for name in PRETRAINED if not name.endswith("-float")]
+
+
+def test_each_is_there_in_both_forms():
+    assert sorted(PRETRAINED) == sorted([*DEPLOYED, *(f"{name}-float" for name in DEPLOYED)])
 
 
 def test_they_are_small_and_complete():
@@ -33,7 +38,7 @@ def test_sample_works_by_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = ["--num-images", "2", "--num-inference-steps", "2", "--no-gif", "--output", "out"]
     assert main(["sample", name, *told]) == 0
-    size = 8 if name == "digits" else 28
+    size = 8 if name.startswith("digits") else 28
     assert Image.open(tmp_path / "out" / "seed-000001.png").size == (size, size)
 
 
@@ -75,19 +80,22 @@ def test_digits_are_what_they_were_asked_to_be(count):
     assert agreement.rate >= 0.9, agreement
 
 
-def test_training_starts_from_one_by_name():
-    recipe = load_recipe(pretrained_folder("mnist-float") / "recipe.yaml")
-    shipped = load_trained(pretrained_folder("mnist-float")).unet
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_training_starts_from_one_by_name(name):
+    folder = pretrained_folder(f"{name}-float")
+    shipped = load_trained(folder).unet
     fresh = type(shipped).from_config(shipped.config)
-    start_from(Path("mnist-float"), fresh, recipe)
+    start_from(Path(folder.name), fresh, load_recipe(folder / "recipe.yaml"))
     assert torch.equal(fresh.head.weight, shipped.head.weight)
 
 
-def test_the_float_network_deploys_to_the_one_that_ships():
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_the_float_network_deploys_to_the_one_that_ships(name):
     """Rounding to half precision moves what lies at a threshold: 2 % of the estimate, by energy."""
-    form = to_integer(load_trained(pretrained_folder("mnist-float")).unet)
-    shipped = load_trained(pretrained_folder("mnist")).unet
-    x = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    form = to_integer(load_trained(pretrained_folder(f"{name}-float")).unet)
+    shipped = load_trained(pretrained_folder(name)).unet
+    size = shipped.config.sample_size
+    x = torch.randn(4, 1, size, size, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(4)
     apart = form(x, 500, labels).sample - shipped(x, 500, labels).sample
     assert apart.square().mean() < 0.05 * shipped(x, 500, labels).sample.square().mean()

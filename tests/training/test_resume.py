@@ -140,7 +140,9 @@ def test_killed_in_mid_checkpoint(small, whole, tmp_path, fresh_process):
     assert not list((folder / "checkpoints").glob(".unfinished*"))
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", "SIGINT", pytest.param("SIGHUP", marks=pytest.mark.slow)]
+)
 def test_signal_leaves_a_checkpoint(name, small, with_steps, tmp_path, fresh_process):
     save_recipe(with_steps(small, 100_000, checkpoint_every=50_000), tmp_path / "recipe.yaml")
     folder = tmp_path / "run"

@@ -166,7 +166,12 @@ def test_the_digest_of_a_set_on_the_disk_reads_a_few_images():
 
 
 @pytest.mark.parametrize(
-    ("name", "schedule"), [("adam", "constant"), ("adam", "cosine"), ("muon", "constant")]
+    ("name", "schedule"),
+    [
+        pytest.param("adam", "constant", marks=pytest.mark.slow),
+        ("adam", "cosine"),
+        ("muon", "constant"),
+    ],
 )
 def test_a_new_learning_rate_acts_from_the_first_step(name, schedule, small, with_steps, tmp_path):
     recipe = changed(small, "optimizer", name=name, schedule=schedule)

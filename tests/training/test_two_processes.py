@@ -67,6 +67,7 @@ def test_two_processes_agree_and_resume(small, with_steps, tmp_path, launch):
             torch.testing.assert_close(tensor, parts.tensors[group][name], atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_told(small, tmp_path, launch):
     recipe = tmp_path / "recipe.yaml"
     save_recipe(replace(small, data=replace(small.data, batch_size=7)), recipe)

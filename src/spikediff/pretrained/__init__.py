@@ -10,10 +10,12 @@ from pathlib import Path
 from spikediff.errors import UserError, suggestion
 
 PRETRAINED = {
-    "digits": "SDDPM of 8x8 digits, by class",
+    "digits": "the integer system on 8x8 digits, in integer arithmetic, by class",
+    "digits-float": "the network behind digits, in half precision, for fine-tuning",
     "mnist": "the integer system on MNIST, in integer arithmetic, by class",
     "mnist-float": "the network behind mnist, in half precision, for fine-tuning",
     "fashion-mnist": "the integer system on Fashion-MNIST, in integer arithmetic, by class",
+    "fashion-mnist-float": "the network behind fashion-mnist, in half precision, for fine-tuning",
 }
 """Name -> description."""
 
