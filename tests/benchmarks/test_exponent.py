@@ -41,6 +41,7 @@ def test_two_points_leave_no_error():
     assert math.isnan(law.error)
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn_for_one_form_or_both(tmp_path):
     curves = [
         Curve(axis, form, x, tuple(0.01 * v for v in x), tuple(x), fit_power_law(x, x))

@@ -81,6 +81,7 @@ def test_a_compiled_pipeline_makes_the_same_images():
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @needs_native
 def test_images_per_second_of_both_forms(tmp_path):
     pipeline().save_pretrained(tmp_path / "run")

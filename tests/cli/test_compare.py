@@ -236,7 +236,7 @@ def test_latex_shows_what_was_typed():
     assert r"$\mu$J per image, 45nm" in told
 
 
-@pytest.mark.parametrize("ending", ["svg", "pdf", "png"])
+@pytest.mark.parametrize("ending", ["svg", pytest.param("pdf", marks=pytest.mark.slow), "png"])
 def test_the_same_figure_twice(ending, tmp_path):
     count = 8 if ending == "svg" else 2
     models = tuple(model(f"model {i}", i + 1.0) for i in range(count))

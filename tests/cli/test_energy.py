@@ -72,6 +72,7 @@ def test_everything_at_once(model, tmp_path, capsys):
     }
 
 
+@pytest.mark.slow
 def test_figures_and_plots_are_the_same_files_twice(model, tmp_path):
     """A PDF is, too: see `test_the_same_figure_twice` of the function that writes both."""
     for name in ("a", "b"):

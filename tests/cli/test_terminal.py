@@ -87,7 +87,9 @@ def test_help_comes_to_an_end_at_any_width(columns, capsys, monkeypatch):
     assert "--num-images" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [pytest.param(["--help"], marks=pytest.mark.slow), ["sample", "--help"]]
+)
 def test_a_full_or_closed_stdout_is_no_traceback(arguments):
     command = [sys.executable, "-m", "spikediff", *arguments]
     with open("/dev/full", "w") as full:

@@ -82,6 +82,11 @@ MAKERS = {
     "vae": lambda: make("vae"),
 }
 COMPILED = ("one step", "currents, one step", "tokens, one step")
+SLOW = ("one step, plain", "four steps", "ordinary", "integer's ordinary counterpart", "vae")
+CASES = [
+    *(pytest.param(n, False, marks=[pytest.mark.slow] * (n in SLOW)) for n in MAKERS),
+    *((n, True) for n in COMPILED),
+]
 
 
 @pytest.fixture
@@ -92,9 +97,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("name", "compiled"), [(n, False) for n in MAKERS] + [(n, True) for n in COMPILED]
-)
+@pytest.mark.parametrize(("name", "compiled"), CASES)
 def test_an_image_depends_on_its_seed_alone(name, compiled, threads):
     torch.manual_seed(0)
     pipe = MAKERS[name]()

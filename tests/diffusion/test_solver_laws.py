@@ -96,7 +96,12 @@ def test_first_order_dpm_solver_is_ddim(algorithm_type, final, steps):
 
 @pytest.mark.parametrize(
     ("name", "steps", "error"),
-    [("ddim", 1000, 5e-3), ("dpmsolver++", 500, 1e-3), ("unipc", 700, 5e-4), ("deis", 250, 3e-3)],
+    [
+        pytest.param("ddim", 1000, 5e-3, marks=pytest.mark.slow),
+        ("dpmsolver++", 500, 1e-3),
+        pytest.param("unipc", 700, 5e-4, marks=pytest.mark.slow),
+        ("deis", 250, 3e-3),
+    ],
 )
 def test_many_steps_come_to_the_same_image(name, steps, error):
     """Many steps agree with the flow at x_0 itself, hence with one another.

@@ -13,7 +13,7 @@ import train_unconditional
 from sizes import U_NET
 
 
-@pytest.mark.parametrize("network", ["sddpm", "integer"])
+@pytest.mark.parametrize("network", [pytest.param("sddpm", marks=pytest.mark.slow), "integer"])
 def test_train_unconditional(network, tmp_path):
     options = ["--network", network, "--output-dir", str(tmp_path), "--max-train-steps", "2"]
     options += ["--train-batch-size", "8", "--eval-batch-size", "2", "--lr-warmup-steps", "0"]

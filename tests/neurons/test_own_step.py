@@ -80,6 +80,7 @@ def test_its_gradient_is_that_of_the_surrogate():
     torch.testing.assert_close(current.grad, slope)
 
 
+@pytest.mark.slow
 def test_a_network_learns():
     model = unet()
     model.train()

@@ -56,6 +56,7 @@ def test_the_network_is_shown_the_labels_of_its_images(
     assert all(torch.equal(a, b) for a, b in zip(seen, wanted, strict=True))
 
 
+@pytest.mark.slow
 def test_resuming_changes_nothing(with_classes, with_steps, tmp_path):
     recipe = with_steps(with_classes, 2)
     assert Trainer(recipe, tmp_path / "whole", show_progress=False).train()

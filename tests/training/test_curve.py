@@ -87,6 +87,7 @@ def test_the_curve_of_a_stopped_run_is_that_of_another(tmp_path_factory, every, 
     assert [replace(point, images_per_second=0.0) for point in parts] == same
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("heard_sighup")
 def test_the_curve_of_a_run_that_a_signal_stopped(small, with_steps, tmp_path):
     recipe = with_steps(small, 4, log_every=3, checkpoint_every=3)

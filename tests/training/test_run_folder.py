@@ -76,7 +76,7 @@ def end(child):
     os.waitpid(child, 0)
 
 
-@pytest.mark.parametrize("option", ["resume", "overwrite"])
+@pytest.mark.parametrize("option", ["resume", pytest.param("overwrite", marks=pytest.mark.slow)])
 def test_a_run_has_one_owner(option, small, with_steps, run):
     before, child = content(run), owner(run)
     try:

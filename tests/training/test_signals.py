@@ -33,6 +33,7 @@ def test_the_network_sees_the_range_that_the_recipe_names(signals):
     assert build_model(Parts(signals, 16, 1)).config.dimensions == 1
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_the_whole_run(signals, with_steps, tmp_path):
     assert Trainer(with_steps(signals, 2), tmp_path / "whole", show_progress=False).train()
     assert Trainer(with_steps(signals, 1), tmp_path / "parts", show_progress=False).train()

@@ -66,7 +66,7 @@ def test_another_loss_does_not_resume(synaptic, with_steps, tmp_path):
 
 
 def test_on_the_command_line(tmp_path, capsys):
-    run, small = tmp_path / "run", ["--model.base-channels", "8", "--training.steps", "20"]
+    run, small = tmp_path / "run", ["--model.base-channels", "8", "--training.steps", "10"]
     small += ["--data.batch-size", "16", "--sampling.num-images", "2"]
     small += [
         "--model.channel-mult",
@@ -77,7 +77,7 @@ def test_on_the_command_line(tmp_path, capsys):
         "2",
     ]
     train = ["train", "fsddim/digits", "--output", str(run), "--sampling.every", "0", *small]
-    assert main([*train, "--sampling.num-inference-steps", "2", "--training.log-every", "5"]) == 0
+    assert main([*train, "--sampling.num-inference-steps", "2", "--training.log-every", "2"]) == 0
     first, *_, last = read_curve(run / "loss.csv")
     assert last.terms["image_level"] < 0.9 * first.terms["image_level"]
 

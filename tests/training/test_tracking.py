@@ -47,7 +47,7 @@ def kept(monkeypatch):
 @pytest.mark.parametrize(
     ("network", "loss", "terms"),
     [
-        ("spiking_unet", None, ()),
+        pytest.param("spiking_unet", None, (), marks=pytest.mark.slow),
         ("synaptic_current_unet", "synaptic_current", ("image_level", "consistency")),
     ],
 )

@@ -36,6 +36,7 @@ def test_to_a_pipeline_that_samples(source, tmp_path, capsys):
     assert len(list(samples.glob("seed-*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_the_whole_spiking_network_can_be_trained(source, tmp_path):
     out, told = tmp_path / "out", tmp_path / "told.json"
     arguments = ["--dataset", "digits", "--output", str(out), "--json", str(told)]

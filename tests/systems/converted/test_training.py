@@ -76,6 +76,7 @@ def test_distillation_brings_the_answers_together(flat, flat_quantised, noised):
     assert not flat_quantised.training
 
 
+@pytest.mark.slow
 def test_a_spiking_network_learns_through_its_neurons(flat, flat_quantised, noised):
     spiking = convert(flat_quantised)
     losses = distil(spiking, flat, noised, 15, batch_size=8, lr=5e-3)

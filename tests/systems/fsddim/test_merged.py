@@ -179,7 +179,11 @@ def draw(unet, seeds=(0, 1), steps=3, scheduler="synaptic-ddim", **options):
 
 @pytest.mark.parametrize(
     ("scheduler", "stream"),
-    [("synaptic-ddim", False), ("synaptic-ddim", True), ("dpmsolver++", True)],
+    [
+        pytest.param("synaptic-ddim", False, marks=pytest.mark.slow),
+        ("synaptic-ddim", True),
+        ("dpmsolver++", True),
+    ],
 )
 @pytest.mark.parametrize(
     ("change", "options"),

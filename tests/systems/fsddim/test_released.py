@@ -24,7 +24,10 @@ def full_size(name):
     return zeros, other["parameters"]
 
 
-@pytest.mark.parametrize("name", ["MNIST", "CIFAR10", "CelebA"])
+@pytest.mark.parametrize(
+    "name",
+    ["MNIST", *(pytest.param(name, marks=pytest.mark.slow) for name in ("CIFAR10", "CelebA"))],
+)
 def test_the_published_networks(name):
     zeros, parameters = full_size(name)
     model = load_authors_checkpoint(zeros, "fsddim", spiking_steps=8)

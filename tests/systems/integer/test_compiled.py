@@ -51,13 +51,13 @@ def assert_same_bits(form, images, calls=3):
 
 @needs_native
 @given(unet=networks, bits=st.sampled_from([8, 6, 4]), images=st.sampled_from([1, 2, 3, 5]))
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_the_bits_of_plain_torch(unet, bits, images):
     assert_same_bits(to_integer(unet, bits), images)
 
 
 @needs_native
-@pytest.mark.parametrize("images", [1, 3, 64])
+@pytest.mark.parametrize("images", [1, 3, pytest.param(64, marks=pytest.mark.slow)])
 def test_two_threads_give_the_same_bits(images, two_threads):
     widths = (48, 20, 100)  # blocks of two and three vectors, and channels that fill up
     form = to_integer(network(block_out_channels=widths, sample_size=12, patch_size=1))

@@ -69,6 +69,7 @@ def test_an_embedding_does_not_care_for_the_order_of_the_codebook():
         assert torch.equal(model(shuffled).sample, before)
 
 
+@pytest.mark.slow
 def test_it_learns_what_stands_behind_the_masks():
     """Grids of one code each: any token that is left tells all the others."""
     torch.manual_seed(0)

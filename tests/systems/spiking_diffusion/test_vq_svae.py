@@ -116,13 +116,10 @@ def test_where_the_other_terms_reach():
         assert {name for name, size in got.items() if size > 0} == reached, term
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        pytest.param({"feature": "paper", "straight_through": "spike"}, marks=pytest.mark.slow),
-        pytest.param({"codebook": "ema"}, marks=pytest.mark.slow),
-    ],
+    [{}, {"feature": "paper", "straight_through": "spike"}, {"codebook": "ema"}],
 )
 def test_it_learns(options):
     model, x = small(**options).train(), images(16)
