@@ -17,7 +17,16 @@ COMMANDS = {
     "evaluate": ["evaluate", "digits", "--num-samples", "32", "--cache-dir", "{out}"],
     "energy": ["energy", "digits", "--num-images", "16", "--num-inference-steps", "20"],
     "compare": ["compare", "digits", "--no-quality", "--num-inference-steps", "50"],
-    "export": ["export", "digits", "--format", "torch", "--output", "{out}.pt2"],
+    "export": [
+        "export",
+        "digits",
+        "--format",
+        "torch",
+        "--batch-size",
+        "1",
+        "--output",
+        "{out}.pt2",
+    ],
 }
 
 

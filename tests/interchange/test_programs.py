@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import spikediff as sd
 from sizes import U_NET
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
@@ -22,6 +23,7 @@ from spikediff.neurons import IF, LIF, NEURONS, ParametricLIF, SignedIF, as_oper
 from spikediff.systems.converted.network import ConvertedUNet
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
+from spikediff.systems.integer.whole_layers import IntegerSynapse
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 
@@ -31,6 +33,10 @@ TOKENS = {"codebook_size": 8, "widths": (4, 4), "spiking_steps": 3}
 def converted():
     unet = ddpm_unet(8, 1, None, 32, (1, 2), 1)
     return ConvertedUNet({key: value for key, value in unet.config.items() if key[0] != "_"})
+
+
+def integer():
+    return sd.load("digits-float").unet
 
 
 DENOISERS = {
@@ -44,11 +50,15 @@ DENOISERS = {
     "signals": lambda: SpikingUNet(**U_NET, dimensions=1),
     "ddpm": lambda: ddpm_unet(8, 1, None, 32, (1, 2), 1),
     "converted": converted,
+    "integer": integer,
+    "deployed": lambda: integer().to_integer(),
 }
 ONE_BATCH_SIZE = {
     "fsddim": 5,
     "ddpm": 5,
     "converted": 5,
+    "integer": 5,
+    "deployed": 5,
 }  # torch 2.13 cannot prove that every size will do
 
 
@@ -124,10 +134,19 @@ def test_every_denoiser_is_one_program(name, plain):
     model, sample, want, size = made(name)
     program = export_program(model, size, plain, ONE_BATCH_SIZE.get(name))
     ours = {str(node.target) for node in program.graph.nodes if "spikediff" in str(node.target)}
-    has_neurons = any(isinstance(m, IF | LIF | ParametricLIF) for m in model.modules())
-    assert bool(ours) == (has_neurons and not plain)
+    owned = IF | LIF | ParametricLIF | IntegerSynapse
+    assert bool(ours) == (any(isinstance(m, owned) for m in model.modules()) and not plain)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(sample, torch.tensor(7)), want)
+
+
+@pytest.mark.parametrize("execution", ["counts", pytest.param("delta", marks=pytest.mark.slow)])
+def test_a_deployment_form_is_a_program_of_the_same_bits(execution):
+    model, sample, want, _ = made("deployed")
+    program = export_program(model.with_execution(execution), batch_size=len(sample))
+    assert not [node for node in program.graph.nodes if "spikediff" in str(node.target)]
+    with torch.no_grad():
+        assert torch.equal(program.module()(sample, torch.tensor(7)), want)
 
 
 @pytest.mark.slow
@@ -164,7 +183,7 @@ def test_export_to_onnx_hides_the_warnings_of_torch(tmp_path, monkeypatch, caplo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize("name", [name for name in DENOISERS if "deployed" not in name])
 def test_onnxruntime_agrees(name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

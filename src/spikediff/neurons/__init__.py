@@ -26,6 +26,7 @@ from spikediff.neurons.layer import unroll as unroll
 from spikediff.neurons.scan import as_operations as as_operations
 from spikediff.neurons.scan import membranes as membranes
 from spikediff.neurons.scan import scan as scan
+from spikediff.neurons.scan import takes_operations as takes_operations
 from spikediff.neurons.scan import window as window
 from spikediff.neurons.surrogate import SURROGATES as SURROGATES
 from spikediff.neurons.surrogate import Rectangular as Rectangular

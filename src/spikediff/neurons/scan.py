@@ -77,7 +77,7 @@ def as_operations() -> Iterator[None]:
         _as_operations.reset(token)
 
 
-def _takes_operations() -> bool:
+def takes_operations() -> bool:
     """Return whether `as_operations` is in force; Dynamo reads no context variable."""
     return not torch.compiler.is_dynamo_compiling() and _as_operations.get()
 
@@ -97,7 +97,7 @@ def scan(
     """
     check_window(current)
     first = dynamics.fresh_state(current[0]) if state is None else state
-    if _takes_operations():
+    if takes_operations():
         spiked, _, states = zip(*reference.steps(current, first, decay, dynamics), strict=True)
         return torch.stack(spiked).to(current.dtype), states[-1]
     learnt = isinstance(decay, Tensor) and decay.requires_grad
@@ -119,7 +119,7 @@ def scan(
 def window(current: Tensor, dynamics: Dynamics, decay: Decay = 1.0) -> Tensor:
     """Return the spikes of `scan` from rest, without a state after them."""
     check_window(current)
-    if _takes_operations() or not operators.has_operator(dynamics):
+    if takes_operations() or not operators.has_operator(dynamics):
         return scan(current, dynamics, decay)[0]
     learnt = decay if isinstance(decay, Tensor) else None
     constants = operators.to_constants(dynamics, decay if learnt is None else 0.0)

@@ -9,7 +9,9 @@ The energy meter sees an operator's inputs, whichever kernel computes it:
     changes      sum += conv(count - count before)
 """
 
+from collections.abc import Callable
 from ctypes import byref, c_int, c_int64
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch.nn import functional as F
 
 from spikediff.errors import UserError
 from spikediff.native import check_tensor, library_of, pointer
+from spikediff.neurons import takes_operations
 from spikediff.systems.integer.plan import QUAD, Layout, has_kernels, padded, prepacked, sources
 from spikediff.systems.integer.structures import (
     DENSE,
@@ -151,14 +154,50 @@ def change_conv2d(
 @torch.library.custom_op("spikediff::to_fixed_point", mutates_args=())
 def to_fixed_point(image: Tensor, fraction_bits: int) -> Tensor:
     """Return an image as multiples of 2^-fraction_bits, int16, clipped to their range."""
-    scaled = image.double() * 2.0**fraction_bits
-    return scaled.round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+    return _to_fixed_point(image, fraction_bits)
 
 
 @torch.library.custom_op("spikediff::from_fixed_point", mutates_args=())
 def from_fixed_point(x: Tensor, fraction_bits: int) -> Tensor:
     """Return multiples of 2^-fraction_bits as float32."""
+    return _from_fixed_point(x, fraction_bits)
+
+
+def _to_fixed_point(image: Tensor, fraction_bits: int) -> Tensor:
+    scaled = image.double() * 2.0**fraction_bits
+    return scaled.round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+
+
+def _from_fixed_point(x: Tensor, fraction_bits: int) -> Tensor:
     return (x.double() * 2.0**-fraction_bits).float()
+
+
+def _conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    return F.conv2d(x.double(), weight.double(), None, stride, padding).to(torch.int32)
+
+
+def _conv2d_of_changes(
+    counts: Tensor, before: Tensor, sums: Tensor, weight: Tensor, stride: int, padding: int
+) -> Tensor:
+    return sums + _conv2d(counts.to(torch.int32) - before, weight, stride, padding)
+
+
+_OPERATIONS: dict[Any, Callable[..., Tensor]] = {
+    count_conv2d: _conv2d,
+    event_conv2d: _conv2d,
+    fixed_point_conv2d: _conv2d,
+    change_conv2d: _conv2d_of_changes,
+    to_fixed_point: _to_fixed_point,
+    from_fixed_point: _from_fixed_point,
+}
+
+
+def apply(operator: Any, *arguments: Any) -> Tensor:
+    """Return an operator's result; inside `as_operations`, by torch's own operations."""
+    if takes_operations():
+        return _OPERATIONS[operator](*arguments)
+    result: Tensor = operator(*arguments)
+    return result
 
 
 def _check(counts: Tensor, weight: Tensor, stride: int, padding: int) -> None:

@@ -36,7 +36,7 @@ from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError
 from spikediff.events.compile import CompilesItself
 from spikediff.layers.sizes import check_sample, choose
-from spikediff.systems.integer.convolution import from_fixed_point, to_fixed_point
+from spikediff.systems.integer.convolution import apply, from_fixed_point, to_fixed_point
 from spikediff.systems.integer.network import IntegerSpikingUNet
 from spikediff.systems.integer.skeleton import (
     add_skeleton,
@@ -191,10 +191,10 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
             iter(state.layers if state is not None else ()),
         )
         self.check_finite(sample)
-        image = to_fixed_point(sample, IMAGE_FRACTION_BITS)
+        image = apply(to_fixed_point, sample, IMAGE_FRACTION_BITS)
         current = self.stem(F.pixel_unshuffle(image, config.patch_size))
         answer = F.pixel_shuffle(through_skeleton(self, current, call), config.patch_size)
-        estimate = from_fixed_point(answer, FRACTION_BITS)
+        estimate = apply(from_fixed_point, answer, FRACTION_BITS)
         if not return_dict:
             return (estimate,)
         return DeployedUNetOutput(estimate, KeptSums(tuple(call.after)) if call.after else None)
@@ -224,7 +224,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
 
     def check_finite(self, sample: Tensor) -> None:
         """Refuse images that fixed point cannot represent."""
-        if not bool(sample.isfinite().all()):
+        if not torch.compiler.is_compiling() and not bool(sample.isfinite().all()):
             raise UserError("DeployedIntegerUNet: the sample is not finite")
 
     def rows_of(
@@ -291,6 +291,8 @@ def _rows(given: Any, rows: int, what: str, device: torch.device, images: int) -
     if len(values) not in (1, images):
         raise UserError(f"{what}: {len(values)} for {images} images; give one for each or for all")
     whole = values.long()
+    if torch.compiler.is_compiling():
+        return whole
     wrong = (values != whole) | (whole < 0) | (whole >= rows)
     for value in values[wrong][:1].tolist():
         raise UserError(f"{what} {value:g}: must be an integer from 0 to {rows - 1}")

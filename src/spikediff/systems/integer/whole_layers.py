@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikediff.neurons import CountNeuron, IntegerNeuron, unroll
 from spikediff.systems.integer.convolution import (
+    apply,
     change_conv2d,
     count_conv2d,
     event_conv2d,
@@ -134,7 +135,7 @@ class FixedPointStem(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the current [B, C_out, H, W], int32, of an image [B, C, H, W], int16."""
-        return self.rescaled(fixed_point_conv2d(image, self.weight, 1, 1))
+        return self.rescaled(apply(fixed_point_conv2d, image, self.weight, 1, 1))
 
     def rescaled(self, sums: Tensor) -> Tensor:
         """Return the current for sums [B, C_out, H, W], in units of 2^-16; halves round up."""
@@ -161,8 +162,7 @@ Convolve = Callable[[Tensor, int, IntegerSynapse, Call], Tensor]
 
 
 def _by_counts(counts: Tensor, _levels: int, synapse: IntegerSynapse, _call: Call) -> Tensor:
-    sums: Tensor = count_conv2d(counts, synapse.whole_weight, synapse.stride, synapse.padding)
-    return sums
+    return apply(count_conv2d, counts, synapse.whole_weight, synapse.stride, synapse.padding)
 
 
 def _by_spikes(counts: Tensor, levels: int, synapse: IntegerSynapse, call: Call) -> Tensor:
@@ -172,8 +172,7 @@ def _by_spikes(counts: Tensor, levels: int, synapse: IntegerSynapse, call: Call)
 
 
 def _by_events(counts: Tensor, _levels: int, synapse: IntegerSynapse, _call: Call) -> Tensor:
-    sums: Tensor = event_conv2d(counts, synapse.whole_weight, synapse.stride, synapse.padding)
-    return sums
+    return apply(event_conv2d, counts, synapse.whole_weight, synapse.stride, synapse.padding)
 
 
 def _by_changes(counts: Tensor, levels: int, synapse: IntegerSynapse, call: Call) -> Tensor:
@@ -181,7 +180,7 @@ def _by_changes(counts: Tensor, levels: int, synapse: IntegerSynapse, call: Call
     if before is None:  # from zero: no spikes before
         before = (torch.zeros_like(counts), _no_sums(counts, synapse))
     weight = synapse.whole_weight
-    sums: Tensor = change_conv2d(counts, *before, weight, synapse.stride, synapse.padding)
+    sums = apply(change_conv2d, counts, *before, weight, synapse.stride, synapse.padding)
     call.after.append((counts, sums))
     return sums
 
