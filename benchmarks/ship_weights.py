@@ -1,4 +1,4 @@
-"""Make of a run of the integer system the two models that ship: NAME and NAME-float.
+"""Make the shipped models NAME and NAME-float from a run of the integer system.
 
     python benchmarks/ship_weights.py RUN NAME
 

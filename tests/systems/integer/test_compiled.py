@@ -51,7 +51,7 @@ def assert_same_bits(form, images, calls=3):
 
 @needs_native
 @given(unet=networks, bits=st.sampled_from([8, 6, 4]), images=st.sampled_from([1, 2, 3, 5]))
-@settings(max_examples=6)
+@settings(max_examples=10)
 def test_the_bits_of_plain_torch(unet, bits, images):
     assert_same_bits(to_integer(unet, bits), images)
 

@@ -17,7 +17,7 @@ from spikediff.systems.integer.whole_layers import FixedPointNeuron, IntegerSyna
 
 
 @given(unet=networks, bits=st.sampled_from([8, 6, 4]), calls=st.integers(2, 4))
-@settings(max_examples=4)
+@settings(max_examples=6)
 def test_every_execution_gives_the_same_bits(unet, bits, calls):
     form = to_integer(unet, bits)
     x, t, labels = inputs(unet, 3)
@@ -34,7 +34,7 @@ def test_every_execution_gives_the_same_bits(unet, bits, calls):
 
 
 @given(unet=networks, execution=st.sampled_from(list(EXECUTIONS)))
-@settings(max_examples=5)
+@settings(max_examples=8)
 def test_an_image_does_not_depend_on_its_batch(unet, execution):
     form = to_integer(unet).with_execution(execution)
     x, t, labels = inputs(unet, 16)
