@@ -332,6 +332,14 @@ def test_export_shows_a_neuron_as_one_operator():
     assert torch.equal(exported.module()(x), model(x))
 
 
+@pytest.mark.filterwarnings("error:Dynamo")
+def test_dynamo_warns_of_nothing():
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    model, x = Small(), currents_of(2, 1, 8, 8)
+    assert torch.equal(torch.compile(model, fullgraph=True, backend="eager")(x), model(x))
+
+
 @pytest.mark.slow
 def test_compile_without_a_break():
     torch.manual_seed(0)

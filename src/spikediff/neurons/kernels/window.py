@@ -27,9 +27,14 @@ def has_operator(dynamics: Dynamics) -> bool:
     return dynamics.v_negative is None and type(dynamics.surrogate) in _KINDS
 
 
-@lru_cache(maxsize=256)
 def to_constants(dynamics: Dynamics, decay: float = 0.0) -> tuple[float, ...]:
     """Return a neuron's constants as the operator takes them; a tensor of a decay comes extra."""
+    if torch.compiler.is_compiling():  # Dynamo warns of a cache, which it cannot look into
+        return _to_constants(dynamics, decay)
+    return _remembered_constants(dynamics, decay)
+
+
+def _to_constants(dynamics: Dynamics, decay: float) -> tuple[float, ...]:
     surrogate = dynamics.surrogate
     numbers = (
         decay,
@@ -44,6 +49,9 @@ def to_constants(dynamics: Dynamics, decay: float = 0.0) -> tuple[float, ...]:
         *astuple(surrogate),  # type: ignore[call-overload]
     )
     return tuple(map(float, numbers))
+
+
+_remembered_constants = lru_cache(maxsize=256)(_to_constants)
 
 
 @lru_cache(maxsize=256)
