@@ -121,8 +121,8 @@ def window(current: Tensor, dynamics: Dynamics, decay: Decay = 1.0) -> Tensor:
     check_window(current)
     if takes_operations() or not operators.has_operator(dynamics):
         return scan(current, dynamics, decay)[0]
-    learnt = decay if isinstance(decay, Tensor) else None
-    constants = operators.to_constants(dynamics, decay if learnt is None else 0.0)
+    learnt, fixed = (decay, 0.0) if isinstance(decay, Tensor) else (None, decay)
+    constants = operators.to_constants(dynamics, fixed)
     spikes: Tensor = operators.leaky_integrate_and_fire(current, constants, learnt)
     return spikes
 
