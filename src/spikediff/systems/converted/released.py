@@ -130,4 +130,3 @@ def _fill(model: Any, state: dict[str, Tensor], architecture: dict[str, Any]) ->
         lambda key: sdm_converted_key(key, layers),
         lambda tensor, key: tensor.reshape(()) if key.endswith("act_alpha") else tensor,
     )
-    model.eval()
