@@ -73,6 +73,10 @@ class RunParts(Protocol):
     def first_stage(self) -> Any:
         """The trained first stage, frozen."""
 
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes of the first stage."""
+
     def to_model_range(self, items: Tensor) -> Tensor:
         """Convert stored items to the range of a denoiser's input, about [-1, 1]."""
 

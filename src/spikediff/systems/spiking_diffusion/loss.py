@@ -11,7 +11,6 @@ from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler, absorbing_loss
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAEOutput, vq_svae_terms
 
-_INPUT_RANGE = (-0.5, 0.5)  # black and white as the autoencoder knows them
 _VARIANCE_IMAGES = 10_000  # enough to know the variance of the pixels to a percent
 
 
@@ -33,12 +32,13 @@ class VQObjective:
         pixels = torch.stack([images[i][0] for i in range(count)])
         if pixels.min() == pixels.max():
             raise UserError(f"data set {images.name}: all images are of one grey")
+        self.input_range = run.recipe.model.input_range
         self.data_variance = float(self.prepare(pixels).var())
         self.commitment = commitment
 
     def prepare(self, items: Tensor) -> Tensor:
         """Return images in the model's range."""
-        return change_range(to_model_range(items), new=_INPUT_RANGE)
+        return change_range(to_model_range(items), new=self.input_range)
 
     def draw(
         self, shape: tuple[int, ...], progress: float, generator: torch.Generator
