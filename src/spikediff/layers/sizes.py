@@ -73,7 +73,7 @@ def check_halvings(
 
 
 def check_positive(network: str, **sizes: int | Sequence[int]) -> None:
-    """Raise a `UserError` for an argument, or a list, that is empty, not whole or not at least 1."""
+    """Raise a `UserError` for an empty list, and for a value that is not whole and at least 1."""
     for name, value in sizes.items():
         values = value if isinstance(value, Sequence) else [value]
         for size in values:
