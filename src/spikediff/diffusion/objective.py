@@ -39,7 +39,11 @@ class Objective(Protocol):
         """
 
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
-        """Return the losses of a part of the batch, given its random numbers."""
+        """Return the losses of a part of the batch, given its random numbers.
+
+        Mixed precision casts the model's output and cannot rebuild one of several fields: call such
+        a model with `return_dict=False`.
+        """
 
 
 class RunParts(Protocol):

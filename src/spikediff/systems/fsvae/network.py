@@ -185,7 +185,7 @@ class FSVAE(Autoencoder):
             generator: The source of random numbers, or one per image.
             draws: The random numbers from `draw`, instead of a generator.
             scheduled_sampling: Probability that the prior, in training, continues from its own
-                guess; see `scheduled_sampling_probability`. Ignored in eval mode.
+                guess; see `FSVAEObjective`. Ignored in eval mode.
             return_dict: False returns a tuple.
         """
         self._check_images(images)

@@ -49,7 +49,6 @@ class VQObjective:
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
         """Return the terms, and as watched the squared error and the perplexity."""
         generator = torch.Generator(x_0.device).manual_seed(int(drawn[0][0]))
-        # Mixed precision casts outputs, and cannot rebuild one of several fields.
         output = VQSVAEOutput(*model(x_0, generator, return_dict=False))
         terms = vq_svae_terms(output, self.data_variance, self.commitment)
         watched = {"mse": output.reconstruction_loss, "perplexity": output.perplexity}
