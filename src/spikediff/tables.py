@@ -1,4 +1,4 @@
-"""Tables for a terminal of 80 columns and for a notebook; the first row is the header."""
+"""Tables for a terminal of 80 columns and for a notebook (the first row is the header); figures."""
 
 from collections.abc import Sequence
 from html import escape
@@ -86,3 +86,8 @@ def wrapped(*paragraphs: str, width: int = 80, indent: int = 0) -> str:
         )
         for text in paragraphs
     )
+
+
+def rounded(value: float) -> float:
+    """Round a result of float32 features to six digits; more depend on the number of threads."""
+    return float(f"{value:.6g}")

@@ -177,7 +177,8 @@ def test_the_second_stage_resumes_exactly(root, second_recipe, with_steps, tmp_p
         assert torch.equal(tensor, two.tensors["model"][name]), name
 
 
-def test_objectives_are_the_losses_of_the_paper(first_recipe):
+@pytest.mark.parametrize("low", [-0.5, -1.0])
+def test_objectives_are_the_losses_of_the_paper(first_recipe, low):
     class Pictures:
         name = "pictures"
 
@@ -187,9 +188,10 @@ def test_objectives_are_the_losses_of_the_paper(first_recipe):
         def __getitem__(self, i):
             return torch.full((1, 8, 8), 60 * i, dtype=torch.uint8), 0
 
+    first_recipe = replace(first_recipe, model=replace(first_recipe.model, input_range=(low, 0.5)))
     objective = build_objective(Parts(first_recipe, 8, 1, dataset=Pictures()))
     pixels = torch.stack([Pictures()[i][0] for i in range(4)])
-    x = change_range(to_model_range(pixels), new=(-0.5, 0.5))
+    x = change_range(to_model_range(pixels), new=(low, 0.5))
     assert isinstance(objective, VQObjective)
     assert objective.data_variance == pytest.approx(x.var().item())
     assert torch.equal(objective.prepare(pixels), x)

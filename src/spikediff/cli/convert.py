@@ -192,13 +192,19 @@ def _progress(what: str, steps: int | None) -> Iterator[Callable[..., None]]:
 
 
 def _distance(model: Any, source: Any, unseen: Any) -> float:
-    """Return the relative difference between the estimates of two networks."""
+    """Return the relative difference between the estimates of two networks, of no class."""
     import torch
 
+    from spikediff.diffusion.classes import conditioned
+    from spikediff.diffusion.loop import estimates_of
     from spikediff.systems.converted.layer_errors import relative_error
 
     with torch.no_grad():
-        return relative_error(model(*unseen).sample, source(*unseen).sample)
+        mine, other = (
+            conditioned(estimates_of(network), network, None, None, _PROBE_IMAGES)(*unseen)
+            for network in (model, source)
+        )
+        return relative_error(mine, other)
 
 
 def _save(pipe: Any, unet: Any, folder: Path) -> None:

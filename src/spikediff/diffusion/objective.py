@@ -39,7 +39,11 @@ class Objective(Protocol):
         """
 
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
-        """Return the losses of a part of the batch, given its random numbers."""
+        """Return the losses of a part of the batch, given its random numbers.
+
+        Mixed precision casts the model's output and cannot rebuild one of several fields: call such
+        a model with `return_dict=False`.
+        """
 
 
 class RunParts(Protocol):
@@ -72,6 +76,10 @@ class RunParts(Protocol):
     @property
     def first_stage(self) -> Any:
         """The trained first stage, frozen."""
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes of the first stage."""
 
     def to_model_range(self, items: Tensor) -> Tensor:
         """Convert stored items to the range of a denoiser's input, about [-1, 1]."""

@@ -21,9 +21,9 @@ from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
 from spikediff.evaluation.shards import Shards
 from spikediff.evaluation.sources import ImageSource, from_shards, public_name
 from spikediff.files.reading import file_sha256
+from spikediff.tables import rounded
 
 _PACKAGES = ("spikediff", "torch", "numpy", "scikit-learn", "pillow")
-_DIGITS = 6  # features are float32; more digits would depend on the number of threads
 
 
 def compute_scores(
@@ -155,7 +155,7 @@ def _result(
         },
         "features": {part.key: _describe(network) for part, network in plan.networks.items()},
         "metrics": {name: _spread([scores[name] for scores in repeats]) for name in repeats[0]},
-        "floor": {name: _rounded(value) for name, value in floor.items()},
+        "floor": {name: rounded(value) for name, value in floor.items()},
         "notes": [*plan.notes, *_count_notes(plan), *notes],
         "versions": {package: version(package) for package in _PACKAGES},
     }
@@ -171,14 +171,10 @@ def _describe(network: FeatureNetwork) -> dict[str, Any]:
 def _spread(values: list[float]) -> dict[str, Any]:
     """Return values with their mean and standard deviation (ddof 1)."""
     return {
-        "mean": _rounded(statistics.fmean(values)),
-        "std": _rounded(statistics.stdev(values)) if len(values) > 1 else None,
-        "values": [_rounded(value) for value in values],
+        "mean": rounded(statistics.fmean(values)),
+        "std": rounded(statistics.stdev(values)) if len(values) > 1 else None,
+        "values": [rounded(value) for value in values],
     }
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
 
 
 def _count_notes(plan: EvaluationPlan) -> list[str]:

@@ -20,6 +20,7 @@ def check_sizes(
     channel_mult: Sequence[int],
     layers_per_block: int,
     dropout: float,
+    patch_size: int = 1,
 ) -> None:
     """Refuse sizes that do not give a U-Net; the arguments are those of `SpikingUNet`.
 
@@ -38,7 +39,8 @@ channel_mult=(1, 2, 2) has 3 levels
     check_whole(network, "layers_per_block", layers_per_block)
     for mult in channel_mult:
         check_whole(network, "channel_mult", mult)
-    check_halvings(network, sample_size, len(channel_mult) - 1, channel_mult=channel_mult)
+    halvings = len(channel_mult) - 1
+    check_halvings(network, sample_size, halvings, patch_size, channel_mult=channel_mult)
     if base_channels < 2 or base_channels % 2 or min(channel_mult) < 1:
         raise UserError(
             f"{network}: base_channels={base_channels} must be even and positive, and "
@@ -52,22 +54,30 @@ channel_mult=(1, 2, 2) has 3 levels
 
 
 def check_halvings(
-    network: str, sample_size: int | Sequence[int], halvings: int, **levels: Sequence[int]
+    network: str,
+    sample_size: int | Sequence[int],
+    halvings: int,
+    patch_size: int = 1,
+    **levels: Sequence[int],
 ) -> None:
     """Refuse images that cannot be halved between all levels; `name` is the argument to report."""
     ((name, widths),) = levels.items()
-    sizes, factor = [sample_size] if isinstance(sample_size, int) else sample_size, 2**halvings
+    sizes = [sample_size] if isinstance(sample_size, int) else sample_size
+    factor = patch_size * 2**halvings
     if not widths or any(size < 1 or size % factor for size in sizes):
+        patches = f" and patch_size={patch_size}" if patch_size > 1 else ""
         raise UserError(
             f"{network}: sample_size={sample_size} must be divisible by {factor}, because "
-            f"{name}={tuple(widths)} has {len(widths)} levels"
+            f"{name}={tuple(widths)} has {len(widths)} levels{patches}"
         )
 
 
 def check_positive(network: str, **sizes: int | Sequence[int]) -> None:
-    """Raise a `UserError` for an argument, or a list, that is empty or not at least 1."""
+    """Raise a `UserError` for an empty list, and for a value that is not whole and at least 1."""
     for name, value in sizes.items():
-        values = [value] if isinstance(value, int) else value
+        values = value if isinstance(value, Sequence) else [value]
+        for size in values:
+            check_whole(network, name, size)
         if not values or min(values) < 1:
             wanted = "be at least 1" if values else "not be empty"
             raise UserError(f"{network}: {name}={shown(value)} must {wanted}")

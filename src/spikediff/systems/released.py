@@ -13,7 +13,7 @@ from spikediff.systems import SYSTEMS, Released, load_system
 
 Source = str | Path | Mapping[str, Any]
 
-_PLACES = ("net_model", "ema_model", "model", "model_state_dict", "state_dict")
+_PLACES = ("ema_model", "net_model", "model", "model_state_dict", "state_dict")
 
 
 def released_checkpoints() -> dict[str, Released]:
@@ -38,21 +38,8 @@ def likely_system(keys: Iterable[str]) -> str | None:
     return next((name for name, kind in kinds if known & set(kind.telltales)), None)
 
 
-def wrong_system_hint(keys: Iterable[str], system: str) -> str:
-    """Return an addition to an error message if the keys are of another kind than `system`.
-
-    Example:
-        >>> wrong_system_hint(["conv.tsmp"], "fsvae")
-        "; its keys look like system 'sdm'"
-    """
-    known, likely = set(keys), likely_system(keys)
-    if likely is None or known & set(released_checkpoints()[system].telltales):
-        return ""
-    return f"; its keys look like system {likely!r}"
-
-
 def load_authors_checkpoint(
-    path_or_state_dict: str | Path | Mapping[str, Any],
+    path_or_state_dict: Source,
     system: str,
     spiking_steps: int | None = None,
     sample_size: int | None = None,
@@ -64,13 +51,14 @@ def load_authors_checkpoint(
 
     Args:
         path_or_state_dict: A file (`.pt` through `weights_only=True`, or `.safetensors`), a
-            training checkpoint `{"net_model": ...}`, or the state dict itself.
+            training checkpoint `{"net_model": ...}` (its averaged weights `"ema_model"` if it has
+            them), or the state dict itself.
         system: The kind of checkpoint, a key of `released_checkpoints()`.
         spiking_steps: T of the training run, by default that of the release: 4; 16 for
             "spiking-diffusion-decoder"; 3 (for 2 bits) for "sdm-converted". Ignored if the weights
             determine it ("sdm", "spiking-diffusion", "fsvae").
         sample_size: Image size of a pipeline, by default that of the release: 32, or 28 for
-            "spiking-diffusion".
+            "spiking-diffusion". "spiking-diffusion-decoder" has none.
         residual_alpha: Only for "fsddim", 1.0 by default; see `load_fsddim`.
 
     Returns:
@@ -78,7 +66,7 @@ def load_authors_checkpoint(
 
     Raises:
         UserError: The system is unknown or has no `residual_alpha`, the file is unreadable, or keys
-            do not fit; the message lists all of them, and the system that they look like.
+            do not fit; the message lists the first of them, and the system that they look like.
     """
     kind = _find(system)
     content = read_foreign_weights(path_or_state_dict)
@@ -93,12 +81,14 @@ def load_authors_checkpoint(
             raise UserError(f"residual_alpha = {residual_alpha}: {system!r} has none; omit it")
         options["residual_alpha"] = residual_alpha
     try:
-        return kind.load(state, **options)
+        return kind.load(state, **options).eval()
     except UserError as error:
-        hint = wrong_system_hint(state, system)
-        if not hint:
+        likely = likely_system(state)
+        if likely is None or set(state) & set(kind.telltales):
             raise
-        raise UserError(f"{error}{hint}") from error
+        raise UserError(f"{error}; its keys look like system {likely!r}") from error
+    except (IndexError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: a tensor has too few axes for {system!r} ({error})") from error
 
 
 def _find(system: str) -> Released:

@@ -19,7 +19,12 @@ def source(flat, tmp_path_factory):
     return folder
 
 
-def test_to_a_pipeline_that_samples(source, tmp_path, capsys):
+def test_to_a_pipeline_that_samples(make_unet, tmp_path, capsys):
+    """From a network of two classes, which the pipeline can be asked for."""
+    one_level = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    unet = make_unet(block_out_channels=(8,), num_class_embeds=3, **one_level)
+    source = tmp_path / "source"
+    SpikingDiffusionPipeline(unet, make_scheduler("dpmsolver++")).save_pretrained(source)
     out, picture, told = tmp_path / "out", tmp_path / "probe.png", tmp_path / "told.json"
     arguments = ["--dataset", "digits", "--output", str(out), "--fine-tune-steps", "1"]
     arguments += ["--probe", str(picture), "--json", str(told)]
@@ -32,7 +37,7 @@ def test_to_a_pipeline_that_samples(source, tmp_path, capsys):
     assert len(facts["blocks"]) == 7
     samples = tmp_path / "samples"
     arguments = ["--output", str(samples), "--num-images", "2", "--num-inference-steps", "2"]
-    assert main(["sample", str(out), *arguments]) == 0
+    assert main(["sample", str(out), *arguments, "--class-labels", "1", "0"]) == 0
     assert len(list(samples.glob("seed-*.png"))) == 2
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from spikediff.diffusion.classes import class_names, name_classes
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter, audit
@@ -22,6 +23,7 @@ from spikediff.systems.converted.layers import (
 from spikediff.systems.converted.network import ConvertedUNet
 from spikediff.systems.sddpm.network import SpikingUNet
 
+ONE_LEVEL = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
 MODES = [(s, n) for s in ("signed", "unsigned") for n in ("shared", "per_step")]
 
 
@@ -43,7 +45,7 @@ def toy_error(steps, signed, shared):
         reference = QuantisedSynapse(QuantisedReLU(bits, clip), conv, nn.Identity())(
             norm(reference)
         )
-        norm = SharedGroupNorm.of(norm, steps) if shared else norm
+        norm = SharedGroupNorm(norm, steps) if shared else norm
         window = SpikingSynapse(ConvertedIF(signed, clip), conv, steps)(norm(window))
     return relative_error(window.unflatten(0, (steps, -1)).mean(0), reference)
 
@@ -65,6 +67,26 @@ def test_shared_statistics_and_signed_spikes_converge(flat, noised):
     assert all(after < 0.6 * before for before, after in pairwise(errors))
     assert errors[-1] < 0.1
     assert error_of(flat, noised, 6, norm="per_step") > 3 * errors[-1]
+
+
+@torch.no_grad()
+def test_classes_are_those_of_the_network(make_unet, noised):
+    """One step of one level loses nothing, of any class; None is no class, the last embedding."""
+    unet = make_unet(num_class_embeds=4, block_out_channels=(8,), **ONE_LEVEL)
+    name_classes(unet, ["cat", "dog", "eel"])
+    quantised = quantise(unet, 1, noised, calibration_images=2)
+    converted, drawn = convert(quantised), noised.draw(2)
+    assert class_names(converted) == ("cat", "dog", "eel")
+    for labels in (None, torch.tensor([0, 2]), torch.tensor([1])):
+        want = quantised.unet(*drawn, torch.tensor([3]) if labels is None else labels).sample
+        assert torch.equal(quantised(*drawn, labels).sample, want)
+        assert relative_error(converted(*drawn, labels).sample, want) < 1e-5
+
+
+def test_images_that_cannot_be_halved_are_refused(quantised_once):
+    for network in (quantised_once, convert(quantised_once)):
+        with pytest.raises(UserError, match=r"UNet: image size .* is not divisible by 2"):
+            network(torch.randn(1, 1, 9, 9), 5)
 
 
 def test_layers_before_the_first_norm_behind_spikes_are_exact(unet, noised):

@@ -132,14 +132,14 @@ def mean(x):
 
 def test_the_mean_of_the_norm_is_the_norm_of_the_mean():
     norm, x = group_norm(), window()
-    shared = SharedGroupNorm.of(norm, STEPS)
+    shared = SharedGroupNorm(norm, STEPS)
     torch.testing.assert_close(mean(shared(x)), norm(mean(x)), atol=1e-5, rtol=0)
     assert (mean(norm(x)) - norm(mean(x))).abs().max() > 0.1  # a norm at every step is not
 
 
 def test_of_one_step_it_is_the_group_norm_gradients_too():
     norm, x = group_norm(), window().requires_grad_()
-    shared, y = SharedGroupNorm.of(norm, 1), window().requires_grad_()
+    shared, y = SharedGroupNorm(norm, 1), window().requires_grad_()
     weights = torch.randn(x.shape)
     (norm(x) * weights).sum().backward()
     (shared(y) * weights).sum().backward()
@@ -148,7 +148,7 @@ def test_of_one_step_it_is_the_group_norm_gradients_too():
 
 
 def test_images_of_a_batch_do_not_mix():
-    shared, x = SharedGroupNorm.of(group_norm(), STEPS), window()
+    shared, x = SharedGroupNorm(group_norm(), STEPS), window()
     alone = shared(x.unflatten(0, (STEPS, BATCH))[:, 1])
     torch.testing.assert_close(shared(x).unflatten(0, (STEPS, BATCH))[:, 1], alone)
 

@@ -76,6 +76,12 @@ def test_distillation_brings_the_answers_together(flat, flat_quantised, noised):
     assert not flat_quantised.training
 
 
+def test_a_distillation_that_stops_leaves_evaluation_mode(flat, flat_quantised, noised):
+    with pytest.raises(UserError, match="smaller learning rate"):
+        distil(flat_quantised, flat, noised, 9, batch_size=2, lr=1e30)
+    assert not flat_quantised.training
+
+
 @pytest.mark.slow
 def test_a_spiking_network_learns_through_its_neurons(flat, flat_quantised, noised):
     spiking = convert(flat_quantised)

@@ -26,6 +26,16 @@ def test_a_counterpart_has_the_widths_and_takes_the_images_of_its_spiking_networ
     assert counterpart(torch.randn(2, 1, 28, 28), 5).sample.shape == (2, 1, 28, 28)
 
 
+@pytest.mark.parametrize(("sample_size", "patches"), [(8, 4), ((8, 12), [4, 6])])
+def test_a_counterpart_has_the_patches_of_its_spiking_network(sample_size, patches):
+    spiking = SpikingUNet(sample_size, 3, 1, 8, (1, 2), 1, patch_size=2)
+    config = ann_counterpart(spiking).config
+    assert config.sample_size == patches
+    assert (config.in_channels, config.out_channels) == (4 * 3, 4 * 1)
+
+
 def test_impossible_sizes_are_told():
     with pytest.raises(UserError, match="UNet2DModel: sample_size=28 must be divisible by 8"):
         ddpm_unet(28, channel_mult=(1, 2, 2, 4))
+    with pytest.raises(UserError, match="num_classes=-1 must not be negative"):
+        ddpm_unet(num_classes=-1)

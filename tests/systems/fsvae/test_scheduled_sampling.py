@@ -1,5 +1,7 @@
 """Scheduled sampling: when, how often, and what the prior guesses."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,8 +11,8 @@ from spikediff.systems.fsvae.latent import (
     Coins,
     draw_coins,
     scheduled_rule,
-    scheduled_sampling_probability,
 )
+from spikediff.systems.fsvae.loss import FSVAEObjective
 
 T, B, C = 16, 4, 3
 
@@ -54,14 +56,21 @@ def test_the_guess_is_the_majority_and_noise_decides_a_draw():
         assert guess.tolist() == [[1.0, 0.0, tie]]
 
 
+RUN = SimpleNamespace(to_model_range=None)
+
+
 def test_the_schedule_is_linear():
-    assert scheduled_sampling_probability(0.0) == 0.1
-    assert scheduled_sampling_probability(1.0) == pytest.approx(0.3)
-    assert scheduled_sampling_probability(75 / 150) == pytest.approx(0.2)
-    assert scheduled_sampling_probability(0.5, 0.0, 1.0) == 0.5
+    def probabilities(progress, **options):
+        drawn = FSVAEObjective(RUN, **options).draw((3, 1, 8, 8), progress, torch.Generator())
+        return drawn[1].tolist()
+
+    assert probabilities(0.0) == pytest.approx([0.1] * 3)
+    assert probabilities(1.0) == pytest.approx([0.3] * 3)
+    assert probabilities(75 / 150) == pytest.approx([0.2] * 3)
+    assert probabilities(0.5, scheduled_sampling=(0.0, 1.0)) == [0.5] * 3
 
 
-@pytest.mark.parametrize("numbers", [(1.5,), (-0.1,), (0.5, -1.0), (0.5, 0.1, 2.0)])
+@pytest.mark.parametrize("numbers", [(-1.0, 0.3), (0.1, 2.0)])
 def test_numbers_out_of_range(numbers):
     with pytest.raises(UserError, match=r"must lie in \[0, 1\]"):
-        scheduled_sampling_probability(*numbers)
+        FSVAEObjective(RUN, scheduled_sampling=numbers)

@@ -240,9 +240,17 @@ def test_configuration_round_trip(tmp_path):
     ("options", "word"),
     [
         ({"sample_size": 30, "channel_mult": (1, 2, 2)}, "divisible by 4"),
+        (
+            {"sample_size": 28, "patch_size": 2, "channel_mult": (1, 2, 2, 2)},
+            "sample_size=28 must be divisible by 16, .* has 4 levels and patch_size=2",
+        ),
         ({"base_channels": 7}, "even"),
         ({"channel_mult": ()}, "channel_mult"),
-        ({"spiking_steps": 0}, "spiking_steps"),
+        ({"spiking_steps": 0}, "spiking_steps=0 must be at least 1"),
+        ({"spiking_steps": 2.5}, r"spiking_steps=2\.5 must be a whole number"),
+        ({"in_channels": -1}, "in_channels=-1 must be at least 1"),
+        ({"out_channels": -1}, "out_channels=-1 must be at least 1"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps=0 must be at least 1"),
         ({"dropout": 1.0}, "dropout"),
         ({"neuron": "iff"}, "did you mean 'if'"),
         ({"block": "sew"}, "choose from pre_spike, plain"),

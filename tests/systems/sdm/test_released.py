@@ -20,7 +20,10 @@ def estimate(model, a2):
 
 
 def test_a_training_checkpoint_in_a_file(a2, tmp_path):
-    torch.save({"net_model": a2.state(), "optim": {}, "step": 3}, tmp_path / "w.pt")
+    """Its averaged weights, if it has them."""
+    raw = {key: torch.zeros_like(tensor) for key, tensor in a2.state().items()}
+    content = {"net_model": raw, "ema_model": a2.state(), "optim": {}, "step": 3}
+    torch.save(content, tmp_path / "w.pt")
     model = load_authors_checkpoint(tmp_path / "w.pt", system="sdm")
     assert not model.training
     torch.testing.assert_close(estimate(model, a2), a2["out/eps"], atol=2e-5, rtol=0)
@@ -63,6 +66,24 @@ def test_faults_are_listed_all_of_them(a2):
         "unknown T_output_layer.tsmp",
     ):
         assert key in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "system"),
+    [
+        ("A1_sddpm_unet", "conv.weight", "sddpm"),
+        ("A1_sddpm_unet", "tail_conv.weight", "sddpm"),
+        ("A1_sddpm_unet", "downblocks.0.conv1.weight", "sddpm"),
+        ("A2_sdm_tsm_unet", "conv.tsmp", "sdm"),
+        ("C4_vqsvae", "encoder.snn_convs.0.weight", "spiking-diffusion"),
+        ("C4_vqsvae", "vq_layer.embeddings.weight", "spiking-diffusion"),
+        ("C5_sdid", "conv1.0.weight", "spiking-diffusion-decoder"),
+    ],
+)
+def test_a_number_in_the_place_of_a_tensor_is_told(name, key, system):
+    state = Golden(name).state() | {key: torch.tensor(1.0)}
+    with pytest.raises(UserError, match=f"state dict: a tensor has too few axes for '{system}'"):
+        load_authors_checkpoint(state, system)
 
 
 def test_networks_without_factors_are_told():

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -295,6 +296,8 @@ def test_a_model_without_thresholds_to_scale_is_refused():
         threshold_guidance(IntegerNeuron(2, levels=4), 0.9).__enter__()
     with pytest.raises(UserError, match="Linear: has no spiking neurons"):
         threshold_guidance(nn.Linear(2, 2), 0.9).__enter__()
+    with pytest.raises(UserError, match=r"SimpleNamespace is no network; .* such as pipe\.unet"):
+        threshold_guidance(SimpleNamespace(components={}), 0.9).__enter__()
 
 
 def test_images_of_different_timesteps_have_no_scheduled_scale(model):
@@ -309,6 +312,8 @@ def test_a_scale_that_the_precision_swallows_is_refused(model):
     half = SpikingUNet(**U_NET).bfloat16()
     with pytest.raises(UserError, match=r"in bfloat16 a threshold of 1\.001 is the same as 1"):
         threshold_guidance(half, 1.001).__enter__()
+    with pytest.raises(UserError, match=r"in bfloat16 a threshold of 0\.9999 is the same as 1"):
+        threshold_guidance(half, [0.98, 0.9999]).__enter__()
     with threshold_guidance(half, 0.98), threshold_guidance(model, 1.001):
         pass
 

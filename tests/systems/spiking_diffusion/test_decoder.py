@@ -129,3 +129,6 @@ def test_bad_tokens_are_told():
     for tokens in (torch.zeros(1, 7, 7), grids()[:, None]):
         with pytest.raises(UserError, match=r"tokens \[B, h, w\]"):
             small()(tokens)
+    for outside in (-1, TINY["codebook_size"] + 1):
+        with pytest.raises(UserError, match=r"tokens must lie between 0 and \d+ \(MASK\), got"):
+            small()(torch.full((1, 7, 7), outside))

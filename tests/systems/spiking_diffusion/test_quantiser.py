@@ -184,7 +184,6 @@ def test_rows_are_drawn_by_their_weights():
     ("options", "word"),
     [
         ({"codebook": "emma"}, "did you mean 'ema'"),
-        ({"codebook_size": 0}, "at least 1"),
         ({"decay": 1.0}, "decay"),
         ({"restart_share": -0.1}, "restart_share"),
     ],

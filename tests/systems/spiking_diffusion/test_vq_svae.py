@@ -191,6 +191,7 @@ def test_the_energy_meter_knows_all_of_it(options):
         ({"widths": (0,)}, "at least 1"),
         ({"spiking_steps": 0}, "at least 1"),
         ({"codebook_size": 0}, "at least 1"),
+        ({"embedding_channels": -1}, "embedding_channels=-1 must be at least 1"),
         ({"feature": "papers"}, "did you mean 'paper'"),
         ({"straight_through": "spikes"}, "did you mean 'spike'"),
         ({"codebook": "grad"}, "unknown codebook 'grad'"),
@@ -200,6 +201,7 @@ def test_the_energy_meter_knows_all_of_it(options):
         ({"readout_decay": 1.5}, "readout_decay"),
         ({"input_range": (0.5, -0.5)}, "input_range"),
         ({"input_range": (0.0, 255.0)}, "input_range"),
+        ({"input_range": (0.0,)}, r"input_range=\(0.0,\) must be two numbers"),
     ],
 )
 def test_bad_configurations_are_told(options, word):

@@ -7,6 +7,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
+from spikediff.diffusion.classes import class_names, name_classes
 from spikediff.errors import UserError
 from spikediff.systems.converted.layers import AUTHORS_CLIP, QuantisedReLU, quantise_activation
 from spikediff.systems.converted.network import ConvertedUNet, QuantisedUNet
@@ -58,6 +59,7 @@ def quantise(
         | {key: tensor for key, tensor in ours.items() if key.endswith(".clip")}
     )
     nn.Module.to(quantised.eval(), unet.device, unet.dtype)  # ModelMixin's own warns of any cast
+    name_classes(quantised, class_names(unet))
     if noised is not None:
         _calibrate(quantised, *noised.draw(calibration_images))
     return quantised
@@ -98,11 +100,10 @@ def best_clip(current: Tensor, levels: int | None) -> float:
     if levels is None:
         return largest
     clips = [largest * (i + 1) / _CANDIDATES for i in range(_CANDIDATES)]
-    return min(clips, key=lambda s: _squared_error(rectified, s, levels))
-
-
-def _squared_error(rectified: Tensor, clip: float, levels: int) -> float:
-    return (quantise_activation(rectified, clip, levels) - rectified).square().mean().item()
+    return min(
+        clips,
+        key=lambda s: (quantise_activation(rectified, s, levels) - rectified).square().mean(),
+    )
 
 
 def convert(
@@ -122,7 +123,7 @@ def convert(
             training for it, loses most of its quality at few bits.
         spiking_steps: T; by default `2^bits - 1`, where spike counts have the activation's
             levels. More steps give finer levels than in training, and cost more.
-        bits: Bits of the quantisation; ignored for a quantised network.
+        bits: Bits of the quantisation; this and `attention` are ignored for a quantised network.
         spikes: "signed", or "unsigned".
         norm: "shared" over the spiking steps, or "per_step" as in the authors' code.
         attention: "refuse", or "real" to keep attention blocks in real numbers.
@@ -162,5 +163,6 @@ def convert(
         attention=config.attention,
     )
     converted.load_state_dict(unet.state_dict())
-    nn.Module.to(converted.eval(), unet.device, unet.dtype)  # ModelMixin's own warns of any cast
+    nn.Module.to(converted.eval(), unet.device, unet.dtype)
+    name_classes(converted, class_names(unet))
     return converted

@@ -111,13 +111,8 @@ def probe(
 ) -> list[LayerError]:
     """Compare a spiking network with its quantised source, layer by layer.
 
-    Errors accumulate: a layer's error includes those of the layers before it.
-
-    Args:
-        converted: The spiking network.
-        quantised: The network that it was converted from.
-        sample: Noisy images x_t [B, C, H, W].
-        timestep: Diffusion timesteps t [B].
+    Errors accumulate: a layer's error includes those of the layers before it. The input is noisy
+    images x_t [B, C, H, W] and their timesteps [B].
 
     Returns:
         One entry for every synapse and block in the order of execution; the last, `conv_out`, is

@@ -6,7 +6,7 @@ spikes are 0, 1 or -1 and cost only accumulates.
 """
 
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,18 @@ class _StraightThrough(torch.autograd.Function):
         return grad
 
 
-def quantise_activation(x: Tensor, clip: Tensor | float, levels: int) -> Tensor:
+def quantise_activation(x: Tensor, clip: Tensor | float, levels: int | None) -> Tensor:
     r"""Return $Q(x) = \frac{s}{L}\,\mathrm{round}(L\,\mathrm{clip}(x / s, 0, 1))$ of clip s.
 
-    The gradient goes straight through the rounding: $\partial Q/\partial x$ is 1 where $0 < x < s$,
-    else 0, and $\partial Q/\partial s$ is $(Q(x) - x) / s$ there, 1 above, 0 below.
+    Without L nothing is rounded. The gradient goes straight through the rounding: $\partial
+    Q/\partial x$ is 1 where $0 < x < s$, else 0, and $\partial Q/\partial s$ is $(Q(x) - x) / s$
+    there, 1 above, 0 below.
 
     Reference: Cao et al., SDM, IEEE TAI 2025, section 6; Hu et al., Fast-SNN, IEEE TPAMI 2023.
     """
     share = carry_nan((x / clip).relu().clamp(max=1.0), x)
+    if levels is None:
+        return share * clip
     rounded: Tensor = _StraightThrough.apply(levels * share)  # type: ignore[no-untyped-call]
     return rounded / levels * clip
 
@@ -65,8 +68,6 @@ class QuantisedReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return Q(x)."""
-        if self.levels is None:
-            return carry_nan((x / self.clip).relu().clamp(max=1.0), x) * self.clip
         return quantise_activation(x, self.clip, self.levels)
 
     def extra_repr(self) -> str:
@@ -197,28 +198,16 @@ class SharedGroupNorm(nn.Module):
 
     $y[n] = \gamma\,(x[n] - \mu(\bar x)) / \sqrt{\sigma^2(\bar x) + \epsilon} + \beta$ with
     $\bar x = \frac{1}{T}\sum_n x[n]$. It is linear in the window, so $\overline{y} = GN(\bar x)$:
-    exactly the norm of the source network. A norm with the statistics of every step
-    divides by the step's deviation, which the variation of spikes inflates; more steps do not
-    remove this error.
-
-    The norm needs the whole window before its first step, and its statistics depend on the image,
-    so no neuromorphic chip can run it with accumulates.
+    exactly the norm of the source network. It needs the whole window before its first step, and its
+    statistics depend on the image, so no neuromorphic chip can run it with accumulates.
 
     Shape: [T*B, C, H, W] -> [T*B, C, H, W].
     """
 
-    def __init__(self, groups: int, channels: int, eps: float, spiking_steps: int) -> None:
+    def __init__(self, norm: nn.GroupNorm, spiking_steps: int) -> None:
         super().__init__()
-        self.groups, self.eps, self.spiking_steps = groups, eps, spiking_steps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    @classmethod
-    def of(cls, norm: nn.GroupNorm, spiking_steps: int) -> Self:
-        """Return a replacement for a group norm, with the same parameters."""
-        shared = cls(norm.num_groups, norm.num_channels, norm.eps, spiking_steps)
-        shared.weight, shared.bias = norm.weight, norm.bias
-        return shared
+        self.groups, self.eps, self.spiking_steps = norm.num_groups, norm.eps, spiking_steps
+        self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y."""

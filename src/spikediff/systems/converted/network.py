@@ -41,10 +41,11 @@ class _AroundUNet:
     config: Any
     unet: UNet2DModel
 
-    def _register_image_shape(self) -> None:
+    def _register_settings(self) -> None:
         """Add the settings that pipelines read to the configuration."""
-        shape = {k: self.unet.config[k] for k in ("sample_size", "in_channels", "out_channels")}
-        self.register_to_config(**shape)  # type: ignore[attr-defined]
+        names = ("sample_size", "in_channels", "out_channels", "num_class_embeds")
+        settings = {name: self.unet.config[name] for name in names}
+        self.register_to_config(**settings)  # type: ignore[attr-defined]
 
     def _estimate(self, sample: Tensor, timestep: Any, labels: Tensor | None) -> Tensor:
         raise NotImplementedError
@@ -60,7 +61,10 @@ class _AroundUNet:
 
         The arguments are those of `SpikingUNet.forward`.
         """
-        check_sample(type(self).__name__, sample, self.config.in_channels)
+        levels = len(self.unet.config.block_out_channels)
+        check_sample(type(self).__name__, sample, self.config.in_channels, levels)
+        if class_labels is None and self.config.num_class_embeds:
+            class_labels = torch.tensor([self.config.num_class_embeds - 1], device=sample.device)
         estimate = self._estimate(sample, timestep, class_labels)
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
 
@@ -80,9 +84,10 @@ class QuantisedUNet(_AroundUNet, SpikingModel):
         clip: Initial clip of every activation.
         batch_norm: Whether batch norm replaces group norm.
         attention: "refuse", or "real" to keep attention blocks as they are.
-        sample_size: Read off `architecture`, as the two below: what a pipeline asks a denoiser for.
+        sample_size: Read off `architecture`, as those below: what a pipeline asks a denoiser for.
         in_channels: Channels of the image.
         out_channels: Channels of the estimate.
+        num_class_embeds: K + 1 for a network of K classes; the last is no class.
 
     Raises:
         UserError: The network has a part that cannot be converted.
@@ -107,6 +112,7 @@ class QuantisedUNet(_AroundUNet, SpikingModel):
         sample_size: int | None = None,
         in_channels: int | None = None,
         out_channels: int | None = None,
+        num_class_embeds: int | None = None,
     ) -> None:
         super().__init__()
         self.unet = bare_unet(architecture, batch_norm, attention)
@@ -115,7 +121,7 @@ class QuantisedUNet(_AroundUNet, SpikingModel):
             self.unet,
             lambda layer, dropout: QuantisedSynapse(QuantisedReLU(bits, clip), layer, dropout),
         )
-        self._register_image_shape()
+        self._register_settings()
 
     def _estimate(self, sample: Tensor, timestep: Any, labels: Tensor | None) -> Tensor:
         estimate: Tensor = self.unet(sample, timestep, labels, return_dict=False)[0]
@@ -138,9 +144,10 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
         batch_norm: Whether batch norm replaced group norm. It is the same at every
             step, and folds into a convolution before it.
         attention: "refuse", or "real" to keep attention, on the window's mean.
-        sample_size: Read off `architecture`, as the two below: what a pipeline asks a denoiser for.
+        sample_size: Read off `architecture`, as those below: what a pipeline asks a denoiser for.
         in_channels: Channels of the image.
         out_channels: Channels of the estimate.
+        num_class_embeds: K + 1 for a network of K classes; the last is no class.
 
     Example:
         >>> from spikediff.systems.ddpm.network import ddpm_unet
@@ -162,6 +169,7 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
         sample_size: int | None = None,
         in_channels: int | None = None,
         out_channels: int | None = None,
+        num_class_embeds: int | None = None,
     ) -> None:
         super().__init__()
         check_positive("ConvertedUNet", spiking_steps=spiking_steps)
@@ -173,11 +181,16 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
             without_folded_norms(self.unet)
         replace_modules(self.unet, Attention, lambda a: TimeMeanAttention(a, steps))
         if shared:
-            _share_statistics(self.unet, steps)
+            kinds = (TimeMeanAttention, nn.GroupNorm)  # the input of attention is the mean
+            replace_modules(
+                self.unet,
+                kinds,
+                lambda m: SharedGroupNorm(m, steps) if isinstance(m, nn.GroupNorm) else m,
+            )
         pair_activations(
             self.unet, lambda layer, _dropout: SpikingSynapse(ConvertedIF(signed), layer, steps)
         )
-        self._register_image_shape()
+        self._register_settings()
 
     @with_all_weights
     def _estimate(self, sample: Tensor, timestep: Any, labels: Tensor | None) -> Tensor:
@@ -185,7 +198,7 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
         window = fold_time(direct(sample, steps))  # [T*B, C, H, W]
         timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1)
         timestep = timestep.expand(len(sample)).repeat(steps)  # [T*B]
-        labels = None if labels is None else labels.repeat(steps)
+        labels = None if labels is None else labels.expand(len(sample)).repeat(steps)
         currents = self.unet(window, timestep, labels, return_dict=False)[0]
         return unfold_time(currents, steps).mean(0)  # [T, B, C, H, W] -> [B, C, H, W]
 
@@ -193,14 +206,3 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
         """Return the source network, untrained."""
         counterpart: UNet2DModel = unet_of(self.config.architecture)
         return counterpart
-
-
-def _share_statistics(unet: nn.Module, spiking_steps: int) -> None:
-    """Replace the group norms, except those of attention, whose input is the mean."""
-
-    def share(module: nn.Module) -> nn.Module:
-        if isinstance(module, nn.GroupNorm):
-            return SharedGroupNorm.of(module, spiking_steps)
-        return module
-
-    replace_modules(unet, (TimeMeanAttention, nn.GroupNorm), share)

@@ -17,7 +17,6 @@ from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.sddpm.released import infer_sddpm_config
 
 _GROUPS = 32  # of every group norm; the weights do not tell
-_WHAT = "SDM conversion checkpoint"
 
 # Our name in the U-Net -> theirs, the first pattern that matches wins.
 _RENAME = [
@@ -127,8 +126,7 @@ def _fill(model: Any, state: dict[str, Tensor], architecture: dict[str, Any]) ->
     load_renamed(
         model,
         state,
-        _WHAT,
+        "SDM conversion checkpoint",
         lambda key: sdm_converted_key(key, layers),
         lambda tensor, key: tensor.reshape(()) if key.endswith("act_alpha") else tensor,
     )
-    model.eval()

@@ -48,7 +48,7 @@ class NoisedImages:
 
 def distil(
     student: QuantisedUNet | ConvertedUNet,
-    teacher: Callable[[Tensor, Tensor], Any],
+    teacher: Callable[..., Any],
     noised: NoisedImages,
     steps: int,
     *,
@@ -64,7 +64,8 @@ def distil(
 
     Args:
         student: The network that learns.
-        teacher: `teacher(x_t, t).sample`, in evaluation mode.
+        teacher: `teacher(x_t, t).sample`, in evaluation mode. If the student has classes, both
+            networks also get random `class_labels`, "no class" among them.
         noised: The source of x_t and t.
         steps: Optimizer steps.
         batch_size: Images per step.
@@ -77,16 +78,20 @@ def distil(
 
     def loss_of_a_batch() -> Tensor:
         x_t, timestep = noised.draw(batch_size)
+        more = {}
+        if classes := student.config.num_class_embeds:
+            labels = torch.randint(classes, (batch_size,), generator=noised.generator)
+            more["class_labels"] = labels.to(x_t.device)
         with torch.no_grad():
-            target = teacher(x_t, timestep).sample
-        return nn.functional.mse_loss(student(x_t, timestep).sample, target)
+            target = teacher(x_t, timestep, **more).sample
+        return nn.functional.mse_loss(student(x_t, timestep, **more).sample, target)
 
+    parameters = [*student.parameters()]
     student.train()
-    losses = _train(
-        [*student.parameters()], loss_of_a_batch, steps, lr, on_step, max_norm=1.0, cosine=True
-    )
-    student.eval()
-    return losses
+    try:
+        return _train(parameters, loss_of_a_batch, steps, lr, on_step, max_norm=1.0, cosine=True)
+    finally:
+        student.eval()
 
 
 def _train(
@@ -162,8 +167,7 @@ def fine_tune(
     Args:
         converted: The spiking network, changed in place.
         quantised: The network that it was converted from.
-        noised: The source of x_t and t. The authors' code used clean images and t below
-            `2^b - 1`; the paper does not require this.
+        noised: The source of x_t and t.
         steps_per_block: Optimizer steps for every block; the authors use 20,000.
         batch_size: Images per step.
         lr: Learning rate; the authors' is 1e-6.

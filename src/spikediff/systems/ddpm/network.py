@@ -49,6 +49,8 @@ def ddpm_unet(
         8
     """
     check_sizes("UNet2DModel", sample_size, base_channels, channel_mult, layers_per_block, dropout)
+    if num_classes < 0:
+        raise UserError(f"num_classes={num_classes} must not be negative")
     widths = tuple(base_channels * m for m in channel_mult)
     return UNet2DModel(
         sample_size=sample_size,
@@ -69,15 +71,18 @@ def ddpm_unet(
 def ddpm_unet_like(config: Any) -> UNet2DModel:
     """Return the baseline with the widths, depths and images of a spiking U-Net.
 
+    Patches of pixels are channels of its images.
+
     Args:
         config: Configuration of the `SpikingUNet` or `SynapticCurrentUNet`.
     """
     if config.get("dimensions", 2) != 2:
         raise UserError("a network of signals has no ordinary counterpart to compare with")
+    patch, size = config.get("patch_size", 1), config.sample_size
     return ddpm_unet(
-        config.sample_size,
-        config.in_channels,
-        config.out_channels,
+        size // patch if isinstance(size, int) else [side // patch for side in size],
+        patch**2 * config.in_channels,
+        patch**2 * (config.out_channels or config.in_channels),
         config.base_channels,
         config.channel_mult,
         config.layers_per_block,

@@ -95,7 +95,7 @@ def _numbers(state: dict[str, Tensor], pattern: str) -> list[int]:
 def load_fsddim(
     state: dict[str, Tensor], spiking_steps: int, sample_size: int, residual_alpha: float = 1.0
 ) -> SynapticCurrentUNet:
-    """Build the model that an FSDDIM state dict describes, in eval mode.
+    """Build the model that an FSDDIM state dict describes.
 
     `residual_alpha`, the gain of the residual norms, cannot be inferred from the weights: 1.0 is
     the value in effect in the released trainer (it replaces every tdBN by a plain batch norm),
@@ -115,5 +115,4 @@ def load_fsddim(
         lambda key: fsddim_key(key, state, config["layers_per_block"]),
         conv3d_as_conv2d,
     )
-    model.eval()
     return model

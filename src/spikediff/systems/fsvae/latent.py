@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.diffusion.seeds import Generators, draw_each
-from spikediff.errors import UserError
 from spikediff.layers.conv import threshold_layer
 from spikediff.layers.norm import running_statistics
 from spikediff.neurons import Memory, NeuronLayer
@@ -161,18 +160,6 @@ class Coins(NamedTuple):
 
     uniform: Tensor
     normal: Tensor
-
-
-def scheduled_sampling_probability(progress: float, first: float = 0.1, last: float = 0.3) -> float:
-    r"""Return the probability of a guess: $first + (last - first)\,progress$.
-
-    `progress` is the completed share of the training. In the authors' code it is e / E for epoch e
-    of E, from 0, so `last` is never reached.
-    """
-    for name, value in {"progress": progress, "first": first, "last": last}.items():
-        if not 0.0 <= value <= 1.0:
-            raise UserError(f"scheduled sampling: {name} = {value} must lie in [0, 1]")
-    return first + (last - first) * progress
 
 
 def draw_coins(

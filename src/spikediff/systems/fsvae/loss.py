@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from spikediff.diffusion.objective import Losses, RunParts
 from spikediff.errors import UserError
 from spikediff.layers.coding import psp_mmd
-from spikediff.systems.fsvae.latent import scheduled_sampling_probability
 
 _SMOOTHING = 1e-2
 
@@ -48,26 +47,20 @@ SPIKE_DIVERGENCES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] =
 class AutoencoderObjective:
     """The ordinary autoencoder's loss: reconstruct, and keep the posterior near the prior."""
 
-    scheduled_sampling: tuple[float, float] | None = None
-
     def __init__(self, run: RunParts) -> None:
         self.prepare = run.to_model_range
 
     def draw(
         self, shape: tuple[int, ...], progress: float, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Draw a seed for every image [B], and repeat the probability of scheduled sampling."""
-        first, last = self.scheduled_sampling or (0.0, 0.0)
-        probability = scheduled_sampling_probability(progress, first, last)
-        seeds = torch.randint(2**62, shape[:1], generator=generator)
-        return seeds, torch.full(shape[:1], probability)
+        """Draw a seed for every image [B]."""
+        return (torch.randint(2**62, shape[:1], generator=generator),)
 
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
         """Return the squared error and the weighted divergence."""
-        seeds, probability = drawn
+        seeds, *probability = drawn
         generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
-        guess = {"scheduled_sampling": float(probability[0])} if self.scheduled_sampling else {}
-        # A tuple, because mixed precision casts outputs, and cannot rebuild one of several fields.
+        guess = {"scheduled_sampling": float(probability[0][0])} if probability else {}
         _, loss, reconstruction, divergence, *_ = model(x_0, generators, return_dict=False, **guess)
         terms = {"reconstruction": reconstruction, "divergence": loss - reconstruction}
         return Losses(terms, {"unweighted_divergence": divergence})
@@ -79,7 +72,8 @@ class FSVAEObjective(AutoencoderObjective):
     Args:
         run: The run.
         scheduled_sampling: Probability that the prior continues from its own guess, at the first
-            and at the last training step.
+            and at the last training step; linear between them. In the authors' code, epoch e of E
+            has the share e / E of the way, from 0, so the last value is never reached.
     """
 
     def __init__(
@@ -89,3 +83,11 @@ class FSVAEObjective(AutoencoderObjective):
             raise UserError(f"loss.scheduled_sampling = {scheduled_sampling} must lie in [0, 1]")
         super().__init__(run)
         self.scheduled_sampling = scheduled_sampling
+
+    def draw(
+        self, shape: tuple[int, ...], progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Draw a seed for every image [B], and repeat the probability of a guess [B]."""
+        first, last = self.scheduled_sampling
+        probability = torch.full(shape[:1], first + (last - first) * progress)
+        return *super().draw(shape, progress, generator), probability

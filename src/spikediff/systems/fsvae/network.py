@@ -8,6 +8,7 @@ which is the default here.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -79,8 +80,9 @@ def fsvae_neuron_options(given: Mapping[str, Any] | None = None) -> dict[str, An
     options = {"decay_input": False, "v_threshold": 0.2, "strict_threshold": True} | given
     if "tau" not in given:
         options.setdefault("decay", 0.25)
-    released = {"name": "rectangular", "width": 1.0, "center": -float(options["v_threshold"])}
-    return {"surrogate": released} | options
+    threshold = options["v_threshold"]
+    center = -float(threshold) if isinstance(threshold, Real) else 0.0  # the neuron refuses others
+    return {"surrogate": {"name": "rectangular", "width": 1.0, "center": center}} | options
 
 
 class FSVAE(Autoencoder):
@@ -183,7 +185,7 @@ class FSVAE(Autoencoder):
             generator: The source of random numbers, or one per image.
             draws: The random numbers from `draw`, instead of a generator.
             scheduled_sampling: Probability that the prior, in training, continues from its own
-                guess; see `scheduled_sampling_probability`. Ignored in eval mode.
+                guess; see `FSVAEObjective`. Ignored in eval mode.
             return_dict: False returns a tuple.
         """
         self._check_images(images)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from spikediff.errors import UserError
-from spikediff.files.weights import load_renamed
+from spikediff.files.weights import conv3d_as_conv2d, load_renamed
 from spikediff.systems.fsvae.network import FSVAE
 
 _READOUT = "membrane_output_layer.coef"  # 0.8^(T-1-n), which tells T
@@ -56,7 +56,7 @@ def infer_fsvae_config(state: dict[str, Tensor], sample_size: int) -> dict[str, 
 
 
 def load_fsvae(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> FSVAE:
-    """Build the model that an FSVAE state dict describes, in eval mode; T comes from the weights.
+    """Build the model that an FSVAE state dict describes; T comes from the weights.
 
     `sample_size` must be 64 for the authors' large network.
     """
@@ -65,12 +65,6 @@ def load_fsvae(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -
     levels = len(config["channels"])
     weights = {key: tensor for key, tensor in state.items() if key not in _CONSTANTS}
     load_renamed(
-        model, weights, "FSVAE checkpoint", lambda key: fsvae_key(key, levels), _without_time
+        model, weights, "FSVAE checkpoint", lambda key: fsvae_key(key, levels), conv3d_as_conv2d
     )
-    model.eval()
     return model
-
-
-def _without_time(tensor: Tensor, _key: str) -> Tensor:
-    """Return a kernel (3, 3, 1) over height, width and time as (3, 3)."""
-    return tensor.squeeze(-1) if tensor.dim() == 5 else tensor

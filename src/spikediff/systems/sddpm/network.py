@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.return_dict import Answering
-from spikediff.errors import UserError
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, join_channels
 from spikediff.layers.coding import DECODERS
 from spikediff.layers.conv import Convolution
@@ -25,6 +24,7 @@ from spikediff.layers.recomputation import ComputesBlocksAgain, computed
 from spikediff.layers.sizes import (
     check_dimensions,
     check_places,
+    check_positive,
     check_sample,
     check_sizes,
     choose,
@@ -114,10 +114,22 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         check_dimensions("SpikingUNet", dimensions, patch_size)
         sides = sides_of("SpikingUNet", sample_size, dimensions)
         places = [patches_of("SpikingUNet", side, patch_size) for side in sides]
-        grid = places if len(set(places)) > 1 else places[0]
-        check_sizes("SpikingUNet", grid, base_channels, channel_mult, layers_per_block, dropout)
-        if spiking_steps < 1:
-            raise UserError(f"SpikingUNet: spiking_steps={spiking_steps} must be at least 1")
+        check_sizes(
+            "SpikingUNet",
+            sample_size if dimensions == 2 else sides[0],
+            base_channels,
+            channel_mult,
+            layers_per_block,
+            dropout,
+            patch_size,
+        )
+        check_positive(
+            "SpikingUNet",
+            in_channels=in_channels,
+            out_channels=out_channels or in_channels,
+            spiking_steps=spiking_steps,
+            num_train_timesteps=num_train_timesteps,
+        )
         make_block = choose("SpikingUNet", BLOCKS, "block", block)
         kit = Kit(
             neuron=make_neuron_maker("SpikingUNet", neuron, neuron_options or {}),

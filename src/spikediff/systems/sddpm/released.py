@@ -65,9 +65,8 @@ def infer_sddpm_config(state: dict[str, Tensor], system: str = "SDDPM") -> dict[
 
 
 def load_sddpm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> SpikingUNet:
-    """Build the model that an SDDPM state dict describes, in eval mode."""
+    """Build the model that an SDDPM state dict describes."""
     config = infer_sddpm_config(state)
     model: SpikingUNet = SpikingUNet(sample_size=sample_size, spiking_steps=spiking_steps, **config)
     load_renamed(model, state, "SDDPM checkpoint", sddpm_key, conv3d_as_conv2d)
-    model.eval()
     return model

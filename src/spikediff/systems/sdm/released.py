@@ -21,7 +21,7 @@ def sdm_key(key: str) -> str:
 
 
 def load_sdm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> SpikingUNet:
-    """Build the model that an SDM state dict describes, in eval mode; T comes from the weights."""
+    """Build the model that an SDM state dict describes; T comes from the weights."""
     if "conv.tsmp" not in state:
         raise UserError(
             "not an SDM state dict: it has no TSM factors (key 'conv.tsmp'); of a network without "
@@ -34,5 +34,4 @@ def load_sdm(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> 
         sample_size=sample_size, spiking_steps=spiking_steps, temporal_scaling=True, **config
     )
     load_renamed(model, state, "SDM checkpoint", sdm_key, conv3d_as_conv2d)
-    model.eval()
     return model

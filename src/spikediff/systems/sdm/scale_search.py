@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from spikediff.errors import UserError
+from spikediff.tables import rounded
 
 Measure = Callable[[float, int], float]
 """Maps a scale and a repeat's number to a quality figure; equal repeats have equal seeds."""
 
 NO_GUIDANCE = 1.0
 _ERRORS = 2.0  # standard errors that a gain has to exceed
-_DIGITS = 6  # features are float32
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class GuidanceCurve:
         return [
             {
                 "threshold": scale,
-                "mean": _rounded(statistics.fmean(values)),
-                "std": _rounded(statistics.stdev(values)),
-                "gain": _rounded(gain.mean),
-                "gain_standard_error": _rounded(gain.standard_error),
-                "values": [_rounded(value) for value in values],
+                "mean": rounded(statistics.fmean(values)),
+                "std": rounded(statistics.stdev(values)),
+                "gain": rounded(gain.mean),
+                "gain_standard_error": rounded(gain.standard_error),
+                "values": [rounded(value) for value in values],
             }
             for scale, values, gain in rows
         ]
@@ -208,10 +208,6 @@ def search_scale(
     return GuidanceSearch(curve, confirmation if complete else None, complete)
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
-
-
 def plot_curve(curve: GuidanceCurve, metric: str, path: Path) -> None:
     """Plot the metric over the threshold, and the paired gain over threshold 1."""
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
@@ -225,7 +221,7 @@ def plot_curve(curve: GuidanceCurve, metric: str, path: Path) -> None:
     left.errorbar(scales, [*means], [*stds], marker="o", capsize=3)
     left.set_title(f"mean ± std over {curve.repeats} ranges of seeds", fontsize=9)
     left.set_ylabel(metric)
-    errors = [2 * gain.standard_error for gain in gains]
+    errors = [_ERRORS * gain.standard_error for gain in gains]
     right.errorbar(scales, [gain.mean for gain in gains], errors, marker="o", capsize=3)
     right.axhline(0, color="0.6", linewidth=1)
     right.set_title("± 2 standard errors, same seeds", fontsize=9)

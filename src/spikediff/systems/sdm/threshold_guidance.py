@@ -11,7 +11,7 @@ potentials scale, not only the threshold: for the papers' neurons (hard or soft 
 to 0, membrane from rest) this makes no difference, and for other neurons the law requires it.
 
 Reference: Cao et al., "Spiking denoising diffusion probabilistic models", WACV 2024, and "SDM",
-IEEE TAI 2024, section 4.3; there k < 1 is called inhibitory and k > 1 excitatory guidance.
+IEEE TAI 2025, section 4.3; there k < 1 is called inhibitory and k > 1 excitatory guidance.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,8 +60,8 @@ def threshold_guidance(
 
     Raises:
         UserError: The model has no neurons; a pattern matches no layer; a scale is not positive
-            and finite, or too near 1 for the model's precision; or the number of steps differs
-            from the schedule's.
+            and finite, or too near 1 for the model's precision (unless a function returns it); or
+            the number of steps differs from the schedule's.
 
     Example:
         >>> from spikediff import IF
@@ -82,6 +82,11 @@ def threshold_guidance(
 def _guided(
     model: nn.Module, scale: Any, layers: str | Iterable[str] | None
 ) -> AbstractContextManager[None]:
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"threshold_guidance: {type(model).__name__} is no network; give a network, such "
+            f"as pipe.unet"
+        )
     if isinstance(scale, Mapping):
         if layers is not None:
             raise UserError("threshold_guidance: a mapping names its layers; omit `layers`")
@@ -96,7 +101,10 @@ def _guided(
     if callable(scale):
         return _scheduled(model, found, scale)
     if isinstance(scale, Iterable) and not isinstance(scale, str):
-        return _stepwise(model, found, StepSchedule([_checked(k) for k in scale]))
+        steps = [_checked(k) for k in scale]
+        for k in steps:
+            _check_precision(model, dict.fromkeys(found, k))
+        return _scheduled(model, found, StepSchedule(steps))
     raise UserError(
         f"threshold_guidance: scale = {scale!r} must be a number, a mapping from layers to "
         "numbers, one number a step, or a function of the timestep"
@@ -139,9 +147,15 @@ def scale_potentials(dynamics: Dynamics, scale: float) -> Dynamics:
     return replace(dynamics, **{name: k * v for name, v in held.items() if v is not None})
 
 
-@contextmanager
-def _constant(model: nn.Module, scales: Mapping[NeuronLayer, float]) -> Iterator[None]:
-    """Scale layers by constants, which must differ from 1 in the model's precision."""
+def _constant(
+    model: nn.Module, scales: Mapping[NeuronLayer, float]
+) -> AbstractContextManager[None]:
+    _check_precision(model, scales)
+    return _scaled(scales)
+
+
+def _check_precision(model: nn.Module, scales: Mapping[NeuronLayer, float]) -> None:
+    """Refuse scales that change no threshold in the model's precision."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     for layer, scale in scales.items():
         before, k = layer.dynamics.v_threshold, _checked(scale)
@@ -152,8 +166,6 @@ def _constant(model: nn.Module, scales: Mapping[NeuronLayer, float]) -> Iterator
                 f"threshold_guidance: in {name} a threshold of {k * before:g} is the same as "
                 f"{before:g}; use the model in float32, or a scale further from 1"
             )
-    with _scaled(scales):
-        yield
 
 
 @contextmanager
@@ -203,6 +215,8 @@ def _scheduled(
             end()
         for hook in hooks:
             hook.remove()
+    if isinstance(schedule, StepSchedule):
+        schedule.finish()
 
 
 class StepSchedule:
@@ -246,15 +260,6 @@ class StepSchedule:
             f"threshold_guidance: the schedule has {len(self._scales)} scales, but the run has "
             f"{steps}; give one each"
         )
-
-
-@contextmanager
-def _stepwise(
-    model: nn.Module, layers: Sequence[NeuronLayer], schedule: StepSchedule
-) -> Iterator[None]:
-    with _scheduled(model, layers, schedule):
-        yield
-    schedule.finish()
 
 
 def parse_scale(text: str) -> float | dict[str, float] | tuple[float, ...]:

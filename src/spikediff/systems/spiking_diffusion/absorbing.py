@@ -27,7 +27,7 @@ from spikediff.errors import UserError
 from spikediff.layers.sizes import choose
 
 # w(t, T_d). The bound (paper's equation 14) makes the loss of a nearly clean grid loud; Bond-Taylor
-# et al. reweight by how much is masked. As released, that weight is 0 at t = T_d: the grid of
+# et al. reweight by the unmasked share. As released, that weight is 0 at t = T_d: the grid of
 # nothing but masks, where every sample starts, is never trained. "reweighted" moves it by a step.
 LOSS_WEIGHTS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "elbo": lambda t, t_d: t_d / t,
@@ -84,11 +84,6 @@ class AbsorbingStateSchedulerOutput(BaseOutput):
 
     prev_sample: Tensor
     pred_original_sample: Tensor
-
-
-def unmask_probability(timestep: int, landing: int) -> float:
-    """Return (t - s) / t: the probability that the jump from t to s unmasks a masked position."""
-    return (timestep - landing) / timestep
 
 
 def keep_nucleus(logits: Tensor, top_p: float) -> Tensor:
@@ -230,7 +225,7 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
             sample: The grid h_t [B, h, w].
             generator: One for all, or a list with one per image.
             temperature: This and the next two replace those of the configuration.
-            top_p: Probability of the nucleus from which codes are drawn.
+            top_p: See the scheduler.
             unmasking: Key of `UNMASKING`.
             draws: The random numbers, instead of drawing them; see `draw`.
             return_dict: False returns a tuple.
@@ -247,11 +242,12 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         tokens, scores = draw_tokens(model_output, exponentials, temperature, top_p)
         masked = sample == self.config.mask_token
         if unmasking == "ancestral":
-            revealed = masked & (uniforms < unmask_probability(t, landing))
+            revealed = masked & (uniforms < (t - landing) / t)
         else:
             scale = self.config.confidence_noise * landing / self.config.num_train_timesteps
             confidence = scores - scale * (-uniforms.log()).log()  # Gumbel noise
-            revealed = _surest(confidence, masked, t, landing)
+            # The sum of uniforms modulo 1 is uniform, and independent of each of them.
+            revealed = _surest(confidence, masked, t, landing, uniforms.double().sum((1, 2)) % 1.0)
         before = torch.where(revealed, tokens, sample)
         clean = torch.where(masked, tokens, sample)
         if not return_dict:
@@ -277,9 +273,15 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
             )
 
 
-def _surest(confidence: Tensor, masked: Tensor, timestep: int, landing: int) -> Tensor:
-    """Return which masked positions of every grid [B, h, w] to unmask: (t - s) / t, rounded up."""
+def _surest(
+    confidence: Tensor, masked: Tensor, timestep: int, landing: int, uniform: Tensor
+) -> Tensor:
+    """Return which masked positions of every grid [B, h, w] to unmask.
+
+    s / t of them stay masked, rounded up with the probability of the fraction by a number [B].
+    """
     order = confidence.masked_fill(~masked, -torch.inf).flatten(1).argsort(1, descending=True)
     rank = order.argsort(1).view_as(masked)  # [B, h, w], 0 for the surest
-    left = masked.sum((1, 2), keepdim=True) * landing // timestep
-    return masked & (rank < masked.sum((1, 2), keepdim=True) - left)
+    masks = masked.sum((1, 2))
+    left = (masks * landing + (uniform * timestep).long()) // timestep
+    return masked & (rank < (masks - left)[:, None, None])

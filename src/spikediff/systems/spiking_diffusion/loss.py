@@ -11,7 +11,6 @@ from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.absorbing import AbsorbingStateScheduler, absorbing_loss
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAEOutput, vq_svae_terms
 
-_INPUT_RANGE = (-0.5, 0.5)  # black and white as the autoencoder knows them
 _VARIANCE_IMAGES = 10_000  # enough to know the variance of the pixels to a percent
 
 
@@ -33,12 +32,13 @@ class VQObjective:
         pixels = torch.stack([images[i][0] for i in range(count)])
         if pixels.min() == pixels.max():
             raise UserError(f"data set {images.name}: all images are of one grey")
+        self.input_range = run.recipe.model.input_range
         self.data_variance = float(self.prepare(pixels).var())
         self.commitment = commitment
 
     def prepare(self, items: Tensor) -> Tensor:
         """Return images in the model's range."""
-        return change_range(to_model_range(items), new=_INPUT_RANGE)
+        return change_range(to_model_range(items), new=self.input_range)
 
     def draw(
         self, shape: tuple[int, ...], progress: float, generator: torch.Generator
@@ -49,7 +49,6 @@ class VQObjective:
     def __call__(self, model: nn.Module, x_0: Tensor, *drawn: Tensor) -> Losses:
         """Return the terms, and as watched the squared error and the perplexity."""
         generator = torch.Generator(x_0.device).manual_seed(int(drawn[0][0]))
-        # Mixed precision casts outputs, and cannot rebuild one of several fields.
         output = VQSVAEOutput(*model(x_0, generator, return_dict=False))
         terms = vq_svae_terms(output, self.data_variance, self.commitment)
         watched = {"mse": output.reconstruction_loss, "perplexity": output.perplexity}

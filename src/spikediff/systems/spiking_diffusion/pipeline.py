@@ -92,9 +92,7 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         there are as many images as seeds, labels or grids of tokens, and one network call per
         training timestep. The callback receives, and may replace, the grid as "sample".
 
-        - `temperature` divides the logits; 0 takes the likeliest codes. `top_p` is the probability
-          of the nucleus from which codes are drawn. `unmasking` is "ancestral", the exact process,
-          or "confidence", the most confident first. The scheduler has their defaults.
+        - `temperature`, `top_p` and `unmasking` replace those of the scheduler; see there.
         - `tokens` are known tokens, for inpainting: of every image [B, h, w], or one grid for all
           [h, w]. `vqvae.encode(images)` makes them.
         - `mask` is boolean, shaped like `tokens`, and true where tokens are replaced. MASK in
@@ -196,11 +194,9 @@ class VQSpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
                     f"inpainting: {what} of shape {tuple(given.shape)}; give {shape} or {shape[1:]}"
                 )
         grid = tokens.to(self._execution_device).long().expand(shape)
-        return (
-            grid
-            if mask is None
-            else grid.masked_fill(mask.to(self._execution_device).bool(), nothing)
-        )
+        if mask is None:
+            return grid
+        return grid.masked_fill(mask.to(self._execution_device).bool(), nothing)
 
     @inference
     def decode(self, tokens: Tensor) -> Tensor:

@@ -108,7 +108,8 @@ class VectorQuantiser(nn.Module):
       even share moves to a feature of the batch, the likelier the worse that one is coded.
 
     These averages are buffers, like batch norm's, updated in training with gradients on.
-    Unlike batch norm's they cover the whole batch, whatever the number of processes.
+    Unlike batch norm's they cover the whole batch, or accumulated part of a batch, whatever the
+    number of processes.
 
     Shape: [B, C, h, w] -> `Quantised`.
 
@@ -137,8 +138,6 @@ class VectorQuantiser(nn.Module):
         super().__init__()
         if codebook not in CODEBOOKS:
             raise UserError(f"unknown codebook {codebook!r}; {suggestion(codebook, CODEBOOKS)}")
-        if codebook_size < 1 or channels < 1:
-            raise UserError(f"codebook of {codebook_size} codes of {channels}: need at least 1")
         if not 0.0 <= decay < 1.0 or not 0.0 <= restart_share < 1.0:
             raise UserError(f"codebook: decay={decay}, restart_share={restart_share} not in [0, 1)")
         self.decay = decay

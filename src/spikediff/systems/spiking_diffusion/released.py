@@ -45,19 +45,18 @@ def image_decoder_key(key: str, depth: int = 5) -> str:
 
 
 def load_vq_svae(state: dict[str, Tensor], spiking_steps: int, sample_size: int) -> VQSVAE:
-    """Build the autoencoder of the first stage, in eval mode, for images in [-0.5, 0.5]."""
+    """Build the autoencoder of the first stage, for images in [-0.5, 0.5]."""
     config = _vq_svae_config(state)
     model: VQSVAE = VQSVAE(sample_size=sample_size, **config)
     key = partial(vq_svae_key, depth=len(config["widths"]))
     load_renamed(model, state, "Spiking-Diffusion checkpoint", key, _flat_weights)
-    model.eval()
     return model
 
 
 def load_image_decoder(
     state: dict[str, Tensor], spiking_steps: int, sample_size: int
 ) -> SpikingImageDecoder:
-    """Build the decoder of the second stage, in eval mode, for grids of any size."""
+    """Build the decoder of the second stage, for grids of any size."""
     convs = _convs(state, (f"conv{n}.0" for n in count(1)), "Spiking-Diffusion decoder")
     *layers, last = (weight.shape[0] for weight in convs)
     model: SpikingImageDecoder = SpikingImageDecoder(
@@ -65,7 +64,6 @@ def load_image_decoder(
     )
     key = partial(image_decoder_key, depth=len(layers))
     load_renamed(model, state, "Spiking-Diffusion decoder checkpoint", key)
-    model.eval()
     return model
 
 

@@ -262,12 +262,19 @@ class VQSVAE(SpikingModel):
     ) -> None:
         super().__init__()
         check_positive(
-            "VQSVAE", widths=widths, in_channels=in_channels, spiking_steps=spiking_steps
+            "VQSVAE",
+            widths=widths,
+            in_channels=in_channels,
+            spiking_steps=spiking_steps,
+            codebook_size=codebook_size,
+            embedding_channels=embedding_channels,
         )
         check_halvings("VQSVAE", sample_size, len(widths), widths=widths)
-        low, high = input_range
-        if not -1.0 <= low < high <= 1.0:
-            raise UserError(f"VQSVAE: input_range={tuple(input_range)} must rise within [-1, 1]")
+        if len(input_range) != 2 or not -1.0 <= input_range[0] < input_range[1] <= 1.0:
+            raise UserError(
+                f"VQSVAE: input_range={tuple(input_range)} must be two numbers that rise within "
+                f"[-1, 1]"
+            )
         if not tau_syn >= 1.0 or not 0.0 <= readout_decay <= 1.0:
             raise UserError(
                 f"VQSVAE: tau_syn = {tau_syn} must be at least 1 spiking step, and readout_decay = "
