@@ -34,7 +34,7 @@ def run(options: InvertOptions) -> None:
 
     from safetensors.torch import save_file
 
-    from spikediff.editing.invert import invert, regenerate
+    from spikediff.editing.invert import ddim_of, invert, regenerate
 
     pipe = options.model.load(to_generate=True)
     picture = options.picture.open(options.model.source, pipe)
@@ -52,7 +52,8 @@ def run(options: InvertOptions) -> None:
     }
     pictures = {"image": picture, "reconstruction": again}
     grid, source = [picture, again], options.model.source
-    write_edit(source, sampling, options.report, pipe, pictures, grid, figures, (_NOISE,))
+    facts = {"scheduler": type(ddim_of(pipe.scheduler)).__name__, **figures}
+    write_edit(source, sampling, options.report, pipe, pictures, grid, facts, (_NOISE,))
     save_file({"latents": noise.cpu().contiguous()}, options.report.output / _NOISE)
     for name, value in figures.items():
         print(f"{name:<28} {value:.4g}")
