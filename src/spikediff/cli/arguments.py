@@ -70,10 +70,12 @@ class Range:
 
     def check(self, name: str, number: float) -> None:
         """Refuse a number outside the range, infinite or not a number."""
+        if isinstance(number, float) and not math.isfinite(number):
+            raise UserError(f"{name} {number} must be a finite number")
         if number < self.least:
             words = "positive" if 0 < self.least < 1 else f"at least {self.least:g}"
             raise UserError(f"{name} {number} must be {words}")
-        if not number <= self.most or math.isinf(number):
+        if number > self.most:
             raise UserError(f"{name} {number} must be at most {self.most:g}")
 
 
