@@ -121,11 +121,14 @@ def test_interpolate_starts_and_ends_with_the_seeds_own_images(pipelines, tmp_pa
 
 def test_invert(pipelines, tmp_path, capsys):
     assert call("invert", pipelines / "images", tmp_path, *DIGIT) == 0
+    said = capsys.readouterr()
+    assert "inverting: " in said.err
+    assert "reconstructing: " in said.err
     told = json.loads((tmp_path / "told.json").read_text())
     a, b = (pixels(tmp_path / "out" / f"{n}.png") / 255 for n in ("image", "reconstruction"))
     assert told["mse"] == pytest.approx(((a - b) ** 2).mean())
     assert told["scheduler"] == "SynapticCurrentDDIMScheduler"
-    assert f" {told['mse']:.4g}\n" in capsys.readouterr().out
+    assert f" {told['mse']:.4g}\n" in said.out
     noise = load_file(tmp_path / "out" / "noise.safetensors")["latents"]
     assert noise.shape == (1, 1, 8, 8)
     assert float(noise.std()) == pytest.approx(told["noise_std"])

@@ -136,6 +136,8 @@ def test_what_is_printed_has_no_control_characters():
         (["sample", "m", "--guidance-scale", "inf"], "--guidance-scale inf must be a finite"),
         (["sample", "m", "--guidance-scale", "nan"], "--guidance-scale nan must be a finite"),
         (["sample", "m", "--class-labels", "3", "-1"], "--class-labels -1"),
+        (["sample", "m", "--class-labels"], "--class-labels: has no value"),
+        (["sample", "m", "--class-label", "--eta", "1"], "--class-labels: has no value"),
         (["interpolate", "m", "--seeds", "3", "-1"], "--seeds -1"),
         (["vary", "m", "--strength", "0"], "--strength 0"),
         (["calibrate", "m", "--clip-last-noise", "-3"], "--clip-last-noise -3"),

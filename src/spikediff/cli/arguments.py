@@ -164,6 +164,12 @@ def parse(
         if leaving.code in (0, None):
             raise
         raise UserError(f"{usage}: {_gist(said.getvalue())}") from None
+    typed = {argument.replace("_", "-") for argument in arguments}
+    for option in options_of(options):
+        empty = option.path[0] != "recipe" and reduce(getattr, option.path, read) == ()
+        aliases = [name for mark in option.marks for name in getattr(mark, "aliases", None) or ()]
+        if empty and typed & {f"--{option.flag}", *aliases}:
+            raise UserError(f"--{option.flag}: has no value; give one or more, or omit it")
     check_options(read)
     return read
 

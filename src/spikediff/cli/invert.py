@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.options import OUTPUTS, CompilableSource, Flat, FolderReport, Sampling
+from spikediff.cli.options import (
+    OUTPUTS,
+    CompilableSource,
+    Flat,
+    FolderReport,
+    Sampling,
+    label_bar,
+)
 from spikediff.cli.pictures import Picture, write_edit
 from spikediff.errors import UserError
 
@@ -41,7 +48,9 @@ def run(options: InvertOptions) -> None:
     steps = sampling.steps(pipe)
     with sampling.guided(pipe):
         call = {**sampling.one_class(pipe), "return_dict": False}
+        label_bar(pipe, "inverting")
         (noise,) = invert(pipe, picture, steps, options.num_iterations, **call)
+        label_bar(pipe, "reconstructing")
         ((again,),) = regenerate(pipe, noise, steps, **call)
     figures = {
         "num_inference_steps": steps,

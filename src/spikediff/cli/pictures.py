@@ -9,7 +9,7 @@ import tyro
 
 from spikediff.cli.arguments import Range
 from spikediff.cli.options import DataDir, Dataset, FolderReport, Sampling, Split
-from spikediff.cli.outputs import say_where
+from spikediff.cli.outputs import counted, say_where
 from spikediff.errors import UserError
 
 if TYPE_CHECKING:
@@ -121,4 +121,4 @@ def write_edit(
             ],
         }
     )
-    say_where(f"{len(pictures)} pictures and grid.png", folder)
+    say_where(f"{counted(len(pictures), 'picture')} and grid.png", folder)
