@@ -120,7 +120,7 @@ def test_bad_calls_are_told(pipe, parts, pixels):
         pipe.invert(pixels, num_inference_steps=1001)
     with pytest.raises(UserError, match="takes noise"):
         pipe(torch.zeros(1, 3, 8, 8))
-    with pytest.raises(UserError, match="of type Image; give the noise that `invert` finds"):
+    with pytest.raises(UserError, match="not a tensor; give the noise that `invert` finds"):
         pipe(Image.new("L", (8, 8)))
     with pytest.raises(UserError, match="8x8"):
         pipe.invert(torch.zeros(1, 4, 4))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.exact_timesteps import visiting
 from spikediff.diffusion.seeds import Generators
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, shown, suggestion
 from spikediff.files.tensors import check_values
 from spikediff.layers import batch_invariant, running_statistics
 
@@ -155,8 +155,7 @@ def telling(
             return sample
         returned = callback(pipe, i, timestep, {name: known[name] for name in names}) or {}
         if not isinstance(returned, Mapping):
-            what = type(returned).__name__
-            raise UserError(f"callback_on_step_end: returned a value of type {what}; return a dict")
+            raise UserError(f"callback_on_step_end: returned {shown(returned)}; return a dict")
         changed = {k: v for k, v in returned.items() if k not in known or v is not known[k]}
         for name in changed:
             if name not in ("latents", state):
@@ -258,7 +257,7 @@ def first_noise(
         drawn: Tensor = randn_tensor(shape, generator=generator, device=device, dtype=unet.dtype)
         return drawn
     if not isinstance(latents, Tensor):
-        raise UserError(f"latents: a {type(latents).__name__}; give a tensor of noise {shape}")
+        raise UserError(f"latents: not a tensor; give noise of shape {shape}")
     if tuple(latents.shape) != shape:
         raise UserError(f"latents of shape {tuple(latents.shape)}; this call takes noise {shape}")
     return latents.to(device, unet.dtype)
