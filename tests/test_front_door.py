@@ -3,15 +3,18 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import spikediff as sd
 from spikediff.errors import UserError
+from spikediff.training.recipe import load_run_recipe
 
 SMALL = {
     "model.block_out_channels": [4],
     "model.layers_per_block": 1,
-    "training.steps": 2,
+    "training.steps": np.int64(2),
+    "optimizer.lr": np.float32(0.5),
     "training.log_every": 1,
     "training.checkpoint_every": 2,
     "sampling.num_images": 2,
@@ -35,11 +38,13 @@ def test_importing_loads_nothing_heavy():
 
 
 def test_train_load_sample_evaluate(tmp_path):
-    run = sd.train("integer/digits", output=tmp_path / "run", **SMALL)
+    settings = {**SMALL, "data.data_dir": tmp_path}
+    run = sd.train("integer/digits", output=tmp_path / "run", **settings)
     pipe = sd.load(run)
     pipe.set_progress_bar_config(disable=True)
     assert len(pipe(seeds=[0, 1], num_inference_steps=2).images) == 2
     assert isinstance(pipe.unet, sd.IntegerSpikingUNet)
+    assert load_run_recipe(run).data.data_dir == str(tmp_path)
     exported = sd.export(run, tmp_path / "unet.pt2", format="torch", batch_size=1)
     assert exported["network"] == "IntegerSpikingUNet"
 

@@ -75,7 +75,7 @@ def train(
     from spikediff.training.recipe import recipe_from
 
     where = "recipe" if isinstance(recipe, Mapping) else str(recipe)
-    content = recipe if isinstance(recipe, Mapping) else read_yaml(find_recipe(str(recipe)))
+    content = _plain(recipe) if isinstance(recipe, Mapping) else read_yaml(find_recipe(str(recipe)))
     wanted = named_by_data(recipe_from(_with_settings(content or {}, settings), where))
     root = Path(output) if output is not None else Path("runs") / wanted.name
     if not train_stages(wanted, root, resume, overwrite, first_stage_steps):
@@ -187,5 +187,18 @@ def _with_settings(content: Mapping[str, Any], settings: Mapping[str, Any]) -> d
     for name, value in settings.items():
         section, _, rest = name.partition(".")
         inner = merged.get(section) or {}
-        merged[section] = _with_settings(inner, {rest: value}) if rest else value
+        merged[section] = _with_settings(inner, {rest: value}) if rest else _plain(value)
     return merged
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as it is read from YAML: paths as text, NumPy's numbers as Python's."""
+    import numpy as np
+
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value) if isinstance(value, Path) else value

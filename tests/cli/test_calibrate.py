@@ -82,6 +82,8 @@ def test_a_damaged_calibration_is_told(model, tmp_path, text, capsys):
 def test_wrong_use(model, tmp_path, capsys):
     assert main(["calibrate", str(model)]) == 2
     assert "does not name a data set" in capsys.readouterr().err
+    assert main(["calibrate", "runs/typo"]) == 2
+    assert "runs/typo: no such folder here; for one on the Hub, give --d" in capsys.readouterr().err
     assert calibrate(model, "--num-images", "0") == 2
     assert "must be at least 1" in capsys.readouterr().err
     assert calibrate(tmp_path) == 2

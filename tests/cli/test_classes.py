@@ -98,6 +98,8 @@ def test_a_run_on_subfolders_knows_its_classes_by_name(run_of_pets, tmp_path, ca
     whole = str(tmp_path / "whole")
     assert main(["deploy", model, "--output", whole]) == 0
     assert sample(whole, tmp_path / "deployed", "--class-labels", "dog")[0] == 0
+    edit = ["--data-index", "0", "--num-images", "1", "--num-inference-steps", "2"]
+    assert main(["vary", whole, *edit, "--output", str(tmp_path / "varied")]) == 0
     assert main(["info", whole]) == 0
     assert "cat, dog" in capsys.readouterr().out
     assert sample(model, tmp_path / "wrong", "--class-labels", "dogg")[0] == 2

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from spikediff.cli import COMMANDS, demo, main
 from spikediff.cli.demo import _judge, _recognised
 from spikediff.cli.info import _kernel
+from spikediff.cli.train import _told
 from spikediff.data import load_images, to_model_range
 from spikediff.native import library, native_name
 from spikediff.pretrained import find_recipe
@@ -73,6 +75,21 @@ def test_every_command_has_help(command, capsys):
 def test_the_table_of_commands_fits_a_terminal(capsys):
     assert main(["--help"]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("step", "said"), [(6, "steps 7 to 8 of 64, on cpu"), (8, "all 8 steps are made, on cpu")]
+)
+def test_a_resumed_run_says_what_is_left(step, said):
+    recipe = recipe_from({"training": {"steps": 8}, "data": {"batch_size": 64}}, "test")
+    trainer = SimpleNamespace(
+        network_in_training=torch.nn.Flatten(),
+        dataset=load_images("digits"),
+        recipe=recipe,
+        step=step,
+        accelerator=SimpleNamespace(device="cpu"),
+    )
+    assert _told(trainer).endswith(said)
 
 
 def test_training_leaves_what_it_should(run_folder):
@@ -268,7 +285,7 @@ BAD = [
     (["trian"], "did you mean 'train'"),
     ([], "usage"),
     (["train"], "give a recipe first"),
-    (["train", "absent.yaml"], "no such recipe"),
+    (["train", "absent.yaml"], "no such recipe; `spikediff info` lists"),
     (["sample", "RUN", "--event-driven", "--device", "cuda"], "only on the CPU"),
     (["evaluate", "RUN", "--event-driven", "--device", "cuda"], "only on the CPU"),
     (["energy", "RUN", "--event-driven"], "nrecognized"),
@@ -294,7 +311,7 @@ BAD = [
         ],
         "divisible",
     ),
-    (["train", "sddpm/digits", "--resume", "--output", "OUT"], "no run to resume"),
+    (["train", "sddpm/digits", "--resume", "--output", "OUT"], "no run to resume (there"),
     (["train", "sddpm/digits", "--model.neuron", "iff", "--output", "OUT"], "did you mean 'if'"),
     (["sample", "absent"], "no such folder"),
     (["info", __file__], "is a file; give the folder of a pipeline or of a run"),

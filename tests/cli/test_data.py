@@ -1,6 +1,7 @@
 """`spikediff data`: what is in a folder, and what training would make of it."""
 
 import json
+import shlex
 
 import pytest
 from PIL import Image
@@ -19,6 +20,13 @@ def photos(tmp_path):
     (folder / "notes.txt").write_text("no picture")
     (folder / "dog" / "broken.png").write_bytes(b"nonsense")
     return folder
+
+
+def test_the_command_can_be_pasted(photos, capsys):
+    mine = photos.rename(photos.with_name("Meine Bilder ñ"))
+    assert main(["data", str(mine)]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[:5] == ["spikediff", "train", "integer/images", "--data.dataset", str(mine)]
 
 
 def test_a_folder(photos, tmp_path, capsys):

@@ -51,6 +51,7 @@ def test_images_do_not_depend_on_the_execution(trained, tmp_path):
     [
         (["sample", "{float}", "--execution", "delta"], "only the deployment form"),
         (["deploy", "{whole}", "--output", "{new}"], "only an IntegerSpikingUNet"),
+        (["deploy", "digits", "--output", "{new}"], "error: digits: has a DeployedIntegerUNet"),
         (["deploy", "{float}", "--output", "{whole}"], "whole"),
         (["deploy", "{float}", "--output", "{new}", "--weight-bits", "5"], "weight-bits"),
         (

@@ -88,6 +88,18 @@ def test_inpaint_an_image_of_the_data_set(pipelines, tmp_path):
     assert given.max() > 200
 
 
+def test_an_image_of_another_size_is_resized_as_in_training_and_told(pipelines, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    for n in range(3):
+        Image.new("RGB", (20, 16), (n, 200, 0)).save(tmp_path / "mine" / f"{n}.png")
+    flags = ("--dataset", tmp_path / "mine", "--split", "train", "--data-index", 0)
+    assert call("vary", pipelines / "images", tmp_path, *flags, "--num-images", 1) == 0
+    told = capsys.readouterr().out
+    assert f"{tmp_path / 'mine'}: 20x16, mode RGB; resized to the model's 8x8, mode L" in told
+    assert call("vary", pipelines / "images", tmp_path, *DIGIT, "--overwrite") == 0
+    assert "resized" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["images", "tokens"])
 def test_vary(pipelines, tmp_path, kind):
     flags = ("--num-images", 3, "--strength", 0.7, "--seed", 4)
@@ -109,10 +121,14 @@ def test_interpolate_starts_and_ends_with_the_seeds_own_images(pipelines, tmp_pa
 
 def test_invert(pipelines, tmp_path, capsys):
     assert call("invert", pipelines / "images", tmp_path, *DIGIT) == 0
+    said = capsys.readouterr()
+    assert "inverting: " in said.err
+    assert "reconstructing: " in said.err
     told = json.loads((tmp_path / "told.json").read_text())
     a, b = (pixels(tmp_path / "out" / f"{n}.png") / 255 for n in ("image", "reconstruction"))
     assert told["mse"] == pytest.approx(((a - b) ** 2).mean())
-    assert f" {told['mse']:.4g}\n" in capsys.readouterr().out
+    assert told["scheduler"] == "SynapticCurrentDDIMScheduler"
+    assert f" {told['mse']:.4g}\n" in said.out
     noise = load_file(tmp_path / "out" / "noise.safetensors")["latents"]
     assert noise.shape == (1, 1, 8, 8)
     assert float(noise.std()) == pytest.approx(told["noise_std"])

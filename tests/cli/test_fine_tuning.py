@@ -46,7 +46,7 @@ def test_the_ordinary_run_samples_finished_or_not(runs, tmp_path):
     ("arguments", "word"),
     [
         (["sdm/digits", "--init-from", "absent"], "absent: no such folder"),
-        (["sdm/digits", "--init-from", "RUNS/ddpm"], "holds a UNet2DModel"),
+        (["sdm/digits", "--init-from", "RUNS/ddpm"], "holds UNet2DModel, the recipe makes"),
         (["sdm/digits", "--init-from", "RUNS"], "neither a pipeline"),
         (
             ["ddpm/digits", "--model.spiking-steps", "8"],

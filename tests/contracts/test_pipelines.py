@@ -163,10 +163,14 @@ def test_a_callback_in_diffusers_words(name):
     assert not torch.equal(other, plain) or name == "VQSpikingInpaintPipeline"
     with pytest.raises(UserError, match="which is not used"):
         images_of(pipe, name, callback_on_step_end=lambda *_: {"noise": plain})
-    with pytest.raises(UserError, match="unknown 'latent'; did you mean 'latents'"):
-        images_of(
-            pipe, name, callback_on_step_end=shown, callback_on_step_end_tensor_inputs=["latent"]
-        )
+    with pytest.raises(UserError, match="returned 5; return a dict"):
+        images_of(pipe, name, callback_on_step_end=lambda *_: 5)
+    with pytest.raises(UserError, match="must stay a tensor of shape"):
+        images_of(pipe, name, callback_on_step_end=lambda *_: {"latents": torch.zeros(1)})
+    for look in (shown, None):
+        call = {"callback_on_step_end": look, "callback_on_step_end_tensor_inputs": ["latent"]}
+        with pytest.raises(UserError, match="unknown 'latent'; did you mean 'latents'"):
+            images_of(pipe, name, **call)
 
 
 @pytest.mark.parametrize("name", DENOISED)

@@ -137,6 +137,8 @@ def test_streaming_is_the_window():
         ({"class_labels": torch.tensor([0.0, 1.0])}, "whole number"),
         ({"guidance_scale": 2.0}, "needs class_labels"),
         ({"class_labels": 0, "guidance_scale": -1.0}, "must not be negative"),
+        ({"class_labels": 0, "guidance_scale": "2"}, "scale = '2' must be a finite number"),
+        ({"class_labels": 0, "guidance_scale": float("nan")}, "nan must be a finite number"),
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)

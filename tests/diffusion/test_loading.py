@@ -15,6 +15,7 @@ from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.model import with_own_memory
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
+from spikediff.hub.load import load_pipeline
 from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.released import load_authors_checkpoint
 from spikediff.systems.sddpm.network import SpikingUNet
@@ -52,6 +53,12 @@ def saved(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     (ordinary() if request.param == "ordinary" else make(request.param)).save_pretrained(folder)
     return folder
+
+
+def test_weights_of_a_variant_are_named(tmp_path):
+    make("denoiser").save_pretrained(tmp_path, variant="fp16")
+    with pytest.raises(UserError, match=r"variant='fp16'\) reads diffusion_pytorch_model.fp16.s"):
+        load_pipeline(tmp_path)
 
 
 @pytest.fixture

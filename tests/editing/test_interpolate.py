@@ -85,6 +85,10 @@ def test_latents_are_told_when_they_do_not_fit(unet, quiet):
         pipe(latents=torch.zeros(2, 1, 4, 4))
     with pytest.raises(UserError, match="takes noise"):
         pipe(latents=torch.zeros(2, 1, 8, 8), seeds=[1])
+    with pytest.raises(UserError, match="not a tensor; give noise of shape"):
+        pipe(latents=torch.zeros(1, 1, 8, 8).numpy())
+    with pytest.raises(UserError, match="omit return_dict=False"):
+        interpolate_seeds(pipe, [0, 1], return_dict=False)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "analytic-dpm", "ddim"])

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 from mixture import MIXTURE
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
@@ -119,6 +120,8 @@ def test_bad_calls_are_told(pipe, parts, pixels):
         pipe.invert(pixels, num_inference_steps=1001)
     with pytest.raises(UserError, match="takes noise"):
         pipe(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(UserError, match="not a tensor; give the noise that `invert` finds"):
+        pipe(Image.new("L", (8, 8)))
     with pytest.raises(UserError, match="8x8"):
         pipe.invert(torch.zeros(1, 4, 4))
     no_image_left = make_scheduler("ddim").from_config({"rescale_betas_zero_snr": True})

@@ -124,10 +124,11 @@ def test_half_precision_and_gpus_keep_their_dense_convolutions():
         assert not any(isinstance(m, SpikeConv2d) for m in model.modules())
 
 
-def test_an_ordinary_network_has_no_events():
+def test_an_ordinary_network_has_no_events(caplog):
     model = VAE(sample_size=8, in_channels=1, channels=(4, 8), latent_channels=4)
     prepare_computation(model, TrainingRecipe(event_driven=True), CPU)
     assert not any(isinstance(m, SpikeConv2d) for m in model.modules())
+    assert "has no effect, a VAE emits no binary spikes" in caplog.text
 
 
 def test_keeping_large_tensors_says_whether_it_did():

@@ -1,5 +1,6 @@
 """Stopping and going on: N steps, a stop, M steps equal N + M steps bit for bit."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from fresh import COMMAND
 from spikediff import progress
 from spikediff.errors import UserError
 from spikediff.training import save_recipe
-from spikediff.training.checkpoint import load_latest
+from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from spikediff.training.trainer import Trainer
 
 
@@ -166,6 +167,20 @@ def wait_for_steps(folder):
             return
         time.sleep(0.1)
     pytest.fail("the run made no step within a minute")
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(errno.ENOSPC, "no space left on the disk"), (errno.EFBIG, "larger than the system allows")],
+)
+def test_a_write_that_fails_before_the_first_checkpoint(number, told, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(number, "of the system")
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr("spikediff.files.writing._flush_data", full)
+    with pytest.raises(UserError, match=rf"step-00000003: .*{told}.*there is no checkpoint yet"):
+        save_checkpoint(tmp_path, Checkpoint(3, {}, {}), 1)
 
 
 def test_full_disk_keeps_the_last_checkpoint(small, tmp_path, monkeypatch):

@@ -159,7 +159,7 @@ def test_another_network_is_refused_and_what_differs_is_named(
 
 
 def test_a_network_of_another_class_is_refused(second, of_network, tmp_path):
-    with pytest.raises(UserError, match="holds a SpikingUNet"):
+    with pytest.raises(UserError, match="holds SpikingUNet, the recipe makes"):
         Trainer(of_network(second, "ddpm_unet"), tmp_path / "ddpm", show_progress=False)
 
 

@@ -70,10 +70,12 @@ class Range:
 
     def check(self, name: str, number: float) -> None:
         """Refuse a number outside the range, infinite or not a number."""
+        if isinstance(number, float) and not math.isfinite(number):
+            raise UserError(f"{name} {number} must be a finite number")
         if number < self.least:
             words = "positive" if 0 < self.least < 1 else f"at least {self.least:g}"
             raise UserError(f"{name} {number} must be {words}")
-        if not number <= self.most or math.isinf(number):
+        if number > self.most:
             raise UserError(f"{name} {number} must be at most {self.most:g}")
 
 
@@ -162,6 +164,12 @@ def parse(
         if leaving.code in (0, None):
             raise
         raise UserError(f"{usage}: {_gist(said.getvalue())}") from None
+    typed = {argument.replace("_", "-") for argument in arguments}
+    for option in options_of(options):
+        empty = option.path[0] != "recipe" and reduce(getattr, option.path, read) == ()
+        aliases = [name for mark in option.marks for name in getattr(mark, "aliases", None) or ()]
+        if empty and typed & {f"--{option.flag}", *aliases}:
+            raise UserError(f"--{option.flag}: has no value; give one or more, or omit it")
     check_options(read)
     return read
 

@@ -1,5 +1,6 @@
 """`spikediff data DATA`: inspect images before training on them."""
 
+import shlex
 import statistics
 import warnings
 from collections.abc import Iterator, Sequence
@@ -213,6 +214,6 @@ def _print(facts: dict[str, Any]) -> None:
     size, channels = training["image_size"], training["channels"]
     shape = f"{size} x {size}, {channels} channel{'s' if channels > 1 else ''}"
     print(f"  training  {training['recipe']} at {shape}")
-    command = f"spikediff train {training['recipe']} --data.dataset {facts['data']}"
+    command = f"spikediff train {training['recipe']} --data.dataset {shlex.quote(facts['data'])}"
     by_class = f" --model.num-classes {len(classes)}" if classes else ""
     print(f"\n{command}{by_class}")

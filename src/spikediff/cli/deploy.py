@@ -2,11 +2,13 @@
 
 import shlex
 from dataclasses import dataclass
+from shutil import copyfile
 from typing import Literal
 
 from spikediff.cli.options import Flat, FolderReport, SourceFolder
 from spikediff.cli.outputs import say_where
 from spikediff.errors import UserError
+from spikediff.pretrained import name_of
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ def run(options: DeployOptions) -> None:
     unet = denoiser_of(pipe, options.source)
     if not isinstance(unet, IntegerSpikingUNet):
         raise UserError(
-            f"{options.source}: has a {type(unet).__name__}; only an IntegerSpikingUNet (recipes "
-            "integer/...) has a deployment form"
+            f"{name_of(options.source)}: has a {type(unet).__name__}; only an IntegerSpikingUNet "
+            "(recipes integer/...) has a deployment form"
         )
     form = to_integer(unet, options.weight_bits).with_execution(options.execution)
     folder = report.folder("pipeline", options.source)
     SpikingDiffusionPipeline(form, pipe.scheduler).save_pretrained(folder)
+    if (recipe := options.source / "recipe.yaml").is_file():  # names the data set
+        copyfile(recipe, folder / recipe.name)
     nbytes = sum(p.nbytes for p in form.parameters())
     report.write(
         {

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.options import OUTPUTS, CompilableSource, Flat, FolderReport, NumImages, Sampling
+from spikediff.cli.options import (
+    OUTPUTS,
+    CompilableSource,
+    Flat,
+    FolderReport,
+    NumImages,
+    Sampling,
+    label_bar,
+)
 from spikediff.cli.pictures import write_edit
 from spikediff.errors import UserError
 
@@ -33,6 +41,7 @@ def run(options: InterpolateOptions) -> None:
 
     pipe = options.model.load(to_generate=True)
     call = {**sampling.one_class(pipe), "num_inference_steps": sampling.steps(pipe)}
+    label_bar(pipe, "interpolating")
     with sampling.guided(pipe):
         images = interpolate_seeds(
             pipe, options.seeds, options.num_images, sampling.batch_size, **call

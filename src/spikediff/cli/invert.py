@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from spikediff.cli.arguments import Range
-from spikediff.cli.options import OUTPUTS, CompilableSource, Flat, FolderReport, Sampling
+from spikediff.cli.options import (
+    OUTPUTS,
+    CompilableSource,
+    Flat,
+    FolderReport,
+    Sampling,
+    label_bar,
+)
 from spikediff.cli.pictures import Picture, write_edit
 from spikediff.errors import UserError
 
@@ -34,14 +41,16 @@ def run(options: InvertOptions) -> None:
 
     from safetensors.torch import save_file
 
-    from spikediff.editing.invert import invert, regenerate
+    from spikediff.editing.invert import ddim_of, invert, regenerate
 
     pipe = options.model.load(to_generate=True)
     picture = options.picture.open(options.model.source, pipe)
     steps = sampling.steps(pipe)
     with sampling.guided(pipe):
         call = {**sampling.one_class(pipe), "return_dict": False}
+        label_bar(pipe, "inverting")
         (noise,) = invert(pipe, picture, steps, options.num_iterations, **call)
+        label_bar(pipe, "reconstructing")
         ((again,),) = regenerate(pipe, noise, steps, **call)
     figures = {
         "num_inference_steps": steps,
@@ -52,7 +61,8 @@ def run(options: InvertOptions) -> None:
     }
     pictures = {"image": picture, "reconstruction": again}
     grid, source = [picture, again], options.model.source
-    write_edit(source, sampling, options.report, pipe, pictures, grid, figures, (_NOISE,))
+    facts = {"scheduler": type(ddim_of(pipe.scheduler)).__name__, **figures}
+    write_edit(source, sampling, options.report, pipe, pictures, grid, facts, (_NOISE,))
     save_file({"latents": noise.cpu().contiguous()}, options.report.output / _NOISE)
     for name, value in figures.items():
         print(f"{name:<28} {value:.4g}")

@@ -244,12 +244,14 @@ class Sampling:
             elif in_turn:
                 call |= classes_in_turn(pipe, seeds[part])
             check_takes(pipe, make, call)
-            pipe.set_progress_bar_config(
-                desc=f"images {first + 1} to {first + len(seeds[part])} of {len(seeds)}",
-                unit="step",
-                mininterval=0.2 if sys.stderr.isatty() else 4.0,
-            )
+            label_bar(pipe, f"images {first + 1} to {first + len(seeds[part])} of {len(seeds)}")
             yield make(seeds=seeds[part], **call)
+
+
+def label_bar(pipe: Any, label: str) -> None:
+    """Set the label of a pipeline's progress bars."""
+    wait = 0.2 if sys.stderr.isatty() else 4.0
+    pipe.set_progress_bar_config(desc=label, unit="step", mininterval=wait)
 
 
 def check_takes(pipe: Any, make: Callable[..., Any], call: dict[str, Any]) -> None:

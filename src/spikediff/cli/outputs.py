@@ -93,6 +93,16 @@ def say_where(what: str, path: Path, then: str = "") -> None:
         print(f"next: spikediff {then}")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> counted(1, "image"), counted(2, "image")
+        ('1 image', '2 images')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def write_json(path: Path | None, content: Any) -> None:
     """Write JSON, unless the path is None."""
     if path is not None:

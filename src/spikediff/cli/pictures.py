@@ -9,7 +9,7 @@ import tyro
 
 from spikediff.cli.arguments import Range
 from spikediff.cli.options import DataDir, Dataset, FolderReport, Sampling, Split
-from spikediff.cli.outputs import say_where
+from spikediff.cli.outputs import counted, say_where
 from spikediff.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,19 +48,24 @@ class Picture:
         """Return the picture, as it is in its file or as the model saw it in training."""
         if self.image is not None:
             return open_file(self.image, "--image")
-        from spikediff.data import load_images
+        from spikediff.data import Resize, find_row, read_pictures
+        from spikediff.data.resize import resize_picture
         from spikediff.diffusion.outputs import pixels_to_pil
         from spikediff.hub.run_data import find_dataset, network_shape
 
         dataset, data_dir = find_dataset(source, self.dataset, self.data_dir)
         size, channels = network_shape(pipe)
-        images = load_images(
-            dataset, self.split, image_size=size, channels=channels, data_dir=data_dir
-        )
+        resize = Resize(size, channels, find_row(dataset, self.split).crop)
+        pictures = read_pictures(dataset, self.split, data_dir)
         index = self.data_index or 0
-        if not 0 <= index < len(images):
-            raise UserError(f"--data-index {index}: {dataset} has images 0 to {len(images) - 1}")
-        return pixels_to_pil(images[index][0][None])[0]
+        if index >= len(pictures):
+            raise UserError(f"--data-index {index}: {dataset} has images 0 to {len(pictures) - 1}")
+        stored = pictures[index]
+        made = pixels_to_pil(resize_picture(stored, resize, pictures.where(index))[None])[0]
+        if (stored.size, stored.mode) != (made.size, made.mode):
+            before, after = (f"{p.width}x{p.height}, mode {p.mode}" for p in (stored, made))
+            print(f"image {index} of {dataset}: {before}; resized to the model's {after}")
+        return made
 
 
 def open_file(path: Path, option: str, ground: int = 255) -> "Image.Image":
@@ -116,4 +121,4 @@ def write_edit(
             ],
         }
     )
-    say_where(f"{len(pictures)} pictures and grid.png", folder)
+    say_where(f"{counted(len(pictures), 'picture')} and grid.png", folder)

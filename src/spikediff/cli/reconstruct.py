@@ -17,6 +17,7 @@ from spikediff.cli.options import (
 )
 from spikediff.cli.outputs import say_where
 from spikediff.errors import UserError
+from spikediff.pretrained import name_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def run(options: ReconstructOptions) -> None:
     dataset, data_dir = find_dataset(model.source, options.dataset, options.data_dir)
     pipe = model.load()
     if not hasattr(pipe, "reconstruct"):
-        raise UserError(f"{model.source}: a {type(pipe).__name__} has no autoencoder")
+        raise UserError(f"{name_of(model.source)}: a {type(pipe).__name__} has no autoencoder")
     real = _images(pipe, dataset, data_dir, options)
     made = _reconstructed(pipe, real, options.batch_size)
     figures: dict[str, Any] = {"dataset": dataset, "split": options.split, "images": len(real)}

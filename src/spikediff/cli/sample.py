@@ -18,7 +18,7 @@ from spikediff.cli.options import (
     Seed,
     check_takes,
 )
-from spikediff.cli.outputs import say_where
+from spikediff.cli.outputs import counted, say_where
 from spikediff.pretrained import name_of
 
 _NUM_IMAGES = 64  # without classes
@@ -48,7 +48,7 @@ class SampleOptions:
     unmasking: Literal["ancestral", "confidence"] | None = None
     """The order in which tokens are unmasked (Spiking-Diffusion)."""
     gif: bool = True
-    """Whether to write the GIF."""
+    """Whether to write the GIF, which shows the images of the first batch."""
 
     @property
     def seeds(self) -> range:
@@ -93,10 +93,10 @@ def run(options: SampleOptions) -> None:
             f"variance of the synaptic currents over the spiking steps: {max(variances):.4f} at "
             f"most, {variances[-1]:.4f} after the last step"
         )
-    kind = "signals" if signals else "images"
+    made = counted(len(options.seeds), "signal" if signals else "image")
     names = ", ".join(p.name for p in files if not p.name.startswith("seed-"))
     then = f"inspect {shlex.quote(name_of(model.source))}"
-    say_where(f"{len(options.seeds)} {kind}, {names}", report.output, then)
+    say_where(f"{made}, {names}", report.output, then)
 
 
 def _write_images(

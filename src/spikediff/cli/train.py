@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import tyro
 
 from spikediff.cli.arguments import Range, parse
-from spikediff.cli.outputs import say_where
+from spikediff.cli.outputs import counted, say_where
 from spikediff.errors import UserError
 from spikediff.files.yaml import read_yaml
 from spikediff.pretrained import find_recipe
@@ -58,6 +58,9 @@ def read(arguments: list[str]) -> TrainOptions:
     options: TrainOptions = parse(kind, arguments[named:], _USAGE, kind(recipe=recipe))
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite cannot be combined")
+    root, first = options.output, options.recipe.first_stage  # which may be what is resumed
+    if options.resume and first is None and root is not None and not root.exists():
+        raise UserError(f"{root}: no run to resume (there is no such folder)")
     return options
 
 
@@ -140,11 +143,12 @@ def _told(trainer: "Trainer") -> str:
     """Return a line with the network, the data, the steps and the device."""
     model = trainer.network_in_training
     parameters = sum(p.numel() for p in model.parameters())
-    data, recipe = trainer.dataset, trainer.recipe
+    data, recipe, last = trainer.dataset, trainer.recipe, trainer.recipe.training.steps
+    steps = f"steps {trainer.step + 1:,} to {last:,} of {recipe.data.batch_size}"
+    steps = steps if trainer.step < last else f"all {last:,} steps are made"
     return (
         f"{type(model).__name__}: {parameters:,} parameters, on {len(data):,} items of {data.name} "
-        f"({data.channels} x {data.image_size}), steps {trainer.step + 1:,} to "
-        f"{recipe.training.steps:,} of {recipe.data.batch_size}, on {trainer.accelerator.device}"
+        f"({data.channels} x {data.image_size}), {steps}, on {trainer.accelerator.device}"
     )
 
 
@@ -160,6 +164,6 @@ def _train_one(recipe: Recipe, root: Path, resume: bool, overwrite: bool, stage:
         print(f"{stage}training {_told(trainer)}", flush=True)
     complete = trainer.train()
     if trainer.is_main and complete:
-        what = f"trained {trainer.step} steps; pipeline, samples and loss curve"
+        what = f"trained {counted(trainer.step, 'step')}; pipeline, samples and loss curve"
         say_where(what, root, f"sample {shlex.quote(str(root))}")
     return complete

@@ -1,5 +1,6 @@
 """Classes: labels, classifier-free guidance, classifier guidance. Each wraps a denoiser."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from spikediff.diffusion.loop import Denoiser, networks_of
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, shown, suggestion
 
 Network = Callable[..., Tensor]
 Classifier = Callable[[Tensor, Tensor], Tensor]
@@ -184,6 +185,12 @@ def _check(name: str, classes: int, labels: ClassLabels, guidance_scale: float |
         )
     if guidance_scale is None:
         return
+    try:
+        finite = math.isfinite(guidance_scale)
+    except (TypeError, ValueError, RuntimeError):  # of a text, an array, a tensor
+        finite = False
+    if not finite:
+        raise UserError(f"guidance_scale = {shown(guidance_scale)} must be a finite number")
     if labels is None:
         raise UserError(f"guidance_scale = {guidance_scale}: guidance needs class_labels")
     if guidance_scale < 0:

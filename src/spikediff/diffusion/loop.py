@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.exact_timesteps import visiting
 from spikediff.diffusion.seeds import Generators
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, shown, suggestion
 from spikediff.files.tensors import check_values
 from spikediff.layers import batch_invariant, running_statistics
 
@@ -137,7 +137,7 @@ def telling(
         guidance_scale: The guidance scale of the call.
     """
     pipe._guidance_scale, pipe._interrupt = guidance_scale, False
-    if callback is None:
+    if callback is None and inputs is None:
         return lambda _i, _timestep, sample: sample
     if inputs is None and isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
         inputs = callback.tensor_inputs
@@ -151,7 +151,11 @@ def telling(
             if name not in known:
                 hint = suggestion(name, known)
                 raise UserError(f"callback_on_step_end_tensor_inputs: unknown {name!r}; {hint}")
+        if callback is None:
+            return sample
         returned = callback(pipe, i, timestep, {name: known[name] for name in names}) or {}
+        if not isinstance(returned, Mapping):
+            raise UserError(f"callback_on_step_end: returned {shown(returned)}; return a dict")
         changed = {k: v for k, v in returned.items() if k not in known or v is not known[k]}
         for name in changed:
             if name not in ("latents", state):
@@ -159,7 +163,11 @@ def telling(
                     f"callback_on_step_end: returned {name!r}, which is not used; return "
                     f"{state!r} or 'latents'"
                 )
-        return changed.get("latents", changed.get(state, sample))
+        new = changed.get("latents", changed.get(state, sample))
+        if not isinstance(new, Tensor) or new.shape != sample.shape:
+            shape = tuple(sample.shape)
+            raise UserError(f"callback_on_step_end: {state!r} must stay a tensor of shape {shape}")
+        return new
 
     return tell
 
@@ -248,6 +256,8 @@ def first_noise(
     if latents is None:
         drawn: Tensor = randn_tensor(shape, generator=generator, device=device, dtype=unet.dtype)
         return drawn
+    if not isinstance(latents, Tensor):
+        raise UserError(f"latents: not a tensor; give noise of shape {shape}")
     if tuple(latents.shape) != shape:
         raise UserError(f"latents of shape {tuple(latents.shape)}; this call takes noise {shape}")
     return latents.to(device, unet.dtype)

@@ -107,7 +107,11 @@ def check_networks(
             raise UserError(f"{folder / name}: missing; {INDEX} names it")
         if not check_saved(kind, folder / name, variant) and only_safetensors:
             weights = folder / name / f"{WEIGHTS}.safetensors"
-            raise UserError(f"{weights}: missing; weights are read from safetensors only")
+            why = "weights are read from safetensors only"
+            for other in weights.parent.glob(f"{WEIGHTS}.*.safetensors"):
+                other_variant = other.name.split(".")[1].partition("-")[0]
+                why = f"only from_pretrained(..., variant={other_variant!r}) reads {other.name}"
+            raise UserError(f"{weights}: missing; {why}")
 
 
 def save_whole(pipe: Any, folder: Path) -> None:

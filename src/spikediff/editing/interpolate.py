@@ -51,6 +51,8 @@ def interpolate_seeds(
             f"interpolation: {type(pipe.scheduler).__name__} draws fresh noise in its steps, so an "
             "image depends on more than its start; take a scheduler such as ddim, with eta 0"
         )
+    if not call.get("return_dict", True):
+        raise UserError("interpolation: returns a list of images; omit return_dict=False")
     generator, count = generators_of(None, seeds, None)
     noise = first_noise(pipe.unet, count, generator, pipe._execution_device)
     return [

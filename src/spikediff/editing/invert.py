@@ -114,6 +114,8 @@ def regenerate(
     """
     check_call(output_type, num_inference_steps)
     check_denoises(pipe)
+    if not isinstance(latents, Tensor):
+        raise UserError("latents: not a tensor; give the noise that `invert` finds")
     noise = first_noise(pipe.unet, len(latents), None, pipe._execution_device, latents)
     scheduler = ddim_of(pipe.scheduler)
     scheduler.set_timesteps(num_inference_steps, device=pipe._execution_device)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from spikediff.errors import UserError
 from spikediff.hub.run_data import cache_folder
-from spikediff.pretrained import find_source, may_be_repository, ships
+from spikediff.pretrained import find_source, may_be_repository, name_of, ships
 from spikediff.progress import at_work
 
 
@@ -95,7 +95,7 @@ def check_event_driven(event_driven: bool, weights: str, device: str) -> None:
 def denoiser_of(pipe: Any, source: Path) -> Any:
     """Return a pipeline's image denoiser; `source` names the model in errors."""
     if "unet" not in pipe.components:
-        raise UserError(f"{source}: a {type(pipe).__name__} has no denoiser")
+        raise UserError(f"{name_of(source)}: a {type(pipe).__name__} has no denoiser")
     return pipe.unet
 
 
@@ -104,8 +104,8 @@ def _with_execution(unet: Any, execution: str, source: Path) -> Any:
 
     if not isinstance(unet, HasExecutions):
         raise UserError(
-            f"--execution {execution}: {source} holds a {type(unet).__name__}; only the deployment "
-            "form of an integer network has executions (spikediff deploy makes it)"
+            f"--execution {execution}: {name_of(source)} holds a {type(unet).__name__}; only the "
+            "deployment form of an integer network has executions (spikediff deploy makes it)"
         )
     return unet.with_execution(execution)
 

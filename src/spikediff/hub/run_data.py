@@ -18,7 +18,9 @@ def find_dataset(
         dataset = dataset or data.dataset
         data_dir = data_dir or (Path(data.data_dir) if data.data_dir else None)
     if dataset is None:
-        raise UserError(f"{source}: does not name a data set; give --dataset, for example mnist")
+        there = source.exists() or str(source).startswith("data:")
+        fault = "does not name a data set;" if there else "no such folder here; for one on the Hub,"
+        raise UserError(f"{source}: {fault} give --dataset, for example mnist")
     return dataset, data_dir
 
 

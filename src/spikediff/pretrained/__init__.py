@@ -128,4 +128,6 @@ def find_recipe(name: str) -> Path:
     short = name.removeprefix("recipes/").removesuffix(".yaml")
     if short in shipped:
         return shipped[short]
-    raise UserError(f"{name}: no such recipe; {suggestion(short, shipped)}")
+    near = suggestion(short, shipped)
+    near = near if near.startswith("did") else "`spikediff info` lists those that ship"
+    raise UserError(f"{name}: no such recipe; {near}")

@@ -66,13 +66,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Pat
             for name, data in contents.items():
                 (draft / name).write_bytes(data)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+        what = "no space left on the disk; free some"
+        if error.errno == errno.EFBIG:
+            what = "a file is larger than the system allows (ulimit -f); raise the limit"
         last = _newest_first(folder)
-        kept = f"the last good checkpoint is {last[0]}" if last else "there is none yet"
-        raise UserError(
-            f"{final}: no space left on the disk; free some and use --resume; {kept}"
-        ) from error
+        kept = f"the last good checkpoint is {last[0]}" if last else "there is no checkpoint yet"
+        raise UserError(f"{final}: {what} and use --resume; {kept}") from error
     steps = [old for old in _newest_first(folder) if _step_of(old) <= checkpoint.step]
     for old in set(_newest_first(folder)) - set(steps[: max(keep_last, 1)]):
         remove_folder(old)  # a later one is damaged, or the run would have resumed from it

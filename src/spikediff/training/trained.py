@@ -11,6 +11,7 @@ import spikediff
 from spikediff.data import DATASETS
 from spikediff.diffusion.classes import name_classes
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.loop import networks_of
 from spikediff.diffusion.model import quiet
 from spikediff.diffusion.saving import INDEX, PIPELINES, check_networks, pipeline_class
 from spikediff.errors import UserError, one_line, shown
@@ -102,8 +103,8 @@ def start_from(source: Path, model: ModelMixin, recipe: Recipe) -> None:
     trained = pipe.components.get(row.part)
     if type(trained) is not type(model):
         ours = type(model).__name__
-        theirs = " and ".join(type(part).__name__ for part in pipe.components.values())
-        raise UserError(f"{source}: holds a {theirs}, the recipe makes a {ours}; give a run of one")
+        theirs = " and ".join(type(network).__name__ for network in networks_of(pipe).values())
+        raise UserError(f"{source}: holds {theirs}, the recipe makes {ours}; give a run of {ours}")
     old, new = dict(trained.config), dict(model.config)
     scaled = old.get("temporal_scaling") or new.get("temporal_scaling")
     if row.any_spiking_steps and not scaled:
