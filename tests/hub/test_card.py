@@ -147,10 +147,16 @@ def test_results_count_for_their_own_weights_only(measured, run_folder, tmp_path
     assert weights != weights_sha256(load_trained(measured))
     assert collect_results(other, weights) == Results()
     assert "was not measured on these weights; left out" in caplog.text
-    with pytest.raises(UserError, match="was measured on other weights"):
-        collect_results(other, weights, evaluations=[measured / "quality.json"])
-    with pytest.raises(UserError, match="was measured on other weights"):
-        collect_results(other, weights, energies=[measured / "energy.json"])
+    quality = json.loads((measured / "quality.json").read_text())
+    real = tmp_path / "real.json"
+    real.write_text(json.dumps(quality | {"source": {"kind": "data", "sha256": "ab"}}))
+    for kind, path in (
+        ("evaluations", measured / "quality.json"),
+        ("evaluations", real),
+        ("energies", measured / "energy.json"),
+    ):
+        with pytest.raises(UserError, match="was not measured on these weights"):
+            collect_results(other, weights, **{kind: [path]})
     own = weights_sha256(load_trained(run_folder))
     given = collect_results(run_folder, own, energies=[measured / "energy.json"])
     assert len(given.energies) == 1
@@ -178,14 +184,14 @@ def test_files_that_are_no_results_are_told(measured, tmp_path):
         ("energy", {"macs": "many"}, "macs: is damaged, 'many' is not a result"),
         ("energy", {"images": True}, "images: is damaged, True is not a result"),
         ("quality", {"metrics": {"new": {"mean": 1.0}}}, "it is not complete"),
-        ("quality", {"source": {"scheduler": "DDIMScheduler"}}, "it is not complete"),
+        ("quality", {"source": {"weights_sha256": "ab", "scheduler": "DDIM"}}, "it is not complete"),
     ],
 )
 def test_damaged_results_are_told(measured, tmp_path, kind, change, words):
     path = tmp_path / "x.json"
-    content = json.loads((measured / f"{kind}.json").read_text())
+    content = json.loads((measured / f"{kind}.json").read_text()) | change
     weights = content.get("source", content)["weights_sha256"]
-    path.write_text(json.dumps(content | change))
+    path.write_text(json.dumps(content))
     given = {"evaluations" if kind == "quality" else "energies": [path]}
     with pytest.raises(UserError) as caught:
         collect_results(measured, weights, **given)
