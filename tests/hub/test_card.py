@@ -137,6 +137,13 @@ def test_of_a_run_that_was_measured(measured):
     assert values == {name: value["mean"] for name, value in quality["metrics"].items()}
 
 
+def test_the_card_names_what_changes_an_energy(measured):
+    energy = json.loads((measured / "energy.json").read_text())
+    energy |= {"execution": "delta", "batch_norm": "billed", "padding_counted": False}
+    said = sections(card_of(measured, Results(energies=(energy,))))
+    assert "| strict, by delta, batch norm billed, without padding | 45nm |" in said["Energy"]
+
+
 def test_results_count_for_their_own_weights_only(measured, run_folder, tmp_path, caplog):
     other = tmp_path / "run"
     shutil.copytree(measured, other)
