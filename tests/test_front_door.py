@@ -1,5 +1,6 @@
 """`import spikediff`: every name is there, nothing heavy is loaded, and the verbs work."""
 
+import json
 import subprocess
 import sys
 
@@ -40,8 +41,10 @@ def test_train_load_sample_evaluate(tmp_path):
     pipe.set_progress_bar_config(disable=True)
     assert len(pipe(seeds=[0, 1], num_inference_steps=2).images) == 2
     assert isinstance(pipe.unet, sd.IntegerSpikingUNet)
-    exported = sd.export(run, tmp_path / "unet.pt2", format="torch", batch_size=1)
+    told = tmp_path / "told.json"
+    exported = sd.export(run, tmp_path / "unet.pt2", format="torch", batch_size=1, json=told)
     assert exported["network"] == "IntegerSpikingUNet"
+    assert json.loads(told.read_text()) == exported
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,17 @@ def test_a_diverged_generator_is_told(settings):
         evaluate(generated_images(diverged, 0, 16, "n", {}), settings)
 
 
+def test_a_network_without_classes_has_no_inception_score(settings, monkeypatch):
+    def grey(**_):
+        return module_features(torch.nn.Flatten(), name="grey", image_size=8, channels=1)
+
+    monkeypatch.setitem(FEATURES, "pixels", FeatureSpec("", grey))
+    generator = Generator()
+    with pytest.raises(UserError, match="no class probabilities; remove inception_score"):
+        evaluate(generator.source(), settings)
+    assert generator.made == 0
+
+
 def test_grey_images_in_a_colour_network_are_noted(settings, monkeypatch):
     def colour(**_):
         module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.AvgPool1d(12))
