@@ -32,9 +32,10 @@ def run(options: InvertOptions) -> None:
     if options.model.scheduler is not None:
         raise UserError("--scheduler: inversion uses DDIM's steps; omit it")
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from spikediff.editing.invert import invert, regenerate
+    from spikediff.files.writing import write_whole
 
     pipe = options.model.load(to_generate=True)
     picture = options.picture.open(options.model.source, pipe)
@@ -53,7 +54,8 @@ def run(options: InvertOptions) -> None:
     pictures = {"image": picture, "reconstruction": again}
     grid, source = [picture, again], options.model.source
     write_edit(source, sampling, options.report, pipe, pictures, grid, figures, (_NOISE,))
-    save_file({"latents": noise.cpu().contiguous()}, options.report.output / _NOISE)
+    latents = save({"latents": noise.cpu().contiguous()})
+    write_whole(options.report.output / _NOISE, latents)
     for name, value in figures.items():
         print(f"{name:<28} {value:.4g}")
 
