@@ -20,6 +20,7 @@ from spikediff.hub.card import choose_picture, model_card
 from spikediff.hub.describe import gather_facts, paper_of, shareable
 from spikediff.hub.results import Results, collect_results, compare_with_ordinary
 from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.integer import IntegerSpikingUNet
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.trained import load_trained
@@ -283,6 +284,13 @@ def test_classes_can_be_asked_for(tmp_path):
     pipe.set_progress_bar_config(disable=True)
     picture = choose_picture(facts, tmp_path, pipe, num_inference_steps=1, count=2)
     assert picture.caption == "Images of the seeds 0 to 1, of the classes in turn, not selected"
+
+
+def test_an_integer_network_has_counts_instead_of_steps(tmp_path):
+    unet = IntegerSpikingUNet(8, 1, block_out_channels=(8,), layers_per_block=1, levels=3)
+    pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+    said = sections(model_card(gather_facts(pipe, tmp_path, "x", Results()), "me/x"))
+    assert "| counts, D = 3 |" in said["The model"]
 
 
 def test_temporal_scaling_is_sdms():
