@@ -166,6 +166,7 @@ def test_only_the_first_images_of_the_reference_count(settings):
         ({"num_samples": 5}, "needs 6"),
         ({"num_samples": 400}, "holds 355 images.*--num-samples 355"),
         ({"repeats": 4}, "x 4 repeats.*--num-samples 88"),
+        ({"repeats": 99}, "x 99 repeats are requested; 6 are needed"),
         ({"repeats": 0}, "at least 1"),
         ({"features": ("pixles",)}, "did you mean 'pixels'"),
         ({"dataset": "digit"}, "did you mean 'digits'"),

@@ -220,9 +220,10 @@ def _check_count(
     available = source.available
     if available is not None and available < count * settings.repeats:
         times = f" x {settings.repeats} repeats" if settings.repeats > 1 else ""
+        most = available // settings.repeats
         raise UserError(
             f"the source holds {available} images, but {count}{times} are requested; "
-            f"give --num-samples {available // settings.repeats} or fewer"
+            + (f"give --num-samples {most} or fewer" if most >= fewest else f"{fewest} are needed")
         )
 
 
