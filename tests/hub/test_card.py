@@ -192,7 +192,7 @@ def test_files_that_are_no_results_are_told(measured, tmp_path):
         ("energy", {"macs": "many"}, "macs: is damaged, 'many' is not a result"),
         ("energy", {"images": True}, "images: is damaged, True is not a result"),
         ("quality", {"metrics": {"new": {"mean": 1.0}}}, "it is not complete"),
-        ("quality", {"source": {"weights_sha256": "ab", "scheduler": "DDIM"}}, "it is not complete"),
+        ("quality", {"source": {"weights_sha256": "", "scheduler": "D"}}, "it is not complete"),
     ],
 )
 def test_damaged_results_are_told(measured, tmp_path, kind, change, words):

@@ -92,7 +92,8 @@ def run(options: EnergyOptions) -> None:
         figures["audit"] = verdict.to_dict()
     if measured.comparison is not None:
         print(f"\n{measured.comparison.table()}")
-        figures["comparison"] = measured.comparison.to_dict() | _given_counterpart(measured, options)
+        compared = measured.comparison.to_dict()
+        figures["comparison"] = compared | _given_counterpart(measured, options)
     if options.csv is not None:
         options.csv.parent.mkdir(parents=True, exist_ok=True)
         options.csv.write_text(report.to_csv())
@@ -215,8 +216,9 @@ def _given_counterpart(measured: Measured, options: EnergyOptions) -> dict[str, 
     from spikediff.hub.load import denoiser_of
 
     name = options.counterpart.resolve().name
-    given = denoiser_of(measured.counterpart, options.counterpart).num_parameters()
-    own = ann_counterpart(denoiser_of(measured.trained, options.model.source)).num_parameters()
+    ordinary = denoiser_of(measured.counterpart, options.counterpart)
+    expected = ann_counterpart(denoiser_of(measured.trained, options.model.source))
+    given, own = (sum(p.numel() for p in net.parameters()) for net in (ordinary, expected))
     if given != own:
         print(wrapped(f"--counterpart {name}: {given:,} parameters; the network's own has {own:,}"))
     return {"counterpart": name, "counterpart_parameters": given, "own_parameters": own}
