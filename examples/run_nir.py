@@ -68,8 +68,8 @@ def _node(node: Any, x: Any, membranes: dict[str, Tensor], name: str, dt: float)
 def denoise(folder: Path, sample: Tensor) -> Tensor:
     """Turn noise [B, C, H, W] into images in [-1, 1], as index.json says."""
     index = json.loads((folder / "index.json").read_text())
-    if index["first_convolution_by"] == "host" or index["patch_size"] != 1:
-        raise SystemExit("this host makes no patches and no convolution; see docs/export.md")
+    if index["first_convolution_by"] == "host" or index.get("patch_size") != 1:
+        raise SystemExit("this host makes no patches, tokens or convolution; see docs/export.md")
     said = index["scheduler"]
     scheduler = getattr(diffusers, said["class"]).from_config(said["config"])
     scheduler.set_timesteps(said["num_inference_steps"])

@@ -1,5 +1,6 @@
 """`import spikediff`: every name is there, nothing heavy is loaded, and the verbs work."""
 
+import json
 import subprocess
 import sys
 
@@ -45,8 +46,10 @@ def test_train_load_sample_evaluate(tmp_path):
     assert len(pipe(seeds=[0, 1], num_inference_steps=2).images) == 2
     assert isinstance(pipe.unet, sd.IntegerSpikingUNet)
     assert load_run_recipe(run).data.data_dir == str(tmp_path)
-    exported = sd.export(run, tmp_path / "unet.pt2", format="torch", batch_size=1)
+    told = tmp_path / "told.json"
+    exported = sd.export(run, tmp_path / "unet.pt2", format="torch", batch_size=1, json=told)
     assert exported["network"] == "IntegerSpikingUNet"
+    assert json.loads(told.read_text()) == exported
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,10 @@ def test_a_table_and_every_file(models, quality, tmp_path, capsys):
     assert max(map(len, table.splitlines())) <= 80
     found = json.loads(files["json"].read_text())
     run, whole, ordinary = found["models"]
+    assert "arithmetic alone, of 1 image\n" in table
+    for text in (table, files["markdown"].read_text(), files["latex"].read_text()):
+        assert "24 samples instead of 100: not comparable with others" in text
+        assert "the covariance is singular" in " ".join(text.split())
     assert [model["name"] for model in found["models"]] == ["run", "whole", "ordinary"]
 
     alone = sd.evaluate(sources[0], num_inference_steps=2, **quality)
@@ -149,6 +153,7 @@ def test_pipelines_of_other_kinds(tmp_path):
         (["{run}@scheduler=euler"], "run@scheduler=euler"),
         (["{run}@threshold=much"], "much"),
         (["{run}@name="], "name has no value"),
+        (["{run}@name=x,name=y"], "an option is given twice"),
         (["{run}", "--figure", "c.gif"], "ends in none of .svg, .pdf, .png"),
         (["{run}", "--figure", "{run}"], "is a folder"),
         (["{run}", "--num-images", "0"], "must be at least 1"),

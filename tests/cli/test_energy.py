@@ -105,6 +105,7 @@ def test_an_ordinary_network(tmp_path, capsys):
         (["--differences"], "need --compare"),
         (["--compare", "--differences", "--accounting", "paper"], "needs --accounting strict"),
         (["--execution", "delta"], "--execution delta"),
+        (["--json", "-"], "--json -: standard output is not supported"),
         (["--synapses", "merged"], "only a SynapticCurrentUNet (FSDDIM) has them"),
     ],
 )
@@ -126,6 +127,7 @@ def integer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("integer")
     unet = IntegerSpikingUNet(8, 1, block_out_channels=(8,), layers_per_block=1).eval()
     saved(unet.ann_counterpart(), folder / "ordinary")
+    saved(ddpm_unet(**ONE_LEVEL), folder / "other")
     saved(to_integer(unet), folder / "deployed")
     saved(
         ddpm_unet(16, 1, base_channels=8, channel_mult=(1, 2), layers_per_block=1), folder / "large"
@@ -152,6 +154,15 @@ def test_the_deployment_form_beside_a_trained_counterpart(integer, tmp_path, cap
     assert rates["spiking_by_changes"] == figures["delta"]["spikes_per_synapse"]
     assert rates["spiking"] == figures["counts"]["spikes_per_synapse"] > 0
     assert 0 < columns["quantised_by_differences"]["changed_share"] < 1
+
+
+def test_a_counterpart_of_another_size_is_told(integer, tmp_path, capsys):
+    given = ["--compare", "--counterpart", str(integer / "other"), "--json", str(tmp_path / "e")]
+    assert main(["energy", str(integer / "deployed"), *QUICK, *given]) == 0
+    found = json.loads((tmp_path / "e").read_text())["comparison"]
+    assert found["counterpart"] == "other"
+    sizes = f"{found['counterpart_parameters']:,} parameters; the network's own has"
+    assert f"{sizes} {found['own_parameters']:,}" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import spikediff as sd
 from pixel_features import PIXELS, PROTOCOL
 from sizes import ONE_LEVEL
 from spikediff.cli import main
@@ -105,6 +106,11 @@ def test_real_images_are_at_the_floor(common, tmp_path):
     options = ["--dataset", "digits"]
     result = json.loads(evaluate("data:digits/train", *common, *options, to=tmp_path / "a.json"))
     assert {k: v["mean"] for k, v in result["metrics"].items()} == result["floor"]
+    told = tmp_path / "told.json"
+    short = {"num_samples": 24, "cache_dir": str(tmp_path / "cache"), "json": told}
+    protocol = str(tmp_path / "pixels.yaml")
+    sd.evaluate("data:digits/train", protocol, dataset="digits", features="pixels", **short)
+    assert told.read_bytes() == (tmp_path / "a.json").read_bytes()
 
 
 BAD = [
@@ -115,7 +121,7 @@ BAD = [
     (["MODEL", "--num-samples", "0"], "--num-samples 0 must be at least 1"),
     (["MODEL", "--repeats", "0"], "--repeats 0 must be at least 1"),
     (["MODEL", "--seed", "-1"], "--seed -1 must be at least 0"),
-    (["MODEL", "--dataset", "mnist"], "data_dir"),
+    (["MODEL", "--dataset", "mnist"], "pass --data-dir, a folder"),
     (["MODEL", "--scheduler", "dimm"], "did you mean 'ddim'"),
     (["MODEL", "--device", "tpu"], "device"),
     (
@@ -127,7 +133,7 @@ BAD = [
     (["MODEL", "--features", "fadd"], "has no features 'fadd'"),
     (["MODEL", "--feature-weights", "absent.pth"], "no such file"),
     (["MODEL", "--statistics", "absent.npz"], "omit --statistics"),
-    (["MODEL", "--protocol", "fsddim"], "fad needs its weights"),
+    (["MODEL", "--protocol", "fsddim"], "fad has no published weights for digits"),
     (["data:digits/train", "--dataset", "digits", "--num-samples", "2000"], "holds 1442 images"),
 ]
 

@@ -64,7 +64,7 @@ def test_an_autoencoder_that_only_reconstructs_has_no_picture(tmp_path, capsys):
     VAEPipeline(vqvae.eval()).save_pretrained(tmp_path / "model")
     out = tmp_path / "out"
     arguments = ["push", str(tmp_path / "model"), "me/x", "--dry-run"]
-    assert main([*arguments, "--output", str(out)]) == 0
+    assert main([*arguments, "--output", str(out), "--license", "mit"]) == 0
     assert not (out / "samples.png").exists()
     card = (out / "README.md").read_text()
     assert "pipe.reconstruct(images)" in card
@@ -72,6 +72,9 @@ def test_an_autoencoder_that_only_reconstructs_has_no_picture(tmp_path, capsys):
     capsys.readouterr()
     assert main([*arguments, "--output", str(tmp_path / "other"), "--measure"]) == 2
     assert "generates no images" in capsys.readouterr().err
+    again = ["push", str(out), "me/x", "--dry-run", "--output", str(tmp_path / "again")]
+    assert main(again) == 0
+    assert "- Weights: mit." in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_what_cannot_work_is_told_in_a_line(source, tmp_path, capsys):

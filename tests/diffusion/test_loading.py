@@ -170,6 +170,7 @@ def test_a_configuration_of_no_network_is_named(tmp_path, change):
 def test_every_kind_is_loaded_as_it_was_saved(kind, tmp_path):
     pipe = make(kind)
     pipe.save_pretrained(tmp_path)
+    assert len({path.stat().st_mode for path in tmp_path.rglob("*.*")}) == 1
     again = type(pipe).from_pretrained(tmp_path)
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module):

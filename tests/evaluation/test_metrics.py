@@ -2,14 +2,17 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 from pixel_features import PIXELS, PROTOCOL
 from spikediff.cli import main
 from spikediff.evaluation.features import FEATURES
 from spikediff.evaluation.metrics import METRICS, Metric
+from spikediff.evaluation.protocol import protocol_from
 
 CONTENT = yaml.safe_load(PROTOCOL)
 
@@ -46,6 +49,12 @@ def test_contract(name, evaluate):
 def test_too_few_images_are_refused(name, evaluate, capsys):
     assert evaluate(name, num_samples=1)[0] == 2
     assert "too few" in capsys.readouterr().err
+
+
+def test_an_inception_score_near_its_bound_is_told():
+    sure, protocol = SimpleNamespace(probabilities=lambda: torch.eye(8)), protocol_from(CONTENT, "")
+    with pytest.warns(UserWarning, match="8 images in 2 parts give at most 4; take more images"):
+        METRICS["inception_score"].compute(sure, sure, protocol)
 
 
 def test_no_two_metrics_return_a_number_of_one_name():

@@ -66,6 +66,8 @@ def test_asking_for_some_takes_only_them_and_needs_them(folder):
         choose_networks(FAIR, dataset(), None, ("fad",))
     with pytest.raises(UserError, match="did you mean 'classifier'"):
         choose_networks(FAIR, dataset(), None, ("clasifier",))
+    with pytest.raises(UserError, match="'resnet56'; it has classifier, fad, resnet20, inception"):
+        choose_networks(FAIR, dataset(), None, ("resnet56",))
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,8 @@ def test_asking_for_some_takes_only_them_and_needs_them(folder):
         (FSDDIM, dataset("cifar10"), "", "weights for cifar10"),
         (SDDPM, dataset(), None, "weights-inception-2015-12-05-6726825d.pth"),
         (SDDPM, dataset(), "a/mnist_64.pth", "is of fad"),
+        (FSDDIM, dataset(), "a/fashion_64.pth", "is for fashion-mnist; give mnist_64.pth"),
+        (FSDDIM, dataset("digits"), None, "fad has no published weights for digits"),
         (FAIR, dataset(), "absent", "no such file or folder"),
         (FAIR, dataset("celeba", labels=False), None, "nothing to measure with"),
     ],

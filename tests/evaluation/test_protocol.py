@@ -67,6 +67,7 @@ def test_the_fewest_samples_follow_from_the_metrics():
         ({"measurements": []}, "measurements is empty"),
         ({"measurements": ["fad"]}, "must hold keys and values"),
         ({"measurements": [{"network": "fad"}]}, "missing: measurements[0].metrics"),
+        ({"measurements": [{"network": "fad", "metrics": []}]}, "fad: metrics is empty"),
         ({"measurements": [{"network": "fad", "metrics": ["fid"]}]}, "metric 'fid' is unknown"),
         (
             {"measurements": [{"network": "fad", "metrics": ["frechet"], "mode": "clear"}]},

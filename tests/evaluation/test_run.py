@@ -166,6 +166,7 @@ def test_only_the_first_images_of_the_reference_count(settings):
         ({"num_samples": 5}, "needs 6"),
         ({"num_samples": 400}, "holds 355 images.*--num-samples 355"),
         ({"repeats": 4}, "x 4 repeats.*--num-samples 88"),
+        ({"repeats": 99}, "x 99 repeats are requested; 6 are needed"),
         ({"repeats": 0}, "at least 1"),
         ({"features": ("pixles",)}, "did you mean 'pixels'"),
         ({"dataset": "digit"}, "did you mean 'digits'"),
@@ -187,6 +188,17 @@ def test_a_diverged_generator_is_told(settings):
 
     with pytest.raises(UserError, match="diverged"):
         evaluate(generated_images(diverged, 0, 16, "n", {}), settings)
+
+
+def test_a_network_without_classes_has_no_inception_score(settings, monkeypatch):
+    def grey(**_):
+        return module_features(torch.nn.Flatten(), name="grey", image_size=8, channels=1)
+
+    monkeypatch.setitem(FEATURES, "pixels", FeatureSpec("", grey))
+    generator = Generator()
+    with pytest.raises(UserError, match="no class probabilities; remove inception_score"):
+        evaluate(generator.source(), settings)
+    assert generator.made == 0
 
 
 def test_grey_images_in_a_colour_network_are_noted(settings, monkeypatch):

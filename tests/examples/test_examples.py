@@ -67,4 +67,9 @@ def test_run_nir_makes_the_images_of_the_pipeline(tmp_path, capsys):
     picture = tmp_path / "row.png"
     run_nir.main([str(tmp_path / "graphs"), "--output", str(picture), "--num-images", "2"])
     assert picture.exists()
-    assert json.loads((tmp_path / "graphs/index.json").read_text())["first_convolution_by"]
+    index = json.loads((tmp_path / "graphs/index.json").read_text())
+    assert index["first_convolution_by"]
+    del index["patch_size"]  # as of a decoder of tokens
+    (tmp_path / "graphs/index.json").write_text(json.dumps(index))
+    with pytest.raises(SystemExit, match="no patches, tokens or convolution"):
+        run_nir.denoise(tmp_path / "graphs", noise)

@@ -20,6 +20,7 @@ from spikediff.hub.card import choose_picture, model_card
 from spikediff.hub.describe import gather_facts, paper_of, shareable
 from spikediff.hub.results import Results, collect_results, compare_with_ordinary
 from spikediff.systems.ddpm.network import ddpm_unet
+from spikediff.systems.integer import IntegerSpikingUNet
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import load_recipe, recipe_from, save_recipe
 from spikediff.training.trained import load_trained
@@ -137,6 +138,13 @@ def test_of_a_run_that_was_measured(measured):
     assert values == {name: value["mean"] for name, value in quality["metrics"].items()}
 
 
+def test_the_card_names_what_changes_an_energy(measured):
+    energy = json.loads((measured / "energy.json").read_text())
+    energy |= {"execution": "delta", "batch_norm": "billed", "padding_counted": False}
+    said = sections(card_of(measured, Results(energies=(energy,))))
+    assert "| strict, by delta, batch norm billed, without padding | 45nm |" in said["Energy"]
+
+
 def test_results_count_for_their_own_weights_only(measured, run_folder, tmp_path, caplog):
     other = tmp_path / "run"
     shutil.copytree(measured, other)
@@ -147,10 +155,16 @@ def test_results_count_for_their_own_weights_only(measured, run_folder, tmp_path
     assert weights != weights_sha256(load_trained(measured))
     assert collect_results(other, weights) == Results()
     assert "was not measured on these weights; left out" in caplog.text
-    with pytest.raises(UserError, match="was measured on other weights"):
-        collect_results(other, weights, evaluations=[measured / "quality.json"])
-    with pytest.raises(UserError, match="was measured on other weights"):
-        collect_results(other, weights, energies=[measured / "energy.json"])
+    quality = json.loads((measured / "quality.json").read_text())
+    real = tmp_path / "real.json"
+    real.write_text(json.dumps(quality | {"source": {"kind": "data", "sha256": "ab"}}))
+    for kind, path in (
+        ("evaluations", measured / "quality.json"),
+        ("evaluations", real),
+        ("energies", measured / "energy.json"),
+    ):
+        with pytest.raises(UserError, match="was not measured on these weights"):
+            collect_results(other, weights, **{kind: [path]})
     own = weights_sha256(load_trained(run_folder))
     given = collect_results(run_folder, own, energies=[measured / "energy.json"])
     assert len(given.energies) == 1
@@ -178,14 +192,14 @@ def test_files_that_are_no_results_are_told(measured, tmp_path):
         ("energy", {"macs": "many"}, "macs: is damaged, 'many' is not a result"),
         ("energy", {"images": True}, "images: is damaged, True is not a result"),
         ("quality", {"metrics": {"new": {"mean": 1.0}}}, "it is not complete"),
-        ("quality", {"source": {"scheduler": "DDIMScheduler"}}, "it is not complete"),
+        ("quality", {"source": {"weights_sha256": "", "scheduler": "D"}}, "it is not complete"),
     ],
 )
 def test_damaged_results_are_told(measured, tmp_path, kind, change, words):
     path = tmp_path / "x.json"
-    content = json.loads((measured / f"{kind}.json").read_text())
+    content = json.loads((measured / f"{kind}.json").read_text()) | change
     weights = content.get("source", content)["weights_sha256"]
-    path.write_text(json.dumps(content | change))
+    path.write_text(json.dumps(content))
     given = {"evaluations" if kind == "quality" else "energies": [path]}
     with pytest.raises(UserError) as caught:
         collect_results(measured, weights, **given)
@@ -270,6 +284,13 @@ def test_classes_can_be_asked_for(tmp_path):
     pipe.set_progress_bar_config(disable=True)
     picture = choose_picture(facts, tmp_path, pipe, num_inference_steps=1, count=2)
     assert picture.caption == "Images of the seeds 0 to 1, of the classes in turn, not selected"
+
+
+def test_an_integer_network_has_counts_instead_of_steps(tmp_path):
+    unet = IntegerSpikingUNet(8, 1, block_out_channels=(8,), layers_per_block=1, levels=3)
+    pipe = SpikingDiffusionPipeline(unet.eval(), make_scheduler("ddim"))
+    said = sections(model_card(gather_facts(pipe, tmp_path, "x", Results()), "me/x"))
+    assert "| counts, D = 3 |" in said["The model"]
 
 
 def test_temporal_scaling_is_sdms():

@@ -110,8 +110,8 @@ def options_of(kind: type, path: tuple[str, ...] = (), prefix: str = "") -> Iter
 def build(kind: type[Options], given: Mapping[str, Any], default: Options | None = None) -> Options:
     """Return a command's options from a mapping of flat names, as Python callers give them.
 
-    The names are those of the fields, in any group. Paths may be given as text and text as
-    paths. `default` provides the values of options that are not given.
+    The names are those of the fields, in any group. Paths may be given as text, text as paths,
+    and one text instead of several. `default` provides the values of options that are not given.
     """
     known = {option.path[-1]: option for option in options_of(kind)}
     for name in given:
@@ -134,6 +134,9 @@ def _filled(kind: Any, given: Mapping[str, Any], default: Any) -> Any:
 
 
 def _as_path(value: Any, hint: Any) -> Any:
+    for kind in (hint, *get_args(hint)):
+        if get_origin(kind) is tuple and isinstance(value, str | Path):
+            return (_as_path(value, get_args(kind)[0]),)
     if isinstance(value, str) and (hint is Path or Path in get_args(hint)):
         return Path(value)
     return str(value) if isinstance(value, Path) and hint is str else value

@@ -113,7 +113,10 @@ class _Source:
         path, at, behind = text.rpartition("@")
         if not at or "=" not in behind or Path(text).exists():
             return cls(text, find_source(Path(text)), options.num_inference_steps)
-        given = dict(part.partition("=")[::2] for part in behind.split(","))
+        pairs = [part.partition("=")[::2] for part in behind.split(",")]
+        given = dict(pairs)
+        if len(given) < len(pairs):
+            raise UserError(f"{text}: an option is given twice; give each once")
         known = ("steps", "scheduler", "execution", "threshold", "name")
         for key, value in given.items():
             if key not in known:

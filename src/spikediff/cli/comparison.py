@@ -103,6 +103,10 @@ class ModelComparison:
         """The conditions of the numbers, a line each."""
         measured = [model.quality for model in self.models if model.quality is not None]
         notes = [_conditions(quality) for quality in measured]
+        told = {model.name: (model.quality or {}).get("notes", ()) for model in self.models}
+        for note in dict.fromkeys(note for found in told.values() for note in found):
+            named = [name for name, found in told.items() if note in found]
+            notes.append(note if len(named) == len(measured) else f"{', '.join(named)}: {note}")
         if len({quality["dataset"] for quality in measured}) > 1:
             notes.append("quality figures for different data sets are not comparable")
         if len({quality["counts"]["judged"] for quality in measured}) > 1:
@@ -110,9 +114,8 @@ class ModelComparison:
         for model in self.models:
             if model.quality_left_out is not None:
                 notes.append(f"{model.name}: quality not measured ({model.quality_left_out})")
-        notes.append(
-            f"energy: per image, strict accounting, arithmetic alone, of {self.num_images} images"
-        )
+        images = f"{self.num_images} image{'s' * (self.num_images != 1)}"
+        notes.append(f"energy: per image, strict accounting, arithmetic alone, of {images}")
         bits = sorted({m.activation_bits for m in self.models if m.activation_bits is not None})
         if bits:
             widths = ", ".join(map(str, bits))
@@ -121,7 +124,7 @@ class ModelComparison:
                 "as the spikes carry"
             )
         notes.append(
-            f"seconds: CPU time of one thread, {self.num_images} images at once, compiled if "
+            f"seconds: CPU time of one thread, {images} at once, compiled if "
             "that gives the same bits"
         )
         return tuple(dict.fromkeys(notes))

@@ -92,7 +92,8 @@ def run(options: EnergyOptions) -> None:
         figures["audit"] = verdict.to_dict()
     if measured.comparison is not None:
         print(f"\n{measured.comparison.table()}")
-        figures["comparison"] = measured.comparison.to_dict()
+        compared = measured.comparison.to_dict()
+        figures["comparison"] = compared | _given_counterpart(measured, options)
     if options.csv is not None:
         options.csv.parent.mkdir(parents=True, exist_ok=True)
         options.csv.write_text(report.to_csv())
@@ -111,6 +112,7 @@ class Measured:
     report: Any
     ordinary: Any | None = None  # the meter of the ordinary counterpart, with `--compare`
     comparison: Any | None = None
+    counterpart: Any | None = None  # its pipeline
 
 
 def measure(options: EnergyOptions) -> Measured:
@@ -128,7 +130,7 @@ def measure(options: EnergyOptions) -> Measured:
     unguided = replace(options, sampling=replace(options.sampling, threshold=None))
     ordinary_meter = _observe(ordinary, unguided)
     comparison = _compared(meter, ordinary, ordinary_meter, unguided)
-    return Measured(trained, pipe, meter, report, ordinary_meter, comparison)
+    return Measured(trained, pipe, meter, report, ordinary_meter, comparison, ordinary)
 
 
 def _with_synapses(pipe: Any, synapses: str) -> Any:
@@ -204,6 +206,22 @@ def _counterpart(spiking: Any, options: EnergyOptions) -> Any:
         if mine != other:
             raise UserError(f"--counterpart {options.counterpart}: {name} is {other}, not {mine}")
     return pipe
+
+
+def _given_counterpart(measured: Measured, options: EnergyOptions) -> dict[str, Any]:
+    """Return source and size of `--counterpart`, if given; print them if the size is another's."""
+    if options.counterpart is None:
+        return {}
+    from spikediff.diffusion.model import ann_counterpart
+    from spikediff.hub.load import denoiser_of
+
+    name = options.counterpart.resolve().name
+    ordinary = denoiser_of(measured.counterpart, options.counterpart)
+    expected = ann_counterpart(denoiser_of(measured.trained, options.model.source))
+    given, own = (sum(p.numel() for p in net.parameters()) for net in (ordinary, expected))
+    if given != own:
+        print(wrapped(f"--counterpart {name}: {given:,} parameters; the network's own has {own:,}"))
+    return {"counterpart": name, "counterpart_parameters": given, "own_parameters": own}
 
 
 def _priced(meter: Any, options: EnergyOptions) -> Any:

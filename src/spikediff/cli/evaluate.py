@@ -100,12 +100,11 @@ def run(options: EvaluateOptions) -> None:
     """Measure and print."""
     result = measure(options)
     if result is not None:
-        options.report.write(json.loads(json.dumps(result, sort_keys=True)))
         _print(result)
 
 
 def measure(options: EvaluateOptions) -> dict[str, Any] | None:
-    """Return the result of an evaluation; None in all processes but the first."""
+    """Return and write the result of an evaluation; None in all processes but the first."""
     from accelerate import PartialState
 
     from spikediff.evaluation.run import evaluate
@@ -119,7 +118,10 @@ def measure(options: EvaluateOptions) -> dict[str, Any] | None:
     images, shape = _open(options, settings, processes.device)
     size, channels = settings.image_size or shape[0], settings.channels or shape[1]
     settings = replace(settings, image_size=size, channels=channels)
-    return evaluate(images, settings, processes)
+    result = evaluate(images, settings, processes)
+    if result is not None:
+        options.report.write(json.loads(json.dumps(result, sort_keys=True)))
+    return result
 
 
 def _settings(options: EvaluateOptions) -> Any:

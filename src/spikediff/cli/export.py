@@ -43,14 +43,14 @@ def run(options: ExportOptions) -> None:
     from spikediff.interchange.nir.unsupported_layers import UnsupportedLayersError
 
     try:
-        options.report.write(write(options))
+        write(options)
     except UnsupportedLayersError as refusal:
         print(refusal.table(), flush=True)
         raise UserError(f"{refusal.gist}; docs/export.md shows networks that export") from None
 
 
 def write(options: ExportOptions) -> dict[str, Any]:
-    """Export; return the report."""
+    """Export; write and return the report."""
     output = options.output or _default_output(options)
     _check(options, output)
 
@@ -61,7 +61,9 @@ def write(options: ExportOptions) -> dict[str, Any]:
     writers = {"nir": _write_nir, "onnx": _write_program, "torch": _write_program}
     with at_work(f"exporting as {options.format}"):
         facts = writers[options.format](pipe, model, size, output, options)
-    return {"format": options.format, "output": str(output), **facts}
+    report = {"format": options.format, "output": str(output), **facts}
+    options.report.write(report)
+    return report
 
 
 def _default_output(options: ExportOptions) -> Path:

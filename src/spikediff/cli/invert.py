@@ -39,9 +39,10 @@ def run(options: InvertOptions) -> None:
     if options.model.scheduler is not None:
         raise UserError("--scheduler: inversion uses DDIM's steps; omit it")
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from spikediff.editing.invert import ddim_of, invert, regenerate
+    from spikediff.files.writing import write_whole
 
     pipe = options.model.load(to_generate=True)
     picture = options.picture.open(options.model.source, pipe)
@@ -63,7 +64,8 @@ def run(options: InvertOptions) -> None:
     grid, source = [picture, again], options.model.source
     facts = {"scheduler": type(ddim_of(pipe.scheduler)).__name__, **figures}
     write_edit(source, sampling, options.report, pipe, pictures, grid, facts, (_NOISE,))
-    save_file({"latents": noise.cpu().contiguous()}, options.report.output / _NOISE)
+    latents = save({"latents": noise.cpu().contiguous()})
+    write_whole(options.report.output / _NOISE, latents)
     for name, value in figures.items():
         print(f"{name:<28} {value:.4g}")
 

@@ -66,6 +66,8 @@ def check_file(path: Path, option: str) -> None:
     _check_writable(path)
     if path.is_dir():
         raise UserError(f"--{option} {path}: is a folder; give the name of a file")
+    if path == Path("-"):
+        raise UserError(f"--{option} -: standard output is not supported; give the name of a file")
 
 
 def _check_writable(path: Path) -> None:

@@ -30,8 +30,8 @@ class PushOptions:
     """Where to write the folder; required with --dry-run."""
     overwrite: Overwrite = False
     license: str | None = None
-    """Licence of the weights, by its identifier on the Hub (apache-2.0, cc-by-4.0, ...); not stated
-    by default."""
+    """Licence of the weights, by its identifier on the Hub (apache-2.0, cc-by-4.0, ...); by default
+    that of an earlier push's folder, or not stated."""
     evaluation: tuple[Path, ...] = ()
     """Results of `spikediff evaluate --json`; by default those in the run folder."""
     energy: tuple[Path, ...] = ()
@@ -103,7 +103,7 @@ def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Pat
     from spikediff.diffusion.pipeline import weights_sha256
     from spikediff.hub.describe import can_generate, gather_facts
     from spikediff.hub.load import steps_of
-    from spikediff.hub.repository import write_repository
+    from spikediff.hub.repository import stated_licence, write_repository
     from spikediff.hub.results import collect_results, measure_energy
 
     steps = steps_of(pipe, options.num_inference_steps)
@@ -116,7 +116,8 @@ def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Pat
             raise UserError(f"--measure: a {kind} of this network generates no images")
         results = replace(results, energies=measure_energy(pipe, steps))
     name = options.repository.partition("/")[2]
-    facts = gather_facts(pipe, options.source, name, results, options.license)
+    licence = options.license or stated_licence(options.source)
+    facts = gather_facts(pipe, options.source, name, results, licence)
     if options.output is not None:
         new_folder(folder, "pipeline", options.overwrite, options.source)
     files = write_repository(folder, pipe, facts, options.source, options.repository, steps)

@@ -1,5 +1,6 @@
 """The base of every pipeline, and the identity of the weights behind a result."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -85,7 +86,7 @@ class OwnPipeline(DiffusionPipeline):
             setattr(self, name, network)
         return self
 
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save the pipeline as diffusers does.
 
         Raises:
@@ -98,9 +99,14 @@ class OwnPipeline(DiffusionPipeline):
         for part, network in networks_of(self).items():
             check_finite(network.state_dict(), f"{name}: {part} cannot be saved")
         try:
-            super().save_pretrained(*args, **kwargs)
+            super().save_pretrained(save_directory, *args, **kwargs)
         except SafetensorError as error:  # what safetensors makes of an OSError
             raise UserError(f"{name}: cannot be saved ({one_line(error)})") from error
+        folder = Path(save_directory)
+        for part in networks_of(self):  # safetensors lets only the owner read its files
+            for path in (folder / part).glob("*.safetensors"):
+                with suppress(OSError):  # a file system without modes
+                    path.chmod((folder / INDEX).stat().st_mode)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:

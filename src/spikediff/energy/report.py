@@ -50,8 +50,9 @@ class EnergyReport:
         if self.costs.mac_pj is None and self.macs:
             raise UserError(
                 f"cost table {self.costs.name!r} has no price for a multiply-accumulate, and "
-                f"{self.macs:,} remain; the audit names them. Give `mac_pj` of a host processor in "
-                "a table of your own, or remove the real-valued layers"
+                f"{self.macs:,} remain; an audit with another table, as of `--costs 45nm --audit`, "
+                "names them. Give `mac_pj` of a host processor in a table of your own, or remove "
+                "the real-valued layers"
             )
 
     @cached_property

@@ -3,6 +3,7 @@
 To add a metric, write a file and add a row to `METRICS`. Protocols and `spikediff guide` read it.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ class Metric:
     compute: Callable[[FeatureSet, FeatureSet, "EvaluationProtocol"], dict[str, float]]
     lower_is_better: Mapping[str, bool]  # for every number that `spikediff guide` can optimise
     fewest: Callable[["EvaluationProtocol"], int] = lambda _protocol: 2  # smallest number of images
+    needs_classes: bool = False  # whether the feature network must give class probabilities
 
 
 def _frechet(fake: FeatureSet, real: FeatureSet, _: object) -> dict[str, float]:
@@ -56,6 +58,13 @@ def _inception_score(
     if probabilities is None:
         raise UserError("inception_score: this feature network gives no class probabilities")
     mean, std = inception_score(probabilities, splits=protocol.inception_splits)
+    most = len(probabilities) / protocol.inception_splits
+    if mean > most / 2:
+        warnings.warn(
+            f"inception_score: {len(probabilities)} images in {protocol.inception_splits} parts "
+            f"give at most {most:.3g}; take more images",
+            stacklevel=2,
+        )
     return {"inception_score": mean, "inception_score_std": std}
 
 
@@ -73,6 +82,7 @@ METRICS: dict[str, Metric] = {
         _inception_score,
         {"inception_score": HIGHER},
         fewest=lambda protocol: protocol.inception_splits,
+        needs_classes=True,
     ),
     "neighbours": Metric(
         _neighbours,

@@ -10,6 +10,7 @@ from spikediff.data import DATASETS, ImageDataset, load_images
 from spikediff.errors import UserError, suggestion
 from spikediff.evaluation.features import ANY, FEATURES, find_features, load_features
 from spikediff.evaluation.features.network import FeatureNetwork, preparation_notes, prepare
+from spikediff.evaluation.metrics import METRICS
 from spikediff.evaluation.protocol import EvaluationProtocol, Measurement
 from spikediff.evaluation.sources import ImageSource, real_images
 
@@ -42,9 +43,8 @@ def choose_networks(
     known = [part.network for part in protocol.measurements]
     for name in asked or ():
         if name not in known:
-            raise UserError(
-                f"protocol {protocol.name} has no features {name!r}; {suggestion(name, known)}"
-            )
+            hint = f"it has {', '.join(known)}" if name in FEATURES else suggestion(name, known)
+            raise UserError(f"protocol {protocol.name} has no features {name!r}; {hint}")
     if given is not None and not given.exists():
         raise UserError(f"{given}: no such file or folder; give weights of feature networks")
     weights: dict[Measurement, Path | None] = {}
@@ -79,6 +79,8 @@ def _weights_of(
     wanted = name or f"weights for {dataset.name}"
     if row.fetches and given is None:
         return None
+    if given is None and name is None:
+        raise UserError(f"{network} has no published weights for {dataset.name}")
     if given is None:
         raise UserError(f"{network} needs its weights; pass --feature-weights with {wanted}")
     if given.is_file():
@@ -88,6 +90,9 @@ def _weights_of(
             raise UserError(
                 f"{network}: --feature-weights is of {owners[0]}; add {wanted} in a folder"
             )
+        others = [data for data, file in row.files.items() if file == given.name != name]
+        if others:
+            raise UserError(f"{network}: --feature-weights is for {others[0]}; give {wanted}")
         return given
     found = [] if name is None else [*given.glob(name), *given.glob(f"*/{name}")]
     if not found and row.fetches:
@@ -185,6 +190,10 @@ def make_plan(
             )
             for part, file in weights.items()
         }
+    for part, network in networks.items():
+        for metric in part.metrics:
+            if METRICS[metric].needs_classes and not network.has_classes:
+                raise UserError(f"{part.key}: gives no class probabilities; remove {metric}")
     floor = real_images(load(protocol.floor_split), seed=_FLOOR_SEED)
     notes = left_out + _fitting_notes(networks, protocol.resize_filter, source, reference)
     return EvaluationPlan(
@@ -211,9 +220,10 @@ def _check_count(
     available = source.available
     if available is not None and available < count * settings.repeats:
         times = f" x {settings.repeats} repeats" if settings.repeats > 1 else ""
+        most = available // settings.repeats
         raise UserError(
             f"the source holds {available} images, but {count}{times} are requested; "
-            f"give --num-samples {available // settings.repeats} or fewer"
+            + (f"give --num-samples {most} or fewer" if most >= fewest else f"{fewest} are needed")
         )
 
 

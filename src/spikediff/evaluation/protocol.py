@@ -107,6 +107,8 @@ def protocol_from(content: Any, where: str) -> EvaluationProtocol:
     if not protocol.measurements:
         raise UserError(f"{where}: measurements is empty; name a feature network")
     for part in protocol.measurements:
+        if not part.metrics:
+            raise UserError(f"{where}: {part.network}: metrics is empty; name a metric")
         _check_known(part.mode, MODES, f"{where}: {part.network}: mode")
         for metric in part.metrics:
             _check_known(metric, METRICS, f"{where}: {part.network}: metric")

@@ -155,6 +155,7 @@ class NetworkFacts:
     spiking_steps: int | None  # T; None for an ordinary network
     neuron_layers: int
     image: tuple[int, int] | None  # channels and side in pixels
+    levels: int | None = None  # D, the largest count of an integer network's neurons
     classes: int = 0  # 0 for an unconditional network
 
 
@@ -228,6 +229,7 @@ def _network(part: str, network: nn.Module) -> NetworkFacts:
         spiking_steps=config.get("spiking_steps"),
         neuron_layers=sum(isinstance(module, SpikeEmitter) for module in network.modules()),
         image=None if None in image else image,  # type: ignore[arg-type]
+        levels=config.get("levels"),
         classes=number_of_classes(network),
     )
 

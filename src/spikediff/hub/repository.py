@@ -1,6 +1,7 @@
 """A model's repository (pipeline, card, picture, recipes and results), and its upload."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from spikediff.errors import UserError, suggestion
-from spikediff.files.reading import read_json
+from spikediff.files.reading import read_json, read_regular
 from spikediff.hub.card import GRID, choose_picture, model_card
 from spikediff.hub.describe import ModelFacts
 from spikediff.hub.results import own_file
@@ -140,6 +141,15 @@ LICENCES = (
     "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma", "unknown", "other",
 )
 # fmt: on
+
+
+def stated_licence(source: Path) -> str | None:
+    """Return the licence in the card of a repository folder; None without a card or a licence."""
+    card = source / "README.md"
+    text = read_regular(card).decode("utf-8", "replace") if card.is_file() else ""
+    front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    found = front and re.search(r"^license: (\S+)$", front[1], re.MULTILINE)
+    return found[1] if found and found[1] in LICENCES else None
 
 
 def check_licence(licence: str | None) -> None:

@@ -80,8 +80,8 @@ def _given(kind: str, path: Path, weights: str) -> dict[str, Any]:
     result = read_json(path)
     if _kind_of(result) != kind:
         raise UserError(f"{path}: is not a file of `spikediff {_COMMANDS[kind]} --json`")
-    if _measured_on(result) not in (weights, None):
-        raise UserError(f"{path}: was measured on other weights than these; measure again")
+    if _measured_on(result) != weights:
+        raise UserError(f"{path}: was not measured on these weights; measure the model itself")
     return _checked(kind, result, path)
 
 

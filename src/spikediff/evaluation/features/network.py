@@ -65,6 +65,7 @@ class FeatureNetwork:
 
     Attributes:
         dimensions: D.
+        has_classes: Whether there are class probabilities.
         fingerprint: SHA-256 of layout, weights and mode: the key of stored features.
 
     Raises:
@@ -103,7 +104,9 @@ class FeatureNetwork:
         self._normalise = normalise
         self._device = torch.device(device)
         self._warned = False
-        self.dimensions = self._probe()
+        probe = self._probe()
+        self.dimensions = probe.features.shape[1]
+        self.has_classes = probe.probabilities is not None
         self.fingerprint = self._hash()
 
     def __call__(self, images: Tensor) -> Activations:
@@ -149,10 +152,10 @@ class FeatureNetwork:
                 f"pass {self.batch_size} images at a time, not {len(images)}"
             )
 
-    def _probe(self) -> int:
+    def _probe(self) -> Activations:
         black = torch.zeros(2, self.channels, self.image_size, self.image_size, dtype=torch.uint8)
         try:
-            return self._run(black).features.shape[1]
+            return self._run(black)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UserError(

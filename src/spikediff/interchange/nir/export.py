@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from spikediff import __version__
 from spikediff.diffusion.exact_timesteps import visiting
 from spikediff.errors import UserError, import_extra
+from spikediff.files.writing import write_whole
 from spikediff.interchange.nir.graph import GraphBuilder, default_dt
 from spikediff.interchange.nir.networks import LOWERINGS, Shape
 from spikediff.interchange.nir.unsupported_layers import check_supported
@@ -68,7 +69,7 @@ def write_nir(
         steps.append({"call": call, "timestep": timestep, "file": name})
     first = exported[steps[0]["file"]]
     if first.host:
-        save_file({key: x.contiguous() for key, x in first.host.items()}, folder / HOST)
+        write_whole(folder / HOST, save({key: x.contiguous() for key, x in first.host.items()}))
     index = _index(model, first, scheduler, steps)
     (folder / INDEX).write_text(
         json.dumps(index, indent=1, allow_nan=False) + "\n", encoding="utf-8"
