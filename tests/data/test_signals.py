@@ -81,6 +81,7 @@ def test_a_file_of_ones_own(shape, channels, tmp_path):
         (np.zeros((2, 3, 200)), "channels first"),
         (np.zeros(200, complex), "complex128"),
         (np.full(200, np.nan), "not finite"),
+        (np.full(200, 1e300), "not finite"),
         (np.zeros(50), "do not fit into a tenth of the recording, 5 samples"),
         (np.array([{}]), "cannot be read as a .npy file"),
         (None, "cannot be read"),

@@ -150,9 +150,11 @@ def read_recording(path: Path) -> tuple[Tensor, str]:
             f"{path}: holds {values.dtype} {list(values.shape)}; save real numbers [S] or, with "
             "channels first, [C, S]"
         )
-    if not np.isfinite(values).all():
+    with np.errstate(over="ignore"):
+        recording = torch.from_numpy(values.astype(np.float32))
+    if not recording.isfinite().all():
         raise UserError(f"{path}: holds values that are not finite; cut or fill the gaps")
-    return torch.from_numpy(values.astype(np.float32)), str(path)
+    return recording, str(path)
 
 
 def _check_header(content: BytesIO) -> None:
