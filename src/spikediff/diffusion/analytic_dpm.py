@@ -18,7 +18,6 @@ variance in diffusion probabilistic models", ICLR 2022.
 
 from itertools import pairwise
 from math import pi, sqrt
-from numbers import Integral, Real
 from sys import float_info
 from typing import Any
 
@@ -271,7 +270,7 @@ def check_measured(
         )
     if len(moments) != len(grid):
         raise UserError(f"{name}second_moment has {len(moments)} numbers for {len(grid)} timesteps")
-    inside = all(isinstance(t, Integral) and 0 <= t <= last_timestep for t in grid)
+    inside = all(isinstance(t, int | np.integer) and 0 <= t <= last_timestep for t in grid)
     if not grid or not inside or any(b <= a for a, b in pairwise(grid)):
         raise UserError(
             f"{name}second_moment_timesteps must increase and lie in 0 to {shown(last_timestep)}"
@@ -282,4 +281,5 @@ def check_measured(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= float_info.max
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return real and bool(abs(value) <= float_info.max)

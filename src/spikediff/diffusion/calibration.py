@@ -94,7 +94,7 @@ def estimate_second_moment(
     for t in map(int, timesteps):
         alpha_bar, excess = float(alphas_cumprod[t]), 0.0
         generator = torch.Generator().manual_seed(seed)
-        for x_0 in images.split(batch_size):
+        for x_0 in torch.split(images, batch_size):
             # One draw per image, so that an image's noise does not depend on its batch.
             noise = torch.stack([torch.randn(x.shape, generator=generator) for x in x_0])
             eps = noise.to(device or images.device, images.dtype)

@@ -37,7 +37,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._matrices = [nn.Parameter(_as_matrix(p.data)) for p in self._kernels]
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             # The gradient lies like its kernel, so a scaler of gradients mends both at once.
-            kernel.register_post_accumulate_grad_hook(partial(_share_gradient, matrix))
+            share = partial(_share_gradient, matrix)
+            kernel.register_post_accumulate_grad_hook(share)  # type: ignore[no-untyped-call]
         rest = [p for p in params if p.dim() < 3]
         self._parts = (
             torch.optim.Muon(
