@@ -58,8 +58,10 @@ def test_the_same_twice(model):
 
 
 def test_without_a_calibration_the_message_says_what_to_do(model, tmp_path, capsys):
-    assert sample(model, tmp_path) == 2
-    assert "run `spikediff calibrate" in capsys.readouterr().err
+    run = tmp_path / "run"
+    model.rename(run.mkdir() or run / "pipeline")
+    assert sample(run, tmp_path) == 2
+    assert f"run `spikediff calibrate {run}`" in capsys.readouterr().err
 
 
 def test_other_weights_need_another_calibration(model, tmp_path, capsys):

@@ -97,6 +97,8 @@ def test_from_pipe_goes_back():
     assert SpikingDiffusionPipeline.from_pipe(theirs).unet is pipe.unet
     currents = make("currents")
     assert SynapticCurrentPipeline.from_pipe(currents).unet is currents.unet
+    with pytest.raises(UserError, match="has no 'shceduler'; did you mean 'scheduler'"):
+        SpikingDiffusionPipeline.from_pipe(pipe, shceduler=DDIMScheduler())
     with pytest.raises(UserError, match="has no vae"):
         type(make("vae")).from_pipe(pipe)
 

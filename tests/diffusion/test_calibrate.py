@@ -20,6 +20,7 @@ from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.scheduler_config import PREDICTION_TYPES
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
+from spikediff.pretrained import pretrained_folder
 from spikediff.systems.sddpm.network import SpikingUNet
 
 ALPHA_BAR = make_scheduler("ddpm").alphas_cumprod.double()
@@ -189,15 +190,17 @@ def calibrated(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"second_moment": [0.5]}, "lists of different lengths"),
-        ({"second_moment": [], "second_moment_timesteps": []}, "lists of different lengths"),
-        ({"second_moment": 0.5}, "0.5 is no list"),
-        ({"second_moment": [0.5, "0.9"]}, "'0.9' is no number"),
-        ({"second_moment": [0.5, math.inf]}, "inf is no number"),
-        ({"second_moment_timesteps": [0, 9.5]}, "timesteps that are none"),
-        ({"second_moment_timesteps": [-1, 999]}, "timesteps that are none"),
-        ({"clip_last_noise": -1}, "a negative clip_last_noise"),
-        ({"clip_last_noise": True}, "True is no number"),
+        ({"second_moment": [0.5]}, "second_moment has 1 numbers for 2 timesteps"),
+        ({"second_moment": [], "second_moment_timesteps": []}, "index out of range"),
+        ({"second_moment": 0.5}, "a list of finite numbers"),
+        ({"second_moment": [0.5, "0.9"]}, "a list of finite numbers"),
+        ({"second_moment": [0.5, math.inf]}, "a list of finite numbers"),
+        ({"second_moment": [0.5, 10**400]}, "a list of finite numbers"),
+        ({"second_moment_timesteps": [0, 9.5]}, "timesteps must increase and lie in 0 to 9.5"),
+        ({"second_moment_timesteps": [-1, 999]}, "timesteps must increase and lie in 0 to 999"),
+        ({"second_moment_timesteps": [9, 9]}, "timesteps must increase and lie in 0 to 9"),
+        ({"clip_last_noise": -1}, "clip_last_noise = -1 must be None or a number from 0"),
+        ({"clip_last_noise": True}, "clip_last_noise = True must be None or a number from 0"),
     ],
 )
 def test_a_damaged_calibration_is_one_line(calibrated, change, words):
@@ -207,7 +210,22 @@ def test_a_damaged_calibration_is_one_line(calibrated, change, words):
     path.write_text(json.dumps(content | {"settings": MEASURED | change}))
     with pytest.raises(UserError) as caught:
         load_calibration(calibrated)
-    assert f"calibration.json: is damaged ({words}); run `spikediff calibrate" in str(caught.value)
+    assert "calibration.json: is damaged (" in str(caught.value)
+    assert words in str(caught.value)
+    assert str(caught.value).endswith(f"; run `spikediff calibrate {calibrated}`")
+
+
+def test_the_command_in_a_message_is_one_that_works(calibrated, tmp_path):
+    shipped = pretrained_folder("digits")
+    for folder, source, named in (
+        (calibrated, tmp_path / "run", str(tmp_path / "run")),
+        (shipped / "pipeline", shipped, "digits"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load_calibration(folder, tmp_path / "none", source)
+        assert str(caught.value) == (
+            f"{named}: analytic-dpm needs a calibration; run `spikediff calibrate {named}`"
+        )
 
 
 def test_a_folder_without_weights_has_nothing_to_calibrate(tmp_path):

@@ -134,6 +134,8 @@ def test_streaming_is_the_window():
         ({"class_labels": 3}, "from 3 to 3: the model knows 0 to 2"),
         ({"class_labels": [0, -1]}, "from -1 to 0"),
         ({"class_labels": [0, 1, 2]}, "for 2 images"),
+        ({"class_labels": [1, None]}, r"class_labels = \[1, None\] must be whole numbers"),
+        ({"class_labels": "cat"}, "the model has no class names; give numbers, 0 to 2"),
         ({"class_labels": torch.tensor([0.0, 1.0])}, "whole number"),
         ({"guidance_scale": 2.0}, "needs class_labels"),
         ({"class_labels": 0, "guidance_scale": -1.0}, "must not be negative"),
@@ -147,7 +149,9 @@ def test_bad_labels_are_told(kind, options, words):
         draw(make_pipe(kind), seeds=[0, 1], **options)
 
 
-@pytest.mark.parametrize("options", [{"class_labels": 0}, {"guidance_scale": 2.0}])
+@pytest.mark.parametrize(
+    "options", [{"class_labels": 0}, {"class_labels": "cat"}, {"guidance_scale": 2.0}]
+)
 def test_a_model_without_classes_takes_none(options):
     unet = SpikingUNet(**U_NET).eval()
     pipe = SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
@@ -255,3 +259,11 @@ def test_a_classifier_guides_the_pipeline():
     told = {"seeds": range(4), "class_labels": [0, 1, 0, 1], "classifier": bright_or_dark}
     assert torch.equal(draw(pipe, classifier_scale=0.0, **told), plain)
     assert not torch.equal(draw(pipe, classifier_scale=1.0, **told), plain)
+    for labels, words in (
+        (2, "from 2 to 2: the model knows 0 to 1"),
+        ([0, 1, 0, -1], "from -1 to 1"),
+        ([0, 1, 0, None], "must be whole numbers"),
+        ("cat", "the model has no class names; give numbers$"),
+    ):
+        with pytest.raises(UserError, match=words):
+            draw(pipe, **{**told, "class_labels": labels})

@@ -29,7 +29,7 @@ def test_weights_out_of_the_middle_of_a_file():
     layer = nn.Linear(12, 64)
     layer.weight.data = file[1:].view(64, 12)
     model = nn.Sequential(layer)
-    with_own_memory(model, {})
+    with_own_memory(model, None)
     assert torch.equal(layer.weight, file[1:].view(64, 12))
     assert layer.weight.untyped_storage().nbytes() == 4 * 12 * 64
     assert layer.weight.data_ptr() % 64 == 0
@@ -38,7 +38,7 @@ def test_weights_out_of_the_middle_of_a_file():
 
 def test_the_type_that_was_asked_for():
     half = nn.BatchNorm1d(2)
-    with_own_memory(half, {"torch_dtype": torch.float16})
+    with_own_memory(half, torch.float16)
     assert half.running_mean.dtype == half.weight.dtype == torch.float16
     assert half.num_batches_tracked.dtype == torch.int64
 
@@ -59,6 +59,19 @@ def test_weights_of_a_variant_are_named(tmp_path):
     make("denoiser").save_pretrained(tmp_path, variant="fp16")
     with pytest.raises(UserError, match=r"variant='fp16'\) reads diffusion_pytorch_model.fp16.s"):
         load_pipeline(tmp_path)
+
+
+def test_types_in_diffusers_forms(saved):
+    """By part, "auto", and for other parts than a network of the caller's own."""
+    asked = {"dtype": {"unet": torch.float16, "default": torch.float32}}
+    assert SpikingDiffusionPipeline.from_pretrained(saved, **asked).unet.dtype == torch.float16
+    asked = {"dtype": {"default": torch.float16}}
+    mine = SpikingDiffusionPipeline.from_pretrained(saved, **asked).unet
+    assert mine.dtype == torch.float16
+    again = SpikingDiffusionPipeline.from_pretrained(saved, unet=mine, dtype=torch.float32)
+    assert again.unet is mine
+    assert mine.dtype == torch.float16
+    assert type(mine).from_pretrained(saved / "unet", dtype="auto").dtype == torch.float32
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_what_is_behind_the_mask_has_no_influence(pipe, pixels, mask):
     options = {"seeds": [0, 1, 2], "output_type": "pt", "num_resamples": 2, **STEPS}
     other = pixels.masked_fill(mask, 255)
     assert torch.equal(pipe(pixels, mask, **options).images, pipe(other, mask, **options).images)
-    weak = {**options, "strength": 0.5}
+    weak = {**options, "strength": 0.5, "num_resamples": 1}
     assert not torch.equal(pipe(pixels, mask, **weak).images, pipe(other, mask, **weak).images)
 
 
@@ -157,21 +157,26 @@ def test_resampling_makes_a_network_call_each(unet, quiet, pixels, mask):
     times = []
     hook = unet.register_forward_pre_hook(lambda _m, inputs: times.append(int(inputs[1])))
     options = {"seeds": [0, 1, 2], "num_inference_steps": 4}
+    told = []
+    options["callback_on_step_end"] = lambda p, *_: told.append(p.num_timesteps)
     pipe(pixels, mask, num_resamples=2, jump_length=2, **options)
     hook.remove()
     assert times == [999, 749, 499, 249, 499, 249]
+    assert told == [6] * 6
 
 
 def test_resampling_walk():
     """RePaint's schedule with `jump_length` 2 and `jump_n_sample` 3, counted from the noise."""
     assert resampling_walk(6, 3, 2) == [0, 1, 2, 3, 2, 3, 2, 3, 4, 5, 4, 5, 4, 5]
     assert resampling_walk(5, 1, 3) == list(range(5))
-    for steps, resamples, jump in ((50, 10, 10), (7, 3, 2), (5, 2, 5)):
+    for steps, resamples, jump in ((50, 10, 10), (7, 3, 2), (5, 2, 4)):
         walk = resampling_walk(steps, resamples, jump)
         jumps = len(range(0, steps - jump, jump))
         assert len(walk) == steps + (resamples - 1) * jump * jumps
         assert walk[0] == 0
         assert walk[-1] == steps - 1
+    with pytest.raises(UserError, match="jump_length = 5 must be less than the 5 steps made"):
+        resampling_walk(5, 2, 5)
 
 
 def test_made_from_the_parts_of_a_pipeline(parts, unet, quiet, pixels, mask):

@@ -95,6 +95,8 @@ def test_latents_are_told_when_they_do_not_fit(unet, quiet):
 def test_steps_that_draw_noise_are_refused(unet, quiet, name):
     scheduler = make_scheduler(name, {"second_moment": [0.5] * 1000})
     pipe = quiet(SpikingDiffusionPipeline, {"unet": unet, "scheduler": scheduler})
+    with pytest.raises(UserError, match="batch_size = 0 must be at least 1"):
+        interpolate_seeds(pipe, [0, 1], batch_size=0)
     with pytest.raises(UserError, match="draws fresh noise"):
         interpolate_seeds(pipe, [0, 1], eta=0.5 if name == "ddim" else 0.0)
 

@@ -109,6 +109,15 @@ def test_callbacks(pipe, pixels):
     told = {"callback_on_step_end": lambda _p, i, t, x: up.append((i, int(t), next(iter(x))))}
     latents = pipe.invert(pixels, num_inference_steps=4, **told).latents
     pipe(latents, 4, callback_on_step_end=lambda _p, _i, t, _x: down.append(int(t)))
+    stopped = []
+
+    def stop(pipe, *_):
+        stopped.append(pipe.num_timesteps)
+        pipe._interrupt = True
+
+    pipe.invert(pixels, num_inference_steps=4, callback_on_step_end=stop)
+    pipe(latents, 3, callback_on_step_end=stop)
+    assert stopped == [4, 3]
     assert up == [(i, t, "sample") for i, t in enumerate((249, 499, 749, 999))]
     assert down == [t for _, t, _ in reversed(up)]
 
@@ -116,6 +125,10 @@ def test_callbacks(pipe, pixels):
 def test_bad_calls_are_told(pipe, parts, pixels):
     with pytest.raises(UserError, match="num_iterations"):
         pipe.invert(pixels, num_iterations=0)
+    with pytest.raises(UserError, match=r"num_iterations = 1\.5 must be a whole number"):
+        pipe.invert(pixels, num_iterations=1.5)
+    with pytest.raises(UserError, match=r"num_inference_steps = 2\.5 must be a whole number"):
+        pipe.invert(pixels, num_inference_steps=2.5)
     with pytest.raises(UserError, match="between 1 and 1000"):
         pipe.invert(pixels, num_inference_steps=1001)
     with pytest.raises(UserError, match="takes noise"):

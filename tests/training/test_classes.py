@@ -77,6 +77,8 @@ def test_the_data_set_must_have_the_classes(with_classes, small, tmp_path):
         Trainer(recipe, tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run").exists()
     assert classes_of(small, None) == 0  # a network without classes asks nothing
+    with pytest.raises(UserError, match=r"loss\.label_dropout = 7\.0 must lie in \[0, 1\]"):
+        classes_of(replace(small, loss=replace(small.loss, label_dropout=7.0)), None)
 
 
 def test_a_network_without_classes_cannot_be_told_of_any():

@@ -24,6 +24,7 @@ from spikediff.training.computation import (
     _unpack,
     compressed_activations,
     cpu_has_bf16,
+    make_accelerator,
     prepare_computation,
     usable_precision,
 )
@@ -256,12 +257,27 @@ def test_what_a_cpu_says_of_bf16(tmp_path):
     assert cpu_has_bf16(cpuinfo) is True
 
 
-@pytest.mark.parametrize("name", ["nonsense", "comet_ml"])
-def test_trackers_that_are_not_there_are_told(name, small, tmp_path):
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_runs_of_one_process_may_differ_in_precision(small, tmp_path):
+    for precision in ("no", "bf16", "no"):
+        training = replace(small.training, mixed_precision=precision)
+        made = make_accelerator(replace(small, training=training), tmp_path)
+        assert made.mixed_precision == precision
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nonsense", "unknown 'nonsense'; choose from aim"),
+        ("all", "unknown 'all'; choose from aim"),
+        ("comet_ml", "comet_ml is not installed"),
+    ],
+)
+def test_trackers_that_are_not_there_are_told(name, words, small, tmp_path):
     from spikediff.training.trainer import Trainer
 
     recipe = replace(small, training=replace(small.training, trackers=(name,)))
-    with pytest.raises(UserError, match=f"training.trackers.*{name}"):
+    with pytest.raises(UserError, match=f"training.trackers: {words}"):
         Trainer(recipe, tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run").exists()
 

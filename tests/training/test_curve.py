@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikediff.errors import UserError
+from spikediff.training import curve as curve_module
 from spikediff.training.curve import (
     Averages,
     CurvePoint,
     LossCurve,
-    LossValues,
     read_curve,
     running_means,
 )
@@ -21,7 +21,7 @@ from spikediff.training.trainer import Trainer
 
 
 @pytest.mark.usefixtures("drawn")
-def test_curve_drops_rows_that_a_killed_run_lost(tmp_path):
+def test_curve_drops_rows_that_a_killed_run_lost(tmp_path, monkeypatch):
     curve = LossCurve(tmp_path)
     for step in (10, 20, 30):
         curve.append(CurvePoint(step, 1.0 / step, 2.0, 1e-3, 100.0, {"term": 0.5 / step}))
@@ -29,7 +29,13 @@ def test_curve_drops_rows_that_a_killed_run_lost(tmp_path):
     again = LossCurve(tmp_path, after_step=20)
     assert [p.step for p in again.points] == [10, 20]
     assert [p.step for p in read_curve(tmp_path / "loss.csv")] == [10, 20]
+    labels = []
+    axes_of = curve_module._axes
+    monkeypatch.setattr(
+        curve_module, "_axes", lambda size, **of: labels.append(of) or axes_of(size, **of)
+    )
     again.draw()
+    assert labels[0]["ylabel"] == "loss", "not every system denoises"
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -70,7 +76,7 @@ def test_the_curve_of_a_stopped_run_is_that_of_another(tmp_path_factory, every, 
         curve = LossCurve(folder, first, with_last=not meter.state())
         for step in range(first + 1, last + 1):
             values = {f"t{i}": (step * 0.37 + i) % 1.1 for i in range(terms)}
-            meter.add(LossValues(values, {"seen": step / 3}), step / 7)
+            meter.add(values, {"seen": step / 3}, step / 7)
             if step % every == 0 or step == last:
                 curve.append(meter.point(step, 1e-3, close=step % every == 0))
         return meter.state()

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,7 +25,13 @@ from spikediff.training.build import Parts, build_objective, check_both_stages
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.computation import cpu_has_bf16
 from spikediff.training.curve import read_curve
-from spikediff.training.first_stage import encode_all, is_finished, load_first_stage, token_dataset
+from spikediff.training.first_stage import (
+    encode_all,
+    first_stage_folder,
+    is_finished,
+    load_first_stage,
+    token_dataset,
+)
 from spikediff.training.recipe import load_recipe, save_recipe
 from spikediff.training.trained import load_trained
 from spikediff.training.trainer import Trainer
@@ -166,6 +173,43 @@ def test_a_first_stage_of_other_images_is_refused(root, second_recipe, tmp_path)
         Trainer(recipe, tmp_path / "run", show_progress=False)
     with pytest.raises(UserError, match="no finished first stage"):
         Trainer(second_recipe, tmp_path / "run", show_progress=False)
+
+
+def test_a_second_stage_takes_the_size_of_its_first(second_root, second_recipe):
+    """That of your own images is chosen for the first, and written into its recipe."""
+    path = second_root.with_name("run-first-stage") / "recipe.yaml"
+    first = load_recipe(path)
+    save_recipe(replace(first, data=replace(first.data, image_size=8, channels=1)), path)
+    trainer = Trainer(second_recipe, second_root, show_progress=False)
+    trainer.folder.release()
+    data = load_recipe(second_root / "recipe.yaml").data
+    assert (data.image_size, data.channels) == (8, 1)
+
+
+def test_stages_that_do_not_fit_are_refused(first_recipe, second_recipe, small, second_root):
+    vae = recipe_from({"model": {"network": "vae", "widths": [4, 8, 8]}}, "here")
+    with pytest.raises(UserError, match="first_stage = vae: a VAE produces no tokens"):
+        check_both_stages(vae, replace(second_recipe, first_stage="vae"))
+    with pytest.raises(UserError, match="first_stage = first: spiking_unet needs none"):
+        check_both_stages(first_recipe, replace(small, first_stage="first"))
+    mirrored = replace(second_recipe, data=replace(second_recipe.data, horizontal_flip=True))
+    for use in (
+        lambda: check_both_stages(first_recipe, mirrored),
+        lambda: token_dataset(mirrored, second_root),
+    ):
+        with pytest.raises(UserError, match=r"data\.horizontal_flip: grids of tokens cannot be"):
+            use()
+    flips = replace(first_recipe, data=replace(first_recipe.data, horizontal_flip=True))
+    check_both_stages(flips, second_recipe)
+
+
+@pytest.mark.parametrize(("root", "beside"), [("run", "run"), (".", "here"), ("..", "above")])
+def test_the_first_stage_lies_beside_the_second(root, beside, second_recipe, tmp_path, monkeypatch):
+    here = tmp_path / "above" / "here"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    folder = first_stage_folder(second_recipe, Path(root))
+    assert folder.resolve() == Path(root).resolve().with_name(f"{beside}-first-stage")
 
 
 def test_the_second_stage_resumes_exactly(root, second_recipe, with_steps, tmp_path):

@@ -48,3 +48,33 @@ def test_learning_rate_rises_and_falls():
     assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
     assert rates[-1] < 0.02
     assert rates.index(max(rates)) == 4
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("overflows", [False, True])
+def test_muon_takes_unscaled_gradients_and_skips_those_that_overflow(layout, overflows):
+    """A scaler of fp16 gradients sees the kernels, not only what AdamW trains."""
+    torch.manual_seed(0)
+    images, scale = torch.randn(4, 2, 6, 6), 1024.0
+    kernels = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=scale)):
+        torch.manual_seed(1)
+        model = nn.Conv2d(2, 3, 3).to(memory_format=layout)
+        before = model.weight.detach().clone()
+        optimizer = build_optimizer(OptimizerRecipe(name="muon", lr=0.1), model)
+        for part in images.chunk(2):
+            loss = model(part).square().sum()
+            (loss if scaler is None else scaler.scale(loss)).backward()
+        if scaler is None:
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        else:
+            if overflows:
+                model.weight.grad[0, 0, 0, 0] = torch.inf
+            scaler.unscale_(optimizer)
+            if not overflows:
+                assert nn.utils.clip_grad_norm_(model.parameters(), 1.0) == norm
+            scaler.step(optimizer)
+        kernels.append(model.weight.detach())
+    assert not torch.equal(kernels[0], before)
+    assert torch.equal(kernels[1], before if overflows else kernels[0])

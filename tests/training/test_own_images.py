@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from spikediff.data.dataset import PictureShape
+from spikediff.data.dataset import Pictures, PictureShape
 from spikediff.data.decoding import read_image, read_shape
 from spikediff.errors import UserError
 from spikediff.pretrained import find_recipe
-from spikediff.training import load_recipe
+from spikediff.training import load_recipe, own_images
 from spikediff.training.own_images import choose_shape, named_by_data
 from spikediff.training.recipe import load_run_recipe, recipe_from
 from spikediff.training.trainer import Trainer
@@ -43,6 +43,21 @@ def test_one_channel_only_where_all_pictures_are_grey():
     grey, colour = of_sides(32, 32, grey=True), of_sides(32)
     assert choose_shape(RECIPE, grey)[0].data.channels == 1
     assert choose_shape(RECIPE, grey + colour)[0].data.channels == 3
+
+
+def test_pictures_that_must_be_decoded_are_sampled(monkeypatch):
+    def chosen(*modes, **data):
+        pictures = Pictures(modes, lambda mode: Image.new(mode, (32, 40)), str, "here")
+        monkeypatch.setattr(own_images, "read_pictures", lambda *_: pictures)
+        recipe, line = choose_shape(replace(RECIPE, data=replace(RECIPE.data, **data)))
+        return recipe.data.channels, line.partition(": ")[2]
+
+    monkeypatch.setattr(own_images, "_DECODED", 2)
+    channels, line = chosen("RGB", "L", "L", "L")
+    assert (channels, line[:26]) == (3, "2 pictures (a sample of 4)")
+    channels, line = chosen("L", "RGB", "L", "L")
+    assert (channels, line[:11]) == (3, "4 pictures,"), "all are read before a colour is lost"
+    assert chosen("L", "RGB", "L", "L", channels=1)[1].startswith("2 pictures (a")
 
 
 def test_what_is_given_is_kept_and_listed_data_sets_are_left_alone():
@@ -108,7 +123,8 @@ def with_steps(folder, steps):
 
 def test_the_choice_stands_in_the_recipe_of_the_run(photos, tmp_path):
     root = tmp_path / "run"
-    first = Trainer(with_steps(photos, 1), root, show_progress=False)
+    root.mkdir()  # by a run that was killed before it wrote its recipe
+    first = Trainer(with_steps(photos, 1), root, resume=True, show_progress=False)
     assert "training at 16 x 16 with 3 channels" in first.choice
     first.train()
     data = load_run_recipe(root).data

@@ -108,6 +108,13 @@ def test_the_second_stage_fits_the_first(name):
         ({"optimizer": {"name": "sgd"}}, "choose from adam, adamw"),
         ({"model": 3}, "model must hold keys"),
         ([1], "the file must hold keys"),
+        (
+            {
+                "model": {"network": "unet", "residual_alpha": 1, "codebook_size": 2},
+                "loss": {"name": "denoising"},
+            },
+            "model.network = 'unet': no such network",
+        ),
     ],
 )
 def test_mistakes_are_told(content, word):
@@ -127,9 +134,16 @@ def test_files_that_are_no_recipe(tmp_path):
         find_recipe("sddpm/digit")
 
 
-def test_more_steps_than_the_sampler_has(tmp_path):
-    recipe = load_recipe(find_recipe("sddpm/digits"))
-    sampling = replace(recipe.sampling, num_inference_steps=1001)
-    with pytest.raises(UserError, match="must not exceed"):
-        Trainer(replace(recipe, sampling=sampling), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("num_inference_steps", 1001, "must be at most 1000"),
+        ("num_images", 70_000, "must be positive, and at most 65,536"),
+        ("scheduler", "euler", "choose from ddpm"),
+    ],
+)
+def test_grids_that_cannot_be_drawn_are_refused_before_training(key, value, words, small, tmp_path):
+    sampling = replace(small.sampling, **{key: value})
+    with pytest.raises(UserError, match=f"sampling.{key} = {value!r} {words}"):
+        Trainer(replace(small, sampling=sampling), tmp_path / "run")
     assert not (tmp_path / "run").exists()

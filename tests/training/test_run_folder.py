@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -184,6 +185,26 @@ def test_overwrite_removes_no_file_of_others(name, small, run):
     with pytest.raises(UserError, match=f"1 others lie there: {name}"):
         Trainer(small, run, overwrite=True, show_progress=False)
     assert content(run) == before
+
+
+@pytest.mark.parametrize("folder", ["run", "small"])
+def test_overwrite_removes_what_trackers_wrote(folder, small, run):
+    """In a folder named after the run's folder; one named after its recipe is somebody's."""
+    written = [run / folder / name for name in ("events.out.tfevents.1", "9/hparams.yml")]
+    for path in written:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    ours, opened = RunFolder(run), folder == "run"
+    with nullcontext() if opened else pytest.raises(UserError, match="2 others lie there"):
+        ours.open(small, resume=False, overwrite=True)
+    ours.release()
+    assert [path.exists() for path in written] == [not opened] * 2
+
+
+def test_overwrite_of_a_recipe_that_is_no_text_is_one_line(small, run):
+    (run / "recipe.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(UserError, match=r"recipe\.yaml: is not UTF-8 text"):
+        RunFolder(run).claim(small, resume=False, overwrite=True)
 
 
 def test_overwrite_spares_a_recipe_that_is_none_of_a_run(small, tmp_path):

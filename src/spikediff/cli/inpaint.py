@@ -36,7 +36,7 @@ class InpaintOptions:
     """Instead of a file: the box X0 Y0 X1 Y1, without column X1 and row Y1."""
     strength: Strength = 1.0
     num_resamples: Annotated[int, _REPEATS] = 1
-    """How often every step is made (RePaint); more make the parts fit together better."""
+    """How often all steps but the first are made (RePaint); more make the parts fit better."""
     jump_length: Annotated[int, _REPEATS] = 1
     """The number of steps after which RePaint goes back as many."""
     token_margin: Annotated[int, Range(0, 10**9)] = 0

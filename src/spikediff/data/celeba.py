@@ -5,7 +5,7 @@ from pathlib import Path
 from spikediff.data.arrays import candidate_folders, find_first, missing_files
 from spikediff.data.dataset import DatasetSpec, Pictures
 from spikediff.data.decoding import image_files
-from spikediff.data.folder import list_images
+from spikediff.data.folder import list_files
 from spikediff.errors import UserError
 from spikediff.files.reading import MIB, read_regular
 
@@ -48,7 +48,7 @@ def _names_of(partition: Path, split: str) -> list[str]:
 
 def _check_present(names: list[str], images: Path, partition: Path) -> None:
     """Refuse a folder that lacks some of the listed images."""
-    present = set(list_images(images))
+    present = set(list_files(images)[0])
     missing = [name for name in names if name not in present]
     if missing:
         raise UserError(

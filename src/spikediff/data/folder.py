@@ -53,11 +53,6 @@ def read_folder(folder: Path, _data_dir: Path | None, split: str) -> Pictures:
     )
 
 
-def list_images(folder: Path) -> list[str]:
-    """List the image files under a folder: relative paths with forward slashes, sorted."""
-    return list_files(folder)[0]
-
-
 def warn_of_others(folder: Path, others: Sequence[str]) -> None:
     """Warn about the files of a folder that were skipped, and name the first of them."""
     if others:
@@ -74,7 +69,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def list_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the images and the other files under a folder, both sorted, without hidden files."""
+    """Return the images and the other files under a folder, both sorted, without hidden files.
+
+    They are relative paths with forward slashes.
+    """
     names = sorted(_walk(folder, "", (), count()))
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     chosen = set(images)

@@ -15,7 +15,7 @@ from PIL import Image
 from spikediff.data.arrays import candidate_folders, find_first, missing_files
 from spikediff.data.dataset import DatasetSpec, Pictures
 from spikediff.data.decoding import decode_image, image_files
-from spikediff.data.folder import list_images
+from spikediff.data.folder import list_files
 from spikediff.errors import UserError, brief
 from spikediff.files.reading import open_regular
 
@@ -37,7 +37,7 @@ def read_lsun_bedroom(data_dir: Path | None, split: str) -> Pictures:
     if found.name.endswith("_lmdb"):
         read, where = partial(_read_key, found), partial(_name_of, found)
         return Pictures(_list_keys(found), read, where, str(found))
-    names = list_images(found)
+    names = list_files(found)[0]
     if not names:
         raise UserError(f"lsun-bedroom: {found} holds no images; put the {part} images there")
     return image_files([found / name for name in names], str(found))

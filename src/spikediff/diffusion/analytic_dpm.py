@@ -16,9 +16,10 @@ Reference: Bao, Li, Zhu and Zhang, "Analytic-DPM: an analytic estimate of the op
 variance in diffusion probabilistic models", ICLR 2022.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
-from math import isfinite, pi, sqrt
+from math import pi, sqrt
+from sys import float_info
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,16 +30,15 @@ from torch import Tensor
 
 from spikediff.diffusion.scheduler_config import image_and_noise
 from spikediff.diffusion.schedules import OnNoiseSchedule, noise_schedule_of
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
 
 _GREY_LEVEL = 2.0 / 255.0  # one level of 8 bits, in images that reach from -1 to 1
 
 
 def fresh_noise_variance(alpha_bar_t: float, alpha_bar_s: float, eta: float) -> float:
-    r"""Return $\lambda^2 = \eta^2 (\sigma_s^2 / \sigma_t^2)(1 - \bar\alpha_t / \bar\alpha_s)$.
+    r"""Return $\lambda^2$, the variance of $x_s$ given both $x_t$ and $x_0$.
 
-    It is the variance of $x_s$ given both $x_t$ and $x_0$: 0 for eta = 0, DDPM's posterior variance
-    for eta = 1.
+    It is 0 for eta = 0, DDPM's posterior variance for eta = 1.
 
     Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, equation 16.
     """
@@ -150,7 +150,12 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
         self.alphas_cumprod: Tensor = self._noise_schedule.alphas_cumprod
         self.timesteps: Tensor = self._noise_schedule.timesteps
         self.num_inference_steps: int | None = None
-        self._second_moment = _table(second_moment, second_moment_timesteps, len(self.betas))
+        self._second_moment: list[float] | None = None
+        if second_moment is not None:
+            every = range(len(self.betas))
+            grid = every if second_moment_timesteps is None else second_moment_timesteps
+            check_measured(second_moment, grid, clip_last_noise, every[-1])
+            self._second_moment = np.interp(every, grid, second_moment).tolist()
 
     def set_timesteps(
         self, num_inference_steps: int, device: str | torch.device | None = None
@@ -254,20 +259,27 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
         return sqrt(abar_s) * x_0 + sqrt(1.0 - abar_s - noise) * eps
 
 
-def _table(
-    second_moment: Sequence[float] | None, timesteps: Sequence[int] | None, length: int
-) -> list[float] | None:
-    """Return h at every timestep [length], or None if nothing is known."""
-    name = "AnalyticDPMScheduler: second_moment"
-    if second_moment is None:
-        return None
-    if not isinstance(second_moment, list | tuple) or not all(map(isfinite, second_moment)):
-        raise UserError(f"{name} must be a list of finite numbers; a tensor has `.tolist()`")
-    grid = list(range(length)) if timesteps is None else list(timesteps)
-    if len(second_moment) != len(grid):
-        raise UserError(f"{name} has {len(second_moment)} numbers for {len(grid)} timesteps")
-    inside = all(0 <= t < length for t in grid)
+def check_measured(
+    second_moment: Any, second_moment_timesteps: Any, clip_last_noise: Any, last_timestep: Any
+) -> None:
+    """Refuse settings of `AnalyticDPMScheduler` that no calibration measures."""
+    name, moments, grid = "AnalyticDPMScheduler: ", second_moment, second_moment_timesteps
+    if not isinstance(moments, list | tuple) or not all(map(_is_number, moments)):
+        raise UserError(
+            f"{name}second_moment must be a list of finite numbers; a tensor has `.tolist()`"
+        )
+    if len(moments) != len(grid):
+        raise UserError(f"{name}second_moment has {len(moments)} numbers for {len(grid)} timesteps")
+    inside = all(isinstance(t, int | np.integer) and 0 <= t <= last_timestep for t in grid)
     if not grid or not inside or any(b <= a for a, b in pairwise(grid)):
-        raise UserError(f"{name}_timesteps must increase and lie in 0 to {length - 1}")
-    table: list[float] = np.interp(np.arange(length), grid, second_moment).tolist()
-    return table
+        raise UserError(
+            f"{name}second_moment_timesteps must increase and lie in 0 to {shown(last_timestep)}"
+        )
+    clip = clip_last_noise
+    if clip is not None and not (_is_number(clip) and clip >= 0):
+        raise UserError(f"{name}clip_last_noise = {shown(clip)} must be None or a number from 0")
+
+
+def _is_number(value: Any) -> bool:
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return real and bool(abs(value) <= float_info.max)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from spikediff.data import change_range
 from spikediff.diffusion.loop import inference
-from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call
+from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.diffusion.return_dict import answering
-from spikediff.diffusion.seeds import generators_of
+from spikediff.diffusion.seeds import generators_of, whole
 from spikediff.errors import UserError
 from spikediff.files.tensors import check_values
 
@@ -56,7 +56,9 @@ class VAEPipeline(OwnPipeline):
         for code that works with any pipeline, and ignored: an autoencoder has one step.
         """
         generator, batch_size = generators_of(batch_size, seeds, generator)
-        check_call(output_type, num_inference_steps)
+        check_output_type(output_type)
+        if whole(num_inference_steps, "num_inference_steps") < 1:
+            raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
         if not hasattr(self.vae, "generate"):
             raise UserError(
                 f"{type(self.vae).__name__}: reconstructs images and has no prior to draw new ones "

@@ -6,17 +6,19 @@ the ordinary network of the same shape. The calibration is saved beside the weig
 
 import json
 from collections.abc import Callable, Sequence
-from math import isfinite, sqrt
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from spikediff.diffusion.analytic_dpm import check_measured
 from spikediff.diffusion.scheduler_config import image_and_noise
-from spikediff.errors import UserError, cut, shown
+from spikediff.errors import UserError, cut
 from spikediff.files.reading import file_sha256, read_json
 from spikediff.files.writing import write_whole
+from spikediff.pretrained import name_of
 
 
 def calibration_timesteps(num_train_timesteps: int = 1000, count: int = 51) -> list[int]:
@@ -78,56 +80,6 @@ def estimate_second_moment(
     Reference: Bao et al., "Analytic-DPM", ICLR 2022, the Monte Carlo estimate Gamma (there of the
     score, which is eps over the standard deviation of the noise).
     """
-    _check(denoiser, images, alphas_cumprod, timesteps, batch_size)
-    moments = [
-        _second_moment(
-            denoiser,
-            images,
-            float(alphas_cumprod[t]),
-            int(t),
-            torch.Generator().manual_seed(seed),
-            batch_size,
-            prediction_type,
-            images.device if device is None else device,
-        )
-        for t in timesteps
-    ]
-    h = torch.tensor(moments, dtype=torch.float64)  # [len(timesteps)]
-    if not h.isfinite().all():
-        raise UserError("calibration: the denoiser's outputs are not finite; check the weights")
-    return h.clamp(min=0.0)
-
-
-def _second_moment(
-    denoiser: Callable[[Tensor, Any], Any],
-    images: Tensor,
-    alpha_bar: float,
-    timestep: int,
-    generator: torch.Generator,
-    batch_size: int,
-    prediction_type: str,
-    device: torch.device | str,
-) -> float:
-    excess = 0.0
-    for first in range(0, len(images), batch_size):
-        x_0 = images[first : first + batch_size]
-        # One draw per image, so that an image's noise does not depend on its batch.
-        noise = torch.stack([torch.randn(x.shape, generator=generator) for x in x_0])
-        eps = noise.to(device, images.dtype)
-        x_t = sqrt(alpha_bar) * x_0.to(device) + sqrt(1.0 - alpha_bar) * eps
-        output = denoiser(x_t, timestep).sample
-        _, estimate = image_and_noise(output, x_t, alpha_bar, prediction_type)
-        excess += float((estimate.double().square() - eps.double().square()).sum())
-    return 1.0 + excess / images.numel()
-
-
-def _check(
-    denoiser: object,
-    images: Tensor,
-    alphas_cumprod: Tensor,
-    timesteps: Sequence[int],
-    batch_size: int,
-) -> None:
     if images.ndim < 2 or not len(images) or not images.is_floating_point():
         raise UserError("calibration: give floating-point images [N, C, H, W], at least one")
     if batch_size < 1:
@@ -138,6 +90,23 @@ def _check(
     if getattr(denoiser, "training", False):
         # Batch norm in training mode would answer by the batch, and learn from it.
         raise UserError("calibration: the denoiser is in training mode; call `.eval()` first")
+    moments = []
+    for t in map(int, timesteps):
+        alpha_bar, excess = float(alphas_cumprod[t]), 0.0
+        generator = torch.Generator().manual_seed(seed)
+        for x_0 in torch.split(images, batch_size):
+            # One draw per image, so that an image's noise does not depend on its batch.
+            noise = torch.stack([torch.randn(x.shape, generator=generator) for x in x_0])
+            eps = noise.to(device or images.device, images.dtype)
+            x_t = sqrt(alpha_bar) * x_0.to(eps.device) + sqrt(1.0 - alpha_bar) * eps
+            output = denoiser(x_t, t).sample
+            _, estimate = image_and_noise(output, x_t, alpha_bar, prediction_type)
+            excess += float((estimate.double().square() - eps.double().square()).sum())
+        moments.append(1.0 + excess / images.numel())
+    h = torch.tensor(moments, dtype=torch.float64)  # [len(timesteps)]
+    if not h.isfinite().all():
+        raise UserError("calibration: the denoiser's outputs are not finite; check the weights")
+    return h.clamp(min=0.0)
 
 
 _NAME = "calibration.json"
@@ -165,43 +134,28 @@ def _path(folder: Path, kept: Path | None) -> Path:
     return folder / _NAME if kept is None else kept / f"{_hash(folder)}.json"
 
 
-def load_calibration(folder: Path, kept: Path | None = None) -> dict[str, Any]:
+def load_calibration(
+    folder: Path, kept: Path | None = None, source: Path | None = None
+) -> dict[str, Any]:
     """Return the settings of `AnalyticDPMScheduler` that were measured on a pipeline's weights.
 
-    Refuses a calibration that is missing, damaged, or for other weights.
+    Refuses a calibration that is missing, damaged, or for other weights. Messages name the
+    `source` that the pipeline belongs to, such as a run.
     """
-    path = _path(folder, kept)
-    advice = f"run `spikediff calibrate {folder}`"
+    path, named = _path(folder, kept), name_of(source or folder)
+    advice = f"run `spikediff calibrate {named}`"
     if not path.is_file():
-        raise UserError(f"{folder}: analytic-dpm needs a calibration; {advice}")
+        raise UserError(f"{named}: analytic-dpm needs a calibration; {advice}")
     try:
         content = read_json(path)
         settings = {key: content["settings"][key] for key in _SETTINGS}
         measured_on = content["weights_sha256"]
-        moments = [float(value) for value in _numbers(settings["second_moment"])]
-        timesteps = _numbers(settings["second_moment_timesteps"])
-        if len(moments) != len(timesteps) or not moments:
-            raise ValueError("lists of different lengths")
-        if any(not isinstance(t, int) or t < 0 for t in timesteps):
-            raise ValueError("timesteps that are none")
-        clip = settings["clip_last_noise"]
-        if clip is not None and _numbers([clip])[0] < 0:
-            raise ValueError("a negative clip_last_noise")
-    except (ValueError, KeyError, TypeError) as error:
+        check_measured(**settings, last_timestep=settings["second_moment_timesteps"][-1])
+    except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path}: is damaged ({cut(str(error))}); {advice}") from error
     if measured_on != _hash(folder):
         raise UserError(f"{path}: was measured on other weights; {advice}")
     return settings
-
-
-def _numbers(values: Any) -> list[float]:
-    """Return a list after checking that it holds finite numbers alone."""
-    if not isinstance(values, list):
-        raise TypeError(f"{shown(values)} is no list")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-            raise TypeError(f"{shown(value)} is no number")
-    return values
 
 
 def _hash(folder: Path) -> str:

@@ -62,9 +62,8 @@ def _number(network: Any, name: str) -> int:
     names = class_names(network)
     if not names:
         classes = number_of_classes(network)
-        raise UserError(
-            f"class {name!r}: the model has no class names; give numbers, 0 to {classes - 1}"
-        )
+        which = f"numbers, 0 to {classes - 1}" if classes else "numbers"
+        raise UserError(f"class {name!r}: the model has no class names; give {which}")
     if name not in names:
         raise UserError(f"class {name!r}: the model has no such class; {suggestion(name, names)}")
     return names.index(name)
@@ -123,7 +122,10 @@ def conditioned(
         return call
     class_labels = class_numbers(network, class_labels)
     nothing = torch.full((batch_size,), classes)
-    labels = nothing if class_labels is None else _labels(class_labels, nothing, classes)
+    labels = nothing
+    if class_labels is not None:
+        labels = _labels(class_labels, nothing)
+        _check_range(labels, classes)
     if guidance_scale is None or guidance_scale == 1.0:
         return lambda sample, t: call(sample, t, class_labels=labels.to(sample.device))
     both = torch.cat([labels, nothing])
@@ -157,7 +159,7 @@ def classifier_guided(
     """
     if class_labels is None:
         raise UserError("classifier: guidance needs class_labels")
-    labels = _labels(class_labels, torch.zeros(batch_size, dtype=torch.long), None)
+    labels = _labels(class_labels, torch.zeros(batch_size))
 
     def guided(sample: Tensor, timestep: Tensor) -> Tensor:
         estimate = denoiser(sample, timestep)
@@ -166,6 +168,7 @@ def classifier_guided(
         with torch.enable_grad():
             x = sample.detach().requires_grad_()
             log_p = classifier(x, timestep).log_softmax(-1)  # [B, K]
+            _check_range(labels, log_p.shape[1])
             of_class = log_p[torch.arange(batch_size), labels.to(log_p.device)]
             gradient = torch.autograd.grad(of_class.sum(), x)[0]
         shift = -scale * sigma * gradient  # of epsilon
@@ -197,17 +200,23 @@ def _check(name: str, classes: int, labels: ClassLabels, guidance_scale: float |
         raise UserError(f"guidance_scale = {guidance_scale} must not be negative")
 
 
-def _labels(class_labels: ClassLabels, like: Tensor, classes: int | None) -> Tensor:
+def _labels(class_labels: ClassLabels, like: Tensor) -> Tensor:
     """Return labels as int64 [B], with the length and device of another tensor."""
-    labels = torch.as_tensor(class_labels, device=like.device)
+    try:
+        labels = torch.as_tensor(class_labels, device=like.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"class_labels = {shown(class_labels)} must be whole numbers") from None
     if labels.is_floating_point() or labels.dim() > 1 or labels.numel() not in (1, len(like)):
         raise UserError(
             f"class_labels of shape {tuple(labels.shape)} ({labels.dtype}) for {len(like)} images; "
             f"give one whole number for all, or one for each"
         )
-    if classes is not None and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    return labels.long().reshape(-1).expand(like.shape)
+
+
+def _check_range(labels: Tensor, classes: int) -> None:
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise UserError(
             f"class_labels from {int(labels.min())} to {int(labels.max())}: the model knows 0 to "
             f"{classes - 1}"
         )
-    return labels.long().reshape(-1).expand(like.shape)

@@ -31,7 +31,7 @@ from spikediff.diffusion.loop import (
     telling,
 )
 from spikediff.diffusion.objective import RunParts
-from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call, signal_output
+from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type, signal_output
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.diffusion.return_dict import answering
 from spikediff.diffusion.schedulers import make_scheduler
@@ -132,7 +132,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         if batch_size is None and seeds is None:
             batch_size = size_of_labels(class_labels) if latents is None else len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
-        check_call(output_type, num_inference_steps)
+        check_output_type(output_type)
         finish = self._output(output_type)
         if self.makes_signals and self.scheduler.config.get("clip_sample"):
             # A signal may leave its range, where DDPM and DDIM would clip their estimate of x_0.
@@ -171,7 +171,6 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         classifier_scale: float,
         batch_size: int,
     ) -> Denoiser:
-        class_labels = class_numbers(self.unet, class_labels)
         known = class_labels if classifier is None or number_of_classes(self.unet) else None
         denoiser = conditioned(
             estimates_of(self.unet), self.unet, known, guidance_scale, batch_size
@@ -179,7 +178,12 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
         if classifier is None:
             return denoiser
         return classifier_guided(
-            denoiser, self.scheduler, classifier, class_labels, classifier_scale, batch_size
+            denoiser,
+            self.scheduler,
+            classifier,
+            class_numbers(self.unet, class_labels),
+            classifier_scale,
+            batch_size,
         )
 
 

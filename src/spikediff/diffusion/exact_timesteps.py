@@ -24,6 +24,7 @@ from diffusers.schedulers import (
 from torch import Tensor
 
 from spikediff.diffusion.scheduler_config import KeepsSchedule
+from spikediff.diffusion.seeds import whole
 from spikediff.errors import UserError
 
 # With one of these, sigmas are chosen first, and timesteps may be fractional.
@@ -213,7 +214,7 @@ def _in_training(timesteps: Sequence[float], longest: int) -> bool:
 
 def check_steps(num_inference_steps: int, longest: int) -> None:
     """Raise a `UserError` for a number of steps outside 1 to `longest`."""
-    if not 1 <= num_inference_steps <= longest:
+    if not 1 <= whole(num_inference_steps, "num_inference_steps") <= longest:
         raise UserError(
             f"num_inference_steps = {num_inference_steps} must lie between 1 and {longest}"
         )

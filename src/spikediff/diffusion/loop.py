@@ -92,15 +92,20 @@ StepCallback = Callable[[Any, int, Any, dict[str, Tensor]], Mapping[str, Tensor]
 class TellsOfSteps:
     """Attributes that diffusers' callbacks use; it precedes `DiffusionPipeline` in the bases."""
 
-    scheduler: Any
     _callback_tensor_inputs = ("latents", "sample", "currents")
     _interrupt = False
     _guidance_scale: float | None = None
+    _num_timesteps = 0
+
+    def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
+        """Return diffusers' progress bar of the timesteps of a call."""
+        self._num_timesteps = len(iterable) if total is None else total
+        return super().progress_bar(iterable, total)  # type: ignore[misc]
 
     @property
     def num_timesteps(self) -> int:
-        """The number of timesteps that the sampler visits."""
-        return len(self.scheduler.timesteps)
+        """The number of timesteps that the call visits."""
+        return self._num_timesteps
 
     @property
     def guidance_scale(self) -> float | None:
@@ -128,13 +133,8 @@ def telling(
 ) -> AfterStep:
     """Return a step hook that calls a callback and replaces the sample by its return value.
 
-    Args:
-        pipe: The pipeline that is called.
-        callback: The callback; None for none.
-        seen: Function from a sample to named tensors; the steps act on the last of them,
-            which is also called "latents".
-        inputs: Names of the tensors to pass; all by default.
-        guidance_scale: The guidance scale of the call.
+    `seen` gives the named tensors of a sample; the steps act on the last of them, which is also
+    called "latents". `inputs` are the names of those to pass; None for all.
     """
     pipe._guidance_scale, pipe._interrupt = guidance_scale, False
     if callback is None and inputs is None:

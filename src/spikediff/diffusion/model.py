@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import safetensors
 import torch
@@ -26,13 +26,6 @@ _MOST = 2**24  # of a number in a configuration
 _MOST_LAYERS = 256  # of a list in one, and of the blocks of a level
 # Names that diffusers gave the projections of attention before.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
-class SavedTensor(NamedTuple):
-    """A tensor in a file's header: its type (F32, BF16, I64, BOOL, ...) and shape."""
-
-    kind: str
-    shape: tuple[int, ...]
 
 
 class SpikingModel(ModelMixin, ConfigMixin):
@@ -74,7 +67,7 @@ class SpikingModel(ModelMixin, ConfigMixin):
         faults += [f"unknown {key}" for key in info["unexpected_keys"]]
         if faults:
             raise UserError(f"{path}: {list_faults(faults, cls.__name__)}")
-        with_own_memory(model, options)
+        with_own_memory(model, options.get("dtype") or options.get("torch_dtype"))
         check_finite(model.state_dict(), str(folder))
         return (model, info) if wants_info else model
 
@@ -91,21 +84,25 @@ def check_saved(cls: Any, folder: Path, variant: str | None = None) -> bool:
     faults = [f"missing {name}" for name in expected if name not in saved]
     faults += [f"unknown {name}" for name in saved if name not in expected]
     for name, tensor in expected.items():
-        if name in saved and saved[name].shape != tuple(tensor.shape):
-            faults.append(f"{name} has shape {saved[name].shape}, not {tuple(tensor.shape)}")
-        elif name in saved and not _fits(saved[name].kind, tensor.dtype):
-            faults.append(f"{name} holds {saved[name].kind}, not {tensor.dtype}")
+        kind, shape = saved.get(name, ("", None))
+        if shape not in (None, tuple(tensor.shape)):
+            faults.append(f"{name} has shape {shape}, not {tuple(tensor.shape)}")
+        elif shape is not None and not _fits(kind, tensor.dtype):
+            faults.append(f"{name} holds {kind}, not {tensor.dtype}")
     if faults:
         raise UserError(f"{folder}: {list_faults(faults, cls.__name__)}")
     return True
 
 
-def read_head(path: Path) -> dict[str, SavedTensor]:
-    """Return the tensors in a safetensors file's header; a `UserError` for a damaged file."""
+def read_head(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the types (F32, BOOL, ...) and shapes of the tensors in a safetensors file's header.
+
+    Raise a `UserError` for a damaged file.
+    """
     try:
         with safetensors.safe_open(check_regular(path), framework="pt") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {k: SavedTensor(v.get_dtype(), tuple(v.get_shape())) for k, v in parts.items()}
+            return {k: (v.get_dtype(), tuple(v.get_shape())) for k, v in parts.items()}
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: is damaged ({one_line(error, 200)})") from error
 
@@ -205,18 +202,17 @@ _KINDS = {
 }
 
 
-def with_own_memory(model: nn.Module, options: Mapping[str, Any]) -> None:
+def with_own_memory(model: nn.Module, dtype: Any) -> None:
     """Copy a loaded model's weights out of the file that they are mapped from, in place.
 
     Tensors in a file are not aligned, and the rounding of a matrix-vector product depends on the
     alignment of its memory: a loaded model would differ in the last bit from the saved one. The
-    copy has the type given by the `options` of `from_pretrained`: without accelerate, diffusers
-    keeps the file's type if its first tensor is an integer, such as a counter of batch norm.
+    copy has the given `torch.dtype`, if it is one: without accelerate, diffusers keeps the file's
+    type if its first tensor is an integer, such as a counter of batch norm.
     """
-    dtype = options.get("dtype") or options.get("torch_dtype")
     for tensor in (*model.parameters(), *model.buffers()):
-        kept = tensor.dtype if dtype is None or not tensor.is_floating_point() else dtype
-        tensor.data = tensor.data.to(kept, copy=True)
+        cast = isinstance(dtype, torch.dtype) and tensor.is_floating_point()
+        tensor.data = tensor.data.to(dtype if cast else tensor.dtype, copy=True)
 
 
 def quiet() -> None:

@@ -120,11 +120,7 @@ def check_not_negative(**values: float) -> None:
 
 
 def target_of(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:
-    r"""Return what the network should estimate.
-
-    $\epsilon$; or $x_0$ ("sample"); or
-    $v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1 - \bar\alpha_t}\,x_0$.
-    """
+    r"""Return what the network should estimate: $\epsilon$, $x_0$ or v; see `scheduler_config`."""
     prediction_type = scheduler.config.prediction_type
     if prediction_type == "epsilon":
         return eps

@@ -12,7 +12,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from spikediff.data import change_range, from_unit_range, to_uint8, to_unit_range
-from spikediff.diffusion.seeds import whole
 from spikediff.errors import UserError
 from spikediff.files.tensors import check_values
 
@@ -53,13 +52,6 @@ def check_output_type(output_type: str, known: Collection[str] = tuple(OUTPUT_TY
     """Raise a `UserError` for an output type that a pipeline does not have."""
     if output_type not in known:
         raise UserError(f"unknown output_type {output_type!r}; choose from {list(known)}")
-
-
-def check_call(output_type: str, num_inference_steps: int) -> None:
-    """Raise a `UserError` for an unknown output type or less than one step."""
-    check_output_type(output_type)
-    if whole(num_inference_steps, "num_inference_steps") < 1:
-        raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
 
 
 def image_grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 
 from spikediff.diffusion.exact_timesteps import exact
 from spikediff.diffusion.loop import networks_of
-from spikediff.diffusion.model import with_own_memory
+from spikediff.diffusion.model import SpikingModel, with_own_memory
 from spikediff.diffusion.saving import INDEX, check_networks, make_portable, own_classes
-from spikediff.errors import UserError, one_line
+from spikediff.errors import UserError, one_line, suggestion
 from spikediff.events import Precision, compile_for_inference
 from spikediff.files.reading import read_json
 from spikediff.files.tensors import check_finite, state_digest
@@ -52,6 +52,10 @@ class OwnPipeline(DiffusionPipeline):
     def from_pipe(cls, pipeline: Any, **parts: Any) -> Self:
         """Return a pipeline that shares the parts of another one; `parts` replace them."""
         needed, optional = cls._get_signature_keys(cls)
+        known = [*needed, *optional]
+        for name in parts:
+            if name not in known:
+                raise UserError(f"{cls.__name__}: has no {name!r}; {suggestion(name, known)}")
         # The configuration has all that is not a part, such as the range of signals.
         settings = {name: pipeline.config[name] for name in optional if name in pipeline.config}
         found = {**settings, **pipeline.components, **parts}
@@ -59,7 +63,7 @@ class OwnPipeline(DiffusionPipeline):
             raise UserError(
                 f"{cls.__name__}: a {type(pipeline).__name__} has no {' and no '.join(missing)}"
             )
-        return cls(**{name: found[name] for name in (*needed, *optional) if name in found})
+        return cls(**{name: found[name] for name in known if name in found})
 
     @property
     def event_driven(self) -> bool:
@@ -124,8 +128,12 @@ class OwnPipeline(DiffusionPipeline):
             read = {name: entry for name, entry in index.items() if name not in kwargs}
             check_networks(read, folder, kwargs.get("variant"))
         pipe = super().from_pretrained(folder, **kwargs)
+        dtype = kwargs.get("dtype") or kwargs.get("torch_dtype")
         for name, network in networks_of(pipe).items():
-            with_own_memory(network, kwargs)  # diffusers' own networks leave theirs in the file
+            if name in kwargs or isinstance(network, SpikingModel):
+                continue  # given by the caller, or copied and checked already
+            own = dtype.get(name, dtype.get("default")) if isinstance(dtype, dict) else dtype
+            with_own_memory(network, own)  # diffusers' own networks leave theirs in the file
             check_finite(network.state_dict(), f"{folder}: {name}")
         return pipe
 

@@ -21,7 +21,7 @@ from spikediff.diffusion.loop import (
     space_of,
     step_options,
 )
-from spikediff.diffusion.outputs import check_call, check_output_type
+from spikediff.diffusion.outputs import check_output_type
 from spikediff.diffusion.schedules import CLEAN, noise_levels, renoise
 from spikediff.diffusion.seeds import Generators
 from spikediff.editing.images import Picture, composite, one_per_seed, read_images, read_mask
@@ -78,7 +78,8 @@ def inpaint(
         batch_size: The number of images; by default that of the seeds or inputs.
         seeds: One seed per image: image k depends on `seeds[k]` and on its input alone.
         generator: The source of noise instead of seeds, as in diffusers.
-        num_resamples: How often every step is made (RePaint), which multiplies the network calls.
+        num_resamples: How often the steps are made (RePaint), all but the first, at most
+            `jump_length`; it multiplies the network calls.
         jump_length: The number of steps after which the sampler goes back as many.
         eta: Share of fresh noise in DDIM's steps; other schedulers refuse it.
         output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].
@@ -127,7 +128,6 @@ def inpaint(
     else:
         refuse_options(pipe, token_margin=token_margin != 0, **dict.fromkeys(draw, True))
         steps = 50 if num_inference_steps is None else num_inference_steps
-        check_call(output_type, steps)
         resampling = (num_resamples, jump_length)
         generated = _repaint(pipe, known, mask, steps, strength, resampling, eta, generator, asked)
     images = composite(output_type, generated, given, mask)
@@ -217,6 +217,11 @@ def resampling_walk(num_steps: int, num_resamples: int, jump_length: int) -> lis
     if num_resamples < 1 or jump_length < 1:
         raise UserError(
             f"num_resamples = {num_resamples} and jump_length = {jump_length} must be at least 1"
+        )
+    if num_resamples > 1 and jump_length >= num_steps:
+        raise UserError(
+            f"num_resamples = {num_resamples} has no effect: jump_length = {jump_length} must be "
+            f"less than the {num_steps} steps made"
         )
     left = dict.fromkeys(range(0, num_steps - jump_length, jump_length), num_resamples - 1)
     level, walk = num_steps, []  # level 0 is the image

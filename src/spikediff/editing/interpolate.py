@@ -46,6 +46,8 @@ def interpolate_seeds(
             f"interpolation: a {type(pipe).__name__} does not start from noise; use a "
             "pipeline with an image denoiser"
         )
+    if batch_size < 1:
+        raise UserError(f"interpolation: batch_size = {batch_size} must be at least 1")
     if draws_noise(pipe.scheduler, call.get("eta", 0.0)):
         raise UserError(
             f"interpolation: {type(pipe.scheduler).__name__} draws fresh noise in its steps, so an "

@@ -1,6 +1,6 @@
 r"""DDIM inversion: the noise that deterministic DDIM turns into an image, and the image again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -20,9 +20,10 @@ from spikediff.diffusion.loop import (
     image_shape,
     inference,
 )
-from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call
+from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
 from spikediff.diffusion.scheduler_config import image_and_noise
 from spikediff.diffusion.schedulers import make_scheduler
+from spikediff.diffusion.seeds import whole
 from spikediff.editing.images import Picture, read_images
 from spikediff.editing.loop import Asked, Denoising, check_denoises
 from spikediff.errors import UserError
@@ -53,18 +54,8 @@ def invert(
     and clipping, because only these can be inverted. The error of the round trip falls as the steps
     get shorter. Currents are decoded at the end and re-enter as equal currents.
 
-    Args:
-        pipe: A pipeline of a denoiser.
-        image: One image or several; see `read_images`.
-        num_inference_steps: Steps from image to noise; use as many to go back.
-        num_iterations: Network calls per step; see `ddim_inversion`.
-        return_dict: False returns a tuple.
-        callback_on_step_end: Called as `callback(pipe, i, timestep, {"sample": x_t})`, with
-            "currents" if the network denoises currents; its return value may replace them.
-        class_labels: The class of all images, or one per image; None for no class.
-        guidance_scale: Scale of classifier-free guidance; see `conditioned`.
-        callback_on_step_end_tensor_inputs: Names of the tensors passed to the callback:
-            "latents", "sample", "currents"; all by default.
+    Use as many steps to go back. Each makes `num_iterations` network calls; see `ddim_inversion`.
+    The other arguments are those of `inpaint`.
 
     Returns:
         An output with `.latents`.
@@ -90,6 +81,7 @@ def invert(
         pipe.progress_bar(scheduler.timesteps.flip(0)),
         num_iterations,
         denoising.tell,
+        lambda: bool(pipe._interrupt),
     )
     latents = denoising.space.decode(sample)
     return InversionOutput(latents=latents) if return_dict else (latents,)
@@ -112,7 +104,7 @@ def regenerate(
     The noise is the result of `invert`, or any other; for the other arguments see `invert` and
     `inpaint`.
     """
-    check_call(output_type, num_inference_steps)
+    check_output_type(output_type)
     check_denoises(pipe)
     if not isinstance(latents, Tensor):
         raise UserError("latents: not a tensor; give the noise that `invert` finds")
@@ -145,6 +137,7 @@ def ddim_inversion(
     timesteps: Sequence[Tensor],
     num_iterations: int = 1,
     after_step: AfterStep | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     r"""Return the noise that deterministic DDIM turns into a sample: x_t at the last timestep.
 
@@ -165,6 +158,7 @@ def ddim_inversion(
         num_iterations: Iterations of the fixed point in every step.
         after_step: Called as `after_step(i, timestep, sample)` after every step; the next step
             starts from its return value.
+        interrupted: Whether to skip the remaining steps.
 
     Example:
         >>> import torch
@@ -177,10 +171,12 @@ def ddim_inversion(
     Reference: the fixed point: Pan et al., "Effective real image editing with accelerated iterative
     diffusion inversion", ICCV 2023.
     """
-    if num_iterations < 1:
+    if whole(num_iterations, "num_iterations") < 1:
         raise UserError(f"num_iterations = {num_iterations} must be at least 1")
     alpha_bar_s = 1.0
     for i, timestep in enumerate(timesteps):
+        if interrupted():
+            continue
         alpha_bar_t = float(scheduler.alphas_cumprod[int(timestep)])
         x_t = sample
         for _ in range(num_iterations):

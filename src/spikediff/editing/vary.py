@@ -17,7 +17,7 @@ from spikediff.diffusion.loop import (
     space_of,
     step_options,
 )
-from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call, check_output_type
+from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
 from spikediff.diffusion.seeds import Generators
 from spikediff.editing.images import Picture, one_per_seed, read_images
 from spikediff.editing.loop import Asked, Denoising, edits_tokens, refuse_options
@@ -98,7 +98,6 @@ def vary(
     else:
         refuse_options(pipe, **dict.fromkeys(draw, True))
         steps = 50 if num_inference_steps is None else num_inference_steps
-        check_call(output_type, steps)
         varied = _denoise_again(pipe, known, strength, steps, eta, generator, asked)
     images = OUTPUT_TYPES[output_type](varied)
     return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -145,8 +144,8 @@ def timesteps_of_strength(
     scheduler: Any, num_inference_steps: int, strength: float, device: Any
 ) -> tuple[Any, Tensor]:
     """Set a scheduler's timesteps; return the scheduler and the last share of them."""
-    count = steps_of_strength(strength, num_inference_steps)
     sampler = visiting(scheduler, num_inference_steps, device)
+    count = steps_of_strength(strength, num_inference_steps)
     left_out = (num_inference_steps - count) * sampler.order  # Heun calls twice a step
     chosen: Tensor = sampler.timesteps[left_out:]
     return sampler, chosen

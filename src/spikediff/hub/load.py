@@ -135,7 +135,7 @@ def _calibration(source: Path) -> dict[str, Any]:
     from spikediff.diffusion.calibration import load_calibration
 
     folder = pipeline_folder(source)
-    return load_calibration(folder, kept_calibrations(folder))
+    return load_calibration(folder, kept_calibrations(folder), source)
 
 
 def kept_calibrations(folder: Path) -> Path | None:

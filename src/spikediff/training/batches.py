@@ -51,6 +51,8 @@ def signal_dataset(data: DataRecipe) -> SignalDataset:
 
 def classes_of(recipe: Recipe, dataset: Any) -> int:
     """Return the number of classes that condition a network; 0 for none."""
+    if not 0 <= (dropout := recipe.loss.label_dropout) <= 1:
+        raise UserError(f"loss.label_dropout = {dropout} must lie in [0, 1]")
     wanted: int = getattr(recipe.model, "num_classes", 0)
     if wanted and wanted != dataset.num_classes:
         raise UserError(
@@ -77,11 +79,6 @@ class BatchPlan:
             for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
         ]
         return torch.cat(chosen)
-
-    def position(self, step: int) -> dict[str, int]:
-        """Return where step `step` begins: the epoch, and the image within it."""
-        epoch, image = divmod(step * self.batch_size, self.num_images)
-        return {"epoch": epoch, "image": image}
 
 
 @lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ from spikediff.diffusion.seeds import derived_seed
 from spikediff.errors import UserError
 from spikediff.systems import find_trainable
 from spikediff.training.batches import image_dataset, signal_dataset
-from spikediff.training.first_stage import load_first_stage, token_dataset
+from spikediff.training.first_stage import check_second_stage, load_first_stage, token_dataset
 from spikediff.training.optimizers import MuonWithAdamW
 from spikediff.training.recipe import DiffusionRecipe, OptimizerRecipe, Recipe, check_recipe
 
@@ -145,9 +145,13 @@ def check_both_stages(first: Recipe, second: Recipe) -> None:
     """Refuse a second stage that cannot sample the tokens of the first stage, an autoencoder."""
     check_recipe(first)
     check_recipe(second)
+    check_second_stage(second)
     images = image_dataset(first.data)
     with torch.device("meta"):
-        autoencoder = build_model(Parts(first, images.image_size, images.channels))
+        autoencoder: Any = build_model(Parts(first, images.image_size, images.channels))
+    if "codebook_size" not in autoencoder.config:
+        made = type(autoencoder).__name__
+        raise UserError(f"first_stage = {second.first_stage}: a {made} produces no tokens")
     height, width = autoencoder.latent_size
     steps = second.sampling.num_inference_steps
     if steps > height * width:

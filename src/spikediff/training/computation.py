@@ -12,10 +12,12 @@ from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import LoggerType
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, suggestion
 from spikediff.events import train_event_driven
 from spikediff.layers.recomputation import set_recomputation
 from spikediff.native import WORD, keep_large_tensors, native, pointer
@@ -38,6 +40,11 @@ def make_accelerator(recipe: Recipe, root: Path) -> Accelerator:
     environment variable that scales gradients.
     """
     wanted = recipe.training.trackers
+    known = [kind.value for kind in LoggerType if kind != LoggerType.ALL]
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"training.trackers: unknown {name!r}; {suggestion(name, known)}")
+    AcceleratorState._reset_state()  # an earlier run of this process may have another precision
     try:
         with warnings.catch_warnings(action="ignore"):
             accelerator = Accelerator(
@@ -47,7 +54,7 @@ def make_accelerator(recipe: Recipe, root: Path) -> Accelerator:
                 project_dir=str(root),
             )
     except ValueError as error:
-        raise UserError(f"training.trackers = {list(wanted)}: {error}") from error
+        raise UserError(f"accelerate: {error}") from error
     accelerator.wait_for_everyone()  # none may refuse and exit while others still connect
     if accelerator.gradient_accumulation_steps != 1:
         raise UserError(

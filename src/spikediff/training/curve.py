@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class LossCurve:
 
     def draw(self) -> None:
         """Draw the curve and its running mean."""
-        figure, axes = _axes((7, 4), xlabel="optimizer step", ylabel="denoising loss", yscale="log")
+        figure, axes = _axes((7, 4), xlabel="optimizer step", ylabel="loss", yscale="log")
         steps, losses = [p.step for p in self.points], [p.loss for p in self.points]
         axes.plot(steps, losses, color="0.75", label="loss")
         axes.plot(steps, running_means(losses), color="C0", label="running mean")
@@ -114,13 +114,6 @@ def _point(row: dict[str, float]) -> CurvePoint:
     return CurvePoint(int(step), loss, grad_norm, lr, speed, terms=row)
 
 
-class LossValues(NamedTuple):
-    """The losses of one optimizer step."""
-
-    terms: dict[str, float]  # the loss is their sum
-    watched: dict[str, float]
-
-
 class Averages:
     """Means over the steps since the last row of the curve.
 
@@ -136,14 +129,14 @@ class Averages:
         """Restart the measurement of speed."""
         self._timed, self._since = 0, time.perf_counter()
 
-    def add(self, losses: LossValues, norm: float) -> None:
-        """Add the losses and gradient norm of a step."""
+    def add(self, terms: Mapping[str, float], watched: Mapping[str, float], norm: float) -> None:
+        """Add a step: the terms of its loss, watched values, and the norm of its gradients."""
         before = self._sums
         self._sums = {
             "steps": before.get("steps", 0) + 1,
             "grad_norm": before.get("grad_norm", 0.0) + norm,
-            "terms": _plus(before.get("terms", {}), losses.terms),
-            "watched": _plus(before.get("watched", {}), losses.watched),
+            "terms": _plus(before.get("terms", {}), terms),
+            "watched": _plus(before.get("watched", {}), watched),
         }
         self._timed += 1
 

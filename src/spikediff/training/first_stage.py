@@ -13,9 +13,10 @@ from spikediff.diffusion.saving import AnyNetwork
 from spikediff.errors import UserError
 from spikediff.files.tensors import read_with_metadata, state_digest, write_tensors
 from spikediff.progress import at_work
+from spikediff.systems import find_trainable
 from spikediff.training.batches import image_dataset
 from spikediff.training.computation import device_kind
-from spikediff.training.recipe import Recipe, load_run_recipe
+from spikediff.training.recipe import Recipe, load_run_recipe, with_shape_of
 
 _TOKENS = "tokens.safetensors"
 _BATCH = 250  # images encoded at a time
@@ -26,8 +27,28 @@ _log = logging.getLogger("spikediff")
 def first_stage_folder(recipe: Recipe, root: Path) -> Path:
     """Return the first stage's run folder: the one named by the recipe, or one beside `root`."""
     named = Path(recipe.first_stage) if recipe.first_stage else None
-    is_run = named is not None and (named / "recipe.yaml").is_file()
-    return named if named is not None and is_run else root.with_name(f"{root.name}-first-stage")
+    if named is not None and (named / "recipe.yaml").is_file():
+        return named
+    root = root if root.name.strip(".") else root.resolve()  # "." and ".." name no folder
+    return root.with_name(f"{root.name}-first-stage")
+
+
+def check_second_stage(recipe: Recipe) -> None:
+    """Refuse a first stage of a network without tokens, and to mirror tokens."""
+    network = recipe.model.network
+    if find_trainable(network).items != "tokens":
+        raise UserError(f"first_stage = {recipe.first_stage}: {network} needs none; omit it")
+    if recipe.data.horizontal_flip:
+        raise UserError("data.horizontal_flip: grids of tokens cannot be mirrored; omit it")
+
+
+def like_first_stage(recipe: Recipe, root: Path) -> Recipe:
+    """Return a second stage with the size and channels of the first stage's images."""
+    folder = first_stage_folder(recipe, root)
+    of_tokens = find_trainable(recipe.model.network).items == "tokens"
+    if not of_tokens or not (folder / "recipe.yaml").is_file():
+        return recipe
+    return with_shape_of(recipe, load_run_recipe(folder))
 
 
 def is_finished(folder: Path) -> bool:
@@ -66,6 +87,7 @@ def token_dataset(recipe: Recipe, root: Path) -> "TokenDataset":
 
     Stored tokens must come from this first stage and these images.
     """
+    check_second_stage(recipe)
     images = image_dataset(recipe.data)
     vqvae = load_first_stage(recipe, root)
     source = {

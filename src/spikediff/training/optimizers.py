@@ -5,6 +5,7 @@ batch norm's running statistics at their initial values, which ruins a spiking n
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
         params = list(params)
         self._kernels = [p for p in params if p.dim() >= 3]
         self._matrices = [nn.Parameter(_as_matrix(p.data)) for p in self._kernels]
+        for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
+            # The gradient lies like its kernel, so a scaler of gradients mends both at once.
+            share = partial(_share_gradient, matrix)
+            kernel.register_post_accumulate_grad_hook(share)  # type: ignore[no-untyped-call]
         rest = [p for p in params if p.dim() < 3]
         self._parts = (
             torch.optim.Muon(
@@ -52,8 +57,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Make one step, after calling the closure."""
         loss = None if closure is None else torch.enable_grad()(closure)()
-        for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
-            matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)
         for part in self._parts:
             part.step()  # type: ignore[no-untyped-call]
         return loss
@@ -91,6 +94,11 @@ def _as_matrix(kernel: Tensor, like: Tensor | None = None) -> Tensor:
     like = kernel if like is None else like
     last = like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last)
     return (kernel.permute(0, 2, 3, 1) if last else kernel).reshape(len(kernel), -1)
+
+
+def _share_gradient(matrix: nn.Parameter, kernel: Tensor) -> None:
+    assert kernel.grad is not None
+    matrix.grad = _as_matrix(kernel.grad, like=kernel)
 
 
 def averaged(model: nn.Module, recipe: EMARecipe) -> AveragedModel:

@@ -50,7 +50,7 @@ def choose_shape(
     If all pictures have the same size, of at most 64 pixels, it is that size; otherwise the largest
     of `SIDES` that does not exceed the median shorter side. The network must be able to divide it.
     There is one channel if all pictures are grey, otherwise three. Without `shapes`, the pictures
-    are read.
+    are read; if each must be decoded, a sample of them, and all before one channel is chosen.
 
     Returns:
         The recipe, and a line that states the choice, or None if the recipe left nothing open.
@@ -58,26 +58,31 @@ def choose_shape(
     data = recipe.data
     if not is_own(recipe) or None not in (data.image_size, data.channels):
         return recipe, None
+    sampled = ""
     if shapes is None:
         with warnings.catch_warnings(action="ignore"):  # reading them for training warns
-            shapes = picture_shapes(read_pictures(data.dataset, "train", data.data_dir))
+            pictures = read_pictures(data.dataset, "train", data.data_dir)
+        count = len(pictures)
+        step = 1 if pictures.read_shape is not None else -(-count // _DECODED)
+        shapes = picture_shapes(pictures, step)
+        if step > 1 and data.channels is None and all(shape.grey for shape in shapes):
+            shapes = picture_shapes(pictures)
+        sampled = "" if len(shapes) == count else f" (a sample of {count:,})"
     channels = data.channels or (1 if all(shape.grey for shape in shapes) else 3)
     sides = sorted(shape.side for shape in shapes)
     size = data.image_size or _fitting_size(recipe, sides, channels)
     median = statistics.median_low(sides)
     told = (
-        f"{data.dataset}: {len(shapes):,} pictures, {sides[0]} to {sides[-1]} pixels on the "
-        f"shorter side (median {median}): training at {size} x {size} with {channels} "
+        f"{data.dataset}: {len(shapes):,} pictures{sampled}, {sides[0]} to {sides[-1]} pixels "
+        f"on the shorter side (median {median}): training at {size} x {size} with {channels} "
         f"channel{'s' if channels > 1 else ''}; --data.image-size and --data.channels change that"
     )
     return replace(recipe, data=replace(data, image_size=size, channels=channels)), told
 
 
-def picture_shapes(pictures: Pictures) -> list[PictureShape]:
-    """Return the shapes of pictures, or of a sample if each must be decoded to find its size."""
-    count = len(pictures)
-    step = 1 if pictures.read_shape is not None else -(-count // _DECODED)
-    indices = range(0, count, step)
+def picture_shapes(pictures: Pictures, step: int = 1) -> list[PictureShape]:
+    """Return the shapes of every `step`-th picture."""
+    indices = range(0, len(pictures), step)
     shapes = []
     with at_work("reading the sizes of pictures", len(indices)) as work:
         for index in indices:

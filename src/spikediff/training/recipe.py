@@ -4,8 +4,8 @@ A recipe is read from YAML, overridden on the command line, and saved with the r
 `model:` and `loss:` are the keyword arguments of the network and of its objective.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,16 +27,12 @@ _NOT_NEGATIVE: Rule = (lambda x: x >= 0, "must not be negative")
 _SHARE: Rule = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
 _SHARES: Rule = (lambda x: all(0 <= part < 1 for part in x), "must lie in [0, 1)")
 _SIZE: Rule = (lambda x: x is None or x > 0, "must be positive")
-_BATCH: Rule = (lambda x: 0 < x <= 65_536, "must be positive, and at most 65,536")
-_CHANNELS: Rule = (lambda x: x is None or 0 < x <= 65_536, "must be positive, and at most 65,536")
-_CLOCK: Rule = (lambda x: 0 < x <= 100_000, "must be positive, and at most 100,000")
 _RANGE: Rule = (lambda x: x is None or x[0] < x[1], "must be two values, the lower one first")
 _BETA: Rule = (lambda x: 0 < x < 1, "must lie between 0 and 1")
 
 
-def _one_of(names: Iterable[str]) -> Rule:
-    known = list(names)
-    return (lambda x: x in known, f"choose from {', '.join(known)}")
+def _at_most(most: int) -> Rule:
+    return (lambda x: x is None or 0 < x <= most, f"must be positive, and at most {most:,}")
 
 
 def _ruled(default: Any, rule: Rule) -> Any:
@@ -88,13 +84,13 @@ class DataRecipe:
     name of a recording or a .npy file."""
     image_size: int | None = _ruled(None, _SIZE)
     """Side in pixels, or samples in a signal's window; by default the data set's own."""
-    channels: int | None = _ruled(None, _CHANNELS)
+    channels: int | None = _ruled(None, _at_most(65_536))
     """1 or 3; by default the data set's own."""
     resize_filter: str = "bilinear"
     """PIL's name of the resize filter."""
     horizontal_flip: bool = False
     """Whether training images are mirrored with probability 1/2."""
-    batch_size: int = _ruled(64, _BATCH)
+    batch_size: int = _ruled(64, _at_most(65_536))
     """Images per optimizer step, over all processes and accumulated parts together."""
     workers: int = _ruled(0, _NOT_NEGATIVE)
     """Processes that decode images; 0 decodes in the training process."""
@@ -110,10 +106,10 @@ class DataRecipe:
 class DiffusionRecipe:
     """The noise schedule and the prediction type."""
 
-    num_train_timesteps: int = _ruled(1000, _CLOCK)
+    num_train_timesteps: int = _ruled(1000, _at_most(100_000))
     """Length of the diffusion clock."""
-    beta_schedule: str = _ruled("linear", _one_of(("linear", "scaled_linear", "squaredcos_cap_v2")))
-    """linear, scaled_linear or squaredcos_cap_v2 (cosine)."""
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    """The course of the betas; squaredcos_cap_v2 is the cosine."""
     beta_start: float = _ruled(1e-4, _BETA)
     """First beta of the linear schedules."""
     beta_end: float = _ruled(0.02, _BETA)
@@ -162,11 +158,13 @@ class EMARecipe:
 class SamplingRecipe:
     """The sample grids drawn during training."""
 
-    scheduler: str = _ruled("ddim", _one_of(_IN_TRAINING))
+    scheduler: str = _ruled(
+        "ddim", (lambda x: x in _IN_TRAINING, f"choose from {', '.join(_IN_TRAINING)}")
+    )
     """ddpm, ddim, synaptic-ddim, dpmsolver++, unipc or deis."""
     num_inference_steps: int = _ruled(50, _POSITIVE)
     """Network calls per image."""
-    num_images: int = _ruled(64, _POSITIVE)
+    num_images: int = _ruled(64, _at_most(65_536))
     """Images in a grid, from the seeds 0, 1, 2, ..."""
     every: int = _ruled(1000, _NOT_NEGATIVE)
     """Steps between two grids; 0 draws only the last."""
@@ -246,18 +244,20 @@ def load_recipe(path: str | Path) -> Recipe:
     return recipe_from(content, str(path))
 
 
-def recipe_from(content: Any, where: str) -> Recipe:
+def recipe_from(content: Any, where: str, of_run: bool = False) -> Recipe:
     """Build a recipe from nested mappings; `where` is their source, for messages.
+
+    That of a run, perhaps of version 0.1.0, may have keys of other networks.
 
     Example:
         >>> recipe_from({"optimizer": {"lr": "1e-3"}}, "here").optimizer.lr
         0.001
     """
     model = content.get("model") if isinstance(content, Mapping) else None
-    if isinstance(model, Mapping) and model.keys() >= _OF_TWO_NETWORKS:
-        content = _without_earlier(content)  # the recipe.yaml of a run of version 0.1.0
+    of_run = of_run or (isinstance(model, Mapping) and model.keys() >= _OF_TWO_NETWORKS)
     network = _named(content, "model", "network") or "spiking_unet"
     try:
+        content = _without_earlier(content) if of_run else content
         loss = loss_section(network, _named(content, "loss", "name"))
         kind = _recipe_type(model_section(network), loss)
     except UserError as error:
@@ -293,12 +293,13 @@ def check_recipe(recipe: Recipe) -> None:
             value = getattr(inner, part.name)
             if not allowed(value):
                 raise UserError(f"{section.name}.{part.name} = {shown(value)} {words}")
-    steps, clock = recipe.sampling.num_inference_steps, recipe.diffusion.num_train_timesteps
-    if steps > clock:
-        raise UserError(
-            f"sampling.num_inference_steps = {steps} must not exceed "
-            f"diffusion.num_train_timesteps = {clock}"
-        )
+
+
+def with_shape_of(recipe: Recipe, other: Recipe) -> Recipe:
+    """Return a recipe with another one's size and channels of images where it has none."""
+    data, theirs = recipe.data, other.data
+    size, channels = data.image_size or theirs.image_size, data.channels or theirs.channels
+    return replace(recipe, data=replace(data, image_size=size, channels=channels))
 
 
 def load_run_recipe(folder: Path) -> Recipe:
@@ -307,7 +308,7 @@ def load_run_recipe(folder: Path) -> Recipe:
     content = read_yaml(path)
     if not content:
         raise UserError(f"{path}: is empty; restore the run's recipe, or delete the folder")
-    recipe = recipe_from(_without_earlier(content), str(path))
+    recipe = recipe_from(content, str(path), of_run=True)
     try:
         check_recipe(recipe)
     except UserError as error:

@@ -37,7 +37,7 @@ def check_same_run(root: Path, before: Recipe, now: Recipe) -> None:
 
     Model, noise, loss, data, seed, optimizer and schedule must not change.
     """
-    old, new = dict(_settings(before)), dict(_settings(now))
+    old, new = dict(settings_of(before)), dict(settings_of(now))
     changed = [key for key, value in new.items() if not _is_same(key, old.get(key), value)]
     for what, keys in _FIXED.items():
         differ = [
@@ -65,7 +65,7 @@ def check_same_run(root: Path, before: Recipe, now: Recipe) -> None:
         _log.warning("%s: continues with other values: %s", root, "; ".join(warned))
 
 
-def _settings(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+def settings_of(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Yield every value of a recipe by its path, `section.key`."""
     for section, value in asdict(recipe).items():
         if isinstance(value, Mapping):

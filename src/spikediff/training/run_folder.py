@@ -15,10 +15,17 @@ from typing import Any
 import torch
 
 from spikediff.errors import UserError
-from spikediff.files.reading import read_json
+from spikediff.files.reading import read_json, read_text
 from spikediff.files.writing import FolderLock, leftovers, remove, remove_folder, write_if_changed
 from spikediff.training.checkpoint import settle
-from spikediff.training.recipe import Recipe, load_recipe, load_run_recipe, recipe_text, save_recipe
+from spikediff.training.recipe import (
+    Recipe,
+    load_recipe,
+    load_run_recipe,
+    recipe_text,
+    save_recipe,
+    with_shape_of,
+)
 from spikediff.training.resuming import check_same_run
 
 _log = logging.getLogger("spikediff")
@@ -39,7 +46,8 @@ _OWN_FILES = (
     *(f"pipeline/{name}" for name in ("*.json", "*.py")),
     *(f"pipeline/*/{name}" for name in ("*.json", "*.py", "*.safetensors")),
 )
-_TRACKED = "events.out.tfevents.*"  # TensorBoard's, in a folder named after the run
+# TensorBoard's files, in the folder `_tracked`.
+_TRACKED = ("events.out.tfevents.*", "*/events.out.tfevents.*", "*/hparams.yml")
 _PACKAGES = ("spikediff", "torch", "diffusers", "accelerate", "safetensors", "numpy", "pillow")
 
 
@@ -104,11 +112,12 @@ class RunFolder:
 
     def _check_removable(self) -> None:
         """Refuse to overwrite a folder that is not a run, or foreign files in one."""
-        text = self.recipe.read_text(encoding="utf-8")
+        text = read_text(self.recipe)
         if not self.environment.is_file() and text != recipe_text(load_recipe(self.recipe)):
             raise UserError(f"{self.root}: is not a run folder (its recipe.yaml is none of a run)")
-        tracked = glob.escape(load_run_recipe(self.root).name)
-        patterns = [*_OWN_FILES, f"{tracked}/{_TRACKED}", f"{tracked}/*/{_TRACKED}"]
+        load_run_recipe(self.root)
+        tracked = glob.escape(self._tracked().name)
+        patterns = [*_OWN_FILES, *(f"{tracked}/{pattern}" for pattern in _TRACKED)]
         left = {path.name for path in leftovers(self.root)}
         found = [
             path.relative_to(self.root)
@@ -150,14 +159,16 @@ class RunFolder:
 
     def _remove_run(self) -> None:
         """Remove all files except the two that mark a run folder; those are rewritten."""
-        tracked = self.root / Path(load_run_recipe(self.root).name).parts[0]
-        for folder in (self.checkpoints, self.pipeline, self.samples, tracked):
+        for folder in (self.checkpoints, self.pipeline, self.samples, self._tracked()):
             if folder.is_dir():
                 remove_folder(folder)
         for pattern in _OWN_FILES:
             path = self.root / pattern
             if path.is_file() and path not in (self.recipe, self.environment):
                 remove(path)
+
+    def _tracked(self) -> Path:
+        return self.root / self.root.resolve().name  # where `Tracking` lets accelerate write
 
     def _warn_of_other_rounding(self, here: dict[str, Any]) -> None:
         """Warn if this machine may round differently from the previous one."""
@@ -182,8 +193,6 @@ class RunFolder:
 
     def resumed(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the run's `init_from` and the size and channels of its images."""
-        if not self.recipe.is_file():
-            return recipe
         recorded = load_run_recipe(self.root)
         if recipe.init_from is not None and recipe.init_from != recorded.init_from:
             raise UserError(
@@ -191,12 +200,7 @@ class RunFolder:
                 f"{recorded.init_from or 'random weights'}; "
                 "--resume does not take another --init-from"
             )
-        data = replace(
-            recipe.data,
-            image_size=recipe.data.image_size or recorded.data.image_size,
-            channels=recipe.data.channels or recorded.data.channels,
-        )
-        return replace(recipe, init_from=recorded.init_from, data=data)
+        return replace(with_shape_of(recipe, recorded), init_from=recorded.init_from)
 
 
 def _fits(path: Path, pattern: str) -> bool:

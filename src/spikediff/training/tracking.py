@@ -1,7 +1,6 @@
 """Send a run's settings, curve, sample grids and firing rates to accelerate's trackers."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from spikediff.energy import EnergyMeter
 from spikediff.training.curve import CurvePoint
 from spikediff.training.previews import PREVIEWS
 from spikediff.training.recipe import Recipe
+from spikediff.training.resuming import settings_of
 
 # The trackers of accelerate that accept pictures [N, H, W, C], and the options they need.
 _PICTURES: dict[str, dict[str, str]] = {"tensorboard": {"dataformats": "NHWC"}, "wandb": {}}
@@ -26,7 +26,11 @@ class Tracking:
         self._accelerator, self._recipe = accelerator, recipe
         self._wanted = bool(recipe.training.trackers)
         if self._wanted:
-            accelerator.init_trackers(root.resolve().name, config=settings_of(asdict(recipe)))
+            settings = {  # in types that trackers accept
+                key: value if isinstance(value, bool | int | float) else str(value)
+                for key, value in settings_of(recipe)
+            }
+            accelerator.init_trackers(root.resolve().name, config=settings)
 
     def point(self, point: CurvePoint) -> None:
         """Send a row of the curve: loss, gradient, learning rate, speed, terms."""
@@ -54,19 +58,3 @@ class Tracking:
         if report.spikes_per_synapse is not None:
             rates = {"T x rate": report.spikes_per_synapse, "firing rate": report.firing_rate}
             self._accelerator.log(rates, step=step)
-
-
-def settings_of(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings to dotted names, in types that trackers accept.
-
-    Example:
-        >>> settings_of({"seed": 0, "optimizer": {"lr": 1e-3, "betas": (0.9, 0.99)}})
-        {'seed': 0, 'optimizer.lr': 0.001, 'optimizer.betas': '(0.9, 0.99)'}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in recipe.items():
-        if isinstance(value, Mapping):
-            flat |= settings_of(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, bool | int | float) else str(value)
-    return flat

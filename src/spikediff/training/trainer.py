@@ -38,13 +38,8 @@ from spikediff.training.computation import (
     prepare_computation,
     usable_precision,
 )
-from spikediff.training.curve import (
-    Averages,
-    LossCurve,
-    LossValues,
-    plot_temporal_scaling,
-    read_curve,
-)
+from spikediff.training.curve import Averages, LossCurve, plot_temporal_scaling, read_curve
+from spikediff.training.first_stage import like_first_stage
 from spikediff.training.optimizers import averaged
 from spikediff.training.own_images import choose_shape
 from spikediff.training.previews import PREVIEWS
@@ -78,7 +73,8 @@ class Trainer:
     ) -> None:
         check_recipe(recipe)
         self.folder = RunFolder(root)
-        if resume:
+        recipe = like_first_stage(recipe, root)
+        if resume and self.folder.recipe.is_file():
             recipe, self.choice = self.folder.resumed(recipe), None
         else:
             recipe, self.choice = choose_shape(recipe)
@@ -183,7 +179,7 @@ class Trainer:
                 self._draw()  # the run was stopped before it drew this grid
             self.meter.restart_clock()
             while self.step < last:
-                self.meter.add(*self._step(*next(stream)))
+                self._step(*next(stream))
                 self.step += 1
                 bar.update()
                 work.advance()
@@ -200,11 +196,8 @@ class Trainer:
         self._finish()
         return True
 
-    def _step(self, pixels: Tensor, labels: Tensor) -> tuple[LossValues, float]:
-        """Make one optimizer step on this process's images [b, C, H, W] and labels [b].
-
-        Return the losses, and the norm of the gradients.
-        """
+    def _step(self, pixels: Tensor, labels: Tensor) -> None:
+        """Make one optimizer step on this process's images [b, C, H, W] and labels [b]."""
         recipe, accelerator = self.recipe.optimizer, self.accelerator
         batch = (self._labels(labels), *self._batch(pixels))
         # Dropout alone has no generator of its own.
@@ -236,7 +229,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self.lr_schedule.step()
         self.average.update_parameters(self.network_in_training)
-        return LossValues(dict(terms), dict(watched)), norm
+        self.meter.add(terms, watched, norm)
 
     def _labels(self, labels: Tensor) -> Tensor:
         """Return this process's labels, some replaced by "no class".
@@ -311,8 +304,6 @@ class Trainer:
                 class_names=class_names(self.average.module),
                 data=self.data_facts,
                 since_last_row=self.meter.state(),
-                rng={"seed": self.recipe.seed, "step": self.step},  # see seeds.py
-                data_position=self.plan.position(self.step),
             )
             for group, tensors in checkpoint.tensors.items():
                 try:
@@ -325,8 +316,9 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _grid_is_due(self) -> bool:
-        every = self.recipe.sampling.every
-        return bool(every) and self.step > 0 and self.step % every == 0
+        """Return whether to draw a grid after this step; `_finish` draws the last one."""
+        every, last = self.recipe.sampling.every, self.recipe.training.steps
+        return bool(every) and 0 < self.step < last and self.step % every == 0
 
     def _grid(self) -> Path:
         return self.folder.samples / f"step-{self.step:08d}.png"

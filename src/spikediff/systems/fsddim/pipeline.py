@@ -20,7 +20,7 @@ from spikediff.diffusion.loop import (
     inference,
     telling,
 )
-from spikediff.diffusion.outputs import OUTPUT_TYPES, check_call
+from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.diffusion.return_dict import answering
 from spikediff.diffusion.seeds import Generators, generators_of
@@ -101,7 +101,7 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
         if batch_size is None and seeds is None:
             batch_size = size_of_labels(class_labels) if latents is None else len(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
-        check_call(output_type, num_inference_steps)
+        check_output_type(output_type)
         space = CurrentSpace(self.unet)
         space.check_scheduler(self.scheduler, eta)  # it may have been replaced since
         device = self._execution_device
