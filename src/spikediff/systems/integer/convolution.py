@@ -131,7 +131,7 @@ def event_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> T
     _check(counts, weight, stride, padding)
     if suits(counts):
         return native_sums(counts, weight, stride, padding, EVENTS)
-    sums = _silence(counts, weight, stride, padding)
+    sums = silence(counts, weight, stride, padding)
     return _add_events(sums, counts.to(torch.int32), weight, stride, padding)
 
 
@@ -254,7 +254,8 @@ def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     return F.conv2d(x.to(exact), weight.to(exact), None, stride, padding).to(torch.int32)
 
 
-def _silence(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+def silence(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Return the sums of counts that are all 0."""
     return torch.zeros_like(_fake_sums(x, weight, stride, padding))
 
 
