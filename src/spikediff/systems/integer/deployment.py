@@ -81,7 +81,6 @@ class KeptSums:
 class DeployedUNetOutput(UNet2DOutput):
     """The estimate [B, C, H, W], float32, and the state of `delta` for the next call."""
 
-    sample: Tensor
     state: KeptSums | None = None
 
 

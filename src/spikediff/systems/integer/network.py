@@ -149,7 +149,6 @@ class IntegerUNetOutput(UNet2DOutput):
             not requested.
     """
 
-    sample: Tensor
     rate: Tensor | None = None
     change: Tensor | None = None
 
