@@ -257,7 +257,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
             raise UserError(
                 f"compile_for_inference: runs on the CPU, the model is on {self.device}"
             )
-        view = self.view_as(CompiledIntegerUNet)
+        view: CompiledIntegerUNet = self.view_as(CompiledIntegerUNet)
         view.plans = Plans()
         return view
 
