@@ -118,6 +118,13 @@ def test_wrong_use(tmp_path, capsys, monkeypatch):
         export_onnx(model.eval(), tmp_path / "out.onnx", 4)
 
 
+@pytest.mark.parametrize("name", ["tokens", "sddpm"])
+def test_a_program_is_traced_on_the_device_of_the_network(name, monkeypatch):
+    monkeypatch.setattr(torch.export, "export", lambda _model, inputs, **_options: inputs)
+    inputs = export_program(DENOISERS[name]().eval().to("meta"), 8)
+    assert {x.device.type for x in inputs} == {"meta"}
+
+
 @pytest.mark.parametrize("name", ONE_BATCH_SIZE)
 def test_a_network_of_one_batch_size_says_so(name):
     model = made(name)[0]

@@ -11,9 +11,15 @@ from contracts_small import classes_of
 from spikediff.cli import main
 from spikediff.cli.convert import ConvertOptions
 from spikediff.errors import UserError
+from spikediff.events import compile_for_inference
 from spikediff.interchange.nir.export import to_nir
 from spikediff.interchange.nir.unsupported_layers import UNSUPPORTED, unsupported_layers
-from spikediff.interchange.programs import ANY_BATCH_SIZE, ONE_BATCH_SIZE
+from spikediff.interchange.programs import (
+    ANY_BATCH_SIZE,
+    ONE_BATCH_SIZE,
+    TORCH_ONLY,
+    export_program,
+)
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsvae.network import FSVAE
 from spikediff.systems.integer import IntegerSpikingUNet, to_integer
@@ -111,7 +117,7 @@ def test_the_remedy_for_negative_spikes_is_an_option_of_the_command():
 def test_every_name_is_that_of_a_layer():
     classes = set(classes_of(torch.nn.Module))
     assert UNSUPPORTED.keys() <= classes | set(dir(torch.nn))
-    assert classes | {"UNet2DModel"} >= ANY_BATCH_SIZE | ONE_BATCH_SIZE
+    assert classes | {"UNet2DModel"} >= ANY_BATCH_SIZE | ONE_BATCH_SIZE | TORCH_ONLY
 
 
 def test_other_systems_are_refused_by_their_layers():
@@ -131,9 +137,20 @@ def test_other_systems_are_refused_by_their_layers():
 def test_other_formats_are_named_where_they_can():
     with pytest.raises(UserError, match=r"\(--format onnx and torch can, with --batch-size 1\): "):
         to_nir(SynapticCurrentUNet(**TINY, channel_mult=(1, 2), layers_per_block=1).eval(), 1)
+    form = to_integer(IntegerSpikingUNet(8, 1, block_out_channels=(4,)).eval())
+    with pytest.raises(UserError, match=r"\(--format torch can, with --batch-size 1\): "):
+        to_nir(form, 1)
     with pytest.raises(UserError) as refusal:
         to_nir(VQSVAE(sample_size=8, widths=(8,), codebook_size=8, spiking_steps=2).eval(), 1)
     assert "onnx" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("export", [export_program, lambda model: to_nir(model, 1)])
+def test_networks_compiled_for_inference_are_refused(export):
+    form = to_integer(IntegerSpikingUNet(8, 1, block_out_channels=(4,)).eval())
+    for model in (exportable(), form):
+        with pytest.raises(UserError, match=r"compiled for inference; export the original model$"):
+            export(compile_for_inference(model))
 
 
 def test_signals_are_refused_in_one_line():
@@ -172,6 +189,14 @@ def test_what_is_missing_is_told(monkeypatch):
         to_nir(model.train(), 1)
     with pytest.raises(UserError, match="give sample_size"):
         to_nir(SpikingImageDecoder(codebook_size=8, widths=(8,), spiking_steps=2).eval())
+    for size, told in (
+        (0, "sample_size"),
+        ((8,), "2 numbers"),
+        (9, "patch_size=2"),
+        (8.0, "whole"),
+    ):
+        with pytest.raises(UserError, match=told):
+            to_nir(exportable(patch_size=2), 1, sample_size=size)
     monkeypatch.setitem(__import__("sys").modules, "nir", None)
     with pytest.raises(UserError, match="pip install 'nir>="):
         to_nir(model.eval(), 1)
@@ -189,5 +214,6 @@ def test_the_command_prints_a_table_for_the_shipped_model(tmp_path, monkeypatch,
         assert sum(line.startswith(f"{kind}, ") for line in lines) == 1, kind
     assert said.out in (Path(__file__).parents[2] / "docs/export.md").read_text()
     (error,) = (line for line in said.err.splitlines() if "error" in line)
-    assert re.search(r"NIR cannot express \d+ of its layers; docs/export.md shows networks", error)
+    way_out = r"\(--format torch can, with --batch-size 1\); docs/export.md shows networks"
+    assert re.search(rf"NIR cannot express \d+ of its layers {way_out}", error)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from spikediff.cli import main
 from spikediff.errors import UserError
 from spikediff.events import SpikeConv2d
 from spikediff.layers import SpikingLayer
-from spikediff.native import keep_large_tensors, native
+from spikediff.native import native
 from spikediff.neurons import LIF
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsvae.vae import VAE
@@ -24,6 +24,7 @@ from spikediff.training.computation import (
     _unpack,
     compressed_activations,
     cpu_has_bf16,
+    keep_large_tensors,
     make_accelerator,
     prepare_computation,
     usable_precision,

@@ -7,7 +7,7 @@ divides the other. A class here has the name and the module of the class it corr
 saved pipeline names diffusers' class, and plain diffusers can load it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import wraps
 from itertools import pairwise
@@ -180,9 +180,10 @@ def visiting(
     """
     sampler = exact(scheduler)
     steps = num_inference_steps if timesteps is None else len(timesteps)
-    check_steps(steps, sampler.config.num_train_timesteps)
+    longest = sampler.config.num_train_timesteps
+    check_steps(steps, longest)
     if timesteps is not None:
-        _visit_given(sampler, [int(t) for t in timesteps], device)
+        _visit_given(sampler, given_timesteps(timesteps, longest), device)
         return sampler
     sampler.set_timesteps(num_inference_steps, device=device)
     check_timesteps(sampler, num_inference_steps)
@@ -191,9 +192,6 @@ def visiting(
 
 def _visit_given(scheduler: Any, grid: list[int], device: Any) -> None:
     """Set the timesteps that the caller gave."""
-    longest = scheduler.config.num_train_timesteps
-    if not _falling(grid) or not _in_training(grid, longest):
-        raise UserError(f"timesteps = {grid} must decrease, between {longest - 1} and 0")
     if not isinstance(scheduler, _Exact) or _by_sigmas(scheduler):
         raise UserError(
             f"{type(scheduler).__name__}: does not support timesteps; give "
@@ -202,6 +200,14 @@ def _visit_given(scheduler: Any, grid: list[int], device: Any) -> None:
     settable: Any = scheduler
     settable.set_timesteps(len(grid), device=device)
     _visit(scheduler, grid)
+
+
+def given_timesteps(timesteps: Iterable[int], longest: int) -> list[int]:
+    """Return timesteps as numbers; refuse none, and those out of order or range."""
+    grid = [int(t) for t in timesteps]
+    if not grid or not _falling(grid) or not _in_training(grid, longest):
+        raise UserError(f"timesteps = {grid} must decrease, between {longest - 1} and 0")
+    return grid
 
 
 def _falling(timesteps: Sequence[float]) -> bool:

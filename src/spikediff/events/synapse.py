@@ -236,7 +236,7 @@ def event_driven(
 
 
 class Geometry(ctypes.Structure):
-    """The fields of `geometry` in synapse.c."""
+    """The fields of `geometry` in synapse.h."""
 
     _names = (
         "steps images height width channels out_height out_width out_channels taps_y taps_x "

@@ -24,6 +24,7 @@ ONE_BATCH_SIZE = {
     "QuantisedUNet",
     "IntegerSpikingUNet",
 }
+TORCH_ONLY = {"DeployedIntegerUNet"}  # for one batch size too; as ONNX it is untested
 
 
 def export_torch(
@@ -97,6 +98,7 @@ def export_program(
         signals [B, C, L] or tokens [B, h, w]; an integer timestep (0-dim, int64); and the model's
         estimate.
     """
+    check_original(model)
     if model.training:
         raise UserError("export needs the norms' running statistics; call `.eval()` first")
     traced = _Estimate(model).eval()
@@ -105,7 +107,10 @@ def export_program(
     shapes = ({0: torch.export.Dim("batch")}, None) if batch_size is None else None
     with using("reference"), as_operations() if plain else nullcontext():
         return torch.export.export(
-            traced, (sample, torch.tensor(1)), dynamic_shapes=shapes, strict=False
+            traced,
+            (sample, torch.tensor(1, device=sample.device)),
+            dynamic_shapes=shapes,
+            strict=False,
         )
 
 
@@ -117,6 +122,14 @@ class _Estimate(nn.Module):
     def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
         estimate: Tensor = self.model(sample, timestep, return_dict=False)[0]
         return estimate
+
+
+def check_original(model: nn.Module) -> None:
+    """Refuse a network that was compiled for inference, whose kernels no other tool has."""
+    if getattr(model, "event_driven", False):
+        raise UserError(
+            f"{type(model).__name__}: compiled for inference; export the original model"
+        )
 
 
 def _check_batch(model: nn.Module, batch_size: int | None) -> None:
@@ -150,5 +163,5 @@ def _example(model: Any, given: int | tuple[int, int] | None, batch_size: int) -
     sides = [size] * model.config.get("dimensions", 2) if isinstance(size, int) else size
     channels = model.config.get("in_channels")
     if channels is None:
-        return torch.zeros(batch_size, *sides, dtype=torch.int64)  # tokens
-    return torch.zeros(batch_size, channels, *sides, dtype=model.dtype)
+        return torch.zeros(batch_size, *sides, dtype=torch.int64, device=model.device)  # tokens
+    return torch.zeros(batch_size, channels, *sides, dtype=model.dtype, device=model.device)

@@ -32,8 +32,15 @@ def sinusoidal_embedding(timestep: Tensor, channels: int, reach_slowest: bool = 
 
 
 def rows_of(table: Tensor, timestep: Tensor, reach_slowest: bool = False) -> Tensor:
-    """Return the rows of a table of `sinusoidal_embedding` [N, C]; fractional ones are computed."""
+    """Return the rows of a table of `sinusoidal_embedding` [N, C]; fractional ones are computed.
+
+    Whole timesteps on the CPU that have no row are refused.
+    """
     if not timestep.is_floating_point():
+        if timestep.device.type == "cpu" and not torch.compiler.is_compiling():
+            wrong = (timestep < 0) | (timestep >= len(table))
+            for value in timestep[wrong][:1].tolist():
+                raise UserError(f"timestep {value}: must be an integer from 0 to {len(table) - 1}")
         return table[timestep]
     return sinusoidal_embedding(timestep, table.shape[1], reach_slowest).to(table.dtype)
 

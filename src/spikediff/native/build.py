@@ -66,14 +66,7 @@ def compiler() -> str | None:
 
 
 def build(folder: Path) -> list[Path]:
-    """Compile the sources that lie beside this file.
-
-    Args:
-        folder: Where the libraries go.
-
-    Returns:
-        The libraries that came out; empty if there is no compiler or no source compiled.
-    """
+    """Return the libraries that compiled, written to `folder`; none without a compiler."""
     made: list[Path] = []
     command = compiler()
     if command is None:

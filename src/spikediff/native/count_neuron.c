@@ -3,7 +3,7 @@
  *   count = clip(round(v / theta + b), 0, D),  and with m = 1 where 0 <= v / theta + b <= D
  *   dL/dv = m dL/dcount / theta,  dL/db = sum m dL/dcount,  dL/dtheta = -sum v dL/dv / theta
  *
- * operation by operation those of spikediff/neurons/kernels/integer.py. The image lies channels
+ * operation by operation those of spikediff/neurons/integer.py. The image lies channels
  * last, or channel by channel. The two sums are left per image, so that they do not depend on the
  * number of threads.
  */

@@ -4,7 +4,7 @@
 #include "integers.h"
 
 /* Neurons that listen to a current: count = how many of the thresholds it reaches. */
-typedef struct { /* mirrored field by field in spikediff/systems/integer/plan.py, and so are all */
+typedef struct { /* mirrored field by field in spikediff/systems/integer/structures.py, and so are all */
   const int32_t *thresholds;                /* [levels][channels] */
   int64_t levels, counts, pixel_bytes;      /* where the counts go in an image's memory */
 } listener;

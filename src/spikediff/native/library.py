@@ -38,17 +38,20 @@ class NeuronOptions(ctypes.Structure):
 
 
 def candidates() -> tuple[str, ...]:
-    """Return the keys of the libraries that run here, the fastest first.
+    """Return the keys of the libraries to try, the fastest first.
 
-    `SPIKEDIFF_NATIVE` names one instead, or "none" to go without.
+    `SPIKEDIFF_NATIVE` names one that runs here instead, or "none" to go without.
     """
-    if wanted := os.environ.get(VARIABLE):
-        if wanted not in (*KEYS, "none"):
-            known = ", ".join(KEYS)
-            raise UserError(f"{VARIABLE}={shown(wanted)}: choose from {known}, none")
-        if wanted == "amx" and not _has_tiles():
-            raise UserError(f"{VARIABLE}=amx: this processor or system has no matrix tiles")
-        return () if wanted == "none" else (wanted,)
+    here, wanted = _runnable(), os.environ.get(VARIABLE)
+    if not wanted:
+        return here
+    if wanted not in (*here, "none"):
+        raise UserError(f"{VARIABLE}={shown(wanted)}: choose from {', '.join(here)}, none")
+    return () if wanted == "none" else (wanted,)
+
+
+def _runnable() -> tuple[str, ...]:
+    """Return the keys of the libraries whose instructions this processor and system have."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return ("baseline",)
     capability = torch.backends.cpu.get_cpu_capability()
@@ -62,7 +65,6 @@ def _has_tiles() -> bool:
     return bool(torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())
 
 
-@cache
 def native() -> ctypes.CDLL | None:
     """Return the library for this processor, or None: there is none, or it does not load."""
     return _load()[1]
@@ -83,11 +85,7 @@ def _load() -> tuple[str, ctypes.CDLL | None]:
 
 
 def open_library(path: Path) -> ctypes.CDLL | None:
-    """Return a library of the kernels; None if there is none, or it is of other sources.
-
-    Args:
-        path: Its file.
-    """
+    """Return the library in a file; None if there is none, or it is of other sources."""
     if not path.exists():
         return None
     try:
@@ -109,7 +107,7 @@ def open_library(path: Path) -> ctypes.CDLL | None:
 
 
 def _is_of_these_sources(library: ctypes.CDLL) -> bool:
-    """Return whether the arguments are those that we give."""
+    """Return whether a library's fingerprint is that of these sources."""
     try:
         theirs = library.spikediff_fingerprint
     except AttributeError:
@@ -154,16 +152,9 @@ def pointer(x: torch.Tensor | None) -> ctypes.c_void_p:
 
 
 def check_tensor(x: Any, what: str, dtype: torch.dtype, shape: Sequence[int | None]) -> None:
-    """Refuse tensors that a compiled kernel would misread.
+    """Refuse what a compiled kernel would misread; `what` names it in the message.
 
-    Args:
-        x: What is to be a tensor.
-        what: What it is, for the message.
-        dtype: Its type.
-        shape: Its shape; None where any size will do.
-
-    Raises:
-        UserError: It has another type, shape, device or layout.
+    None in `shape` accepts any size.
     """
     if not isinstance(x, torch.Tensor):
         raise UserError(f"{what}: must be a tensor, not {shown(x)}")

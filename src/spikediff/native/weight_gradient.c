@@ -11,8 +11,6 @@
 #include "spikediff.h"
 #include "synapse.h"
 
-#define GRAD_VECS 2
-
 /* The sums of gy [steps][HALF_BLOCK] over every pattern of steps. */
 static INLINE void sum_patterns(const float *grad, int64_t step, int64_t channels, int steps,
                                 float sums[PATTERNS][HALF_BLOCK]) {
@@ -22,10 +20,8 @@ static INLINE void sum_patterns(const float *grad, int64_t step, int64_t channel
     if (channels >= HALF_BLOCK) memcpy(own, grad + t * step, sizeof(sums[0])); /* a known size: moves */
     else for (int k = 0; k < HALF_BLOCK; k++) own[k] = k < channels ? grad[t * step + k] : 0.0f;
     for (int p = 1; p < 1 << t; p++)
-      for (int k = 0; k < GRAD_VECS; k++) {
-        const int at = k * VEC_LANES;
+      for (int at = 0; at < HALF_BLOCK; at += VEC_LANES)
         VEC_STORE(sums[p | 1 << t] + at, VEC_LOAD(sums[p] + at) + VEC_LOAD(own + at));
-      }
   }
 }
 
@@ -34,10 +30,8 @@ static INLINE void add_pixel(const uint32_t *entry, const uint32_t *end,
   for (; entry < end; entry++) {
     float *row = rows + (size_t)(*entry >> GROUP) * HALF_BLOCK;
     const float *sum = sums[*entry & (PATTERNS - 1)];
-    for (int k = 0; k < GRAD_VECS; k++) {
-      float *at = row + k * VEC_LANES;
-      VEC_STORE(at, VEC_LOAD(at) + VEC_LOAD(sum + k * VEC_LANES));
-    }
+    for (int at = 0; at < HALF_BLOCK; at += VEC_LANES)
+      VEC_STORE(row + at, VEC_LOAD(row + at) + VEC_LOAD(sum + at));
   }
 }
 

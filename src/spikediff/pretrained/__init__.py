@@ -21,13 +21,7 @@ PRETRAINED = {
 
 
 def pretrained_folder(name: str) -> Path:
-    """Return the folder of a model that ships with the package.
-
-    Args:
-        name: A key of `PRETRAINED`.
-
-    Raises:
-        UserError: There is no such model.
+    """Return the folder of a model that ships with the package, a key of `PRETRAINED`.
 
     Example:
         >>> sorted(path.name for path in pretrained_folder("digits").iterdir())
@@ -59,11 +53,7 @@ def name_of(source: Path) -> str:
 
 
 def find_source(source: Path) -> Path:
-    """Return the folder of a shipped model for its name; other sources unchanged.
-
-    Args:
-        source: A path, or a key of `PRETRAINED`; an existing path takes precedence.
-    """
+    """Return the folder for a shipped model's name; other sources, and paths, as they are."""
     ships = str(source) in PRETRAINED and not source.exists()
     return pretrained_folder(str(source)) if ships else source
 

@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from spikediff.errors import UserError, suggestion
 from spikediff.events import train_event_driven
 from spikediff.layers.recomputation import set_recomputation
-from spikediff.native import WORD, keep_large_tensors, native, pointer
+from spikediff.native import WORD, native, pointer
 from spikediff.training.recipe import Recipe, TrainingRecipe
 
 Precision = Literal["no", "fp16", "bf16"]
@@ -31,6 +32,8 @@ _SMALLEST = 4096  # values; for smaller tensors the overhead exceeds the savings
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # By the bytes of a value: the type that holds its bit pattern in bits.c.
 _PATTERNS: dict[int, Any] = {4: ctypes.c_uint32, 2: ctypes.c_uint16}
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGEST = -1, -3, 2**31 - 1
 
 
 def make_accelerator(recipe: Recipe, root: Path) -> Accelerator:
@@ -119,6 +122,26 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
     if recipe.compile:
         _channels_last(model)
         model.compile(dynamic=False)  # in place: the names of the weights stay
+
+
+def keep_large_tensors() -> bool:
+    """Let glibc keep freed memory for the next tensor, for the rest of the process.
+
+    glibc gives a tensor above 32 MiB pages of its own and hands them back when it is freed, so that
+    every such tensor is paid for with page faults when it is first written. Kept memory is not
+    returned to the system, which is why this is for the user to ask for.
+
+    Returns:
+        Whether it is done; not on systems without glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # musl has none
+        return False
+    done = [mallopt(option, _LARGEST) for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)]
+    return all(done)
 
 
 def _channels_last(model: nn.Module) -> None:

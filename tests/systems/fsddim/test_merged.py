@@ -10,6 +10,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter, audit
 from spikediff.errors import UserError
+from spikediff.events import compile_for_inference
 from spikediff.layers import ThresholdNorm
 from spikediff.neurons import NeuronLayer
 from spikediff.systems.fsddim.merged.kernels import (
@@ -272,6 +273,7 @@ def test_what_the_audit_finds_where_currents_are_carried(steps):
     [
         (lambda: merge_synapses(make().train()), "eval"),
         (lambda: carry_currents(make(spiking_stem=True).train()), "eval"),
+        (lambda: merge_synapses(compile_for_inference(make().float())), "merge the original"),
         (lambda: carry_currents(make()), "no neurons behind its stem"),
         (lambda: carry_currents(make(spiking_stem=True, out_channels=2)), "2 channels"),
         (lambda: merged_once()(torch.zeros(4, 1, 1, 16, 16), 0), "one image size"),
@@ -284,3 +286,8 @@ def test_what_the_audit_finds_where_currents_are_carried(steps):
 def test_wrong_use_is_told(call, word):
     with pytest.raises(UserError, match=word):
         call()
+
+
+def test_an_empty_batch_has_an_empty_estimate():
+    nothing = torch.zeros(0, 1, 8, 8).double()
+    assert merged_once()(nothing, torch.zeros(0, dtype=torch.long)).sample.shape == nothing.shape

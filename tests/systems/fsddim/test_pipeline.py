@@ -1,13 +1,16 @@
 """Generating in currents: the authors' trajectories (golden file C3), and laws of the pipeline."""
 
+import diffusers
 import pytest
 import torch
 
+import spikediff
 from goldens import Golden
 from sizes import U_NET
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
+from spikediff.systems.fsddim.latent_space import LINEAR, check_linear
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 from spikediff.systems.fsddim.scheduler import SynapticCurrentDDIMScheduler
@@ -149,10 +152,31 @@ def test_round_trip_in_a_fresh_process(unet, tmp_path, fresh_process):
     assert done.stdout.strip() == want, done.stderr
 
 
-@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+@pytest.mark.parametrize(
+    "name", ["DDIM", "DDPM", "DDPMParallel", "EulerAncestralDiscrete", "LCM", "TCD", "SASolver"]
+)
 def test_schedulers_that_clip_or_draw_noise_are_refused(unet, name):
-    with pytest.raises(UserError, match="synaptic currents"):
-        make(unet, name)
+    with pytest.raises(UserError, match=r"Scheduler: .* synaptic currents .*; take"):
+        SynapticCurrentPipeline(unet, getattr(diffusers, f"{name}Scheduler")())
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_schedulers_of_currents_are_linear_and_draw_nothing(name):
+    home = diffusers if hasattr(diffusers, name) else spikediff
+    options = {"clip_sample": False} if name.startswith("DDIM") else {}
+    scheduler = getattr(home, name)(**options)
+    check_linear(scheduler)
+    before = torch.get_rng_state()
+
+    def image(x):
+        scheduler.set_timesteps(8)
+        for t in scheduler.timesteps:
+            x = scheduler.step(0.5 * scheduler.scale_model_input(x, t), t, x).prev_sample
+        return x
+
+    x = torch.linspace(-1, 1, 9).view(1, 1, 9)
+    torch.testing.assert_close(image(3 * x), 3 * image(x))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_bad_calls_are_told(unet):

@@ -95,7 +95,8 @@ def test_one_spiking_step_is_ordinary_ddim(kind, steps):
 
 def test_the_schedule_can_be_left_at_any_timestep():
     scheduler = SynapticCurrentDDIMScheduler()
-    scheduler.set_timesteps(timesteps=[800, 300, 299, 5])
+    scheduler.set_timesteps(timesteps=torch.tensor([800, 300, 299, 5]))
+    assert scheduler.timesteps.tolist() == [800, 300, 299, 5]
     abar = scheduler.alphas_cumprod.tolist()
     assert scheduler.gains(300) == step_gains(abar[300], abar[299])
     assert scheduler.gains(5) == step_gains(abar[5], 1.0)
@@ -113,6 +114,7 @@ def test_the_schedule_can_be_left_at_any_timestep():
         {"timesteps": [2, 3]},
         {"timesteps": []},
         {"timesteps": [1000]},
+        {"timesteps": torch.tensor([1, 5])},
     ],
 )
 def test_wrong_timesteps_are_told(wrong):

@@ -63,6 +63,8 @@ WEIGHT = torch.ones(4, 3, 3, 3, dtype=torch.int8)
         (COUNTS, WEIGHT.float(), 1, 1),
         (COUNTS, WEIGHT[:, :2], 1, 1),
         (COUNTS, WEIGHT[..., :2], 1, 1),
+        (COUNTS.to_sparse(), WEIGHT, 1, 1),
+        (COUNTS, WEIGHT.to_sparse(), 1, 1),
         (COUNTS, WEIGHT[:0], 1, 1),
         (COUNTS, WEIGHT, 0, 1),
         (COUNTS, WEIGHT, 1, -1),

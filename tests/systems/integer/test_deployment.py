@@ -134,6 +134,12 @@ def test_rounded_weights_are_whole_and_near(seed, bits, size):
     assert (error.square().sum(1) <= (nearest - weight.flatten(1)).square().sum(1) * 1.0001).all()
 
 
+def test_thresholds_are_made_on_the_device_of_the_neuron():
+    whole = FixedPointNeuron(2, 4).to("meta")
+    whole.copy_from(IntegerNeuron(2, 4).to("meta"))
+    assert whole.thresholds.device.type == "meta"
+
+
 def test_rounding_lets_the_gradient_pass():
     weight = torch.randn(2, 3, 3, 3, requires_grad=True)
     rounded(weight, 4).sum().backward()
@@ -153,6 +159,10 @@ def _overflowing():
     unet = network()
     unet.head.weight.data *= 1e6
     return unet
+
+
+def _of_many_pixels():
+    return IntegerSpikingUNet(16, 3, patch_size=4, block_out_channels=(4,))
 
 
 def _with_group_norm():
@@ -176,6 +186,7 @@ def _with_attention():
         (lambda: to_integer(network(levels=200)), "levels=200"),
         (lambda: to_integer(network(activation="silu")), "'silu' emits no counts"),
         (lambda: to_integer(_overflowing()), "head might reach a current of"),
+        (lambda: to_integer(_of_many_pixels()), "the stem's sums .* a smaller patch_size"),
         (lambda: to_integer(_with_group_norm()), "middle_block.synapse1.norm is a GroupNorm"),
         (lambda: to_integer(_with_attention()), "middle_block is a MultiheadAttention"),
         (lambda: to_integer(network()).train(), "cannot be trained"),
@@ -210,6 +221,8 @@ def test_a_state_goes_with_its_images_and_its_execution():
         form(x, t, labels, state=state)
     with pytest.raises(UserError, match="of 2 images, given with 1"):
         form.with_execution("delta")(x[:1], t[:1], labels[:1], state=state)
+    with pytest.raises(UserError, match="a KeptSums of another network"):
+        to_integer(network(seed=1)).with_execution("delta")(x, t, labels, state=state)
 
 
 def test_the_largest_current_bounds_every_image():

@@ -56,3 +56,18 @@ def test_batches_that_cannot_be_paired_are_refused(settings):
     IntegerObjective(Parts(recipe, 8, 1))
     with pytest.raises(UserError, match=r"omit model\.num_classes, and choose an even data"):
         IntegerObjective(Parts(recipe, 8, 1), change_penalty=1.0)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_part_of_a_batch_that_cannot_be_paired_is_refused(images):
+    x_0, eps = torch.randn(2, images, 1, 8, 8)
+    with pytest.raises(UserError, match=rf"here {images}; make them even with data\.batch_size"):
+        objective(change_penalty=1.0)(Watching(), x_0, torch.zeros(images).long(), eps)
+
+
+@pytest.mark.parametrize("penalty", ["rate_penalty", "change_penalty"])
+def test_the_ordinary_counterpart_has_no_spikes_to_penalise(penalty):
+    recipe = recipe_from({"model": {"network": "integer_unet", "activation": "silu"}}, "here")
+    IntegerObjective(Parts(recipe, 8, 1), **{penalty: 0.0})
+    with pytest.raises(UserError, match=r"silu emits no spikes .*; set loss.rate_penalty and loss"):
+        IntegerObjective(Parts(recipe, 8, 1), **{penalty: 0.1})

@@ -56,6 +56,31 @@ def test_the_rate_is_spikes_per_synapse():
     assert network().eval()(torch.randn(2, 1, 8, 8), 10).rate is None
 
 
+def test_counts_are_kept_only_for_a_training_step_and_once():
+    """What the backward pass computes again is not recorded again."""
+    unet, calls = network(), []
+    for part in unet.modules():
+        if isinstance(part, CountConv2d):
+            part.register_forward_pre_hook(lambda _part, given: calls.append(given[-1].traffic))
+    unet.enable_gradient_checkpointing()
+    unet.eval()(torch.randn(2, 1, 8, 8), 10)
+    assert not any(calls)
+    calls.clear()
+    unet.train()(torch.randn(2, 1, 8, 8), 10).rate.backward()
+    synapses = [m for m in unet.modules() if isinstance(m, CountConv2d)]
+    assert len(calls[0]) == len(synapses) < len(calls)
+
+
+def test_an_empty_batch_has_an_empty_estimate():
+    assert network().eval()(torch.zeros(0, 1, 8, 8), 10).sample.shape == (0, 1, 8, 8)
+
+
+@pytest.mark.parametrize("timestep", [1000, -1])
+def test_timesteps_without_a_row_are_refused(timestep):
+    with pytest.raises(UserError, match=f"timestep {timestep}: must be an integer from 0 to 999"):
+        network().eval()(torch.zeros(1, 1, 8, 8), timestep)
+
+
 @pytest.mark.slow
 def test_a_training_step_is_one_program():
     unet = network(block_out_channels=(6,)).train()
@@ -111,7 +136,15 @@ def test_fine_tuning_for_few_bits_trains_and_keeps_the_statistics(bits):
         ({"levels": 0}, "levels = 0"),
         ({"head_levels": -1}, "levels = -1"),
         ({"activation": "relu"}, "'relu' is unknown"),
-        ({"block_out_channels": ()}, "must be positive"),
+        ({"block_out_channels": ()}, "must not be empty"),
+        ({"block_out_channels": (0, 8)}, "must be at least 1"),
+        ({"block_out_channels": 16}, "must be a list"),
+        ({"block_out_channels": (8.5, 16)}, "block_out_channels=8.5 must be a whole"),
+        ({"block_out_channels": ("a", 16)}, "block_out_channels='a' must be a whole"),
+        ({"layers_per_block": 1.5}, "layers_per_block=1.5 must be a whole"),
+        ({"levels": 1.5}, "levels=1.5 must be a whole"),
+        ({"sample_size": 0}, "sample_size=0 must be at least 1"),
+        ({"in_channels": 0}, "in_channels=0 must be at least 1"),
         ({"block_out_channels": (4, 4, 4, 4, 4)}, "divisible by 16"),
         ({"patch_size": 3}, "patch_size=3"),
         ({"num_classes": -1}, "num_classes=-1"),

@@ -20,6 +20,7 @@ from spikediff.interchange.nir.networks import LOWERINGS, Shape
 from spikediff.interchange.nir.unsupported_layers import check_supported
 from spikediff.interchange.programs import sample_size_of
 from spikediff.layers.coding import decay_weights
+from spikediff.layers.sizes import check_positive, patches_of, sides_of
 from spikediff.neurons import NeuronLayer
 
 INDEX, HOST = "index.json", "host.safetensors"
@@ -131,21 +132,24 @@ def export_nir(
     check_supported(model)
     if model.training:
         raise UserError("export to NIR needs the norms' running statistics; call `.eval()` first")
-    lowering = LOWERINGS[type(model).__name__]
+    network: Any = model
+    name, patch_size = type(model).__name__, network.config.get("patch_size", 1)
+    lowering = LOWERINGS[name]
     if lowering.depends_on_time and timestep is None:
-        raise UserError(f"{type(model).__name__}: give the timestep that the graph is made for")
+        raise UserError(f"{name}: give the timestep that the graph is made for")
     first_on_host, class_label = options.get("first_on_host", False), options.get("class_label")
-    side = sample_size_of(model, options.get("sample_size"))
-    size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
+    height, width = sides_of(name, sample_size_of(model, options.get("sample_size")))
+    check_positive(name, sample_size=(height, width))
+    for side in (height, width):
+        patches_of(name, side, patch_size)
     dt = _step_length(model, options.get("dt"))
     builder = GraphBuilder(import_extra("nir", "nir"), dt, first_on_host)
     label = None if class_label is None else torch.tensor([class_label])
-    output = lowering.walk(builder, model, size, timestep, label)
-    config: Any = model.config
+    output = lowering.walk(builder, model, (height, width), timestep, label)
     facts: dict[str, Any] = {
         "made_by": f"spikediff {__version__}",
-        "network": type(model).__name__,
-        "spiking_steps": int(config.spiking_steps),
+        "network": name,
+        "spiking_steps": int(network.config.spiking_steps),
         "dt": dt,
         "readout": lowering.readout(model),
         "first_convolution": builder.first,
@@ -154,7 +158,7 @@ def export_nir(
     if class_label is not None:
         facts["class_label"] = class_label
     if lowering.depends_on_time:
-        facts["patch_size"] = int(config.patch_size)
+        facts["patch_size"] = int(patch_size)
         facts["timestep"] = float(torch.as_tensor(timestep))
     return Exported(builder.finish(output, facts), builder.host, facts)
 

@@ -10,7 +10,13 @@ from torch import nn
 from spikediff.errors import UserError
 from spikediff.interchange.nir.graph import neuron_problem
 from spikediff.interchange.nir.networks import LOWERINGS
-from spikediff.interchange.programs import ANY_BATCH_SIZE, ONE_BATCH_SIZE, class_among
+from spikediff.interchange.programs import (
+    ANY_BATCH_SIZE,
+    ONE_BATCH_SIZE,
+    TORCH_ONLY,
+    check_original,
+    class_among,
+)
 from spikediff.layers import (
     ClassEmbedding,
     TemporalScaling,
@@ -28,7 +34,6 @@ _ONE_LEVEL = "train with one level, channel_mult: [1]"
 _HOST = "leave the autoencoder to the host"
 _OTHER_FORMAT = "export to onnx or torch"
 _SPIKING = "train a spiking network"
-_FLOAT = "export the network before to_integer"
 _TIMESTEP = (
     "neurons of the timestep: a bias that differs by step",
     "train a spiking_unet, whose timestep is a bias",
@@ -43,8 +48,8 @@ UNSUPPORTED: Mapping[str, tuple[str, str]] = {
     "FixedPointNeuron": _WINDOW,
     "Doubling": ("nearest upsampling", "train with one level, block_out_channels: [48]"),
     "StepTables": ("a bias that is looked up by timestep and class", "export a graph per timestep"),
-    "FixedPointStem": ("an image in fixed point", _FLOAT),
-    "IntegerSynapse": ("integer weights", _FLOAT),
+    "FixedPointStem": ("an image in fixed point", "export to torch"),
+    "IntegerSynapse": ("integer weights", "export to torch"),
     "Head": ("real-valued Swish", "train with spiking_head: true"),
     "Upsample": ("nearest upsampling", _ONE_LEVEL),
     "SpikingTimestepEmbedding": _TIMESTEP,
@@ -125,7 +130,9 @@ def check_supported(model: nn.Module) -> None:
 
     Raises:
         UnsupportedLayersError: NIR cannot express some layers.
+        UserError: The network was compiled for inference.
     """
+    check_original(model)
     found = unsupported_layers(model)
     if found:
         raise UnsupportedLayersError(model, found)
@@ -149,6 +156,8 @@ def _other_formats(model: nn.Module) -> str:
         return " (--format onnx and torch can)"
     if class_among(model, ONE_BATCH_SIZE):
         return " (--format onnx and torch can, with --batch-size 1)"
+    if class_among(model, TORCH_ONLY):
+        return " (--format torch can, with --batch-size 1)"
     return ""
 
 

@@ -1,20 +1,27 @@
 """FSDDIM's latent space: the samples are synaptic currents whose mean is the image.
 
-Encoding, decoding and a scheduler's step are linear: decode(step(encode(x))) = step(x), and
-noise for an image can be encoded and added to its currents.
+All maps are linear (see `scheduler`), so noise for an image can be encoded and added to its
+currents.
 """
 
 from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from spikediff.diffusion.loop import Space
 from spikediff.errors import UserError
 from spikediff.layers.coding import mean
+
+# Classes whose steps are linear, and draw no noise unless `algorithm_type` or `eta` says so.
+LINEAR = (
+    *("SynapticCurrentDDIMScheduler", "DDIMScheduler", "DDIMParallelScheduler", "PNDMScheduler"),
+    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
+    *("DEISMultistepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"),
+    *("KDPM2DiscreteScheduler", "LMSDiscreteScheduler"),
+)
 
 
 class CurrentSpace(Space):
@@ -56,7 +63,7 @@ class CurrentSpace(Space):
 
 
 def check_linear(scheduler: SchedulerMixin) -> None:
-    """Refuse a scheduler that clips or draws noise; see `CurrentSpace.check_scheduler`."""
+    """Refuse a scheduler whose step is not linear; see `CurrentSpace.check_scheduler`."""
     name = type(scheduler).__name__
     # A configuration may also have settings of another scheduler that this one does not support.
     known = ConfigMixin._get_init_keys(type(scheduler))
@@ -67,5 +74,8 @@ def check_linear(scheduler: SchedulerMixin) -> None:
             f"take synaptic-ddim, or a solver with clip_sample=False"
         )
     sde = str(config.get("algorithm_type", "")).startswith("sde")
-    if sde or isinstance(scheduler, DDPMScheduler):
-        raise UserError(f"{name}: draws fresh noise, which synaptic currents do not take")
+    if sde or not any(kind.__name__ in LINEAR for kind in type(scheduler).__mro__):
+        raise UserError(
+            f"{name}: may draw fresh noise, which synaptic currents do not take; take "
+            f"synaptic-ddim, dpmsolver++, unipc or deis"
+        )

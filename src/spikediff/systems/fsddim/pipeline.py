@@ -49,8 +49,8 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
             another model from currents to currents with the methods `first_currents` and
             `image_currents`.
         scheduler: A scheduler with linear steps: `SynapticCurrentDDIMScheduler`, or a diffusers
-            solver that neither clips nor draws noise (DPM-Solver++, UniPC, DEIS); all others are
-            refused.
+            solver of `latent_space.LINEAR` (DPM-Solver++, UniPC, DEIS, Euler, ...) that does not
+            clip; all others are refused.
 
     Example:
         >>> from spikediff import SynapticCurrentUNet

@@ -13,7 +13,7 @@ There is no clipping and no noise, because neither is linear in the spikes.
 Reference: Song et al., "Denoising diffusion implicit models", ICLR 2021, equation 12 with sigma 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from math import atan2, cos, sin, sqrt
 
@@ -22,6 +22,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
 
+from spikediff.diffusion.exact_timesteps import given_timesteps
 from spikediff.diffusion.scheduler_config import image_and_noise
 from spikediff.diffusion.schedules import (
     OnNoiseSchedule,
@@ -106,7 +107,7 @@ class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
         self,
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
-        timesteps: Sequence[int] | None = None,
+        timesteps: Iterable[int] | None = None,
     ) -> None:
         """Choose the timesteps to visit; the last step leads from the last of them to x_0.
 
@@ -118,12 +119,11 @@ class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
         Raises:
             UserError: Neither or both are given, or they are out of range or order.
         """
-        longest = self.config.num_train_timesteps
         if (num_inference_steps is None) == (timesteps is None):
             raise UserError("set_timesteps: give either num_inference_steps or timesteps")
         if timesteps is not None:
-            _check_falling(timesteps, longest)
-            self._noise_schedule.set_timesteps(timesteps=list(timesteps), device=device)
+            grid = given_timesteps(timesteps, self.config.num_train_timesteps)
+            self._noise_schedule.set_timesteps(timesteps=grid, device=device)
         else:
             self._noise_schedule.set_timesteps(num_inference_steps, device=device)
         self.timesteps: Tensor = self._noise_schedule.timesteps
@@ -156,11 +156,3 @@ class SynapticCurrentDDIMScheduler(OnNoiseSchedule):
         g_current, g_output = self.gains(int(timestep))
         previous = g_current * sample + g_output * model_output
         return SchedulerOutput(prev_sample=previous) if return_dict else (previous,)
-
-
-def _check_falling(timesteps: Sequence[int], longest: int) -> None:
-    falling = all(later < earlier for earlier, later in pairwise(timesteps))
-    if not timesteps or not falling or timesteps[0] >= longest or timesteps[-1] < 0:
-        raise UserError(
-            f"timesteps = {list(timesteps)} must decrease, and lie between 0 and {longest - 1}"
-        )

@@ -129,12 +129,3 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
         if (height, width) not in self.plans:
             self.plans[height, width] = Plan(self, height, width, IMAGE_FRACTION_BITS)
         return self.plans[height, width]
-
-
-def compiled(form: DeployedIntegerUNet) -> CompiledIntegerUNet:
-    """Return a view of a deployment form that runs in C; it shares the weights."""
-    if form.device.type != "cpu":
-        raise UserError(f"compile_for_inference: runs on the CPU, the model is on {form.device}")
-    view: CompiledIntegerUNet = form.view_as(CompiledIntegerUNet)
-    view.plans = Plans()
-    return view

@@ -2,11 +2,7 @@
 
 Weights are int8 (int16 for the stem), counts uint8, the fixed-point image int16, sums int32. Plain
 torch defines the operators; the C kernels (`spikediff/native/count_synapse.c`) give the same bits.
-The energy meter sees an operator's inputs, whichever kernel computes it:
-
-    counts       sum = conv(count)
-    events       the same sum, computed by adding the weights of spikes
-    changes      sum += conv(count - count before)
+The energy meter sees an operator's inputs, whichever kernel computes it.
 """
 
 from collections.abc import Callable
@@ -18,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spikediff.errors import UserError
-from spikediff.native import check_tensor, library_of, pointer
+from spikediff.native import library_of, pointer
 from spikediff.neurons import takes_operations
 from spikediff.systems.integer.plan import QUAD, Layout, has_kernels, padded, prepacked, sources
 from spikediff.systems.integer.structures import (
@@ -57,8 +53,6 @@ def native_sums(
     `DENSE` or `EVENTS`; `before`, earlier counts and their sums, makes `EVENTS` add to them.
     """
     images, channels, height, width = counts.shape
-    check_tensor(counts, "count convolution: counts", torch.uint8, (None,) * 4)
-    check_tensor(weight, "count convolution: weight", torch.int8, (None, channels, None, None))
     table, out_height, out_width = sources(height, width, weight.shape[-1], stride, False, padding)
     wide, out_wide, pixels = padded(channels), padded(len(weight)), height * width
     shown = torch.zeros(images, pixels + 1, wide, dtype=torch.uint8)  # the last pixel is silent
@@ -67,12 +61,8 @@ def native_sums(
     sums = state[:, pixels * wide :].view(torch.int32).view(images, -1, out_wide)
     if before is not None:
         earlier, kept = before
-        check_tensor(earlier, "count convolution: earlier counts", torch.uint8, counts.shape)
-        shape = (images, len(weight), out_height, out_width)
-        check_tensor(kept, "count convolution: sums", torch.int32, shape)
-        state[:, : pixels * wide].view(images, pixels, wide)[..., :channels] = _channels_last(
-            earlier
-        )
+        counts_before = state[:, : pixels * wide].view(images, pixels, wide)
+        counts_before[..., :channels] = _channels_last(earlier)
         sums[..., : len(weight)] = _channels_last(kept)
     layout, packed = Layout(), prepacked(weight, (channels,))
     zeros = torch.zeros(out_wide, dtype=torch.int32)
@@ -131,7 +121,7 @@ def event_conv2d(counts: Tensor, weight: Tensor, stride: int, padding: int) -> T
     _check(counts, weight, stride, padding)
     if suits(counts):
         return native_sums(counts, weight, stride, padding, EVENTS)
-    sums = _silence(counts, weight, stride, padding)
+    sums = silence(counts, weight, stride, padding)
     return _add_events(sums, counts.to(torch.int32), weight, stride, padding)
 
 
@@ -202,10 +192,12 @@ def apply(operator: Any, *arguments: Any) -> Tensor:
 
 def _check(counts: Tensor, weight: Tensor, stride: int, padding: int) -> None:
     shapes = counts.dim() == weight.dim() == 4 and counts.shape[1] == weight.shape[1]
-    if not shapes or counts.dtype != torch.uint8 or weight.dtype != torch.int8:
+    types = (counts.dtype, weight.dtype) == (torch.uint8, torch.int8)
+    dense = counts.layout == weight.layout == torch.strided and counts.device == weight.device
+    if not (shapes and types and dense):
         raise UserError(
-            f"count convolution: takes counts [B, C, H, W], uint8, and weights [C_out, C, k, k], "
-            f"int8, not {counts.dtype} {list(counts.shape)} and {weight.dtype} "
+            f"count convolution: takes dense counts [B, C, H, W], uint8, and weights "
+            f"[C_out, C, k, k], int8, not {counts.dtype} {list(counts.shape)} and {weight.dtype} "
             f"{list(weight.shape)}"
         )
     height, width = weight.shape[2:]
@@ -224,7 +216,7 @@ def _check(counts: Tensor, weight: Tensor, stride: int, padding: int) -> None:
 
 def _check_before(counts: Tensor, before: Tensor, sums: Tensor, like: Tensor) -> None:
     for what, x, want in (("counts", before, counts), ("sums", sums, like)):
-        if x.shape != want.shape or x.dtype != want.dtype:
+        if (x.shape, x.dtype, x.layout) != (want.shape, want.dtype, want.layout):
             raise UserError(
                 f"change convolution: the earlier {what} must be {want.dtype} {list(want.shape)}, "
                 f"not {x.dtype} {list(x.shape)}"
@@ -254,7 +246,8 @@ def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     return F.conv2d(x.to(exact), weight.to(exact), None, stride, padding).to(torch.int32)
 
 
-def _silence(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+def silence(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Return the sums of counts that are all 0."""
     return torch.zeros_like(_fake_sums(x, weight, stride, padding))
 
 

@@ -36,7 +36,12 @@ from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError
 from spikediff.events.compile import CompilesItself
 from spikediff.layers.sizes import check_sample, choose
-from spikediff.systems.integer.convolution import apply, from_fixed_point, to_fixed_point
+from spikediff.systems.integer.convolution import (
+    MOST_COUNT,
+    apply,
+    from_fixed_point,
+    to_fixed_point,
+)
 from spikediff.systems.integer.network import IntegerSpikingUNet
 from spikediff.systems.integer.skeleton import (
     add_skeleton,
@@ -55,17 +60,17 @@ from spikediff.systems.integer.whole_layers import (
     StepTables,
 )
 
-MOST_LEVELS = 127
-
 
 @dataclass(frozen=True)
 class KeptSums:
     """The state that `delta` carries from one denoising step to the next.
 
-    `layers` has for every synapse, in the order of execution, its input counts [B, C, H, W],
-    uint8, and their sums [B, C_out, H', W'], int32.
+    `head` is the last layer of the network, which all its views share. `layers` has for every
+    synapse, in the order of execution, its input counts [B, C, H, W], uint8, and their sums
+    [B, C_out, H', W'], int32.
     """
 
+    head: nn.Module
     layers: tuple[tuple[Tensor, Tensor], ...]
 
     def __len__(self) -> int:
@@ -76,7 +81,6 @@ class KeptSums:
 class DeployedUNetOutput(UNet2DOutput):
     """The estimate [B, C, H, W], float32, and the state of `delta` for the next call."""
 
-    sample: Tensor
     state: KeptSums | None = None
 
 
@@ -117,11 +121,11 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
     ) -> None:
         super().__init__()
         check_weight_bits(weight_bits)
-        check_skeleton(sample_size, patch_size, block_out_channels, layers_per_block)
+        check_skeleton(self.config)
         choose("DeployedIntegerUNet", EXECUTIONS, "execution", execution)
         for name, most in (("levels", levels), ("head_levels", head_levels)):
-            if not 1 <= most <= MOST_LEVELS:
-                raise UserError(f"{name}={most}: the deployment form supports 1 to {MOST_LEVELS}")
+            if not 1 <= most <= MOST_COUNT:
+                raise UserError(f"{name}={most}: the deployment form supports 1 to {MOST_COUNT}")
         pixels = in_channels * patch_size**2
         parts = _IntegerParts(levels, head_levels, num_train_timesteps, num_classes)
         self.stem = FixedPointStem(pixels, block_out_channels[0])
@@ -181,9 +185,10 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         """
         config = self.config
         self.check_call(sample, state)
-        if state is not None and not isinstance(state, KeptSums):
+        if state is not None and getattr(state, "head", None) is not self.head:
             raise UserError(
-                f"state: a {type(state).__name__} of a compiled form; use it with that form"
+                f"state: a {type(state).__name__} of another network or form; give a state that "
+                f"this form returned"
             )
         call = Call(
             *self.rows_of(sample, timestep, class_labels),
@@ -197,7 +202,8 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         estimate = apply(from_fixed_point, answer, FRACTION_BITS)
         if not return_dict:
             return (estimate,)
-        return DeployedUNetOutput(estimate, KeptSums(tuple(call.after)) if call.after else None)
+        kept = KeptSums(self.head, tuple(call.after)) if call.after else None
+        return DeployedUNetOutput(estimate, kept)
 
     if TYPE_CHECKING:
         __call__: Answering[..., DeployedUNetOutput]
@@ -245,15 +251,19 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
 
     def compiled(self) -> "DeployedIntegerUNet":
         """Return the compiled form (`CompiledIntegerUNet`), for `compile_for_inference`."""
-        from spikediff.systems.integer.compiled import compiled
+        from spikediff.systems.integer.compiled import CompiledIntegerUNet, Plans
 
-        return compiled(self)
+        if self.device.type != "cpu":
+            raise UserError(
+                f"compile_for_inference: runs on the CPU, the model is on {self.device}"
+            )
+        view: CompiledIntegerUNet = self.view_as(CompiledIntegerUNet)
+        view.plans = Plans()
+        return view
 
 
-SHARED_SETTINGS = (
-    *("sample_size", "in_channels", "patch_size", "block_out_channels", "layers_per_block"),
-    *("levels", "head_levels", "num_classes", "num_train_timesteps"),
-)
+# Arguments that `IntegerSpikingUNet` has too.
+SHARED_SETTINGS = SpikingModel._get_init_keys(DeployedIntegerUNet) - {"weight_bits", "execution"}
 
 
 @dataclass(frozen=True)

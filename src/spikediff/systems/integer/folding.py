@@ -101,6 +101,11 @@ def _tables(unet: IntegerSpikingUNet, bias: StepBias) -> tuple[Tensor, Tensor]:
 def _check_range(form: DeployedIntegerUNet) -> None:
     """Refuse a network whose currents might overflow, whatever the image."""
     for name, current in largest_currents(form).items():
+        if current >= _LIMIT and name == "stem":  # its weights fill their bits, whatever their size
+            raise UserError(
+                f"to_integer: the stem's sums might reach {current:,}, which overflows 32 bits; "
+                f"train with a smaller patch_size"
+            )
         if current >= _LIMIT:
             raise UserError(
                 f"to_integer: {name} might reach a current of {current / 2**FRACTION_BITS:,.0f}, "

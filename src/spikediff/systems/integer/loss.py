@@ -31,8 +31,9 @@ class IntegerObjective(DenoisingObjective):
             later timesteps.
 
     Raises:
-        UserError: A weight is negative; or changes are penalised, and the network has classes or
-            the batch cannot be halved.
+        UserError: A weight is negative; the network is the ordinary counterpart, and one of the
+            last two weights is not 0; or changes are penalised, and the network has classes or the
+            batch cannot be halved.
     """
 
     def __init__(
@@ -45,6 +46,11 @@ class IntegerObjective(DenoisingObjective):
         change_penalty: float = 0.0,
     ) -> None:
         check_not_negative(rate_penalty=rate_penalty, change_penalty=change_penalty)
+        if (rate_penalty or change_penalty) and run.recipe.model.activation != "integer":
+            raise UserError(
+                f"model.activation: {run.recipe.model.activation} emits no spikes to penalise; set "
+                f"loss.rate_penalty and loss.change_penalty to 0"
+            )
         if change_penalty and (run.recipe.model.num_classes or run.recipe.data.batch_size % 2):
             raise UserError(
                 "loss.change_penalty: pairs the images of a batch; omit model.num_classes, "
@@ -74,7 +80,12 @@ class IntegerObjective(DenoisingObjective):
 
     def _pairs(self, x_0: Tensor, timestep: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
         """Return a batch whose second half is the first half `_NEAR` timesteps later."""
-        half = len(x_0) // 2
+        half, rest = divmod(len(x_0), 2)
+        if rest:
+            raise UserError(
+                f"loss.change_penalty: pairs the images of every part of a batch, here {len(x_0)}; "
+                f"make them even with data.batch_size or optimizer.gradient_accumulation_steps"
+            )
         last = self.schedule.config.num_train_timesteps - 1
         later = (timestep[:half] + _NEAR).clamp(max=last)
         twice = (torch.cat([x[:half], x[:half]]) for x in (x_0, eps))

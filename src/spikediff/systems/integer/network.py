@@ -1,9 +1,9 @@
 """The integer spiking U-Net: synapses receive spike counts, and training takes one pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -42,20 +42,13 @@ Traffic = list[tuple[Tensor, int]]
 
 @dataclass
 class Call:
-    """Data of one call for every part; `embedding` [B or 1, E] is that of timestep and class."""
+    """Data of one call for every part; `embedding` [B or 1, E] is that of timestep and class.
+
+    Synapses append to `traffic`; None once the call has read it, or if nothing will.
+    """
 
     embedding: Tensor
-    traffic: Traffic = field(default_factory=list)
-
-
-class Activation(Protocol):
-    """The layer before a synapse: integer neurons, or an ordinary activation."""
-
-    def __call__(self, current: Tensor) -> Tensor:
-        """Return the input of the synapses."""
-
-    def fold_amplitude(self, weight: Tensor) -> Tensor:
-        """Return the weights times the amplitude of their input."""
+    traffic: Traffic | None
 
 
 class SiLU(nn.Module):
@@ -68,6 +61,9 @@ class SiLU(nn.Module):
     def fold_amplitude(self, weight: Tensor) -> Tensor:
         """Return the weights unchanged: real values include their amplitude."""
         return weight
+
+
+Activation = IntegerNeuron | SiLU  # the layer before a synapse
 
 
 class CountConv2d(nn.Conv2d):
@@ -90,7 +86,8 @@ class CountConv2d(nn.Conv2d):
         dilation = 2 if self.kernel_size == (1, 1) else 1  # see `pointwise_conv`
         convolve = partial(F.conv2d, weight=weight, bias=bias, stride=self.stride)
         out = never_alone(partial(convolve, padding=self.padding, dilation=dilation), counts)
-        call.traffic.append((counts, out[0, 0].numel() * weight.numel()))
+        if call.traffic is not None:
+            call.traffic.append((counts, out.shape[2:].numel() * weight.numel()))
         return out
 
 
@@ -146,12 +143,12 @@ class IntegerUNetOutput(UNet2DOutput):
 
     Attributes:
         sample: The estimate [B, C, H, W].
-        rate: T x rate: spikes per synapse and call, 0-dim, with a gradient; None in evaluation.
+        rate: T x rate: spikes per synapse and call, 0-dim, with a gradient; of the counterpart, its
+            mean activation; None in evaluation.
         change: Changes of counts per synapse between the two halves of the batch, 0-dim; None if
             not requested.
     """
 
-    sample: Tensor
     rate: Tensor | None = None
     change: Tensor | None = None
 
@@ -201,7 +198,7 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
         num_train_timesteps: int = 1000,
     ) -> None:
         super().__init__()
-        check_skeleton(sample_size, patch_size, block_out_channels, layers_per_block)
+        check_skeleton(self.config)
         parts = _FloatParts(activation, levels, head_levels, per_channel)
         pixels = in_channels * patch_size**2  # of a patch
         self.time_embedding = TimestepEmbedding(_SINES, EMBEDDING_CHANNELS, num_train_timesteps)
@@ -236,13 +233,16 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
             len(self.config.block_out_channels),
             self.config.patch_size,
         )
-        call = Call(self.embed(torch.as_tensor(timestep, device=sample.device), class_labels))
+        embedding = self.embed(torch.as_tensor(timestep, device=sample.device), class_labels)
+        traffic: Traffic = []
+        call = Call(embedding, traffic if self.training or paired else None)
         current = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))
         estimate = F.pixel_shuffle(through_skeleton(self, current, call), self.config.patch_size)
+        call.traffic = None  # the backward pass may compute blocks again
         if not return_dict:
             return (estimate,)
-        rate = spikes_per_synapse(call.traffic) if self.training else None
-        change = changes_per_synapse(call.traffic) if paired else None
+        rate = spikes_per_synapse(traffic) if self.training else None
+        change = changes_per_synapse(traffic) if paired else None
         return IntegerUNetOutput(estimate, rate, change)
 
     if TYPE_CHECKING:
@@ -286,15 +286,10 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
 def spikes_per_synapse(traffic: Traffic) -> Tensor:
     """Return T x rate of a call: spikes per synapse, with silent padding, 0-dim."""
     synapses = sum(reached for _, reached in traffic)
-    once: Traffic = []
-    for counts, reached in traffic:
-        for place, (seen, before) in enumerate(once):
-            if seen is counts:  # a block's first spikes also reach its shortcut
-                once[place] = counts, before + reached
-                break
-        else:
-            once.append((counts, reached))
-    rates = [counts.mean() * (reached / synapses) for counts, reached in once]
+    once: dict[int, tuple[Tensor, int]] = {}
+    for counts, reached in traffic:  # a block's first spikes also reach its shortcut
+        once[id(counts)] = counts, reached + once.get(id(counts), (counts, 0))[1]
+    rates = [counts.mean() * (reached / synapses) for counts, reached in once.values()]
     return torch.stack(rates).sum()
 
 

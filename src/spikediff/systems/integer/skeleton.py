@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
 from spikediff.layers.recomputation import computed
-from spikediff.layers.sizes import patches_of
+from spikediff.layers.sizes import check_positive, check_whole, patches_of
 from spikediff.layers.unet import way_down, way_up
 
 _SENSITIVE_BITS = 8  # of the weights on which the loss depends most; see `bits_by_synapse`
@@ -158,19 +158,21 @@ def through_skeleton(model: Any, h: Tensor, call: Any) -> Tensor:
     return answer
 
 
-def check_skeleton(
-    sample_size: int, patch_size: int, widths: Sequence[int], layers_per_block: int
-) -> None:
+def check_skeleton(config: Any) -> None:
     """Refuse sizes that do not give a U-Net."""
-    patches = patches_of("IntegerSpikingUNet", sample_size, patch_size)
-    if not widths or min(widths) < 1 or layers_per_block < 1:
-        raise UserError(
-            f"IntegerSpikingUNet: block_out_channels={tuple(widths)} and "
-            f"layers_per_block={layers_per_block} must be positive"
-        )
+    network, widths = "IntegerSpikingUNet", config.block_out_channels
+    patches = patches_of(network, config.sample_size, config.patch_size)
+    if not isinstance(widths, list | tuple):
+        raise UserError(f"{network}: block_out_channels={shown(widths)} must be a list")
+    sizes = {name: config[name] for name in ("sample_size", "in_channels", "layers_per_block")}
+    levels = {name: config[name] for name in ("levels", "head_levels")}  # neurons check the range
+    whole = [*sizes.items(), *levels.items(), *(("block_out_channels", n) for n in widths)]
+    for name, value in whole:
+        check_whole(network, name, value)
+    check_positive(network, block_out_channels=widths, **sizes)
     factor = 2 ** (len(widths) - 1)
     if patches % factor:
         raise UserError(
-            f"IntegerSpikingUNet: {patches} patches per side must be divisible by {factor}, "
+            f"{network}: {patches} patches per side must be divisible by {factor}, "
             f"because block_out_channels={tuple(widths)} has {len(widths)} levels"
         )

@@ -14,6 +14,7 @@ from spikediff.systems.integer.convolution import (
     count_conv2d,
     event_conv2d,
     fixed_point_conv2d,
+    silence,
 )
 from spikediff.systems.integer.weights import FRACTION_BITS, pack, to_whole, unpack
 
@@ -61,7 +62,7 @@ class FixedPointNeuron(CountNeuron):
 
     def copy_from(self, neuron: IntegerNeuron) -> None:
         r"""Set the thresholds $\theta (k - 1/2 - b)$, rounded up."""
-        k = torch.arange(1, self.levels + 1)[:, None]  # [D, 1]
+        k = torch.arange(1, self.levels + 1, device=neuron.bias.device)[:, None]  # [D, 1]
         thresholds = (k - 0.5 - neuron.bias.double()) * neuron.theta.double()
         self.thresholds.copy_(_fixed(thresholds, torch.ceil))
 
@@ -176,18 +177,13 @@ def _by_events(counts: Tensor, _levels: int, synapse: IntegerSynapse, _call: Cal
 
 
 def _by_changes(counts: Tensor, levels: int, synapse: IntegerSynapse, call: Call) -> Tensor:
+    weight, geometry = synapse.whole_weight, (synapse.stride, synapse.padding)
     before = next(call.before, None)
     if before is None:  # from zero: no spikes before
-        before = (torch.zeros_like(counts), _no_sums(counts, synapse))
-    weight = synapse.whole_weight
-    sums = apply(change_conv2d, counts, *before, weight, synapse.stride, synapse.padding)
+        before = (torch.zeros_like(counts), silence(counts, weight, *geometry))
+    sums = apply(change_conv2d, counts, *before, weight, *geometry)
     call.after.append((counts, sums))
     return sums
-
-
-def _no_sums(counts: Tensor, synapse: IntegerSynapse) -> Tensor:
-    height, width = ((n - 1) // synapse.stride + 1 for n in counts.shape[2:])
-    return counts.new_zeros((len(counts), synapse.shape[0], height, width), dtype=torch.int32)
 
 
 EXECUTIONS: dict[str, Convolve] = {

@@ -61,7 +61,7 @@ def merge_synapses(model: SynapticCurrentUNet) -> MergedSynapticUNet:
         The merged network, which a `SynapticCurrentPipeline` accepts instead of the original.
 
     Raises:
-        UserError: The model is in training mode, or has classes.
+        UserError: The model is in training mode or compiled for inference, or has classes.
 
     Example:
         >>> model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
@@ -199,6 +199,8 @@ class _Merging:
     """
 
     def __init__(self, model: SynapticCurrentUNet) -> None:
+        if getattr(model, "event_driven", False):
+            raise UserError("merging: the model was compiled for inference; merge the original")
         if model.training:
             raise UserError("merging needs the norms' running statistics; call `.eval()` first")
         if model.config.num_classes:

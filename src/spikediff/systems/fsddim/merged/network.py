@@ -44,7 +44,7 @@ class TimestepTable(nn.Module):
                 f"merged network: timestep {timestep.tolist()} is fractional, and the table of "
                 "currents has none for it; take a scheduler with whole timesteps"
             )
-        if row.min() < 0 or row.max() >= len(self.table):
+        if ((row < 0) | (row >= len(self.table))).any():
             raise UserError(
                 f"merged network: timestep {timestep.tolist()} lies outside of the table of "
                 f"{len(self.table)} rows"
