@@ -20,9 +20,11 @@ _PIPELINE = (
 _WRITTEN: dict[Kind, str] = {
     "pictures": r"(seed-\d+|image|image-\d+|masked|grid|reconstructions?|signals)\.png"
     r"|denoising\.gif|signals\.npy|noise\.safetensors",
-    "report": r"index\.html|[a-z_]+\.png|layers/\d{3}-[\w.-]+\.png",
+    "report": r"index\.html|(images|firing_rates|dead_and_saturated|rate_maps)\.png"
+    r"|layers/\d{3}-[\w.-]+\.png",
     "pipeline": rf"{_PIPELINE}|README\.md|samples\.png|(origin|calibration)\.json"
-    r"|(evaluation|energy)(-\d+)?\.json|recipe(-stage-\d+)?\.yaml",
+    r"|(evaluation|energy)(-\d+)?\.json|recipe(-stage-\d+)?\.yaml"
+    r"|space/(README\.md|app\.py|requirements\.txt)",
     "graphs": r"(timestep_[\w.+-]+|network)\.nir|index\.json|host\.safetensors",
 }
 
@@ -43,20 +45,19 @@ def new_folder(
 ) -> Path:
     """Make a folder, without the files that an earlier command of the kind wrote there.
 
-    `overwrite` allows removing these files, and only those. A pipeline folder must not contain
-    `source`, the model being read.
+    `overwrite` allows removing these files and the folders that they leave empty, nothing else. A
+    pipeline folder must not contain `source`, the model or run being read.
     """
     check_new_folder(folder, overwrite)
-    reads = kind == "pipeline" and source is not None and folder.exists()
-    if reads and source.resolve().is_relative_to(folder.resolve()):  # type: ignore[union-attr]
+    reads = () if source is None or kind != "pipeline" else (source, source / "pipeline")
+    if folder.exists() and any(p.resolve().is_relative_to(folder.resolve()) for p in reads):
         raise UserError(f"{folder}: contains the model being read; choose another --output")
     written = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     for path in written:
         if re.fullmatch(_WRITTEN[kind], path.relative_to(folder).as_posix()):
             path.unlink()
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
-            path.rmdir()
+            while (path := path.parent) != folder and not any(path.iterdir()):
+                path.rmdir()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
