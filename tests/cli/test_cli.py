@@ -304,6 +304,7 @@ BAD = [
     (["sample", "RUN", "--scheduler", "ddim", "--device", "tpu"], "device"),
     (["train", "RUN/recipe.yaml", "--output", "RUN"], "--resume or --overwrite"),
     (["demo", "--steps", "0"], "at least 1"),
+    (["demo", "--output", "RUN"], "contains a run that is not a demo"),
     (["train", "sddpm/digits", "--training.steps", "-3", "--output", "OUT"], "positive"),
     (["train", "sddpm/digits", "--training.log-every", "0", "--output", "OUT"], "log_every"),
     (["train", "sddpm/digits", "--optimizer.lr", "-1", "--output", "OUT"], "optimizer.lr"),

@@ -11,7 +11,7 @@ from spikediff.cli.options import Json
 from spikediff.cli.outputs import write_json
 from spikediff.errors import UserError
 from spikediff.pretrained import find_recipe, find_source
-from spikediff.training.recipe import load_recipe
+from spikediff.training.recipe import load_recipe, load_run_recipe
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,14 +47,16 @@ def run(options: DemoOptions) -> int:
     """Show, train, measure, show."""
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps {options.steps} must be at least 1")
-    recipe = load_recipe(find_recipe(_RECIPE))
+    recipe, folder = replace(load_recipe(find_recipe(_RECIPE)), name="demo"), options.output
     if options.steps is not None:
         recipe = replace(recipe, training=replace(recipe.training, steps=options.steps))
+    earlier = (folder / "recipe.yaml").is_file() and not options.resume
+    if earlier and load_run_recipe(folder).name != recipe.name:
+        raise UserError(f"{folder}: contains a run that is not a demo; choose another --output")
     print("Loading ...", flush=True)  # torch and diffusers take seconds to import
 
     from spikediff.training.trainer import Trainer
 
-    folder = options.output
     trainer = Trainer(recipe, folder, options.resume, overwrite=not options.resume)
     shown = None if options.resume else _show_shipped(folder)
     model = trainer.accelerator.unwrap_model(trainer.model)
