@@ -330,6 +330,12 @@ def test_bad_input_gets_one_line_and_code_2(arguments, word, run_folder, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_section_of_a_recipe_that_has_no_settings_is_told(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("model: foo\n")
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--model.network", "unet"]) == 2
+    assert "model must hold keys and values, not 'foo'" in capsys.readouterr().err
+
+
 def test_damaged_pipeline_is_told(run_folder, tmp_path, capsys):
     import shutil
 

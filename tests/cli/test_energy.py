@@ -105,6 +105,7 @@ def test_an_ordinary_network(tmp_path, capsys):
         (["--differences"], "need --compare"),
         (["--compare", "--differences", "--accounting", "paper"], "needs --accounting strict"),
         (["--execution", "delta"], "--execution delta"),
+        (["--plots", __file__], "is not a folder; choose another --plots"),
         (["--synapses", "merged"], "only a SynapticCurrentUNet (FSDDIM) has them"),
     ],
 )

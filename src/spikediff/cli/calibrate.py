@@ -42,7 +42,6 @@ class CalibrateOptions:
 
 
 def run(options: CalibrateOptions) -> None:
-    """Measure and save."""
     from spikediff.diffusion.calibration import (
         calibration_timesteps,
         estimate_second_moment,

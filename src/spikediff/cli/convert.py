@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from spikediff.cli.arguments import OUTPUT_FILE, Range
+from spikediff.cli.arguments import OutputFile, Range
 from spikediff.cli.options import (
     OUTPUTS,
     BatchSize,
@@ -67,17 +67,14 @@ class ConvertOptions:
     dataset: Dataset = None
     data_dir: DataDir = None
     num_images: NumImages = 2048
-    probe: Annotated[Path | None, OUTPUT_FILE] = None
-    """Also plot the error of every layer."""
+    probe: Annotated[Path | None, OutputFile((".png",))] = None
+    """Also plot the error of every layer, as a PNG."""
     seed: Annotated[int, Range(0, 2**62)] = 0
     """The seed of the images, the noise and the timesteps."""
     device: Device = "auto"
 
 
 def run(options: ConvertOptions) -> None:
-    """Quantise, train, convert, fine-tune, measure, save."""
-    options.report.check()
-
     from spikediff.hub.load import load_pipeline
     from spikediff.hub.run_data import find_dataset, training_images
     from spikediff.systems.converted.convert import convert

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import OUTPUT_FILE
+from spikediff.cli.arguments import OutputFile
 from spikediff.cli.options import Flat, NumImages, Report, Sampling, Seed, Source
-from spikediff.cli.outputs import check_new_folder, say_where
+from spikediff.cli.outputs import check_new_folder, say_where, write_text
 from spikediff.errors import UserError
 from spikediff.tables import wrapped
 
@@ -54,15 +54,14 @@ class EnergyOptions:
     """A folder for plots."""
     plot_format: Literal["png", "svg", "pdf"] = "png"
     """The format of the plots."""
-    csv: Annotated[Path | None, OUTPUT_FILE] = None
+    csv: Annotated[Path | None, OutputFile()] = None
     """Also write a CSV table with a line per denoising step, layer and operation."""
     report: Flat[Report] = Report()
 
 
 def run(options: EnergyOptions) -> None:
-    """Generate, count, price, print."""
     if options.plots is not None:
-        check_new_folder(options.plots, overwrite=True)  # its pictures have fixed names
+        check_new_folder(options.plots, True, "plots")  # its pictures have fixed names
     if options.audit and options.accounting != "strict":
         raise UserError("--audit needs --accounting strict")
     if (options.counterpart or options.differences) and not options.compare:
@@ -93,9 +92,7 @@ def run(options: EnergyOptions) -> None:
     if measured.comparison is not None:
         print(f"\n{measured.comparison.table()}")
         figures["comparison"] = measured.comparison.to_dict()
-    if options.csv is not None:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        options.csv.write_text(report.to_csv())
+    write_text(options.csv, report.to_csv())
     if options.plots is not None:
         _draw(meter, report, ordinary and _priced(ordinary, options), options)
     options.report.write(figures)

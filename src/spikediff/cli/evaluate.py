@@ -97,7 +97,6 @@ class EvaluateOptions:
 
 
 def run(options: EvaluateOptions) -> None:
-    """Measure and print."""
     result = measure(options)
     if result is not None:
         options.report.write(json.loads(json.dumps(result, sort_keys=True)))

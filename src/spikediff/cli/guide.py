@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from spikediff.cli.arguments import OUTPUT_FILE, Range
+from spikediff.cli.arguments import OutputFile, Range
 from spikediff.cli.evaluate import CacheDir, FeatureWeights, WorkDir, guided_images
 from spikediff.cli.options import (
     BatchSize,
@@ -19,6 +19,7 @@ from spikediff.cli.options import (
     Source,
     Steps,
 )
+from spikediff.cli.outputs import FIGURE_FORMATS
 from spikediff.errors import UserError, suggestion
 from spikediff.tables import wrapped
 
@@ -60,13 +61,12 @@ class GuideOptions:
     batch_size: BatchSize = 64
     cache_dir: CacheDir = None
     work_dir: WorkDir = None
-    plot: Annotated[Path | None, OUTPUT_FILE] = None
-    """Also draw the curve, as a PNG."""
+    plot: Annotated[Path | None, OutputFile(FIGURE_FORMATS)] = None
+    """Also draw the curve: .svg, .pdf or .png."""
     report: Flat[Report] = Report()
 
 
 def run(options: GuideOptions) -> None:
-    """Search, print, write."""
     if options.seeds < 2:
         raise UserError("--seeds must be at least 2: a single range has no error bar")
     _metric(options)
@@ -96,9 +96,9 @@ def run(options: GuideOptions) -> None:
     if trained_on_held_out(options.model.source):
         notes.append("the run was also trained on the held-out images (data.hold_out: false)")
     _print(found, judge, options, notes)
+    options.report.write(_content(found, judge, options, notes))
     if options.plot is not None and found.curve is not None:
         plot_curve(found.curve, f"{options.features} {options.metric}", options.plot)
-    options.report.write(_content(found, judge, options, notes))
 
 
 def _metric(options: GuideOptions) -> tuple[str, bool]:

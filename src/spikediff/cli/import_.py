@@ -39,9 +39,6 @@ class ImportOptions:
 
 
 def run(options: ImportOptions) -> None:
-    """Read, build, save."""
-    options.report.check()
-
     from spikediff.diffusion.pipeline import scheduler_name
     from spikediff.systems.released import load_authors_pipeline
 

@@ -31,7 +31,6 @@ class InfoOptions:
 
 
 def run(options: InfoOptions) -> None:
-    """Print the facts."""
     if options.source is not None:
         check_source(options.source)
     facts = _installed() if options.source is None else _model(options.source)

@@ -4,6 +4,7 @@
 go. A command takes whole groups, as in `model: Flat[Source]`, and single options.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from spikediff.cli.arguments import MODEL, OUTPUT_FILE, Range
-from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_json
+from spikediff.cli.arguments import MODEL, OutputFile, Range
+from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_text
 from spikediff.errors import UserError
 from spikediff.pretrained import PRETRAINED, find_source
 
@@ -104,11 +105,6 @@ Overwrite = Annotated[
     bool,
     tyro.conf.FlagCreatePairsOff,
     tyro.conf.arg(help="Replace the files that an earlier command of this kind wrote."),
-]
-Json = Annotated[
-    Path | None,
-    OUTPUT_FILE,
-    tyro.conf.arg(metavar="FILE", help="Also write the results, as JSON, to this file."),
 ]
 
 
@@ -264,11 +260,15 @@ def check_takes(pipe: Any, make: Callable[..., Any], call: dict[str, Any]) -> No
 class Report:
     """Where the results go."""
 
-    json: Json = None
+    json: Annotated[
+        Path | None,
+        OutputFile(),
+        tyro.conf.arg(metavar="FILE", help="Also write the results, as JSON, to this file."),
+    ] = None
 
     def write(self, results: Any) -> None:
         """Write the results as JSON, if requested."""
-        write_json(self.json, results)
+        write_text(self.json, json.dumps(results, indent=1) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +279,7 @@ class FolderReport(Report):
     overwrite: Overwrite = False
 
     def check(self) -> None:
-        """Refuse a folder that cannot be written, before the work; see `check_new_folder`."""
+        """Refuse a folder that cannot be written."""
         check_new_folder(self.output, self.overwrite)
 
     def folder(self, kind: Kind, source: Path | None = None) -> Path:

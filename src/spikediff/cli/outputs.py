@@ -1,14 +1,14 @@
 """Output folders and files: checked before the work, never mixed with existing files."""
 
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from spikediff.errors import UserError
 from spikediff.pretrained import ships
 
+FIGURE_FORMATS = (".svg", ".pdf", ".png")
 Kind = Literal["pictures", "report", "pipeline", "graphs"]
 
 _PART = r"(unet|vae|vqvae|decoder|scheduler)"
@@ -29,15 +29,15 @@ _WRITTEN: dict[Kind, str] = {
 }
 
 
-def check_new_folder(folder: Path, overwrite: bool = False) -> None:
+def check_new_folder(folder: Path, overwrite: bool = False, option: str = "output") -> None:
     """Refuse a folder that is not empty, unless it is to be overwritten, or not writable."""
     _check_writable(folder)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UserError(
-            f"{folder}: exists and is not empty; choose another --output, or add --overwrite"
+            f"{folder}: exists and is not empty; choose another --{option}, or add --overwrite"
         )
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: exists and is not a folder; choose another --output")
+        raise UserError(f"{folder}: exists and is not a folder; choose another --{option}")
 
 
 def new_folder(
@@ -62,11 +62,13 @@ def new_folder(
     return folder
 
 
-def check_file(path: Path, option: str) -> None:
-    """Refuse a file that could not be written at the end."""
+def check_file(path: Path, option: str, suffixes: tuple[str, ...] = ()) -> None:
+    """Refuse a file that could not be written at the end; without `suffixes` any name will do."""
     _check_writable(path)
     if path.is_dir():
         raise UserError(f"--{option} {path}: is a folder; give the name of a file")
+    if suffixes and path.suffix not in suffixes:
+        raise UserError(f"--{option} {path}: ends in none of {', '.join(suffixes)}; choose one")
 
 
 def _check_writable(path: Path) -> None:
@@ -94,8 +96,8 @@ def say_where(what: str, path: Path, then: str = "") -> None:
         print(f"next: spikediff {then}")
 
 
-def write_json(path: Path | None, content: Any) -> None:
-    """Write JSON, unless the path is None."""
+def write_text(path: Path | None, text: str) -> None:
+    """Write a text file, and the folders above it, unless the path is None."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")

@@ -47,7 +47,6 @@ class PushOptions:
 
 
 def run(options: PushOptions) -> None:
-    """Gather, write, upload."""
     _check(options)
 
     from spikediff.hub.load import load_pipeline

@@ -37,9 +37,7 @@ class ReconstructOptions:
 
 
 def run(options: ReconstructOptions) -> None:
-    """Reconstruct and measure."""
     model = options.model
-    options.report.check()
 
     from spikediff.hub.run_data import find_dataset
 

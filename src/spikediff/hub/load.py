@@ -159,6 +159,8 @@ def choose_device(name: str, in_float64: str | None = None) -> str:
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name not in ("auto", "cpu", *there):
+        raise UserError(f"--device {name}: no such device; choose auto, cpu, cuda or mps")
     if name == "auto":
         serving = (kind for kind in there if there[kind] and not (kind == "mps" and in_float64))
         return next(serving, "cpu")
