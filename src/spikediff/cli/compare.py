@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -219,8 +219,12 @@ def _quality(source: _Source, options: CompareOptions) -> tuple[dict[str, Any] |
 
 def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
     """Return energies per image, T x rate, T and network calls, by the names of `ComparedModel`."""
-    from spikediff.diffusion.model import HasCounterpart
+    from spikediff.diffusion.model import ann_counterpart
 
+    has_counterpart = False
+    with suppress(UserError):
+        ann_counterpart(source.pipeline.components.get("unet"))
+        has_counterpart = True
     measured = measure_energy(
         EnergyOptions(
             Source(source.folder, source.scheduler, source.execution, options.device),
@@ -228,7 +232,7 @@ def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
             options.seed,
             replace(source.sampling, batch_size=options.num_images),
             costs=options.costs,
-            compare=isinstance(source.pipeline.components.get("unet"), HasCounterpart),
+            compare=has_counterpart,
         )
     )
     report, comparison = measured.report, measured.comparison

@@ -154,7 +154,7 @@ class NetworkFacts:
     parameters: int
     spiking_steps: int | None  # T; None for an ordinary network
     neuron_layers: int
-    image: tuple[int, int] | None  # channels and side in pixels
+    image: tuple[int, int] | None  # channels and side in pixels; None for signals
     classes: int = 0  # 0 for an unconditional network
 
 
@@ -168,6 +168,7 @@ class ModelFacts:
     scheduler: dict[str, Any] | None  # its class and main settings
     generates: bool  # False for an autoencoder that only reconstructs
     paper: Paper | None
+    signals: bool = False  # whether it generates signals instead of images
     stages: tuple[Stage, ...] = ()  # training runs, the first stage first
     origin: dict[str, Any] | None = None  # contents of origin.json, written by `spikediff import`
     results: Results = field(default_factory=Results)
@@ -196,14 +197,15 @@ def gather_facts(
     pipe: Any, source: Path, name: str, results: Results, licence: str | None = None
 ) -> ModelFacts:
     """Collect the facts about a model loaded from `source`, a run or pipeline folder."""
-    networks = networks_of(pipe)
+    networks, signals = networks_of(pipe), getattr(pipe, "makes_signals", False)
     return ModelFacts(
         name=name,
         pipeline=type(pipe).__name__,
-        networks=tuple(_network(part, network) for part, network in networks.items()),
+        networks=tuple(_network(part, network, signals) for part, network in networks.items()),
         scheduler=_scheduler(pipe.components.get("scheduler")),
         generates=can_generate(pipe),
         paper=paper_of(networks.values()),
+        signals=signals,
         stages=_stages(source),
         origin=_origin(source),
         results=results,
@@ -218,7 +220,7 @@ def can_generate(pipe: Any) -> bool:
     return vae is None or hasattr(vae, "generate")
 
 
-def _network(part: str, network: nn.Module) -> NetworkFacts:
+def _network(part: str, network: nn.Module, signals: bool) -> NetworkFacts:
     config: Mapping[str, Any] = network.config  # type: ignore[assignment]
     image = (config.get("in_channels"), config.get("sample_size"))
     return NetworkFacts(
@@ -227,7 +229,7 @@ def _network(part: str, network: nn.Module) -> NetworkFacts:
         parameters=sum(p.numel() for p in network.parameters()),
         spiking_steps=config.get("spiking_steps"),
         neuron_layers=sum(isinstance(module, SpikeEmitter) for module in network.modules()),
-        image=None if None in image else image,  # type: ignore[arg-type]
+        image=None if signals or None in image else image,  # type: ignore[arg-type]
         classes=number_of_classes(network),
     )
 
