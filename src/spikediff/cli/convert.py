@@ -20,6 +20,7 @@ from spikediff.cli.options import (
     NumImages,
     SourceFolder,
 )
+from spikediff.errors import UserError
 
 if TYPE_CHECKING:
     from spikediff.systems.converted.network import QuantisedUNet
@@ -75,14 +76,22 @@ class ConvertOptions:
 
 
 def run(options: ConvertOptions) -> None:
-    from spikediff.hub.load import load_pipeline
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    from spikediff.hub.load import denoiser_of, load_pipeline
     from spikediff.hub.run_data import find_dataset, training_images
     from spikediff.systems.converted.convert import convert
     from spikediff.systems.converted.layer_errors import plot_conversion_errors, probe
+    from spikediff.systems.converted.network import QuantisedUNet
     from spikediff.systems.converted.training import NoisedImages
 
     started = time.monotonic()
     pipe = load_pipeline(options.source, device=options.device)
+    unet = denoiser_of(pipe, options.source)
+    if not isinstance(unet, UNet2DModel | QuantisedUNet):
+        raise UserError(
+            f"{options.source}: has a {type(unet).__name__}; convert takes a UNet2DModel"
+        )
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
     images = training_images(pipe, dataset, data_dir, options.num_images, options.seed)
     noised = NoisedImages(images.to(pipe.device), pipe.scheduler.alphas_cumprod, options.seed)

@@ -117,11 +117,11 @@ def measure(options: EnergyOptions) -> Measured:
     load_costs(options.costs)  # a wrong name is an error before minutes of work
     trained = options.model.load(float64_needed="the meter")
     pipe = _with_synapses(trained, options.synapses)
+    ordinary = _counterpart(trained, options) if options.compare else None
     meter = _observe(pipe, options, changes=options.compare)
     report = _priced(meter, options)
-    if not options.compare:
+    if ordinary is None:
         return Measured(trained, pipe, meter, report)
-    ordinary = _counterpart(trained, options)
     unguided = replace(options, sampling=replace(options.sampling, threshold=None))
     ordinary_meter = _observe(ordinary, unguided)
     comparison = _compared(meter, ordinary, ordinary_meter, unguided)
@@ -257,7 +257,7 @@ def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> Non
         other = {"strict": "paper", "paper": "strict"}[options.accounting]
         both = {
             f"spiking, {options.accounting}": report,
-            f"spiking, {other}": meter.report(other, options.costs),
+            f"spiking, {other}": _priced(meter, replace(options, accounting=other)),
             "ordinary": ordinary,
         }
         plot_comparison(both, comparison)

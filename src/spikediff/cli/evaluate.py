@@ -17,6 +17,7 @@ from spikediff.cli.options import (
     Flat,
     GuidanceScale,
     Report,
+    Sampling,
     Seed,
     Steps,
     Threshold,
@@ -81,7 +82,7 @@ class EvaluateOptions:
 
     model: Flat[CompilableSource]
     quality: Flat[Quality] = Quality()
-    image_size: int | None = None
+    image_size: Annotated[int | None, Range(1, 65_536)] = None
     """Side at which your own images (a folder, hf:ID) are compared; by default that of the run's
     recipe, the model or the evaluated images."""
     channels: Literal[1, 3] | None = None
@@ -168,11 +169,7 @@ def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tu
     # accelerate's choice, unless it is MPS and the model needs float64
     mps = device.type == "mps"
     pipe.to(choose_device(options.model.device, float64_part(pipe)) if mps else device)
-    scale: Any = None
-    if options.threshold is not None:
-        from spikediff.systems.sdm.threshold_guidance import parse_scale
-
-        scale = parse_scale(options.threshold)
+    scale = Sampling(threshold=options.threshold).scale(pipe)
     steps = steps_of(pipe, options.num_inference_steps)
     images = guided_images(pipe, scale, seed, steps, options.batch_size, options.guidance_scale)
     return images, network_shape(pipe)
@@ -216,6 +213,8 @@ def guided_images(
 
 def _check_no_model_options(options: EvaluateOptions) -> None:
     given = {
+        "--scheduler": options.model.scheduler,
+        "--num-inference-steps": options.num_inference_steps,
         "--threshold": options.threshold,
         "--event-driven": options.model.event_driven or None,
         "--execution": options.model.execution,

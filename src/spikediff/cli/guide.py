@@ -153,13 +153,14 @@ def _open_judge(options: GuideOptions) -> _Judge:
     from spikediff.evaluation.features import load_features
     from spikediff.evaluation.plan import choose_networks
     from spikediff.evaluation.sources import real_images
-    from spikediff.hub.load import steps_of
+    from spikediff.hub.load import denoiser_of, steps_of
     from spikediff.hub.run_data import cache_folder, find_dataset, network_shape
 
     dataset, data_dir = find_dataset(options.model.source, options.dataset, options.data_dir)
     cache_dir = cache_folder(options.cache_dir)
     protocol = _protocol(options)
     pipe = options.model.load()
+    denoiser_of(pipe, options.model.source)  # thresholds are those of an image denoiser
     pipe.set_progress_bar_config(disable=True)
     processes = PartialState(cpu=pipe.device.type == "cpu")
     if processes.num_processes > 1:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -20,6 +20,9 @@ from spikediff.cli.arguments import MODEL, OutputFile, Range
 from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_text
 from spikediff.errors import UserError
 from spikediff.pretrained import PRETRAINED, find_source
+
+if TYPE_CHECKING:
+    from spikediff.systems.sdm.threshold_guidance import Scale
 
 Group = TypeVar("Group")
 Flat = Annotated[Group, tyro.conf.arg(name="")]  # its options have no prefix
@@ -96,7 +99,7 @@ Threshold = Annotated[
 ]
 GuidanceScale = Annotated[
     float | None,
-    Range(-1e4, 1e4),
+    Range(0, 1e4),
     tyro.conf.arg(
         help="Strength of classifier-free guidance towards the class; 1 is the plain estimate."
     ),
@@ -175,16 +178,24 @@ class Sampling:
 
         return steps_of(pipe, self.num_inference_steps)
 
-    def guided(self, pipe: Any) -> AbstractContextManager[None]:
-        """Return a `with` block in which the pipeline samples with the threshold guidance."""
+    def scale(self, pipe: Any) -> "Scale | None":
+        """Return the scale of the threshold guidance, if any, of a pipeline with a denoiser."""
         if self.threshold is None:
-            return nullcontext()
-        from spikediff.systems.sdm.threshold_guidance import parse_scale, threshold_guidance
+            return None
+        from spikediff.systems.sdm.threshold_guidance import parse_scale
 
         if "unet" not in pipe.components:
             kind = type(pipe).__name__
             raise UserError(f"--threshold: a {kind} has no image denoiser to guide")
-        return threshold_guidance(pipe.unet, parse_scale(self.threshold))
+        return parse_scale(self.threshold)
+
+    def guided(self, pipe: Any) -> AbstractContextManager[None]:
+        """Return a `with` block in which the pipeline samples with the threshold guidance."""
+        if (scale := self.scale(pipe)) is None:
+            return nullcontext()
+        from spikediff.systems.sdm.threshold_guidance import threshold_guidance
+
+        return threshold_guidance(pipe.unet, scale)
 
     def labels(self, pipe: Any) -> list[Any]:
         """Return the requested classes, as numbers if the model has classes."""

@@ -38,6 +38,9 @@ class ReconstructOptions:
 
 def run(options: ReconstructOptions) -> None:
     model = options.model
+    for name in ("scheduler", "execution"):
+        if getattr(model, name) is not None:
+            raise UserError(f"--{name}: an autoencoder has no denoiser; omit it")
 
     from spikediff.hub.run_data import find_dataset
 

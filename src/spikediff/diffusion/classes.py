@@ -61,6 +61,7 @@ def _number(network: Any, name: str) -> int:
     names = class_names(network)
     if not names:
         classes = number_of_classes(network)
+        _check(type(network).__name__, classes, name, None)
         raise UserError(
             f"class {name!r}: the model has no class names; give numbers, 0 to {classes - 1}"
         )

@@ -40,7 +40,7 @@ def load_pipeline(
     check_event_driven(event_driven, weights, device)
     from spikediff.training.trained import load_trained
 
-    source = _local(source)
+    source = local_folder(source)
     with at_work(f"loading {source}"):
         pipe = load_trained(source)
     if scheduler is not None:
@@ -57,7 +57,7 @@ def load_pipeline(
     return pipe.to("cpu").compile_for_inference(weights)
 
 
-def _local(source: Path) -> Path:
+def local_folder(source: Path) -> Path:
     """Return the folder of a source; a repository of the Hub is downloaded, without its code."""
     source = find_source(source)
     if source.exists() or not may_be_repository(source):
@@ -141,9 +141,12 @@ def _calibration(source: Path) -> dict[str, Any]:
 def kept_calibrations(folder: Path) -> Path | None:
     """Return the folder of a pipeline's calibration; None for beside the pipeline.
 
-    That of a shipped model goes to the user's cache, because its folder is shared.
+    That of a shipped or downloaded model goes to the user's cache, because its folder is shared.
     """
-    return cache_folder(None) / "calibrations" if ships(folder) else None
+    from huggingface_hub import constants
+
+    downloaded = folder.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
+    return cache_folder(None) / "calibrations" if downloaded or ships(folder) else None
 
 
 def choose_device(name: str, in_float64: str | None = None) -> str:

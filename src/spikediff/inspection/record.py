@@ -144,7 +144,7 @@ class LayerRecord:
         return [self.name, f"{self.neurons:,}", *(f"{share:.1%}" for share in shares)]
 
     def to_dict(self, columns: int) -> dict[str, Any]:
-        """Return the figures as plain values, for JSON; None if the layer did not run."""
+        """Return the figures as plain values, for JSON; a rate is None where it did not run."""
         per_channel = self.fired.reshape(self.shape[0], -1).double().mean(1)
         return {
             "name": self.name,

@@ -166,7 +166,8 @@ def _seed(gr: Any) -> Any:
 
 def _steps(gr: Any, studio: Studio) -> Any:
     most = max(2, studio.most_steps)
-    return gr.Slider(1, most, min(20, most), step=1, label="Steps", visible=studio.most_steps > 0)
+    value = min(20, max(1, studio.most_steps))
+    return gr.Slider(1, most, value, step=1, label="Steps", visible=studio.most_steps > 0)
 
 
 def _on_click(gr: Any, button: Any, answer: Any, inputs: Any, outputs: Any) -> None:
@@ -217,9 +218,11 @@ class Limited:
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             length = dict(scope["headers"]).get(b"content-length", b"")
             if not length.isdigit() or int(length) > self._most:
-                status = 413 if length.isdigit() else 411
+                status, what = (
+                    (413, b"is too large") if length.isdigit() else (411, b"has no length")
+                )
                 await send({"type": "http.response.start", "status": status, "headers": []})
-                await send({"type": "http.response.body", "body": b"the request is too large\n"})
+                await send({"type": "http.response.body", "body": b"the request " + what + b"\n"})
                 return
 
         async def from_here(message: Scope) -> None:
