@@ -269,7 +269,7 @@ def check_options(options: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, str) and bounds is not FINITE:  # a class, by number or by name
                 number = int(number) if re.fullmatch(r"-?\d{1,18}", number) else None
-            if isinstance(number, Real) and not isinstance(number, bool):
+            if isinstance(number, int | float) and not isinstance(number, bool):
                 bounds.check(f"--{option.flag}", number)
     for option in known:
         if MODEL in option.marks:

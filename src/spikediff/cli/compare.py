@@ -188,7 +188,7 @@ def _measured(source: _Source, name: str, options: CompareOptions) -> ComparedMo
         source=source.text,
         options=source.options,
         network=" + ".join(type(network).__name__ for network in networks),
-        parameters=sum(p.numel() for network in networks for p in network.parameters()),
+        parameters=sum(network.num_parameters() for network in networks),
         bytes=sum(tensor.nbytes for tensor in tensors),
         seconds_per_image=seconds,
         quality=quality,

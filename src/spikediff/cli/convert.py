@@ -83,7 +83,7 @@ def run(options: ConvertOptions) -> None:
     from spikediff.systems.converted.convert import convert
     from spikediff.systems.converted.layer_errors import plot_conversion_errors, probe
     from spikediff.systems.converted.network import QuantisedUNet
-    from spikediff.systems.converted.training import NoisedImages
+    from spikediff.systems.converted.training import NoisedImages, distil
 
     started = time.monotonic()
     pipe = load_pipeline(options.source, device=options.device)
@@ -105,12 +105,13 @@ def run(options: ConvertOptions) -> None:
         blocks = _fine_tune(converted, quantised, noised, options)
         errors["fine-tuned"] = probe(converted, quantised, *unseen)
     if options.train_steps:
-        how = (options.train_steps, options.train_lr, options.batch_size)
-        _distil("training", converted, pipe.unet, noised, *how)
+        how: dict[str, Any] = {"lr": options.train_lr, "batch_size": options.batch_size}
+        with _progress("training", options.train_steps) as told:
+            distil(converted, unet, noised, options.train_steps, on_step=told, **how)
         errors["trained"] = probe(converted, quantised, *unseen)
     to_source = {
-        "quantised": _distance(quantised, pipe.unet, unseen),
-        "spiking": _distance(converted, pipe.unet, unseen),
+        "quantised": _distance(quantised, unet, unseen),
+        "spiking": _distance(converted, unet, unseen),
     }
     folder = options.report.folder("pipeline", options.source)
     _save(pipe, quantised, folder / "quantised")
@@ -137,29 +138,16 @@ def _quantised(pipe: Any, noised: "NoisedImages", options: ConvertOptions) -> "Q
     """Return the source if it is a quantised network, else one distilled from it."""
     from spikediff.systems.converted.convert import quantise
     from spikediff.systems.converted.network import QuantisedUNet
+    from spikediff.systems.converted.training import distil
 
     if isinstance(pipe.unet, QuantisedUNet):
         given: QuantisedUNet = pipe.unet
         return given
     quantised = quantise(pipe.unet, options.bits, noised, attention=options.attention)
-    how = (options.quantise_steps, options.quantise_lr, options.batch_size)
-    _distil("quantising", quantised, pipe.unet, noised, *how)
+    how: dict[str, Any] = {"lr": options.quantise_lr, "batch_size": options.batch_size}
+    with _progress("quantising", options.quantise_steps) as told:
+        distil(quantised, pipe.unet, noised, options.quantise_steps, on_step=told, **how)
     return quantised
-
-
-def _distil(
-    what: str,
-    student: Any,
-    teacher: Any,
-    noised: "NoisedImages",
-    steps: int,
-    lr: float,
-    batch_size: int,
-) -> None:
-    from spikediff.systems.converted.training import distil
-
-    with _progress(what, steps) as report:
-        distil(student, teacher, noised, steps, batch_size=batch_size, lr=lr, on_step=report)
 
 
 def _fine_tune(

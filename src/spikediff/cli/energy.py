@@ -254,10 +254,11 @@ def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> Non
         plot_firing_rates(report, rates)
         pictures.append(rates.name)
     if ordinary is not None:
-        other = {"strict": "paper", "paper": "strict"}[options.accounting]
+        accounting: Any = {"strict": "paper", "paper": "strict"}[options.accounting]
+        other = replace(options, accounting=accounting)
         both = {
             f"spiking, {options.accounting}": report,
-            f"spiking, {other}": _priced(meter, replace(options, accounting=other)),
+            f"spiking, {accounting}": _priced(meter, other),
             "ordinary": ordinary,
         }
         plot_comparison(both, comparison)

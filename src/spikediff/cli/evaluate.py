@@ -126,11 +126,11 @@ def _settings(options: EvaluateOptions) -> Any:
     """Return the settings, completed from the run's recipe and the environment."""
     from spikediff.evaluation.plan import EvaluationSettings
     from spikediff.evaluation.protocol import load_protocol
-    from spikediff.hub.run_data import cache_folder, find_dataset, recipe_shape
+    from spikediff.hub.run_data import cache_folder, find_dataset, recipe_data
 
     quality, folder = options.quality, options.model.source
     dataset, data_dir = find_dataset(folder, quality.dataset, quality.data_dir)
-    image_size, channels = recipe_shape(folder)
+    shape = recipe_data(folder)
     cache_dir = cache_folder(quality.cache_dir)
     return EvaluationSettings(
         protocol=load_protocol(quality.protocol).with_features(quality.features or ()),
@@ -138,8 +138,8 @@ def _settings(options: EvaluateOptions) -> Any:
         cache_dir=cache_dir,
         work_dir=(quality.work_dir or cache_dir / "work").expanduser(),
         data_dir=data_dir,
-        image_size=options.image_size or image_size,
-        channels=options.channels or channels,
+        image_size=options.image_size or (shape and shape.image_size),
+        channels=options.channels or (shape and shape.channels),
         num_samples=quality.num_samples,
         repeats=quality.repeats,
         spool_size=options.batch_size,

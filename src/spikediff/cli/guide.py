@@ -71,7 +71,7 @@ def run(options: GuideOptions) -> None:
         raise UserError("--seeds must be at least 2: a single range has no error bar")
     _metric(options)
 
-    from spikediff.hub.run_data import trained_on_held_out
+    from spikediff.hub.run_data import recipe_data
     from spikediff.systems.sdm.scale_search import plot_curve, search_scale
     from spikediff.systems.sdm.threshold_guidance import parse_numbers
 
@@ -93,7 +93,8 @@ def run(options: GuideOptions) -> None:
         notes.append(
             f"{found.curve.best:g} is an end of the grid; the best scale may lie beyond it"
         )
-    if trained_on_held_out(options.model.source):
+    data = recipe_data(options.model.source)
+    if data is not None and not data.hold_out:
         notes.append("the run was also trained on the held-out images (data.hold_out: false)")
     _print(found, judge, options, notes)
     options.report.write(_content(found, judge, options, notes))

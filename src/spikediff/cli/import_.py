@@ -92,7 +92,7 @@ def _facts(pipe: Any) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "class": type(network).__name__,
-            "parameters": sum(p.numel() for p in network.parameters()),
+            "parameters": network.num_parameters(),
             "spiking_steps": network.config.get("spiking_steps"),
             "sample_size": network.config.get("sample_size"),
         }

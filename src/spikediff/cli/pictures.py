@@ -48,15 +48,11 @@ class Picture:
         """Return the picture, as it is in its file or as the model saw it in training."""
         if self.image is not None:
             return open_file(self.image, "--image")
-        from spikediff.data import load_images
         from spikediff.diffusion.outputs import pixels_to_pil
-        from spikediff.hub.run_data import find_dataset, network_shape
+        from spikediff.hub.run_data import find_dataset, images_for
 
         dataset, data_dir = find_dataset(source, self.dataset, self.data_dir)
-        size, channels = network_shape(pipe)
-        images = load_images(
-            dataset, self.split, image_size=size, channels=channels, data_dir=data_dir
-        )
+        images = images_for(pipe, dataset, self.split, data_dir)
         index = self.data_index or 0
         if not 0 <= index < len(images):
             raise UserError(f"--data-index {index}: {dataset} has images 0 to {len(images) - 1}")

@@ -6,8 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from spikediff.diffusion.classes import number_of_classes
 from spikediff.errors import UserError
 from spikediff.evaluation.sources import public_name
@@ -32,7 +30,6 @@ class Paper:
     venue: str
     year: int
     arxiv: str
-    spiking: bool = True
 
     def bibtex(self) -> str:
         """Return the entry for a bibliography."""
@@ -91,7 +88,6 @@ DDPM = Paper(
     "NeurIPS 2020",
     2020,
     "2006.11239",
-    spiking=False,
 )
 VAE = Paper(
     "VAE",
@@ -100,7 +96,6 @@ VAE = Paper(
     "ICLR 2014",
     2014,
     "1312.6114",
-    spiking=False,
 )
 
 # By the class of a network; a U-Net with temporal scaling is SDM's.
@@ -220,13 +215,13 @@ def can_generate(pipe: Any) -> bool:
     return vae is None or hasattr(vae, "generate")
 
 
-def _network(part: str, network: nn.Module, signals: bool) -> NetworkFacts:
-    config: Mapping[str, Any] = network.config  # type: ignore[assignment]
+def _network(part: str, network: Any, signals: bool) -> NetworkFacts:
+    config: Mapping[str, Any] = network.config
     image = (config.get("in_channels"), config.get("sample_size"))
     return NetworkFacts(
         part=part,
         kind=type(network).__name__,
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=network.num_parameters(),
         spiking_steps=config.get("spiking_steps"),
         neuron_layers=sum(isinstance(module, SpikeEmitter) for module in network.modules()),
         image=None if signals or None in image else image,  # type: ignore[arg-type]

@@ -47,10 +47,23 @@ def load_pipeline(
         denoiser_of(pipe, source)  # schedulers belong to denoisers
         from spikediff.diffusion.schedulers import make_scheduler
 
-        measured = _calibration(source) if scheduler == "analytic-dpm" else {}
-        pipe.scheduler = make_scheduler(scheduler, {**pipe.scheduler.config, **measured})
+        config = dict(pipe.scheduler.config)
+        if scheduler == "analytic-dpm":
+            from spikediff.diffusion.calibration import load_calibration
+
+            folder = pipeline_folder(source)
+            config |= load_calibration(folder, kept_calibrations(folder))
+        pipe.scheduler = make_scheduler(scheduler, config)
     if execution is not None:
-        pipe.unet = _with_execution(denoiser_of(pipe, source), execution, source)
+        from spikediff.diffusion.model import HasExecutions
+
+        unet = denoiser_of(pipe, source)
+        if not isinstance(unet, HasExecutions):
+            raise UserError(
+                f"--execution {execution}: {source} holds a {type(unet).__name__}; only the "
+                "deployment form of an integer network has executions (spikediff deploy makes it)"
+            )
+        pipe.unet = unet.with_execution(execution)
     if not event_driven:
         pipe = pipe.to(choose_device(device, float64_needed or float64_part(pipe)))
         return compile_exactly(pipe) if to_generate else pipe
@@ -99,17 +112,6 @@ def denoiser_of(pipe: Any, source: Path) -> Any:
     return pipe.unet
 
 
-def _with_execution(unet: Any, execution: str, source: Path) -> Any:
-    from spikediff.diffusion.model import HasExecutions
-
-    if not isinstance(unet, HasExecutions):
-        raise UserError(
-            f"--execution {execution}: {source} holds a {type(unet).__name__}; only the deployment "
-            "form of an integer network has executions (spikediff deploy makes it)"
-        )
-    return unet.with_execution(execution)
-
-
 def networks_of(pipe: Any) -> dict[str, Any]:
     """Return the networks of a pipeline by name."""
     from torch import nn
@@ -129,13 +131,6 @@ def steps_of(pipe: Any, given: int | None) -> int:
 def pipeline_folder(source: Path) -> Path:
     """Return the folder of a pipeline: the source itself, or the one in a finished run."""
     return source / "pipeline" if (source / "pipeline").is_dir() else source
-
-
-def _calibration(source: Path) -> dict[str, Any]:
-    from spikediff.diffusion.calibration import load_calibration
-
-    folder = pipeline_folder(source)
-    return load_calibration(folder, kept_calibrations(folder))
 
 
 def kept_calibrations(folder: Path) -> Path | None:

@@ -3,8 +3,10 @@
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from html import escape
+from inspect import isgeneratorfunction
 from typing import Any
 
 import numpy as np
@@ -186,25 +188,19 @@ def _on_click(gr: Any, button: Any, answer: Any, inputs: Any, outputs: Any) -> N
 def _refusing(gr: Any, answer: Callable[..., Any]) -> Callable[..., Any]:
     """Return a handler whose errors are shown on the page."""
 
-    def refusal(error: UserError) -> Exception:
-        shown: Exception = gr.Error(escape(str(error), quote=False), print_exception=False)
-        return shown
-
-    @wraps(answer)
-    def once(*asked: Any) -> Any:
+    @contextmanager
+    def shown() -> Iterator[None]:
         try:
-            return answer(*asked)
+            yield
         except UserError as error:
-            raise refusal(error) from None
+            raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
 
     @wraps(answer)
     def stepwise(*asked: Any) -> Iterator[Any]:
-        try:
+        with shown():
             yield from answer(*asked)
-        except UserError as error:
-            raise refusal(error) from None
 
-    return stepwise if "Iterator" in str(answer.__annotations__["return"]) else once
+    return stepwise if isgeneratorfunction(answer) else shown()(answer)
 
 
 class Limited:
