@@ -60,6 +60,15 @@ def test_train_load_sample_evaluate(tmp_path):
         (lambda: sd.train("integer/digits", **{"training.step": 2}), "step"),
         (lambda: sd.evaluate("mnist", num_sample=3), "did you mean 'num_samples'"),
         (lambda: sd.export("mnist", "x", formats="nir"), "no such option"),
+        (lambda: sd.export("mnist", "x", format="nirr"), "--format 'nirr': did you mean 'nir'"),
+        (lambda: sd.compare("mnist", num_images="2"), "--num-images '2': give int"),
+        (lambda: sd.compare("mnist", device="gpu"), "--device 'gpu': did you mean 'cpu'"),
+        (lambda: sd.compare("mnits"), "mnits: no such folder or shipped model"),
+        (lambda: sd.evaluate("mnist", channels=2), "--channels 2: choose from 1, 3"),
+        (lambda: sd.evaluate("mnist", threshold=0.9), "--threshold 0.9: give str | None"),
+        (lambda: sd.load("digits", device="gpu"), "--device gpu: no such device"),
+        (lambda: sd.train("sddpm/digits", **{"training.steps.x": 5}), "x: steps is"),
+        (lambda: sd.train({"model": "x"}, **{"model.network": "a"}), "model is 'x', which has no"),
     ],
 )
 def test_mistakes_are_told(wrong, told):

@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from importlib import import_module, metadata
 from typing import Any
 
-MOST_LETTERS = 600  # of a message
 _MOST_OF_VALUE = 120  # letters of a value in a message
 
 # Characters that control a terminal: C0 and C1 codes, marks of direction, lone surrogates.
@@ -31,7 +30,7 @@ class UserError(ValueError):
         super().__init__(one_line(message))
 
 
-def one_line(text: object, most: int = MOST_LETTERS) -> str:
+def one_line(text: object, most: int = 600) -> str:
     r"""Return a text as one line of at most `most` letters, without its middle where it is longer.
 
     Line breaks become spaces, other control characters are escaped.

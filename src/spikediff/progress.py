@@ -56,7 +56,7 @@ def at_work(what: str, total: int | None = None) -> Iterator[Work]:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Report nothing in this block, for example while a server waits for requests."""
+    """Report only work begun in this block, for example while a server waits for requests."""
     stopped = _works[:]
     _works.clear()
     try:

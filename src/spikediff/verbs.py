@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from spikediff.errors import UserError, shown
+
 if TYPE_CHECKING:
     from spikediff.cli.comparison import ModelComparison
 
@@ -93,16 +95,15 @@ def evaluate(source: str | Path, protocol: str = "fair", **options: Any) -> dict
             `num_inference_steps`, `features`, ...
 
     Returns:
-        The result, as written by `spikediff evaluate --json`; None in all processes but the first.
+        The result, as written by `spikediff evaluate --json`; empty in all processes but the first.
 
     Raises:
         UserError: An option is unknown, there are too few images, or weights are missing.
     """
     from spikediff.cli.arguments import build
     from spikediff.cli.evaluate import EvaluateOptions, measure
-    from spikediff.pretrained import find_source
 
-    given = {"source": find_source(Path(source)), "protocol": protocol, **options}
+    given = {"source": source, "protocol": protocol, **options}
     return measure(build(EvaluateOptions, given)) or {}
 
 
@@ -128,10 +129,8 @@ def export(
     """
     from spikediff.cli.arguments import build
     from spikediff.cli.export import ExportOptions, write
-    from spikediff.pretrained import find_source
 
-    folder = find_source(Path(source))
-    given = {"source": folder, "output": output, "format": format, **options}
+    given = {"source": source, "output": output, "format": format, **options}
     return write(build(ExportOptions, given))
 
 
@@ -154,7 +153,8 @@ def compare(sources: Sequence[str | Path], **options: Any) -> "ModelComparison":
     from spikediff.cli.arguments import build
     from spikediff.cli.compare import CompareOptions, measure
 
-    return measure(build(CompareOptions, {"sources": tuple(map(str, sources)), **options}))
+    several = [sources] if isinstance(sources, str | Path) else sources
+    return measure(build(CompareOptions, {"sources": tuple(map(str, several)), **options}))
 
 
 def list_models() -> dict[str, str]:
@@ -187,6 +187,8 @@ def _with_settings(content: Mapping[str, Any], settings: Mapping[str, Any]) -> d
     for name, value in settings.items():
         section, _, rest = name.partition(".")
         inner = merged.get(section) or {}
+        if rest and not isinstance(inner, Mapping):
+            raise UserError(f"{name}: {section} is {shown(inner)}, which has no settings")
         merged[section] = _with_settings(inner, {rest: value}) if rest else _plain(value)
     return merged
 

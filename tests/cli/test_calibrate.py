@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sizes import ONE_LEVEL
+from small_pipelines import made
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -90,6 +91,27 @@ def test_wrong_use(model, tmp_path, capsys):
     assert "must be at least 1" in capsys.readouterr().err
     assert calibrate(tmp_path) == 2
     assert "contains neither a pipeline" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["run", "currents"])
+def test_what_cannot_be_used_is_told_before_the_work(name, saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("spikediff.diffusion.calibration.estimate_second_moment", None)
+    if name == "run":  # as an unfinished run loads, without a pipeline
+        monkeypatch.setattr("spikediff.training.trained.load_trained", lambda _: made("denoiser"))
+    else:
+        made("currents").save_pretrained(tmp_path)
+    assert calibrate(tmp_path) == 2
+    said = "has no pipeline to calibrate" if name == "run" else "AnalyticDPMScheduler"
+    assert said in capsys.readouterr().err
+
+
+def test_a_model_of_the_hub_is_calibrated_in_the_cache(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIKEDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(model.parent))
+    monkeypatch.setattr(SpikingDiffusionPipeline, "download", lambda _name: str(model))
+    assert calibrate("me/model") == 0
+    assert not (model / "calibration.json").exists()
+    assert sample("me/model", tmp_path) == 0
 
 
 def test_a_model_of_the_package_is_never_written_to(tmp_path, monkeypatch, capsys):

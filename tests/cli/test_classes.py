@@ -57,7 +57,9 @@ def test_classes_are_asked_for_in_turn_or_as_given(save, tmp_path):
     [
         (3, ["--class-labels", "3"], "the model knows 0 to 2"),
         (0, ["--class-labels", "1"], "was trained without classes"),
+        (0, ["--class-labels", "cat"], "was trained without classes"),
         (0, ["--guidance-scale", "2"], "was trained without classes"),
+        (3, ["--guidance-scale", "-1"], "--guidance-scale -1.0 must be at least 0"),
     ],
 )
 def test_mistakes_are_one_line(save, classes, options, words, tmp_path, capsys):

@@ -321,6 +321,7 @@ BAD = [
     (["sample", "RUN", "--scheduler", "ddim", "--device", "tpu"], "device"),
     (["train", "RUN/recipe.yaml", "--output", "RUN"], "--resume or --overwrite"),
     (["demo", "--steps", "0"], "at least 1"),
+    (["demo", "--output", "RUN"], "contains a run that is not a demo"),
     (["train", "sddpm/digits", "--training.steps", "-3", "--output", "OUT"], "positive"),
     (["train", "sddpm/digits", "--training.log-every", "0", "--output", "OUT"], "log_every"),
     (["train", "sddpm/digits", "--optimizer.lr", "-1", "--output", "OUT"], "optimizer.lr"),
@@ -344,6 +345,12 @@ def test_bad_input_gets_one_line_and_code_2(arguments, word, run_folder, tmp_pat
         assert word in lines[0]
         assert len(said.err.splitlines()) == 1, said.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_section_of_a_recipe_that_has_no_settings_is_told(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("model: foo\n")
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--model.network", "unet"]) == 2
+    assert "model must hold keys and values, not 'foo'" in capsys.readouterr().err
 
 
 def test_damaged_pipeline_is_told(run_folder, tmp_path, capsys):

@@ -154,7 +154,7 @@ def test_pipelines_of_other_kinds(tmp_path):
         (["{run}@threshold=much"], "much"),
         (["{run}@name="], "name has no value"),
         (["{run}@name=x,name=y"], "an option is given twice"),
-        (["{run}", "--figure", "c.gif"], "ends in none of .svg, .pdf, .png"),
+        (["{run}", "--figure", "c.gif"], "--figure c.gif: ends in none of .svg, .pdf, .png"),
         (["{run}", "--figure", "{run}"], "is a folder"),
         (["{run}", "--num-images", "0"], "must be at least 1"),
         (["{run}", "--costs", "45mm"], "did you mean '45nm'"),

@@ -30,7 +30,9 @@ def test_the_command_can_be_pasted(photos, capsys):
 
 
 def test_a_folder(photos, tmp_path, capsys):
-    facts, sheet = tmp_path / "facts.json", tmp_path / "sheet.png"
+    facts, sheet = tmp_path / "facts.json", tmp_path / "new" / "sheet.png"
+    assert main(["data", str(photos), "--sheet", "s.foo"]) == 2
+    assert "--sheet s.foo: ends in none of .png, .jpg" in capsys.readouterr().err
     assert main(["data", str(photos), "--json", str(facts), "--sheet", str(sheet)]) == 0
     told = json.loads(facts.read_text())
     assert sum(told["images"].values()) == 51  # the broken one counts as a file of the folder

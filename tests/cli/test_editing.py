@@ -161,6 +161,7 @@ BOX = (*DIGIT, "--mask-box", 0, 0, 4, 4)
         ("interpolate", "images", ("--seeds", 1), "two or more"),
         ("invert", "tokens", DIGIT, "use a run of SDDPM"),
         ("invert", "images", (*DIGIT, "--scheduler", "ddim"), "omit it"),
+        ("invert", "images", (*DIGIT, "--batch-size", 2), "one picture is inverted; omit it"),
     ],
 )
 def test_wrong_use_is_one_line(pipelines, tmp_path, capsys, command, kind, flags, word):

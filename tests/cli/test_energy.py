@@ -3,12 +3,15 @@
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sizes import ONE_LEVEL
 from spikediff.cli import main
+from spikediff.cli.arguments import build
+from spikediff.cli.energy import EnergyOptions, _draw
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.systems.converted.network import ConvertedUNet
@@ -72,6 +75,16 @@ def test_everything_at_once(model, tmp_path, capsys):
     }
 
 
+def test_the_bars_of_both_accountings_share_the_other_settings(monkeypatch, tmp_path):
+    for name in ("plot_parts", "plot_comparison"):
+        monkeypatch.setattr(f"spikediff.energy.plots.{name}", lambda *_: None)
+    asked = []
+    meter = SimpleNamespace(report=lambda *which, **how: asked.append((which, how)))
+    given = {"source": "digits", "plots": tmp_path, "batch_norm": "billed", "padding": False}
+    _draw(meter, SimpleNamespace(neuron_updates=0), meter, build(EnergyOptions, given))
+    assert asked == [(("paper", "45nm"), {"batch_norm": "billed", "padding": False})]
+
+
 @pytest.mark.slow
 def test_figures_and_plots_are_the_same_files_twice(model, tmp_path):
     """A PDF is, too: see `test_the_same_figure_twice` of the function that writes both."""
@@ -106,6 +119,7 @@ def test_an_ordinary_network(tmp_path, capsys):
         (["--compare", "--differences", "--accounting", "paper"], "needs --accounting strict"),
         (["--execution", "delta"], "--execution delta"),
         (["--json", "-"], "--json -: standard output is not supported"),
+        (["--plots", __file__], "is not a folder; choose another --plots"),
         (["--synapses", "merged"], "only a SynapticCurrentUNet (FSDDIM) has them"),
     ],
 )
@@ -173,7 +187,10 @@ def test_a_counterpart_of_another_size_is_told(integer, tmp_path, capsys):
         ("none", "none"),
     ],
 )
-def test_another_counterpart_is_refused(integer, other, message, capsys):
+def test_another_counterpart_is_refused_before_the_work(
+    integer, other, message, monkeypatch, capsys
+):
+    monkeypatch.setattr("spikediff.cli.energy._observe", None)
     given = ["--compare", "--counterpart", str(integer / other)]
     assert main(["energy", str(integer / "deployed"), *QUICK, *given]) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]

@@ -16,6 +16,7 @@ from PIL import Image
 import spikediff as sd
 from pixel_features import PIXELS, PROTOCOL
 from sizes import ONE_LEVEL
+from small_pipelines import made
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -128,6 +129,10 @@ BAD = [
         ["data:digits/train", "--dataset", "digits", "--event-driven"],
         "the source is existing images",
     ),
+    (["data:digits/train", "--dataset", "digits", "--scheduler", "ddim"], "--scheduler: only for"),
+    (["data:digits/train", "--dataset", "digits", *STEPS], "--num-inference-steps: only for"),
+    (["MODEL", "--image-size", "0"], "--image-size 0 must be at least 1"),
+    (["TOKENS", "--dataset", "digits", "--threshold", "0.9"], "no image denoiser to guide"),
     (["MODEL", "--event-driven", "--device", "cuda"], "only on the CPU"),
     (["MODEL", "--event-driven-weights", "int8"], "needs --event-driven"),
     (["MODEL", "--features", "fadd"], "has no features 'fadd'"),
@@ -140,7 +145,10 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "word"), BAD, ids=lambda x: " ".join(x)[:60])
 def test_bad_input_gets_one_line_and_code_2(arguments, word, model, common, tmp_path, capsys):
-    arguments = [str(model) if a == "MODEL" else a for a in arguments]
+    if "TOKENS" in arguments:
+        made("tokens").save_pretrained(tmp_path / "tokens")
+    places = {"MODEL": str(model), "TOKENS": str(tmp_path / "tokens")}
+    arguments = [places.get(a, a) for a in arguments]
     arguments += [a for i in (0, 2, 4) if common[i] not in arguments for a in common[i : i + 2]]
     assert main(["evaluate", *arguments, "--json", str(tmp_path / "out.json")]) == 2
     lines = capsys.readouterr().err.splitlines()

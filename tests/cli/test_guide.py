@@ -8,6 +8,7 @@ from PIL import Image
 
 from pixel_features import PIXELS
 from sizes import ONE_LEVEL
+from small_pipelines import made
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -124,6 +125,7 @@ def test_a_layer_group(model, common, tmp_path):
         (["--budget-images", "35"], "give 36 or more"),
         (["--layers", "stemm"], "no layer of neurons is named 'stemm'"),
         (["--dataset", "digit"], "did you mean 'digits'"),
+        (["--plot", "x.foo"], "--plot x.foo: ends in none of .svg, .pdf, .png"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(options, word, model, common, capsys):
@@ -131,6 +133,12 @@ def test_what_cannot_be_done_is_told_in_a_line(options, word, model, common, cap
     said = capsys.readouterr().err
     assert word in said
     assert said.count("\n") == 1
+
+
+def test_a_model_without_a_denoiser_is_refused(common, tmp_path, capsys):
+    made("tokens").save_pretrained(tmp_path)
+    assert main(["guide", str(tmp_path), *common, "--dataset", "digits"]) == 2
+    assert "a VQSpikingDiffusionPipeline has no denoiser" in capsys.readouterr().err
 
 
 def test_a_budget_is_kept(model, common, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +11,7 @@ from spikediff.cli.arguments import Range, build, options_of
 from spikediff.cli.inpaint import InpaintOptions
 from spikediff.cli.options import Flat, Report, Sampling
 from spikediff.errors import UserError
+from spikediff.pretrained import pretrained_folder
 
 # Options that mean another thing in these commands, and have a text of their own.
 OTHERWISE = {
@@ -60,8 +60,8 @@ def test_options_are_built_of_flat_names(tmp_path):
     built = build(Small, {"threshold": "0.9", "json": str(tmp_path / "x.json")})
     assert built.sampling == Sampling(batch_size=3, threshold="0.9")
     assert built.report.json == tmp_path / "x.json"
-    built = build(InpaintOptions, {"source": "digits", "seed": 4, "class_labels": (3,)})
-    assert (built.model.source, built.seed) == (Path("digits"), 4)
+    built = build(InpaintOptions, {"source": "digits", "data_index": 4, "class_labels": (3,)})
+    assert (built.model.source, built.picture.data_index) == (pretrained_folder("digits"), 4)
     assert built.sampling.one_class(SimpleNamespace(components={})) == {"class_labels": 3}
     with pytest.raises(UserError, match="did you mean 'batch_size'"):
         build(Small, {"batch_sizes": 3})
@@ -69,6 +69,8 @@ def test_options_are_built_of_flat_names(tmp_path):
         build(Small, {"batch_size": 0})
     with pytest.raises(UserError, match="is a folder"):
         build(Small, {"json": tmp_path})
+    with pytest.raises(UserError, match="give either --image FILE or --data-index N"):
+        build(InpaintOptions, {"source": "digits"})
 
 
 def test_labels_follow_the_seeds_and_batches_do_not_matter():

@@ -1,5 +1,6 @@
 """Output folders: one rule for all commands. Nothing is mixed, nothing else is removed."""
 
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -49,12 +50,14 @@ def test_a_folder_with_other_files_is_refused_or_overwritten(command, model, tmp
     written = {path for path in output.rglob("*") if path.is_file()}
     assert main(call) == 2
     assert "exists and is not empty" in capsys.readouterr().err
-    own = output / "notes.txt"
+    own = output / "cat.png"
     own.write_text("mine")
+    (output / "empty").mkdir()
     stale = output / ("layers/999-gone.png" if name == "inspect" else "seed-999999.png")
     stale.write_bytes(b"")
     assert main([*call, "--overwrite"]) == 0
     assert {path for path in output.rglob("*") if path.is_file()} == {*written, own}
+    assert (output / "empty").is_dir()
 
 
 def test_every_command_writes_to_the_folder_of_its_name():
@@ -93,8 +96,11 @@ def test_a_model_is_never_removed(model, tmp_path):
     assert main(call) == 2
     assert main([*call, "--overwrite"]) == 0
     assert files <= set(model.rglob("*"))
-    with pytest.raises(UserError, match="contains the model being read"):
-        new_folder(model.parent, "pipeline", overwrite=True, source=model)
+    run = shutil.copytree(model, tmp_path / "run" / "pipeline").parent
+    for folder, source in ((model.parent, model), (run, run), (run / "pipeline", run)):
+        with pytest.raises(UserError, match="contains the model being read"):
+            new_folder(folder, "pipeline", overwrite=True, source=source)
+    assert (run / "pipeline" / "model_index.json").is_file()
 
 
 def test_links_are_removed_and_what_they_point_to_stays(tmp_path):

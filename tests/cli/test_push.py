@@ -142,8 +142,15 @@ def test_a_space_that_serves_the_model(source, tmp_path, monkeypatch):
     front = yaml.safe_load((page / "README.md").read_text().split("---\n")[1])
     assert front == {"title": "x", "sdk": "gradio", "app_file": "app.py", "models": ["me/x"]}
     assert (page / "requirements.txt").read_text() == f"{requirement}\n"
+    served = (page / "app.py").read_text()
+    told, own = tmp_path / "told.json", out / "notes.txt"
+    own.write_text("mine")
+    assert main([*push, "--output", str(out), "--overwrite", "--json", str(told)]) == 0
+    found = {path for path in out.rglob("*") if path.is_file()}
+    listed = {out / name for name in json.loads(told.read_text())["files"]}
+    assert found == {*listed, own} != listed, "of the files, none of the user or of the Space"
     called = []
     monkeypatch.setattr("spikediff.cli.main", lambda arguments: called.extend(arguments))
     with pytest.raises(SystemExit):
-        exec(compile((page / "app.py").read_text(), "app.py", "exec"), {})
+        exec(compile(served, "app.py", "exec"), {})
     assert called == ["web", "me/x", "--host", "0.0.0.0"]

@@ -66,6 +66,12 @@ def test_equal_images_have_no_error_and_small_ones_no_similarity(side, measured)
     assert min(_measure(images, -images).values()) > 0.1
 
 
+@pytest.mark.parametrize("option", [("--scheduler", "ddim"), ("--execution", "delta")])
+def test_options_of_a_denoiser_are_refused(autoencoder, option, capsys):
+    assert main(["reconstruct", str(autoencoder), "--dataset", "digits", *option]) == 2
+    assert f"{option[0]}: an autoencoder has no denoiser; omit it" in capsys.readouterr().err
+
+
 def test_a_denoiser_has_no_autoencoder(tmp_path, capsys):
     made("denoiser").save_pretrained(tmp_path)
     assert main(["reconstruct", str(tmp_path), "--dataset", "digits"]) == 2

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from spikediff.cli import main
+from spikediff.training import load_recipe
 
 TINY = [
     *("--model.base-channels", "8", "--model.channel-mult", "1", "--data.image-size", "16"),
@@ -55,6 +56,33 @@ def test_energy_of_signals(run_folder, tmp_path, capsys):
     options = ["--num-images", "1", "--num-inference-steps", "1", "--json", str(told)]
     assert main(["energy", str(run_folder), *options]) == 0
     assert json.loads(told.read_text())["macs"] > 0
+
+
+def test_a_repository_of_signals(run_folder, tmp_path, monkeypatch):
+    plotted = []
+
+    def plot(columns):
+        plotted.extend(columns.values())
+        return Image.new("L", (1, 1))
+
+    monkeypatch.setattr("spikediff.hub.card.plot_signals", plot)
+    push = ["--dry-run", "--num-inference-steps", "1"]
+    for source, out in ((run_folder, tmp_path / "a"), (run_folder / "pipeline", tmp_path / "b")):
+        assert main(["push", str(source), "me/x", *push, "--output", str(out)]) == 0
+        card = (out / "README.md").read_text()
+        assert "that generates signals" in card
+        assert 'pipe(seeds=range(16), output_type="pt").images' in card
+        assert "unconditional-image-generation" not in card
+        assert "x 16 x 16" not in card
+    assert load_recipe(tmp_path / "a" / "recipe.yaml").data.dataset == "membrane"
+    assert "It knows only signals of membrane." in (tmp_path / "a" / "README.md").read_text()
+    assert [tuple(signals.shape) for signals in plotted] == [(8, 1, 16)]
+
+
+def test_signals_are_compared_without_a_counterpart(run_folder, capsys):
+    options = ["--no-quality", "--num-images", "1", "--num-inference-steps", "1"]
+    assert main(["compare", str(run_folder), *options]) == 0
+    assert "spiking" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["evaluate", "calibrate", "guide"])

@@ -224,7 +224,8 @@ def test_a_model_that_is_not_there_names_those_that_ship(name, advice, capsys):
 def test_none_can_still_be_typed():
     read = parse(SampleOptions, ["digits", "--num-images", "None"], "x", None)
     assert read.num_images is None
-    read = parse(InpaintOptions, ["digits", "--mask-box", "0", "1", "2", "3"], "x", None)
+    box = ["--mask-box", "0", "1", "2", "3"]
+    read = parse(InpaintOptions, ["digits", "--data-index", "0", *box], "x", None)
     assert read.mask_box == (0, 1, 2, 3)
 
 

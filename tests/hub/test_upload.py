@@ -25,6 +25,8 @@ def draw(pipe):
 def test_push_and_load(hub, run_folder, tmp_path, capsys):
     told = tmp_path / "told.json"
     arguments = ["push", str(run_folder), "me/tiny", "--private", "--license", "cc0-1.0"]
+    arguments += ["--output", str(tmp_path), "--overwrite"]
+    (tmp_path / "secret.txt").write_text("mine")
     assert main([*arguments, "--json", str(told)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{hub.url}/me/tiny"
     assert hub.private == {"me/tiny": True}

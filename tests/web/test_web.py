@@ -4,6 +4,7 @@ import io
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from spikediff.cli import main
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.errors import UserError
 from spikediff.hub.load import load_pipeline
-from spikediff.web.page import MOST_BYTES, listen, read_drawing, read_upload
+from spikediff.web.page import MOST_BYTES, _steps, listen, read_drawing, read_upload
 from spikediff.web.studio import Studio, Wish, streamed
 from spikediff.web.views import generation, several
 
@@ -28,6 +29,12 @@ def studio():
 def images_of(pipe, seeds, label, steps):
     pipe.set_progress_bar_config(disable=True)
     return pipe(seeds=seeds, class_labels=label, num_inference_steps=steps).images
+
+
+def test_a_model_without_steps_is_asked_for_one():
+    gr = SimpleNamespace(Slider=lambda *numbers, **_: numbers)
+    steps = [_steps(gr, SimpleNamespace(most_steps=most)) for most in (0, 1, 5, 50)]
+    assert steps == [(1, 2, 1), (1, 2, 1), (1, 5, 5), (1, 50, 20)]
 
 
 def test_an_image_is_that_of_the_command_line(studio):

@@ -10,13 +10,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import reduce
+from inspect import formatannotation
+from numbers import Integral, Real
 from pathlib import Path
+from types import UnionType
 from typing import (
     Annotated,
     Any,
+    Literal,
     NamedTuple,
     TextIO,
     TypeVar,
+    Union,
     cast,
     get_args,
     get_origin,
@@ -27,8 +32,8 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from spikediff.cli.outputs import check_file
-from spikediff.errors import UserError, suggestion, visible
-from spikediff.pretrained import check_source
+from spikediff.errors import UserError, shown, suggestion, visible
+from spikediff.pretrained import check_source, find_source
 from spikediff.progress import Heard
 from spikediff.tables import wrapped
 
@@ -44,12 +49,12 @@ class Visible:
     def write(self, text: str) -> int:
         """Write a text; line breaks, tabs and, on a terminal, colours stay."""
         parts = _COLOURS.split(text) if self._file.isatty() else [text]
-        shown = "".join(p if i % 2 else visible(p) for i, p in enumerate(parts))
+        escaped = "".join(p if i % 2 else visible(p) for i, p in enumerate(parts))
         try:
-            self._file.write(shown)
+            self._file.write(escaped)
         except UnicodeEncodeError:
             encoding = self._file.encoding or "ascii"
-            self._file.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+            self._file.write(escaped.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -57,8 +62,14 @@ class Visible:
 
 
 Options = TypeVar("Options")
-OUTPUT_FILE = "a file that is written"  # marks an option
 MODEL = "a model"  # marks an option
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """Marks an option that is a file to write, and the suffixes it may have; () for any."""
+
+    suffixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,22 +118,32 @@ def options_of(kind: type, path: tuple[str, ...] = (), prefix: str = "") -> Iter
             yield Option(inner, (prefix + name).replace("_", "-"), hint, tuple(marks))
 
 
-def build(kind: type[Options], given: Mapping[str, Any], default: Options | None = None) -> Options:
+def choices_of(hint: Any) -> tuple[str, ...]:
+    """Return the values of a `Literal`, alone or in a union; empty for any other type."""
+    if get_origin(hint) is Literal:
+        return tuple(map(str, get_args(hint)))
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(value for part in get_args(hint) for value in choices_of(part))
+    return ()
+
+
+def build(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """Return a command's options from a mapping of flat names, as Python callers give them.
 
     The names are those of the fields, in any group. Paths may be given as text, text as paths,
-    and one text instead of several. `default` provides the values of options that are not given.
+    and one text instead of several; a model may be the name of a shipped one.
     """
     known = {option.path[-1]: option for option in options_of(kind)}
     for name in given:
         if name not in known:
             raise UserError(f"{name}: no such option; {suggestion(name, known)}")
-    options: Options = _filled(kind, given, default)
+    models = {name: find_source(Path(v)) for name, v in given.items() if MODEL in known[name].marks}
+    options: Options = _filled(kind, {**given, **models})
     check_options(options)
     return options
 
 
-def _filled(kind: Any, given: Mapping[str, Any], default: Any) -> Any:
+def _filled(kind: Any, given: Mapping[str, Any], default: Any = None) -> Any:
     hints, values = get_type_hints(kind), {}
     for field in fields(kind):
         hint, start = hints[field.name], getattr(default, field.name, field.default)
@@ -212,10 +233,10 @@ def _readable(info: PrimitiveTypeInfo) -> Any:
         _renaming.remove(info)
     if not isinstance(spec, PrimitiveConstructorSpec):
         return spec
-    shown = re.sub(r"^\{None\}\|(\{[A-Z ]+\}|.*)$", r"\1", spec.metavar).replace("{None,", "{")
-    shown = re.sub(r"^\{([A-Z ]+)\}$", r"\1", shown)  # of a tuple
-    shown = re.sub(r"^\[(.+) \[\1 \.\.\.\]\]$", r"\1 ...", shown)
-    return replace(spec, metavar=re.sub(r"\bSTR\b", "TEXT", shown))
+    words = re.sub(r"^\{None\}\|(\{[A-Z ]+\}|.*)$", r"\1", spec.metavar).replace("{None,", "{")
+    words = re.sub(r"^\{([A-Z ]+)\}$", r"\1", words)  # of a tuple
+    words = re.sub(r"^\[(.+) \[\1 \.\.\.\]\]$", r"\1 ...", words)
+    return replace(spec, metavar=re.sub(r"\bSTR\b", "TEXT", words))
 
 
 @contextlib.contextmanager
@@ -239,25 +260,45 @@ def _terminal(asks_for_help: bool) -> Iterator[None]:
 
 
 def check_options(options: Any) -> None:
-    """Refuse missing models, numbers out of range, and files that could not be written at the end.
+    """Refuse missing models, wrong types and numbers, and files that could not be written.
 
-    A recipe among the options checks itself.
+    Last, groups of options with a method `check` check themselves. A recipe is checked elsewhere.
     """
-    for option in options_of(type(options)):
-        if option.path[0] == "recipe":
-            continue
+    known = [option for option in options_of(type(options)) if option.path[0] != "recipe"]
+    for option in known:
         value = reduce(getattr, option.path, options)
-        if OUTPUT_FILE in option.marks and value is not None:
-            check_file(value, option.flag)
+        if not _is_a(value, option.type):
+            names = choices_of(option.type)
+            wanted = (
+                suggestion(str(value), names) if names else f"give {formatannotation(option.type)}"
+            )
+            raise UserError(f"--{option.flag} {shown(value)}: {wanted}")
+        file = next((mark for mark in option.marks if isinstance(mark, OutputFile)), None)
+        if file is not None and value is not None:
+            check_file(value, option.flag, file.suffixes)
         bounds = next((mark for mark in option.marks if isinstance(mark, Range)), FINITE)
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, str) and bounds is not FINITE:  # a class, by number or by name
                 number = int(number) if re.fullmatch(r"-?\d{1,18}", number) else None
             if isinstance(number, int | float) and not isinstance(number, bool):
                 bounds.check(f"--{option.flag}", number)
-    for option in options_of(type(options)):
+    for option in known:
         if MODEL in option.marks:
             check_source(reduce(getattr, option.path, options))
+    for group in dict.fromkeys(option.path[:-1] for option in known):
+        if check := getattr(reduce(getattr, group, options), "check", None):
+            check()
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Return whether a value has the type of an option; items of a tuple are checked where used."""
+    parts, origin = get_args(hint), get_origin(hint)
+    if origin is Literal:
+        return value in parts
+    if origin in (Union, UnionType):
+        return any(_is_a(value, part) for part in parts)
+    kind = {int: Integral, float: Real}.get(hint, origin or hint)
+    return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
 
 
 _FRAME = re.compile(r"\x1b\[[0-9;]*m|^[│╭╰|+]|[│╮╯|+]$|[─-]{3,}")

@@ -14,6 +14,7 @@ from spikediff.cli.options import (
     Report,
     SourceFolder,
 )
+from spikediff.errors import UserError
 from spikediff.progress import at_work
 
 
@@ -21,8 +22,8 @@ from spikediff.progress import at_work
 class CalibrateOptions:
     """Measure the second moment of a model's noise estimates, for `--scheduler analytic-dpm`.
 
-    It is measured on training images and stored beside the weights; for a shipped model, in the
-    cache ($SPIKEDIFF_CACHE or ~/.cache/spikediff).
+    It is measured on training images and stored beside the weights; for a shipped model or one of
+    the Hub, in the cache ($SPIKEDIFF_CACHE or ~/.cache/spikediff).
     """
 
     source: SourceFolder
@@ -42,19 +43,30 @@ class CalibrateOptions:
 
 
 def run(options: CalibrateOptions) -> None:
-    """Measure and save."""
     from spikediff.diffusion.calibration import (
         calibration_timesteps,
         estimate_second_moment,
         save_calibration,
     )
-    from spikediff.hub.load import denoiser_of, kept_calibrations, load_pipeline, pipeline_folder
+    from spikediff.diffusion.loop import space_of
+    from spikediff.diffusion.schedulers import make_scheduler
+    from spikediff.hub.load import (
+        denoiser_of,
+        kept_calibrations,
+        load_pipeline,
+        local_folder,
+        pipeline_folder,
+    )
     from spikediff.hub.run_data import find_dataset, training_images
 
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
-    pipe = load_pipeline(options.source, device=options.device)
+    source = local_folder(options.source)
+    pipe, folder = load_pipeline(source, device=options.device), pipeline_folder(source)
     unet = denoiser_of(pipe, options.source)
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"{folder}: has no pipeline to calibrate; give a finished run")
     config = pipe.scheduler.config
+    space_of(unet).check_scheduler(make_scheduler("analytic-dpm", config))
     images = training_images(pipe, dataset, data_dir, options.num_images, options.seed)
     timesteps = calibration_timesteps(config.num_train_timesteps, options.num_timesteps)
     with at_work(f"measuring {len(images)} images at {len(timesteps)} timesteps"):
@@ -75,7 +87,6 @@ def run(options: CalibrateOptions) -> None:
         "clip_last_noise": clip if options.clip_last_noise is None else options.clip_last_noise,
     }
     facts = {"dataset": dataset, "images": len(images), "seed": options.seed}
-    folder = pipeline_folder(options.source)
     path = save_calibration(folder, settings, facts, kept_calibrations(folder))
     options.report.write(settings | facts)
     print(f"h at {len(timesteps)} timesteps over {len(images)} images of {dataset} in {path}")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import OUTPUT_FILE
-from spikediff.cli.comparison import ComparedModel, ModelComparison, check_figure
+from spikediff.cli.arguments import OutputFile
+from spikediff.cli.comparison import ComparedModel, ModelComparison
 from spikediff.cli.energy import Costs, EnergyOptions
 from spikediff.cli.energy import measure as measure_energy
 from spikediff.cli.evaluate import EvaluateOptions, Quality
@@ -29,6 +29,7 @@ from spikediff.cli.options import (
     Source,
     Steps,
 )
+from spikediff.cli.outputs import FIGURE_FORMATS, write_text
 from spikediff.errors import UserError, suggestion
 from spikediff.progress import at_work
 
@@ -58,18 +59,17 @@ class CompareOptions:
     costs: Costs = "45nm"
     batch_size: BatchSize = 64
     device: Device = "auto"
-    markdown: Annotated[Path | None, OUTPUT_FILE] = None
+    markdown: Annotated[Path | None, OutputFile()] = None
     """Also write the table as Markdown."""
-    latex: Annotated[Path | None, OUTPUT_FILE] = None
+    latex: Annotated[Path | None, OutputFile()] = None
     """Also write the table as LaTeX (booktabs)."""
-    figure: Annotated[Path | None, OUTPUT_FILE] = None
+    figure: Annotated[Path | None, OutputFile(FIGURE_FORMATS)] = None
     """Also plot quality against energy, or time against energy without quality: .svg, .pdf or
     .png."""
     report: Flat[Report] = Report()
 
 
 def run(options: CompareOptions) -> None:
-    """Measure, write, print."""
     print(measure(options).table())
 
 
@@ -77,8 +77,6 @@ def measure(options: CompareOptions) -> ModelComparison:
     """Measure all sources and write the files; refuse a wrong option before any work."""
     if not options.sources:
         raise UserError("spikediff compare: give one or more models, as in: compare digits mnist")
-    if options.figure is not None:
-        check_figure(options.figure)
     sources = [_Source.read(text, options) for text in options.sources]
     names = _names(sources)
     if options.quality:
@@ -193,7 +191,7 @@ def _measured(source: _Source, name: str, options: CompareOptions) -> ComparedMo
         source=source.text,
         options=source.options,
         network=" + ".join(type(network).__name__ for network in networks),
-        parameters=sum(p.numel() for network in networks for p in network.parameters()),
+        parameters=sum(network.num_parameters() for network in networks),
         bytes=sum(tensor.nbytes for tensor in tensors),
         seconds_per_image=seconds,
         quality=quality,
@@ -224,8 +222,12 @@ def _quality(source: _Source, options: CompareOptions) -> tuple[dict[str, Any] |
 
 def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
     """Return energies per image, T x rate, T and network calls, by the names of `ComparedModel`."""
-    from spikediff.diffusion.model import HasCounterpart
+    from spikediff.diffusion.model import ann_counterpart
 
+    has_counterpart = False
+    with suppress(UserError):
+        ann_counterpart(source.pipeline.components.get("unet"))
+        has_counterpart = True
     measured = measure_energy(
         EnergyOptions(
             Source(source.folder, source.scheduler, source.execution, options.device),
@@ -233,7 +235,7 @@ def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
             options.seed,
             replace(source.sampling, batch_size=options.num_images),
             costs=options.costs,
-            compare=isinstance(source.pipeline.components.get("unet"), HasCounterpart),
+            compare=has_counterpart,
         )
     )
     report, comparison = measured.report, measured.comparison
@@ -296,10 +298,8 @@ def _one_thread() -> Iterator[None]:
 
 
 def _write(compared: ModelComparison, options: CompareOptions) -> None:
-    for path, text in ((options.markdown, compared.markdown), (options.latex, compared.latex)):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text() + "\n", encoding="utf-8")
+    write_text(options.markdown, compared.markdown() + "\n")
+    write_text(options.latex, compared.latex() + "\n")
     if options.figure is not None:
         compared.plot(options.figure)
     options.report.write(compared.to_dict())

@@ -8,21 +8,14 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spikediff.errors import UserError
+from spikediff.cli.outputs import FIGURE_FORMATS, check_file
 
-FIGURE_FORMATS = (".svg", ".pdf", ".png")
 _WIDTH, _LABEL, _CELL = 80, 24, 13  # columns of a terminal: 24 + 4 * (1 + 13) = 80
 _SIDE_BY_SIDE = (_WIDTH - _LABEL) // (_CELL + 1)
 
 # Okabe and Ito's colours for the colour-blind, without yellow, which is too pale on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = "osD^vP*X"  # 8 of them and 7 colours: 56 models differ
-
-
-def check_figure(path: Path) -> None:
-    """Refuse a figure whose file ends in none of `FIGURE_FORMATS`."""
-    if path.suffix not in FIGURE_FORMATS:
-        raise UserError(f"figure {path}: ends in none of {', '.join(FIGURE_FORMATS)}; choose one")
 
 
 @dataclass(frozen=True)
@@ -179,7 +172,7 @@ class ModelComparison:
         from spikediff.energy.plots import save_figure
 
         path = Path(path)
-        check_figure(path)
+        check_file(path, "figure", FIGURE_FORMATS)
         with rc_context({"font.size": 8, "axes.linewidth": 0.6, "legend.fontsize": 7}):
             save_figure(self._drawn(), path, dpi=300)
 

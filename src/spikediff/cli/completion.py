@@ -1,14 +1,12 @@
 """`spikediff completion SHELL`: print a completion script for a shell."""
 
-import types
-import typing
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from spikediff.cli import COMMANDS, module_of, options_class
-from spikediff.cli.arguments import Option, options_of
+from spikediff.cli.arguments import Option, choices_of, options_of
 from spikediff.pretrained import PRETRAINED, shipped_recipes
 
 
@@ -25,7 +23,6 @@ class CompletionOptions:
 
 
 def run(options: CompletionOptions) -> None:
-    """Print the script for a shell."""
     print(_SCRIPTS[options.shell](completions()))
 
 
@@ -57,8 +54,8 @@ def _completion(command: str) -> Completion:
     for option in options_of(options):
         if tyro.conf.Positional not in option.marks:
             found |= _flags(option)
-        elif _choices(option.type):
-            names = _choices(option.type)
+        elif choices_of(option.type):
+            names = choices_of(option.type)
         elif option.path[-1] in ("source", "sources"):
             names = tuple(PRETRAINED)
     return Completion(names, found)
@@ -70,20 +67,11 @@ def _flags(option: Option) -> dict[str, tuple[str, ...] | None]:
     for mark in option.marks:
         names += getattr(mark, "aliases", None) or ()
     if option.type is not bool:
-        return dict.fromkeys(names, _choices(option.type))
+        return dict.fromkeys(names, choices_of(option.type))
     if tyro.conf.FlagCreatePairsOff not in option.marks:
         prefix, dot, last = option.flag.rpartition(".")
         names.append(f"--{prefix}{dot}no-{last}")
     return dict.fromkeys(names)
-
-
-def _choices(hint: Any) -> tuple[str, ...]:
-    """Return the values of a `Literal`, alone or in a union; empty for any other type."""
-    if typing.get_origin(hint) is Literal:
-        return tuple(map(str, typing.get_args(hint)))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return tuple(value for part in typing.get_args(hint) for value in _choices(part))
-    return ()
 
 
 def _cases(known: dict[str, Completion], first: str, value: str) -> tuple[list[str], list[str]]:

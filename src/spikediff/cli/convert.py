@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from spikediff.cli.arguments import OUTPUT_FILE, Range
+from spikediff.cli.arguments import OutputFile, Range
 from spikediff.cli.options import (
     OUTPUTS,
     BatchSize,
@@ -20,6 +20,7 @@ from spikediff.cli.options import (
     NumImages,
     SourceFolder,
 )
+from spikediff.errors import UserError
 
 if TYPE_CHECKING:
     from spikediff.systems.converted.network import QuantisedUNet
@@ -67,25 +68,30 @@ class ConvertOptions:
     dataset: Dataset = None
     data_dir: DataDir = None
     num_images: NumImages = 2048
-    probe: Annotated[Path | None, OUTPUT_FILE] = None
-    """Also plot the error of every layer."""
+    probe: Annotated[Path | None, OutputFile((".png",))] = None
+    """Also plot the error of every layer, as a PNG."""
     seed: Annotated[int, Range(0, 2**62)] = 0
     """The seed of the images, the noise and the timesteps."""
     device: Device = "auto"
 
 
 def run(options: ConvertOptions) -> None:
-    """Quantise, train, convert, fine-tune, measure, save."""
-    options.report.check()
+    from diffusers.models.unets.unet_2d import UNet2DModel
 
-    from spikediff.hub.load import load_pipeline
+    from spikediff.hub.load import denoiser_of, load_pipeline
     from spikediff.hub.run_data import find_dataset, training_images
     from spikediff.systems.converted.convert import convert
     from spikediff.systems.converted.layer_errors import plot_conversion_errors, probe
-    from spikediff.systems.converted.training import NoisedImages
+    from spikediff.systems.converted.network import QuantisedUNet
+    from spikediff.systems.converted.training import NoisedImages, distil
 
     started = time.monotonic()
     pipe = load_pipeline(options.source, device=options.device)
+    unet = denoiser_of(pipe, options.source)
+    if not isinstance(unet, UNet2DModel | QuantisedUNet):
+        raise UserError(
+            f"{options.source}: has a {type(unet).__name__}; convert takes a UNet2DModel"
+        )
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
     images = training_images(pipe, dataset, data_dir, options.num_images, options.seed)
     noised = NoisedImages(images.to(pipe.device), pipe.scheduler.alphas_cumprod, options.seed)
@@ -99,12 +105,13 @@ def run(options: ConvertOptions) -> None:
         blocks = _fine_tune(converted, quantised, noised, options)
         errors["fine-tuned"] = probe(converted, quantised, *unseen)
     if options.train_steps:
-        how = (options.train_steps, options.train_lr, options.batch_size)
-        _distil("training", converted, pipe.unet, noised, *how)
+        how: dict[str, Any] = {"lr": options.train_lr, "batch_size": options.batch_size}
+        with _progress("training", options.train_steps) as told:
+            distil(converted, unet, noised, options.train_steps, on_step=told, **how)
         errors["trained"] = probe(converted, quantised, *unseen)
     to_source = {
-        "quantised": _distance(quantised, pipe.unet, unseen),
-        "spiking": _distance(converted, pipe.unet, unseen),
+        "quantised": _distance(quantised, unet, unseen),
+        "spiking": _distance(converted, unet, unseen),
     }
     folder = options.report.folder("pipeline", options.source)
     _save(pipe, quantised, folder / "quantised")
@@ -131,29 +138,16 @@ def _quantised(pipe: Any, noised: "NoisedImages", options: ConvertOptions) -> "Q
     """Return the source if it is a quantised network, else one distilled from it."""
     from spikediff.systems.converted.convert import quantise
     from spikediff.systems.converted.network import QuantisedUNet
+    from spikediff.systems.converted.training import distil
 
     if isinstance(pipe.unet, QuantisedUNet):
         given: QuantisedUNet = pipe.unet
         return given
     quantised = quantise(pipe.unet, options.bits, noised, attention=options.attention)
-    how = (options.quantise_steps, options.quantise_lr, options.batch_size)
-    _distil("quantising", quantised, pipe.unet, noised, *how)
+    how: dict[str, Any] = {"lr": options.quantise_lr, "batch_size": options.batch_size}
+    with _progress("quantising", options.quantise_steps) as told:
+        distil(quantised, pipe.unet, noised, options.quantise_steps, on_step=told, **how)
     return quantised
-
-
-def _distil(
-    what: str,
-    student: Any,
-    teacher: Any,
-    noised: "NoisedImages",
-    steps: int,
-    lr: float,
-    batch_size: int,
-) -> None:
-    from spikediff.systems.converted.training import distil
-
-    with _progress(what, steps) as report:
-        distil(student, teacher, noised, steps, batch_size=batch_size, lr=lr, on_step=report)
 
 
 def _fine_tune(

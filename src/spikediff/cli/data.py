@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from spikediff.cli.arguments import OUTPUT_FILE
+from spikediff.cli.arguments import OutputFile
 from spikediff.cli.options import DataDir, Flat, Report
 from spikediff.errors import UserError
 
@@ -37,13 +37,12 @@ class DataOptions:
     data_dir: DataDir = None
     recipe: str = "integer/images"
     """The recipe whose choice of size and channels is shown."""
-    sheet: Annotated[Path | None, OUTPUT_FILE] = None
+    sheet: Annotated[Path | None, OutputFile((".png", ".jpg"))] = None
     """Also write a PNG of sample pictures as a network would see them."""
     report: Flat[Report] = Report()
 
 
 def run(options: DataOptions) -> None:
-    """Look and print."""
     facts = look(options)
     options.report.write(facts)
     _print(facts)
@@ -77,6 +76,7 @@ def look(options: DataOptions) -> dict[str, Any]:
         },
     }
     if options.sheet is not None and refused is None:
+        options.sheet.parent.mkdir(parents=True, exist_ok=True)
         _sheet(splits["train"], list(shapes["train"]), recipe).save(options.sheet)
         facts["sheet"] = str(options.sheet)
     return facts

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from spikediff.cli.options import Json
-from spikediff.cli.outputs import write_json
+from spikediff.cli.options import COUNT, Flat, Report
 from spikediff.errors import UserError
 from spikediff.pretrained import find_recipe, find_source
-from spikediff.training.recipe import load_recipe
+from spikediff.training.recipe import load_recipe, load_run_recipe
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,25 +35,24 @@ class DemoOptions:
 
     output: Path = Path("runs/demo")
     """Folder for the run and its pictures; an earlier demo in it is replaced."""
-    steps: int | None = None
+    steps: Annotated[int | None, COUNT] = None
     """Optimizer steps; by default those of the recipe integer/digits."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Continue an interrupted demo."""
-    json: Json = None
+    report: Flat[Report] = Report()
 
 
 def run(options: DemoOptions) -> int:
-    """Show, train, measure, show."""
-    if options.steps is not None and options.steps < 1:
-        raise UserError(f"--steps {options.steps} must be at least 1")
-    recipe = load_recipe(find_recipe(_RECIPE))
+    recipe, folder = replace(load_recipe(find_recipe(_RECIPE)), name="demo"), options.output
     if options.steps is not None:
         recipe = replace(recipe, training=replace(recipe.training, steps=options.steps))
+    earlier = (folder / "recipe.yaml").is_file() and not options.resume
+    if earlier and load_run_recipe(folder).name != recipe.name:
+        raise UserError(f"{folder}: contains a run that is not a demo; choose another --output")
     print("Loading ...", flush=True)  # torch and diffusers take seconds to import
 
     from spikediff.training.trainer import Trainer
 
-    folder = options.output
     trainer = Trainer(recipe, folder, options.resume, overwrite=not options.resume)
     shown = None if options.resume else _show_shipped(folder)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -73,7 +71,7 @@ def run(options: DemoOptions) -> int:
     figures["training_seconds"] = round(seconds, 1)
     figures["steps_per_second"] = round((trainer.step - first) / seconds, 2)
     _tell(figures, folder)
-    write_json(options.json, figures | {"shipped": shown})
+    options.report.write(figures | {"shipped": shown})
     return 0
 
 

@@ -28,13 +28,11 @@ class DeployOptions:
 
 
 def run(options: DeployOptions) -> None:
-    """Load, convert, save."""
     from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
     from spikediff.hub.load import denoiser_of, load_pipeline
     from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 
     report = options.report
-    report.check()
     pipe = load_pipeline(options.source)
     unet = denoiser_of(pipe, options.source)
     if not isinstance(unet, IntegerSpikingUNet):

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikediff.cli.arguments import OUTPUT_FILE
+from spikediff.cli.arguments import OutputFile
 from spikediff.cli.options import Flat, NumImages, Report, Sampling, Seed, Source
-from spikediff.cli.outputs import check_new_folder, say_where
+from spikediff.cli.outputs import check_new_folder, say_where, write_text
 from spikediff.errors import UserError
 from spikediff.tables import wrapped
 
@@ -54,15 +54,14 @@ class EnergyOptions:
     """A folder for plots."""
     plot_format: Literal["png", "svg", "pdf"] = "png"
     """The format of the plots."""
-    csv: Annotated[Path | None, OUTPUT_FILE] = None
+    csv: Annotated[Path | None, OutputFile()] = None
     """Also write a CSV table with a line per denoising step, layer and operation."""
     report: Flat[Report] = Report()
 
 
 def run(options: EnergyOptions) -> None:
-    """Generate, count, price, print."""
     if options.plots is not None:
-        check_new_folder(options.plots, overwrite=True)  # its pictures have fixed names
+        check_new_folder(options.plots, True, "plots")  # its pictures have fixed names
     if options.audit and options.accounting != "strict":
         raise UserError("--audit needs --accounting strict")
     if (options.counterpart or options.differences) and not options.compare:
@@ -94,9 +93,7 @@ def run(options: EnergyOptions) -> None:
         print(f"\n{measured.comparison.table()}")
         compared = measured.comparison.to_dict()
         figures["comparison"] = compared | _given_counterpart(measured, options)
-    if options.csv is not None:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        options.csv.write_text(report.to_csv())
+    write_text(options.csv, report.to_csv())
     if options.plots is not None:
         _draw(meter, report, ordinary and _priced(ordinary, options), options)
     options.report.write(figures)
@@ -122,11 +119,11 @@ def measure(options: EnergyOptions) -> Measured:
     load_costs(options.costs)  # a wrong name is an error before minutes of work
     trained = options.model.load(float64_needed="the meter")
     pipe = _with_synapses(trained, options.synapses)
+    ordinary = _counterpart(trained, options) if options.compare else None
     meter = _observe(pipe, options, changes=options.compare)
     report = _priced(meter, options)
-    if not options.compare:
+    if ordinary is None:
         return Measured(trained, pipe, meter, report)
-    ordinary = _counterpart(trained, options)
     unguided = replace(options, sampling=replace(options.sampling, threshold=None))
     ordinary_meter = _observe(ordinary, unguided)
     comparison = _compared(meter, ordinary, ordinary_meter, unguided)
@@ -275,10 +272,11 @@ def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> Non
         plot_firing_rates(report, rates)
         pictures.append(rates.name)
     if ordinary is not None:
-        other = {"strict": "paper", "paper": "strict"}[options.accounting]
+        accounting: Any = {"strict": "paper", "paper": "strict"}[options.accounting]
+        other = replace(options, accounting=accounting)
         both = {
             f"spiking, {options.accounting}": report,
-            f"spiking, {other}": meter.report(other, options.costs),
+            f"spiking, {accounting}": _priced(meter, other),
             "ordinary": ordinary,
         }
         plot_comparison(both, comparison)

@@ -17,6 +17,7 @@ from spikediff.cli.options import (
     Flat,
     GuidanceScale,
     Report,
+    Sampling,
     Seed,
     Steps,
     Threshold,
@@ -81,7 +82,7 @@ class EvaluateOptions:
 
     model: Flat[CompilableSource]
     quality: Flat[Quality] = Quality()
-    image_size: int | None = None
+    image_size: Annotated[int | None, Range(1, 65_536)] = None
     """Side at which your own images (a folder, hf:ID) are compared; by default that of the run's
     recipe, the model or the evaluated images."""
     channels: Literal[1, 3] | None = None
@@ -97,7 +98,6 @@ class EvaluateOptions:
 
 
 def run(options: EvaluateOptions) -> None:
-    """Measure and print."""
     result = measure(options)
     if result is not None:
         _print(result)
@@ -128,11 +128,11 @@ def _settings(options: EvaluateOptions) -> Any:
     """Return the settings, completed from the run's recipe and the environment."""
     from spikediff.evaluation.plan import EvaluationSettings
     from spikediff.evaluation.protocol import load_protocol
-    from spikediff.hub.run_data import cache_folder, find_dataset, recipe_shape
+    from spikediff.hub.run_data import cache_folder, find_dataset, recipe_data
 
     quality, folder = options.quality, options.model.source
     dataset, data_dir = find_dataset(folder, quality.dataset, quality.data_dir)
-    image_size, channels = recipe_shape(folder)
+    shape = recipe_data(folder)
     cache_dir = cache_folder(quality.cache_dir)
     return EvaluationSettings(
         protocol=load_protocol(quality.protocol).with_features(quality.features or ()),
@@ -140,8 +140,8 @@ def _settings(options: EvaluateOptions) -> Any:
         cache_dir=cache_dir,
         work_dir=(quality.work_dir or cache_dir / "work").expanduser(),
         data_dir=data_dir,
-        image_size=options.image_size or image_size,
-        channels=options.channels or channels,
+        image_size=options.image_size or (shape and shape.image_size),
+        channels=options.channels or (shape and shape.channels),
         num_samples=quality.num_samples,
         repeats=quality.repeats,
         spool_size=options.batch_size,
@@ -171,11 +171,7 @@ def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tu
     # accelerate's choice, unless it is MPS and the model needs float64
     mps = device.type == "mps"
     pipe.to(choose_device(options.model.device, float64_part(pipe)) if mps else device)
-    scale: Any = None
-    if options.threshold is not None:
-        from spikediff.systems.sdm.threshold_guidance import parse_scale
-
-        scale = parse_scale(options.threshold)
+    scale = Sampling(threshold=options.threshold).scale(pipe)
     steps = steps_of(pipe, options.num_inference_steps)
     images = guided_images(pipe, scale, seed, steps, options.batch_size, options.guidance_scale)
     return images, network_shape(pipe)
@@ -219,6 +215,8 @@ def guided_images(
 
 def _check_no_model_options(options: EvaluateOptions) -> None:
     given = {
+        "--scheduler": options.model.scheduler,
+        "--num-inference-steps": options.num_inference_steps,
         "--threshold": options.threshold,
         "--event-driven": options.model.event_driven or None,
         "--execution": options.model.execution,

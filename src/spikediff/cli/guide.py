@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from spikediff.cli.arguments import OUTPUT_FILE, Range
+from spikediff.cli.arguments import OutputFile, Range
 from spikediff.cli.evaluate import CacheDir, FeatureWeights, WorkDir, guided_images
 from spikediff.cli.options import (
     BatchSize,
@@ -19,6 +19,7 @@ from spikediff.cli.options import (
     Source,
     Steps,
 )
+from spikediff.cli.outputs import FIGURE_FORMATS
 from spikediff.errors import UserError, suggestion
 from spikediff.tables import wrapped
 
@@ -60,18 +61,17 @@ class GuideOptions:
     batch_size: BatchSize = 64
     cache_dir: CacheDir = None
     work_dir: WorkDir = None
-    plot: Annotated[Path | None, OUTPUT_FILE] = None
-    """Also draw the curve, as a PNG."""
+    plot: Annotated[Path | None, OutputFile(FIGURE_FORMATS)] = None
+    """Also draw the curve: .svg, .pdf or .png."""
     report: Flat[Report] = Report()
 
 
 def run(options: GuideOptions) -> None:
-    """Search, print, write."""
     if options.seeds < 2:
         raise UserError("--seeds must be at least 2: a single range has no error bar")
     _metric(options)
 
-    from spikediff.hub.run_data import trained_on_held_out
+    from spikediff.hub.run_data import recipe_data
     from spikediff.systems.sdm.scale_search import plot_curve, search_scale
     from spikediff.systems.sdm.threshold_guidance import parse_numbers
 
@@ -93,12 +93,13 @@ def run(options: GuideOptions) -> None:
         notes.append(
             f"{found.curve.best:g} is an end of the grid; the best scale may lie beyond it"
         )
-    if trained_on_held_out(options.model.source):
+    data = recipe_data(options.model.source)
+    if data is not None and not data.hold_out:
         notes.append("the run was also trained on the held-out images (data.hold_out: false)")
     _print(found, judge, options, notes)
+    options.report.write(_content(found, judge, options, notes))
     if options.plot is not None and found.curve is not None:
         plot_curve(found.curve, f"{options.features} {options.metric}", options.plot)
-    options.report.write(_content(found, judge, options, notes))
 
 
 def _metric(options: GuideOptions) -> tuple[str, bool]:
@@ -153,13 +154,14 @@ def _open_judge(options: GuideOptions) -> _Judge:
     from spikediff.evaluation.features import load_features
     from spikediff.evaluation.plan import choose_networks
     from spikediff.evaluation.sources import real_images
-    from spikediff.hub.load import steps_of
+    from spikediff.hub.load import denoiser_of, steps_of
     from spikediff.hub.run_data import cache_folder, find_dataset, network_shape
 
     dataset, data_dir = find_dataset(options.model.source, options.dataset, options.data_dir)
     cache_dir = cache_folder(options.cache_dir)
     protocol = _protocol(options)
     pipe = options.model.load()
+    denoiser_of(pipe, options.model.source)  # thresholds are those of an image denoiser
     pipe.set_progress_bar_config(disable=True)
     processes = PartialState(cpu=pipe.device.type == "cpu")
     if processes.num_processes > 1:

@@ -39,9 +39,6 @@ class ImportOptions:
 
 
 def run(options: ImportOptions) -> None:
-    """Read, build, save."""
-    options.report.check()
-
     from spikediff.diffusion.pipeline import scheduler_name
     from spikediff.systems.released import load_authors_pipeline
 
@@ -95,7 +92,7 @@ def _facts(pipe: Any) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "class": type(network).__name__,
-            "parameters": sum(p.numel() for p in network.parameters()),
+            "parameters": network.num_parameters(),
             "spiking_steps": network.config.get("spiking_steps"),
             "sample_size": network.config.get("sample_size"),
         }

@@ -31,7 +31,6 @@ class InfoOptions:
 
 
 def run(options: InfoOptions) -> None:
-    """Print the facts."""
     if options.source is not None:
         check_source(options.source)
     facts = _installed() if options.source is None else _model(options.source)
@@ -90,11 +89,10 @@ def _model(source: Path) -> dict[str, dict[str, Any]]:
     networks, facts = networks_of(pipe), {}
     for name, network in networks.items():
         suffix = f" {name}" if len(networks) > 1 else ""
-        parameters = list(network.parameters())
         facts[f"model{suffix}"] = {
             "class": type(network).__name__,
-            "parameters": sum(p.numel() for p in parameters),
-            "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+            "parameters": network.num_parameters(),
+            "trainable": network.num_parameters(only_trainable=True),
             "neuron_layers": sum(isinstance(m, SpikeEmitter) for m in network.modules()),
         }
         if names := class_names(network):

@@ -48,9 +48,6 @@ class InpaintOptions:
 
 
 def run(options: InpaintOptions) -> None:
-    """Inpaint and write the pictures."""
-    options.picture.check()
-    options.report.check()
     if (options.mask is None) == (options.mask_box is None):
         raise UserError("give either --mask FILE or --mask-box X0 Y0 X1 Y1")
     if options.mask is not None and not options.mask.is_file():

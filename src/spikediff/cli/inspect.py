@@ -28,9 +28,6 @@ class InspectOptions:
 
 
 def run(options: InspectOptions) -> None:
-    """Generate, record, draw."""
-    options.report.check()
-
     from spikediff.inspection import write_report
 
     pipe = options.model.load()

@@ -30,10 +30,8 @@ class InterpolateOptions:
 
 
 def run(options: InterpolateOptions) -> None:
-    """Interpolate and write the pictures."""
     sampling = options.sampling
     sampling.check_one_class()
-    options.report.check()
     if not 1 < len(options.seeds) <= options.num_images:
         raise UserError("--seeds: give two or more, and --num-images at least as many")
 

@@ -31,13 +31,12 @@ class InvertOptions:
 
 
 def run(options: InvertOptions) -> None:
-    """Invert, reconstruct and measure."""
     sampling = options.sampling
     sampling.check_one_class()
-    options.picture.check()
-    options.report.check()
     if options.model.scheduler is not None:
         raise UserError("--scheduler: inversion uses DDIM's steps; omit it")
+    if sampling.batch_size != Sampling().batch_size:
+        raise UserError("--batch-size: one picture is inverted; omit it")
 
     from safetensors.torch import save
 

@@ -4,6 +4,7 @@
 go. A command takes whole groups, as in `model: Flat[Source]`, and single options.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -11,14 +12,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from spikediff.cli.arguments import MODEL, OUTPUT_FILE, Range
-from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_json
+from spikediff.cli.arguments import MODEL, OutputFile, Range
+from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_text
 from spikediff.errors import UserError
 from spikediff.pretrained import PRETRAINED, find_source
+
+if TYPE_CHECKING:
+    from spikediff.systems.sdm.threshold_guidance import Scale
 
 Group = TypeVar("Group")
 Flat = Annotated[Group, tyro.conf.arg(name="")]  # its options have no prefix
@@ -95,7 +99,7 @@ Threshold = Annotated[
 ]
 GuidanceScale = Annotated[
     float | None,
-    Range(-1e4, 1e4),
+    Range(0, 1e4),
     tyro.conf.arg(
         help="Strength of classifier-free guidance towards the class; 1 is the plain estimate."
     ),
@@ -104,11 +108,6 @@ Overwrite = Annotated[
     bool,
     tyro.conf.FlagCreatePairsOff,
     tyro.conf.arg(help="Replace the files that an earlier command of this kind wrote."),
-]
-Json = Annotated[
-    Path | None,
-    OUTPUT_FILE,
-    tyro.conf.arg(metavar="FILE", help="Also write the results, as JSON, to this file."),
 ]
 
 
@@ -179,16 +178,24 @@ class Sampling:
 
         return steps_of(pipe, self.num_inference_steps)
 
-    def guided(self, pipe: Any) -> AbstractContextManager[None]:
-        """Return a `with` block in which the pipeline samples with the threshold guidance."""
+    def scale(self, pipe: Any) -> "Scale | None":
+        """Return the scale of the threshold guidance, if any, of a pipeline with a denoiser."""
         if self.threshold is None:
-            return nullcontext()
-        from spikediff.systems.sdm.threshold_guidance import parse_scale, threshold_guidance
+            return None
+        from spikediff.systems.sdm.threshold_guidance import parse_scale
 
         if "unet" not in pipe.components:
             kind = type(pipe).__name__
             raise UserError(f"--threshold: a {kind} has no image denoiser to guide")
-        return threshold_guidance(pipe.unet, parse_scale(self.threshold))
+        return parse_scale(self.threshold)
+
+    def guided(self, pipe: Any) -> AbstractContextManager[None]:
+        """Return a `with` block in which the pipeline samples with the threshold guidance."""
+        if (scale := self.scale(pipe)) is None:
+            return nullcontext()
+        from spikediff.systems.sdm.threshold_guidance import threshold_guidance
+
+        return threshold_guidance(pipe.unet, scale)
 
     def labels(self, pipe: Any) -> list[Any]:
         """Return the requested classes, as numbers if the model has classes."""
@@ -266,11 +273,15 @@ def check_takes(pipe: Any, make: Callable[..., Any], call: dict[str, Any]) -> No
 class Report:
     """Where the results go."""
 
-    json: Json = None
+    json: Annotated[
+        Path | None,
+        OutputFile(),
+        tyro.conf.arg(metavar="FILE", help="Also write the results, as JSON, to this file."),
+    ] = None
 
     def write(self, results: Any) -> None:
         """Write the results as JSON, if requested."""
-        write_json(self.json, results)
+        write_text(self.json, json.dumps(results, indent=1) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +292,7 @@ class FolderReport(Report):
     overwrite: Overwrite = False
 
     def check(self) -> None:
-        """Refuse a folder that cannot be written, before the work; see `check_new_folder`."""
+        """Refuse a folder that cannot be written."""
         check_new_folder(self.output, self.overwrite)
 
     def folder(self, kind: Kind, source: Path | None = None) -> Path:

@@ -1,14 +1,14 @@
 """Output folders and files: checked before the work, never mixed with existing files."""
 
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from spikediff.errors import UserError
 from spikediff.pretrained import ships
 
+FIGURE_FORMATS = (".svg", ".pdf", ".png")
 Kind = Literal["pictures", "report", "pipeline", "graphs"]
 
 _PART = r"(unet|vae|vqvae|decoder|scheduler)"
@@ -20,22 +20,24 @@ _PIPELINE = (
 _WRITTEN: dict[Kind, str] = {
     "pictures": r"(seed-\d+|image|image-\d+|masked|grid|reconstructions?|signals)\.png"
     r"|denoising\.gif|signals\.npy|noise\.safetensors",
-    "report": r"index\.html|[a-z_]+\.png|layers/\d{3}-[\w.-]+\.png",
+    "report": r"index\.html|(images|firing_rates|dead_and_saturated|rate_maps)\.png"
+    r"|layers/\d{3}-[\w.-]+\.png",
     "pipeline": rf"{_PIPELINE}|README\.md|samples\.png|(origin|calibration)\.json"
-    r"|(evaluation|energy)(-\d+)?\.json|recipe(-stage-\d+)?\.yaml",
+    r"|(evaluation|energy)(-\d+)?\.json|recipe(-stage-\d+)?\.yaml"
+    r"|space/(README\.md|app\.py|requirements\.txt)",
     "graphs": r"(timestep_[\w.+-]+|network)\.nir|index\.json|host\.safetensors",
 }
 
 
-def check_new_folder(folder: Path, overwrite: bool = False) -> None:
+def check_new_folder(folder: Path, overwrite: bool = False, option: str = "output") -> None:
     """Refuse a folder that is not empty, unless it is to be overwritten, or not writable."""
     _check_writable(folder)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UserError(
-            f"{folder}: exists and is not empty; choose another --output, or add --overwrite"
+            f"{folder}: exists and is not empty; choose another --{option}, or add --overwrite"
         )
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: exists and is not a folder; choose another --output")
+        raise UserError(f"{folder}: exists and is not a folder; choose another --{option}")
 
 
 def new_folder(
@@ -43,31 +45,32 @@ def new_folder(
 ) -> Path:
     """Make a folder, without the files that an earlier command of the kind wrote there.
 
-    `overwrite` allows removing these files, and only those. A pipeline folder must not contain
-    `source`, the model being read.
+    `overwrite` allows removing these files and the folders that they leave empty, nothing else. A
+    pipeline folder must not contain `source`, the model or run being read.
     """
     check_new_folder(folder, overwrite)
-    reads = kind == "pipeline" and source is not None and folder.exists()
-    if reads and source.resolve().is_relative_to(folder.resolve()):  # type: ignore[union-attr]
+    reads = () if source is None or kind != "pipeline" else (source, source / "pipeline")
+    if folder.exists() and any(p.resolve().is_relative_to(folder.resolve()) for p in reads):
         raise UserError(f"{folder}: contains the model being read; choose another --output")
     written = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     for path in written:
         if re.fullmatch(_WRITTEN[kind], path.relative_to(folder).as_posix()):
             path.unlink()
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
-            path.rmdir()
+            while (path := path.parent) != folder and not any(path.iterdir()):
+                path.rmdir()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def check_file(path: Path, option: str) -> None:
-    """Refuse a file that could not be written at the end."""
+def check_file(path: Path, option: str, suffixes: tuple[str, ...] = ()) -> None:
+    """Refuse a file that could not be written at the end; without `suffixes` any name will do."""
     _check_writable(path)
     if path.is_dir():
         raise UserError(f"--{option} {path}: is a folder; give the name of a file")
     if path == Path("-"):
         raise UserError(f"--{option} -: standard output is not supported; give the name of a file")
+    if suffixes and path.suffix not in suffixes:
+        raise UserError(f"--{option} {path}: ends in none of {', '.join(suffixes)}; choose one")
 
 
 def _check_writable(path: Path) -> None:
@@ -105,8 +108,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def write_json(path: Path | None, content: Any) -> None:
-    """Write JSON, unless the path is None."""
+def write_text(path: Path | None, text: str) -> None:
+    """Write a text file, and the folders above it, unless the path is None."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")

@@ -38,7 +38,7 @@ class Picture:
     split: Split = "test"
 
     def check(self) -> None:
-        """Refuse a wrong choice before anything is loaded."""
+        """Refuse a wrong choice."""
         if (self.image is None) == (self.data_index is None):
             raise UserError("give either --image FILE or --data-index N")
         if self.image is not None and not self.image.exists():

@@ -1,5 +1,6 @@
 """`spikediff push RUN USER/NAME`: a model's repository on the Hugging Face Hub."""
 
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +47,6 @@ class PushOptions:
 
 
 def run(options: PushOptions) -> None:
-    """Gather, write, upload."""
     _check(options)
 
     from spikediff.hub.load import load_pipeline
@@ -54,17 +54,17 @@ def run(options: PushOptions) -> None:
 
     pipe = load_pipeline(options.source)
     pipe.set_progress_bar_config(disable=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="spikediff-") as draft,
-        tempfile.TemporaryDirectory(prefix="spikediff-") as other,
-    ):
-        folder = options.output or Path(draft)
+    with tempfile.TemporaryDirectory(prefix="spikediff-") as draft:
+        folder = Path(draft) / "model"  # with nothing but these files: all are uploaded
         facts, files = _write(pipe, folder, options)
         # A Space is a repository of its own; a dry run leaves it in a folder beside the model.
-        page = folder / "space" if options.dry_run else Path(other)
+        page = (folder if options.dry_run else Path(draft)) / "space"
         if options.space is not None:
             written_page = write_space(page, options.repository, options.space)
             files += [Path("space") / path for path in written_page if options.dry_run]
+        if options.output is not None:
+            new_folder(options.output, "pipeline", options.overwrite, options.source)
+            shutil.copytree(folder, options.output, dirs_exist_ok=True)
         for path in files:
             print(f"{(folder / path).stat().st_size:>12,}  {path}")
         for gap in _gaps(facts):
@@ -118,8 +118,6 @@ def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Pat
     name = options.repository.partition("/")[2]
     licence = options.license or stated_licence(options.source)
     facts = gather_facts(pipe, options.source, name, results, licence)
-    if options.output is not None:
-        new_folder(folder, "pipeline", options.overwrite, options.source)
     files = write_repository(folder, pipe, facts, options.source, options.repository, steps)
     return facts, files
 

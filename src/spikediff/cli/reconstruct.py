@@ -38,17 +38,23 @@ class ReconstructOptions:
 
 
 def run(options: ReconstructOptions) -> None:
-    """Reconstruct and measure."""
     model = options.model
-    options.report.check()
+    for name in ("scheduler", "execution"):
+        if getattr(model, name) is not None:
+            raise UserError(f"--{name}: an autoencoder has no denoiser; omit it")
 
-    from spikediff.hub.run_data import find_dataset
+    import torch
+
+    from spikediff.data import to_model_range
+    from spikediff.hub.run_data import find_dataset, images_for
 
     dataset, data_dir = find_dataset(model.source, options.dataset, options.data_dir)
     pipe = model.load()
     if not hasattr(pipe, "reconstruct"):
         raise UserError(f"{name_of(model.source)}: a {type(pipe).__name__} has no autoencoder")
-    real = _images(pipe, dataset, data_dir, options)
+    images = images_for(pipe, dataset, options.split, data_dir)
+    count = min(options.num_images or len(images), len(images))
+    real = to_model_range(torch.stack([images[i][0] for i in range(count)]))
     made = _reconstructed(pipe, real, options.batch_size)
     figures: dict[str, Any] = {"dataset": dataset, "split": options.split, "images": len(real)}
     if model.event_driven:
@@ -60,25 +66,6 @@ def run(options: ReconstructOptions) -> None:
     for name, value in figures.items():
         print(f"{name:<28} {value if not isinstance(value, float) else round(value, 6)}")
     options.report.write(figures)
-
-
-def _images(pipe: Any, dataset: str, data_dir: Path | None, options: ReconstructOptions) -> Any:
-    """Return real images in [-1, 1], at the size of the autoencoder."""
-    import torch
-
-    from spikediff.data import load_images, to_model_range
-    from spikediff.hub.run_data import network_shape
-
-    size, channels = network_shape(pipe)
-    images = load_images(
-        dataset,
-        options.split,
-        image_size=size,
-        channels=channels,
-        data_dir=data_dir,
-    )
-    count = min(options.num_images or len(images), len(images))
-    return to_model_range(torch.stack([images[i][0] for i in range(count)]))
 
 
 def _reconstructed(pipe: Any, real: Any, batch_size: int) -> Any:

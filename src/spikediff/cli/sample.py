@@ -58,9 +58,7 @@ class SampleOptions:
 
 
 def run(options: SampleOptions) -> None:
-    """Generate images or signals and write them."""
     model, sampling, report = options.model, options.sampling, options.report
-    report.check()
     pipe = model.load(to_generate=True)
     wanted: dict[str, Any] = {"eta": options.eta or None, "temperature": options.temperature}
     wanted |= {"top_p": options.top_p, "unmasking": options.unmasking}

@@ -90,8 +90,9 @@ def _read(name: str, arguments: list[str]) -> Recipe:
         for place, argument in enumerate(arguments):
             given, _, value = argument.partition("=")
             value = value or " ".join(arguments[place + 1 : place + 2])
-            if given == flag and isinstance(content, dict):
-                content[section] = {**(content.get(section) or {}), key: value}
+            inner = (content.get(section) or {}) if isinstance(content, dict) else None
+            if given == flag and isinstance(inner, dict):  # else `recipe_from` refuses it
+                content[section] = {**inner, key: value}
     return recipe_from(content, str(file))
 
 

@@ -29,10 +29,6 @@ class VaryOptions:
 
 
 def run(options: VaryOptions) -> None:
-    """Vary and write the pictures."""
-    options.picture.check()
-    options.report.check()
-
     from spikediff.editing.vary import vary
 
     pipe, source = options.model.load(to_generate=True), options.model.source

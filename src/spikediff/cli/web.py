@@ -27,7 +27,6 @@ class WebOptions:
 
 
 def run(options: WebOptions) -> None:
-    """Load the models and serve the page."""
     beside = options.beside or Path("digits" if options.source.name != "digits" else "mnist")
     check_source(beside)
     from spikediff.errors import import_extra

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from spikediff.data import DATASETS, ImageDataset, Pictures, from_unit_range, load_images, to_uint8
+from spikediff.data import (
+    DATASETS,
+    SIGNALS,
+    ImageDataset,
+    Pictures,
+    from_unit_range,
+    load_images,
+    to_uint8,
+)
 from spikediff.data.arrays import read_npz
 from spikediff.data.dataset import pixel_array
 from spikediff.data.decoding import image_files
@@ -199,7 +207,7 @@ def public_name(dataset: str) -> str:
         >>> public_name("mnist"), public_name("hf:some/images"), public_name("folder:a/b/cats")
         ('mnist', 'hf:some/images', 'folder:cats')
     """
-    listed = dataset in DATASETS or dataset.startswith(HUB_PREFIX)
+    listed = dataset in DATASETS or dataset in SIGNALS or dataset.startswith(HUB_PREFIX)
     return dataset if listed else FOLDER_PREFIX + Path(dataset.removeprefix(FOLDER_PREFIX)).name
 
 

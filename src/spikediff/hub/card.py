@@ -14,13 +14,14 @@ from spikediff.data import DATASETS
 from spikediff.data.decoding import read_image
 from spikediff.data.folder import HUB_PREFIX
 from spikediff.diffusion.classes import classes_in_turn
-from spikediff.diffusion.outputs import image_grid
+from spikediff.diffusion.outputs import image_grid, plot_signals
 from spikediff.hub.describe import ModelFacts
 from spikediff.hub.results import own_file
 
 TASK = "unconditional-image-generation"
 GRID = "samples.png"
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
+_SIGNALS = range(8)  # seeds of those that are plotted
 _BATCH = 16  # images at a time; the number does not affect them
 
 
@@ -59,7 +60,7 @@ def card_data(facts: ModelFacts) -> ModelCardData:
     return ModelCardData(
         model_name=facts.name,
         library_name="diffusers",
-        pipeline_tag=TASK if facts.generates else None,
+        pipeline_tag=TASK if facts.generates and not facts.signals else None,
         license=facts.licence,
         datasets=sorted(filter(None, map(hub_dataset, facts.datasets))) or None,
         tags=tags if facts.paper is None else [*tags, facts.paper.name.lower()],
@@ -99,14 +100,15 @@ def _eval_results(facts: ModelFacts) -> Iterator[EvalResult]:
 def choose_picture(
     facts: ModelFacts, source: Path, pipe: Any, num_inference_steps: int, count: int = 64
 ) -> Picture | None:
-    """Return the grid that a run drew with its final weights, or draw one now.
+    """Return the grid, or plot of signals, that a run drew with its final weights, or draw one now.
 
     Return None for an autoencoder that only reconstructs.
     """
     if not facts.generates:
         return None
     in_turn = ", of the classes in turn" if any(part.classes for part in facts.networks) else ""
-    caption = f"Images of the seeds 0 to {{}}{in_turn}, not selected"
+    kind = "Signals" if facts.signals else "Images"
+    caption = f"{kind} of the seeds 0 to {{}}{in_turn}, not selected"
     if facts.stages and (stage := facts.stages[-1]).steps is not None:
         drawn = source / "samples" / f"step-{stage.steps:08d}.png"
         if drawn.is_file():
@@ -114,6 +116,10 @@ def choose_picture(
             at_the_end = f"drawn at the end of the training in {sampling.num_inference_steps} steps"
             caption = f"{caption.format(sampling.num_images - 1)}, {at_the_end}"
             return Picture(read_image(own_file(drawn, source)), caption)
+    if facts.signals:
+        call = {"num_inference_steps": num_inference_steps, **classes_in_turn(pipe, _SIGNALS)}
+        signals = pipe(seeds=_SIGNALS, output_type="pt", **call).images.cpu()
+        return Picture(plot_signals({"": signals}), caption.format(_SIGNALS[-1]))
     images: list[Image.Image] = []
     for first in range(0, count, _BATCH):
         seeds = range(first, min(first + _BATCH, count))

@@ -6,8 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from spikediff.diffusion.classes import number_of_classes
 from spikediff.errors import UserError
 from spikediff.evaluation.sources import public_name
@@ -32,7 +30,6 @@ class Paper:
     venue: str
     year: int
     arxiv: str
-    spiking: bool = True
 
     def bibtex(self) -> str:
         """Return the entry for a bibliography."""
@@ -91,7 +88,6 @@ DDPM = Paper(
     "NeurIPS 2020",
     2020,
     "2006.11239",
-    spiking=False,
 )
 VAE = Paper(
     "VAE",
@@ -100,7 +96,6 @@ VAE = Paper(
     "ICLR 2014",
     2014,
     "1312.6114",
-    spiking=False,
 )
 
 # By the class of a network; a U-Net with temporal scaling is SDM's.
@@ -154,7 +149,7 @@ class NetworkFacts:
     parameters: int
     spiking_steps: int | None  # T; None for an ordinary network
     neuron_layers: int
-    image: tuple[int, int] | None  # channels and side in pixels
+    image: tuple[int, int] | None  # channels and side in pixels; None for signals
     levels: int | None = None  # D, the largest count of an integer network's neurons
     classes: int = 0  # 0 for an unconditional network
 
@@ -169,6 +164,7 @@ class ModelFacts:
     scheduler: dict[str, Any] | None  # its class and main settings
     generates: bool  # False for an autoencoder that only reconstructs
     paper: Paper | None
+    signals: bool = False  # whether it generates signals instead of images
     stages: tuple[Stage, ...] = ()  # training runs, the first stage first
     origin: dict[str, Any] | None = None  # contents of origin.json, written by `spikediff import`
     results: Results = field(default_factory=Results)
@@ -197,14 +193,15 @@ def gather_facts(
     pipe: Any, source: Path, name: str, results: Results, licence: str | None = None
 ) -> ModelFacts:
     """Collect the facts about a model loaded from `source`, a run or pipeline folder."""
-    networks = networks_of(pipe)
+    networks, signals = networks_of(pipe), getattr(pipe, "makes_signals", False)
     return ModelFacts(
         name=name,
         pipeline=type(pipe).__name__,
-        networks=tuple(_network(part, network) for part, network in networks.items()),
+        networks=tuple(_network(part, network, signals) for part, network in networks.items()),
         scheduler=_scheduler(pipe.components.get("scheduler")),
         generates=can_generate(pipe),
         paper=paper_of(networks.values()),
+        signals=signals,
         stages=_stages(source),
         origin=_origin(source),
         results=results,
@@ -219,16 +216,16 @@ def can_generate(pipe: Any) -> bool:
     return vae is None or hasattr(vae, "generate")
 
 
-def _network(part: str, network: nn.Module) -> NetworkFacts:
-    config: Mapping[str, Any] = network.config  # type: ignore[assignment]
+def _network(part: str, network: Any, signals: bool) -> NetworkFacts:
+    config: Mapping[str, Any] = network.config
     image = (config.get("in_channels"), config.get("sample_size"))
     return NetworkFacts(
         part=part,
         kind=type(network).__name__,
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=network.num_parameters(),
         spiking_steps=config.get("spiking_steps"),
         neuron_layers=sum(isinstance(module, SpikeEmitter) for module in network.modules()),
-        image=None if None in image else image,  # type: ignore[arg-type]
+        image=None if signals or None in image else image,  # type: ignore[arg-type]
         levels=config.get("levels"),
         classes=number_of_classes(network),
     )

@@ -40,24 +40,37 @@ def load_pipeline(
     check_event_driven(event_driven, weights, device)
     from spikediff.training.trained import load_trained
 
-    source = _local(source)
+    source = local_folder(source)
     with at_work(f"loading {source}"):
         pipe = load_trained(source)
     if scheduler is not None:
         denoiser_of(pipe, source)  # schedulers belong to denoisers
         from spikediff.diffusion.schedulers import make_scheduler
 
-        measured = _calibration(source) if scheduler == "analytic-dpm" else {}
-        pipe.scheduler = make_scheduler(scheduler, {**pipe.scheduler.config, **measured})
+        config = dict(pipe.scheduler.config)
+        if scheduler == "analytic-dpm":
+            from spikediff.diffusion.calibration import load_calibration
+
+            folder = pipeline_folder(source)
+            config |= load_calibration(folder, kept_calibrations(folder), source)
+        pipe.scheduler = make_scheduler(scheduler, config)
     if execution is not None:
-        pipe.unet = _with_execution(denoiser_of(pipe, source), execution, source)
+        from spikediff.diffusion.model import HasExecutions
+
+        unet = denoiser_of(pipe, source)
+        if not isinstance(unet, HasExecutions):
+            raise UserError(
+                f"--execution {execution}: {name_of(source)} holds a {type(unet).__name__}; only "
+                "the deployment form of an integer network has executions (spikediff deploy makes it)"
+            )
+        pipe.unet = unet.with_execution(execution)
     if not event_driven:
         pipe = pipe.to(choose_device(device, float64_needed or float64_part(pipe)))
         return compile_exactly(pipe) if to_generate else pipe
     return pipe.to("cpu").compile_for_inference(weights)
 
 
-def _local(source: Path) -> Path:
+def local_folder(source: Path) -> Path:
     """Return the folder of a source; a repository of the Hub is downloaded, without its code."""
     source = find_source(source)
     if source.exists() or not may_be_repository(source):
@@ -99,17 +112,6 @@ def denoiser_of(pipe: Any, source: Path) -> Any:
     return pipe.unet
 
 
-def _with_execution(unet: Any, execution: str, source: Path) -> Any:
-    from spikediff.diffusion.model import HasExecutions
-
-    if not isinstance(unet, HasExecutions):
-        raise UserError(
-            f"--execution {execution}: {name_of(source)} holds a {type(unet).__name__}; only the "
-            "deployment form of an integer network has executions (spikediff deploy makes it)"
-        )
-    return unet.with_execution(execution)
-
-
 def networks_of(pipe: Any) -> dict[str, Any]:
     """Return the networks of a pipeline by name."""
     from torch import nn
@@ -131,19 +133,15 @@ def pipeline_folder(source: Path) -> Path:
     return source / "pipeline" if (source / "pipeline").is_dir() else source
 
 
-def _calibration(source: Path) -> dict[str, Any]:
-    from spikediff.diffusion.calibration import load_calibration
-
-    folder = pipeline_folder(source)
-    return load_calibration(folder, kept_calibrations(folder), source)
-
-
 def kept_calibrations(folder: Path) -> Path | None:
     """Return the folder of a pipeline's calibration; None for beside the pipeline.
 
-    That of a shipped model goes to the user's cache, because its folder is shared.
+    That of a shipped or downloaded model goes to the user's cache, because its folder is shared.
     """
-    return cache_folder(None) / "calibrations" if ships(folder) else None
+    from huggingface_hub import constants
+
+    downloaded = folder.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
+    return cache_folder(None) / "calibrations" if downloaded or ships(folder) else None
 
 
 def choose_device(name: str, in_float64: str | None = None) -> str:
@@ -159,6 +157,8 @@ def choose_device(name: str, in_float64: str | None = None) -> str:
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name not in ("auto", "cpu", *there):
+        raise UserError(f"--device {name}: no such device; choose auto, cpu, cuda or mps")
     if name == "auto":
         serving = (kind for kind in there if there[kind] and not (kind == "mps" and in_float64))
         return next(serving, "cpu")

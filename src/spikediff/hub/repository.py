@@ -82,10 +82,7 @@ sys.exit(main(["web", "{repository}", "--host", "0.0.0.0"]))
 def write_space(folder: Path, repository: str, requirement: str) -> list[Path]:
     """Write a Space that serves the page of a model on the Hub; return the files.
 
-    Args:
-        folder: Output folder; it is created.
-        repository: USER/NAME of the model.
-        requirement: The pip requirement for this package, with the extra `demo`.
+    `requirement` is the pip requirement for this package, with the extra `demo`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     words = {"repository": repository, "name": repository.partition("/")[2]}
@@ -119,8 +116,7 @@ def check_repository_name(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{repository!r}: is not a repository name ({reason})") from error
+        raise UserError(f"{repository!r}: is not a repository name ({error})") from error
 
 
 # https://huggingface.co/docs/hub/repositories-licenses
@@ -164,11 +160,7 @@ def upload_repository(
 ) -> str:
     """Upload a folder to a repository USER/NAME, creating it if needed; return its address.
 
-    Args:
-        folder: Folder to upload.
-        repository: USER/NAME.
-        private: Whether a new repository is private.
-        space: Whether the repository is a Space with gradio instead of a model.
+    `space`: whether the repository is a Space with gradio instead of a model.
 
     Raises:
         UserError: The Hub refuses the upload, or is unreachable.

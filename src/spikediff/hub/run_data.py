@@ -9,12 +9,14 @@ from spikediff.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from spikediff.data import ImageDataset
+
 
 def find_dataset(
     source: Path, dataset: str | None, data_dir: Path | None
 ) -> tuple[str, Path | None]:
     """Return a data set and its folder: as given, or those that the run was trained on."""
-    if (data := _recipe_data(source)) is not None:
+    if (data := recipe_data(source)) is not None:
         dataset = dataset or data.dataset
         data_dir = data_dir or (Path(data.data_dir) if data.data_dir else None)
     if dataset is None:
@@ -24,19 +26,13 @@ def find_dataset(
     return dataset, data_dir
 
 
-def _recipe_data(source: Path) -> Any:
+def recipe_data(source: Path) -> Any:
     """Return the data section of a run's recipe; None if there is no recipe."""
     if not (source / "recipe.yaml").is_file():
         return None
     from spikediff.training.recipe import load_run_recipe
 
     return load_run_recipe(source).data
-
-
-def recipe_shape(source: Path) -> tuple[int | None, int | None]:
-    """Return the image size and channels of a run's recipe; None if it states none."""
-    data = _recipe_data(source)
-    return (None, None) if data is None else (data.image_size, data.channels)
 
 
 def network_shape(pipe: Any) -> tuple[int, int]:
@@ -50,6 +46,18 @@ def network_shape(pipe: Any) -> tuple[int, int]:
     return size, network.config.in_channels
 
 
+def images_for(
+    pipe: Any, dataset: str, split: str, data_dir: Path | None, held_out: bool | None = None
+) -> "ImageDataset":
+    """Return a split with the size and channels of the images that a pipeline generates."""
+    from spikediff.data import load_images
+
+    size, channels = network_shape(pipe)
+    return load_images(
+        dataset, split, image_size=size, channels=channels, data_dir=data_dir, held_out=held_out
+    )
+
+
 def training_images(
     pipe: Any, dataset: str, data_dir: Path | None, count: int, seed: int
 ) -> "Tensor":
@@ -59,24 +67,11 @@ def training_images(
     """
     import torch
 
-    from spikediff.data import load_images, to_model_range
+    from spikediff.data import to_model_range
 
-    image_size, channels = network_shape(pipe)
-    images = load_images(
-        dataset,
-        image_size=image_size,
-        channels=channels,
-        data_dir=data_dir,
-        held_out=False,
-    )
+    images = images_for(pipe, dataset, "train", data_dir, held_out=False)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     return to_model_range(torch.stack([images[int(i)][0] for i in order[:count]]))
-
-
-def trained_on_held_out(source: Path) -> bool:
-    """Return whether a run also trains on the held-out tenth of the training split."""
-    data = _recipe_data(source)
-    return data is not None and not data.hold_out
 
 
 def cache_folder(given: Path | None) -> Path:

@@ -150,7 +150,8 @@ def _plot_mosaic(record: SpikeRecord, layers: Sequence[LayerRecord]) -> Any:
     axes = _mosaic_axes(np.concatenate(rows), left=0.3 + 0.057 * longest)
     middles = [(_CELL + _GAP) * i + _CELL / 2 for i in range(max(len(layers), len(columns)))]
     axes.set_yticks(middles[: len(layers)], [layer.name for layer in layers])
-    names = ["all steps" if c is None else record.step_name(c) for c in columns]
+    labels = [label if label == "once" else f"t = {label}" for label in record.labels]
+    names = ["all steps" if c is None else labels[c] for c in columns]
     axes.set_xticks(middles[: len(columns)], names)
     right = axes.get_yaxis_transform()
     for middle, scale in zip(middles, scales, strict=False):

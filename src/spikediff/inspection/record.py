@@ -138,13 +138,8 @@ class LayerRecord:
         channel, *where = np.unravel_index(int(self.units[k]), self.shape)
         return f"channel {channel}" + (f" at ({', '.join(map(str, where))})" if where else "")
 
-    def row(self) -> list[str]:
-        """Return the entries of a table row: name, number of neurons, and shares."""
-        shares = (self.rate, self.dead, self.saturated)
-        return [self.name, f"{self.neurons:,}", *(f"{share:.1%}" for share in shares)]
-
     def to_dict(self, columns: int) -> dict[str, Any]:
-        """Return the figures as plain values, for JSON; None if the layer did not run."""
+        """Return the figures as plain values, for JSON; a rate is None where it did not run."""
         per_channel = self.fired.reshape(self.shape[0], -1).double().mean(1)
         return {
             "name": self.name,
@@ -191,11 +186,6 @@ class SpikeRecord:
             raise UserError("nothing was observed: call the model inside the `with` block")
         return list(self.layers.values())
 
-    def step_name(self, column: int) -> str:
-        """Return the name of a denoising step: "t = 999", or "once" without a timestep."""
-        timestep = self.timesteps[column]
-        return "once" if timestep is None else f"t = {timestep:g}"
-
     @property
     def labels(self) -> list[str]:
         """Short labels of the denoising steps: the timestep, or "once" without one."""
@@ -216,8 +206,11 @@ class SpikeRecord:
         return f"all neurons fire at {self.rate:.1%} of the spiking steps"
 
     def _rows(self) -> list[list[str]]:
-        header = ["layer", "neurons", "fires", "dead", "saturated"]
-        return [header, *(layer.row() for layer in self.layers.values())]
+        rows = [["layer", "neurons", "fires", "dead", "saturated"]]
+        for layer in self.layers.values():
+            shares = (f"{share:.1%}" for share in (layer.rate, layer.dead, layer.saturated))
+            rows.append([layer.name, f"{layer.neurons:,}", *shares])
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values, for JSON."""

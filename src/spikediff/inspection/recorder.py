@@ -102,34 +102,16 @@ class SpikeRecorder:
     def _end(self, *_: object) -> None:
         self._timestep = None
 
-    def see(
-        self,
-        name: str,
-        layer: SpikeEmitter,
-        current: Tensor,
-        spikes: Tensor,
-        before: NeuronState | None,
-    ) -> tuple[LayerRecord, int, Window]:
-        """Count a layer's spikes [T, B, ...], and trace the membranes of its chosen neurons.
+    def column(self) -> int:
+        """Return the index of the denoising step that is running."""
+        return self.record.column(self._timestep)
 
-        `before` is the state that the window continues; None for rest. Return the layer's record,
-        the index of the denoising step, and the window of the chosen neurons for the first image.
-        """
-        record = self._layer(name, layer, spikes)
-        step = self.record.column(self._timestep)
-        record.add(step, spikes)
-        units = record.units.to(current.device)
-        trace = layer.trace(current, units, before)
-        fired = spikes[:, 0].flatten(1)[:, units]  # [T, K]
-        membranes = trace._replace(u=trace.u.cpu(), v=trace.v.cpu())
-        return record, step, Window(fired.to("cpu", torch.int8), *membranes)
-
-    def _layer(self, name: str, layer: SpikeEmitter, spikes: Tensor) -> LayerRecord:
+    def layer(self, name: str, layer: SpikeEmitter, spikes: Tensor) -> LayerRecord:
         """Return the record of a layer; a layer called with another shape has a second one."""
         shape = tuple(spikes.shape[2:])
         known = self.record.layers.get(name)
         if known is not None and known.shape != shape:
-            return self._layer(f"{name} [{', '.join(map(str, shape))}]", layer, spikes)
+            return self.layer(f"{name} [{', '.join(map(str, shape))}]", layer, spikes)
         if known is None:
             known = LayerRecord(
                 name=name,
@@ -166,12 +148,21 @@ class _Watch:
     def after(
         self, layer: SpikeEmitter, inputs: tuple[Any, ...], options: dict[str, Any], out: Any
     ) -> None:
-        """Record the window; keep the first complete one of each denoising step."""
+        """Count the spikes [T, B, ...]; keep the first complete window of each denoising step.
+
+        A window has spikes and membranes of the chosen neurons for the first image.
+        """
         if not isinstance(out, Tensor):  # None if the neurons raised an error
             return
         current = arguments_of(layer, inputs, options)["current"].detach()
         spikes = layer.unrolled(out.detach())
-        record, step, window = self._recorder.see(self._name, layer, current, spikes, self._before)
+        record, step = self._recorder.layer(self._name, layer, spikes), self._recorder.column()
+        record.add(step, spikes)
+        units = record.units.to(current.device)
+        trace = layer.trace(current, units, self._before)
+        fired = spikes[:, 0].flatten(1)[:, units]  # [T, K]
+        membranes = trace._replace(u=trace.u.cpu(), v=trace.v.cpu())
+        window = Window(fired.to("cpu", torch.int8), *membranes)
         if step not in record.windows:
             record.windows[step] = window
             self._open = record, step

@@ -3,8 +3,10 @@
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from html import escape
+from inspect import isgeneratorfunction
 from typing import Any
 
 import numpy as np
@@ -166,7 +168,8 @@ def _seed(gr: Any) -> Any:
 
 def _steps(gr: Any, studio: Studio) -> Any:
     most = max(2, studio.most_steps)
-    return gr.Slider(1, most, min(20, most), step=1, label="Steps", visible=studio.most_steps > 0)
+    value = min(20, max(1, studio.most_steps))
+    return gr.Slider(1, most, value, step=1, label="Steps", visible=studio.most_steps > 0)
 
 
 def _on_click(gr: Any, button: Any, answer: Any, inputs: Any, outputs: Any) -> None:
@@ -185,25 +188,19 @@ def _on_click(gr: Any, button: Any, answer: Any, inputs: Any, outputs: Any) -> N
 def _refusing(gr: Any, answer: Callable[..., Any]) -> Callable[..., Any]:
     """Return a handler whose errors are shown on the page."""
 
-    def refusal(error: UserError) -> Exception:
-        shown: Exception = gr.Error(escape(str(error), quote=False), print_exception=False)
-        return shown
-
-    @wraps(answer)
-    def once(*asked: Any) -> Any:
+    @contextmanager
+    def shown() -> Iterator[None]:
         try:
-            return answer(*asked)
+            yield
         except UserError as error:
-            raise refusal(error) from None
+            raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
 
     @wraps(answer)
     def stepwise(*asked: Any) -> Iterator[Any]:
-        try:
+        with shown():
             yield from answer(*asked)
-        except UserError as error:
-            raise refusal(error) from None
 
-    return stepwise if "Iterator" in str(answer.__annotations__["return"]) else once
+    return stepwise if isgeneratorfunction(answer) else shown()(answer)
 
 
 class Limited:
@@ -217,9 +214,11 @@ class Limited:
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             length = dict(scope["headers"]).get(b"content-length", b"")
             if not length.isdigit() or int(length) > self._most:
-                status = 413 if length.isdigit() else 411
+                status, what = (
+                    (413, b"is too large") if length.isdigit() else (411, b"has no length")
+                )
                 await send({"type": "http.response.start", "status": status, "headers": []})
-                await send({"type": "http.response.body", "body": b"the request is too large\n"})
+                await send({"type": "http.response.body", "body": b"the request " + what + b"\n"})
                 return
 
         async def from_here(message: Scope) -> None:

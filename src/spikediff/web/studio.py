@@ -79,7 +79,7 @@ class Studio:
 
     def __init__(self, source: Path, device: str = "cpu") -> None:
         self.name = source.name
-        self._observed = load_pipeline(source, device=device)
+        self._observed = load_pipeline(source, device=device, float64_needed="the meter")
         if not can_generate(self._observed) or getattr(self._observed, "makes_signals", False):
             raise UserError(f"{source}: a {type(self._observed).__name__} generates no images")
         self._fast = compile_exactly(self._with_scheduler(self._observed))

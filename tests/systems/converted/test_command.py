@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from small_pipelines import made
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -71,12 +72,15 @@ def test_what_cannot_work_is_told_in_a_line(source, tmp_path, capsys):
     spiking = tmp_path / "spiking"
     unet = SpikingUNet(8, 1, base_channels=8, channel_mult=(1,)).eval()
     SpikingDiffusionPipeline(unet, make_scheduler("ddim")).save_pretrained(spiking)
+    made("tokens").save_pretrained(tokens := tmp_path / "tokens")
     new = ["--output", str(tmp_path / "new")]
     cases = [
         ([str(source), *new], "give --dataset"),
         ([str(source), *new, "--bits", "0"], "--bits 0 must be at least 2"),
         ([str(source), "--dataset", "digits", "--output", str(source)], "another --output"),
-        ([str(spiking), *new, *QUICK, "--dataset", "digits"], "UNet2DModel"),
+        ([str(spiking), *new, *QUICK, "--dataset", "absent"], "convert takes a UNet2DModel"),
+        ([str(tokens), *new, *QUICK, "--dataset", "absent"], "has no denoiser"),
+        ([str(source), *new, "--dataset", "digits", "--probe", "x.pdf"], "ends in none of .png"),
     ]
     for arguments, said in cases:
         assert main(["convert", *arguments]) == 2
