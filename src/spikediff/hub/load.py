@@ -61,7 +61,8 @@ def load_pipeline(
         if not isinstance(unet, HasExecutions):
             raise UserError(
                 f"--execution {execution}: {name_of(source)} holds a {type(unet).__name__}; only "
-                "the deployment form of an integer network has executions (spikediff deploy makes it)"
+                "the deployment form of an integer network has executions; "
+                "spikediff deploy makes it"
             )
         pipe.unet = unet.with_execution(execution)
     if not event_driven:
