@@ -67,7 +67,7 @@ def make_report(
         raise UserError(f"batch_norm = {batch_norm!r}; choose from folded, billed")
     if changes and accounting != "strict":
         raise UserError("changes are counted only in the strict accounting")
-    if not ledger.images:
+    if not ledger.rows:
         raise UserError("nothing was observed: call the model inside the `with` block")
     if changes and not ledger.follows_changes:
         raise UserError(
@@ -103,8 +103,8 @@ def make_report(
         batch_norm=batch_norm,
         padding=padding,
         spiking_steps=ledger.spiking_steps,
-        images=next((rows for rows in ledger.images.values() if rows), 1),
-        timesteps=tuple(ledger.images),
+        images=ledger.images,
+        timesteps=tuple(ledger.rows),
         cells=tuple(map(price, _groups(observed))),
     )
 
