@@ -166,6 +166,7 @@ def test_only_the_first_images_of_the_reference_count(settings):
         ({"num_samples": 5}, "needs 6"),
         ({"num_samples": 400}, "holds 355 images.*--num-samples 355"),
         ({"repeats": 4}, "x 4 repeats.*--num-samples 88"),
+        ({"repeats": 100}, "x 100 repeats.*give fewer --repeats"),
         ({"repeats": 0}, "at least 1"),
         ({"features": ("pixles",)}, "did you mean 'pixels'"),
         ({"dataset": "digit"}, "did you mean 'digits'"),
@@ -174,6 +175,21 @@ def test_only_the_first_images_of_the_reference_count(settings):
 def test_what_cannot_be_done_is_told_first(change, word, settings):
     with pytest.raises(UserError, match=word):
         evaluate(real_images(TEST), replace(settings, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"reference_images": 4}, "the reference has 4 images; protocol pixels needs 6"),
+        ({"inception_splits": 1500, "num_samples": 1600}, "the floor has 1442 images"),
+    ],
+)
+def test_too_few_real_images_are_told_first(change, word, settings):
+    generator = Generator()
+    settings = replace(settings, protocol=protocol_from(CONTENT | change, "test"))
+    with pytest.raises(UserError, match=word):
+        evaluate(generator.source(), settings)
+    assert generator.made <= 1  # to see its size
 
 
 def test_statistics_serve_the_published_mode_alone(settings, tmp_path):

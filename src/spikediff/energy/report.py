@@ -225,10 +225,9 @@ class EnergyReport:
     def to_csv(self) -> str:
         """Return one line per denoising step, layer and operation."""
         lines = io.StringIO()
-        rows = [self._row(cell) for cell in self.cells]
-        writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(lines, ["timestep", *SHOWN, *_PRICES], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(self._row, self.cells))
         return lines.getvalue()
 
     def _memory(self, reuse: bool) -> dict[str, float | None]:
@@ -239,14 +238,11 @@ class EnergyReport:
         }
 
     def _row(self, cell: Cell) -> dict[str, Any]:
-        prices = {
-            "energy_pj": self.energy_of(cell.macs, cell.acs),
-            "rate": cell.rate,
-            "spikes_per_synapse": cell.spikes_per_synapse,
-            "changed_share": cell.changed_share,
-        }
+        energy = self.energy_of(cell.macs, cell.acs)
+        prices = (energy, cell.rate, cell.spikes_per_synapse, cell.changed_share)
         counts = {name: getattr(cell, name) for name in SHOWN}
-        return {"timestep": self.timesteps[cell.step]} | counts | prices
+        first = {"timestep": self.timesteps[cell.step]}
+        return first | counts | dict(zip(_PRICES, prices, strict=True))
 
     def table(self, by: str = "part") -> str:
         """Return a table for one image, by "part" of the model, "layer" or denoising "step".
@@ -295,6 +291,7 @@ class EnergyReport:
         ]
 
 
+_PRICES = ("energy_pj", "rate", "spikes_per_synapse", "changed_share")
 _HEADER = ["per image", "input", "active", "T x rate", "MACs [M]", "ACs [M]", "uJ", "share"]
 
 _FIRING = {"active": "firing"}

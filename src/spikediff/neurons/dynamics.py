@@ -68,7 +68,7 @@ class Dynamics:
         """Refuse constants of a wrong type, and those that allow no rest."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type in (float, float | None) and not _is_number(value, field.type):
+            if field.type in (float, float | None) and not is_number(value, field.type):
                 raise UserError(f"neuron: {field.name} = {shown(value)} must be a finite number")
             if field.type is bool and not isinstance(value, bool):
                 raise UserError(f"neuron: {field.name} = {shown(value)} must be true or false")
@@ -97,7 +97,7 @@ class Dynamics:
         return NeuronState(v, None if self.v_negative is None else torch.zeros_like(v))
 
 
-def _is_number(value: Any, kind: Any) -> bool:
+def is_number(value: Any, kind: Any = float) -> bool:
     """Return whether a constant is a finite number, or None where its type allows it."""
     if value is None:
         return kind is not float

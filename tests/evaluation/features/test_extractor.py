@@ -93,8 +93,9 @@ def test_nan_features_are_refused():
 
 
 def test_modules_that_do_not_fit_are_told_at_once():
-    with pytest.raises(UserError, match="does not take images"):
-        network(nn.Conv2d(5, 2, 3))
+    for module in (nn.Conv2d(5, 2, 3), nn.Flatten(5)):  # a RuntimeError, an IndexError
+        with pytest.raises(UserError, match="does not take images"):
+            network(module)
     with pytest.raises(UserError, match=r"features must be \[B, D\]"):
         network(nn.Conv2d(3, 2, 3))
 

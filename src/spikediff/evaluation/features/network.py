@@ -153,8 +153,10 @@ class FeatureNetwork:
         black = torch.zeros(2, self.channels, self.image_size, self.image_size, dtype=torch.uint8)
         try:
             return self._run(black).features.shape[1]
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+        except UserError:
+            raise
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(
                 f"{self.name}: the module does not take images {list(black.shape)} ({reason})"
             ) from error
