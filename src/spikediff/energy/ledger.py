@@ -57,8 +57,10 @@ class Cell:
     inner_macs: int = 0  # `dense_macs` without the padding's zeros
     rated_macs: float = 0.0  # `dense_macs` times the share of active inputs, call by call
     # Operations caused by the changes since the last call: accumulates of spikes, multiply-
-    # accumulates of quantised values. If changes were not tracked, all operations.
+    # accumulates of quantised values. If changes were not tracked, all operations; those of real
+    # values also meet the padding's zeros.
     changes: int = 0
+    changes_in_padding: int = 0
     # Changed spikes or values. If changes were not tracked, all spikes or values.
     change_events: int = 0
     followed: bool = False  # whether inputs were compared with those of the last call
@@ -95,7 +97,8 @@ class Cell:
             input_bits=bits * sites,
             real_inputs=sites if real and not bits else 0,
             copies=copies,
-            changes=dense_macs if real else synops,
+            changes=inner_macs if real else synops,
+            changes_in_padding=dense_macs - inner_macs if real else 0,
             change_events=events,
         )
 

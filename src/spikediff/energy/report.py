@@ -15,7 +15,7 @@ from spikediff.errors import UserError
 from spikediff.tables import html_table, text_table
 
 # T x rate below which a spiking network uses less energy than its bit-matched counterpart,
-# including data movement: for T = 1 to 5, depending on the width of the weights.
+# including data movement: with 8-bit weights and T from 1 to 3.
 SPIKES_PER_SYNAPSE_LIMITS = (0.21, 0.30)
 LIMITS_SOURCE = (
     "Z. Yan et al., Reconsidering the energy efficiency of spiking neural networks inference from "
@@ -153,11 +153,8 @@ class EnergyReport:
     def traffic(self, reuse: bool = True) -> Traffic:
         """Return the memory traffic of the synaptic operations, over all images and steps.
 
-        With `reuse`, every tensor moves once: a weight is read once per image and call; an input is
-        written and read once, spikes packed into the bits that their counts need; a result is
-        written and read once at every spiking step. If sums are kept from call to call, the earlier
-        inputs and sums are read as well. Without `reuse`, every operation reads its weight; a
-        multiply-accumulate also reads its input again, and an accumulate reads and writes its sum.
+        With `reuse`, a synapse moves each of its tensors once; without, every operation reads its
+        operands. The rules: docs/energy_model.md, "Memory".
         """
         costs, cells = self.costs, [cell for cell in self.cells if cell.calls]
         weights = self.total.weight_reads
