@@ -13,7 +13,7 @@ from pixel_features import PIXELS, PROTOCOL
 from spikediff.data import load_images, to_model_range
 from spikediff.errors import UserError
 from spikediff.evaluation.features import FEATURES, FeatureSpec
-from spikediff.evaluation.features.network import module_features
+from spikediff.evaluation.features.network import FeatureNetwork
 from spikediff.evaluation.plan import EvaluationSettings
 from spikediff.evaluation.protocol import protocol_from
 from spikediff.evaluation.run import evaluate
@@ -208,7 +208,7 @@ def test_a_diverged_generator_is_told(settings):
 def test_grey_images_in_a_colour_network_are_noted(settings, monkeypatch):
     def colour(**_):
         module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.AvgPool1d(12))
-        return module_features(module, name="colour", image_size=8, channels=3)
+        return FeatureNetwork(module, name="module:colour", image_size=8, channels=3)
 
     monkeypatch.setitem(FEATURES, "pixels", FeatureSpec("", colour))
     part = {"network": "pixels", "metrics": ["frechet"]}
@@ -222,7 +222,7 @@ def test_grey_images_in_a_colour_network_are_noted(settings, monkeypatch):
 def test_statistics_are_checked_before_an_image_is_made(settings, monkeypatch, tmp_path):
     def published(**_):
         module = torch.nn.Flatten()
-        return module_features(module, name="p", image_size=8, channels=1)
+        return FeatureNetwork(module, name="module:p", image_size=8, channels=1)
 
     row = FeatureSpec("", published, modes=("published",))
     monkeypatch.setitem(FEATURES, "pixels", row)

@@ -43,12 +43,9 @@ class NeuronState(NamedTuple):
 class Dynamics:
     """The constants of a neuron layer.
 
+    The other attributes are the arguments of `IF`.
+
     Attributes:
-        v_threshold: Firing threshold; the neuron fires at `u >= v_threshold`.
-        v_reset: Potential after a spike (hard reset); None subtracts the threshold (soft reset).
-        v_init: Initial membrane; None for the rest potential.
-        surrogate: Replacement for the derivative of the Heaviside step.
-        detach_reset: Whether the gradient ignores the path through the reset.
         decay_input: Whether the input is scaled by `1/tau`, as the membrane's pull to rest is.
         v_negative: Set for a signed neuron: it emits -1 at `u <= -v_negative`, if it has emitted
             more positive than negative spikes.

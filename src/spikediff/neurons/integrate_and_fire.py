@@ -85,9 +85,9 @@ class IF(IntegrateAndFire):
 
 
 class LIF(IntegrateAndFire):
-    """A layer of leaky neurons (`spikediff.neurons.dynamics`).
+    """A layer of leaky neurons (`spikediff.neurons.dynamics`); see `IF` for the other arguments.
 
-    Args: those of `IF`, and:
+    Args:
         tau: Membrane time constant in spiking steps, at least 1; 2.0 if neither `tau` nor `decay`
             is given.
         decay: The multiplier instead of the time constant, in [0, 1].

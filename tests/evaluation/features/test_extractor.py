@@ -11,14 +11,13 @@ from spikediff.evaluation.features.network import (
     ChannelsReplicated,
     FeatureNetwork,
     extract,
-    module_features,
 )
 from spikediff.files.tensors import state_digest
 
 
 def network(module=None, **changes):
-    arguments = {"name": "tiny", "image_size": 4, "channels": 3} | changes
-    return module_features(nn.Flatten() if module is None else module, **arguments)
+    arguments = {"name": "module:tiny", "image_size": 4, "channels": 3} | changes
+    return FeatureNetwork(nn.Flatten() if module is None else module, **arguments)
 
 
 def images(*shape, dtype=torch.uint8):
