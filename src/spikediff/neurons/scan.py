@@ -122,7 +122,7 @@ def window(current: Tensor, dynamics: Dynamics, decay: Decay = 1.0) -> Tensor:
     if takes_operations() or not operators.has_operator(dynamics):
         return scan(current, dynamics, decay)[0]
     learnt = decay if isinstance(decay, Tensor) else None
-    constants = operators.to_constants(dynamics, decay if learnt is None else 0.0)
+    constants = operators.to_constants(dynamics, 0.0 if isinstance(decay, Tensor) else decay)
     spikes: Tensor = operators.leaky_integrate_and_fire(current, constants, learnt)
     return spikes
 
