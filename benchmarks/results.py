@@ -109,7 +109,7 @@ def found_in(path: Path, row: dict[str, Any]) -> dict[str, Any]:
 
 def energy_as_papers_count(pipe: Any, steps: int) -> float:
     """Return the energy per image in microjoules, in the accounting of the systems' papers."""
-    with EnergyMeter(pipe) as meter:
+    with EnergyMeter(pipe, images=TIMED) as meter:
         pipe(seeds=range(TIMED), num_inference_steps=steps, output_type="pt")
     return meter.report("paper", "45nm").energy_per_image_pj / 1e6
 

@@ -73,8 +73,9 @@ def measure(run: Path, threshold: str | None, solver: str, steps: int, args: Any
         assert also is not None
         for part in ("metrics", "floor"):
             result[part] |= also[part]
-    with Sampling(threshold=threshold).guided(pipe), EnergyMeter(pipe) as meter:
-        pipe(seeds=range(16), num_inference_steps=steps, output_type="pt")
+    seeds = range(16)
+    with Sampling(threshold=threshold).guided(pipe), EnergyMeter(pipe, images=len(seeds)) as meter:
+        pipe(seeds=seeds, num_inference_steps=steps, output_type="pt")
     energy = meter.report("strict", "45nm")
     return {
         "metrics": {key.removeprefix(judge): value for key, value in result["metrics"].items()},

@@ -3,7 +3,7 @@
 from torch import nn
 
 from spikediff.evaluation.features import FEATURES, FeatureSpec
-from spikediff.evaluation.features.network import module_features
+from spikediff.evaluation.features.network import FeatureNetwork
 
 PROTOCOL = """
 name: pixels
@@ -24,7 +24,7 @@ class Pixels(nn.Module):
 
 
 def load_pixels(**_):
-    return module_features(Pixels(), name="pixels", image_size=8, channels=1)
+    return FeatureNetwork(Pixels(), name="module:pixels", image_size=8, channels=1)
 
 
 PIXELS = FeatureSpec("pixels", load_pixels)

@@ -12,6 +12,7 @@ from sizes import ONE_LEVEL
 from spikediff.cli import main
 from spikediff.cli.arguments import build
 from spikediff.cli.energy import EnergyOptions, _draw
+from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.systems.converted.network import ConvertedUNet
@@ -19,6 +20,7 @@ from spikediff.systems.ddpm.network import ddpm_unet
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 from spikediff.systems.fsddim.scheduler import SynapticCurrentDDIMScheduler
+from spikediff.systems.fsvae import VAE
 from spikediff.systems.integer import IntegerSpikingUNet, to_integer
 from spikediff.systems.sddpm.network import SpikingUNet
 
@@ -99,10 +101,17 @@ def test_figures_and_plots_are_the_same_files_twice(model, tmp_path):
 
 
 @pytest.mark.usefixtures("figures_are_empty")
-def test_an_ordinary_network(tmp_path, capsys):
-    folder = saved(ddpm_unet(**ONE_LEVEL), tmp_path)
-    assert main(["energy", folder, *LEAST, "--plots", str(tmp_path / "plots")]) == 0
-    assert "T = None" not in capsys.readouterr().out
+@pytest.mark.parametrize("network", ["unet", "vae"])
+def test_an_ordinary_network(network, tmp_path, capsys):
+    folder = str(tmp_path)
+    if network == "unet":
+        saved(ddpm_unet(**ONE_LEVEL), tmp_path)
+    else:
+        VAEPipeline(VAE(8, 1, channels=(4, 8), latent_channels=6)).save_pretrained(tmp_path)
+    assert (
+        main(["energy", folder, *LEAST[2:], "--num-images", "2", "--plots", f"{folder}/plots"]) == 0
+    )
+    assert "images measured: 2; no neurons" in capsys.readouterr().out
     assert not (tmp_path / "plots" / "firing_rate.png").exists()
 
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from spikediff.energy.synapses import dense_pairs, fan_out, fan_out_1d
+from spikediff.energy.synapses import fan_out, fan_out_1d
 
 GEOMETRY = {
     "size": st.integers(3, 9),
@@ -44,4 +44,3 @@ def test_axes_multiply():
 def test_the_padding_makes_the_difference():
     inner = fan_out((4, 4), (4, 4), (3, 3), (1, 1), (1, 1), (1, 1)).sum()
     assert inner == 100  # (2 + 3 + 3 + 2) ** 2
-    assert dense_pairs((4, 4), (4, 4), (3, 3)) == 144

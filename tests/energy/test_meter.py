@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from diffusers import HeunDiscreteScheduler
 from torch import nn
 from torch.nn import functional
 
 from sizes import U_NET
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
+from spikediff.diffusion.loop import draws_noise
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter
 from spikediff.errors import UserError
@@ -384,14 +386,36 @@ def test_two_batches_are_more_images_of_the_same_steps():
     assert report.energy_per_image_pj == report.energy_pj / 3
 
 
-def test_a_batch_costs_what_its_images_cost():
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(3, 1, 8, 8, generator=GENERATOR),
+        torch.randn(1, 1, 8, 8, generator=GENERATOR).repeat(4, 1, 1, 1),  # no copies for T = 4
+    ],
+)
+def test_a_batch_costs_what_its_images_cost(x):
     model = small_unet()
-    x = torch.randn(3, 1, 8, 8, generator=GENERATOR)
-    timesteps = torch.tensor([3, 3, 3])  # one per image: the embedding is not shared
+    timesteps = torch.full((len(x),), 3)  # one per image: the embedding is not shared
     whole = count(model, x, timesteps)
-    parts = [count(model, x[i : i + 1], timesteps[i : i + 1]) for i in range(3)]
+    parts = [count(model, x[i : i + 1], timesteps[i : i + 1]) for i in range(len(x))]
     assert whole.acs == sum(part.acs for part in parts)
     assert whole.macs == sum(part.macs for part in parts)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "heun"])
+def test_images_are_those_of_the_pipeline(scheduler):
+    made = {"ddim": make_scheduler("ddim"), "heun": HeunDiscreteScheduler()}[scheduler]
+    pipe = SpikingDiffusionPipeline(small_unet(num_classes=2), made)
+    pipe.set_progress_bar_config(disable=True)
+    reports = []
+    for guidance in (None, 3.0):  # calls the network with both classes of an image
+        with EnergyMeter(pipe) as meter:
+            draws_noise(made)  # as interpolation asks, by a step of its own
+            for seeds in ([0, 1], [2]):
+                pipe(seeds=seeds, num_inference_steps=2, class_labels=1, guidance_scale=guidance)
+        reports.append(meter.report())
+    assert [report.images for report in reports] == [3, 3]
+    assert 1.8 < reports[1].energy_pj / reports[0].energy_pj < 2.2
 
 
 def test_nothing_observed_nothing_reported():
@@ -399,6 +423,8 @@ def test_nothing_observed_nothing_reported():
         pass
     with pytest.raises(UserError, match="nothing was observed"):
         meter.report()
+    with pytest.raises(UserError, match="images = 0 must be at least 1"):
+        EnergyMeter(small_unet(), images=0)
     with pytest.raises(UserError, match="contains no model"):
         EnergyMeter(object())
 

@@ -38,6 +38,14 @@ def test_every_view_adds_up(meter, accounting):
     assert report.energy_per_step_pj == pytest.approx(report.energy_pj / 2 / 3)
 
 
+def test_a_network_without_operations_has_a_table_of_a_header(meter):
+    nothing = nn.Identity()
+    with EnergyMeter(nothing) as empty:
+        nothing(torch.rand(1, 2))
+    [header] = empty.report().to_csv().splitlines()
+    assert header == meter.report().to_csv().splitlines()[0]
+
+
 def test_a_report_does_not_change_when_its_meter_counts_on():
     model, spikes = nn.Sequential(IF(), nn.Linear(4, 2)), torch.ones(4, 3, 4)
     meter = EnergyMeter(model)

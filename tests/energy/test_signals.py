@@ -46,8 +46,9 @@ def test_noise_is_real():
 
 def test_copies_of_a_window():
     x = torch.randn(3, 2, 4, 4)
-    assert copies(x.expand(5, *x.shape).flatten(0, 1)) == 5
-    assert copies(x) == 1
+    assert copies(x.expand(5, *x.shape).flatten(0, 1), images=3) == 5
+    assert copies(x, images=3) == 1
+    assert copies(x[:1].repeat(4, 1, 1, 1), images=4) == 1  # alike
     almost = x.repeat(2, 1, 1, 1)
     almost[5, 1, 3, 3] += 1
-    assert copies(almost) == 1
+    assert copies(almost, images=3) == 1

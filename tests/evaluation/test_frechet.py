@@ -105,8 +105,8 @@ def test_parts_give_what_the_whole_gives(sizes):
 
 
 def test_too_few_images_are_told_of():
-    few, many = gaussian(0, count=5), gaussian(0, count=6)
-    with pytest.warns(TooFewSamples, match="5 images for 6 dimensions"):
+    few, many = gaussian(0, count=6), gaussian(0, count=7)  # N images span N - 1 dimensions
+    with pytest.warns(TooFewSamples, match=r"6 images for 6 dimensions.*use more than 6 images"):
         frechet_distance(few, many)
     with pytest.warns(TooFewSamples):
         frechet_distance(many, few)

@@ -63,6 +63,7 @@ def test_the_fewest_samples_follow_from_the_metrics():
         ({"num_samples": "many"}, "must be of type int"),
         ({"num_samples": True}, "must be of type int"),
         ({"num_samples": 0}, "at least 1"),
+        ({"kernel_subset_size": 1}, "at least 2"),
         ({"reference_images": 0}, "at least 1"),
         ({"measurements": []}, "measurements is empty"),
         ({"measurements": ["fad"]}, "must hold keys and values"),

@@ -13,7 +13,7 @@ from pixel_features import PIXELS, PROTOCOL
 from spikediff.data import load_images, to_model_range
 from spikediff.errors import UserError
 from spikediff.evaluation.features import FEATURES, FeatureSpec
-from spikediff.evaluation.features.network import module_features
+from spikediff.evaluation.features.network import FeatureNetwork
 from spikediff.evaluation.plan import EvaluationSettings
 from spikediff.evaluation.protocol import protocol_from
 from spikediff.evaluation.run import evaluate
@@ -166,7 +166,7 @@ def test_only_the_first_images_of_the_reference_count(settings):
         ({"num_samples": 5}, "needs 6"),
         ({"num_samples": 400}, "holds 355 images.*--num-samples 355"),
         ({"repeats": 4}, "x 4 repeats.*--num-samples 88"),
-        ({"repeats": 99}, "x 99 repeats are requested; 6 are needed"),
+        ({"repeats": 100}, "x 100 repeats.*give fewer --repeats"),
         ({"repeats": 0}, "at least 1"),
         ({"features": ("pixles",)}, "did you mean 'pixels'"),
         ({"dataset": "digit"}, "did you mean 'digits'"),
@@ -175,6 +175,21 @@ def test_only_the_first_images_of_the_reference_count(settings):
 def test_what_cannot_be_done_is_told_first(change, word, settings):
     with pytest.raises(UserError, match=word):
         evaluate(real_images(TEST), replace(settings, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"reference_images": 4}, "the reference has 4 images; protocol pixels needs 6"),
+        ({"inception_splits": 1500, "num_samples": 1600}, "the floor has 1442 images"),
+    ],
+)
+def test_too_few_real_images_are_told_first(change, word, settings):
+    generator = Generator()
+    settings = replace(settings, protocol=protocol_from(CONTENT | change, "test"))
+    with pytest.raises(UserError, match=word):
+        evaluate(generator.source(), settings)
+    assert generator.made <= 1  # to see its size
 
 
 def test_statistics_serve_the_published_mode_alone(settings, tmp_path):
@@ -192,7 +207,7 @@ def test_a_diverged_generator_is_told(settings):
 
 def test_a_network_without_classes_has_no_inception_score(settings, monkeypatch):
     def grey(**_):
-        return module_features(torch.nn.Flatten(), name="grey", image_size=8, channels=1)
+        return FeatureNetwork(torch.nn.Flatten(), name="module:grey", image_size=8, channels=1)
 
     monkeypatch.setitem(FEATURES, "pixels", FeatureSpec("", grey))
     generator = Generator()
@@ -204,7 +219,7 @@ def test_a_network_without_classes_has_no_inception_score(settings, monkeypatch)
 def test_grey_images_in_a_colour_network_are_noted(settings, monkeypatch):
     def colour(**_):
         module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.AvgPool1d(12))
-        return module_features(module, name="colour", image_size=8, channels=3)
+        return FeatureNetwork(module, name="module:colour", image_size=8, channels=3)
 
     monkeypatch.setitem(FEATURES, "pixels", FeatureSpec("", colour))
     part = {"network": "pixels", "metrics": ["frechet"]}
@@ -218,7 +233,7 @@ def test_grey_images_in_a_colour_network_are_noted(settings, monkeypatch):
 def test_statistics_are_checked_before_an_image_is_made(settings, monkeypatch, tmp_path):
     def published(**_):
         module = torch.nn.Flatten()
-        return module_features(module, name="p", image_size=8, channels=1)
+        return FeatureNetwork(module, name="module:p", image_size=8, channels=1)
 
     row = FeatureSpec("", published, modes=("published",))
     monkeypatch.setitem(FEATURES, "pixels", row)

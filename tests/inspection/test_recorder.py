@@ -194,9 +194,9 @@ def test_every_pipeline_is_seen_and_left_alone(pipe, columns):
         return pipe(seeds=[3, 4], num_inference_steps=2, output_type="pt").images
 
     plain = call()
-    with EnergyMeter(pipe) as alone:
+    with EnergyMeter(pipe, images=2) as alone:
         call()
-    with EnergyMeter(pipe) as meter, SpikeRecorder(pipe) as record:
+    with EnergyMeter(pipe, images=2) as meter, SpikeRecorder(pipe) as record:
         assert torch.equal(call(), plain)
     assert len(record.timesteps) == columns
     assert meter.report().to_dict() == alone.report().to_dict()  # neither sees the other

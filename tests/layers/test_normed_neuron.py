@@ -79,6 +79,15 @@ def test_an_instrument_on_either_module_still_sees_its_call():
         assert seen == [1]
 
 
+def test_a_subclass_keeps_its_own_window():
+    class Silent(LIF):
+        def window(self, current):
+            return 0 * current
+
+    x = 5 * torch.randn(SHAPE, requires_grad=True)
+    assert not fire_normed(Silent(), nn.BatchNorm2d(5).train(), x).any()
+
+
 def test_in_evaluation_and_in_a_stream_the_layers_are_called():
     norm, neuron, x = nn.BatchNorm2d(5).eval(), IF(), torch.randn(SHAPE)
     assert torch.equal(fire_normed(neuron, norm, x), neuron(over_time(norm, x)))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from spikediff.errors import UserError
 from spikediff.native import native
@@ -49,6 +50,15 @@ def test_unrolled_spikes_are_binary_and_add_up(levels, seed):
     assert len(spikes) == levels
     assert set(spikes.unique().tolist()) <= {0, 1}
     assert torch.equal(spikes.sum(0), counts)
+
+
+def test_a_trace_fires_as_often_as_the_count_says():
+    neuron = IntegerNeuron(1, levels=4)
+    nn.init.zeros_(neuron.log_theta)
+    v = torch.tensor([-9.0, 0.5, 1.5, 2.5, 3.5, 2.2, 9.0])
+    trace = neuron.trace(v.view(1, 1, 1, -1), torch.arange(len(v)))
+    assert neuron(v.view(1, 1, 1, -1)).flatten().tolist() == [0, 0, 2, 2, 4, 2, 4]
+    assert (trace.u >= trace.v_threshold).sum(0).tolist() == [0, 0, 2, 2, 4, 2, 4]
 
 
 def test_the_amplitude_joins_the_weights_behind():

@@ -113,6 +113,16 @@ def test_exactly_at_the_threshold(v_reset, strict):
     assert spikes.flatten().tolist() == [0.0, 0.0 if strict else 1.0]
 
 
+@pytest.mark.parametrize("v_reset", RESETS)
+def test_after_an_infinite_membrane_all_is_nan(v_reset):
+    current = _currents(4, (3,))
+    current[1, :2] = torch.tensor([torch.inf, -torch.inf])
+    spikes, v = triton_kernel.forward(current, 0.75, Dynamics(v_reset=v_reset))
+    assert spikes[1:, :2].isnan().all()
+    assert v[:2].isnan().all()
+    assert spikes[:, 2].isfinite().all()
+
+
 @pytest.mark.parametrize("surrogate", SURROGATES, ids=repr)
 @pytest.mark.parametrize(("decay", "decay_input"), NEURONS)
 def test_gradients(decay, decay_input, surrogate):

@@ -123,11 +123,26 @@ def test_an_image_depends_on_its_seed_alone(pipe):
 
 
 def test_the_meter_counts_it_and_changes_nothing(pipe, parts):
-    want = images(pipe, [3])
-    with EnergyMeter(pipe) as meter:
-        assert torch.allclose(images(pipe, [3]), want, atol=1e-4)
-    report = meter.report()
+    without = "scheduler" not in pipe.components and hasattr(pipe.vae, "generate")
+    reports = []
+    for seeds in ([3], [3, 4, 5]):
+        want = images(pipe, seeds)
+        with EnergyMeter(pipe, images=len(seeds) if without else None) as meter:
+            assert torch.allclose(images(pipe, seeds), want, atol=1e-4)
+        reports.append(meter.report())
+    report, of_three = reports
+    assert (report.images, of_three.images) == (1, 3)
+    # The embedding of a timestep is computed once, whatever the number of images is.
+    one = report.energy_per_image_pj
+    assert 0.4 * one <= of_three.energy_per_image_pj <= 1.1 * one
+    read = {each.traffic().weights / each.images for each in reports}
+    assert read == {report.traffic().weights}
     assert report.dense_macs > 0
+    if without:
+        with EnergyMeter(pipe) as meter:
+            images(pipe, [3])
+        with pytest.raises(UserError, match=r"give EnergyMeter\(images=\.\.\.\)"):
+            meter.report()
     ordinary = parts.recipe.model.network in ("ddpm_unet", "vae")
     assert not (ordinary and report.acs)
 

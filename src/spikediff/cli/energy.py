@@ -148,7 +148,8 @@ def _with_synapses(pipe: Any, synapses: str) -> Any:
 def _observe(pipe: Any, options: EnergyOptions, changes: bool = False) -> Any:
     from spikediff.energy import EnergyMeter
 
-    with options.sampling.guided(pipe), EnergyMeter(pipe, changes=changes) as meter:
+    observed = EnergyMeter(pipe, images=options.num_images, changes=changes)
+    with options.sampling.guided(pipe), observed as meter:
         _generate(pipe, options)
     return meter
 

@@ -269,5 +269,5 @@ def draws_noise(scheduler: Any, eta: float = 0.0) -> bool:
     before = generator.get_state()
     scheduler = visiting(scheduler, min(4, scheduler.config.num_train_timesteps))
     nothing, options = torch.zeros(1, 1, 1, 1), step_options(scheduler, generator, eta)
-    scheduler.step(nothing, scheduler.timesteps[0], nothing, **options)
+    type(scheduler).step(scheduler, nothing, scheduler.timesteps[0], nothing, **options)
     return not torch.equal(before, generator.get_state())

@@ -19,34 +19,35 @@ from spikediff.energy.ledger import REAL, Cell, Ledger
 from spikediff.energy.report import EnergyReport
 from spikediff.errors import UserError, suggestion
 
-Accounting = Callable[[Cell, bool, int, bool], tuple[int, float]]
-"""Called with `(cell, whether it belongs to the first convolution, T, padding)`."""
+Accounting = Callable[[Cell, int, bool], tuple[int, float]]
+"""Called with `(cell, T, padding)`."""
 
 
-def strict(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
+def strict(cell: Cell, spiking_steps: int, padding: bool) -> tuple[int, float]:
     """Return (MACs, ACs): MACs of real-valued inputs, and exact synaptic operations of spikes."""
     if cell.signal != REAL:
         return 0, cell.synops
     return cell.once(cell.dense_macs if padding else cell.inner_macs, spiking_steps), 0
 
 
-def paper(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
-    """Return (MACs, ACs): the first convolution, and rate times FLOPs of everything else."""
-    return strict(cell, first, spiking_steps, padding) if first else (0, cell.rated_macs)
+def paper(cell: Cell, spiking_steps: int, padding: bool) -> tuple[int, float]:
+    """Return (0, ACs): rate times FLOPs of everything but the first convolution (`strict`)."""
+    return 0, cell.rated_macs
 
 
-def paper_ann(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
+def paper_ann(cell: Cell, spiking_steps: int, padding: bool) -> tuple[int, float]:
     """Return (MACs, 0), because a network without neurons costs E_MAC times FLOPs in the paper."""
     if cell.signal != REAL:
         return cell.dense_macs, 0
-    return strict(cell, first, spiking_steps, padding)
+    return strict(cell, spiking_steps, padding)
 
 
-def by_changes(cell: Cell, first: bool, spiking_steps: int, padding: bool) -> tuple[int, float]:
+def by_changes(cell: Cell, spiking_steps: int, padding: bool) -> tuple[int, float]:
     """Return (MACs, ACs) of the changes since the last call; if unknown, those of all inputs."""
     if cell.signal != REAL:
         return 0, cell.changes
-    return cell.once(cell.changes, spiking_steps), 0
+    changes = cell.changes + (cell.changes_in_padding if padding else 0)
+    return cell.once(changes, spiking_steps), 0
 
 
 ACCOUNTINGS: dict[str, Accounting] = {"strict": strict, "paper": paper}
@@ -67,7 +68,7 @@ def make_report(
         raise UserError(f"batch_norm = {batch_norm!r}; choose from folded, billed")
     if changes and accounting != "strict":
         raise UserError("changes are counted only in the strict accounting")
-    if not ledger.images:
+    if not ledger.rows:
         raise UserError("nothing was observed: call the model inside the `with` block")
     if changes and not ledger.follows_changes:
         raise UserError(
@@ -93,8 +94,9 @@ def make_report(
         if changes is not None:
             kept = changes and any(part.followed for part in group)
         rule = by_changes if kept and count is strict else count
-        is_first = (cell.layer, cell.operation) == first
-        priced = [rule(part, is_first, steps, padding) for part in group]
+        if count is paper and (cell.layer, cell.operation) == first:
+            rule = strict
+        priced = [rule(part, steps, padding) for part in group]
         return _synapse(group, priced, steps, kept)
 
     return EnergyReport(
@@ -103,8 +105,8 @@ def make_report(
         batch_norm=batch_norm,
         padding=padding,
         spiking_steps=ledger.spiking_steps,
-        images=next((rows for rows in ledger.images.values() if rows), 1),
-        timesteps=tuple(ledger.images),
+        images=ledger.images,
+        timesteps=tuple(ledger.rows),
         cells=tuple(map(price, _groups(observed))),
     )
 

@@ -29,7 +29,7 @@ class Finding:
 class Audit:
     """The operations that are not accumulates, the most expensive first."""
 
-    findings: tuple[Finding, ...]  # operations that are not accumulates, the most expensive first
+    findings: tuple[Finding, ...]
     images: int = 1  # number of generated images
 
     @property

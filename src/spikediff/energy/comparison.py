@@ -83,10 +83,10 @@ class Comparison:
         """Return a table for a terminal, at most 80 columns wide."""
         columns = list(self.columns.values())
         lines = [_line("", [column.title[i] for column in columns]) for i in (0, 1)]
-        for unit, per_call in (("image", False), ("image and network call", True)):
+        for unit, per_step in (("image", False), ("image and denoising step", True)):
             lines.append(f"uJ per {unit}")
-            lines += _rows([column.plain for column in columns], per_call, None)
-            lines += _rows([column.whole for column in columns], per_call, WEIGHT_BITS)
+            lines += _rows([column.plain for column in columns], per_step, None)
+            lines += _rows([column.whole for column in columns], per_step, WEIGHT_BITS)
         rates = [column.spikes_per_synapse for column in columns]
         shares = [column.changed_share for column in columns]
         lines.append(_line("T x rate", ["-" if r is None else f"{r:.3f}" for r in rates]))
@@ -184,27 +184,27 @@ def _figures(report: EnergyReport) -> dict[str, Any]:
         "ac_pj": report.costs.ac_pj,
         "macs": report.macs,
         "acs": report.acs,
-        "energy_per_image_pj": _energies(report, per_call=False),
-        "energy_per_call_pj": _energies(report, per_call=True),
+        "energy_per_image_pj": _energies(report, per_step=False),
+        "energy_per_call_pj": _energies(report, per_step=True),
     }
 
 
-def _energies(report: EnergyReport, per_call: bool) -> dict[str, float | None]:
-    """Return the energies of an image, or of one network call, in picojoules."""
-    units = report.images * (len(report.timesteps) if per_call else 1)
+def _energies(report: EnergyReport, per_step: bool) -> dict[str, float | None]:
+    """Return the energies of an image, or of one denoising step of it, in picojoules."""
+    units = report.images * (len(report.timesteps) if per_step else 1)
     energies = {name: energy(report) for name, energy in _ENERGIES.items()}
     return {name: None if pj is None else pj / units for name, pj in energies.items()}
 
 
 def _rows(
-    reports: Sequence[EnergyReport | None], per_call: bool, weight_bits: int | None
+    reports: Sequence[EnergyReport | None], per_step: bool, weight_bits: int | None
 ) -> list[str]:
     """Return the lines for one number format; none if no report has it."""
     known = next((report for report in reports if report is not None), None)
     if known is None:
         return []
     words = f" {known.costs.name[:12]}" if weight_bits is None else f" {weight_bits}-bit weights"
-    energies = [{} if r is None else _energies(r, per_call) for r in reports]
+    energies = [{} if r is None else _energies(r, per_step) for r in reports]
     return [
         _line(
             f"{words}, {label}" if name == "arithmetic" else f" {label}",

@@ -5,6 +5,8 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
+from spikediff.errors import UserError
+
 Key = TypeVar("Key", bound=Hashable)
 
 REAL = "real"
@@ -55,8 +57,10 @@ class Cell:
     inner_macs: int = 0  # `dense_macs` without the padding's zeros
     rated_macs: float = 0.0  # `dense_macs` times the share of active inputs, call by call
     # Operations caused by the changes since the last call: accumulates of spikes, multiply-
-    # accumulates of quantised values. If changes were not tracked, all operations.
+    # accumulates of quantised values. If changes were not tracked, all operations; those of real
+    # values also meet the padding's zeros.
     changes: int = 0
+    changes_in_padding: int = 0
     # Changed spikes or values. If changes were not tracked, all spikes or values.
     change_events: int = 0
     followed: bool = False  # whether inputs were compared with those of the last call
@@ -93,7 +97,8 @@ class Cell:
             input_bits=bits * sites,
             real_inputs=sites if real and not bits else 0,
             copies=copies,
-            changes=dense_macs if real else synops,
+            changes=inner_macs if real else synops,
+            changes_in_padding=dense_macs - inner_macs if real else 0,
             change_events=events,
         )
 
@@ -157,20 +162,24 @@ class Ledger:
 
     Attributes:
         spiking_steps: T, as given or as observed at the first layer of neurons; None if neither.
-        images: Images that entered the model, by timestep, in the order of the first call; the key
-            None stands for calls without a timestep.
+        given_images: Number of images, if given.
+        rows: Rows of the network's calls, by timestep, in the order of the first call; the key None
+            stands for calls without a timestep.
+        stepped: Images of the scheduler's steps, by timestep.
         levels: Number of neurons and steps by D, the most spikes that a neuron emits in a step.
     """
 
     spiking_steps: int | None = None
-    images: dict[float | None, int] = field(default_factory=dict)
+    given_images: int | None = None
+    rows: dict[float | None, int] = field(default_factory=dict)
+    stepped: Counter[float | None] = field(default_factory=Counter)
     levels: Counter[int] = field(default_factory=Counter)
     _cells: dict[Hashable, Cell] = field(default_factory=dict)
 
     def step(self, timestep: float | None) -> int:
         """Return the index of a timestep's denoising step; append it if it is new."""
-        self.images.setdefault(timestep, 0)
-        return list(self.images).index(timestep)
+        self.rows.setdefault(timestep, 0)
+        return list(self.rows).index(timestep)
 
     def add(self, cell: Cell) -> None:
         """Add a call; the ledger then owns its cell."""
@@ -180,6 +189,21 @@ class Ledger:
             self._cells[key] += cell
         else:
             self._cells[key] = cell
+
+    @property
+    def images(self) -> int:
+        """Number of images: as given; else of the first step, else of the first network call.
+
+        Rows of calls may be more than images: with guidance, twice as many.
+        """
+        seen = (self.given_images, *self.stepped.values(), *self.rows.values())
+        images = next(filter(None, seen), 0)
+        if not images:
+            raise UserError(
+                "EnergyMeter: the number of images is unknown, because neither a scheduler's step "
+                "nor a network's `forward` ran; give EnergyMeter(images=...)"
+            )
+        return images
 
     @property
     def cells(self) -> list[Cell]:

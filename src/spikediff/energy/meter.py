@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,6 +42,9 @@ class EnergyMeter:
             and return windows [T, ...]. Everything inside them counts as neuron updates.
         spiking_steps: T, used to recognise identical copies of an input; by default the leading
             axis of the first layer of neurons.
+        images: The number of images made in the block; by default the rows of the scheduler's
+            samples, or of the model's inputs. Needed where a pipeline calls neither, as
+            `VAEPipeline` does.
         changes: Whether to compare the inputs of synapses with those of the last call, for
             `report(changes=True)`. This keeps a copy of every synapse's input.
         activations: With `changes`, quantisers of real-valued inputs, which are then also compared;
@@ -48,7 +52,7 @@ class EnergyMeter:
 
     Raises:
         UserError: The target holds no module, or was compiled for inference; inside the block, a
-            parameter took part in an operation that the meter cannot count.
+            parameter took part in an operation that the meter cannot count; `images` is below 1.
 
     Example:
         >>> import torch
@@ -67,11 +71,18 @@ class EnergyMeter:
         *,
         neurons: Iterable[type[nn.Module]] = (),
         spiking_steps: int | None = None,
+        images: int | None = None,
         changes: bool = False,
         activations: QuantisedActivations | None = None,
     ) -> None:
-        self.ledger = Ledger(spiking_steps)
+        if images is not None and images < 1:
+            raise UserError(f"EnergyMeter: images = {images} must be at least 1")
+        self.ledger = Ledger(spiking_steps, images)
         self._roots = modules_of(target, "EnergyMeter")
+        configs = (getattr(root, "config", None) for root in self._roots.values())
+        self._takes_windows = spiking_steps is not None or any(
+            hasattr(config, "spiking_steps") for config in configs
+        )
         self._scheduler = getattr(target, "scheduler", None)
         self._neurons: tuple[type[nn.Module], ...] = (SpikeEmitter, *neurons)
         self._place: list[str] = []  # the modules that are running, outermost first
@@ -79,6 +90,7 @@ class EnergyMeter:
         followed = Changes(activations) if changes else None
         self._provenance = Provenance(parameters, spiking_steps, followed)
         self._observer = _Observer(self._see)
+        self._images_without_calls = (images or 1) if self._scheduler is None else 1
         self._step: int | None = None
         self._read: set[int] = set()  # weights that the running call has read, by address
         self._exit = ExitStack()
@@ -123,8 +135,9 @@ class EnergyMeter:
                 adds the changes, False one that does not, None the observed execution.
 
         Raises:
-            UserError: A name is unknown; nothing was observed; the table lacks a price; changes
-                were not tracked, or are combined with the paper's accounting.
+            UserError: A name is unknown; nothing was observed; the number of images is unknown; the
+                table lacks a price; changes were not tracked, or are combined with the paper's
+                accounting.
         """
         return make_report(self.ledger, accounting, costs, batch_norm, padding, changes)
 
@@ -158,10 +171,15 @@ class EnergyMeter:
         self._exit.callback(module.register_forward_hook(leave, always_call=True).remove)
 
     def _watch_scheduler(self, scheduler: Any) -> None:
-        """Attribute the operations of a scheduler's step to "scheduler"."""
+        """Attribute the operations of a scheduler's step to "scheduler"; count its images."""
         step: Callable[..., Any] = scheduler.step
+        names = tuple(signature(step).parameters)
 
         def watched(*arguments: Any, **options: Any) -> Any:
+            given = dict(zip(names, arguments, strict=False)) | options
+            images = self._images_in(given.get("sample"))
+            self.ledger.stepped[as_timestep(given.get("timestep"))] += images
+            self._provenance.images = images
             self._place.append("scheduler")
             try:
                 return step(*arguments, **options)
@@ -184,11 +202,17 @@ class EnergyMeter:
         sample = next(iter(given.values()), None)
         timestep = as_timestep(given.get("timestep"))
         self._step = self.ledger.step(timestep)
-        images = _images_in(sample, root)
+        rows = self._images_in(sample)
         self._read.clear()
-        self.ledger.images[timestep] += images
+        self.ledger.rows[timestep] += rows
         afresh = timestep is None or self._step == 0
-        self._provenance.begin_call(number, images, afresh)
+        self._provenance.begin_call(number, rows, afresh)
+
+    def _images_in(self, sample: Any) -> int:
+        """Return the images of a sample: B of [B, ...], or of a window [T, B, C, H, W]."""
+        if not isinstance(sample, Tensor):
+            return 1
+        return sample.shape[1] if self._takes_windows and sample.dim() == 5 else len(sample)
 
     def _count_neurons(self, name: str, spikes: Tensor, ours: SpikeEmitter | None) -> None:
         """Count the output of a layer of neurons; a neuron of D levels emits up to D spikes."""
@@ -246,7 +270,8 @@ class EnergyMeter:
     def _count_synapse(self, cell: Cell, sources: Sequence[Tensor], out: Tensor) -> None:
         """Count a synapse; a weight read in parts is read once per call and image."""
         weights = {s.data_ptr() for s in sources if self._provenance.is_weight(s)}
-        reads = 0 if weights and weights <= self._read else self._provenance.images
+        images = self._provenance.images or self._images_without_calls
+        reads = 0 if weights and weights <= self._read else images
         self._read |= weights
         cell.outputs, cell.weight_reads = out.numel(), cell.weights * reads
         self._add(cell, self._place[-1])
@@ -316,14 +341,6 @@ def _name(operation: Any) -> str:
     """Return "add" for "aten::add_", because the in-place form has the same arithmetic."""
     name: str = operation.__name__
     return name.rstrip("_")
-
-
-def _images_in(sample: Any, root: nn.Module) -> int:
-    """Return the number of images in a call: B of [B, ...], or of a window [T, B, C, H, W]."""
-    if not isinstance(sample, Tensor):
-        return 1
-    takes_windows = sample.dim() == 5 and hasattr(getattr(root, "config", None), "spiking_steps")
-    return sample.shape[1] if takes_windows else len(sample)
 
 
 def _is_floating(out: Any) -> bool:

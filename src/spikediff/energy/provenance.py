@@ -96,28 +96,21 @@ def _levels(x: Tensor) -> Tensor | None:
     return None
 
 
-def copies(x: Tensor, spiking_steps: int | None = None) -> int:
-    """Return the number of repetitions along the leading axis of x [N, ...]: [A, B, A, B] -> 2.
+def copies(x: Tensor, images: int, spiking_steps: int | None = None) -> int:
+    """Return the number of repetitions of all images in x [N * images, ...]: [A, B, A, B] -> 2.
 
     Direct coding feeds a layer T identical copies of an image, which cost as much as one. If T is
     known, the function looks only for T copies.
 
     Example:
-        >>> copies(torch.tensor([1.0, 2.0, 1.0, 2.0]))
+        >>> copies(torch.tensor([1.0, 2.0, 1.0, 2.0]), images=2)
         2
     """
-    rows = len(x)
-    if spiking_steps is not None:
-        periods = [rows // spiking_steps] if rows % spiking_steps == 0 else []
-    else:
-        sums = x.reshape(rows, -1).sum(1)
-        periods = [p for p in (sums == sums[0]).nonzero().flatten().tolist() if p and rows % p == 0]
-    return next((rows // p for p in periods if p < rows and _repeats(x, p)), 1)
-
-
-def _repeats(x: Tensor, period: int) -> bool:
-    """Return whether the leading axis has this period; two rows rule out most inputs."""
-    return torch.equal(x[0], x[period]) and torch.equal(x[period:], x[:-period])
+    number, rest = divmod(len(x), images)
+    if rest or number < 2 or spiking_steps not in (None, number):
+        return 1
+    # Two rows rule out most inputs.
+    return number if torch.equal(x[0], x[images]) and torch.equal(x[images:], x[:-images]) else 1
 
 
 _EXACT = 2**24  # float32 adds this many ones without rounding
@@ -141,7 +134,7 @@ class Provenance:
 
     Attributes:
         spiking_steps: T, once it is known.
-        images: Number of images in the current call.
+        images: Rows of the last call, or images of the last scheduler step; None before the first.
     """
 
     def __init__(
@@ -151,14 +144,14 @@ class Provenance:
         changes: Changes | None = None,
     ) -> None:
         self.spiking_steps = spiking_steps
-        self.images = 1
+        self.images: int | None = None
         self._changes = changes
         self._parameters = {id(parameter): parameter for parameter in parameters}
         self._weights: dict[int, Tensor] = {}  # parameters, and what the call computed from them
         self._facts: MutableMapping[Tensor, _Facts] = WeakIdKeyDictionary()
-        self.begin_call()
+        self.begin_call(0, None, True)
 
-    def begin_call(self, model: int = 0, images: int = 1, afresh: bool = True) -> None:
+    def begin_call(self, model: int, images: int | None, afresh: bool) -> None:
         """Begin a call: forget tensors computed in the last one; `afresh` starts a generation."""
         self.images = images
         self._weights = dict(self._parameters)
@@ -194,13 +187,12 @@ class Provenance:
 
     def passes(self, rows: int) -> int:
         """Return D where a window of one step runs as D rows of spikes, else 1."""
-        return (
-            max(1, rows // self.images) if self.spiking_steps == 1 and not rows % self.images else 1
-        )
+        images = self.images or rows
+        return max(1, rows // images) if self.spiking_steps == 1 and not rows % images else 1
 
     def copies(self, tensor: Tensor) -> int:
-        """Return `copies` of a tensor at the known T."""
-        return copies(tensor, self.spiking_steps)
+        """Return `copies` of a tensor at the known T; 1 before the first call."""
+        return 1 if self.images is None else copies(tensor, self.images, self.spiking_steps)
 
     def add_weights(self, tensors: Iterable[Tensor]) -> None:
         """Record tensors computed from weights alone."""

@@ -15,7 +15,7 @@ from spikediff.errors import UserError
 from spikediff.tables import html_table, text_table
 
 # T x rate below which a spiking network uses less energy than its bit-matched counterpart,
-# including data movement: for T = 1 to 5, depending on the width of the weights.
+# including data movement: with 8-bit weights and T from 1 to 3.
 SPIKES_PER_SYNAPSE_LIMITS = (0.21, 0.30)
 LIMITS_SOURCE = (
     "Z. Yan et al., Reconsidering the energy efficiency of spiking neural networks inference from "
@@ -154,11 +154,8 @@ class EnergyReport:
     def traffic(self, reuse: bool = True) -> Traffic:
         """Return the memory traffic of the synaptic operations, over all images and steps.
 
-        With `reuse`, every tensor moves once: a weight is read once per image and call; an input is
-        written and read once, spikes packed into the bits that their counts need; a result is
-        written and read once at every spiking step. If sums are kept from call to call, the earlier
-        inputs and sums are read as well. Without `reuse`, every operation reads its weight; a
-        multiply-accumulate also reads its input again, and an accumulate reads and writes its sum.
+        With `reuse`, a synapse moves each of its tensors once; without, every operation reads its
+        operands. The rules: docs/energy_model.md, "Memory".
         """
         costs, cells = self.costs, [cell for cell in self.cells if cell.calls]
         weights = self.total.weight_reads
@@ -226,10 +223,9 @@ class EnergyReport:
     def to_csv(self) -> str:
         """Return one line per denoising step, layer and operation."""
         lines = io.StringIO()
-        rows = [self._row(cell) for cell in self.cells]
-        writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(lines, ["timestep", *SHOWN, *_PRICES], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(self._row, self.cells))
         return lines.getvalue()
 
     def _memory(self, reuse: bool) -> dict[str, float | None]:
@@ -240,14 +236,11 @@ class EnergyReport:
         }
 
     def _row(self, cell: Cell) -> dict[str, Any]:
-        prices = {
-            "energy_pj": self.energy_of(cell.macs, cell.acs),
-            "rate": cell.rate,
-            "spikes_per_synapse": cell.spikes_per_synapse,
-            "changed_share": cell.changed_share,
-        }
+        energy = self.energy_of(cell.macs, cell.acs)
+        prices = (energy, cell.rate, cell.spikes_per_synapse, cell.changed_share)
         counts = {name: getattr(cell, name) for name in SHOWN}
-        return {"timestep": self.timesteps[cell.step]} | counts | prices
+        first = {"timestep": self.timesteps[cell.step]}
+        return first | counts | dict(zip(_PRICES, prices, strict=True))
 
     def table(self, by: str = "part") -> str:
         """Return a table for one image, by "part" of the model, "layer" or denoising "step".
@@ -296,6 +289,7 @@ class EnergyReport:
         ]
 
 
+_PRICES = ("energy_pj", "rate", "spikes_per_synapse", "changed_share")
 _HEADER = ["per image", "input", "active", "T x rate", "MACs [M]", "ACs [M]", "uJ", "share"]
 
 _FIRING = {"active": "firing"}

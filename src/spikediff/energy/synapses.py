@@ -69,16 +69,6 @@ def fan_out(
     return result
 
 
-def dense_pairs(
-    sizes: Sequence[int], out_sizes: Sequence[int], kernel: Sequence[int], transposed: bool = False
-) -> int:
-    """Return the number of pairs of input and output positions, as FLOP counters count them.
-
-    It includes the padding's zeros, which the sum of `fan_out` excludes.
-    """
-    return prod(sizes if transposed else out_sizes) * prod(kernel)
-
-
 def _through_weights(
     operation: str,
     source: Tensor,
@@ -112,6 +102,7 @@ def _through_weights(
         most = 2 * max(1, signal.levels)
         cell.change_events, cell.changes = _reached(difference.reshape(shape), most, targets)
         cell.compared, cell.changed = source.numel(), int(difference.count_nonzero())
+        cell.changes_in_padding = 0
     return cell
 
 
@@ -145,7 +136,8 @@ def _convolution(
     spread = [tuple(v) * axes if len(v) == 1 else tuple(v) for v in (stride, padding, dilation)]
     sizes, out_sizes, kernel = tuple(x.shape[2:]), tuple(out.shape[2:]), tuple(weight.shape[2:])
     out_channels = weight.shape[1] if transposed else weight.shape[0] // groups  # of a group
-    pairs = dense_pairs(sizes, out_sizes, kernel, transposed)
+    # As FLOP counters do, with the padding's zeros, which the sum of `fan_out` excludes.
+    pairs = prod(sizes if transposed else out_sizes) * prod(kernel)
     cell = _through_weights(
         f"conv{'_transpose' if transposed else ''}{axes}d {'x'.join(map(str, kernel))}",
         arguments[0],

@@ -112,7 +112,7 @@ def read_statistics(path: Path, own: Moments) -> Moments:
     return stored
 
 
-def load_published_statistics(path: Path | str, count: int | None = None) -> Moments:
+def load_published_statistics(path: Path | str) -> Moments:
     """Read the statistics that FSDDIM's authors ship: an npz with `mu` [D] and `sigma` [D, D].
 
     For example `mnist_test_64.npz`, from 10,000 images; it fits only mode `published`.
@@ -125,4 +125,4 @@ def load_published_statistics(path: Path | str, count: int | None = None) -> Mom
         if array.dtype.kind not in "fiu":
             raise UserError(f"{path}: not an .npz with arrays mu and sigma (holds {array.dtype})")
     mu, sigma = (torch.from_numpy(array).double() for array in arrays)
-    return Moments(count, mu, sigma)
+    return Moments(None, mu, sigma)

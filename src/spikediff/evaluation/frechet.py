@@ -55,7 +55,7 @@ NEGLIGIBLE = 1e-6
 
 
 class TooFewSamples(UserWarning):
-    """A D-dimensional covariance comes from fewer than D images, so the distance is biased."""
+    """A D-dimensional covariance comes from D images or fewer, so the distance is biased."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +162,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
             differ, or a covariance has negative variances.
 
     Warns:
-        TooFewSamples: A set has fewer images than dimensions.
+        TooFewSamples: A set has no more images than dimensions.
 
     Example:
         >>> a = torch.tensor([[0.0], [2.0]])  # mean 1, variance 2
@@ -171,11 +171,12 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     """
     a, b = (x if isinstance(x, Moments) else Moments.of(x) for x in (a, b))
     _check_dimensions(a.dimensions, b.dimensions, "frechet_distance")
-    count, D = min(m.count or a.dimensions for m in (a, b)), a.dimensions
-    if count < D:
+    D = a.dimensions
+    count = min(m.count or D + 1 for m in (a, b))
+    if count <= D:
         warnings.warn(
             f"frechet_distance: {count} images for {D} dimensions: the covariance is singular and "
-            f"the distance biased upwards; use {D} images or more",
+            f"the distance biased upwards; use more than {D} images",
             TooFewSamples,
             stacklevel=2,
         )

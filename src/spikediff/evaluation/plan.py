@@ -1,8 +1,9 @@
 """The plan of an evaluation; everything that can be checked before images are generated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
@@ -154,15 +155,10 @@ def make_plan(
     The main process trains the classifier if necessary.
     """
     protocol = settings.protocol
-    load = cache(
-        partial(
-            load_images,
-            settings.dataset,
-            image_size=None if settings.dataset in DATASETS else settings.image_size,
-            channels=None if settings.dataset in DATASETS else settings.channels,
-            data_dir=settings.data_dir,
-        )
-    )  # the published protocols have the data set's own size
+    sizes: dict[str, Any] = {"image_size": settings.image_size, "channels": settings.channels}
+    if settings.dataset in DATASETS:
+        sizes = {}  # the published protocols have the data set's own size
+    load = cache(partial(load_images, settings.dataset, data_dir=settings.data_dir, **sizes))
     dataset = load(protocol.reference_split)
     reference = real_images(dataset, limit=protocol.reference_images)
     weights, left_out = choose_networks(
@@ -177,7 +173,15 @@ def make_plan(
     if protocol.at_most_reference:
         wanted = min(wanted, reference.available or 0)
     count = wanted if settings.num_samples is None else settings.num_samples
-    _check_count(count, source, settings, protocol.fewest_samples(weights))
+    floor = real_images(load(protocol.floor_split), seed=_FLOOR_SEED)
+    fewest = protocol.fewest_samples(weights)
+    _check_count(count, source, settings, fewest)
+    of_reference = replace(protocol, inception_splits=1).fewest_samples(weights)
+    for what, images, least in ("reference", reference, of_reference), ("floor", floor, fewest):
+        if (images.available or 0) < least:
+            raise UserError(
+                f"the {what} has {images.available} images; protocol {protocol.name} needs {least}"
+            )
     with processes.main_process_first():
         networks = {
             part: load_features(
@@ -194,7 +198,6 @@ def make_plan(
         for metric in part.metrics:
             if METRICS[metric].needs_classes and not network.has_classes:
                 raise UserError(f"{part.key}: gives no class probabilities; remove {metric}")
-    floor = real_images(load(protocol.floor_split), seed=_FLOOR_SEED)
     notes = left_out + _fitting_notes(networks, protocol.resize_filter, source, reference)
     return EvaluationPlan(
         settings=settings,
@@ -221,9 +224,10 @@ def _check_count(
     if available is not None and available < count * settings.repeats:
         times = f" x {settings.repeats} repeats" if settings.repeats > 1 else ""
         most = available // settings.repeats
+        less = f"--num-samples {most} or fewer" if most >= fewest else "fewer --repeats"
         raise UserError(
             f"the source holds {available} images, but {count}{times} are requested; "
-            + (f"give --num-samples {most} or fewer" if most >= fewest else f"{fewest} are needed")
+            f"give {less if available >= fewest else f'at least {fewest} images'}"
         )
 
 

@@ -100,8 +100,9 @@ def protocol_from(content: Any, where: str) -> EvaluationProtocol:
     counts = ("num_samples", "reference_images", "inception_splits", "kernel_subsets")
     for key in (*counts, "kernel_subset_size", "neighbours"):
         value = getattr(protocol, key)
-        if value is not None and value < 1:
-            raise UserError(f"{where}: {key} = {value} must be at least 1")
+        least = 2 if key == "kernel_subset_size" else 1
+        if value is not None and value < least:
+            raise UserError(f"{where}: {key} = {value} must be at least {least}")
     if protocol.resize_filter is not None:
         _check_known(protocol.resize_filter, RESIZE_FILTERS, f"{where}: resize_filter")
     if not protocol.measurements:

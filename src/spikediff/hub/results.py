@@ -162,7 +162,7 @@ def measure_energy(
     pipe: Any, num_inference_steps: int, images: int = 16
 ) -> tuple[dict[str, Any], ...]:
     """Meter the generation of images from seeds 0, 1, ...; return both accountings at 45 nm."""
-    with EnergyMeter(pipe) as meter:
+    with EnergyMeter(pipe, images=images) as meter:
         pipe(seeds=range(images), num_inference_steps=num_inference_steps, output_type="pt")
     measured = {"weights_sha256": weights_sha256(pipe), "scheduler": scheduler_name(pipe)}
     return tuple(

@@ -139,7 +139,10 @@ def batch_invariant(network: nn.Module) -> Iterator[None]:
     finally:
         for module, attributes in changed:
             for name, value in attributes.items():
-                _restore(module, name, value)
+                if value is None:
+                    module.__dict__.pop(name, None)
+                else:
+                    setattr(module, name, value)
 
 
 def _make_invariant(module: Any, of_others: bool) -> bool:
@@ -214,10 +217,3 @@ def _as_convolution(
 def _in_order(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Normalise a single image in the memory layout of a larger batch."""
     return forward(x.contiguous()) if _matters(x) else forward(x)
-
-
-def _restore(module: Any, name: str, value: Any) -> None:
-    if value is None:
-        module.__dict__.pop(name, None)
-    else:
-        setattr(module, name, value)

@@ -83,19 +83,12 @@ class ThresholdNorm(nn.Module):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(
-        self,
-        channels: int,
-        alpha: float = 1.0,
-        v_threshold: float = 1.0,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-    ) -> None:
+    def __init__(self, channels: int, alpha: float = 1.0, v_threshold: float = 1.0) -> None:
         super().__init__()
         self.alpha = alpha
         self.v_threshold = v_threshold
-        self.eps = eps
-        self.momentum = momentum
+        self.eps = 1e-5
+        self.momentum = 0.1
         self.weight = nn.Parameter(torch.ones(channels))  # gamma
         self.bias = nn.Parameter(torch.zeros(channels))  # beta
         self.register_buffer("running_mean", torch.zeros(channels))

@@ -133,7 +133,8 @@ def check_sample(
     if sample.dim() != 2 + dimensions or sample.shape[1] != channels:
         raise UserError(
             f"{network}: expects {what} [B, {channels}, {axes}], got {tuple(sample.shape)}; "
-            f"the model was made with in_channels={channels}{_other(dimensions)}"
+            f"the model was made with in_channels={channels}"
+            + ("" if dimensions == 2 else f" and dimensions={dimensions}")
         )
     factor = patch_size * 2 ** (levels - 1)
     if any(length % factor for length in sample.shape[2:]):
@@ -162,10 +163,6 @@ def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None
         raise UserError(f"{network}: dimensions={dimensions}; 2 for images, 1 for signals")
     if dimensions == 1 and patch_size > 1:
         raise UserError(f"{network}: patch_size={patch_size}; signals have no patches, omit it")
-
-
-def _other(dimensions: int) -> str:
-    return "" if dimensions == 2 else f" and dimensions={dimensions}"
 
 
 def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:

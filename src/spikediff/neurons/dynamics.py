@@ -43,12 +43,9 @@ class NeuronState(NamedTuple):
 class Dynamics:
     """The constants of a neuron layer.
 
+    The other attributes are the arguments of `IF`.
+
     Attributes:
-        v_threshold: Firing threshold; the neuron fires at `u >= v_threshold`.
-        v_reset: Potential after a spike (hard reset); None subtracts the threshold (soft reset).
-        v_init: Initial membrane; None for the rest potential.
-        surrogate: Replacement for the derivative of the Heaviside step.
-        detach_reset: Whether the gradient ignores the path through the reset.
         decay_input: Whether the input is scaled by `1/tau`, as the membrane's pull to rest is.
         v_negative: Set for a signed neuron: it emits -1 at `u <= -v_negative`, if it has emitted
             more positive than negative spikes.
@@ -68,7 +65,7 @@ class Dynamics:
         """Refuse constants of a wrong type, and those that allow no rest."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type in (float, float | None) and not _is_number(value, field.type):
+            if field.type in (float, float | None) and not is_number(value, field.type):
                 raise UserError(f"neuron: {field.name} = {shown(value)} must be a finite number")
             if field.type is bool and not isinstance(value, bool):
                 raise UserError(f"neuron: {field.name} = {shown(value)} must be true or false")
@@ -97,7 +94,7 @@ class Dynamics:
         return NeuronState(v, None if self.v_negative is None else torch.zeros_like(v))
 
 
-def _is_number(value: Any, kind: Any) -> bool:
+def is_number(value: Any, kind: Any = float) -> bool:
     """Return whether a constant is a finite number, or None where its type allows it."""
     if value is None:
         return kind is not float

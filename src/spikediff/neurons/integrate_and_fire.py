@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikediff.errors import UserError
-from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
+from spikediff.errors import UserError, shown
+from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState, is_number
 from spikediff.neurons.layer import NeuronLayer
 from spikediff.neurons.scan import membranes, scan, window
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
@@ -85,10 +85,7 @@ class IF(IntegrateAndFire):
 
 
 class LIF(IntegrateAndFire):
-    """A layer of leaky neurons: `u[n] = v_rest + decay (v[n-1] - v_rest) + gain I[n]`.
-
-    `decay = 1 - 1/tau`; `gain = 1/tau` with `decay_input`, else 1. The other arguments are those of
-    `IF`.
+    """A layer of leaky neurons (`spikediff.neurons.dynamics`); see `IF` for the other arguments.
 
     Args:
         tau: Membrane time constant in spiking steps, at least 1; 2.0 if neither `tau` nor `decay`
@@ -140,12 +137,12 @@ def _decay_of(tau: float | None, decay: float | None) -> float:
     if decay is not None and tau is not None:
         raise UserError(f"LIF: give tau = {tau} or decay = {decay}, not both")
     if decay is not None:
-        if not 0.0 <= decay <= 1.0:
-            raise UserError(f"LIF: decay = {decay} must lie in [0, 1]")
+        if not (is_number(decay) and 0.0 <= decay <= 1.0):
+            raise UserError(f"LIF: decay = {shown(decay)} must lie in [0, 1]")
         return float(decay)
     tau = 2.0 if tau is None else tau
-    if not tau >= 1.0:
-        raise UserError(f"LIF: tau = {tau} must be at least 1 spiking step")
+    if not (is_number(tau) and tau >= 1.0):
+        raise UserError(f"LIF: tau = {shown(tau)} must be at least 1 spiking step")
     return 1.0 - 1.0 / tau
 
 
@@ -176,8 +173,10 @@ class ParametricLIF(IntegrateAndFire):
         decay_input: bool = True,
         v_init: float | None = None,
     ) -> None:
-        if not init_tau > 1.0:
-            raise UserError(f"ParametricLIF: init_tau = {init_tau} must be above 1 spiking step")
+        if not (is_number(init_tau) and init_tau > 1.0):
+            raise UserError(
+                f"ParametricLIF: init_tau = {shown(init_tau)} must be above 1 spiking step"
+            )
         surrogate = make_surrogate(surrogate)
         super().__init__(
             Dynamics(v_threshold, v_reset, v_init, surrogate, detach_reset, decay_input)
@@ -199,8 +198,8 @@ class SignedIF(IntegrateAndFire):
     Args:
         v_threshold: Threshold of the positive spike, and the amount that either spike resets by.
         v_negative: Distance below zero at which a spike is taken back.
-        surrogate: Name, mapping or object; see `make_surrogate`.
-        detach_reset: Whether the gradient ignores the path through the reset.
+        surrogate: As in `IF`.
+        detach_reset: As in `IF`.
         v_init: Initial membrane; None for half the threshold, so that the spike count is the
             rounded input instead of its floor.
 
@@ -220,8 +219,8 @@ class SignedIF(IntegrateAndFire):
         detach_reset: bool = False,
         v_init: float | None = None,
     ) -> None:
-        if v_negative < 0:
-            raise UserError(f"SignedIF: v_negative = {v_negative} must not be negative")
+        if not (is_number(v_negative) and v_negative >= 0):
+            raise UserError(f"SignedIF: v_negative = {shown(v_negative)} must not be negative")
         super().__init__(
             Dynamics(
                 v_threshold=v_threshold,

@@ -61,8 +61,9 @@ class SpikeEmitter(nn.Module):
 class CountNeuron(SpikeEmitter):
     """Neurons that wait for the currents of their window and emit a spike count, 0..D, at once.
 
-    `count = clip(round(potential), 0, D)`. This equals an integrate-and-fire neuron
-    with threshold 1 and a soft reset that starts at `potential + 1/2` and takes D steps.
+    `count = clip(round(potential), 0, D)`. Except at exact halves, this equals an
+    integrate-and-fire neuron with threshold 1 and a soft reset that starts at `potential + 1/2` and
+    takes D steps.
     """
 
     def potential(self, current: Tensor) -> Tensor:
@@ -79,7 +80,11 @@ class CountNeuron(SpikeEmitter):
 
     def trace(self, current: Tensor, units: Tensor, before: NeuronState | None = None) -> UnitTrace:
         """Return the membranes of some neurons while they emit their counts, from rest."""
-        v = self.potential(current[:1])[0].flatten()[units].float() + 0.5  # [K]
+        count = self.forward(current[:1])[0].flatten()[units].float()  # [K]
+        v = self.potential(current[:1])[0].flatten()[units].float() + 0.5
+        # At a half, v may lie on the other side of the threshold.
+        v = torch.where(count < self.levels, v.minimum(torch.nextafter(count + 1, count)), v)
+        v = torch.where(count > 0, v.maximum(count), v)
         membranes = [v]
         for _ in range(self.levels):
             membranes.append(membranes[-1] - (membranes[-1] >= 1).to(v.dtype))

@@ -55,7 +55,8 @@ class Sigmoid:
         >>> Sigmoid(alpha=4.0).derivative(torch.tensor([0.0])).item()
         1.0
 
-    Reference: Zenke and Ganguli, "SuperSpike", Neural Computation 2018.
+    Reference: Wu et al., "Spatio-temporal backpropagation for training high-performance spiking
+    neural networks", Frontiers in Neuroscience 2018, h3.
     """
 
     alpha: float = 4.0

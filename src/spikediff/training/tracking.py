@@ -52,7 +52,7 @@ class Tracking:
         sampling = self._recipe.sampling
         calls = min(_CALLS, sampling.num_inference_steps)
         small = replace(sampling, num_images=1, num_inference_steps=calls)
-        with EnergyMeter(pipe) as meter:
+        with EnergyMeter(pipe, images=1) as meter:
             PREVIEWS[preview](pipe, replace(self._recipe, sampling=small), dataset)
         report = meter.report()
         if report.spikes_per_synapse is not None:

@@ -34,7 +34,7 @@ def test_golden_features(mode, key, golden, folder):
 
 
 def test_golden_distance_to_the_published_statistics(golden, folder):
-    stored = load_published_statistics(folder / "mnist_test_64.npz", count=10_000)
+    stored = load_published_statistics(folder / "mnist_test_64.npz")
     values = golden.facts["values"]
     published = frechet_distance(golden["subset/features_train_bs256"], stored)
     assert published == pytest.approx(values["published/bs256_float64_moments"], abs=1e-7)
@@ -79,10 +79,8 @@ def test_sizes_are_read_off_the_weights_and_faults_named(tmp_path):
         load_autoencoder(path)
 
 
-def test_a_mode_and_weights_that_there_are_not_are_refused(tmp_path):
+def test_other_weights_are_refused(tmp_path):
     path = tmp_path / "w.safetensors"
-    with pytest.raises(UserError, match="fad: unknown mode 'cleen'; did you mean 'clean'"):
-        load_autoencoder(path, "cleen")
     save_file({"fc.weight": torch.zeros(2, 2)}, path)
     with pytest.raises(UserError, match=r"not a Frechet autoencoder .*; give mnist_64\.pth"):
         load_autoencoder(path)
@@ -130,7 +128,7 @@ def test_floors(name, mode, folder, real_data):
         return Moments.of(extract(network, images).features)
 
     test = moments(load_images(name, "test", image_size=32, data_dir=real_data).stack())
-    stored = load_published_statistics(folder / f"{short}_test_64.npz", count=10_000)
+    stored = load_published_statistics(folder / f"{short}_test_64.npz")
     reference = stored if mode == "published" else test
     assert (frechet_distance(test, stored) < 1e-6) == (mode == "published")
     chosen = torch.from_numpy(np.random.default_rng(0).permutation(60_000)[:10_000])

@@ -11,14 +11,13 @@ from spikediff.evaluation.features.network import (
     ChannelsReplicated,
     FeatureNetwork,
     extract,
-    module_features,
 )
 from spikediff.files.tensors import state_digest
 
 
 def network(module=None, **changes):
-    arguments = {"name": "tiny", "image_size": 4, "channels": 3} | changes
-    return module_features(nn.Flatten() if module is None else module, **arguments)
+    arguments = {"name": "module:tiny", "image_size": 4, "channels": 3} | changes
+    return FeatureNetwork(nn.Flatten() if module is None else module, **arguments)
 
 
 def images(*shape, dtype=torch.uint8):
@@ -93,8 +92,9 @@ def test_nan_features_are_refused():
 
 
 def test_modules_that_do_not_fit_are_told_at_once():
-    with pytest.raises(UserError, match="does not take images"):
-        network(nn.Conv2d(5, 2, 3))
+    for module in (nn.Conv2d(5, 2, 3), nn.Flatten(5)):  # a RuntimeError, an IndexError
+        with pytest.raises(UserError, match="does not take images"):
+            network(module)
     with pytest.raises(UserError, match=r"features must be \[B, D\]"):
         network(nn.Conv2d(3, 2, 3))
 

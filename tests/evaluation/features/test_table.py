@@ -6,7 +6,7 @@ import torch
 from spikediff.data import load_images
 from spikediff.errors import UserError
 from spikediff.evaluation.features import FEATURES, load_features
-from spikediff.evaluation.features.network import module_features
+from spikediff.evaluation.features.network import FeatureNetwork
 
 FILES = {
     "fad": "fad_autoencoder/mnist_64.pth",
@@ -24,7 +24,7 @@ def test_what_is_needed_is_told(name):
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_unknown_modes_are_refused(name):
-    with pytest.raises(UserError, match="unknown mode 'cleen'"):
+    with pytest.raises(UserError, match=f"{name}: unknown mode 'cleen'; did you mean 'clean'"):
         load_features(name, mode="cleen")
 
 
@@ -77,5 +77,5 @@ def test_a_pickle_with_code_is_refused(tmp_path):
 
 def test_the_user_s_own_network_needs_no_row():
     digits = load_images("digits", "test")
-    network = module_features(torch.nn.Flatten(), name="pixels", image_size=8, channels=1)
+    network = FeatureNetwork(torch.nn.Flatten(), name="module:pixels", image_size=8, channels=1)
     assert network(digits.stack()[:7]).features.shape == (7, 64)

@@ -241,7 +241,7 @@ def test_another_neuron():
 
 def test_energy_of_an_image(model):
     """Only the first convolution multiplies; generation has none: spikes from the first step on."""
-    with EnergyMeter(model) as meter:
+    with EnergyMeter(model, images=1) as meter:
         model.generate(1, seeded(0))
     report = meter.report(accounting="strict", costs="45nm")
     assert report.macs == 0

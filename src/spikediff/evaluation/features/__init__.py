@@ -1,6 +1,6 @@
 """The table of feature networks. To add one, write a file and add a row to `FEATURES`.
 
-To use your own network without a row, see `network.module_features`.
+To use your own network without a row, see `network.FeatureNetwork`.
 """
 
 from collections.abc import Callable, Mapping

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from spikediff.errors import UserError, suggestion
-from spikediff.evaluation.features.network import MODES, FeatureNetwork
+from spikediff.errors import UserError
+from spikediff.evaluation.features.network import FeatureNetwork
 from spikediff.files.weights import load_renamed, read_state_dict
 
 IMAGE_SIZE = 32
@@ -67,8 +67,6 @@ def load_autoencoder(
 
     The file may lack the decoder.
     """
-    if mode not in MODES:
-        raise UserError(f"fad: unknown mode {mode!r}; {suggestion(mode, MODES)}")
     path = Path(path)
     published = mode == "published"
     unused = _RUNNING if published else ()

@@ -66,7 +66,8 @@ class FeatureNetwork:
     Attributes:
         dimensions: D.
         has_classes: Whether there are class probabilities.
-        fingerprint: SHA-256 of layout, weights and mode: the key of stored features.
+        fingerprint: SHA-256 of layout, weights and mode, but not of the module's code: the key of
+            stored features.
 
     Raises:
         UserError: The module does not accept such images, or does not return such features.
@@ -156,8 +157,10 @@ class FeatureNetwork:
         black = torch.zeros(2, self.channels, self.image_size, self.image_size, dtype=torch.uint8)
         try:
             return self._run(black)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+        except UserError:
+            raise
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(
                 f"{self.name}: the module does not take images {list(black.shape)} ({reason})"
             ) from error
@@ -179,29 +182,6 @@ def extract(network: FeatureNetwork, images: Tensor, batch_size: int = 256) -> A
     features = torch.cat([part.features.cpu() for part in parts])
     known = [part.probabilities.cpu() for part in parts if part.probabilities is not None]
     return Activations(features, torch.cat(known) if known else None)
-
-
-def module_features(
-    module: nn.Module,
-    *,
-    name: str,
-    image_size: int,
-    channels: int,
-    normalise: Callable[[Tensor], Tensor] = to_model_range,
-    device: torch.device | str = "cpu",
-) -> FeatureNetwork:
-    """Build a feature network, `module:NAME`, from your own module; see `FeatureNetwork`.
-
-    Its fingerprint covers the weights and the printed layout of the module, but not its code.
-    """
-    return FeatureNetwork(
-        module,
-        name=f"module:{name}",
-        image_size=image_size,
-        channels=channels,
-        normalise=normalise,
-        device=device,
-    )
 
 
 def prepare(images: Tensor, image_size: int, channels: int, resize_filter: str | None) -> Tensor:

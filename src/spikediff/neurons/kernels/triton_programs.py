@@ -64,7 +64,7 @@ def _reset(u, fired, threshold, v_reset, SOFT: tl.constexpr):
         v = tl.where(fired, u - threshold, u)
     else:
         v = tl.where(fired, v_reset, u)
-    return v
+    return v + (u - u)  # NaN where u is not finite
 
 
 @triton.jit
