@@ -62,10 +62,8 @@ def _number(network: Any, name: str) -> int:
     names = class_names(network)
     if not names:
         classes = number_of_classes(network)
-        _check(type(network).__name__, classes, name, None)
-        raise UserError(
-            f"class {name!r}: the model has no class names; give numbers, 0 to {classes - 1}"
-        )
+        which = f"numbers, 0 to {classes - 1}" if classes else "numbers"
+        raise UserError(f"class {name!r}: the model has no class names; give {which}")
     if name not in names:
         raise UserError(f"class {name!r}: the model has no such class; {suggestion(name, names)}")
     return names.index(name)
