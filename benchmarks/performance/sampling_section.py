@@ -41,7 +41,7 @@ def _compare(name: str, folder: Path, settings: Settings) -> Group:
     pipes, missing = available(
         {"ours plain": lambda: pipe, "ours compiled": partial(ours.compiled_pipeline, pipe)}
     )
-    with EnergyMeter(pipe) as meter:  # also the warm-up of the plain form
+    with EnergyMeter(pipe, images=2) as meter:  # also the warm-up of the plain form
         generate(pipe, 2, min(steps, 10))
     for made in pipes.values():
         generate(made, IMAGES, 1)

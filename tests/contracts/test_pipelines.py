@@ -165,8 +165,8 @@ def test_a_callback_in_diffusers_words(name):
     assert not torch.equal(other, plain) or name == "VQSpikingInpaintPipeline"
     with pytest.raises(UserError, match="which is not used"):
         images_of(pipe, name, callback_on_step_end=lambda *_: {"noise": plain})
-    with pytest.raises(UserError, match="returned 5; return a dict"):
-        images_of(pipe, name, callback_on_step_end=lambda *_: 5)
+    with pytest.raises(UserError, match="returned a Tensor; return a dict"):
+        images_of(pipe, name, callback_on_step_end=lambda *given: given[-1]["latents"])
     with pytest.raises(UserError, match="must stay a tensor of shape"):
         images_of(pipe, name, callback_on_step_end=lambda *_: {"latents": torch.zeros(1)})
     for look in (shown, None):

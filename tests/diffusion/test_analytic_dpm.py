@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -358,7 +359,8 @@ def test_taking_another_scheduler_and_coming_back_is_quiet(caplog):
 
 
 def test_second_moment_is_linear_between_its_timesteps():
-    grid = AnalyticDPMScheduler(second_moment=[0.2, 0.6], second_moment_timesteps=[100, 300])
+    timesteps = np.array([100, 300])
+    grid = AnalyticDPMScheduler(second_moment=[0.2, 0.6], second_moment_timesteps=timesteps)
     table = [0.2] * 100 + [0.2 + 0.4 * i / 200 for i in range(200)] + [0.6] * 700
     full = AnalyticDPMScheduler(second_moment=table)
     for t in (0, 100, 101, 250, 300, 999):

@@ -220,7 +220,7 @@ def test_bad_calls_are_told(pipe, pixels, mask, options, word):
 
 
 def test_currents_take_no_noise_and_no_stem(currents_unet, quiet, pixels, mask):
-    with pytest.raises(UserError, match="may draw fresh noise"):
+    with pytest.raises(UserError, match="not known to be linear and to draw no fresh noise"):
         SpikingInpaintPipeline(
             currents_unet, make_scheduler("ddpm").from_config({"clip_sample": False})
         )

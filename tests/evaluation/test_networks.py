@@ -41,6 +41,8 @@ def test_the_data_set_decides_which_weights_fit(folder):
 
 def test_a_file_is_its_networks_or_the_first_ones(folder):
     assert chosen(FSDDIM, dataset(), folder / "mine.pth").keys() == {"fad/published"}
+    own = dataset("folder:pictures")  # has no file of its own
+    assert chosen(FSDDIM, own, folder / "a" / "mnist_64.pth").keys() == {"fad/published"}
     assert chosen(FAIR, dataset("cifar10"), folder / "resnet20-12fca82f.th").keys() == {
         "classifier/clean",
         "resnet20/clean",

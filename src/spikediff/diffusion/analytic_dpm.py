@@ -153,7 +153,7 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
         self._second_moment: list[float] | None = None
         if second_moment is not None:
             every = range(len(self.betas))
-            grid = every if second_moment_timesteps is None else second_moment_timesteps
+            grid = list(every if second_moment_timesteps is None else second_moment_timesteps)
             check_measured(second_moment, grid, clip_last_noise, every[-1])
             self._second_moment = np.interp(every, grid, second_moment).tolist()
 
@@ -273,7 +273,8 @@ def check_measured(
     inside = all(isinstance(t, int | np.integer) and 0 <= t <= last_timestep for t in grid)
     if not grid or not inside or any(b <= a for a, b in pairwise(grid)):
         raise UserError(
-            f"{name}second_moment_timesteps must increase and lie in 0 to {shown(last_timestep)}"
+            f"{name}second_moment_timesteps must be whole numbers that increase, within 0 to "
+            f"{shown(last_timestep)}"
         )
     clip = clip_last_noise
     if clip is not None and not (_is_number(clip) and clip >= 0):

@@ -1,7 +1,7 @@
 """The loop of all denoising pipelines: estimate, step, callback; batch-invariant."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from functools import wraps
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.exact_timesteps import visiting
 from spikediff.diffusion.seeds import Generators
-from spikediff.errors import UserError, shown, suggestion
+from spikediff.errors import UserError, suggestion
 from spikediff.files.tensors import check_values
 from spikediff.layers import batch_invariant, running_statistics
 
@@ -99,7 +99,8 @@ class TellsOfSteps:
 
     def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
         """Return diffusers' progress bar of the timesteps of a call."""
-        self._num_timesteps = len(iterable) if total is None else total
+        if total is not None or isinstance(iterable, Sized):
+            self._num_timesteps = len(iterable) if total is None else total
         return super().progress_bar(iterable, total)  # type: ignore[misc]
 
     @property
@@ -153,9 +154,11 @@ def telling(
                 raise UserError(f"callback_on_step_end_tensor_inputs: unknown {name!r}; {hint}")
         if callback is None:
             return sample
-        returned = callback(pipe, i, timestep, {name: known[name] for name in names}) or {}
+        returned: Any = callback(pipe, i, timestep, {name: known[name] for name in names})
+        returned = {} if returned is None else returned
         if not isinstance(returned, Mapping):
-            raise UserError(f"callback_on_step_end: returned {shown(returned)}; return a dict")
+            kind = type(returned).__name__
+            raise UserError(f"callback_on_step_end: returned a {kind}; return a dict")
         changed = {k: v for k, v in returned.items() if k not in known or v is not known[k]}
         for name in changed:
             if name not in ("latents", state):

@@ -78,8 +78,8 @@ def inpaint(
         batch_size: The number of images; by default that of the seeds or inputs.
         seeds: One seed per image: image k depends on `seeds[k]` and on its input alone.
         generator: The source of noise instead of seeds, as in diffusers.
-        num_resamples: How often the steps are made (RePaint), all but the first, at most
-            `jump_length`; it multiplies the network calls.
+        num_resamples: How often a step is made (RePaint); the first `jump_length` steps, or fewer,
+            are made once. It multiplies the network calls.
         jump_length: The number of steps after which the sampler goes back as many.
         eta: Share of fresh noise in DDIM's steps; other schedulers refuse it.
         output_type: "pil"; "np" for [B, H, W, C] or "pt" for [B, C, H, W], both in [0, 1].

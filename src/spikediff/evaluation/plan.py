@@ -91,7 +91,7 @@ def _weights_of(
             raise UserError(
                 f"{network}: --feature-weights is of {owners[0]}; add {wanted} in a folder"
             )
-        others = [data for data, file in row.files.items() if file == given.name != name]
+        others = [data for data, file in row.files.items() if name and file == given.name != name]
         if others:
             raise UserError(f"{network}: --feature-weights is for {others[0]}; give {wanted}")
         return given

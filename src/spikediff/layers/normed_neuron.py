@@ -46,9 +46,8 @@ _ONE_NODE = {5: (nn.BatchNorm2d, ThresholdNorm), 4: (nn.BatchNorm1d, ThresholdNo
 
 def _can_be_one_node(neuron: nn.Module, norm: nn.Module, current: Tensor) -> bool:
     return (
-        isinstance(neuron, IF | LIF)
-        and type(neuron) in (IF, LIF)  # a subclass may have a window of its own
-        and operators.has_operator(neuron.dynamics)
+        type(neuron) in (IF, LIF)  # a subclass may have a window of its own
+        and operators.has_operator(cast(IF | LIF, neuron).dynamics)
         and isinstance(norm, _ONE_NODE.get(current.dim(), ()))
         and norm.training
         and norm.running_mean is not None

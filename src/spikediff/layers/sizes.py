@@ -86,7 +86,7 @@ def check_positive(network: str, **sizes: int | Sequence[int]) -> None:
 def check_whole(network: str, name: str, value: Any) -> None:
     """Refuse a value that is not a whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"{network}: {name}={shown(value)} must be a whole number")
+        raise UserError(f"{network}: {name}={shown(value)} must be a whole number (int)")
 
 
 def sides_of(network: str, sample_size: int | Sequence[int], dimensions: int = 2) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, brief, suggestion
 from spikediff.files.weights import find_state_dict, read_foreign_weights
 from spikediff.systems import SYSTEMS, Released, load_system
 
@@ -88,7 +88,7 @@ def load_authors_checkpoint(
             raise
         raise UserError(f"{error}; its keys look like system {likely!r}") from error
     except (IndexError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: a tensor has too few axes for {system!r} ({error})") from error
+        raise UserError(f"{where}: does not fit {system!r} ({brief(error)})") from error
 
 
 def _find(system: str) -> Released:

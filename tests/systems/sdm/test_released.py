@@ -82,7 +82,7 @@ def test_faults_are_listed_all_of_them(a2):
 )
 def test_a_number_in_the_place_of_a_tensor_is_told(name, key, system):
     state = Golden(name).state() | {key: torch.tensor(1.0)}
-    with pytest.raises(UserError, match=f"state dict: a tensor has too few axes for '{system}'"):
+    with pytest.raises(UserError, match=f"state dict: does not fit '{system}'"):
         load_authors_checkpoint(state, system)
 
 

@@ -130,5 +130,5 @@ def test_bad_tokens_are_told():
         with pytest.raises(UserError, match=r"tokens \[B, h, w\]"):
             small()(tokens)
     for outside in (-1, TINY["codebook_size"] + 1):
-        with pytest.raises(UserError, match=r"tokens must lie between 0 and \d+ \(MASK\), got"):
+        with pytest.raises(UserError, match=r"tokens must lie between 0 and \d+ \(MASK\), not"):
             small()(torch.full((1, 7, 7), outside))

@@ -64,7 +64,8 @@ class _AroundUNet:
         levels = len(self.unet.config.block_out_channels)
         check_sample(type(self).__name__, sample, self.config.in_channels, levels)
         if class_labels is None and self.config.num_class_embeds:
-            class_labels = torch.tensor([self.config.num_class_embeds - 1], device=sample.device)
+            nothing = self.config.num_class_embeds - 1
+            class_labels = torch.full((1,), nothing, device=sample.device)
         estimate = self._estimate(sample, timestep, class_labels)
         return UNet2DOutput(sample=estimate) if return_dict else (estimate,)
 

@@ -76,6 +76,6 @@ def check_linear(scheduler: SchedulerMixin) -> None:
     sde = str(config.get("algorithm_type", "")).startswith("sde")
     if sde or not any(kind.__name__ in LINEAR for kind in type(scheduler).__mro__):
         raise UserError(
-            f"{name}: may draw fresh noise, which synaptic currents do not take; take "
-            f"synaptic-ddim, dpmsolver++, unipc or deis"
+            f"{name}: is not known to be linear and to draw no fresh noise, as synaptic currents "
+            f"need; take synaptic-ddim, dpmsolver++, unipc or deis"
         )

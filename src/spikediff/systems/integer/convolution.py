@@ -218,8 +218,8 @@ def _check_before(counts: Tensor, before: Tensor, sums: Tensor, like: Tensor) ->
     for what, x, want in (("counts", before, counts), ("sums", sums, like)):
         if (x.shape, x.dtype, x.layout) != (want.shape, want.dtype, want.layout):
             raise UserError(
-                f"change convolution: the earlier {what} must be {want.dtype} {list(want.shape)}, "
-                f"not {x.dtype} {list(x.shape)}"
+                f"change convolution: the earlier {what} must be dense {want.dtype} "
+                f"{list(want.shape)}, not {x.layout} {x.dtype} {list(x.shape)}"
             )
 
 

@@ -286,10 +286,15 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
 def spikes_per_synapse(traffic: Traffic) -> Tensor:
     """Return T x rate of a call: spikes per synapse, with silent padding, 0-dim."""
     synapses = sum(reached for _, reached in traffic)
-    once: dict[int, tuple[Tensor, int]] = {}
-    for counts, reached in traffic:  # a block's first spikes also reach its shortcut
-        once[id(counts)] = counts, reached + once.get(id(counts), (counts, 0))[1]
-    rates = [counts.mean() * (reached / synapses) for counts, reached in once.values()]
+    once: Traffic = []
+    for counts, reached in traffic:
+        for place, (seen, before) in enumerate(once):
+            if seen is counts:  # a block's first spikes also reach its shortcut
+                once[place] = counts, before + reached
+                break
+        else:
+            once.append((counts, reached))
+    rates = [counts.mean() * (reached / synapses) for counts, reached in once]
     return torch.stack(rates).sum()
 
 

@@ -164,11 +164,9 @@ def check_skeleton(config: Any) -> None:
     patches = patches_of(network, config.sample_size, config.patch_size)
     if not isinstance(widths, list | tuple):
         raise UserError(f"{network}: block_out_channels={shown(widths)} must be a list")
+    for name in ("levels", "head_levels"):  # neurons check the range
+        check_whole(network, name, config[name])
     sizes = {name: config[name] for name in ("sample_size", "in_channels", "layers_per_block")}
-    levels = {name: config[name] for name in ("levels", "head_levels")}  # neurons check the range
-    whole = [*sizes.items(), *levels.items(), *(("block_out_channels", n) for n in widths)]
-    for name, value in whole:
-        check_whole(network, name, value)
     check_positive(network, block_out_channels=widths, **sizes)
     factor = 2 ** (len(widths) - 1)
     if patches % factor:

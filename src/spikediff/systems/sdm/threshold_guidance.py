@@ -92,12 +92,12 @@ def _guided(
             raise UserError("threshold_guidance: a mapping names its layers; omit `layers`")
         _choose(model, scale)
         chosen = ((_choose(model, [pattern]), k) for pattern, k in scale.items())
-        return _constant(model, {layer: k for found, k in chosen for layer in found})
+        return _constant(model, {layer: _checked(k) for found, k in chosen for layer in found})
     found = _choose(
         model, ["*"] if layers is None else [layers] if isinstance(layers, str) else layers
     )
     if isinstance(scale, Real):
-        return _constant(model, dict.fromkeys(found, float(scale)))
+        return _constant(model, dict.fromkeys(found, _checked(scale)))
     if callable(scale):
         return _scheduled(model, found, scale)
     if isinstance(scale, Iterable) and not isinstance(scale, str):
@@ -157,8 +157,8 @@ def _constant(
 def _check_precision(model: nn.Module, scales: Mapping[NeuronLayer, float]) -> None:
     """Refuse scales that change no threshold in the model's precision."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    for layer, scale in scales.items():
-        before, k = layer.dynamics.v_threshold, _checked(scale)
+    for layer, k in scales.items():
+        before = layer.dynamics.v_threshold
         held = torch.tensor([before, k * before], dtype=dtype)
         if k != 1.0 and held[0] == held[1]:
             name = str(dtype).removeprefix("torch.")

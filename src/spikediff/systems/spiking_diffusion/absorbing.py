@@ -246,8 +246,8 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         else:
             scale = self.config.confidence_noise * landing / self.config.num_train_timesteps
             confidence = scores - scale * (-uniforms.log()).log()  # Gumbel noise
-            # The sum of uniforms modulo 1 is uniform, and independent of each of them.
-            revealed = _surest(confidence, masked, t, landing, uniforms.double().sum((1, 2)) % 1.0)
+            # The sum modulo 1 of two or more uniforms is uniform and independent of each of them.
+            revealed = _surest(confidence, masked, t, landing, uniforms.sum((1, 2)) % 1.0)
         before = torch.where(revealed, tokens, sample)
         clean = torch.where(masked, tokens, sample)
         if not return_dict:
