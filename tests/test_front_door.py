@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import spikediff as sd
+from spikediff.cli.arguments import build
+from spikediff.cli.evaluate import EvaluateOptions
 from spikediff.errors import UserError
 from spikediff.training.recipe import load_run_recipe
 
@@ -52,6 +54,13 @@ def test_train_load_sample_evaluate(tmp_path):
     assert json.loads(told.read_text()) == exported
 
 
+def test_several_values_and_numbers_of_numpy():
+    given = {"source": "digits", "features": ["fad", "classifier"], "seed": np.int64(3)}
+    options = build(EvaluateOptions, given)
+    assert options.quality.features == ("fad", "classifier")
+    assert type(options.seed) is int
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -61,11 +70,11 @@ def test_train_load_sample_evaluate(tmp_path):
         (lambda: sd.evaluate("mnist", num_sample=3), "did you mean 'num_samples'"),
         (lambda: sd.export("mnist", "x", formats="nir"), "no such option"),
         (lambda: sd.export("mnist", "x", format="nirr"), "--format 'nirr': did you mean 'nir'"),
-        (lambda: sd.compare("mnist", num_images="2"), "--num-images '2': give int"),
+        (lambda: sd.compare("mnist", num_images="2"), "--num-images '2': give a whole number"),
         (lambda: sd.compare("mnist", device="gpu"), "--device 'gpu': did you mean 'cpu'"),
         (lambda: sd.compare("mnits"), "mnits: no such folder or shipped model"),
         (lambda: sd.evaluate("mnist", channels=2), "--channels 2: choose from 1, 3"),
-        (lambda: sd.evaluate("mnist", threshold=0.9), "--threshold 0.9: give str | None"),
+        (lambda: sd.evaluate("mnist", threshold=0.9), "--threshold 0.9: give a text"),
         (lambda: sd.load("digits", device="gpu"), "--device gpu: no such device"),
         (lambda: sd.train("sddpm/digits", **{"training.steps.x": 5}), "x: steps is"),
         (lambda: sd.train({"model": "x"}, **{"model.network": "a"}), "model is 'x', which has no"),

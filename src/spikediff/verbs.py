@@ -134,11 +134,12 @@ def export(
     return write(build(ExportOptions, given))
 
 
-def compare(sources: Sequence[str | Path], **options: Any) -> "ModelComparison":
+def compare(sources: str | Path | Sequence[str | Path], **options: Any) -> "ModelComparison":
     """Compare models: quality with its floor, energy, T x rate, speed and size.
 
     Args:
-        sources: As for `load`, each optionally with its own options: "runs/x@steps=10".
+        sources: A model or several, as for `load`, each optionally with its own options:
+            "runs/x@steps=10".
         **options: Those of `spikediff compare`, with underscores: `quality=False`,
             `num_inference_steps`, `protocol`, `figure`, ...
 

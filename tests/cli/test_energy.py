@@ -186,6 +186,8 @@ def test_a_counterpart_of_another_size_is_told(integer, tmp_path, capsys):
     assert found["counterpart"] == "other"
     sizes = f"{found['counterpart_parameters']:,} parameters; the network's own has"
     assert f"{sizes} {found['own_parameters']:,}" in " ".join(capsys.readouterr().out.split())
+    given = [str(integer / "other"), *QUICK, "--compare", "--counterpart", str(integer / "other")]
+    assert main(["energy", *given]) == 0  # an ordinary network has no counterpart of its own
 
 
 @pytest.mark.parametrize(

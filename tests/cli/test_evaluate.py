@@ -122,7 +122,7 @@ BAD = [
     (["MODEL", "--num-samples", "0"], "--num-samples 0 must be at least 1"),
     (["MODEL", "--repeats", "0"], "--repeats 0 must be at least 1"),
     (["MODEL", "--seed", "-1"], "--seed -1 must be at least 0"),
-    (["MODEL", "--dataset", "mnist"], "pass --data-dir, a folder"),
+    (["MODEL", "--dataset", "mnist"], "give data_dir (--data-dir), a folder"),
     (["MODEL", "--scheduler", "dimm"], "did you mean 'ddim'"),
     (["MODEL", "--device", "tpu"], "device"),
     (

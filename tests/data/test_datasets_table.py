@@ -26,7 +26,7 @@ def test_row_is_complete(name):
 @pytest.mark.parametrize("name", WITH_FILES)
 def test_without_a_data_folder_the_message_says_what_is_needed(name, refused):
     message = refused(load_images, name)
-    assert message.startswith(f"{name}: no data folder given; pass --data-dir")
+    assert message.startswith(f"{name}: no data folder given; give data_dir")
     assert DATASETS[name].needs in message
 
 

@@ -158,12 +158,12 @@ def test_results_count_for_their_own_weights_only(measured, run_folder, tmp_path
     quality = json.loads((measured / "quality.json").read_text())
     real = tmp_path / "real.json"
     real.write_text(json.dumps(quality | {"source": {"kind": "data", "sha256": "ab"}}))
-    for kind, path in (
-        ("evaluations", measured / "quality.json"),
-        ("evaluations", real),
-        ("energies", measured / "energy.json"),
+    for kind, path, fault in (
+        ("evaluations", measured / "quality.json", "was measured on other weights"),
+        ("evaluations", real, "names no weights"),
+        ("energies", measured / "energy.json", "was measured on other weights"),
     ):
-        with pytest.raises(UserError, match="was not measured on these weights"):
+        with pytest.raises(UserError, match=fault):
             collect_results(other, weights, **{kind: [path]})
     own = weights_sha256(load_trained(run_folder))
     given = collect_results(run_folder, own, energies=[measured / "energy.json"])

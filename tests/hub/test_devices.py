@@ -25,9 +25,11 @@ def there(monkeypatch, *kinds):
 def test_auto_takes_cuda_then_mps_then_the_cpu(kinds, chosen, monkeypatch):
     there(monkeypatch, *kinds)
     assert choose_device("auto") == chosen
+    assert choose_device(torch.device("cpu")) == "cpu"
     for kind in ("cuda", "mps"):
         if kind in kinds:
             assert choose_device(kind) == kind
+            assert choose_device(f"{kind}:1") == f"{kind}:1"
         else:
             with pytest.raises(UserError, match=f"--device {kind}: torch sees no"):
                 choose_device(kind)

@@ -29,6 +29,7 @@ from spikediff.training.first_stage import (
     encode_all,
     first_stage_folder,
     is_finished,
+    like_first_stage,
     load_first_stage,
     token_dataset,
 )
@@ -208,6 +209,7 @@ def test_the_first_stage_lies_beside_the_second(root, beside, second_recipe, tmp
     here = tmp_path / "above" / "here"
     here.mkdir(parents=True)
     monkeypatch.chdir(here)
+    assert like_first_stage(load_recipe(find_recipe("sddpm/digits")), Path("/")).first_stage is None
     folder = first_stage_folder(second_recipe, Path(root))
     assert folder.resolve() == Path(root).resolve().with_name(f"{beside}-first-stage")
 

@@ -228,6 +228,10 @@ def test_run_folder_protects_what_is_there(small, tmp_path):
     with pytest.raises(UserError, match="no run to resume"):
         folder.open(small, resume=True, overwrite=False)
     folder.open(small, resume=False, overwrite=False)
+    (folder.root / "model_index.json").touch()
+    with pytest.raises(UserError, match="contains a saved pipeline, not a run"):
+        folder.claim(small, resume=True, overwrite=False)
+    (folder.root / "model_index.json").unlink()
     facts = json.loads(folder.environment.read_text())
     assert facts["seed"] == small.seed
     assert facts["packages"]["torch"] == torch.__version__

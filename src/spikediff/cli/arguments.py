@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import reduce
-from inspect import formatannotation
-from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -156,8 +154,11 @@ def _filled(kind: Any, given: Mapping[str, Any], default: Any = None) -> Any:
 
 def _as_path(value: Any, hint: Any) -> Any:
     for kind in (hint, *get_args(hint)):
-        if get_origin(kind) is tuple and isinstance(value, str | Path):
-            return (_as_path(value, get_args(kind)[0]),)
+        if get_origin(kind) is tuple and isinstance(value, str | Path | list | tuple):
+            several = [value] if isinstance(value, str | Path) else value
+            return tuple(_as_path(part, get_args(kind)[0]) for part in several)
+    if getattr(value, "shape", None) == ():  # a number of NumPy
+        return value.item()
     if isinstance(value, str) and (hint is Path or Path in get_args(hint)):
         return Path(value)
     return str(value) if isinstance(value, Path) and hint is str else value
@@ -269,9 +270,7 @@ def check_options(options: Any) -> None:
         value = reduce(getattr, option.path, options)
         if not _is_a(value, option.type):
             names = choices_of(option.type)
-            wanted = (
-                suggestion(str(value), names) if names else f"give {formatannotation(option.type)}"
-            )
+            wanted = suggestion(str(value), names) if names else f"give {_told(option.type)}"
             raise UserError(f"--{option.flag} {shown(value)}: {wanted}")
         file = next((mark for mark in option.marks if isinstance(mark, OutputFile)), None)
         if file is not None and value is not None:
@@ -297,8 +296,19 @@ def _is_a(value: Any, hint: Any) -> bool:
         return value in parts
     if origin in (Union, UnionType):
         return any(_is_a(value, part) for part in parts)
-    kind = {int: Integral, float: Real}.get(hint, origin or hint)
+    kind = int | float if hint is float else origin or hint
     return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
+
+
+def _told(hint: Any) -> str:
+    """Return what an option takes, in words."""
+    words = {int: "a whole number", float: "a number", bool: "True or False", Path: "a path"}
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return " or ".join(
+        words.get(kind, "several values" if get_origin(kind) is tuple else "a text")
+        for kind in kinds
+        if kind is not type(None)
+    )
 
 
 _FRAME = re.compile(r"\x1b\[[0-9;]*m|^[│╭╰|+]|[│╮╯|+]$|[─-]{3,}")

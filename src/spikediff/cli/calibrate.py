@@ -14,7 +14,6 @@ from spikediff.cli.options import (
     Report,
     SourceFolder,
 )
-from spikediff.errors import UserError
 from spikediff.progress import at_work
 
 
@@ -47,6 +46,7 @@ def run(options: CalibrateOptions) -> None:
         calibration_timesteps,
         estimate_second_moment,
         save_calibration,
+        weights_digest,
     )
     from spikediff.diffusion.loop import space_of
     from spikediff.diffusion.schedulers import make_scheduler
@@ -63,8 +63,7 @@ def run(options: CalibrateOptions) -> None:
     source = local_folder(options.source)
     pipe, folder = load_pipeline(source, device=options.device), pipeline_folder(source)
     unet = denoiser_of(pipe, options.source)
-    if not (folder / "model_index.json").is_file():
-        raise UserError(f"{folder}: has no pipeline to calibrate; give a finished run")
+    weights_digest(folder)  # or an error, before minutes of work
     config = pipe.scheduler.config
     space_of(unet).check_scheduler(make_scheduler("analytic-dpm", config))
     images = training_images(pipe, dataset, data_dir, options.num_images, options.seed)

@@ -298,8 +298,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def _write(compared: ModelComparison, options: CompareOptions) -> None:
-    write_text(options.markdown, compared.markdown() + "\n")
-    write_text(options.latex, compared.latex() + "\n")
+    for path, made in ((options.markdown, compared.markdown), (options.latex, compared.latex)):
+        if path is not None:
+            write_text(path, made() + "\n")
     if options.figure is not None:
         compared.plot(options.figure)
     options.report.write(compared.to_dict())

@@ -8,7 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spikediff.cli.outputs import FIGURE_FORMATS, check_file
+from spikediff.cli.outputs import FIGURE_FORMATS, check_file, counted
 
 _WIDTH, _LABEL, _CELL = 80, 24, 13  # columns of a terminal: 24 + 4 * (1 + 13) = 80
 _SIDE_BY_SIDE = (_WIDTH - _LABEL) // (_CELL + 1)
@@ -107,7 +107,7 @@ class ModelComparison:
         for model in self.models:
             if model.quality_left_out is not None:
                 notes.append(f"{model.name}: quality not measured ({model.quality_left_out})")
-        images = f"{self.num_images} image{'s' * (self.num_images != 1)}"
+        images = counted(self.num_images, "image")
         notes.append(f"energy: per image, strict accounting, arithmetic alone, of {images}")
         bits = sorted({m.activation_bits for m in self.models if m.activation_bits is not None})
         if bits:

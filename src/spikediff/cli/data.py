@@ -37,8 +37,8 @@ class DataOptions:
     data_dir: DataDir = None
     recipe: str = "integer/images"
     """The recipe whose choice of size and channels is shown."""
-    sheet: Annotated[Path | None, OutputFile((".png", ".jpg"))] = None
-    """Also write a PNG of sample pictures as a network would see them."""
+    sheet: Annotated[Path | None, OutputFile((".png", ".jpg", ".jpeg"))] = None
+    """Also write a picture of samples as a network would see them: .png or .jpg."""
     report: Flat[Report] = Report()
 
 

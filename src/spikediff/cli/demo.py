@@ -10,7 +10,7 @@ import tyro
 from spikediff.cli.options import COUNT, Flat, Report
 from spikediff.errors import UserError
 from spikediff.pretrained import find_recipe, find_source
-from spikediff.training.recipe import load_recipe, load_run_recipe
+from spikediff.training.recipe import load_recipe
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _RECIPE = "integer/digits"
 _CALLS = 10  # network calls of an image whose energy is measured
 _STEPS = 2 * _CALLS  # of an image that is shown
+_GRID = "mnist.png"  # which only a demo writes
 _ROWS = 5  # of digits 0 to 9 in a grid
 _SEEDS = 200  # digits that are measured
 _METERED = 4
@@ -43,11 +44,11 @@ class DemoOptions:
 
 
 def run(options: DemoOptions) -> int:
-    recipe, folder = replace(load_recipe(find_recipe(_RECIPE)), name="demo"), options.output
+    recipe, folder = load_recipe(find_recipe(_RECIPE)), options.output
     if options.steps is not None:
         recipe = replace(recipe, training=replace(recipe.training, steps=options.steps))
-    earlier = (folder / "recipe.yaml").is_file() and not options.resume
-    if earlier and load_run_recipe(folder).name != recipe.name:
+    trained = (folder / "pipeline").is_dir() or any(folder.glob("checkpoints/step-*"))
+    if trained and not (folder / _GRID).is_file():
         raise UserError(f"{folder}: contains a run that is not a demo; choose another --output")
     print("Loading ...", flush=True)  # torch and diffusers take seconds to import
 
@@ -96,12 +97,12 @@ def _show_shipped(folder: Path) -> dict[str, Any]:
             callback_on_step_end=record_frames(frames, count, columns=10),
         ).images
     folder.mkdir(parents=True, exist_ok=True)
-    image_grid(pixels_to_pil((images * 255).round().to(torch.uint8)), 10).save(folder / "mnist.png")
+    image_grid(pixels_to_pil((images * 255).round().to(torch.uint8)), 10).save(folder / _GRID)
     save_gif(_beside_raster(frames, record), folder / "mnist.gif")
     energies = _energies(pipe)
     print(
         f"\n{count} handwritten digits by the shipped spiking model `mnist` (28x28):\n"
-        f"  {(folder / 'mnist.png').resolve()}\n"
+        f"  {(folder / _GRID).resolve()}\n"
         f"  {(folder / 'mnist.gif').resolve()}  from noise to digits, beside its spikes\n"
         f"{_energy_line(energies)}",
         flush=True,

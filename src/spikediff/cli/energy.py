@@ -1,5 +1,6 @@
 """`spikediff energy SOURCE`: measure the energy of an image by counting its operations."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,8 @@ def run(options: EnergyOptions) -> None:
         print(f"\n{measured.comparison.table()}")
         compared = measured.comparison.to_dict()
         figures["comparison"] = compared | _given_counterpart(measured, options)
-    write_text(options.csv, report.to_csv())
+    if options.csv is not None:
+        write_text(options.csv, report.to_csv())
     if options.plots is not None:
         _draw(meter, report, ordinary and _priced(ordinary, options), options)
     options.report.write(figures)
@@ -214,12 +216,16 @@ def _given_counterpart(measured: Measured, options: EnergyOptions) -> dict[str, 
     from spikediff.hub.load import denoiser_of
 
     name = options.counterpart.resolve().name
-    ordinary = denoiser_of(measured.counterpart, options.counterpart)
-    expected = ann_counterpart(denoiser_of(measured.trained, options.model.source))
-    given, own = (sum(p.numel() for p in net.parameters()) for net in (ordinary, expected))
-    if given != own:
-        print(wrapped(f"--counterpart {name}: {given:,} parameters; the network's own has {own:,}"))
-    return {"counterpart": name, "counterpart_parameters": given, "own_parameters": own}
+    given = denoiser_of(measured.counterpart, options.counterpart).num_parameters()
+    facts = {"counterpart": name, "counterpart_parameters": given}
+    trained = denoiser_of(measured.trained, options.model.source)
+    with suppress(UserError):  # an ordinary network has no counterpart of its own
+        expected: Any = ann_counterpart(trained)
+        facts["own_parameters"] = own = expected.num_parameters()
+        if given != own:
+            told = f"--counterpart {name}: {given:,} parameters; the network's own has {own:,}"
+            print(wrapped(told))
+    return facts
 
 
 def _priced(meter: Any, options: EnergyOptions) -> Any:

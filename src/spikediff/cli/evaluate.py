@@ -153,17 +153,18 @@ def _settings(options: EvaluateOptions) -> Any:
 
 def _open(options: EvaluateOptions, settings: Any, device: Any) -> tuple[Any, tuple[int, int]]:
     """Return the images to evaluate, existing or from a model, and their size and channels."""
-    from spikediff.evaluation.sources import open_images
+    from spikediff.evaluation.sources import DATA_PREFIX, open_images
+    from spikediff.hub.load import choose_device, float64_part, local_folder, steps_of
 
     size, channels = settings.image_size, settings.channels
     text, seed = str(options.model.source), options.seed
+    text = text if text.startswith(DATA_PREFIX) else str(local_folder(options.model.source))
     source = open_images(text, seed, settings.data_dir, size, channels)
     if source is not None:
         _check_no_model_options(options)
         first = source.take(0, 1)  # [1, C, H, W]
         return source, (min(first.shape[-2:]), first.shape[1])
 
-    from spikediff.hub.load import choose_device, float64_part, steps_of
     from spikediff.hub.run_data import network_shape
 
     pipe = replace(options.model, device="cpu").load(to_generate=True)

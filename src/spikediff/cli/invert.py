@@ -35,7 +35,7 @@ def run(options: InvertOptions) -> None:
     sampling.check_one_class()
     if options.model.scheduler is not None:
         raise UserError("--scheduler: inversion uses DDIM's steps; omit it")
-    if sampling.batch_size != Sampling().batch_size:
+    if sampling.batch_size not in (1, Sampling().batch_size):
         raise UserError("--batch-size: one picture is inverted; omit it")
 
     from safetensors.torch import save

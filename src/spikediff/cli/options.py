@@ -281,7 +281,8 @@ class Report:
 
     def write(self, results: Any) -> None:
         """Write the results as JSON, if requested."""
-        write_text(self.json, json.dumps(results, indent=1) + "\n")
+        if self.json is not None:
+            write_text(self.json, json.dumps(results, indent=1) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def check_file(path: Path, option: str, suffixes: tuple[str, ...] = ()) -> None:
         raise UserError(f"--{option} {path}: is a folder; give the name of a file")
     if path == Path("-"):
         raise UserError(f"--{option} -: standard output is not supported; give the name of a file")
-    if suffixes and path.suffix not in suffixes:
+    if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"--{option} {path}: ends in none of {', '.join(suffixes)}; choose one")
 
 
@@ -108,8 +108,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def write_text(path: Path | None, text: str) -> None:
-    """Write a text file, and the folders above it, unless the path is None."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -58,9 +58,6 @@ def read(arguments: list[str]) -> TrainOptions:
     options: TrainOptions = parse(kind, arguments[named:], _USAGE, kind(recipe=recipe))
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite cannot be combined")
-    root, first = options.output, options.recipe.first_stage  # which may be what is resumed
-    if options.resume and first is None and root is not None and not root.exists():
-        raise UserError(f"{root}: no run to resume (there is no such folder)")
     return options
 
 

@@ -16,7 +16,7 @@ def candidate_folders(name: str, data_dir: Path | None, needs: str) -> tuple[Pat
     """Return the folders to search for a data set: the subfolder `name`, then the folder itself."""
     if data_dir is None or not data_dir.is_dir():
         fault = "no data folder given" if data_dir is None else f"{data_dir} is not a folder"
-        raise UserError(f"{name}: {fault}; pass --data-dir, a folder with {needs}")
+        raise UserError(f"{name}: {fault}; give data_dir (--data-dir), a folder with {needs}")
     return tuple(folder for folder in (data_dir / name, data_dir) if folder.is_dir())
 
 

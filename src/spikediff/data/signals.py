@@ -153,7 +153,9 @@ def read_recording(path: Path) -> tuple[Tensor, str]:
     with np.errstate(over="ignore"):
         recording = torch.from_numpy(values.astype(np.float32))
     if not recording.isfinite().all():
-        raise UserError(f"{path}: holds values that are not finite; cut or fill the gaps")
+        raise UserError(
+            f"{path}: holds values that are not finite in float32; cut or fill the gaps, or scale"
+        )
     return recording, str(path)
 
 

@@ -123,7 +123,7 @@ def save_calibration(
     shipped models are never written to: the file then goes to `kept`, named by the weights'
     SHA-256.
     """
-    content = {"weights_sha256": _hash(folder), "measured": facts, "settings": settings}
+    content = {"weights_sha256": weights_digest(folder), "measured": facts, "settings": settings}
     path = _path(folder, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(content, indent=1) + "\n")
@@ -131,7 +131,7 @@ def save_calibration(
 
 
 def _path(folder: Path, kept: Path | None) -> Path:
-    return folder / _NAME if kept is None else kept / f"{_hash(folder)}.json"
+    return folder / _NAME if kept is None else kept / f"{weights_digest(folder)}.json"
 
 
 def load_calibration(
@@ -153,12 +153,13 @@ def load_calibration(
         check_measured(**settings, last_timestep=settings["second_moment_timesteps"][-1])
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path}: is damaged ({cut(str(error))}); {advice}") from error
-    if measured_on != _hash(folder):
+    if measured_on != weights_digest(folder):
         raise UserError(f"{path}: was measured on other weights; {advice}")
     return settings
 
 
-def _hash(folder: Path) -> str:
+def weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of a pipeline's weights, which a calibration belongs to."""
     weights = folder / _WEIGHTS
     if not weights.is_file():
         raise UserError(f"{folder}: has no pipeline to calibrate; give a finished run")

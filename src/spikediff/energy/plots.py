@@ -71,4 +71,4 @@ def save_figure(figure: Any, path: Path, dpi: int = 110) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     without_date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with rc_context({"svg.hashsalt": "spikediff", "pdf.fonttype": 42}):
-        figure.savefig(path, dpi=dpi, metadata=without_date.get(path.suffix))
+        figure.savefig(path, dpi=dpi, metadata=without_date.get(path.suffix.lower()))

@@ -146,7 +146,7 @@ def kept_calibrations(folder: Path) -> Path | None:
 
 
 def choose_device(name: str, in_float64: str | None = None) -> str:
-    """Return the device to compute on: "cpu", "cuda" or "mps".
+    """Return the device to compute on: "cpu", "cuda", "cuda:1" (a second one) or "mps".
 
     Args:
         name: One of these, or "auto": the first available of cuda, mps and cpu.
@@ -158,14 +158,16 @@ def choose_device(name: str, in_float64: str | None = None) -> str:
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name not in ("auto", "cpu", *there):
+    name = str(name)  # of a `torch.device`
+    kind = name.partition(":")[0]
+    if kind not in ("auto", "cpu", *there):
         raise UserError(f"--device {name}: no such device; choose auto, cpu, cuda or mps")
     if name == "auto":
-        serving = (kind for kind in there if there[kind] and not (kind == "mps" and in_float64))
+        serving = (one for one in there if there[one] and not (one == "mps" and in_float64))
         return next(serving, "cpu")
-    if not there.get(name, True):
-        raise UserError(f"--device {name}: torch sees no {name.upper()} device here; use cpu")
-    if name == "mps" and in_float64:
+    if not there.get(kind, True):
+        raise UserError(f"--device {name}: torch sees no {kind.upper()} device here; use cpu")
+    if kind == "mps" and in_float64:
         raise UserError(f"--device mps: has no float64, as needed by {in_float64}; use cpu")
     return name
 

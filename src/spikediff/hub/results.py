@@ -80,8 +80,9 @@ def _given(kind: str, path: Path, weights: str) -> dict[str, Any]:
     result = read_json(path)
     if _kind_of(result) != kind:
         raise UserError(f"{path}: is not a file of `spikediff {_COMMANDS[kind]} --json`")
-    if _measured_on(result) != weights:
-        raise UserError(f"{path}: was not measured on these weights; measure the model itself")
+    if (measured_on := _measured_on(result)) != weights:
+        fault = "was measured on other weights" if measured_on else "names no weights"
+        raise UserError(f"{path}: {fault}; measure the model itself")
     return _checked(kind, result, path)
 
 

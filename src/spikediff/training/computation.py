@@ -111,7 +111,7 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
     in_float32 = device.type == "cpu" and recipe.mixed_precision == "no"
     if recipe.event_driven and not steps:
         kind = type(model).__name__
-        _log.warning("training.event_driven: has no effect, a %s emits no binary spikes", kind)
+        _log.warning("training.event_driven has no effect: %s emits no binary spikes", kind)
     if recipe.event_driven and in_float32 and steps:
         _channels_last(model)
         train_event_driven(model, steps)

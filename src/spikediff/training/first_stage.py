@@ -44,11 +44,11 @@ def check_second_stage(recipe: Recipe) -> None:
 
 def like_first_stage(recipe: Recipe, root: Path) -> Recipe:
     """Return a second stage with the size and channels of the first stage's images."""
-    folder = first_stage_folder(recipe, root)
-    of_tokens = find_trainable(recipe.model.network).items == "tokens"
-    if not of_tokens or not (folder / "recipe.yaml").is_file():
+    if find_trainable(recipe.model.network).items != "tokens":
         return recipe
-    return with_shape_of(recipe, load_run_recipe(folder))
+    folder = first_stage_folder(recipe, root)
+    there = (folder / "recipe.yaml").is_file()
+    return with_shape_of(recipe, load_run_recipe(folder)) if there else recipe
 
 
 def is_finished(folder: Path) -> bool:

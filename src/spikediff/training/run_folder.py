@@ -100,6 +100,8 @@ class RunFolder:
             if self.root.is_dir() and self._is_as_good_as_empty():
                 return
             raise UserError(f"{self.root}: no run to resume (it has no recipe.yaml)")
+        if (self.root / "model_index.json").is_file():
+            raise UserError(f"{self.root}: contains a saved pipeline, not a run; choose another")
         check_same_run(self.root, load_run_recipe(self.root), recipe)
 
     def _is_as_good_as_empty(self) -> bool:

@@ -72,6 +72,8 @@ class Trainer:
         stage: str = "",
     ) -> None:
         check_recipe(recipe)
+        if resume and not root.exists():
+            raise UserError(f"{root}: no run to resume (there is no such folder)")
         self.folder = RunFolder(root)
         recipe = like_first_stage(recipe, root)
         if resume and self.folder.recipe.is_file():
