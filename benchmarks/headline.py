@@ -186,7 +186,8 @@ class OlderRow:
 
     def training_cells(self) -> list[str]:
         """Return the cells of the table of training."""
-        made = self.cost["make"]
+        made = self.cost.get("make") or self.row["make"]
+        paper = self.cost.get("paper", "none")
         if made.startswith("train "):
             recipes = made.removeprefix("train ").replace(", then train ", ", ").split(", ")
             made = ", then ".join(f"`spikediff train {recipe}`" for recipe in recipes)
@@ -196,7 +197,7 @@ class OlderRow:
             "1",
             f"{self.trained['images']:,}",
             f"{self.trained['hours']:.2f}",
-            {"none": "-"}.get(self.cost["paper"], self.cost["paper"]),
+            {"none": "-"}.get(paper, paper),
         ]
 
     def point(self) -> Point:
@@ -251,8 +252,8 @@ def training_table(rows: list[Row], older: list[OlderRow]) -> str:
         ]
         for name, row in once.items()
     ]
-    published = [row for row in older if "paper" in row.cost]
-    return grid([head, *cells, *(row.training_cells() for row in published)])
+    made = [row.training_cells() for row in older if "make" in {**row.cost, **row.row}]
+    return grid([head, *cells, *made])
 
 
 def write(tables: dict[str, Any]) -> None:
