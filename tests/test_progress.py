@@ -33,6 +33,20 @@ def test_who_writes_is_not_interrupted(monkeypatch):
     assert err._file.getvalue() == ""
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_the_first_signal_is_noted_and_a_second_one_acts(name):
+    number, acted = getattr(signal, name), []
+    before = signal.signal(number, lambda *given: acted.append(given[0]))
+    try:
+        with StopSignal() as stop:
+            signal.raise_signal(number)
+            assert (stop.received, acted) == (name, [])
+            signal.raise_signal(number)
+            assert acted == [number]
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.usefixtures("heard_sighup")
 def test_sighup_is_noted_unless_it_is_ignored():
     with StopSignal() as stop:

@@ -236,9 +236,15 @@ def test_info_says_how_to_get_the_kernels(monkeypatch, capsys):
     assert "none: run python -m spikediff.native.build" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def judge():
+    return _judge(load_images("digits"))
+
+
 @pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_demo(small, tmp_path, capsys, monkeypatch):
+def test_demo(small, judge, tmp_path, capsys, monkeypatch):
     if small:
+        monkeypatch.setattr(demo, "_judge", lambda _: judge)
         recipe = load_recipe(find_recipe("integer/digits"))
         grid = replace(recipe.sampling, num_images=4, num_inference_steps=2)
         save_recipe(replace(recipe, sampling=grid), tmp_path / "small.yaml")
@@ -263,8 +269,8 @@ def test_demo(small, tmp_path, capsys, monkeypatch):
     RunFolder(out).claim(load_run_recipe(out), resume=False, overwrite=True)  # and once more
 
 
-def test_the_demo_recognises_real_digits_and_no_grey_images():
-    judge, test = _judge(load_images("digits")), load_images("digits", "test")
+def test_the_demo_recognises_real_digits_and_no_grey_images(judge):
+    test = load_images("digits", "test")
     rate, per_class = _recognised(judge, to_model_range(test.stack()))
     assert rate > 0.85
     assert min(per_class) > 0

@@ -24,6 +24,15 @@ from spikediff.systems.fsddim.pipeline import SynapticCurrentPipeline
 
 STEPPED = sorted(set(PIPELINES) - {"VAEPipeline"})
 DRAWN = sorted(set(PIPELINES) - {"SpikingInversionPipeline"})
+HALF = [
+    *((name, torch.float16) for name in PIPELINES),
+    ("SpikingDiffusionPipeline", torch.bfloat16),
+    *(
+        pytest.param(name, torch.bfloat16, marks=pytest.mark.slow)
+        for name in PIPELINES
+        if name != "SpikingDiffusionPipeline"
+    ),
+]
 DENOISED = ("SpikingDiffusionPipeline", "SynapticCurrentPipeline")
 
 
@@ -119,8 +128,7 @@ def test_generators(name):
     assert len(one) == 2
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize(("name", "dtype"), HALF)
 def test_half_precision_to_numpy(name, dtype):
     pipe = pipeline(name).to(dtype)
     arrays = images_of(pipe, name, output_type="np")

@@ -1,5 +1,6 @@
 """A neuron with dynamics of its own: one `step`, and all the rest of the house works with it."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +13,7 @@ from spikediff.energy import EnergyMeter
 from spikediff.events import compile_for_inference
 from spikediff.inspection import SpikeRecorder
 from spikediff.interchange.programs import export_program
-from spikediff.neurons import NEURONS, Dynamics, NeuronLayer, spike
+from spikediff.neurons import NEURONS, Dynamics, NeuronLayer, as_operations, spike
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.systems.sdm.threshold_guidance import threshold_guidance
 
@@ -114,8 +115,20 @@ def test_it_samples_under_the_meter_and_the_recorder():
         assert not torch.equal(pipe(**run).images, plain)
 
 
-@pytest.mark.parametrize("plain", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_it_exports(plain):
+@pytest.mark.parametrize("context", [as_operations, nullcontext])
+def test_it_exports(context):
+    neuron, current = ALIF(), currents(4, 3)
+    with torch.no_grad(), context():
+        program = torch.export.export(neuron, (current,), strict=False)
+        want = neuron(current)
+    assert 0.1 < want.mean() < 0.9
+    assert torch.equal(program.module()(current), want)
+    assert not any("spikediff" in str(node.target) for node in program.graph.nodes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_network_exports(plain):
     model, x, t = (
         unet(channel_mult=(1,), spiking_steps=2).eval(),
         currents(2, 1, 8, 8),

@@ -64,22 +64,24 @@ def test_resuming_changes_nothing(small, whole, four, tmp_path):
 def test_resuming_changes_nothing_with_dropout_accumulation_plif_and_a_cosine(
     small, with_steps, tmp_path
 ):
-    optimizer = replace(small.optimizer, gradient_accumulation_steps=2, schedule="cosine")
+    cosine = {"schedule": "cosine", "warmup_steps": 0}
+    optimizer = replace(small.optimizer, gradient_accumulation_steps=2, **cosine)
     model = replace(small.model, dropout=0.2, neuron="plif")
-    recipe = replace(with_steps(small, 5), optimizer=optimizer, model=model)
+    three = with_steps(small, 3, checkpoint_every=3)
+    recipe = replace(three, optimizer=optimizer, model=model)
     whole = run(recipe, tmp_path / "whole")
-    # Stopped by a signal after step 3, because a cosine schedule depends on the number of steps.
+    # Stopped by a signal after step 2, because a cosine schedule depends on the number of steps.
     trainer = Trainer(recipe, tmp_path / "parts", show_progress=False)
     original = trainer._step
 
     def interrupted(*batch):
-        if trainer.step == 2:
+        if trainer.step == 1:
             signal.raise_signal(signal.SIGTERM)
         return original(*batch)
 
     trainer._step = interrupted
     assert trainer.train() is False
-    assert load_latest(tmp_path / "parts" / "checkpoints").step == 3
+    assert load_latest(tmp_path / "parts" / "checkpoints").step == 2
     assert_same(whole, run(recipe, tmp_path / "parts", resume=True))
     assert curve(tmp_path / "whole")[-1] == curve(tmp_path / "parts")[-1]
 
@@ -142,7 +144,12 @@ def test_killed_in_mid_checkpoint(small, whole, tmp_path, fresh_process):
 
 
 @pytest.mark.parametrize(
-    "name", ["SIGTERM", "SIGINT", pytest.param("SIGHUP", marks=pytest.mark.slow)]
+    "name",
+    [
+        "SIGTERM",
+        pytest.param("SIGINT", marks=pytest.mark.slow),
+        pytest.param("SIGHUP", marks=pytest.mark.slow),
+    ],
 )
 def test_signal_leaves_a_checkpoint(name, small, with_steps, tmp_path, fresh_process):
     save_recipe(with_steps(small, 100_000, checkpoint_every=50_000), tmp_path / "recipe.yaml")
@@ -239,7 +246,7 @@ def test_only_the_last_are_kept(small, with_steps, tmp_path):
     assert kept == ["step-00000004", "step-00000005"]
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 def test_a_gradient_that_is_no_number_moves_no_weight(bad, small, with_steps, tmp_path):
     trainer = Trainer(with_steps(small, 6, checkpoint_every=1), tmp_path, show_progress=False)
     weight = trainer.model.head.conv.weight
@@ -252,8 +259,15 @@ def test_a_gradient_that_is_no_number_moves_no_weight(bad, small, with_steps, tm
         assert all(tensor.isfinite().all() for tensor in group.values())
 
 
-@pytest.mark.parametrize("last", [2, 4])
-@pytest.mark.parametrize("group", ["model", "average"])
+@pytest.mark.parametrize(
+    ("group", "last"),
+    [
+        ("model", 2),
+        ("average", 4),
+        pytest.param("model", 4, marks=pytest.mark.slow),
+        pytest.param("average", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_weights_that_are_no_numbers_are_not_written(group, last, small, with_steps, tmp_path):
     """As after a finite but huge step; at the last step nothing would compute a loss any more."""
     trainer = Trainer(with_steps(small, last, checkpoint_every=1), tmp_path, show_progress=False)

@@ -148,7 +148,7 @@ def test_the_quantised_network_stays_as_it_is(flat_quantised, noised):
 def test_the_seed_decides(flat_quantised, noised):
     def tuned(seed):
         model = convert(flat_quantised, norm="per_step")
-        fine_tune(model, flat_quantised, again(noised, seed), 1, batch_size=8, lr=1e-3)
+        fine_tune(model, flat_quantised, again(noised, seed), 1, batch_size=2, lr=1e-3)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     torch.manual_seed(0)

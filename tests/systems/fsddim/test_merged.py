@@ -178,17 +178,21 @@ def draw(unet, seeds=(0, 1), steps=3, scheduler="synaptic-ddim", **options):
     return pipe(seeds=seeds, num_inference_steps=steps, output_type="pt", **options)
 
 
+MERGED = (merge_synapses, {})
+CARRIED = [(carry_currents, {"spiking_stem": True}), (carry_currents, BOTH)]
+
+
 @pytest.mark.parametrize(
-    ("scheduler", "stream"),
+    ("change", "options", "scheduler", "stream"),
     [
-        pytest.param("synaptic-ddim", False, marks=pytest.mark.slow),
-        ("synaptic-ddim", True),
-        ("dpmsolver++", True),
+        *((*changed, "synaptic-ddim", True) for changed in (MERGED, *CARRIED)),
+        (*MERGED, "dpmsolver++", True),
+        *(pytest.param(*c, "dpmsolver++", True, marks=pytest.mark.slow) for c in CARRIED),
+        *(
+            pytest.param(*c, "synaptic-ddim", False, marks=pytest.mark.slow)
+            for c in (MERGED, *CARRIED)
+        ),
     ],
-)
-@pytest.mark.parametrize(
-    ("change", "options"),
-    [(merge_synapses, {}), (carry_currents, {"spiking_stem": True}), (carry_currents, BOTH)],
 )
 def test_a_pipeline_gives_the_same_images(change, options, scheduler, stream):
     model = make(**options)

@@ -17,6 +17,16 @@ from spikediff.systems.spiking_diffusion.vq_svae import vq_svae_terms
 OUTPUT = {torch.float32: (1e-5, 1e-5), torch.float64: (1e-10, 0.0)}
 GRADIENT = {torch.float32: 5e-5, torch.float64: 1e-9}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+DECODERS = pytest.mark.parametrize(
+    ("c5", "dtype"),
+    [
+        pytest.param("C5_sdid", torch.float32, id="C5_sdid-f32"),
+        pytest.param("C5_sdid", torch.float64, id="C5_sdid-f64"),
+        pytest.param("C5_sdid_full", torch.float32, id="C5_sdid_full-f32"),
+        pytest.param("C5_sdid_full", torch.float64, id="C5_sdid_full-f64", marks=pytest.mark.slow),
+    ],
+    indirect=["c5"],
+)
 
 
 def twin(key, dtype):
@@ -147,7 +157,7 @@ def recipe_weight(key, shape, scale):
     return torch.from_numpy((unit * scale).astype(np.float32).reshape(shape))
 
 
-@pytest.fixture(scope="module", params=["C5_sdid", "C5_sdid_full"])
+@pytest.fixture(scope="module")
 def c5(request):
     golden = Golden(request.param)
     for key, row in golden.facts.get("recipe_weights", {}).items():
@@ -162,7 +172,7 @@ def image_decoder(c5, dtype=torch.float32):
     return load_authors_checkpoint(state, "spiking-diffusion-decoder", spiking_steps=16).to(dtype)
 
 
-@DTYPES
+@DECODERS
 def test_decoder_logits(c5, dtype):
     model = image_decoder(c5, dtype)
     assert model.num_parameters() == c5.facts["config"]["parameter_count"]
@@ -177,7 +187,7 @@ def test_decoder_logits(c5, dtype):
     close(logits, c5[twin("logits/logits", dtype)], dtype)
 
 
-@DTYPES
+@DECODERS
 def test_decoder_in_training(c5, dtype):
     model = image_decoder(c5, dtype).train()
     scheduler = AbsorbingStateScheduler(num_train_timesteps=49, mask_token=128)
