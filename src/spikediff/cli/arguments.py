@@ -148,15 +148,15 @@ def _filled(kind: Any, given: Mapping[str, Any], default: Any = None) -> Any:
         if is_dataclass(hint):
             values[field.name] = _filled(hint, given, None if start is MISSING else start)
         elif field.name in given:
-            values[field.name] = _as_path(given[field.name], hint)
+            values[field.name] = _as_typed(given[field.name], hint)
     return kind(**values) if default is None else replace(default, **values)
 
 
-def _as_path(value: Any, hint: Any) -> Any:
+def _as_typed(value: Any, hint: Any) -> Any:
     for kind in (hint, *get_args(hint)):
         if get_origin(kind) is tuple and isinstance(value, str | Path | list | tuple):
             several = [value] if isinstance(value, str | Path) else value
-            return tuple(_as_path(part, get_args(kind)[0]) for part in several)
+            return tuple(_as_typed(part, get_args(kind)[0]) for part in several)
     if getattr(value, "shape", None) == ():  # a number of NumPy
         return value.item()
     if isinstance(value, str) and (hint is Path or Path in get_args(hint)):

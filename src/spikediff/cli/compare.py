@@ -222,10 +222,12 @@ def _quality(source: _Source, options: CompareOptions) -> tuple[dict[str, Any] |
 
 def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
     """Return energies per image, T x rate, T and network calls, by the names of `ComparedModel`."""
+    import torch
+
     from spikediff.diffusion.model import ann_counterpart
 
     has_counterpart = False
-    with suppress(UserError):
+    with suppress(UserError), torch.device("meta"):  # without weights: the meter makes its own
         ann_counterpart(source.pipeline.components.get("unet"))
         has_counterpart = True
     measured = measure_energy(
