@@ -52,7 +52,7 @@ class EnergyOptions:
     differences: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """With --compare: also run the quantised network by differences (Ditto) and measure it."""
     plots: Path | None = None
-    """A folder for plots."""
+    """A folder for plots; it keeps its other files."""
     plot_format: Literal["png", "svg", "pdf"] = "png"
     """The format of the plots."""
     csv: Annotated[Path | None, OutputFile()] = None
