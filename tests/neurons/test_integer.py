@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -20,6 +20,7 @@ def layer(levels=4, per_channel=True, seed=0):
     return neuron
 
 
+@settings(max_examples=50)
 @given(st.integers(1, 20), st.integers(0, 1000))
 def test_counts_are_the_equation(levels, seed):
     neuron = layer(levels, seed=seed)
@@ -69,9 +70,10 @@ def test_the_amplitude_joins_the_weights_behind():
     torch.testing.assert_close(amplified, folded)
 
 
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1000),
-    size=st.tuples(*[st.integers(1, 20)] * 4),
+    size=st.tuples(*[st.integers(1, 17)] * 4),
     levels=st.integers(1, 127),
     last=st.booleans(),
     per_channel=st.booleans(),
