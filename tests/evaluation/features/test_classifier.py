@@ -59,6 +59,7 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(state(a).values(), state(b).values(), strict=True))
 
 
+@pytest.mark.slow
 def test_it_learns_digits(digits):
     """In a tenth of the steps that it takes by default."""
     trained = train_classifier(digits, TrainingSettings(steps=100))
@@ -83,7 +84,9 @@ def test_any_size_and_channels(side, colour):
     trained = train_classifier(dataset, dataclasses.replace(QUICK, steps=20))
     assert trained.held_out_accuracy == 1.0
     assert (trained.image_size, trained.channels) == (side, 3 if colour else 1)
-    assert trained(dataset.stack()).probabilities.shape == (60, 2)
+    features, probabilities = extract(trained, dataset.stack())
+    assert (features.shape, probabilities.shape) == ((60, 128), (60, 2))
+    assert torch.equal(probabilities.argmax(1), dataset.labels)
 
 
 def test_same_seed_same_bits_and_the_global_generator_has_no_say(digits):

@@ -215,7 +215,7 @@ def test_a_pipeline_gives_the_same_images(change, options, scheduler, stream):
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_carrying_keeps_for_any_number_of_steps(steps):
-    model = make(spiking_stem=True)
+    model = make(spiking_stem=True, channel_mult=(1,))
     want = draw(model, steps=steps).images
     torch.testing.assert_close(
         draw(carry_currents(model), steps=steps).images, want, atol=1e-8, rtol=0

@@ -131,7 +131,7 @@ def test_no_such_pair(size):
 
 @cache
 def trained_a_little():
-    """A net with running statistics, a head loud enough to show a difference, and no changes."""
+    """A net, not to be changed, with running statistics and a head loud enough to be seen."""
     torch.manual_seed(0)
     model = SpikingUNet(**U_NET)
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
