@@ -58,7 +58,7 @@ sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 channels = st.sampled_from([1, 3, 31, 33, 64, 65])
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(pairs, small, paddings, small, sizes, channels, channels, st.integers(1, 5))
 def test_any_convolution(kernel, stride, padding, dilation, size, c_in, c_out, steps):
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -72,7 +72,7 @@ def test_any_convolution(kernel, stride, padding, dilation, size, c_in, c_out, s
     assert_convolves(conv, random_spikes(steps, 2, c_in, *size))
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(pairs, small, paddings, small, paddings, sizes, channels, channels, st.integers(1, 5))
 def test_any_transposed_convolution(
     kernel, stride, padding, dilation, more, size, c_in, c_out, steps

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -20,7 +20,6 @@ def layer(levels=4, per_channel=True, seed=0):
     return neuron
 
 
-@settings(max_examples=50)
 @given(st.integers(1, 20), st.integers(0, 1000))
 def test_counts_are_the_equation(levels, seed):
     neuron = layer(levels, seed=seed)
@@ -70,7 +69,6 @@ def test_the_amplitude_joins_the_weights_behind():
     torch.testing.assert_close(amplified, folded)
 
 
-@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1000),
     size=st.tuples(*[st.integers(1, 17)] * 4),

@@ -28,7 +28,7 @@ def cases(draw):
 
 
 @given(case=cases())
-@settings(max_examples=40)
+@settings(max_examples=60)
 def test_the_sums_are_those_of_plain_torch(case):
     before, now, *geometry = case
     want = [convolution._convolve(counts, *geometry) for counts in (before, now)]

@@ -104,7 +104,6 @@ def test_the_form_answers_as_the_rounded_network_does(bits):
     levels=st.integers(1, 20),
     current=st.lists(st.integers(-(2**18), 2**22), min_size=1, max_size=50),
 )
-@settings(max_examples=50)
 def test_whole_thresholds_count_as_the_neuron_does(theta, bias, levels, current):
     neuron = IntegerNeuron(1, levels).double()
     neuron.log_theta.data.fill_(theta).log_()
@@ -120,7 +119,6 @@ def test_whole_thresholds_count_as_the_neuron_does(theta, bias, levels, current)
 
 
 @given(seed=st.integers(0, 10_000), bits=st.sampled_from([8, 6, 4]), size=st.floats(-6, 1))
-@settings(max_examples=50)
 def test_rounded_weights_are_whole_and_near(seed, bits, size):
     g = torch.Generator().manual_seed(seed)
     weight = torch.randn(5, 3, 3, 3, generator=g) * 10**size

@@ -49,7 +49,7 @@ def neurons(draw):
     return NEURONS[name](**options).double()
 
 
-@settings(max_examples=75)
+@settings(max_examples=150)
 @given(neurons(), st.sampled_from([0.25, 0.5, 2.0, 8.0]), st.integers(0, 2**31))
 @torch.no_grad()
 def test_threshold_k_equals_inputs_over_k_also_in_the_membranes(neuron, k, seed):
@@ -62,7 +62,7 @@ def test_threshold_k_equals_inputs_over_k_also_in_the_membranes(neuron, k, seed)
     assert torch.equal(scaled.v, k * state.v)
 
 
-@settings(max_examples=75)
+@settings(max_examples=150)
 @given(neurons(), st.floats(0.3, 3.0), st.integers(0, 2**31))
 @torch.no_grad()
 def test_threshold_k_equals_inputs_over_k_for_any_k(neuron, k, seed):
