@@ -1,8 +1,11 @@
 """Small integer networks for tests."""
 
+from functools import cache
+
 import torch
 from hypothesis import strategies as st
 
+from norms import see
 from spikediff.neurons import IntegerNeuron
 from spikediff.systems.integer import IntegerSpikingUNet
 
@@ -18,9 +21,13 @@ def network(seed=0, **options):
         if isinstance(part, IntegerNeuron):
             torch.nn.init.normal_(part.log_theta, -1.0, 0.3)
             torch.nn.init.normal_(part.bias, 0.0, 0.3)
-    for _ in range(3):
-        unet(*inputs(unet, 8))
-    return unet.eval()
+    return see(unet, *inputs(unet, 8), momentum=0.27)
+
+
+@cache
+def deployed(bits=8, **options):
+    """The deployment form of a network; not to be changed."""
+    return network(**options).to_integer(bits)
 
 
 def inputs(unet, images, seed=1):
@@ -35,14 +42,24 @@ def inputs(unet, images, seed=1):
     )
 
 
+SHAPES = [
+    {"block_out_channels": (5,), "layers_per_block": 2},
+    {"block_out_channels": (6, 10)},
+    {"block_out_channels": (4, 4, 7)},
+]
+
+
+def _shaped(shape, **options):
+    return network(**shape, **options)
+
+
 networks = st.builds(
-    network,
+    _shaped,
+    shape=st.sampled_from(SHAPES),
     seed=st.integers(0, 1000),
     levels=st.integers(1, 8),
     head_levels=st.sampled_from([1, 15, 127]),
     in_channels=st.sampled_from([1, 3]),
     patch_size=st.sampled_from([1, 2]),
-    layers_per_block=st.sampled_from([1, 2]),
-    block_out_channels=st.sampled_from([(5,), (6, 10), (4, 4, 7)]),
     per_channel=st.booleans(),
 )

@@ -6,7 +6,7 @@ from diffusers import HeunDiscreteScheduler
 from torch import nn
 from torch.nn import functional
 
-from sizes import U_NET
+from sizes import ONE_LEVEL, U_NET
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.loop import draws_noise
 from spikediff.diffusion.schedulers import make_scheduler
@@ -314,7 +314,7 @@ def test_a_window_holds_as_many_images_as_its_batch():
 
 def small_unet(**options):
     torch.manual_seed(0)
-    return SpikingUNet(**U_NET, **options).eval()
+    return SpikingUNet(**ONE_LEVEL, **options).eval()
 
 
 def test_counting_changes_no_bit():

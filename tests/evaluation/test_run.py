@@ -34,6 +34,17 @@ def settings(tmp_path):
     return EvaluationSettings(protocol, "digits", tmp_path / "cache", tmp_path / "work")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The evaluation of a generator of noise."""
+    folder = tmp_path_factory.mktemp("whole")
+    protocol = protocol_from(CONTENT, "test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FEATURES, "pixels", PIXELS)
+        settings = EvaluationSettings(protocol, "digits", folder / "cache", folder / "work")
+        return evaluate(Generator().source(), settings)
+
+
 class Generator:
     """Image of seed s: noise of that seed. Counts its images; may be interrupted."""
 
@@ -76,22 +87,21 @@ def test_the_floor_is_the_score_of_real_training_images(settings):
     }
 
 
-def test_noise_is_worse_than_the_floor(settings):
-    result = evaluate(Generator().source(), settings)
-    found, floor = values(result), result["floor"]
+def test_noise_is_worse_than_the_floor(whole):
+    found, floor = values(whole), whole["floor"]
     for name in ("frechet", "kernel"):
         assert found[f"pixels/clean/{name}"] > 2 * floor[f"pixels/clean/{name}"]
     assert found["pixels/clean/precision"] < floor["pixels/clean/precision"]
     assert found["pixels/clean/recall"] < floor["pixels/clean/recall"]
 
 
-def test_an_evaluation_is_a_function_of_its_input(settings, tmp_path):
-    first = json.dumps(evaluate(Generator().source(), settings))
-    elsewhere = replace(settings, cache_dir=tmp_path / "c2", work_dir=tmp_path / "w2", spool_size=7)
+def test_an_evaluation_is_a_function_of_its_input(whole, settings, tmp_path):
+    """Of no folder, and of no number of images that are kept together."""
     again = Generator()
-    assert json.dumps(evaluate(again.source(), elsewhere)) == first
+    told = json.dumps(evaluate(again.source(), replace(settings, spool_size=7)))
+    assert told == json.dumps(whole)
     assert again.made > 100
-    assert str(tmp_path) not in first
+    assert str(tmp_path) not in told
 
 
 def test_generated_images_are_made_once(settings):
@@ -102,9 +112,8 @@ def test_generated_images_are_made_once(settings):
 
 
 @pytest.mark.parametrize("interrupt_at", [1, 40, 90])
-def test_an_interrupted_evaluation_goes_on(interrupt_at, settings, tmp_path):
-    whole = evaluate(Generator().source(), settings)
-    fresh = replace(settings, work_dir=tmp_path / "w2", spool_size=16)
+def test_an_interrupted_evaluation_goes_on(interrupt_at, whole, settings):
+    fresh = replace(settings, spool_size=16)
     with pytest.raises(KeyboardInterrupt):
         evaluate(Generator(interrupt_at).source(), fresh)
     again = Generator()
@@ -112,8 +121,8 @@ def test_an_interrupted_evaluation_goes_on(interrupt_at, settings, tmp_path):
     assert again.made <= 1 + 100 - interrupt_at // 16 * 16
 
 
-def test_a_damaged_shard_changes_nothing(settings):
-    whole = evaluate(Generator().source(), replace(settings, spool_size=16))
+def test_a_damaged_shard_changes_nothing(whole, settings):
+    evaluate(Generator().source(), replace(settings, spool_size=16))
     shard = next(settings.work_dir.glob("images-*/00002.safetensors"))
     shard.write_bytes(b"\0" * 100)
     for path in settings.work_dir.glob("judged-*/*"):
@@ -123,10 +132,11 @@ def test_a_damaged_shard_changes_nothing(settings):
     assert again.made == 1 + 16
 
 
-def test_repeats_take_other_seeds(settings):
+def test_repeats_take_other_seeds(whole, settings):
     thrice = evaluate(Generator().source(), replace(settings, repeats=3))
     assert thrice["seeds"] == {"first": 0, "last": 299}
-    single = [values(evaluate(Generator().source(s), settings)) for s in (0, 100, 200)]
+    others = [evaluate(Generator().source(s), settings) for s in (100, 200)]
+    single = [values(result) for result in (whole, *others)]
     for name, spread in thrice["metrics"].items():
         each = [found[name] for found in single]
         assert spread["values"] == each
@@ -134,14 +144,14 @@ def test_repeats_take_other_seeds(settings):
         assert spread["std"] == pytest.approx(stdev(each), rel=1e-3, abs=1e-9)
 
 
-def test_fewer_samples_than_the_protocol_asks_for_is_said(settings):
+def test_fewer_samples_than_the_protocol_asks_for_is_said(whole, settings):
     result = evaluate(Generator().source(), replace(settings, num_samples=30))
     assert result["complete"] is False
     assert result["counts"]["judged"] == 30
     assert any("30 samples instead of 100" in note for note in result["notes"])
     assert any("kernel: subsets of 15 instead of 20" in note for note in result["notes"])
     assert any("singular" in note for note in result["notes"]), "30 images, 64 dimensions"
-    assert evaluate(Generator().source(), settings)["complete"] is True
+    assert whole["complete"] is True
 
 
 def test_no_more_than_the_reference_holds_where_the_protocol_says_so(settings):

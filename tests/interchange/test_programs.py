@@ -13,7 +13,7 @@ import torch
 from integer_networks import network
 
 import spikediff as sd
-from sizes import U_NET
+from sizes import ONE_LEVEL, U_NET
 from spikediff.cli import main
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -132,7 +132,7 @@ def test_a_program_is_traced_on_the_device_of_the_network(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ONE_BATCH_SIZE)
 def test_a_network_of_one_batch_size_says_so(name):
-    model = made(name)[0]
+    model = DENOISERS[name]().eval()
     with pytest.raises(UserError, match=f"{type(model).__name__}: .* --batch-size 1"):
         export_program(model)
     with pytest.raises(UserError, match="batch size 0"):
@@ -245,7 +245,10 @@ class TorchSession:
 def saved_run(tmp_path, monkeypatch):
     """A run of the page's name in the working folder, and its pipeline."""
     monkeypatch.chdir(tmp_path)
-    pipe = SpikingDiffusionPipeline(made("sddpm")[0], make_scheduler("dpmsolver++"))
+    torch.manual_seed(0)
+    unet = SpikingUNet(**ONE_LEVEL).eval()
+    torch.nn.init.normal_(unet.head.conv.weight, std=0.3)
+    pipe = SpikingDiffusionPipeline(unet, make_scheduler("dpmsolver++"))
     pipe.set_progress_bar_config(disable=True)
     pipe.save_pretrained("runs/sddpm-digits/pipeline")
     return pipe

@@ -71,7 +71,7 @@ def test_the_amplitude_joins_the_weights_behind():
 
 @given(
     seed=st.integers(0, 1000),
-    size=st.tuples(*[st.integers(1, 20)] * 4),
+    size=st.tuples(*[st.integers(1, 17)] * 4),
     levels=st.integers(1, 127),
     last=st.booleans(),
     per_channel=st.booleans(),

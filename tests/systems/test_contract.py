@@ -16,13 +16,14 @@ from spikediff.training.build import (
 from spikediff.training.trainer import Trainer
 
 UNET = {"base_channels": 8, "channel_mult": [1, 2], "layers_per_block": 1}
+FLAT = UNET | {"channel_mult": [1]}
 SPIKING = {"spiking_steps": 2}
 SMALL = {
     "spiking_unet": UNET | SPIKING,
     "spiking_unet_1d": UNET | SPIKING,
-    "synaptic_current_unet": UNET | SPIKING,
+    "synaptic_current_unet": FLAT | SPIKING,
     "integer_unet": {"block_out_channels": [8, 16]},
-    "ddpm_unet": UNET,
+    "ddpm_unet": FLAT,
     "vq_svae": {"widths": [8], "codebook_size": 12, "embedding_channels": 4, "spiking_steps": 3},
     "spiking_image_decoder": {"widths": [8, 8], "spiking_steps": 2},
     "fsvae": {"widths": [4, 8], "latent_channels": 6, "group_size": 3, "spiking_steps": 6},
@@ -126,16 +127,16 @@ def test_an_image_depends_on_its_seed_alone(pipe):
 def test_the_meter_counts_it_and_changes_nothing(pipe, parts):
     without = "scheduler" not in pipe.components and hasattr(pipe.vae, "generate")
     reports = []
-    for seeds in ([3], [3, 4, 5]):
+    for seeds in ([3], [3, 4]):
         want = images(pipe, seeds)
         with EnergyMeter(pipe, images=len(seeds) if without else None) as meter:
             assert torch.allclose(images(pipe, seeds), want, atol=1e-4)
         reports.append(meter.report())
-    report, of_three = reports
-    assert (report.images, of_three.images) == (1, 3)
+    report, of_two = reports
+    assert (report.images, of_two.images) == (1, 2)
     # The embedding of a timestep is computed once, whatever the number of images is.
     one = report.energy_per_image_pj
-    assert 0.4 * one <= of_three.energy_per_image_pj <= 1.1 * one
+    assert 0.4 * one <= of_two.energy_per_image_pj <= 1.1 * one
     read = {each.traffic().weights / each.images for each in reports}
     assert read == {report.traffic().weights}
     assert report.dense_macs > 0

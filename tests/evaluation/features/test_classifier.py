@@ -15,7 +15,7 @@ from spikediff.evaluation.features import load_classifier, load_features
 from spikediff.evaluation.features.classifier import TrainingSettings, cache_key, shifted, split
 from spikediff.evaluation.features.network import extract
 
-QUICK = TrainingSettings(steps=12, batch_size=16)
+QUICK = TrainingSettings(steps=4, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,20 @@ def state(network):
     return network._module.state_dict()
 
 
+@pytest.fixture(scope="module")
+def stored(digits, tmp_path_factory):
+    """A trained classifier, and the file that was kept of it."""
+    folder = tmp_path_factory.mktemp("classifiers")
+    trained = load_or_train_classifier(digits, folder, QUICK)
+    (file,) = folder.iterdir()
+    return trained, file
+
+
 def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(state(a).values(), state(b).values(), strict=True))
 
 
+@pytest.mark.slow
 def test_it_learns_digits(digits):
     """In a tenth of the steps that it takes by default."""
     trained = train_classifier(digits, TrainingSettings(steps=100))
@@ -74,7 +84,9 @@ def test_any_size_and_channels(side, colour):
     trained = train_classifier(dataset, dataclasses.replace(QUICK, steps=20))
     assert trained.held_out_accuracy == 1.0
     assert (trained.image_size, trained.channels) == (side, 3 if colour else 1)
-    assert trained(dataset.stack()).probabilities.shape == (60, 2)
+    features, probabilities = extract(trained, dataset.stack())
+    assert (features.shape, probabilities.shape) == ((60, 128), (60, 2))
+    assert torch.equal(probabilities.argmax(1), dataset.labels)
 
 
 def test_same_seed_same_bits_and_the_global_generator_has_no_say(digits):
@@ -111,12 +123,12 @@ def test_shifts_move_whole_images_within_the_limit():
     assert seen == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
 
 
-def test_cache_gives_back_the_same_bits(digits, tmp_path):
-    trained = load_or_train_classifier(digits, tmp_path, QUICK)
+def test_cache_gives_back_the_same_bits(digits, stored):
+    trained, file = stored
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = load_or_train_classifier(digits, tmp_path, QUICK)
-    (file,) = tmp_path.iterdir()
+        again = load_or_train_classifier(digits, file.parent, QUICK)
+    assert list(file.parent.iterdir()) == [file]
     assert same(trained, again)
     assert same(trained, train_classifier(digits, QUICK))
     assert again.held_out_accuracy == trained.held_out_accuracy
@@ -125,10 +137,9 @@ def test_cache_gives_back_the_same_bits(digits, tmp_path):
         assert stored.get_tensor("held_out_accuracy").item() == trained.held_out_accuracy
 
 
-def test_a_stored_classifier_is_read_and_not_trained(digits, tmp_path, monkeypatch):
-    load_or_train_classifier(digits, tmp_path, QUICK)
+def test_a_stored_classifier_is_read_and_not_trained(digits, stored, monkeypatch):
     monkeypatch.setattr("spikediff.evaluation.features.classifier.train", None)
-    load_or_train_classifier(digits, tmp_path, QUICK)
+    load_or_train_classifier(digits, stored[1].parent, QUICK)
 
 
 def cut(data):
@@ -140,10 +151,10 @@ def one_bit(data):
 
 
 @pytest.mark.parametrize("damage", [cut, one_bit, lambda data: b"", lambda data: b"junk" * 100])
-def test_a_damaged_file_is_trained_again_with_a_warning(damage, digits, tmp_path, caplog):
-    trained = load_or_train_classifier(digits, tmp_path, QUICK)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(damage(file.read_bytes()))
+def test_a_damaged_file_is_trained_again_with_a_warning(damage, digits, stored, tmp_path, caplog):
+    trained, whole = stored
+    file = tmp_path / whole.name
+    file.write_bytes(damage(whole.read_bytes()))
     again = load_or_train_classifier(digits, tmp_path, QUICK)
     assert "damaged" in caplog.text
     assert same(trained, again)
@@ -188,7 +199,7 @@ def test_the_key_covers_data_and_settings(digits, monkeypatch):
 
 
 def test_load_features_trains_and_keeps(tmp_path, monkeypatch):
-    monkeypatch.setattr(TrainingSettings.__init__, "__defaults__", (0, 12, 16, 8e-3, 0.07))
+    monkeypatch.setattr(TrainingSettings.__init__, "__defaults__", (0, 4, 16, 8e-3, 0.07))
     network = load_features("classifier", dataset=made_up(), cache_dir=tmp_path)
     assert network.name == "classifier"
     again = load_features("classifier", dataset=made_up(), cache_dir=tmp_path)

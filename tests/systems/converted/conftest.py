@@ -50,10 +50,16 @@ def noised():
     return _make_noised()
 
 
+@pytest.fixture
+def few_checks(monkeypatch):
+    """Whether a block has gained is decided on a few x_t."""
+    monkeypatch.setattr("spikediff.systems.converted.training._CHECKS", 8)
+
+
 @pytest.fixture(scope="session")
 def quantised_once(unet):
     """The network, quantised; not to be changed."""
-    return quantise(unet, 2, _make_noised())
+    return quantise(unet, 2, _make_noised(), calibration_images=8)
 
 
 @pytest.fixture(scope="session")
@@ -66,4 +72,4 @@ def flat():
 @pytest.fixture(scope="session")
 def flat_quantised_once(flat):
     """It, quantised; not to be changed."""
-    return quantise(flat, 2, _make_noised())
+    return quantise(flat, 2, _make_noised(), calibration_images=8)

@@ -43,9 +43,14 @@ def make(spiking_steps=4, sample_size=8, **options):
 
 
 @cache
-def merged_once():
-    """A merged network that no test changes."""
-    return merge_synapses(make())
+def once(**options):
+    """A network and what it is merged to; no test changes them."""
+    model = make(**options)
+    return model, merge_synapses(model)
+
+
+def merged_once(**options):
+    return once(**options)[1]
 
 
 BOTH = {"spiking_stem": True, "spiking_resampling": True}
@@ -62,12 +67,11 @@ OPTIONS = [
 
 
 def spikes_of(model):
-    """Return a list that will hold what the model's neurons put out, in their order."""
+    """Return a list that will hold what the model's neurons put out, in their order, and hooks."""
     spikes = []
-    for module in model.modules():
-        if isinstance(module, NeuronLayer):
-            module.register_forward_hook(lambda _m, _i, out: spikes.append(out))
-    return spikes
+    layers = [module for module in model.modules() if isinstance(module, NeuronLayer)]
+    hooks = [m.register_forward_hook(lambda _m, _i, out: spikes.append(out)) for m in layers]
+    return spikes, hooks
 
 
 def noise_like(model, batch=2):
@@ -77,11 +81,13 @@ def noise_like(model, batch=2):
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_spikes_and_outputs_are_those_of_the_original(options):
-    model = make(**options)
-    merged, currents, t = merge_synapses(model), noise_like(model), torch.tensor([17, 900])
-    ours, theirs = spikes_of(merged), spikes_of(model)
+    model, merged = once(**options)
+    currents, t = noise_like(model), torch.tensor([17, 900])
+    (ours, hooks), (theirs, others) = spikes_of(merged), spikes_of(model)
     with torch.no_grad():
         want, got = model(currents, t).sample, merged(currents, t).sample
+    for hook in hooks + others:
+        hook.remove()
     assert len(ours) == len(theirs) > 0
     for mine, original in zip(ours, theirs, strict=True):
         assert torch.equal(mine, original)
@@ -91,12 +97,15 @@ def test_spikes_and_outputs_are_those_of_the_original(options):
 
 @pytest.mark.parametrize("options", OPTIONS[:4])
 def test_every_synapse_but_those_of_the_image_sees_spikes(options):
-    merged = merge_synapses(make(**options))
-    seen = {}
-    for name, module in merged.named_modules():
-        if isinstance(module, RegionalSynapse | UniformSynapse | nn.Linear):
-            module.register_forward_hook(lambda _m, i, _o, n=name: seen.update({n: i[0]}))
+    merged, seen = merged_once(**options), {}
+    hooks = [
+        module.register_forward_hook(lambda _m, i, _o, n=name: seen.update({n: i[0]}))
+        for name, module in merged.named_modules()
+        if isinstance(module, RegionalSynapse | UniformSynapse | nn.Linear)
+    ]
     merged(noise_like(merged), 5)
+    for hook in hooks:
+        hook.remove()
     real = {n.split(".")[1] for n, x in seen.items() if not ((x == 0) | (x == 1)).all()}
     of_stem = {"down_levels_0_blocks_0_neuron1", "down_levels_0_blocks_0_neuron2", "readout"}
     of_stem |= {"last_block_neuron1", "last_block_neuron2"}
@@ -104,8 +113,8 @@ def test_every_synapse_but_those_of_the_image_sees_spikes(options):
 
 
 def test_as_a_denoiser_of_images_and_in_a_stream():
-    model, x = make(), torch.randn(3, 1, 8, 8, dtype=torch.float64)
-    merged, currents = merge_synapses(model), noise_like(model)
+    (model, merged), x = once(), torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    currents = noise_like(model)
     with torch.no_grad():
         torch.testing.assert_close(merged(x, 5).sample, model(x, 5).sample, atol=1e-10, rtol=0)
         (window,) = merged(currents, 5, return_dict=False)
@@ -173,7 +182,7 @@ def pipeline(unet, scheduler="synaptic-ddim"):
     return pipe
 
 
-def draw(unet, seeds=(0, 1), steps=3, scheduler="synaptic-ddim", **options):
+def draw(unet, seeds=(0, 1), steps=2, scheduler="synaptic-ddim", **options):
     pipe = pipeline(unet, scheduler)
     return pipe(seeds=seeds, num_inference_steps=steps, output_type="pt", **options)
 
@@ -196,16 +205,17 @@ CARRIED = [(carry_currents, {"spiking_stem": True}), (carry_currents, BOTH)]
 )
 def test_a_pipeline_gives_the_same_images(change, options, scheduler, stream):
     model = make(**options)
-    want = draw(model, scheduler=scheduler)
-    got = draw(change(model), scheduler=scheduler, stream=stream)
+    steps = {"synaptic-ddim": 2, "dpmsolver++": 3}[scheduler]  # the latter is of second order
+    want = draw(model, steps=steps, scheduler=scheduler)
+    got = draw(change(model), steps=steps, scheduler=scheduler, stream=stream)
     torch.testing.assert_close(got.images, want.images, atol=1e-8, rtol=0)
     assert got.current_variance == pytest.approx(want.current_variance)
     assert want.current_variance[-1] > 0
 
 
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [1, 3])
 def test_carrying_keeps_for_any_number_of_steps(steps):
-    model = make(spiking_stem=True)
+    model = make(spiking_stem=True, channel_mult=(1,))
     want = draw(model, steps=steps).images
     torch.testing.assert_close(
         draw(carry_currents(model), steps=steps).images, want, atol=1e-8, rtol=0
@@ -258,11 +268,11 @@ def test_what_the_audit_finds_in_the_published_network():
 
 @pytest.mark.parametrize("options", [{"spiking_stem": True}, BOTH])
 def test_what_the_audit_finds_with_a_spiking_stem(options):
-    merged = found(merge_synapses(make(**options)))
+    merged = found(merged_once(**options))
     assert merged.keys() == {SCALING, (OF_THE_IMAGE.format("stem_neuron"), "conv2d 3x3")}
 
 
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [1, 2])
 def test_what_the_audit_finds_where_currents_are_carried(steps):
     """The step's two scalars, and one convolution per image, before the first step."""
     carried = found(carry_currents(make(spiking_stem=True)), steps)

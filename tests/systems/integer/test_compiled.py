@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integer_networks import inputs, network, networks
+from integer_networks import deployed, inputs, network, networks
 
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -60,13 +60,13 @@ def test_the_bits_of_plain_torch(unet, bits, images):
 @pytest.mark.parametrize("images", [1, 3, pytest.param(64, marks=pytest.mark.slow)])
 def test_two_threads_give_the_same_bits(images, two_threads):
     widths = (48, 20, 100)  # blocks of two and three vectors, and channels that fill up
-    form = to_integer(network(block_out_channels=widths, sample_size=12, patch_size=1))
+    form = deployed(block_out_channels=widths, sample_size=12, patch_size=1)
     assert_same_bits(form, images, calls=2)
 
 
 @needs_native
 def test_images_of_another_size_and_type():
-    form = to_integer(network(patch_size=2))
+    form = deployed(patch_size=2)
     fast = compile_for_inference(form)
     for height, width in ((8, 8), (4, 12), (16, 8)):
         x = torch.randn(2, 1, height, width)
@@ -87,7 +87,7 @@ def test_images_of_another_size_and_type():
 
 @pytest.mark.skipif(native_name() != "amx", reason="no AMX here")
 def test_tiles_need_no_lists_unless_changes_are_followed():
-    form = to_integer(network(block_out_channels=(32,)))
+    form = deployed(block_out_channels=(32,))
     for execution, listed in (("counts", False), ("delta", True)):
         fast = compile_for_inference(form.with_execution(execution))
         fast(*inputs(form, 2))
@@ -97,7 +97,7 @@ def test_tiles_need_no_lists_unless_changes_are_followed():
 
 @needs_native
 def test_values_beyond_fixed_point_are_clipped_as_the_form_does():
-    form = to_integer(network())
+    form = deployed()
     x = torch.tensor([1e30, -1e30, 8.0, -8.0, 2**-13, 3 * 2**-13, 1e-40, 0.0]).repeat(8)
     x = x.view(1, 1, 8, 8)
     assert torch.equal(compile_for_inference(form)(x, 0).sample, form(x, 0).sample)
@@ -105,7 +105,7 @@ def test_values_beyond_fixed_point_are_clipped_as_the_form_does():
 
 @needs_native
 def test_a_state_may_be_given_to_a_later_call_as_well():
-    form = to_integer(network()).with_execution("delta")
+    form = deployed().with_execution("delta")
     delta, calls = compile_for_inference(form), list(generation(form, 3, 3))
     first = delta(*calls[0]).state
     delta(*calls[1], state=first)
@@ -114,7 +114,7 @@ def test_a_state_may_be_given_to_a_later_call_as_well():
 
 @needs_native
 def test_states_of_others_are_refused():
-    form = to_integer(network()).with_execution("delta")
+    form = deployed().with_execution("delta")
     delta, given_to = compile_for_inference(form), inputs(form, 2)
     state, plain = delta(*given_to).state, form(*given_to).state
     for other, theirs in ((compile_for_inference(form), state), (delta, plain), (form, state)):
@@ -139,7 +139,7 @@ def test_only_the_form_compiles(options, said):
 def test_bad_input_is_refused_as_by_the_form(kernels, monkeypatch):
     if not kernels:
         monkeypatch.setattr(room, "has_kernels", lambda: False)
-    form = to_integer(network())
+    form = deployed()
     fast = compile_for_inference(form)
     x, t, labels = inputs(form, 3)
     for bad in (
@@ -156,7 +156,7 @@ def test_bad_input_is_refused_as_by_the_form(kernels, monkeypatch):
 
 
 def test_a_pipeline_makes_the_same_images_with_it():
-    form = to_integer(network())
+    form = deployed()
     images = []
     for execution in ("counts", "delta"):
         pipe = SpikingDiffusionPipeline(form.with_execution(execution), make_scheduler("ddim"))
@@ -173,7 +173,7 @@ def test_a_pipeline_makes_the_same_images_with_it():
 
 
 def test_what_is_compiled():
-    form = to_integer(network())
+    form = deployed()
     fast = compile_for_inference(form)
     assert fast.head.weight is form.head.weight
     assert not isinstance(form, type(fast))
@@ -187,7 +187,7 @@ def test_what_is_compiled():
 
 @needs_native
 def test_copies_lay_out_anew():
-    form = to_integer(network())
+    form = deployed()
     fast, given_to = compile_for_inference(form), inputs(form, 2)
     want = fast(*given_to).sample
     for other in (copy.deepcopy(fast), copy.deepcopy(fast).with_execution("delta")):

@@ -1,12 +1,13 @@
 """The spiking U-Net: published sizes, and every option that a recipe may choose."""
 
+from functools import cache
 from itertools import product
 
 import pytest
 import torch
 
 from norms import see
-from sizes import U_NET
+from sizes import ONE_LEVEL, U_NET
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.energy import EnergyMeter
@@ -63,14 +64,9 @@ def test_published_number_of_neurons():
     ],
 )
 def test_every_option_trains(neuron, block, readout, scaling):
-    model = SpikingUNet(
-        **U_NET,
-        neuron=neuron,
-        block=block,
-        readout=readout,
-        dropout=0.1,
-        temporal_scaling=scaling,
-    )
+    sizes = U_NET if neuron == "if" else ONE_LEVEL
+    options = {"neuron": neuron, "block": block, "readout": readout, "temporal_scaling": scaling}
+    model = SpikingUNet(**sizes, **options, dropout=0.1)
     sample = torch.randn(2, 1, 8, 8)
     out = model(sample, torch.tensor([3, 900])).sample
     assert out.shape == sample.shape
@@ -133,8 +129,9 @@ def test_no_such_pair(size):
         SpikingUNet(**U_NET | {"sample_size": size})
 
 
+@cache
 def trained_a_little():
-    """A net with running statistics and a head loud enough to show a difference."""
+    """A net, not to be changed, with running statistics and a head loud enough to be seen."""
     torch.manual_seed(0)
     model = SpikingUNet(**U_NET)
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)

@@ -47,9 +47,9 @@ def draw(pipe, seeds, **options):
 @pytest.mark.parametrize("steps", [None, 5])
 def test_an_image_depends_on_its_seed_alone(pipe, unmasking, steps):
     options = {"unmasking": unmasking, "num_inference_steps": steps, "top_p": 0.95}
-    together = draw(pipe, range(9), **options)
-    assert together.shape == (9, 1, 8, 8)
-    for batch in ([3], [8, 3], range(1, 6)):
+    together = draw(pipe, range(5), **options)
+    assert together.shape == (5, 1, 8, 8)
+    for batch in ([3], [4, 1, 3]):
         for seed, image in zip(batch, draw(pipe, batch, **options), strict=True):
             assert torch.equal(image, together[seed]), f"seed {seed} in a batch of {len(batch)}"
     assert not torch.equal(together[0], together[1])

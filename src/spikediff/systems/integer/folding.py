@@ -62,12 +62,14 @@ def _copy(unet: IntegerSpikingUNet, form: DeployedIntegerUNet) -> None:
         embeds = name.startswith(("time_embedding", "class_embedding"))
         if not embeds and type(part) not in _FOLDABLE:
             raise UserError(f"to_integer: {name} is a {type(part).__name__}, which does not fold")
+    timesteps = torch.arange(unet.config.num_train_timesteps, device=unet.device)
+    embedded = F.silu(unet.time_embedding(timesteps))  # [N, E]
     form.stem.copy_from(unet.stem)
     for name, target in targets.items():
         if isinstance(target, FixedPointNeuron):
             target.copy_from(parts[name])
         elif isinstance(target, StepTables):
-            target.copy_from(*_tables(unet, parts[name]))
+            target.copy_from(*_tables(unet, parts[name], embedded))
         elif isinstance(target, IntegerSynapse):
             block, _, leaf = name.rpartition(".")
             source = parts[f"{block}.{_SOURCES[leaf]}".strip(".")]
@@ -89,10 +91,9 @@ _SOURCES = {
 }
 
 
-def _tables(unet: IntegerSpikingUNet, bias: StepBias) -> tuple[Tensor, Tensor]:
+def _tables(unet: IntegerSpikingUNet, bias: StepBias, embedded: Tensor) -> tuple[Tensor, Tensor]:
     """Return the biases of all timesteps [N, C] and of all classes and none [K + 1, C]."""
-    timesteps = torch.arange(unet.config.num_train_timesteps, device=unet.device)
-    of_timestep = F.linear(F.silu(unet.time_embedding(timesteps)), bias.weight, bias.bias)
+    of_timestep = F.linear(embedded, bias.weight, bias.bias)
     if unet.class_embedding is None:
         return of_timestep, torch.zeros_like(of_timestep[:1])
     return of_timestep, F.linear(unet.class_embedding.table.weight, bias.weight)
