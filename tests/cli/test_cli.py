@@ -247,7 +247,8 @@ def test_demo(small, judge, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(demo, "_judge", lambda _: judge)
         recipe = load_recipe(find_recipe("integer/digits"))
         grid = replace(recipe.sampling, num_images=4, num_inference_steps=2)
-        save_recipe(replace(recipe, sampling=grid), tmp_path / "small.yaml")
+        model = replace(recipe.model, block_out_channels=(4,), layers_per_block=1)
+        save_recipe(replace(recipe, sampling=grid, model=model), tmp_path / "small.yaml")
         sizes = {"_METERED": 1, "_CALLS": 8, "_STEPS": 3, "_ROWS": 1, "_SEEDS": 10}
         for name, value in {"_RECIPE": str(tmp_path / "small.yaml"), **sizes}.items():
             monkeypatch.setattr(demo, name, value)

@@ -241,9 +241,12 @@ def test_latex_shows_what_was_typed():
     assert r"$\mu$J per image, 45nm" in told
 
 
-@pytest.mark.parametrize("ending", ["svg", pytest.param("pdf", marks=pytest.mark.slow), "png"])
+SLOW = [pytest.param(ending, marks=pytest.mark.slow) for ending in ("pdf", "png")]
+
+
+@pytest.mark.parametrize("ending", ["svg", *SLOW])
 def test_the_same_figure_twice(ending, tmp_path):
-    count = 3 if ending == "svg" else 1
+    count = 8 if ending == "svg" else 1
     models = tuple(model(f"model {i}", i + 1.0) for i in range(count))
     for name in ("a", "b"):
         ModelComparison(models, "45nm", 16).plot(tmp_path / f"{name}.{ending}")

@@ -25,7 +25,7 @@ def test_processes_that_write_one_file_take_turns(tmp_path):
         if child == 0:
             status = 1
             try:
-                for _ in range(20):
+                for _ in range(50):
                     write_whole(path, bytes([i]) * 5000)
                 status = 0
             finally:
