@@ -1,4 +1,4 @@
-"""Settings of pytest: modules without examples, no deadlines, quiet threads and garbage collector.
+"""Settings of pytest: modules without examples, no deadlines, few threads, and garbage collector.
 
 The process of pytest-xdist that hands out tests collects none. What collecting needs is imported
 when a collection starts, so that process does not import torch.
@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the command line does the same
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of NumPy and scikit-learn; torch is told so anyway
 
 collect_ignore: list[str] = []
 

@@ -56,11 +56,17 @@ def _patient():
 
 @pytest.fixture(autouse=True, scope="session")
 def _read_once():
-    """tyro reads an options class once a session, and diffusers the signature of a class."""
+    """What never changes is read once a session.
+
+    tyro reads an options class and its docstrings once, diffusers the signature of a class, and
+    jinja2 a template.
+    """
     from functools import cache
 
     from diffusers.configuration_utils import ConfigMixin
+    from jinja2 import Environment
     from tyro import MISSING_NONPROP
+    from tyro._docstrings import _ClassTokenization
     from tyro._parsers import ParserSpecification
 
     read, layouts = ParserSpecification.from_callable_or_type, {}
@@ -78,7 +84,9 @@ def _read_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ParserSpecification, "from_callable_or_type", staticmethod(layout))
+        patch.setattr(_ClassTokenization, "make", staticmethod(cache(_ClassTokenization.make)))
         patch.setattr(ConfigMixin, "_get_init_keys", staticmethod(copied))
+        patch.setattr(Environment, "compile", cache(Environment.compile))
         yield
 
 

@@ -40,14 +40,24 @@ def test_importing_loads_nothing_heavy():
     assert not {"torch", "diffusers", "numpy"} & set(loaded.stdout.decode().split())
 
 
-def test_train_load_sample_evaluate(tmp_path):
-    settings = {**SMALL, "data.data_dir": tmp_path}
-    run = sd.train("integer/digits", output=tmp_path / "run", **settings)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that was trained for two steps."""
+    folder = tmp_path_factory.mktemp("front_door")
+    settings = {**SMALL, "data.data_dir": folder}
+    return sd.train("integer/digits", output=folder / "run", **settings)
+
+
+def test_train_load_sample(run):
     pipe = sd.load(run)
     pipe.set_progress_bar_config(disable=True)
     assert len(pipe(seeds=[0, 1], num_inference_steps=2).images) == 2
     assert isinstance(pipe.unet, sd.IntegerSpikingUNet)
-    assert load_run_recipe(run).data.data_dir == str(tmp_path)
+    assert load_run_recipe(run).data.data_dir == str(run.parent)
+
+
+@pytest.mark.slow  # `sd.export` of NIR: tests/examples; the program: tests/interchange
+def test_export(run, tmp_path):
     told = tmp_path / "told.json"
     exported = sd.export(run, tmp_path / "unet.pt2", format="torch", batch_size=1, json=told)
     assert exported["network"] == "IntegerSpikingUNet"

@@ -33,7 +33,7 @@ def save(tmp_path_factory):
 
 
 def sample(model, folder, *options):
-    told = ["--num-images", "4", "--num-inference-steps", "2", "--no-gif", "--batch-size", "3"]
+    told = ["--num-images", "4", "--num-inference-steps", "1", "--no-gif", "--batch-size", "3"]
     code = main(["sample", model, "--output", str(folder), *told, *options])
     return code, [path.read_bytes() for path in sorted(folder.glob("seed-*.png"))]
 

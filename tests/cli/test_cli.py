@@ -29,15 +29,15 @@ from spikediff.training.run_folder import RunFolder
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A finished run of six steps, trained through the command line."""
+    """A finished run of three steps, trained through the command line."""
     folder = tmp_path_factory.mktemp("cli")
     recipe = recipe_from(
         {
             "name": "tiny",
             "model": {"base_channels": 8, "channel_mult": [1], "layers_per_block": 1},
-            "data": {"batch_size": 8},
-            "sampling": {"num_inference_steps": 2, "num_images": 4, "every": 4},
-            "training": {"steps": 6, "checkpoint_every": 2},
+            "data": {"batch_size": 4},
+            "sampling": {"num_inference_steps": 2, "num_images": 2, "every": 2},
+            "training": {"steps": 3, "checkpoint_every": 2},
         },
         "test",
     )
@@ -98,7 +98,7 @@ def test_training_leaves_what_it_should(run_folder):
     assert left >= {"checkpoints", "pipeline"}
     assert "lr: 0.0001" in (run_folder / "recipe.yaml").read_text()
     grids = sorted(path.name for path in (run_folder / "samples").iterdir())
-    assert grids == ["step-00000004.png", "step-00000006.png"]
+    assert grids == ["step-00000002.png", "step-00000003.png"]
 
 
 def test_sample(run_folder, tmp_path, capsys):
@@ -247,7 +247,8 @@ def test_demo(small, judge, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(demo, "_judge", lambda _: judge)
         recipe = load_recipe(find_recipe("integer/digits"))
         grid = replace(recipe.sampling, num_images=4, num_inference_steps=2)
-        save_recipe(replace(recipe, sampling=grid), tmp_path / "small.yaml")
+        model = replace(recipe.model, block_out_channels=(4,), layers_per_block=1)
+        save_recipe(replace(recipe, sampling=grid, model=model), tmp_path / "small.yaml")
         sizes = {"_METERED": 1, "_CALLS": 8, "_STEPS": 3, "_ROWS": 1, "_SEEDS": 10}
         for name, value in {"_RECIPE": str(tmp_path / "small.yaml"), **sizes}.items():
             monkeypatch.setattr(demo, name, value)

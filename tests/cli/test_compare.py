@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import spikediff as sd
 from pixel_features import PIXELS, PROTOCOL
 from sizes import ONE_LEVEL
-from small_pipelines import MAKERS
+from small_pipelines import made
 from spikediff.cli import main
 from spikediff.cli.comparison import ComparedModel, ModelComparison
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
@@ -107,9 +107,9 @@ def test_a_table_and_every_file(models, quality, tmp_path, capsys):
 
 def test_options_of_a_source_alone(models):
     source = models / "whole"
-    named = [f"{source}@steps=2,execution=delta,name=few", f"{source}@scheduler=unipc", source]
-    compared = sd.compare(named, num_inference_steps=3, num_images=1, quality=False)
-    assert [model.network_calls for model in compared.models] == [2, 3, 3]
+    named = [f"{source}@steps=1,execution=delta,name=few", f"{source}@scheduler=unipc", source]
+    compared = sd.compare(named, num_inference_steps=2, num_images=1, quality=False)
+    assert [model.network_calls for model in compared.models] == [1, 2, 2]
     assert [m.name for m in compared.models] == ["few", "whole@scheduler=unipc", "whole"]
     assert compared.models[0].options["execution"] == "delta"
     assert "| few | whole@scheduler=unipc | whole |" in compared._repr_markdown_()
@@ -130,14 +130,14 @@ def test_without_a_feature_network_quality_is_left_out_with_a_word(models, tmp_p
 def test_pipelines_of_other_kinds(tmp_path):
     kinds = ("tokens", "fsvae", "vae")
     for name in kinds:
-        MAKERS[name]().save_pretrained(tmp_path / name)
+        made(name).save_pretrained(tmp_path / name)
     sources = [tmp_path / name for name in kinds]
-    compared = sd.compare(sources, num_inference_steps=2, num_images=1, quality=False)
+    compared = sd.compare(sources, num_inference_steps=1, num_images=1, quality=False)
     tokens, fsvae, vae = compared.models
     assert list(tokens.energy_pj) == list(fsvae.energy_pj) == ["spiking"]
     assert list(vae.energy_pj) == ["ordinary"]
     assert tokens.network == "VQSVAE + SpikingImageDecoder"
-    assert (tokens.network_calls, fsvae.spiking_steps, vae.spikes_per_synapse) == (2, 8, None)
+    assert (tokens.network_calls, fsvae.spiking_steps, vae.spikes_per_synapse) == (1, 8, None)
 
 
 @pytest.mark.parametrize(
@@ -241,9 +241,12 @@ def test_latex_shows_what_was_typed():
     assert r"$\mu$J per image, 45nm" in told
 
 
-@pytest.mark.parametrize("ending", ["svg", pytest.param("pdf", marks=pytest.mark.slow), "png"])
+SLOW = [pytest.param(ending, marks=pytest.mark.slow) for ending in ("pdf", "png")]
+
+
+@pytest.mark.parametrize("ending", ["svg", *SLOW])
 def test_the_same_figure_twice(ending, tmp_path):
-    count = 8 if ending == "svg" else 2
+    count = 8 if ending == "svg" else 1
     models = tuple(model(f"model {i}", i + 1.0) for i in range(count))
     for name in ("a", "b"):
         ModelComparison(models, "45nm", 16).plot(tmp_path / f"{name}.{ending}")

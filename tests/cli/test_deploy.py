@@ -37,10 +37,10 @@ def test_what_generates_runs_compiled_where_it_gives_the_same_bits(trained):
 
 def test_images_do_not_depend_on_the_execution(trained, tmp_path):
     for execution in ("counts", "delta", "spikes"):
-        arguments = ["--num-images", "12", "--num-inference-steps", "4", "--no-gif"]
+        arguments = ["--num-images", "6", "--num-inference-steps", "3", "--no-gif"]
         output = ["--output", str(tmp_path / execution), "--execution", execution]
         assert main(["sample", str(trained / "whole"), *arguments, *output]) == 0
-    files = [f"seed-{k:06d}.png" for k in range(12)]
+    files = [f"seed-{k:06d}.png" for k in range(6)]
     for execution in ("delta", "spikes"):
         folders = tmp_path / "counts", tmp_path / execution
         assert filecmp.cmpfiles(*folders, files, shallow=False) == (files, [], [])

@@ -6,9 +6,9 @@ from spikediff.cli import main
 from spikediff.layers.temporal_scaling import scaling_factors
 from spikediff.training.trained import load_trained
 
-TINY = ["--model.base-channels", "8", "--model.channel-mult", "1", "--data.batch-size", "8"]
-TINY += ["--training.steps", "2", "--sampling.num-images", "2", "--sampling.num-inference-steps"]
-TINY += ["2", "--sampling.every", "0", "--threads", "1"]
+TINY = ["--model.base-channels", "8", "--model.channel-mult", "1", "--model.layers-per-block", "1"]
+TINY += ["--data.batch-size", "4", "--training.steps", "2", "--sampling.num-images", "2"]
+TINY += ["--sampling.num-inference-steps", "1", "--sampling.every", "0", "--threads", "1"]
 
 
 def train(recipe, folder, *arguments):

@@ -16,7 +16,7 @@ from spikediff.evaluation.features import FEATURES
 from spikediff.systems.sddpm.network import SpikingUNet
 from spikediff.training import recipe_from, save_recipe
 
-STEPS = ["--num-inference-steps", "2"]
+STEPS = ["--num-inference-steps", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +154,10 @@ def pixels(folder):
 
 
 def test_sample_with_a_threshold(model, tmp_path):
+    two = ["--num-inference-steps", "2"]
+
     def sample(name, *options):
-        arguments = ["--num-images", "3", "--no-gif", "--batch-size", "2", *STEPS, *options]
+        arguments = ["--num-images", "3", "--no-gif", "--batch-size", "2", *two, *options]
         output = tmp_path / name
         assert main(["sample", str(model), "--output", str(output), *arguments]) == 0
         return pixels(output)
@@ -166,7 +168,7 @@ def test_sample_with_a_threshold(model, tmp_path):
     assert guided != plain
     assert sample("steps", "--threshold", "0.5,0.5") == guided
     assert sample("layers", "--threshold", "*=0.5") == guided
-    nowhere = ["--output", str(tmp_path / "nowhere"), *STEPS]
+    nowhere = ["--output", str(tmp_path / "nowhere"), *two]
     assert main(["sample", str(model), "--threshold", "0.5,1,1", *nowhere]) == 2
     assert main(["sample", str(model), "--threshold", "tail=0.5", *nowhere]) == 2
 

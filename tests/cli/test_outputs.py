@@ -18,7 +18,7 @@ from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.errors import UserError
 from spikediff.systems.sddpm.network import SpikingUNet
 
-STEPS = ["--num-inference-steps", "2"]
+STEPS = ["--num-inference-steps", "1"]
 PICTURE = ["--dataset", "digits", "--data-index", "0", "--num-images", "1", *STEPS]
 
 
@@ -32,11 +32,11 @@ def model(tmp_path_factory):
 
 COMMANDS = [
     ["sample", "--num-images", "2", "--no-gif", *STEPS],
-    ["vary", *PICTURE],
+    ["vary", "--strength", "1", *PICTURE],
     ["inpaint", "--mask-box", "0", "0", "4", "4", *PICTURE],
     ["invert", "--dataset", "digits", "--data-index", "0", *STEPS],
     ["interpolate", "--num-images", "2", *STEPS],
-    ["inspect", "--num-images", "1", "--layers", "stem*", "--num-inference-steps", "1"],
+    ["inspect", "--num-images", "1", "--layers", "stem*", *STEPS],
 ]
 
 

@@ -12,7 +12,8 @@ from spikediff.data import load_images
 from spikediff.evaluation.features import FEATURES
 from spikediff.evaluation.sources import real_images
 
-TINY = ["--model.base-channels", "4", "--model.channel-mult", "1", "--training.steps", "2"]
+TINY = ["--model.base-channels", "4", "--model.channel-mult", "1", "--model.layers-per-block", "1"]
+TINY += ["--training.steps", "2"]
 GRID = ["--sampling.num-images", "1", "--sampling.num-inference-steps", "1"]
 
 
@@ -22,7 +23,7 @@ def photos(tmp_path_factory):
     folder, draw = tmp_path_factory.mktemp("own") / "photos", np.random.default_rng(0)
     for label, level in (("dark", 60), ("light", 200)):
         (folder / label).mkdir(parents=True)
-        for n in range(150):
+        for n in range(75):
             size = draw.integers(8, 20, 2)
             pixels = np.clip(draw.normal(level, 30, (*size, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / label / f"{n}.png")

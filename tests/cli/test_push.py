@@ -33,7 +33,7 @@ def test_a_dry_run_leaves_a_folder_that_works(source, tmp_path, capsys):
     (source / "origin.json").write_text(
         json.dumps({"system": "sddpm", "checkpoint": {"file": "w.pt", "sha256": "ab12"}})
     )
-    arguments = ["--dry-run", "--output", str(out), "--num-inference-steps", "2", "--measure"]
+    arguments = ["--dry-run", "--output", str(out), "--num-inference-steps", "1", "--measure"]
     assert main(["push", str(source), "me/x", *arguments, "--json", str(told)]) == 0
     said = capsys.readouterr().out
     assert "quality: not measured" in said
@@ -100,7 +100,7 @@ def test_links_that_leave_the_run_are_not_uploaded(source, tmp_path, capsys):
     secret.write_text(json.dumps({"weights_sha256": "", "measured": {}, "settings": {}}))
     (source / "calibration.json").symlink_to(secret)
     out = tmp_path / "out"
-    push = ["push", str(source), "me/x", "--dry-run", "--num-inference-steps", "2"]
+    push = ["push", str(source), "me/x", "--dry-run", "--num-inference-steps", "1"]
     assert main([*push, "--output", str(out)]) == 2
     assert "calibration.json: is a link to a file outside" in capsys.readouterr().err
     (source / "calibration.json").unlink()
@@ -136,7 +136,7 @@ def test_damaged_files_of_a_run_are_named(source, tmp_path, capsys, name, conten
 def test_a_space_that_serves_the_model(source, tmp_path, monkeypatch):
     out = tmp_path / "out"
     requirement = "spikediff[demo] @ git+https://example.org/spikediff"
-    push = ["push", str(source), "me/x", "--dry-run", "--num-inference-steps", "2"]
+    push = ["push", str(source), "me/x", "--dry-run", "--num-inference-steps", "1"]
     assert main([*push, "--output", str(out), "--space", requirement]) == 0
     page = out / "space"
     front = yaml.safe_load((page / "README.md").read_text().split("---\n")[1])

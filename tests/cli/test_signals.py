@@ -12,7 +12,8 @@ from spikediff.training import load_recipe
 TINY = [
     *("--model.base-channels", "8", "--model.channel-mult", "1", "--data.image-size", "16"),
     *("--data.batch-size", "4", "--sampling.num-images", "2", "--threads", "1"),
-    *("--sampling.num-inference-steps", "2", "--training.steps", "3"),
+    *("--sampling.num-inference-steps", "1", "--training.steps", "3"),
+    *("--model.layers-per-block", "1"),
 ]
 
 
@@ -25,7 +26,7 @@ def run_folder(tmp_path_factory):
 
 
 def sample(run_folder, output, *options):
-    steps = ["--num-inference-steps", "2"]
+    steps = ["--num-inference-steps", "1"]
     assert main(["sample", str(run_folder), "--output", str(output), *steps, *options]) == 0
     return np.load(output / "signals.npy")
 

@@ -14,7 +14,8 @@ QUICK = {  # the others are slow
         "range(10)": "range(2)",
         "[0, 1] * 5": "[0, 1]",
         '"training.steps": STEPS': '"training.steps": STEPS, "data.batch_size": 8, '
-        '"sampling.num_images": 1, "sampling.num_inference_steps": 1',
+        '"sampling.num_images": 1, "sampling.num_inference_steps": 1, '
+        '"model.block_out_channels": [4, 8], "model.layers_per_block": 1',
     }
 }
 

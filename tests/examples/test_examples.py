@@ -10,7 +10,7 @@ from diffusers import DDPMPipeline
 import run_nir
 import spikediff as sd
 import train_unconditional
-from sizes import U_NET
+from sizes import ONE_LEVEL, U_NET
 
 
 @pytest.mark.parametrize("network", [pytest.param("sddpm", marks=pytest.mark.slow), "integer"])
@@ -50,14 +50,15 @@ def test_ddpm_pipeline_samples_in_the_mode_of_the_network():
 def test_run_nir_makes_the_images_of_the_pipeline(tmp_path, capsys):
     pytest.importorskip("nir")
     torch.manual_seed(0)
-    unet = sd.SpikingUNet(
-        8, 1, base_channels=8, channel_mult=(1,), spiking_head=True, readout="mean", neuron="lif"
-    )
+    unet = sd.SpikingUNet(**ONE_LEVEL, spiking_head=True, readout="mean", neuron="lif")
     torch.nn.init.normal_(unet.head.conv.weight)
     pipe = sd.SpikingDiffusionPipeline(unet.eval(), sd.make_scheduler("dpmsolver++"))
     pipe.set_progress_bar_config(disable=True)
     pipe.save_pretrained(tmp_path / "model")
-    sd.export(tmp_path / "model", tmp_path / "graphs", num_inference_steps=2)
+    told = tmp_path / "told.json"
+    options = {"num_inference_steps": 2, "json": told}
+    exported = sd.export(tmp_path / "model", tmp_path / "graphs", **options)
+    assert json.loads(told.read_text()) == exported
     noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     want = pipe.to(torch.float64)(
         latents=noise.double(), num_inference_steps=2, output_type="pt"

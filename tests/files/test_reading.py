@@ -126,10 +126,19 @@ SPOILT_YAML = {
     "nothing": "",
     "a list as a key": "? [1, 2]\n: 3",
 }
+DEEP = ("brackets", "lists")
 
 
-@pytest.mark.parametrize("text", SPOILT_YAML.values(), ids=SPOILT_YAML.keys())
-@pytest.mark.parametrize("read", [load_recipe, load_protocol, load_costs])
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        pytest.param(read, text, id=f"{read.__name__}-{name}", marks=slow)
+        for read in (load_recipe, load_protocol, load_costs)
+        for name, text in SPOILT_YAML.items()
+        # All read YAML with `read_yaml`, and brackets end there.
+        for slow in [pytest.mark.slow if name in DEEP and read is not load_recipe else ()]
+    ],
+)
 def test_spoilt_yaml_is_one_short_line_at_once(tmp_path, read, text):
     path = tmp_path / "file.yaml"
     path.write_text(text)

@@ -40,7 +40,7 @@ def run_folder(tmp_path_factory):
             "seed": 3,
             "model": {"base_channels": 8, "channel_mult": [1], "layers_per_block": 1},
             "data": {"batch_size": 8, "hold_out": True, "data_dir": str(folder / "secret")},
-            "sampling": {"num_inference_steps": 2, "num_images": 4, "every": 0},
+            "sampling": {"num_inference_steps": 1, "num_images": 2, "every": 0},
             "training": {"steps": 4, "checkpoint_every": 4},
         },
         "test",
