@@ -14,6 +14,7 @@ from children import Child
 
 from fresh import COMMAND
 from spikediff.cli import main
+from spikediff.data import load_images
 from spikediff.training import save_recipe
 from spikediff.training.checkpoint import load_latest
 from spikediff.training.trainer import Trainer
@@ -45,6 +46,7 @@ def train(recipe, folder, **options):
 
 def test_two_processes_agree_and_resume(small, with_steps, tmp_path):
     three = with_steps(small, 3)
+    load_images(small.data.dataset)  # every process has them then
     for recipe, name, options in (
         (three, "whole", {}),
         (with_steps(small, 2), "parts", {}),
