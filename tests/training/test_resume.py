@@ -36,14 +36,6 @@ def assert_same(one, two):
 
 
 @pytest.fixture(scope="module")
-def four(small, with_steps, tmp_path_factory):
-    """A folder of a run of four steps; not to be changed."""
-    folder = tmp_path_factory.mktemp("four") / "run"
-    run(with_steps(small, 4), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def whole(small, tmp_path_factory):
     """The last checkpoint of the whole run, and its curve."""
     folder = tmp_path_factory.mktemp("whole")
