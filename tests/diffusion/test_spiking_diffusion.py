@@ -18,7 +18,7 @@ def unet():
     """An untrained net whose head is loud enough that a flipped spike would show."""
     torch.manual_seed(0)
     model = SpikingUNet(
-        sample_size=8, in_channels=1, base_channels=16, channel_mult=(1,), layers_per_block=1
+        sample_size=8, in_channels=1, base_channels=16, channel_mult=(1, 2), layers_per_block=1
     )
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
     return see(model, torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)))
