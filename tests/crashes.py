@@ -3,11 +3,11 @@
 import builtins
 import io
 import os
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import safetensors.torch
+from children import Child
 
 KILLED = 99  # the exit status of a process that ends at a crash point
 _CHANGES = ("rename", "replace", "mkdir", "rmdir", "unlink", "remove", "fsync", "fdatasync")
@@ -15,17 +15,7 @@ _CHANGES = ("rename", "replace", "mkdir", "rmdir", "unlink", "remove", "fsync", 
 
 def in_child(function: Callable[[], object]) -> int:
     """Run a function in a forked process, and return its exit status: 0, or 1 behind an error."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            function()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return Child(function).wait()
 
 
 def killed_everywhere(function: Callable[[], object], root: Path) -> Iterator[int]:

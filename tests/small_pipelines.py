@@ -7,7 +7,7 @@ import torch
 
 from autoencoders import warm
 from norms import see
-from sizes import U_NET
+from sizes import ONE_LEVEL, U_NET
 from spikediff.diffusion.autoencoder_pipeline import VAEPipeline
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
@@ -35,14 +35,14 @@ def settled(model, *inputs, gain=1.0):
 
 
 def denoiser():
-    unet = settled(SpikingUNet(**U_NET), torch.randn(16, 1, 8, 8), 100)
+    unet = settled(SpikingUNet(**ONE_LEVEL), torch.randn(16, 1, 8, 8), 100)
     for p in unet.head.parameters():
-        p.data.normal_(0.0, 0.2)  # an untrained head estimates hardly anything
+        p.data.normal_(0.0, 0.1)  # an untrained head estimates hardly anything, a loud one clips
     return SpikingDiffusionPipeline(unet, make_scheduler("ddim"))
 
 
-def currents(**options):
-    unet = SynapticCurrentUNet(**U_NET, spiking_steps=4, **options)
+def currents(size=ONE_LEVEL, **options):
+    unet = SynapticCurrentUNet(**size, spiking_steps=4, **options)
     unet = settled(unet, torch.randn(16, 1, 8, 8), 100)
     return SynapticCurrentPipeline(unet, make_scheduler("synaptic-ddim"))
 
@@ -69,7 +69,7 @@ def vae():
 MAKERS = {
     "denoiser": denoiser,
     "currents": currents,
-    "currents, both": lambda: currents(**BOTH),
+    "currents, both": lambda: currents(U_NET, **BOTH),
     "tokens": tokens,
     "fsvae": fsvae,
     "vae": vae,

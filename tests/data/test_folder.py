@@ -217,7 +217,7 @@ def test_linked_folders_are_followed(tmp_path, save_picture):
 
 
 def test_links_without_end_are_refused(tmp_path, monkeypatch, refused):
-    monkeypatch.setattr("spikediff.data.folder.MOST_FOLDERS", 1000)
+    monkeypatch.setattr("spikediff.data.folder.MOST_FOLDERS", 100)
     for n in range(9):
         (tmp_path / f"{n}").mkdir()
         for m in range(9):

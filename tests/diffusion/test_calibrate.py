@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixture import MIXTURE
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.diffusion.analytic_dpm import AnalyticDPMScheduler
 from spikediff.diffusion.calibration import (
     calibration_timesteps,
@@ -154,7 +154,7 @@ def test_a_grid_needs_two_ends():
 def test_a_spiking_network_end_to_end(tmp_path):
     """Measure, put the curve into the pipeline, save, load: the same images."""
     torch.manual_seed(0)
-    unet = SpikingUNet(**U_NET).eval()
+    unet = SpikingUNet(**ONE_LEVEL).eval()
     pipe = SpikingDiffusionPipeline(unet, make_scheduler("ddpm"))
     pipe.set_progress_bar_config(disable=True)
     images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -28,7 +28,7 @@ from spikediff.systems.spiking_diffusion.decoder import SpikingImageDecoder
 from spikediff.systems.spiking_diffusion.pipeline import VQSpikingDiffusionPipeline
 from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 
-SIZES = {"base_channels": 8, "channel_mult": (1, 2), "layers_per_block": 1, "num_classes": 3}
+SIZES = {"base_channels": 8, "channel_mult": (1,), "layers_per_block": 1, "num_classes": 3}
 
 
 def settle(model, *inputs):

@@ -25,7 +25,7 @@ EARLIER = GOLDEN / "saved-0.1"
 # What training, measuring and plotting need, and nobody who only samples.
 EXTRAS = ("accelerate", "sklearn", "scipy", "matplotlib", "tyro", "datasets", "torch_fidelity")
 FRESH_PROCESS = """
-import json, sys
+import json, os, sys, traceback
 extras = {extras!r}
 
 class Without:
@@ -51,8 +51,25 @@ def load(folder, **options):
 def images(pipe):
     return pipe(seeds=[3, 4], num_inference_steps=2, output_type="pt").images
 
+def network(name, folder):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            import spikediff
+            pipe = getattr(spikediff, name).from_pretrained(folder)
+            os.write(write, type(next(iter(pipe.components.values()))).__name__.encode())
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.wait()
+    return os.read(read, 100).decode()
+
+folders = json.loads(sys.argv[1])
+networks = {{name: network(name, folders[kind]) for name, kind in {first!r}}}
 told = {{}}
-for name, folder in json.loads(sys.argv[1]).items():
+for name, folder in folders.items():
     half = load(folder, dtype=torch.float16)
     pipe = load(folder)
     told[name] = {{
@@ -62,8 +79,13 @@ for name, folder in json.loads(sys.argv[1]).items():
         "eval": not any(c.training for c in pipe.components.values() if hasattr(c, "training")),
     }}
 told["custom_pipeline"] = type(load(folder, custom_pipeline=folder)).__name__
-print(json.dumps(told))
+print(json.dumps([told, networks]))
 """
+# Of our own classes: the kind of a saved pipeline, and what its network is.
+FIRST = {
+    "SpikingDiffusionPipeline": ("denoiser", "SpikingUNet"),
+    "VAEPipeline": ("fsvae", "FSVAE"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,31 +105,40 @@ def draw(pipe):
     return pipe(seeds=[3, 4], num_inference_steps=2, output_type="pt").images
 
 
-def test_plain_diffusers_loads_every_pipeline_where_nothing_of_training_is_installed(
-    saved, tmp_path
-):
-    folders, images = saved
+@pytest.fixture(scope="module")
+def told(saved, tmp_path_factory):
+    """What a fresh process, where nothing of training is installed, tells of every pipeline."""
+    folders = {name: str(folder) for name, folder in saved[0].items()}
+    first = [(name, kind) for name, (kind, _) in FIRST.items()]
     # With bytecode, a file of code that replaces one of the same size within a second is not read.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"HF_MODULES_CACHE": str(tmp_path_factory.mktemp("own modules"))}
+    program = FRESH_PROCESS.format(extras=EXTRAS, first=first)
     done = subprocess.run(
-        [
-            *(sys.executable, "-c", FRESH_PROCESS.format(extras=EXTRAS)),
-            json.dumps({name: str(folder) for name, folder in folders.items()}),
-        ],
+        [sys.executable, "-c", program, json.dumps(folders)],
         capture_output=True,
         text=True,
         check=False,
-        env={**environment, "HF_MODULES_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        env={**environment, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told.pop("custom_pipeline") == told[[*folders][-1]]["class"]
-    assert told.keys() == MAKERS.keys()
-    for name, facts in told.items():
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_plain_diffusers_loads_every_pipeline_where_nothing_of_training_is_installed(saved, told):
+    images, pipelines = saved[1], dict(told[0])
+    assert pipelines.pop("custom_pipeline") == pipelines[[*images][-1]]["class"]
+    assert pipelines.keys() == MAKERS.keys()
+    for name, facts in pipelines.items():
         assert facts["class"] == type(make(name)).__name__
         assert torch.equal(torch.tensor(facts["images"]), images[name]), name
         assert facts["half"] == ["torch.float16", True], name
         assert facts["eval"]
+
+
+def test_our_own_class_is_the_first_that_a_process_asks_for(told):
+    """diffusers looks a component's class up among the modules that are loaded."""
+    assert told[1] == {name: network for name, (_, network) in FIRST.items()}
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from norms import see
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.systems.fsddim.network import SynapticCurrentUNet
 from spikediff.systems.sddpm.network import SpikingUNet
@@ -16,7 +16,7 @@ from spikediff.systems.spiking_diffusion.vq_svae import VQSVAE
 @pytest.fixture(scope="package")
 def unet():
     torch.manual_seed(0)
-    model = SpikingUNet(**U_NET)
+    model = SpikingUNet(**ONE_LEVEL)
     torch.nn.init.normal_(model.head.conv.weight, std=0.1)
     return see(model, torch.randn(16, 1, 8, 8), torch.randint(1000, (16,)), momentum=0.65)
 
@@ -24,7 +24,7 @@ def unet():
 @pytest.fixture(scope="package")
 def currents_unet():
     torch.manual_seed(0)
-    model = SynapticCurrentUNet(**U_NET, spiking_steps=4)
+    model = SynapticCurrentUNet(**ONE_LEVEL, spiking_steps=4)
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             if "running_var" in name:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sizes import U_NET
+from sizes import ONE_LEVEL
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.schedulers import make_scheduler
 from spikediff.editing.pipelines import (
@@ -23,7 +23,7 @@ CLASS = {"class_labels": [0, 2, 1], "guidance_scale": 2.0}
 @pytest.fixture(scope="module", params=[SpikingUNet, SynapticCurrentUNet])
 def parts(request):
     torch.manual_seed(0)
-    unet = request.param(**U_NET, spiking_steps=4, num_classes=3)
+    unet = request.param(**ONE_LEVEL, spiking_steps=4, num_classes=3)
     for name, parameter in unet.named_parameters():
         if name.startswith("head") and parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.1)

@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState
 
 from spikediff.training import Recipe, recipe_from
 from spikediff.training.recipe import loss_section, model_section
+from spikediff.training.trainer import Trainer
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +49,14 @@ def with_steps():
     return lambda recipe, steps, **training: replace(
         recipe, training=replace(recipe.training, steps=steps, **training)
     )
+
+
+@pytest.fixture(scope="session")
+def four(small, with_steps, tmp_path_factory):
+    """The folder of a finished run of four steps; not to be changed."""
+    folder = tmp_path_factory.mktemp("four") / "run"
+    assert Trainer(with_steps(small, 4), folder, show_progress=False).train()
+    return folder
 
 
 @pytest.fixture

@@ -301,7 +301,8 @@ def test_a_recipe_in_bf16_runs_and_says_what_was_done(tmp_path, monkeypatch, cap
     monkeypatch.setattr("spikediff.training.computation.cpu_has_bf16", lambda: False)
     root = tmp_path / "run"
     call = ["train", "sddpm/digits", "--output", str(root), *SMALL, "1"]
-    call += ["--model.base-channels", "4", "--model.channel-mult", "1", "2"]
+    call += ["--model.base-channels", "4", "--model.channel-mult", "1"]
+    call += ["--model.layers-per-block", "1", "--model.spiking-steps", "1"]
     assert main([*call, "--training.mixed-precision", "bf16"]) == 0
     assert load_recipe(root / "recipe.yaml").training.mixed_precision == "no"
     said = capsys.readouterr().out

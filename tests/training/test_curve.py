@@ -49,22 +49,14 @@ def train(recipe, folder, **options):
     assert Trainer(recipe, folder, show_progress=False, **options).train()
 
 
-@pytest.fixture(scope="module")
-def done(small, with_steps, tmp_path_factory):
-    """A finished run."""
-    folder = tmp_path_factory.mktemp("done") / "run"
-    train(with_steps(small, 4), folder)
-    return folder
-
-
-def test_a_run_draws_its_curve(done):
-    assert (done / "loss.png").is_file()
+def test_a_run_draws_its_curve(four):
+    assert (four / "loss.png").is_file()
 
 
 @pytest.fixture
-def run(done, tmp_path):
+def run(four, tmp_path):
     """A finished run of one's own."""
-    return shutil.copytree(done, tmp_path / "run")
+    return shutil.copytree(four, tmp_path / "run")
 
 
 @settings(max_examples=40)

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from children import Child
 
-from fresh import COMMAND
 from spikediff import progress
+from spikediff.cli import main
 from spikediff.errors import UserError
 from spikediff.training import save_recipe
 from spikediff.training.checkpoint import Checkpoint, load_latest, save_checkpoint
@@ -32,14 +33,6 @@ def assert_same(one, two):
         assert tensors.keys() == two.tensors[group].keys()
         for name, tensor in tensors.items():
             assert torch.equal(tensor, two.tensors[group][name]), f"{group}/{name}"
-
-
-@pytest.fixture(scope="module")
-def four(small, with_steps, tmp_path_factory):
-    """A folder of a run of four steps; not to be changed."""
-    folder = tmp_path_factory.mktemp("four") / "run"
-    run(with_steps(small, 4), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -117,26 +110,21 @@ def test_kinds_of_damage(damage, four, tmp_path, caplog):
         load_latest(tmp_path / "checkpoints")
 
 
-def test_killed_in_mid_checkpoint(small, whole, tmp_path, fresh_process):
+def test_killed_in_mid_checkpoint(small, whole, tmp_path):
     """SIGKILL while the second checkpoint is being written; the run goes on from the first."""
-    save_recipe(small, tmp_path / "recipe.yaml")
-    folder = tmp_path / "killed"
-    program = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from spikediff.training import load_recipe\n"
-        "from spikediff.training.trainer import Trainer\n"
-        "real, count = os.fsync, 0\n"
-        "def fsync(descriptor):\n"
-        "    global count; count += 1\n"
-        "    if count == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    real(descriptor)\n"
-        "os.fsync = fsync\n"
-        "Trainer(load_recipe(sys.argv[1]), Path(sys.argv[2]), show_progress=False).train()\n"
-    )
-    done = fresh_process.run(program, tmp_path / "recipe.yaml", folder)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    folder, original, written = tmp_path / "killed", os.fsync, []
+
+    def fsync(descriptor):
+        written.append(descriptor)
+        if len(written) == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(descriptor)
+
+    def until_the_kill():
+        os.fsync = fsync
+        run(small, folder)
+
+    assert Child(until_the_kill).wait() == -signal.SIGKILL
     left = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert left == [".unfinished-step-00000004", "step-00000002"]
     assert_same(whole[0], run(small, folder, resume=True))
@@ -151,17 +139,17 @@ def test_killed_in_mid_checkpoint(small, whole, tmp_path, fresh_process):
         pytest.param("SIGHUP", marks=pytest.mark.slow),
     ],
 )
-def test_signal_leaves_a_checkpoint(name, small, with_steps, tmp_path, fresh_process):
+@pytest.mark.usefixtures("heard_sighup")
+def test_signal_leaves_a_checkpoint(name, small, with_steps, tmp_path):
     save_recipe(with_steps(small, 100_000, checkpoint_every=50_000), tmp_path / "recipe.yaml")
-    folder = tmp_path / "run"
-    arguments = ["train", tmp_path / "recipe.yaml", "--output", folder, "--threads", "1"]
-    process = fresh_process.start(COMMAND, *arguments)
+    folder, said = tmp_path / "run", tmp_path / "said"
+    command = ["train", str(tmp_path / "recipe.yaml"), "--output", str(folder), "--threads", "1"]
+    child = Child(lambda: main(command), said)
     wait_for_steps(folder)
-    os.kill(process.pid, getattr(signal, name))
-    done = process.wait()
-    assert done.returncode == 1
-    assert f"stopped by {name}" in done.stderr
-    assert "Traceback" not in done.stderr
+    os.kill(child.pid, getattr(signal, name))
+    assert child.wait() == 1
+    assert f"stopped by {name}" in said.read_text()
+    assert "Traceback" not in said.read_text()
     checkpoint = load_latest(folder / "checkpoints")
     assert checkpoint.step >= 2
     json.dumps(checkpoint.state)
@@ -172,7 +160,7 @@ def wait_for_steps(folder):
     while time.monotonic() < deadline:
         if (folder / "loss.csv").exists() and len((folder / "loss.csv").read_text()) > 100:
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     pytest.fail("the run made no step within a minute")
 
 

@@ -169,8 +169,9 @@ def test_the_digest_of_a_set_on_the_disk_reads_a_few_images():
     ("name", "schedule"),
     [
         pytest.param("adam", "constant", marks=pytest.mark.slow),
-        ("adam", "cosine"),
-        ("muon", "constant"),
+        pytest.param("adam", "cosine", marks=pytest.mark.slow),
+        pytest.param("muon", "constant", marks=pytest.mark.slow),
+        ("muon", "cosine"),
     ],
 )
 def test_a_new_learning_rate_acts_from_the_first_step(name, schedule, small, with_steps, tmp_path):
@@ -203,13 +204,13 @@ def prefixed(checkpoint, prefix):
 
 
 def test_names_of_wrappers_in_older_checkpoints_are_understood(small, with_steps, tmp_path):
-    run(with_steps(small, 4), tmp_path / "whole")
-    run(with_steps(small, 2), tmp_path / "run")
+    run(with_steps(small, 2), tmp_path / "whole")
+    run(with_steps(small, 1), tmp_path / "run")
     kept = load_latest(tmp_path / "run" / "checkpoints")
     save_checkpoint(tmp_path / "run" / "checkpoints", prefixed(kept, "module._orig_mod."), 1)
     (tmp_path / "run" / "pipeline").rename(tmp_path / "pipeline")
     assert load_trained(tmp_path / "run").unet is not None
-    run(with_steps(small, 4), tmp_path / "run", resume=True)
+    run(with_steps(small, 2), tmp_path / "run", resume=True)
     whole, parts = (load_latest(tmp_path / name / "checkpoints") for name in ("whole", "run"))
     for name, tensor in whole.tensors["model"].items():
         assert torch.equal(tensor, parts.tensors["model"][name])

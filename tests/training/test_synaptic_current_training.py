@@ -68,14 +68,8 @@ def test_another_loss_does_not_resume(synaptic, with_steps, tmp_path):
 def test_on_the_command_line(tmp_path, capsys):
     run, small = tmp_path / "run", ["--model.base-channels", "8", "--training.steps", "10"]
     small += ["--data.batch-size", "16", "--sampling.num-images", "2"]
-    small += [
-        "--model.channel-mult",
-        "1",
-        "--model.layers-per-block",
-        "1",
-        "--model.spiking-steps",
-        "2",
-    ]
+    small += ["--model.channel-mult", "1", "--model.layers-per-block", "1"]
+    small += ["--model.spiking-steps", "2"]
     train = ["train", "fsddim/digits", "--output", str(run), "--sampling.every", "0", *small]
     assert main([*train, "--sampling.num-inference-steps", "2", "--training.log-every", "2"]) == 0
     first, *_, last = read_curve(run / "loss.csv")

@@ -20,11 +20,9 @@ from spikediff.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
-def first_stage(small, with_steps, tmp_path_factory):
+def first_stage(four):
     """A plain run; not to be changed."""
-    folder = tmp_path_factory.mktemp("first") / "sddpm"
-    assert Trainer(with_steps(small, 3), folder, show_progress=False).train()
-    return folder
+    return four
 
 
 @pytest.fixture

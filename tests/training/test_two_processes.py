@@ -1,79 +1,77 @@
 """Two processes (gloo, CPU) train one model."""
 
+import os
 import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from children import Child
 
 from fresh import COMMAND
+from spikediff.cli import main
+from spikediff.data import load_images
 from spikediff.training import save_recipe
 from spikediff.training.checkpoint import load_latest
-
-PROGRAM = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from spikediff.training import load_recipe
 from spikediff.training.trainer import Trainer
-trainer = Trainer(load_recipe(sys.argv[1]), Path(sys.argv[2]), show_progress=False,
-                  resume="--resume" in sys.argv)
-assert trainer.accelerator.num_processes == 2
-assert trainer.train()
-weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
-rank = trainer.accelerator.process_index
-torch.save(weights, Path(sys.argv[2]) / f"rank{rank}.pt")
-"""
 
 
-@pytest.fixture
-def launch(fresh_process):
-    """Run a program in two processes, as torchrun does; return what they said."""
+def launch(function, folder):
+    """Run a function in two processes, as torchrun does; return how they ended, what they said."""
+    with socket.create_server(("localhost", 0)) as free:
+        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    sizes = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 
-    def run(program, *arguments):
-        with socket.create_server(("localhost", 0)) as free:
-            address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
-        sizes = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        started = [
-            fresh_process.start(program, *arguments, RANK=rank, LOCAL_RANK=rank, **address, **sizes)
-            for rank in ("0", "1")
-        ]
-        return [process.wait() for process in started]
+    def of_rank(rank):
+        os.environ.update(RANK=rank, LOCAL_RANK=rank, **address, **sizes)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return function()
 
-    return run
+    said = [folder / f"said-{rank}" for rank in "01"]
+    children = [Child(partial(of_rank, rank), said[int(rank)]) for rank in "01"]
+    return [(child.wait(), file.read_text()) for child, file in zip(children, said, strict=True)]
 
 
-def test_two_processes_agree_and_resume(small, with_steps, tmp_path, launch):
-    recipe, part = tmp_path / "recipe.yaml", tmp_path / "part.yaml"
-    save_recipe(small, recipe)
-    save_recipe(with_steps(small, 4), part)
-    for arguments in (
-        (recipe, tmp_path / "whole"),
-        (part, tmp_path / "parts"),
-        (recipe, tmp_path / "parts", "--resume"),
+def train(recipe, folder, **options):
+    trainer = Trainer(recipe, folder, show_progress=False, **options)
+    assert trainer.accelerator.num_processes == 2
+    assert trainer.train()
+    weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    torch.save(weights, folder / f"rank{trainer.accelerator.process_index}.pt")
+
+
+def test_two_processes_agree_and_resume(small, with_steps, tmp_path):
+    three = with_steps(small, 3)
+    load_images(small.data.dataset)  # every process has them then
+    for recipe, name, options in (
+        (three, "whole", {}),
+        (with_steps(small, 2), "parts", {}),
+        (three, "parts", {"resume": True}),
     ):
-        for done in launch(PROGRAM, *arguments):
-            assert done.returncode == 0, done.stderr[-6000:]
+        for status, said in launch(partial(train, recipe, tmp_path / name, **options), tmp_path):
+            assert status == 0, said[-6000:]
     held = [torch.load(tmp_path / "whole" / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
     assert torch.equal(*held), "the processes hold different weights"
     whole = load_latest(tmp_path / "whole" / "checkpoints")
     parts = load_latest(tmp_path / "parts" / "checkpoints")
-    assert whole.step == parts.step == 6
+    assert whole.step == parts.step == 3
     for group, tensors in whole.tensors.items():
         for name, tensor in tensors.items():
             torch.testing.assert_close(tensor, parts.tensors[group][name], atol=0, rtol=0)
 
 
 @pytest.mark.slow
-def test_a_batch_that_cannot_be_shared_is_told(small, tmp_path, launch):
+def test_a_batch_that_cannot_be_shared_is_told(small, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     save_recipe(replace(small, data=replace(small.data, batch_size=7)), recipe)
-    for done in launch(COMMAND, "train", recipe, "--output", tmp_path / "run"):
-        assert done.returncode == 2
-        assert "must be a positive multiple of 2" in done.stderr
+    command = ["train", str(recipe), "--output", str(tmp_path / "run")]
+    for status, said in launch(partial(main, command), tmp_path):
+        assert status == 2
+        assert "must be a positive multiple of 2" in said
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
