@@ -32,13 +32,16 @@ class Child:
             finally:
                 os._exit(status)
 
+    def ended(self) -> int | None:
+        """Return the exit status, minus the signal of a kill; None while the process runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
     def wait(self, seconds: float = 180) -> int:
-        """Return the exit status, minus the signal of a kill; after so many seconds, kill it."""
+        """Return the exit status; after so many seconds, kill the process."""
         deadline = time.monotonic() + seconds
-        while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
+        while (status := self.ended()) is None:
             if time.monotonic() > deadline:
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.005)
+        return status

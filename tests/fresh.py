@@ -59,7 +59,6 @@ sys.stdout.flush()
 sys.stderr.flush()
 os._exit(status)  # taking everything down would take longer than most programs
 """
-COMMAND = "import sys; from spikediff.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
@@ -86,45 +85,26 @@ class Server:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, program, *arguments, **environment):
-        """Start a program; return it running."""
+    def run(self, program, *arguments):
+        """Run a program; return what it said."""
         said = self._folder / str(len(list(self._folder.iterdir())))
         said.mkdir()
-        order = {
-            "program": program,
-            "arguments": [str(argument) for argument in arguments],
-            "environment": {**os.environ, **environment},
-            "path": sys.path,
-            "folder": os.getcwd(),
-            "stdout": str(said / "stdout"),
-            "stderr": str(said / "stderr"),
-        }
-        return Running(self, self._ask(**order), said)
-
-    def run(self, program, *arguments, **environment):
-        """Run a program; return what it said."""
-        return self.start(program, *arguments, **environment).wait()
-
-    def exit_status(self, pid):
-        """Return the exit status of a program, or None while it runs."""
-        return self._ask(wait=pid)
+        pid = self._ask(
+            program=program,
+            arguments=[str(argument) for argument in arguments],
+            environment={**os.environ},
+            path=sys.path,
+            folder=os.getcwd(),
+            stdout=str(said / "stdout"),
+            stderr=str(said / "stderr"),
+        )
+        deadline = time.monotonic() + 180
+        while (status := self._ask(wait=pid)) is None:
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        return Finished(status, *((said / name).read_text() for name in ("stdout", "stderr")))
 
     def close(self):
         if self._process is not None:
             self._process.communicate()
-
-
-class Running:
-    """A program that was started."""
-
-    def __init__(self, server, pid, said):
-        self._server, self.pid, self._said = server, pid, said
-
-    def wait(self, seconds=180):
-        deadline = time.monotonic() + seconds
-        while (status := self._server.exit_status(self.pid)) is None:
-            if time.monotonic() > deadline:
-                os.kill(self.pid, signal.SIGKILL)
-            time.sleep(0.02)
-        texts = [(self._said / name).read_text() for name in ("stdout", "stderr")]
-        return Finished(status, *texts)

@@ -1,11 +1,12 @@
 """Files that are whole, whoever writes them and whatever stops it."""
 
-import os
 import signal
 import time
+from functools import partial
 
 import pytest
 import torch
+from children import Child
 from crashes import in_child
 
 from spikediff.errors import UserError
@@ -19,25 +20,19 @@ def names(folder):
 
 def test_processes_that_write_one_file_take_turns(tmp_path):
     path, texts = tmp_path / "file", [bytes([i]) * 5000 for i in range(4)]
-    running = []
-    for text in texts:
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                for _ in range(30):
-                    write_whole(path, text)
-                status = 0
-            finally:
-                os._exit(status)
-        running.append(child)
+
+    def write(text):
+        for _ in range(30):
+            write_whole(path, text)
+
+    running = [Child(partial(write, text)) for text in texts]
     deadline = time.monotonic() + 20
     while running:
         if path.exists():
             assert path.read_bytes() in texts
         assert time.monotonic() < deadline
-        pid, status = os.waitpid(running[-1], os.WNOHANG)
-        if pid:
+        status = running[-1].ended()
+        if status is not None:
             assert status == 0
             running.pop()
     assert names(tmp_path) == ["file"]

@@ -1,10 +1,11 @@
 """A run that goes on is the run that was begun: same data, same law; what differs is named."""
 
-import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from children import Child
 from PIL import Image
 from torch import distributed
 
@@ -248,18 +249,8 @@ def learnt(batches, seed):
 
 def test_a_codebook_follows_the_whole_batch(tmp_path):
     features = torch.randn(2, 16, 3, 4, 4)
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                of_two_processes(rank, tmp_path, features)
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    children = [Child(partial(of_two_processes, rank, tmp_path, features)) for rank in range(2)]
+    assert [child.wait() for child in children] == [0, 0]
     want = learnt(features, seed=0).state_dict()
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -12,7 +12,6 @@ import torch
 from accelerate.state import AcceleratorState
 from children import Child
 
-from fresh import COMMAND
 from spikediff.cli import main
 from spikediff.data import load_images
 from spikediff.training import save_recipe
@@ -79,7 +78,7 @@ def test_a_batch_that_cannot_be_shared_is_told(small, tmp_path):
 def test_torchrun_starts_them(small, tmp_path):
     save_recipe(small, tmp_path / "recipe.yaml")
     program = tmp_path / "program.py"
-    program.write_text(COMMAND)
+    program.write_text("import sys; from spikediff.cli import main; sys.exit(main(sys.argv[1:]))")
     command = ["torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
     command += ["--rdzv-endpoint", "localhost:0", str(program)]
     arguments = ["train", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "run")]
