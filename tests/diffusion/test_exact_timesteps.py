@@ -50,7 +50,7 @@ def test_as_many_timesteps_as_asked_for(name, data):
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_steps_of_a_thousand(name):
     scheduler = scheduler_of(name)
-    for steps in (*range(1, 70), *range(120, 130), *range(995, 1001)):
+    for steps in (*range(1, 130), *range(990, 1001)):
         scheduler.set_timesteps(steps)
         visited = scheduler.timesteps
         assert len(visited) == steps
