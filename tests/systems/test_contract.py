@@ -1,7 +1,11 @@
 """What every system promises, for all rows of `SYSTEMS`: a new one is tested at birth."""
 
+from functools import partialmethod
+
 import pytest
 import torch
+import torch._dynamo.config
+from torch import nn
 
 from spikediff import VQSVAE, EnergyMeter, IntegerSpikingUNet, UserError, compile_for_inference
 from spikediff.systems import SYSTEMS, find_trainable, load_system
@@ -13,6 +17,8 @@ from spikediff.training.build import (
     build_objective,
     build_pipeline,
 )
+from spikediff.training.computation import keeping_activations, prepare_computation
+from spikediff.training.recipe import TrainingRecipe
 from spikediff.training.trainer import Trainer
 
 UNET = {"base_channels": 8, "channel_mult": [1, 2], "layers_per_block": 1}
@@ -101,6 +107,43 @@ def test_training_steps_lower_the_loss_on_their_batch(parts):
         loss().backward()
         optimizer.step()
     assert loss().item() < before
+
+
+def losses(parts, **options):
+    """Losses of four steps under options of `training`."""
+    network, objective = build_model(parts).train(), build_objective(parts)
+    prepare_computation(network, TrainingRecipe(**options), torch.device("cpu"))
+    items = torch.stack([parts.dataset[i][0] for i in range(8)])
+    batch = objective.prepare(items)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    of_steps = []
+    for step in range(4):
+        torch.manual_seed(step)
+        drawn = objective.draw(items.shape, step / 4, torch.Generator().manual_seed(step))
+        with keeping_activations(TrainingRecipe(**options)):
+            loss = torch.stack(list(objective(network, batch, *drawn).terms.values())).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        of_steps.append(loss.item())
+    return of_steps
+
+
+def test_how_its_training_is_computed_changes_no_loss(parts):
+    want = losses(parts, compress_activations=False)
+    assert losses(parts, gradient_checkpointing=True) == want
+    assert losses(parts, event_driven=True) == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_for_training_it_has_the_same_losses(parts, monkeypatch):
+    """Nor is it compiled again at every step, whose share of the run may enter the loss."""
+    without_code = partialmethod(nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(nn.Module, "compile", without_code)
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+        compiled = losses(parts, compile=True)
+    assert compiled == pytest.approx(losses(parts), rel=1e-4)
 
 
 def images(pipe, seeds):

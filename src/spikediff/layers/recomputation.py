@@ -4,7 +4,7 @@ Dropout draws the same mask again, and the norms' running statistics count a bat
 neither gradients nor statistics change.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -68,12 +68,7 @@ class ComputesBlocksAgain:
         self._set_gradient_checkpointing()
 
     def _set_gradient_checkpointing(self, enable: bool = True, **_options: Any) -> None:
-        set_recomputation(self, enable)  # type: ignore[arg-type]
-
-
-def set_recomputation(network: nn.Module, enable: bool = True) -> None:
-    """Enable or disable the recomputation of a network's residual blocks."""
-    blocks: list[Any] = list(network.modules())
-    for module in blocks:
-        if hasattr(module, "gradient_checkpointing"):
-            module.gradient_checkpointing = enable
+        modules: Iterable[Any] = self.modules()  # type: ignore[attr-defined]
+        for module in modules:
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = enable

@@ -20,7 +20,6 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from spikediff.errors import UserError, suggestion
 from spikediff.events import train_event_driven
-from spikediff.layers.recomputation import set_recomputation
 from spikediff.native import WORD, native, pointer
 from spikediff.training.recipe import Recipe, TrainingRecipe
 
@@ -107,10 +106,10 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.device) -> None:
     """Set up a model for training, in place; the names and values of its weights do not change."""
-    steps = cast(Any, model).config.get("spiking_steps")  # an ordinary network has none
+    network, kind = cast(Any, model), type(model).__name__
+    steps = network.config.get("spiking_steps")  # an ordinary network has none
     in_float32 = device.type == "cpu" and recipe.mixed_precision == "no"
     if recipe.event_driven and not steps:
-        kind = type(model).__name__
         _log.warning("training.event_driven has no effect: %s emits no binary spikes", kind)
     if recipe.event_driven and in_float32 and steps:
         _channels_last(model)
@@ -118,7 +117,10 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
     if recipe.keep_large_tensors and not keep_large_tensors():
         _log.warning("training.keep_large_tensors: this system's C library has no such switch")
     if recipe.gradient_checkpointing:
-        set_recomputation(model)
+        if network._supports_gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        else:
+            _log.warning("training.gradient_checkpointing has no effect: %s has no blocks", kind)
     if recipe.compile:
         _channels_last(model)
         model.compile(dynamic=False)  # in place: the names of the weights stay

@@ -170,6 +170,8 @@ class FSVAE(Autoencoder):
         self.distance = distance
         self.readout = decayed_sum
 
+    # Its parts are compiled, not the probability of scheduled sampling, which always differs.
+    @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call]
     def forward(
         self,
         images: Tensor,
@@ -203,6 +205,7 @@ class FSVAE(Autoencoder):
     if TYPE_CHECKING:
         __call__: Answering[..., FSVAEOutput]
 
+    @torch.compiler.disable
     def draw(
         self, batch_size: int, generator: Generators = None, scheduled_sampling: float = 0.0
     ) -> LatentDraws:
@@ -258,14 +261,17 @@ class FSVAE(Autoencoder):
         candidates = self.posterior(delayed(z), context)
         return pick(candidates, choice), candidates
 
+    @torch.compiler.disable
     def _follow(self, z: Tensor, probability: float, coins: Coins | None) -> Tensor:
         """Return the spikes that the prior continues from: z, and some of its own."""
         if not probability:
             return z
         if coins is None:
             raise UserError("FSVAE: the draws have no coins for scheduled sampling; draw them too")
-        return self._draw_window(self.prior, scheduled_rule(z, probability, coins), z)
+        spikes: Tensor = self._draw_window(self.prior, scheduled_rule(z, probability, coins), z)
+        return spikes
 
+    @torch.compiler.disable
     def _draw_window(
         self, network: BernoulliLatent, rule: Rule, like: Tensor, context: Tensor | None = None
     ) -> Tensor:
