@@ -43,6 +43,17 @@ def one_line(text: object, most: int = 600) -> str:
     return cut(_CONTROL.sub(lambda found: _escape(found[0]), line), most)
 
 
+def kind_of(value: object) -> str:
+    """Return the class of an object with its article.
+
+    Example:
+        >>> kind_of(1), kind_of([])
+        ('an int', 'a list')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
+
+
 def visible(text: str) -> str:
     r"""Return a text of any number of lines with its control characters escaped.
 

@@ -159,7 +159,7 @@ BOX = (*DIGIT, "--mask-box", 0, 0, 4, 4)
         ("interpolate", "tokens", (), "does not start from noise"),
         ("interpolate", "images", ("--scheduler", "ddpm"), "draws fresh noise"),
         ("interpolate", "images", ("--seeds", 1), "two or more"),
-        ("invert", "tokens", DIGIT, "use a run of SDDPM"),
+        ("invert", "tokens", DIGIT, "use a run of the integer system, SDDPM"),
         ("invert", "images", (*DIGIT, "--scheduler", "ddim"), "omit it"),
         ("invert", "images", (*DIGIT, "--batch-size", 2), "one picture is inverted; omit it"),
     ],

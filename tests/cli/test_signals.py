@@ -90,3 +90,8 @@ def test_signals_are_compared_without_a_counterpart(run_folder, capsys):
 def test_what_is_for_images_says_so(command, run_folder, capsys):
     assert main([command, str(run_folder)]) == 2
     assert "membrane: is a signal, not images" in capsys.readouterr().err
+
+
+def test_signals_are_not_interpolated_by_the_command(run_folder, capsys):
+    assert main(["interpolate", str(run_folder)]) == 2
+    assert "interpolate: the network makes signals" in capsys.readouterr().err

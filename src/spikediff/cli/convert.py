@@ -20,7 +20,7 @@ from spikediff.cli.options import (
     NumImages,
     SourceFolder,
 )
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.pretrained import name_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def run(options: ConvertOptions) -> None:
     unet = denoiser_of(pipe, options.source)
     if not isinstance(unet, UNet2DModel | QuantisedUNet):
         raise UserError(
-            f"{name_of(options.source)}: has a {type(unet).__name__}; convert takes a UNet2DModel"
+            f"{name_of(options.source)}: has {kind_of(unet)}; convert takes a UNet2DModel"
         )
     dataset, data_dir = find_dataset(options.source, options.dataset, options.data_dir)
     images = training_images(pipe, dataset, data_dir, options.num_images, options.seed)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from spikediff.cli.options import Flat, FolderReport, SourceFolder
 from spikediff.cli.outputs import say_where
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.pretrained import name_of
 
 
@@ -37,7 +37,7 @@ def run(options: DeployOptions) -> None:
     unet = denoiser_of(pipe, options.source)
     if not isinstance(unet, IntegerSpikingUNet):
         raise UserError(
-            f"{name_of(options.source)}: has a {type(unet).__name__}; only an IntegerSpikingUNet "
+            f"{name_of(options.source)}: has {kind_of(unet)}; only an IntegerSpikingUNet "
             "(recipes integer/...) has a deployment form"
         )
     form = to_integer(unet, options.weight_bits).with_execution(options.execution)

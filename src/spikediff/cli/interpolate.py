@@ -38,6 +38,8 @@ def run(options: InterpolateOptions) -> None:
     from spikediff.editing.interpolate import interpolate_seeds
 
     pipe = options.model.load(to_generate=True)
+    if getattr(pipe, "makes_signals", False):
+        raise UserError("interpolate: the network makes signals, and only images can be edited")
     call = {**sampling.one_class(pipe), "num_inference_steps": sampling.steps(pipe)}
     label_bar(pipe, "interpolating")
     with sampling.guided(pipe):

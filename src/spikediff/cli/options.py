@@ -18,7 +18,7 @@ import tyro
 
 from spikediff.cli.arguments import MODEL, OutputFile, Range
 from spikediff.cli.outputs import Kind, check_new_folder, new_folder, write_text
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.pretrained import PRETRAINED, find_source
 
 if TYPE_CHECKING:
@@ -185,8 +185,7 @@ class Sampling:
         from spikediff.systems.sdm.threshold_guidance import parse_scale
 
         if "unet" not in pipe.components:
-            kind = type(pipe).__name__
-            raise UserError(f"--threshold: a {kind} has no image denoiser to guide")
+            raise UserError(f"--threshold: {kind_of(pipe)} has no image denoiser to guide")
         return parse_scale(self.threshold)
 
     def guided(self, pipe: Any) -> AbstractContextManager[None]:

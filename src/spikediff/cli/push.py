@@ -10,7 +10,7 @@ import tyro
 
 from spikediff.cli.options import Flat, Overwrite, Report, SourceFolder, Steps
 from spikediff.cli.outputs import check_new_folder, new_folder
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ def _write(pipe: Any, folder: Path, options: PushOptions) -> tuple[Any, list[Pat
     )
     if options.measure:
         if not can_generate(pipe):
-            kind = type(pipe).__name__
-            raise UserError(f"--measure: a {kind} of this network generates no images")
+            raise UserError(f"--measure: {kind_of(pipe)} of this network generates no images")
         results = replace(results, energies=measure_energy(pipe, steps))
     name = options.repository.partition("/")[2]
     licence = options.license or stated_licence(options.source)

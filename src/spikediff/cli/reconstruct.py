@@ -16,7 +16,7 @@ from spikediff.cli.options import (
     Split,
 )
 from spikediff.cli.outputs import say_where
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.pretrained import name_of
 
 
@@ -51,7 +51,7 @@ def run(options: ReconstructOptions) -> None:
     dataset, data_dir = find_dataset(model.source, options.dataset, options.data_dir)
     pipe = model.load()
     if not hasattr(pipe, "reconstruct"):
-        raise UserError(f"{name_of(model.source)}: a {type(pipe).__name__} has no autoencoder")
+        raise UserError(f"{name_of(model.source)}: {kind_of(pipe)} has no autoencoder")
     images = images_for(pipe, dataset, options.split, data_dir)
     count = min(options.num_images or len(images), len(images))
     real = to_model_range(torch.stack([images[i][0] for i in range(count)]))

@@ -114,8 +114,7 @@ def find_row(name: str, split: str = "train") -> DatasetSpec:
     """Return the row of a data set by any name that `load_images` accepts."""
     if name in SIGNALS:
         raise UserError(
-            f"{name}: is a signal, not images; a network of signals takes it "
-            "(model.network: spiking_unet_1d)"
+            f"{name}: is a signal, not images; only spiking_unet_1d trains on it (model.network)"
         )
     row = DATASETS.get(name) or find_data(name, split, known=DATASETS)
     if split not in row.splits:

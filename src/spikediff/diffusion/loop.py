@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.exact_timesteps import visiting
 from spikediff.diffusion.seeds import Generators
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, kind_of, suggestion
 from spikediff.files.tensors import check_values
 from spikediff.layers import batch_invariant, running_statistics
 
@@ -157,8 +157,7 @@ def telling(
         returned: Any = callback(pipe, i, timestep, {name: known[name] for name in names})
         returned = {} if returned is None else returned
         if not isinstance(returned, Mapping):
-            kind = type(returned).__name__
-            raise UserError(f"callback_on_step_end: returned a {kind}; return a dict")
+            raise UserError(f"callback_on_step_end: returned {kind_of(returned)}; return a dict")
         changed = {k: v for k, v in returned.items() if k not in known or v is not known[k]}
         for name in changed:
             if name not in ("latents", state):

@@ -12,7 +12,7 @@ from spikediff.diffusion.exact_timesteps import exact
 from spikediff.diffusion.loop import networks_of
 from spikediff.diffusion.model import SpikingModel, with_own_memory
 from spikediff.diffusion.saving import INDEX, check_networks, make_portable, own_classes
-from spikediff.errors import UserError, one_line, suggestion
+from spikediff.errors import UserError, kind_of, one_line, suggestion
 from spikediff.events import Precision, compile_for_inference
 from spikediff.files.reading import read_json
 from spikediff.files.tensors import check_finite, state_digest
@@ -61,7 +61,7 @@ class OwnPipeline(DiffusionPipeline):
         found = {**settings, **pipeline.components, **parts}
         if missing := sorted(set(needed) - set(found)):
             raise UserError(
-                f"{cls.__name__}: a {type(pipeline).__name__} has no {' and no '.join(missing)}"
+                f"{cls.__name__}: {kind_of(pipeline)} has no {' and no '.join(missing)}"
             )
         return cls(**{name: found[name] for name in known if name in found})
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from spikediff.data import to_uint8
 from spikediff.diffusion.outputs import OUTPUT_TYPES, as_array, pixels_to_pil
 from spikediff.diffusion.seeds import Generators, generators_of
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 
 Picture = Image.Image | np.ndarray | Tensor
 
@@ -143,9 +143,7 @@ def _read_image(image: Picture, channels: int) -> Tensor:
         elif image.dim() > 2:
             image = image.movedim(-1, -3)
     if not isinstance(image, Tensor):
-        raise UserError(
-            f"image: a {type(image).__name__}; give a PIL image, an array, a tensor or a list"
-        )
+        raise UserError(f"image: {kind_of(image)}; give a PIL image, an array, a tensor or a list")
     if image.dim() not in (3, 4):
         raise UserError(f"image: {image.dim()} axes; give an image or a batch of images")
     return image if image.dim() == 4 else image[None]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spikediff.diffusion.loop import draws_noise, first_noise
 from spikediff.diffusion.seeds import generators_of
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 
 _PARALLEL = 1e-6  # sine of the angle below which a straight line is as good as the arc
 
@@ -43,7 +43,7 @@ def interpolate_seeds(
     """
     if "unet" not in pipe.components:
         raise UserError(
-            f"interpolation: a {type(pipe).__name__} does not start from noise; use a "
+            f"interpolation: {kind_of(pipe)} does not start from noise; use a "
             "pipeline with an image denoiser"
         )
     if batch_size < 1:

@@ -14,7 +14,7 @@ from spikediff.diffusion.loop import (
     space_of,
     telling,
 )
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 
 
 class Asked(NamedTuple):
@@ -79,12 +79,12 @@ def check_denoises(pipe: Any, or_else: str = "") -> None:
     """Refuse a pipeline without a denoiser of images or currents."""
     if "unet" not in pipe.components:
         raise UserError(
-            f"a {type(pipe).__name__} has no diffusion, which this needs; use a run of SDDPM, "
-            f"SDM, FSDDIM, DDPM{or_else}"
+            f"{kind_of(pipe)} has no diffusion, which this needs; use a run of the "
+            f"integer system, SDDPM, SDM, FSDDIM, DDPM{or_else}"
         )
 
 
 def refuse_options(pipe: Any, **given: bool) -> None:
     """Refuse the options that are given but belong to the other kind of pipeline."""
     for name in (name for name, is_given in given.items() if is_given):
-        raise UserError(f"{name}: a {type(pipe).__name__} has none; omit it")
+        raise UserError(f"{name}: {kind_of(pipe)} has none; omit it")

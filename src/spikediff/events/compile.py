@@ -6,7 +6,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor, nn
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.events.packed import PackedSpikes, empty_words, window_of
 from spikediff.events.synapse import EventConv2d, can_be_event_driven
 from spikediff.events.weights import Precision, check_precision
@@ -81,7 +81,7 @@ class CompilesItself:
 def _compiled_by_itself(model: Any, weights: str) -> Any:
     if weights != "float32":
         raise UserError(
-            f"compile_for_inference: weights={weights!r}; the weights of a {type(model).__name__} "
+            f"compile_for_inference: weights={weights!r}; the weights of {kind_of(model)} "
             f"are whole numbers already, omit it"
         )
     compiled = model.compiled()

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spikediff.errors import UserError, cut, one_line, shown
+from spikediff.errors import UserError, cut, kind_of, one_line, shown
 from spikediff.files.pickles import scan_torch_file
 from spikediff.files.reading import check_regular
 from spikediff.files.tensors import check_finite
@@ -43,7 +43,7 @@ def read_foreign_weights(source: str | Path | Mapping[str, Any]) -> Mapping[str,
             f"file of torch.save that holds tensors alone"
         ) from error
     if not isinstance(content, Mapping):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
+        raise UserError(f"{path}: holds {kind_of(content)}, not a state dict")
     return content
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.hub.run_data import cache_folder
 from spikediff.pretrained import find_source, may_be_repository, name_of, ships
 from spikediff.progress import at_work
@@ -60,7 +60,7 @@ def load_pipeline(
         unet = denoiser_of(pipe, source)
         if not isinstance(unet, HasExecutions):
             raise UserError(
-                f"--execution {execution}: {name_of(source)} holds a {type(unet).__name__}; only "
+                f"--execution {execution}: {name_of(source)} holds {kind_of(unet)}; only "
                 "the deployment form of an integer network has executions; "
                 "spikediff deploy makes it"
             )
@@ -109,7 +109,7 @@ def check_event_driven(event_driven: bool, weights: str, device: str) -> None:
 def denoiser_of(pipe: Any, source: Path) -> Any:
     """Return a pipeline's image denoiser; `source` names the model in errors."""
     if "unet" not in pipe.components:
-        raise UserError(f"{name_of(source)}: a {type(pipe).__name__} has no denoiser")
+        raise UserError(f"{name_of(source)}: {kind_of(pipe)} has no denoiser")
     return pipe.unet
 
 

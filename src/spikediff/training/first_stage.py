@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from spikediff.data import ImageDataset, change_range, to_model_range
 from spikediff.diffusion.saving import AnyNetwork
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.files.tensors import read_with_metadata, state_digest, write_tensors
 from spikediff.progress import at_work
 from spikediff.systems import find_trainable
@@ -78,7 +78,7 @@ def load_first_stage(recipe: Recipe, root: Path) -> Any:
             )
     model: Any = AnyNetwork.from_pretrained(str(weights), use_safetensors=True)
     if "codebook_size" not in model.config:
-        raise UserError(f"{folder}: holds a {type(model).__name__}, which produces no tokens")
+        raise UserError(f"{folder}: holds {kind_of(model)}, which produces no tokens")
     return model.eval().requires_grad_(False)
 
 

@@ -20,7 +20,7 @@ from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
 from spikediff.diffusion.seeds import whole
 from spikediff.editing.inpaint import inpaint
 from spikediff.energy import Comparison
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.hub.describe import can_generate
 from spikediff.hub.load import compile_exactly, load_pipeline, networks_of
 from spikediff.hub.results import compare_with_ordinary
@@ -81,7 +81,7 @@ class Studio:
         self.name = source.name
         self._observed = load_pipeline(source, device=device, float64_needed="the meter")
         if not can_generate(self._observed) or getattr(self._observed, "makes_signals", False):
-            raise UserError(f"{source}: a {type(self._observed).__name__} generates no images")
+            raise UserError(f"{source}: {kind_of(self._observed)} generates no images")
         self._fast = compile_exactly(self._with_scheduler(self._observed))
         self._alone = threading.Lock()
         networks = networks_of(self._observed).values()

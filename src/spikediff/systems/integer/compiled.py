@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.native import native_name
 from spikediff.systems.integer.convolution import to_fixed_point
 from spikediff.systems.integer.deployment import DeployedIntegerUNet, DeployedUNetOutput
@@ -84,7 +84,7 @@ class CompiledIntegerUNet(DeployedIntegerUNet):
                 state = KeptMemory(plan, memory)
             if not isinstance(state, KeptMemory) or state.plan is not plan:
                 raise UserError(
-                    f"state: a {type(state).__name__} of another network, size or form; "
+                    f"state: {kind_of(state)} of another network, size or form; "
                     "give a state that this compiled form returned"
                 )
         timesteps, classes = self.rows_of(sample, timestep, class_labels)

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from spikediff.diffusion.model import SpikingModel, with_all_weights
 from spikediff.diffusion.return_dict import Answering
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.events.compile import CompilesItself
 from spikediff.layers.sizes import check_sample, choose
 from spikediff.systems.integer.convolution import (
@@ -187,7 +187,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         self.check_call(sample, state)
         if state is not None and getattr(state, "head", None) is not self.head:
             raise UserError(
-                f"state: a {type(state).__name__} of another network or form; give a state that "
+                f"state: {kind_of(state)} of another network or form; give a state that "
                 f"this form returned"
             )
         call = Call(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikediff.diffusion.classes import class_names, name_classes
-from spikediff.errors import UserError
+from spikediff.errors import UserError, kind_of
 from spikediff.files.tensors import check_finite
 from spikediff.layers.norm import BatchNorm2d
 from spikediff.neurons import IntegerNeuron
@@ -61,7 +61,7 @@ def _copy(unet: IntegerSpikingUNet, form: DeployedIntegerUNet) -> None:
     for name, part in parts.items():
         embeds = name.startswith(("time_embedding", "class_embedding"))
         if not embeds and type(part) not in _FOLDABLE:
-            raise UserError(f"to_integer: {name} is a {type(part).__name__}, which does not fold")
+            raise UserError(f"to_integer: {name} is {kind_of(part)}, which does not fold")
     timesteps = torch.arange(unet.config.num_train_timesteps, device=unet.device)
     embedded = F.silu(unet.time_embedding(timesteps))  # [N, E]
     form.stem.copy_from(unet.stem)
