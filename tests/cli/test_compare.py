@@ -176,6 +176,8 @@ def test_mistakes_in_python():
         sd.compare(["digits"], figur="x.svg")
     with pytest.raises(sd.UserError, match="ends in none of"):
         sd.compare(["digits"], figure="x.gif")
+    with pytest.raises(sd.UserError, match=r"^figure x\.gif: ends in none of"):
+        ModelComparison((model("a", 1.0),), "45nm", 16).plot("x.gif")
     with pytest.raises(sd.UserError, match="must be at least 1"):
         sd.compare(["digits"], repeats=0)
 

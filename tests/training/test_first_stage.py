@@ -330,6 +330,18 @@ def test_the_shipped_stages_fit(monkeypatch):
         check_both_stages(load_recipe(find_recipe(second.first_stage)), second)
 
 
+def test_a_named_first_stage_that_is_not_finished_is_refused(root, second_recipe, tmp_path, capsys):
+    begun = tmp_path / "begun one"
+    begun.mkdir()
+    shutil.copy(root.with_name("run-first-stage") / "recipe.yaml", begun)
+    save_recipe(second_recipe, tmp_path / "second.yaml")
+    train = ["train", str(tmp_path / "second.yaml"), "--output", str(tmp_path / "run")]
+    assert main([*train, "--first-stage", str(begun)]) == 2
+    said = capsys.readouterr().err
+    assert f"--output '{begun}' --resume" in said
+    assert "begun one: is not trained to its end" in said
+
+
 def test_a_half_written_pipeline_is_no_finished_first_stage(tmp_path):
     assert not is_finished(tmp_path)
     (tmp_path / "pipeline" / "vae").mkdir(parents=True)

@@ -274,7 +274,7 @@ def check_options(options: Any) -> None:
             raise UserError(f"--{option.flag} {shown(value)}: {wanted}")
         file = next((mark for mark in option.marks if isinstance(mark, OutputFile)), None)
         if file is not None and value is not None:
-            check_file(value, option.flag, file.suffixes)
+            check_file(value, f"--{option.flag}", file.suffixes)
         bounds = next((mark for mark in option.marks if isinstance(mark, Range)), FINITE)
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, str) and bounds is not FINITE:  # a class, by number or by name

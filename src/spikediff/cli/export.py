@@ -90,7 +90,7 @@ def _check(options: ExportOptions, output: Path) -> None:
         raise UserError(f"{name}: only for --format nir; {options.format} takes any timestep")
     if options.first_convolution == "host":
         raise UserError("--first-convolution host: only for --format nir")
-    check_file(output, "output")
+    check_file(output, "--output")
     if output.exists() and not options.overwrite:
         raise UserError(f"{output}: exists; choose another --output, or add --overwrite")
 

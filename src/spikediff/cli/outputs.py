@@ -62,15 +62,15 @@ def new_folder(
     return folder
 
 
-def check_file(path: Path, option: str, suffixes: tuple[str, ...] = ()) -> None:
+def check_file(path: Path, name: str, suffixes: tuple[str, ...] = ()) -> None:
     """Refuse a file that could not be written at the end; without `suffixes` any name will do."""
     _check_writable(path)
     if path.is_dir():
-        raise UserError(f"--{option} {path}: is a folder; give the name of a file")
+        raise UserError(f"{name} {path}: is a folder; give the name of a file")
     if path == Path("-"):
-        raise UserError(f"--{option} -: standard output is not supported; give the name of a file")
+        raise UserError(f"{name} -: standard output is not supported; give the name of a file")
     if suffixes and path.suffix.lower() not in suffixes:
-        raise UserError(f"--{option} {path}: ends in none of {', '.join(suffixes)}; choose one")
+        raise UserError(f"{name} {path}: ends in none of {', '.join(suffixes)}; choose one")
 
 
 def _check_writable(path: Path) -> None:

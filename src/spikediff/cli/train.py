@@ -128,6 +128,11 @@ def _train_first_stage(recipe: Recipe, root: Path, steps: int | None) -> bool:
     if is_finished(folder):
         print(f"first of two stages: {folder}")
         return True
+    if folder == Path(recipe.first_stage):
+        again = f"{shlex.quote(str(folder / 'recipe.yaml'))} --output {shlex.quote(str(folder))}"
+        raise UserError(
+            f"{folder}: is not trained to its end; run `spikediff train {again} --resume`"
+        )
     first = load_recipe(find_recipe(recipe.first_stage))
     first = replace(first, data=replace(first.data, data_dir=recipe.data.data_dir))
     if steps is not None:
