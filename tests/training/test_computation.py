@@ -151,6 +151,7 @@ def no_library(_name):
 )
 def test_a_system_without_glibc_is_told_that_it_keeps_nothing(name, value, monkeypatch, caplog):
     model = SpikingUNet(**U_NET)
+    caplog.set_level("INFO", "spikediff")
     monkeypatch.setattr(name, value)
     assert keep_large_tensors() is False
     prepare_computation(model, TrainingRecipe(keep_large_tensors=True), CPU)

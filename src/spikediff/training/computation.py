@@ -115,7 +115,7 @@ def prepare_computation(model: nn.Module, recipe: TrainingRecipe, device: torch.
         _channels_last(model)
         train_event_driven(model, steps)
     if recipe.keep_large_tensors and not keep_large_tensors():
-        _log.warning("training.keep_large_tensors: this system's C library has no such switch")
+        _log.info("training.keep_large_tensors: this system's C library has no such switch")
     if recipe.gradient_checkpointing:
         if network._supports_gradient_checkpointing:
             network.enable_gradient_checkpointing()
