@@ -30,7 +30,7 @@ LINTED = src tests benchmarks examples conftest.py hatch_build.py mkdocs_hooks.p
 
 .PHONY: demo test slow lint check format bench bench-guard peers docs dist clean
 
-demo: $(READY)  ## see the shipped spiking model at work, then train one for two minutes
+demo: $(READY)  ## see the shipped spiking model at work, then train one in minutes
 	$(BIN)/spikediff demo
 
 test: $(READY)  ## unit tests and doctests

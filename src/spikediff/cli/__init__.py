@@ -44,7 +44,7 @@ COMMANDS = {
     "info": "describe the installation, or a model",
     "completion": "print a completion script for bash, zsh or fish",
     "web": "serve a web page: generate, inpaint, compare",
-    "demo": "run the shipped spiking model, then train one for two minutes",
+    "demo": "run the shipped spiking model, then train one in minutes",
 }
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
