@@ -5,6 +5,7 @@ Reference: Kamata, Mukuta, Harada, "Fully spiking variational autoencoder", AAAI
 which is the default here.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,8 @@ from spikediff.systems.fsvae.latent import (
     scheduled_rule,
 )
 from spikediff.systems.fsvae.loss import SPIKE_DIVERGENCES
+
+_log = logging.getLogger("spikediff")
 
 PAPER_SURROGATE = {"name": "rectangular", "width": 0.2}
 TRAINING_DRAWS = {
@@ -170,8 +173,6 @@ class FSVAE(Autoencoder):
         self.distance = distance
         self.readout = decayed_sum
 
-    # Its parts are compiled, not the probability of scheduled sampling, which always differs.
-    @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call]
     def forward(
         self,
         images: Tensor,
@@ -205,7 +206,10 @@ class FSVAE(Autoencoder):
     if TYPE_CHECKING:
         __call__: Answering[..., FSVAEOutput]
 
-    @torch.compiler.disable
+    def compile(self, *_args: Any, **_options: Any) -> None:
+        """Leave the network as it is: compiled layer by layer, a training step gains nothing."""
+        _log.warning("compile has no effect: FSVAE draws its spikes step by step")
+
     def draw(
         self, batch_size: int, generator: Generators = None, scheduled_sampling: float = 0.0
     ) -> LatentDraws:
@@ -261,17 +265,14 @@ class FSVAE(Autoencoder):
         candidates = self.posterior(delayed(z), context)
         return pick(candidates, choice), candidates
 
-    @torch.compiler.disable
     def _follow(self, z: Tensor, probability: float, coins: Coins | None) -> Tensor:
         """Return the spikes that the prior continues from: z, and some of its own."""
         if not probability:
             return z
         if coins is None:
             raise UserError("FSVAE: the draws have no coins for scheduled sampling; draw them too")
-        spikes: Tensor = self._draw_window(self.prior, scheduled_rule(z, probability, coins), z)
-        return spikes
+        return self._draw_window(self.prior, scheduled_rule(z, probability, coins), z)
 
-    @torch.compiler.disable
     def _draw_window(
         self, network: BernoulliLatent, rule: Rule, like: Tensor, context: Tensor | None = None
     ) -> Tensor:
