@@ -92,7 +92,7 @@ class Server:
         pid = self._ask(
             program=program,
             arguments=[str(argument) for argument in arguments],
-            environment={**os.environ},
+            environment=dict(os.environ),
             path=sys.path,
             folder=os.getcwd(),
             stdout=str(said / "stdout"),

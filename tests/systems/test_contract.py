@@ -112,7 +112,8 @@ def test_training_steps_lower_the_loss_on_their_batch(parts):
 def losses(parts, **options):
     """Losses of four steps under options of `training`."""
     network, objective = build_model(parts).train(), build_objective(parts)
-    prepare_computation(network, TrainingRecipe(**options), torch.device("cpu"))
+    computed = TrainingRecipe(**options)
+    prepare_computation(network, computed, torch.device("cpu"))
     items = torch.stack([parts.dataset[i][0] for i in range(8)])
     batch = objective.prepare(items)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
@@ -120,7 +121,7 @@ def losses(parts, **options):
     for step in range(4):
         torch.manual_seed(step)
         drawn = objective.draw(items.shape, step / 4, torch.Generator().manual_seed(step))
-        with keeping_activations(TrainingRecipe(**options)):
+        with keeping_activations(computed):
             loss = torch.stack(list(objective(network, batch, *drawn).terms.values())).sum()
         loss.backward()
         optimizer.step()

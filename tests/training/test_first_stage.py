@@ -330,10 +330,12 @@ def test_the_shipped_stages_fit(monkeypatch):
         check_both_stages(load_recipe(find_recipe(second.first_stage)), second)
 
 
-def test_a_named_first_stage_that_is_not_finished_is_refused(root, second_recipe, tmp_path, capsys):
+def test_a_named_first_stage_that_is_not_finished_is_refused(
+    first_recipe, second_recipe, tmp_path, capsys
+):
     begun = tmp_path / "begun one"
     begun.mkdir()
-    shutil.copy(root.with_name("run-first-stage") / "recipe.yaml", begun)
+    save_recipe(first_recipe, begun / "recipe.yaml")
     save_recipe(second_recipe, tmp_path / "second.yaml")
     train = ["train", str(tmp_path / "second.yaml"), "--output", str(tmp_path / "run")]
     assert main([*train, "--first-stage", str(begun)]) == 2
