@@ -1,6 +1,11 @@
 """What every system promises, for all rows of `SYSTEMS`: a new one is tested at birth."""
 
+import inspect
+from collections.abc import Mapping, Sequence
 from functools import partialmethod
+from inspect import isfunction
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -88,6 +93,39 @@ def test_every_folder_of_a_system_says_what_it_is():
         system = load_system(name)
         assert tuple(system.networks) == networks
         assert system.networks or system.released
+
+
+WRONG = {
+    int: (-1, 1.5, True, "8"),
+    float: (float("nan"), -1.0, float("inf")),
+    str: ("none such", ["if"], 1),
+    Sequence[int]: ("8", [], [0], [1.5]),
+    Mapping[str, Any]: ("tau", {"none such": 1}),
+}
+"""Values that no argument of the type takes, whatever the network."""
+SMALL_ARGUMENTS = {"sample_size": 16, "in_channels": 1}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_constructor_refuses_values_out_of_range_by_name(network):
+    trainable = find_trainable(network)
+    make, keys = trainable.network, {key: name for name, key in trainable.keys.items()}
+    arguments = inspect.signature(make).parameters
+    small = {keys.get(key, key): value for key, value in SMALL[network].items()}
+    small |= {name: value for name, value in SMALL_ARGUMENTS.items() if name in arguments}
+    make(**small | trainable.fixed)
+    hints = get_type_hints(make if isfunction(make) else inspect.unwrap(make.__init__))
+    tried = [
+        (name, value)
+        for name, hint in hints.items()
+        if name in arguments
+        for kind in (get_args(hint) if isinstance(hint, UnionType) else [hint])
+        for value in WRONG.get(kind, ())
+    ]
+    assert len(tried) > 15  # not an empty loop
+    for name, value in tried:
+        with pytest.raises(UserError, match=name):
+            make(**small | trainable.fixed | {name: value})
 
 
 def test_training_steps_lower_the_loss_on_their_batch(parts):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from spikediff.errors import UserError
 from spikediff.layers.batch_invariant import elementwise
+from spikediff.layers.sizes import check_classes
 
 
 def sinusoidal_embedding(timestep: Tensor, channels: int, reach_slowest: bool = False) -> Tensor:
@@ -109,8 +110,7 @@ class ClassEmbedding(nn.Module):
 
 def class_embedding(num_classes: int, embedding_channels: int) -> ClassEmbedding | None:
     """Return an embedding of classes, or None if `num_classes` is 0."""
-    if num_classes < 0:
-        raise UserError(f"num_classes={num_classes} must not be negative")
+    check_classes("ClassEmbedding", num_classes)
     return ClassEmbedding(num_classes, embedding_channels) if num_classes else None
 
 

@@ -37,15 +37,11 @@ channel_mult=(1, 2, 2) has 3 levels
     sides_of(network, sample_size)
     check_whole(network, "base_channels", base_channels)
     check_whole(network, "layers_per_block", layers_per_block)
-    for mult in channel_mult:
-        check_whole(network, "channel_mult", mult)
+    check_widths(network, channel_mult=channel_mult)
     halvings = len(channel_mult) - 1
     check_halvings(network, sample_size, halvings, patch_size, channel_mult=channel_mult)
-    if base_channels < 2 or base_channels % 2 or min(channel_mult) < 1:
-        raise UserError(
-            f"{network}: base_channels={base_channels} must be even and positive, and "
-            f"channel_mult={tuple(channel_mult)} positive"
-        )
+    if base_channels < 2 or base_channels % 2:
+        raise UserError(f"{network}: base_channels={base_channels} must be even and positive")
     if layers_per_block < 1 or not 0.0 <= dropout < 1.0:
         raise UserError(
             f"{network}: layers_per_block={layers_per_block} must be at least 1, and "
@@ -64,7 +60,7 @@ def check_halvings(
     ((name, widths),) = levels.items()
     sizes = [sample_size] if isinstance(sample_size, int) else sample_size
     factor = patch_size * 2**halvings
-    if not widths or any(size < 1 or size % factor for size in sizes):
+    if any(size < 1 or size % factor for size in sizes):
         patches = f" and patch_size={patch_size}" if patch_size > 1 else ""
         raise UserError(
             f"{network}: sample_size={sample_size} must be divisible by {factor}, because "
@@ -72,15 +68,30 @@ def check_halvings(
         )
 
 
-def check_positive(network: str, **sizes: int | Sequence[int]) -> None:
-    """Raise a `UserError` for an empty list, and for a value that is not whole and at least 1."""
-    for name, value in sizes.items():
-        values = value if isinstance(value, Sequence) else [value]
+def check_positive(network: str, **sizes: int) -> None:
+    """Refuse a value that is not a whole number or is below 1."""
+    for name, size in sizes.items():
+        check_whole(network, name, size)
+        if size < 1:
+            raise UserError(f"{network}: {name}={shown(size)} must be at least 1")
+
+
+def check_widths(network: str, **widths: Sequence[int]) -> None:
+    """Refuse a value that is not a list of whole numbers from 1 on, or is empty."""
+    for name, values in widths.items():
+        if not isinstance(values, list | tuple):
+            raise UserError(f"{network}: {name}={shown(values)} must be a list of whole numbers")
+        if not values:
+            raise UserError(f"{network}: {name}={shown(values)} must not be empty")
         for size in values:
-            check_whole(network, name, size)
-        if not values or min(values) < 1:
-            wanted = "be at least 1" if values else "not be empty"
-            raise UserError(f"{network}: {name}={shown(value)} must {wanted}")
+            check_positive(network, **{name: size})
+
+
+def check_classes(network: str, num_classes: int) -> None:
+    """Refuse a number of classes that is not whole or is negative."""
+    check_whole(network, "num_classes", num_classes)
+    if num_classes < 0:
+        raise UserError(f"{network}: num_classes={num_classes} must not be negative")
 
 
 def check_whole(network: str, name: str, value: Any) -> None:
@@ -159,6 +170,8 @@ _WORDS = {1: ("signals", "L", "signal length"), 2: ("images", "H, W", "image siz
 
 def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None:
     """Refuse a number of axes for which there are no layers, or patches of signals."""
+    check_whole(network, "dimensions", dimensions)
+    check_whole(network, "patch_size", patch_size)
     if dimensions not in _WORDS:
         raise UserError(f"{network}: dimensions={dimensions}; 2 for images, 1 for signals")
     if dimensions == 1 and patch_size > 1:
@@ -167,13 +180,20 @@ def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None
 
 def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:
     """Return a row of a table; `what` says what its rows are."""
-    if name not in table:
-        raise UserError(f"{network}: unknown {what} {name!r}; {suggestion(name, table)}")
+    if not isinstance(name, str) or name not in table:
+        raise UserError(f"{network}: unknown {what} {name!r}; {suggestion(str(name), table)}")
     return table[name]
 
 
+def keyword_arguments(network: str, neuron_options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a neuron's keyword arguments as a dict; refuse what is no mapping."""
+    if neuron_options is not None and not isinstance(neuron_options, Mapping):
+        raise UserError(f"{network}: neuron_options={shown(neuron_options)} must be a mapping")
+    return dict(neuron_options or {})
+
+
 def make_neuron_maker(
-    network: str, name: str, options: Mapping[str, Any]
+    network: str, name: str, options: Mapping[str, Any] | None
 ) -> Callable[[], NeuronLayer]:
     """Return a factory of neuron layers, from a key of `NEURONS` and keyword arguments.
 
@@ -181,11 +201,12 @@ def make_neuron_maker(
         >>> make_neuron_maker("a network", "lif", {"decay": 0.8})().decay
         0.8
     """
+    options = keyword_arguments(network, options)
     make: Callable[[], NeuronLayer] = partial(choose(network, NEURONS, "neuron", name), **options)
     try:
         make()
     except TypeError as error:
         raise UserError(
-            f"{network}: neuron_options={dict(options)} do not fit neuron {name!r} ({error})"
+            f"{network}: neuron_options={options} do not fit neuron {name!r} ({error})"
         ) from error
     return make

@@ -255,7 +255,7 @@ def test_energy_of_an_image(model):
     ("options", "word"),
     [
         ({"sample_size": 18}, "divisible by 4"),
-        ({"channels": ()}, "0 levels"),
+        ({"channels": ()}, "must not be empty"),
         ({"channels": (8, 0)}, "channels=.* at least 1"),
         ({"latent_channels": 0}, "latent_channels=0 must be at least 1"),
         ({"spiking_steps": 0}, "at least 1"),

@@ -181,7 +181,7 @@ def _with_attention():
     ("wrong", "told"),
     [
         (lambda: to_integer(network(), weight_bits=5), "weight_bits=5: choose from 8, 6 and 4"),
-        (lambda: network(levels=0), "levels = 0 must be at least 1"),
+        (lambda: network(levels=0), "levels=0 must be at least 1"),
         (lambda: network(weight_bits=3), "weight_bits=3"),
         (lambda: to_integer(network(levels=200)), "levels=200"),
         (lambda: to_integer(network(activation="silu")), "'silu' emits no counts"),

@@ -133,9 +133,9 @@ def test_fine_tuning_for_few_bits_trains_and_keeps_the_statistics(bits):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"levels": 0}, "levels = 0"),
-        ({"head_levels": -1}, "levels = -1"),
-        ({"activation": "relu"}, "'relu' is unknown"),
+        ({"levels": 0}, "levels=0 must be at least 1"),
+        ({"head_levels": -1}, "head_levels=-1 must be at least 1"),
+        ({"activation": "relu"}, "unknown activation 'relu'"),
         ({"block_out_channels": ()}, "must not be empty"),
         ({"block_out_channels": (0, 8)}, "must be at least 1"),
         ({"block_out_channels": 16}, "must be a list"),

@@ -139,8 +139,8 @@ def export_nir(
         raise UserError(f"{name}: give the timestep that the graph is made for")
     first_on_host, class_label = options.get("first_on_host", False), options.get("class_label")
     height, width = sides_of(name, sample_size_of(model, options.get("sample_size")))
-    check_positive(name, sample_size=(height, width))
     for side in (height, width):
+        check_positive(name, sample_size=side)
         patches_of(name, side, patch_size)
     dt = _step_length(model, options.get("dt"))
     builder = GraphBuilder(import_extra("nir", "nir"), dt, first_on_host)

@@ -14,7 +14,7 @@ from typing import Any
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from spikediff.errors import UserError
-from spikediff.layers.sizes import check_sizes
+from spikediff.layers.sizes import check_classes, check_positive, check_sizes
 
 
 def ddpm_unet(
@@ -49,8 +49,8 @@ def ddpm_unet(
         8
     """
     check_sizes("UNet2DModel", sample_size, base_channels, channel_mult, layers_per_block, dropout)
-    if num_classes < 0:
-        raise UserError(f"num_classes={num_classes} must not be negative")
+    check_positive("UNet2DModel", in_channels=in_channels, out_channels=out_channels or in_channels)
+    check_classes("UNet2DModel", num_classes)
     widths = tuple(base_channels * m for m in channel_mult)
     return UNet2DModel(
         sample_size=sample_size,

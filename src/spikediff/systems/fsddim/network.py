@@ -8,6 +8,7 @@ which is the default here.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -29,7 +30,13 @@ from spikediff.layers import (
 )
 from spikediff.layers.coding import direct, mean
 from spikediff.layers.recomputation import ComputesBlocksAgain, computed
-from spikediff.layers.sizes import check_sample, check_sizes, check_whole, make_neuron_maker
+from spikediff.layers.sizes import (
+    check_positive,
+    check_sample,
+    check_sizes,
+    check_whole,
+    make_neuron_maker,
+)
 from spikediff.neurons import Memory, NeuronLayer, NeuronState
 from spikediff.systems.ddpm.network import ddpm_unet_like
 from spikediff.systems.fsddim.blocks import (
@@ -128,11 +135,15 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         network = "SynapticCurrentUNet"
         check_whole(network, "sample_size", sample_size)  # its merged synapses know squares alone
         check_sizes(network, sample_size, base_channels, channel_mult, layers_per_block, dropout)
-        if spiking_steps < 1 or not residual_alpha > 0:
-            raise UserError(
-                f"{network}: spiking_steps={spiking_steps} must be at least 1, and "
-                f"residual_alpha={residual_alpha} positive"
-            )
+        check_positive(
+            network,
+            in_channels=in_channels,
+            out_channels=out_channels or in_channels,
+            spiking_steps=spiking_steps,
+            num_train_timesteps=num_train_timesteps,
+        )
+        if not 0.0 < residual_alpha < inf:
+            raise UserError(f"{network}: residual_alpha={residual_alpha} must be positive")
         published = PUBLISHED_NEURON if neuron == "lif" else {}
         make_neuron = make_neuron_maker(network, neuron, neuron_options or published)
         make_block = partial(

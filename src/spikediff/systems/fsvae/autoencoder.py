@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.seeds import Generators, draw_each
 from spikediff.errors import UserError
 from spikediff.layers import running_statistics
-from spikediff.layers.sizes import check_halvings, check_positive, check_whole
+from spikediff.layers.sizes import check_halvings, check_positive, check_whole, check_widths
 
 
 @dataclass
@@ -42,10 +43,11 @@ class Autoencoder(SpikingModel):
         """Check the sizes; set `side`, the height and width of the smallest level."""
         name = type(self).__name__
         check_whole(name, "sample_size", sample_size)
+        check_widths(name, channels=channels)
         check_halvings(name, sample_size, len(channels), channels=channels)
-        check_positive(name, channels=channels, **sizes)
+        check_positive(name, **sizes)
         weight = self.config.divergence_weight
-        if weight is not None and not weight >= 0.0:
+        if weight is not None and not 0.0 <= weight < inf:
             raise UserError(f"{name}: divergence_weight={weight} must not be negative")
         self.side = sample_size // 2 ** len(channels)
 

@@ -24,7 +24,7 @@ from spikediff.layers import SpikingLayer, over_time, threshold_layer
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.coding import decayed_sum
 from spikediff.layers.conv import doubling_convs, halving_convs
-from spikediff.layers.sizes import choose, make_neuron_maker
+from spikediff.layers.sizes import choose, keyword_arguments, make_neuron_maker
 from spikediff.systems.fsvae.autoencoder import Autoencoder, AutoencoderOutput
 from spikediff.systems.fsvae.latent import (
     BernoulliLatent,
@@ -79,7 +79,7 @@ def fsvae_neuron_options(given: Mapping[str, Any] | None = None) -> dict[str, An
         >>> fsvae_neuron_options({"v_threshold": 0.5})["surrogate"]
         {'name': 'rectangular', 'width': 1.0, 'center': -0.5}
     """
-    given = dict(given or {})
+    given = keyword_arguments("FSVAE", given)
     options = {"decay_input": False, "v_threshold": 0.2, "strict_threshold": True} | given
     if "tau" not in given:
         options.setdefault("decay", 0.25)
@@ -151,7 +151,7 @@ class FSVAE(Autoencoder):
         self.register_to_config(
             divergence_weight=weight if divergence_weight is None else divergence_weight
         )
-        options = fsvae_neuron_options(neuron_options) if neuron == "lif" else neuron_options or {}
+        options = fsvae_neuron_options(neuron_options) if neuron == "lif" else neuron_options
         make_neuron = make_neuron_maker("FSVAE", neuron, options)
         layer = partial(threshold_layer, neuron=make_neuron)
         self.encoder = nn.ModuleList(

@@ -124,7 +124,7 @@ class DeployedIntegerUNet(SpikingModel, CompilesItself):
         check_skeleton(self.config)
         choose("DeployedIntegerUNet", EXECUTIONS, "execution", execution)
         for name, most in (("levels", levels), ("head_levels", head_levels)):
-            if not 1 <= most <= MOST_COUNT:
+            if most > MOST_COUNT:
                 raise UserError(f"{name}={most}: the deployment form supports 1 to {MOST_COUNT}")
         pixels = in_channels * patch_size**2
         parts = _IntegerParts(levels, head_levels, num_train_timesteps, num_classes)

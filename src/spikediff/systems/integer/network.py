@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from spikediff.diffusion.model import SpikingModel, with_all_weights
 from spikediff.diffusion.return_dict import Answering
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError
 from spikediff.events.compile import CompilesItself
 from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, never_alone
 from spikediff.layers.batch_invariant import elementwise, linear_by_image
 from spikediff.layers.norm import BatchNorm2d
 from spikediff.layers.recomputation import ComputesBlocksAgain
-from spikediff.layers.sizes import check_sample
+from spikediff.layers.sizes import check_sample, choose
 from spikediff.neurons import IntegerNeuron
 from spikediff.systems.integer.skeleton import (
     add_skeleton,
@@ -49,6 +49,9 @@ class Call:
 
     embedding: Tensor
     traffic: Traffic | None
+
+
+ACTIVATIONS = {"integer": "spike counts", "silu": "the ordinary counterpart's"}
 
 
 class SiLU(nn.Module):
@@ -311,9 +314,7 @@ class _FloatParts:
     bias = StepBias
 
     def __init__(self, activation: str, levels: int, head_levels: int, per_channel: bool) -> None:
-        if activation not in ("integer", "silu"):
-            hint = suggestion(activation, ("integer", "silu"))
-            raise UserError(f"IntegerSpikingUNet: activation {activation!r} is unknown; {hint}")
+        choose("IntegerSpikingUNet", ACTIVATIONS, "activation", activation)
         self.spiking = activation == "integer"
         self.levels, self.head_levels, self.per_channel = levels, head_levels, per_channel
 

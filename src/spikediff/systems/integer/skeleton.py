@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikediff.errors import UserError, shown
+from spikediff.errors import UserError
 from spikediff.layers.recomputation import computed
-from spikediff.layers.sizes import check_positive, check_whole, patches_of
+from spikediff.layers.sizes import check_positive, check_widths, patches_of
 from spikediff.layers.unet import way_down, way_up
 
 _SENSITIVE_BITS = 8  # of the weights on which the loss depends most; see `bits_by_synapse`
@@ -162,12 +162,9 @@ def check_skeleton(config: Any) -> None:
     """Refuse sizes that do not give a U-Net."""
     network, widths = "IntegerSpikingUNet", config.block_out_channels
     patches = patches_of(network, config.sample_size, config.patch_size)
-    if not isinstance(widths, list | tuple):
-        raise UserError(f"{network}: block_out_channels={shown(widths)} must be a list")
-    for name in ("levels", "head_levels"):  # neurons check the range
-        check_whole(network, name, config[name])
-    sizes = {name: config[name] for name in ("sample_size", "in_channels", "layers_per_block")}
-    check_positive(network, block_out_channels=widths, **sizes)
+    sizes = "sample_size", "in_channels", "layers_per_block", "levels", "head_levels"
+    check_positive(network, **{name: config[name] for name in (*sizes, "num_train_timesteps")})
+    check_widths(network, block_out_channels=widths)
     factor = 2 ** (len(widths) - 1)
     if patches % factor:
         raise UserError(

@@ -132,7 +132,7 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         )
         make_block = choose("SpikingUNet", BLOCKS, "block", block)
         kit = Kit(
-            neuron=make_neuron_maker("SpikingUNet", neuron, neuron_options or {}),
+            neuron=make_neuron_maker("SpikingUNet", neuron, neuron_options),
             neuron_first=block == "pre_spike",
             scaling=partial(TemporalScaling, spiking_steps) if temporal_scaling else nn.Identity,
             dropout=dropout,

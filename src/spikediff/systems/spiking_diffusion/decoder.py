@@ -18,7 +18,7 @@ from spikediff.errors import UserError
 from spikediff.layers import SpikingLayer, class_embedding, embed_classes, join_channels, over_time
 from spikediff.layers.coding import mean
 from spikediff.layers.norm import BatchNorm2d
-from spikediff.layers.sizes import check_positive, choose, make_neuron_maker
+from spikediff.layers.sizes import check_positive, check_widths, choose, make_neuron_maker
 
 INPUTS = {
     "embedding": "a learned vector per token and for MASK",
@@ -74,13 +74,13 @@ class SpikingImageDecoder(SpikingModel):
         choose("SpikingImageDecoder", INPUTS, "input", input)
         check_positive(
             "SpikingImageDecoder",
-            widths=widths,
             codebook_size=codebook_size,
             spiking_steps=spiking_steps,
             embedding_channels=embedding_channels or 1,
         )
+        check_widths("SpikingImageDecoder", widths=widths)
         channels = 2 if input == "raw" else embedding_channels or widths[0]
-        make_neuron = make_neuron_maker("SpikingImageDecoder", neuron, neuron_options or {})
+        make_neuron = make_neuron_maker("SpikingImageDecoder", neuron, neuron_options)
         if input == "embedding":
             self.embedding = nn.Embedding(codebook_size + 1, channels)  # the last row is MASK
         if num_classes and input == "raw":

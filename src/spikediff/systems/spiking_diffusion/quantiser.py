@@ -7,9 +7,10 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, distributed, nn
 from torch.nn.functional import mse_loss
 
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError
 from spikediff.files.tensors import check_values
 from spikediff.layers.norm import follows_batches
+from spikediff.layers.sizes import choose
 from spikediff.neurons import carry_nan
 
 
@@ -67,7 +68,10 @@ def gather_rows(rows: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tenso
     return chosen.sum(0), chosen.T @ rows
 
 
-CODEBOOKS = ("gradient", "ema")
+CODEBOOKS = {
+    "gradient": "a parameter that the loss moves (released code)",
+    "ema": "averages of the features that chose each code",
+}
 
 
 class Quantised(NamedTuple):
@@ -136,10 +140,12 @@ class VectorQuantiser(nn.Module):
         restart_share: float = 0.03,
     ) -> None:
         super().__init__()
-        if codebook not in CODEBOOKS:
-            raise UserError(f"unknown codebook {codebook!r}; {suggestion(codebook, CODEBOOKS)}")
+        choose("VQSVAE", CODEBOOKS, "codebook", codebook)
         if not 0.0 <= decay < 1.0 or not 0.0 <= restart_share < 1.0:
-            raise UserError(f"codebook: decay={decay}, restart_share={restart_share} not in [0, 1)")
+            raise UserError(
+                f"VQSVAE: codebook_decay={decay} and restart_share={restart_share} must lie in "
+                "[0, 1)"
+            )
         self.decay = decay
         self.restart_share = restart_share
         self.averages = codebook == "ema"

@@ -11,6 +11,7 @@ called "released", come from the authors' code.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,8 +39,10 @@ from spikediff.layers.sizes import (
     check_halvings,
     check_positive,
     check_sample,
+    check_widths,
     choose,
     make_neuron_maker,
+    sides_of,
 )
 from spikediff.systems.spiking_diffusion.quantiser import VectorQuantiser
 
@@ -263,26 +266,27 @@ class VQSVAE(SpikingModel):
         super().__init__()
         check_positive(
             "VQSVAE",
-            widths=widths,
             in_channels=in_channels,
             spiking_steps=spiking_steps,
             codebook_size=codebook_size,
             embedding_channels=embedding_channels,
         )
+        check_widths("VQSVAE", widths=widths)
+        sides_of("VQSVAE", sample_size)
         check_halvings("VQSVAE", sample_size, len(widths), widths=widths)
         if len(input_range) != 2 or not -1.0 <= input_range[0] < input_range[1] <= 1.0:
             raise UserError(
                 f"VQSVAE: input_range={tuple(input_range)} must be two numbers that rise within "
                 f"[-1, 1]"
             )
-        if not tau_syn >= 1.0 or not 0.0 <= readout_decay <= 1.0:
+        if not 1.0 <= tau_syn < inf or not 0.0 <= readout_decay <= 1.0:
             raise UserError(
                 f"VQSVAE: tau_syn = {tau_syn} must be at least 1 spiking step, and readout_decay = "
                 f"{readout_decay} lie in [0, 1]"
             )
         choose("VQSVAE", FEATURES, "feature", feature)
         choose("VQSVAE", STRAIGHT_THROUGH, "straight_through", straight_through)
-        make_neuron = make_neuron_maker("VQSVAE", neuron, neuron_options or {})
+        make_neuron = make_neuron_maker("VQSVAE", neuron, neuron_options)
         channels, inwards = embedding_channels, tuple(widths)
         weights = decay_weights(spiking_steps, readout_decay).float()
         self.encoder = SpikingEncoder(in_channels, inwards, channels, spiking_steps, make_neuron)
