@@ -85,7 +85,7 @@ def test_latents_are_told_when_they_do_not_fit(unet, quiet):
         pipe(latents=torch.zeros(2, 1, 4, 4))
     with pytest.raises(UserError, match="takes noise"):
         pipe(latents=torch.zeros(2, 1, 8, 8), seeds=[1])
-    with pytest.raises(UserError, match="not a tensor; give noise of shape"):
+    with pytest.raises(UserError, match="must be a tensor of noise"):
         pipe(latents=torch.zeros(1, 1, 8, 8).numpy())
     with pytest.raises(UserError, match="omit return_dict=False"):
         interpolate_seeds(pipe, [0, 1], return_dict=False)

@@ -202,6 +202,33 @@ def test_saved_and_loaded_it_makes_the_same_bits(pipe, tmp_path):
     assert torch.equal(images(again, [3, 4]), images(pipe, [3, 4]))
 
 
+WRONG_CALLS = {
+    "batch_size": (0, -1, 1.5, "8", 10**12),
+    "num_inference_steps": (0, -1, 1.5, "8"),
+    "seeds": (3, torch.tensor(3), [], [-1], [2**64], ["8"], [0.5], range(1_000_001)),
+    "generator": (0, [0], "8", [None]),
+    "latents": (0, "8", torch.tensor(1.0), torch.zeros(1, 1)),
+    "timesteps": (8, [None], ["a"], [], [3, 5]),
+    "eta": (-0.5, 2.0, float("nan")),
+    "classifier_scale": (2.0,),
+    "output_type": ("none such", 1),
+    "class_labels": ("none such", [0.5]),
+    "guidance_scale": (2.0, "8"),
+    "temperature": (-1.0, float("nan")),
+    "top_p": (-1.0, 0.0, 1.5),
+}
+
+
+def test_a_call_refuses_arguments_out_of_range(pipe):
+    arguments = inspect.signature(type(pipe).__call__).parameters
+    names = WRONG_CALLS.keys() & arguments
+    tried = [(name, value) for name in names for value in WRONG_CALLS[name]]
+    assert len(tried) > 15  # not an empty loop
+    for name, value in tried:
+        with pytest.raises(UserError):
+            pipe(**{"output_type": "pt", name: value})
+
+
 def test_an_image_depends_on_its_seed_alone(pipe):
     assert torch.equal(images(pipe, [3, 4, 5])[1:2], images(pipe, [4]))
 

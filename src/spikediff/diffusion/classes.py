@@ -159,6 +159,7 @@ def classifier_guided(
     """
     if class_labels is None:
         raise UserError("classifier: guidance needs class_labels")
+    _check_finite("classifier_scale", scale)
     labels = _labels(class_labels, torch.zeros(batch_size))
 
     def guided(sample: Tensor, timestep: Tensor) -> Tensor:
@@ -188,16 +189,20 @@ def _check(name: str, classes: int, labels: ClassLabels, guidance_scale: float |
         )
     if guidance_scale is None:
         return
-    try:
-        finite = math.isfinite(guidance_scale)
-    except (TypeError, ValueError, RuntimeError):  # of a text, an array, a tensor
-        finite = False
-    if not finite:
-        raise UserError(f"guidance_scale = {shown(guidance_scale)} must be a finite number")
+    _check_finite("guidance_scale", guidance_scale)
     if labels is None:
         raise UserError(f"guidance_scale = {guidance_scale}: guidance needs class_labels")
     if guidance_scale < 0:
         raise UserError(f"guidance_scale = {guidance_scale} must not be negative")
+
+
+def _check_finite(name: str, scale: Any) -> None:
+    try:
+        finite = math.isfinite(scale)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # of a text, an array, a tensor
+        finite = False
+    if not finite:
+        raise UserError(f"{name} = {shown(scale)} must be a finite number")
 
 
 def _labels(class_labels: ClassLabels, like: Tensor) -> Tensor:

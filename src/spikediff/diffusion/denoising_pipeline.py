@@ -27,6 +27,7 @@ from spikediff.diffusion.loop import (
     estimates_of,
     first_noise,
     inference,
+    size_of_noise,
     step_options,
     telling,
 )
@@ -130,7 +131,7 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             UserError: Arguments contradict each other, the network, or the scheduler.
         """
         if batch_size is None and seeds is None:
-            batch_size = size_of_labels(class_labels) if latents is None else len(latents)
+            batch_size = size_of_labels(class_labels) if latents is None else size_of_noise(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_output_type(output_type)
         finish = self._output(output_type)
@@ -176,6 +177,8 @@ class SpikingDiffusionPipeline(TellsOfSteps, OwnPipeline):
             estimates_of(self.unet), self.unet, known, guidance_scale, batch_size
         )
         if classifier is None:
+            if classifier_scale != 1.0:
+                raise UserError("classifier_scale: give the classifier that it scales")
             return denoiser
         return classifier_guided(
             denoiser,

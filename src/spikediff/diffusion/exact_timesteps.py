@@ -25,7 +25,7 @@ from torch import Tensor
 
 from spikediff.diffusion.scheduler_config import KeepsSchedule
 from spikediff.diffusion.seeds import whole
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
 
 # With one of these, sigmas are chosen first, and timesteps may be fractional.
 _BY_SIGMAS = (
@@ -179,12 +179,11 @@ def visiting(
             out of range, or are not supported by the scheduler.
     """
     sampler = exact(scheduler)
-    steps = num_inference_steps if timesteps is None else len(timesteps)
     longest = sampler.config.num_train_timesteps
-    check_steps(steps, longest)
     if timesteps is not None:
         _visit_given(sampler, given_timesteps(timesteps, longest), device)
         return sampler
+    check_steps(num_inference_steps, longest)
     sampler.set_timesteps(num_inference_steps, device=device)
     check_timesteps(sampler, num_inference_steps)
     return sampler
@@ -204,7 +203,10 @@ def _visit_given(scheduler: Any, grid: list[int], device: Any) -> None:
 
 def given_timesteps(timesteps: Iterable[int], longest: int) -> list[int]:
     """Return timesteps as numbers; refuse none, and those out of order or range."""
-    grid = [int(t) for t in timesteps]
+    try:
+        grid = [int(t) for t in timesteps]
+    except (TypeError, ValueError):
+        raise UserError(f"timesteps = {shown(timesteps)} must be a list of numbers") from None
     if not grid or not _falling(grid) or not _in_training(grid, longest):
         raise UserError(f"timesteps = {grid} must decrease, between {longest - 1} and 0")
     return grid

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.exact_timesteps import visiting
 from spikediff.diffusion.seeds import Generators
-from spikediff.errors import UserError, kind_of, suggestion
+from spikediff.errors import UserError, kind_of, shown, suggestion
 from spikediff.files.tensors import check_values
 from spikediff.layers import batch_invariant, running_statistics
 
@@ -247,6 +247,13 @@ def image_shape(unet: Any) -> tuple[int, ...]:
     return unet.config.in_channels, *sizes
 
 
+def size_of_noise(latents: Any) -> int:
+    """Return the number of images of given noise; refuse what is no tensor of several axes."""
+    if not isinstance(latents, Tensor) or not latents.dim():
+        raise UserError(f"latents = {shown(latents)} must be a tensor of noise, [B, C, H, W]")
+    return len(latents)
+
+
 def first_noise(
     unet: Any, batch_size: int, generator: Generators, device: Any, latents: Tensor | None = None
 ) -> Tensor:
@@ -258,9 +265,7 @@ def first_noise(
     if latents is None:
         drawn: Tensor = randn_tensor(shape, generator=generator, device=device, dtype=unet.dtype)
         return drawn
-    if not isinstance(latents, Tensor):
-        raise UserError(f"latents: not a tensor; give noise of shape {shape}")
-    if tuple(latents.shape) != shape:
+    if (size_of_noise(latents), *latents.shape[1:]) != shape:
         raise UserError(f"latents of shape {tuple(latents.shape)}; this call takes noise {shape}")
     return latents.to(device, unet.dtype)
 

@@ -5,7 +5,8 @@ processes that share the batch nor on the other images.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from operator import index
 from typing import Any
 
@@ -49,33 +50,48 @@ def generators_of(
         >>> batch_size, generators[0].initial_seed()
         (2, 7)
     """
-    if seeds is None:
-        if batch_size is None:
-            batch_size = len(generator) if isinstance(generator, list | tuple) else 1
-        batch_size = whole(batch_size, "batch_size")
-        if batch_size < 1:
-            raise UserError(f"batch_size = {batch_size} must be at least 1")
-        if batch_size > MOST_IMAGES:
-            raise UserError(f"batch_size = {batch_size} must be at most {MOST_IMAGES:,}")
-        if isinstance(generator, list | tuple) and len(generator) != batch_size:
-            raise UserError(
-                f"{len(generator)} generators for batch_size = {batch_size}; give one for all "
-                f"images, or a list of one per image"
-            )
-        return generator, batch_size
+    if seeds is not None:
+        if generator is not None:
+            raise UserError("give seeds or a generator, not both")
+        numbers = _numbers(seeds)
+        if batch_size not in (None, len(numbers)):
+            raise UserError(f"{len(numbers)} seeds for batch_size = {batch_size}; one per image")
+        # On the CPU, so that a seed means the same image on every device.
+        return [torch.Generator("cpu").manual_seed(seed) for seed in numbers], len(numbers)
+    sources = [*generator] if isinstance(generator, list | tuple) else None
     if generator is not None:
-        raise UserError("give seeds or a generator, not both")
-    if not hasattr(seeds, "__len__"):
-        raise UserError(f"seeds = {shown(seeds)} must be a list, one seed per image")
-    if len(seeds) != (len(seeds) if batch_size is None else batch_size) or not len(seeds):
-        raise UserError(f"{len(seeds)} seeds for batch_size = {batch_size}; give one per image")
-    if len(seeds) > MOST_IMAGES:
-        raise UserError(f"{len(seeds)} seeds are too many for one call; give {MOST_IMAGES:,}")
-    for seed in seeds:
-        if not 0 <= whole(seed, "seed") < 2**64:
-            raise UserError(f"seed {shown(seed)} must lie between 0 and 2^64 - 1")
-    # On the CPU, so that a seed means the same image on every device.
-    return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds], len(seeds)
+        for source in [generator] if sources is None else sources:
+            if not isinstance(source, torch.Generator):
+                raise UserError(
+                    f"generator = {shown(source)} must be a torch.Generator, or a list of them; "
+                    f"seeds=[0, 1] takes numbers"
+                )
+    if batch_size is None:
+        batch_size = 1 if sources is None else len(sources)
+    batch_size = whole(batch_size, "batch_size")
+    if not 1 <= batch_size <= MOST_IMAGES:
+        raise UserError(f"batch_size = {batch_size} must lie between 1 and {MOST_IMAGES:,}")
+    if sources is not None and len(sources) != batch_size:
+        raise UserError(
+            f"{len(sources)} generators for batch_size = {batch_size}; give one for all images, or "
+            f"a list of one per image"
+        )
+    return generator if sources is None else sources, batch_size
+
+
+def _numbers(seeds: Iterable[int]) -> list[int]:
+    """Return seeds as a list of numbers; refuse none, too many, and those out of range."""
+    try:
+        some = list(islice(seeds, MOST_IMAGES + 1))
+    except TypeError:
+        raise UserError(f"seeds = {shown(seeds)} must be a list, one seed per image") from None
+    if not 1 <= len(some) <= MOST_IMAGES:
+        raise UserError(f"seeds: give 1 to {MOST_IMAGES:,} for one call, one per image")
+    numbers = [whole(seed, "seed") for seed in some]
+    for number in numbers:
+        if not 0 <= number < 2**64:
+            raise UserError(f"seed {shown(number)} must lie between 0 and 2^64 - 1")
+    return numbers
 
 
 def draw_each(

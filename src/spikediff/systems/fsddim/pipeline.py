@@ -18,6 +18,7 @@ from spikediff.diffusion.loop import (
     estimates_of,
     first_noise,
     inference,
+    size_of_noise,
     telling,
 )
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
@@ -99,7 +100,7 @@ class SynapticCurrentPipeline(TellsOfSteps, OwnPipeline):
             An output with `.images` and `.current_variance`.
         """
         if batch_size is None and seeds is None:
-            batch_size = size_of_labels(class_labels) if latents is None else len(latents)
+            batch_size = size_of_labels(class_labels) if latents is None else size_of_noise(latents)
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_output_type(output_type)
         space = CurrentSpace(self.unet)
