@@ -11,6 +11,7 @@ from torch import nn
 from sizes import U_NET
 from small_pipelines import MAKERS, made, make
 from spikediff.cli import main
+from spikediff.diffusion.classes import class_names
 from spikediff.diffusion.denoising_pipeline import SpikingDiffusionPipeline
 from spikediff.diffusion.model import with_own_memory
 from spikediff.diffusion.schedulers import make_scheduler
@@ -177,6 +178,80 @@ def test_a_configuration_of_no_network_is_named(tmp_path, change):
     ):
         with pytest.raises(UserError, match=r"config\.json"):
             load()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_train_timesteps": 0},
+        {"num_train_timesteps": 10**9},
+        {"beta_end": 7.0},
+        {"beta_start": -1.0},
+        {"trained_betas": []},
+        {"trained_betas": [0.1]},
+        {"timestep_spacing": "none such"},
+        {"prediction_type": "none such"},
+        {"final_sigmas_type": "none such"},
+        {"disable_corrector": "none such"},
+        {"solver_order": 10**9},
+    ],
+)
+def test_a_scheduler_that_makes_no_steps_is_named(tmp_path, change):
+    pipe = make("denoiser")
+    pipe.scheduler = make_scheduler("unipc", pipe.scheduler.config)
+    pipe.save_pretrained(tmp_path)
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"scheduler_config\.json"):
+        SpikingDiffusionPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clip_covariance": "none such"},
+        {"clip_sample_range": None},
+        {"clip_last_noise": 1e308},
+        {"beta_end": 0.5},
+        {"timestep_spacing": "none such"},
+    ],
+)
+def test_settings_of_analytic_dpm_that_make_no_steps_are_named(tmp_path, change):
+    pipe = make("denoiser")
+    pipe.scheduler = make_scheduler("analytic-dpm", {"second_moment": [0.5] * 1000})
+    pipe.save_pretrained(tmp_path)
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"scheduler_config\.json"):
+        SpikingDiffusionPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"temperature": None}, {"top_p": []}, {"unmasking": "x"}])
+def test_settings_of_tokens_that_draw_nothing_are_one_line(tmp_path, change):
+    make("tokens").save_pretrained(tmp_path)
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"unmasking|temperature"):
+        load_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize("names", [3, "cat", [1, 2], {"cat": 0}])
+def test_damaged_names_of_classes_are_one_line(names):
+    network = SpikingUNet(8, 1, base_channels=8, channel_mult=(1, 2), num_classes=2)
+    network.register_to_config(_class_names=names)
+    with pytest.raises(UserError, match="class names"):
+        class_names(network)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmsolver++", "unipc", "deis", "analytic-dpm"])
+def test_loading_a_scheduler_draws_no_random_number(tmp_path, name):
+    pipe = make("denoiser")
+    pipe.scheduler = make_scheduler(name, pipe.scheduler.config)
+    pipe.save_pretrained(tmp_path)
+    before = torch.get_rng_state()
+    loaded = SpikingDiffusionPipeline.from_pretrained(tmp_path)
+    assert type(loaded.scheduler) is type(pipe.scheduler)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("kind", MAKERS)

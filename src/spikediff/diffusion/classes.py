@@ -35,7 +35,10 @@ def name_classes(network: Any, names: Sequence[str]) -> None:
 
 def class_names(network: Any) -> tuple[str, ...]:
     """Return the names of a network's classes; empty if it has none."""
-    return tuple(network.config.get(_NAMES) or ())
+    names = network.config.get(_NAMES) or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{type(network).__name__}: class names = {shown(names)} are damaged")
+    return tuple(names)
 
 
 def class_numbers(network: Any, class_labels: ClassLabels) -> int | Sequence[int] | Tensor | None:

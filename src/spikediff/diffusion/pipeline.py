@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
-from spikediff.diffusion.exact_timesteps import exact
+from spikediff.diffusion.exact_timesteps import check_settings, exact
 from spikediff.diffusion.loop import networks_of
 from spikediff.diffusion.model import SpikingModel, with_own_memory
 from spikediff.diffusion.saving import INDEX, check_networks, make_portable, own_classes
-from spikediff.errors import UserError, kind_of, one_line, suggestion
+from spikediff.diffusion.schedulers import MOST_TIMESTEPS
+from spikediff.errors import UserError, kind_of, one_line, shown, suggestion
 from spikediff.events import Precision, compile_for_inference
 from spikediff.files.reading import read_json
 from spikediff.files.tensors import check_finite, state_digest
@@ -31,6 +33,14 @@ def scheduler_name(pipe: Any) -> str | None:
     """Return the class of a pipeline's scheduler; None without a scheduler."""
     scheduler = pipe.components.get("scheduler")
     return None if scheduler is None else type(scheduler).__name__
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse a scheduler's absurd numbers before tables of that size are made."""
+    config = read_json(path) if path.is_file() else None
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, int) and value > MOST_TIMESTEPS:
+            raise UserError(f"{path}: {key} = {shown(value)} must be at most {MOST_TIMESTEPS:,}")
 
 
 class OwnPipeline(DiffusionPipeline):
@@ -117,7 +127,8 @@ class OwnPipeline(DiffusionPipeline):
         """Load a pipeline as diffusers does, with complete networks.
 
         Raises:
-            UserError: A network's file is incomplete, or a weight is not finite.
+            UserError: A network's file is incomplete, a weight is not finite, or the scheduler's
+                settings allow no sampling.
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
@@ -127,7 +138,10 @@ class OwnPipeline(DiffusionPipeline):
             index = dict(content) if isinstance(content, dict) else {}
             read = {name: entry for name, entry in index.items() if name not in kwargs}
             check_networks(read, folder, kwargs.get("variant"))
+            _check_sizes(folder / "scheduler" / SCHEDULER_CONFIG_NAME)
         pipe = super().from_pretrained(folder, **kwargs)
+        if "scheduler" in pipe.components and "scheduler" not in kwargs:
+            check_settings(pipe.scheduler, folder / "scheduler" / SCHEDULER_CONFIG_NAME)
         dtype = kwargs.get("dtype") or kwargs.get("torch_dtype")
         for name, network in networks_of(pipe).items():
             if name in kwargs or isinstance(network, SpikingModel):

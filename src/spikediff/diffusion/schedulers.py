@@ -14,6 +14,8 @@ from typing import Any
 import spikediff
 from spikediff.errors import UserError, suggestion
 
+MOST_TIMESTEPS = 100_000  # of training
+
 _COMMON: dict[str, Any] = {"timestep_spacing": "trailing"}
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {

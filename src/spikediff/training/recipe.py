@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from spikediff.diffusion.schedulers import SCHEDULERS
+from spikediff.diffusion.schedulers import MOST_TIMESTEPS, SCHEDULERS
 from spikediff.errors import UserError, shown, suggestion
 from spikediff.files.writing import write_if_changed
 from spikediff.files.yaml import build, check_value, read_yaml, section_of
@@ -106,7 +106,7 @@ class DataRecipe:
 class DiffusionRecipe:
     """The noise schedule and the prediction type."""
 
-    num_train_timesteps: int = _ruled(1000, _at_most(100_000))
+    num_train_timesteps: int = _ruled(1000, _at_most(MOST_TIMESTEPS))
     """Length of the diffusion clock."""
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
     """The course of the betas; squaredcos_cap_v2 is the cosine."""

@@ -13,6 +13,8 @@ confidence: Chang et al., "MaskGIT", CVPR 2022.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -23,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from spikediff.diffusion.exact_timesteps import check_steps
 from spikediff.diffusion.seeds import Generators, draw_each
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
 from spikediff.layers.sizes import choose
 
 # w(t, T_d). The bound (paper's equation 14) makes the loss of a nearly clean grid loud; Bond-Taylor
@@ -156,6 +158,7 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
                 f"mask_token={mask_token} must be at least 1, confidence_noise={confidence_noise} "
                 f"not negative"
             )
+        _check_draw(temperature, top_p, unmasking)
         self.num_inference_steps: int | None = None
         self.timesteps: Tensor = torch.arange(num_train_timesteps, 0, -1)
         self._visited: list[int] = self.timesteps.tolist()
@@ -233,7 +236,8 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         temperature = self.config.temperature if temperature is None else temperature
         top_p = self.config.top_p if top_p is None else top_p
         unmasking = self.config.unmasking if unmasking is None else unmasking
-        self._check(model_output, sample, temperature, top_p, unmasking)
+        _check_draw(temperature, top_p, unmasking)
+        self._check(model_output, sample)
         t = int(timestep)
         landing = max((s for s in self._visited if s < t), default=0)
         if draws is None:
@@ -257,20 +261,22 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
 
-    def _check(
-        self, logits: Tensor, sample: Tensor, temperature: float, top_p: float, unmasking: str
-    ) -> None:
-        choose("AbsorbingStateScheduler", UNMASKING, "unmasking", unmasking)
-        if not temperature >= 0.0 or not 0.0 < top_p <= 1.0:
-            raise UserError(
-                f"temperature = {temperature} must not be negative, and top_p = {top_p} must lie "
-                f"in (0, 1]"
-            )
+    def _check(self, logits: Tensor, sample: Tensor) -> None:
         if logits.shape != (sample.shape[0], self.config.mask_token, *sample.shape[1:]):
             raise UserError(
                 f"AbsorbingStateScheduler: logits {tuple(logits.shape)} do not fit a grid "
                 f"{tuple(sample.shape)} of {self.config.mask_token} codes"
             )
+
+
+def _check_draw(temperature: Any, top_p: Any, unmasking: str) -> None:
+    choose("AbsorbingStateScheduler", UNMASKING, "unmasking", unmasking)
+    numbers = isinstance(temperature, Real) and isinstance(top_p, Real)
+    if not numbers or not temperature >= 0.0 or not 0.0 < top_p <= 1.0:
+        raise UserError(
+            f"temperature = {shown(temperature)} must not be negative, and top_p = {shown(top_p)} "
+            f"must lie in (0, 1]"
+        )
 
 
 def _surest(
