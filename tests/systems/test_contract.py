@@ -123,6 +123,8 @@ def test_the_constructor_refuses_values_out_of_range_by_name(network):
         for value in WRONG.get(kind, ())
     ]
     assert len(tried) > 15  # not an empty loop
+    if "layers_per_block" in arguments:
+        tried.append(("layers_per_block", 10**9))
     for name, value in tried:
         with pytest.raises(UserError, match=name):
             make(**small | trainable.fixed | {name: value})

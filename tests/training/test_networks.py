@@ -140,6 +140,7 @@ def test_a_network_refuses_values_that_it_cannot_have(name, key):
     ("network", "loss"),
     [
         ("spiking_unet", {"min_snr_gamma": -1.0}),
+        ("spiking_unet", {"min_snr_gamma": 1e308}),
         ("integer_unet", {"rate_penalty": -0.1}),
         ("integer_unet", {"p2_gamma": -0.1}),
         ("synaptic_current_unet", {"name": "synaptic_current", "consistency": -1.0}),

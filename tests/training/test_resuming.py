@@ -1,5 +1,6 @@
 """A run that goes on is the run that was begun: same data, same law; what differs is named."""
 
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +12,7 @@ from torch import distributed
 
 from spikediff.errors import UserError
 from spikediff.systems.spiking_diffusion.quantiser import VectorQuantiser
+from spikediff.training import save_recipe
 from spikediff.training.checkpoint import load_latest, save_checkpoint
 from spikediff.training.curve import read_curve
 from spikediff.training.resuming import data_facts
@@ -138,6 +140,15 @@ def test_another_rounding_is_told(begun, caplog):
     caplog.clear()
     Trainer(recipe, folder, resume=True, show_progress=False).folder.release()
     assert "rounding" not in caplog.text
+
+
+def test_a_checkpoint_that_does_not_fit_an_edited_recipe_is_one_line(begun, tmp_path):
+    recipe, folder = begun
+    shutil.copytree(folder, tmp_path / "run")
+    edited = changed(recipe, "model", layers_per_block=3)
+    save_recipe(edited, tmp_path / "run" / "recipe.yaml")  # the run's own, so that both agree
+    with pytest.raises(UserError, match="checkpoint is of another network than the recipe's"):
+        run(edited, tmp_path / "run", resume=True)
 
 
 def test_fewer_steps_than_were_made_are_refused(begun, with_steps):

@@ -20,10 +20,10 @@ from spikediff.errors import UserError, cut, one_line, shown
 from spikediff.files.reading import check_regular, read_json
 from spikediff.files.tensors import check_finite
 from spikediff.files.weights import list_faults
+from spikediff.layers.sizes import MOST_LAYERS
 
 WEIGHTS = "diffusion_pytorch_model"
 _MOST = 2**24  # of a number in a configuration
-_MOST_LAYERS = 256  # of a list in one, and of the blocks of a level
 # Names that diffusers gave the projections of attention before.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -164,12 +164,12 @@ def _check_sizes(value: Any, path: Path, key: str = "") -> None:
         for name, part in value.items():
             _check_sizes(part, path, name)
     elif isinstance(value, list):
-        if len(value) > _MOST_LAYERS:
+        if len(value) > MOST_LAYERS:
             raise UserError(f"{path}: {key} has {len(value)} entries")
         for part in value:
             _check_sizes(part, path, key)
     elif isinstance(value, int | float):
-        most = _MOST_LAYERS if key == "layers_per_block" else _MOST
+        most = MOST_LAYERS if key == "layers_per_block" else _MOST
         if not -most <= value <= most:
             raise UserError(f"{path}: {key} = {shown(value)} is not a plausible size")
 

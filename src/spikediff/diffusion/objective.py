@@ -115,8 +115,8 @@ class DenoisingObjective:
 def check_not_negative(**values: float) -> None:
     """Raise a `UserError` for a negative weight of a recipe's `loss:` section."""
     for name, value in values.items():
-        if value < 0:
-            raise UserError(f"loss.{name} = {value} must not be negative")
+        if not 0 <= value <= torch.finfo(torch.float32).max:
+            raise UserError(f"loss.{name} = {value} must not be negative, nor beyond float32")
 
 
 def target_of(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:

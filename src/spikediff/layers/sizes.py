@@ -12,6 +12,8 @@ from torch import Tensor
 from spikediff.errors import UserError, shown, suggestion
 from spikediff.neurons import NEURONS, NeuronLayer
 
+MOST_LAYERS = 256  # of a network's level, and of a list in its configuration
+
 
 def check_sizes(
     network: str,
@@ -36,17 +38,14 @@ channel_mult=(1, 2, 2) has 3 levels
     """
     sides_of(network, sample_size)
     check_whole(network, "base_channels", base_channels)
-    check_whole(network, "layers_per_block", layers_per_block)
+    check_layers(network, layers_per_block)
     check_widths(network, channel_mult=channel_mult)
     halvings = len(channel_mult) - 1
     check_halvings(network, sample_size, halvings, patch_size, channel_mult=channel_mult)
     if base_channels < 2 or base_channels % 2:
         raise UserError(f"{network}: base_channels={base_channels} must be even and positive")
-    if layers_per_block < 1 or not 0.0 <= dropout < 1.0:
-        raise UserError(
-            f"{network}: layers_per_block={layers_per_block} must be at least 1, and "
-            f"dropout={dropout} in [0, 1)"
-        )
+    if not 0.0 <= dropout < 1.0:
+        raise UserError(f"{network}: dropout={dropout} must lie in [0, 1)")
 
 
 def check_halvings(
@@ -85,6 +84,15 @@ def check_widths(network: str, **widths: Sequence[int]) -> None:
             raise UserError(f"{network}: {name}={shown(values)} must not be empty")
         for size in values:
             check_positive(network, **{name: size})
+
+
+def check_layers(network: str, layers_per_block: int) -> None:
+    """Refuse a number of blocks per level that is not positive, or absurd."""
+    check_positive(network, layers_per_block=layers_per_block)
+    if layers_per_block > MOST_LAYERS:
+        raise UserError(
+            f"{network}: layers_per_block={shown(layers_per_block)} must be at most {MOST_LAYERS}"
+        )
 
 
 def check_classes(network: str, num_classes: int) -> None:

@@ -257,4 +257,10 @@ def _plain_name(name: str) -> str:
 def _load(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load weights into a network, ignoring wrappers at the time of saving and now."""
     theirs = {_plain_name(name): name for name in network.state_dict()}
-    network.load_state_dict({theirs.get(n, n): x for n, x in plain_names(state).items()})
+    try:
+        network.load_state_dict({theirs.get(n, n): x for n, x in plain_names(state).items()})
+    except RuntimeError as error:
+        reason = one_line(error, 300)
+        raise UserError(
+            f"the checkpoint is of another network than the recipe's ({reason})"
+        ) from error

@@ -26,7 +26,6 @@ _POSITIVE: Rule = (lambda x: x > 0, "must be positive")
 _NOT_NEGATIVE: Rule = (lambda x: x >= 0, "must not be negative")
 _SHARE: Rule = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
 _SHARES: Rule = (lambda x: all(0 <= part < 1 for part in x), "must lie in [0, 1)")
-_SIZE: Rule = (lambda x: x is None or x > 0, "must be positive")
 _RANGE: Rule = (lambda x: x is None or x[0] < x[1], "must be two values, the lower one first")
 _BETA: Rule = (lambda x: 0 < x < 1, "must lie between 0 and 1")
 
@@ -82,7 +81,7 @@ class DataRecipe:
     dataset: str = "digits"
     """The name of a data set, a folder of images, or hf:DATASET_ID; for a network of signals, the
     name of a recording or a .npy file."""
-    image_size: int | None = _ruled(None, _SIZE)
+    image_size: int | None = _ruled(None, _at_most(2**20))
     """Side in pixels, or samples in a signal's window; by default the data set's own."""
     channels: int | None = _ruled(None, _at_most(65_536))
     """1 or 3; by default the data set's own."""

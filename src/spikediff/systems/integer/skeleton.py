@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from spikediff.errors import UserError
 from spikediff.layers.recomputation import computed
-from spikediff.layers.sizes import check_positive, check_widths, patches_of
+from spikediff.layers.sizes import check_layers, check_positive, check_widths, patches_of
 from spikediff.layers.unet import way_down, way_up
 
 _SENSITIVE_BITS = 8  # of the weights on which the loss depends most; see `bits_by_synapse`
@@ -162,7 +162,8 @@ def check_skeleton(config: Any) -> None:
     """Refuse sizes that do not give a U-Net."""
     network, widths = "IntegerSpikingUNet", config.block_out_channels
     patches = patches_of(network, config.sample_size, config.patch_size)
-    sizes = "sample_size", "in_channels", "layers_per_block", "levels", "head_levels"
+    check_layers(network, config.layers_per_block)
+    sizes = "sample_size", "in_channels", "levels", "head_levels"
     check_positive(network, **{name: config[name] for name in (*sizes, "num_train_timesteps")})
     check_widths(network, block_out_channels=widths)
     factor = 2 ** (len(widths) - 1)
