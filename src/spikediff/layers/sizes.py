@@ -12,6 +12,7 @@ from torch import Tensor
 from spikediff.errors import UserError, shown, suggestion
 from spikediff.neurons import NEURONS, NeuronLayer
 
+_MOST = 2**20
 MOST_LAYERS = 256  # of a network's level, and of a list in its configuration
 
 
@@ -37,13 +38,13 @@ def check_sizes(
 channel_mult=(1, 2, 2) has 3 levels
     """
     sides_of(network, sample_size)
-    check_whole(network, "base_channels", base_channels)
+    check_positive(network, base_channels=base_channels)
     check_layers(network, layers_per_block)
     check_widths(network, channel_mult=channel_mult)
     halvings = len(channel_mult) - 1
     check_halvings(network, sample_size, halvings, patch_size, channel_mult=channel_mult)
-    if base_channels < 2 or base_channels % 2:
-        raise UserError(f"{network}: base_channels={base_channels} must be even and positive")
+    if base_channels % 2:
+        raise UserError(f"{network}: base_channels={base_channels} must be even")
     if not 0.0 <= dropout < 1.0:
         raise UserError(f"{network}: dropout={dropout} must lie in [0, 1)")
 
@@ -68,11 +69,13 @@ def check_halvings(
 
 
 def check_positive(network: str, **sizes: int) -> None:
-    """Refuse a value that is not a whole number or is below 1."""
+    """Refuse a value that is not a whole number, is below 1, or would exhaust any memory."""
     for name, size in sizes.items():
         check_whole(network, name, size)
         if size < 1:
             raise UserError(f"{network}: {name}={shown(size)} must be at least 1")
+        if size > _MOST:
+            raise UserError(f"{network}: {name}={shown(size)} must be at most {_MOST:,}")
 
 
 def check_widths(network: str, **widths: Sequence[int]) -> None:
@@ -100,6 +103,7 @@ def check_classes(network: str, num_classes: int) -> None:
     check_whole(network, "num_classes", num_classes)
     if num_classes < 0:
         raise UserError(f"{network}: num_classes={num_classes} must not be negative")
+    check_positive(network, num_classes=num_classes + 1)  # one more embedding is of no class
 
 
 def check_whole(network: str, name: str, value: Any) -> None:
@@ -120,7 +124,7 @@ def sides_of(network: str, sample_size: int | Sequence[int], dimensions: int = 2
     if len(sides) != dimensions:
         raise UserError(f"{network}: sample_size={sample_size} must have {dimensions} numbers")
     for side in sides:
-        check_whole(network, "sample_size", side)
+        check_positive(network, sample_size=side)
     return sides
 
 

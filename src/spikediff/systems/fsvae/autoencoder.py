@@ -14,7 +14,7 @@ from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.seeds import Generators, draw_each
 from spikediff.errors import UserError
 from spikediff.layers import running_statistics
-from spikediff.layers.sizes import check_halvings, check_positive, check_whole, check_widths
+from spikediff.layers.sizes import check_halvings, check_positive, check_widths
 
 
 @dataclass
@@ -42,10 +42,9 @@ class Autoencoder(SpikingModel):
     def _set_sizes(self, sample_size: int, channels: Sequence[int], **sizes: int) -> None:
         """Check the sizes; set `side`, the height and width of the smallest level."""
         name = type(self).__name__
-        check_whole(name, "sample_size", sample_size)
+        check_positive(name, sample_size=sample_size, **sizes)
         check_widths(name, channels=channels)
         check_halvings(name, sample_size, len(channels), channels=channels)
-        check_positive(name, **sizes)
         weight = self.config.divergence_weight
         if weight is not None and not 0.0 <= weight < inf:
             raise UserError(f"{name}: divergence_weight={weight} must not be negative")
