@@ -25,6 +25,11 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 
 
+def damage(path, change):
+    """Change values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
 def test_weights_out_of_the_middle_of_a_file():
     file = torch.randn(1 + 12 * 64)
     layer = nn.Linear(12, 64)
@@ -170,8 +175,7 @@ def test_variants_and_half_precision_are_loaded(model):
 )
 def test_a_configuration_of_no_network_is_named(tmp_path, change):
     make("denoiser").save_pretrained(tmp_path)
-    path = tmp_path / "unet" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    damage(tmp_path / "unet" / "config.json", change)
     for load in (
         lambda: SpikingUNet.from_pretrained(tmp_path / "unet"),
         lambda: SpikingDiffusionPipeline.from_pretrained(tmp_path),
@@ -200,8 +204,7 @@ def test_a_scheduler_that_makes_no_steps_is_named(tmp_path, change):
     pipe = make("denoiser")
     pipe.scheduler = make_scheduler("unipc", pipe.scheduler.config)
     pipe.save_pretrained(tmp_path)
-    path = tmp_path / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    damage(tmp_path / "scheduler" / "scheduler_config.json", change)
     with pytest.raises(UserError, match=r"scheduler_config\.json"):
         SpikingDiffusionPipeline.from_pretrained(tmp_path)
 
@@ -220,8 +223,7 @@ def test_settings_of_analytic_dpm_that_make_no_steps_are_named(tmp_path, change)
     pipe = make("denoiser")
     pipe.scheduler = make_scheduler("analytic-dpm", {"second_moment": [0.5] * 1000})
     pipe.save_pretrained(tmp_path)
-    path = tmp_path / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    damage(tmp_path / "scheduler" / "scheduler_config.json", change)
     with pytest.raises(UserError, match=r"scheduler_config\.json"):
         SpikingDiffusionPipeline.from_pretrained(tmp_path)
 
@@ -229,8 +231,7 @@ def test_settings_of_analytic_dpm_that_make_no_steps_are_named(tmp_path, change)
 @pytest.mark.parametrize("change", [{"temperature": None}, {"top_p": []}, {"unmasking": "x"}])
 def test_settings_of_tokens_that_draw_nothing_are_one_line(tmp_path, change):
     make("tokens").save_pretrained(tmp_path)
-    path = tmp_path / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    damage(tmp_path / "scheduler" / "scheduler_config.json", change)
     with pytest.raises(UserError, match=r"unmasking|temperature"):
         load_pipeline(tmp_path)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from spikediff.errors import UserError, shown, suggestion
 from spikediff.neurons import NEURONS, NeuronLayer
 
-_MOST = 2**20
+_MOST = 2**20  # of any size
 MOST_LAYERS = 256  # of a network's level, and of a list in its configuration
 
 
@@ -56,7 +56,7 @@ def check_halvings(
     patch_size: int = 1,
     **levels: Sequence[int],
 ) -> None:
-    """Refuse images that cannot be halved between all levels; `name` is the argument to report."""
+    """Refuse images that cannot be halved between all levels; `levels` is the widths by name."""
     ((name, widths),) = levels.items()
     sizes = [sample_size] if isinstance(sample_size, int) else sample_size
     factor = patch_size * 2**halvings
