@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -253,6 +254,16 @@ def test_loading_a_scheduler_draws_no_random_number(tmp_path, name):
     loaded = SpikingDiffusionPipeline.from_pretrained(tmp_path)
     assert type(loaded.scheduler) is type(pipe.scheduler)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["PNDMScheduler", "HeunDiscreteScheduler", "LCMScheduler"])
+def test_schedulers_of_diffusers_without_a_row_are_loaded(tmp_path, name):
+    pipe = make("denoiser")
+    pipe.scheduler = getattr(diffusers, name)()
+    pipe.save_pretrained(tmp_path)
+    assert type(SpikingDiffusionPipeline.from_pretrained(tmp_path).scheduler) is type(
+        pipe.scheduler
+    )
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -223,14 +223,14 @@ def _in_training(timesteps: Sequence[float], longest: int) -> bool:
 
 
 def check_settings(scheduler: Any, where: Path) -> None:
-    """Refuse a saved scheduler whose noise schedule or settings make no steps.
+    """Refuse a saved scheduler of `SCHEDULERS` that makes no steps.
 
     What a scheduler refuses itself, such as missing calibration, is left to the call.
     """
-    levels = getattr(scheduler, "alphas_cumprod", None)
-    if not isinstance(levels, Tensor):  # it does not noise images
+    has_row = isinstance(scheduler, KeepsSchedule)
+    if not has_row:  # some of them need more than two steps
         return
-    longest = scheduler.config.num_train_timesteps
+    levels, longest = scheduler.alphas_cumprod, scheduler.config.num_train_timesteps
     if not len(levels) == longest >= 1 or not bool(((levels >= 0) & (levels <= 1)).all()):
         raise UserError(f"{where}: is damaged, its betas are no noise schedule")
     for made in (scheduler, getattr(scheduler, "_noise_schedule", scheduler)):
