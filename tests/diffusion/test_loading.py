@@ -261,9 +261,8 @@ def test_schedulers_of_diffusers_without_a_row_are_loaded(tmp_path, name):
     pipe = make("denoiser")
     pipe.scheduler = getattr(diffusers, name)()
     pipe.save_pretrained(tmp_path)
-    assert type(SpikingDiffusionPipeline.from_pretrained(tmp_path).scheduler) is type(
-        pipe.scheduler
-    )
+    loaded = SpikingDiffusionPipeline.from_pretrained(tmp_path)
+    assert type(loaded.scheduler) is type(pipe.scheduler)
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -7,12 +7,10 @@ divides the other. A class here has the name and the module of the class it corr
 saved pipeline names diffusers' class, and plain diffusers can load it.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import wraps
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ from torch import Tensor
 
 from spikediff.diffusion.scheduler_config import KeepsSchedule
 from spikediff.diffusion.seeds import whole
-from spikediff.errors import UserError, one_line, shown
+from spikediff.errors import UserError, shown
 
 # With one of these, sigmas are chosen first, and timesteps may be fractional.
 _BY_SIGMAS = (
@@ -220,30 +218,6 @@ def _falling(timesteps: Sequence[float]) -> bool:
 
 def _in_training(timesteps: Sequence[float], longest: int) -> bool:
     return all(0 <= timestep < longest for timestep in timesteps)
-
-
-def check_settings(scheduler: Any, where: Path) -> None:
-    """Refuse a saved scheduler of `SCHEDULERS` that makes no steps.
-
-    What a scheduler refuses itself, such as missing calibration, is left to the call.
-    """
-    has_row = isinstance(scheduler, KeepsSchedule)
-    if not has_row:  # some of them need more than two steps
-        return
-    levels, longest = scheduler.alphas_cumprod, scheduler.config.num_train_timesteps
-    if not len(levels) == longest >= 1 or not bool(((levels >= 0) & (levels <= 1)).all()):
-        raise UserError(f"{where}: is damaged, its betas are no noise schedule")
-    for made in (scheduler, getattr(scheduler, "_noise_schedule", scheduler)):
-        trial, sample = copy.deepcopy(made), torch.zeros(1, 1, 1, 1)
-        try:
-            trial.set_timesteps(min(2, longest))
-            with torch.random.fork_rng(devices=[]):
-                for timestep in trial.timesteps:
-                    sample = trial.step(torch.zeros_like(sample), timestep, sample).prev_sample
-        except UserError:
-            continue
-        except Exception as error:  # whatever is raised of a wrong value
-            raise UserError(f"{where}: makes no steps ({one_line(error, 200)})") from error
 
 
 def check_steps(num_inference_steps: int, longest: int) -> None:

@@ -1,9 +1,11 @@
 """The loop of all denoising pipelines: estimate, step, callback; batch-invariant."""
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from functools import wraps
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -13,8 +15,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from spikediff.diffusion.exact_timesteps import visiting
+from spikediff.diffusion.scheduler_config import KeepsSchedule
 from spikediff.diffusion.seeds import Generators
-from spikediff.errors import UserError, kind_of, shown, suggestion
+from spikediff.errors import UserError, kind_of, one_line, shown, suggestion
 from spikediff.files.tensors import check_values
 from spikediff.layers import batch_invariant, running_statistics
 
@@ -203,6 +206,35 @@ def denoise(
         if after_step is not None:
             sample = after_step(i, timestep, sample)
     return sample
+
+
+def check_settings(scheduler: Any, where: Path) -> None:
+    """Refuse a saved scheduler, one of `SCHEDULERS`, that makes no steps.
+
+    What a scheduler refuses itself, such as missing calibration, is left to the call.
+    """
+    has_row = isinstance(scheduler, KeepsSchedule)
+    if not has_row:  # some of the others need more than two steps
+        return
+    levels, longest = scheduler.alphas_cumprod, scheduler.config.num_train_timesteps
+    if not len(levels) == longest >= 1 or not bool(((levels >= 0) & (levels <= 1)).all()):
+        raise UserError(f"{where}: is damaged, its betas are no noise schedule")
+    made = (scheduler, getattr(scheduler, "_noise_schedule", None))  # ours delegate to the second
+    for trial in (copy.deepcopy(part) for part in made if part is not None):
+        try:
+            trial.set_timesteps(min(2, longest))
+            with torch.random.fork_rng(devices=[]):
+                denoise(
+                    lambda sample, _timestep: torch.zeros_like(sample),
+                    trial,
+                    torch.zeros(1, 1, 1, 1),
+                    trial.timesteps,
+                    {},
+                )
+        except UserError:
+            continue
+        except Exception as error:  # whatever is raised of a wrong value
+            raise UserError(f"{where}: makes no steps ({one_line(error, 200)})") from error
 
 
 def finite(estimate: Tensor, timestep: Any) -> Tensor:

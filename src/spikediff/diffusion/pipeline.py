@@ -9,8 +9,8 @@ from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
-from spikediff.diffusion.exact_timesteps import check_settings, exact
-from spikediff.diffusion.loop import networks_of
+from spikediff.diffusion.exact_timesteps import exact
+from spikediff.diffusion.loop import check_settings, networks_of
 from spikediff.diffusion.model import SpikingModel, with_own_memory
 from spikediff.diffusion.saving import INDEX, check_networks, make_portable, own_classes
 from spikediff.diffusion.schedulers import MOST_TIMESTEPS
@@ -35,7 +35,7 @@ def scheduler_name(pipe: Any) -> str | None:
     return None if scheduler is None else type(scheduler).__name__
 
 
-def _check_sizes(path: Path) -> None:
+def _check_scheduler(path: Path) -> None:
     """Refuse a scheduler's absurd numbers before tables of that size are made."""
     config = read_json(path) if path.is_file() else None
     for key, value in config.items() if isinstance(config, dict) else ():
@@ -138,7 +138,7 @@ class OwnPipeline(DiffusionPipeline):
             index = dict(content) if isinstance(content, dict) else {}
             read = {name: entry for name, entry in index.items() if name not in kwargs}
             check_networks(read, folder, kwargs.get("variant"))
-            _check_sizes(folder / "scheduler" / SCHEDULER_CONFIG_NAME)
+            _check_scheduler(folder / "scheduler" / SCHEDULER_CONFIG_NAME)
         pipe = super().from_pretrained(folder, **kwargs)
         if "scheduler" in pipe.components and "scheduler" not in kwargs:
             check_settings(pipe.scheduler, folder / "scheduler" / SCHEDULER_CONFIG_NAME)

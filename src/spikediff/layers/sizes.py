@@ -37,7 +37,6 @@ def check_sizes(
         spikediff.errors.UserError: UNet: sample_size=30 must be divisible by 4, because \
 channel_mult=(1, 2, 2) has 3 levels
     """
-    sides_of(network, sample_size)
     check_positive(network, base_channels=base_channels)
     check_layers(network, layers_per_block)
     check_widths(network, channel_mult=channel_mult)
@@ -58,9 +57,8 @@ def check_halvings(
 ) -> None:
     """Refuse images that cannot be halved between all levels; `levels` is the widths by name."""
     ((name, widths),) = levels.items()
-    sizes = [sample_size] if isinstance(sample_size, int) else sample_size
     factor = patch_size * 2**halvings
-    if any(size < 1 or size % factor for size in sizes):
+    if any(side % factor for side in sides_of(network, sample_size)):
         patches = f" and patch_size={patch_size}" if patch_size > 1 else ""
         raise UserError(
             f"{network}: sample_size={sample_size} must be divisible by {factor}, because "

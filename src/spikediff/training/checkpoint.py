@@ -28,6 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from spikediff.errors import UserError, one_line, shown
 from spikediff.files.reading import read_json, read_regular
+from spikediff.files.weights import load_renamed
 from spikediff.files.writing import (
     UNFINISHED,
     leftovers,
@@ -256,11 +257,5 @@ def _plain_name(name: str) -> str:
 
 def _load(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load weights into a network, ignoring wrappers at the time of saving and now."""
-    theirs = {_plain_name(name): name for name in network.state_dict()}
-    try:
-        network.load_state_dict({theirs.get(n, n): x for n, x in plain_names(state).items()})
-    except RuntimeError as error:
-        reason = one_line(error, 300)
-        raise UserError(
-            f"the checkpoint is of another network than the recipe's ({reason})"
-        ) from error
+    what = "the checkpoint is of another network than the recipe's"
+    load_renamed(network, plain_names(state), what, _plain_name)

@@ -20,7 +20,7 @@ from spikediff.interchange.nir.networks import LOWERINGS, Shape
 from spikediff.interchange.nir.unsupported_layers import check_supported
 from spikediff.interchange.programs import sample_size_of
 from spikediff.layers.coding import decay_weights
-from spikediff.layers.sizes import check_positive, patches_of, sides_of
+from spikediff.layers.sizes import patches_of, sides_of
 from spikediff.neurons import NeuronLayer
 
 INDEX, HOST = "index.json", "host.safetensors"
@@ -140,7 +140,6 @@ def export_nir(
     first_on_host, class_label = options.get("first_on_host", False), options.get("class_label")
     height, width = sides_of(name, sample_size_of(model, options.get("sample_size")))
     for side in (height, width):
-        check_positive(name, sample_size=side)
         patches_of(name, side, patch_size)
     dt = _step_length(model, options.get("dt"))
     builder = GraphBuilder(import_extra("nir", "nir"), dt, first_on_host)

@@ -42,7 +42,6 @@ from spikediff.layers.sizes import (
     check_widths,
     choose,
     make_neuron_maker,
-    sides_of,
 )
 from spikediff.systems.spiking_diffusion.quantiser import VectorQuantiser
 
@@ -272,7 +271,6 @@ class VQSVAE(SpikingModel):
             embedding_channels=embedding_channels,
         )
         check_widths("VQSVAE", widths=widths)
-        sides_of("VQSVAE", sample_size)
         check_halvings("VQSVAE", sample_size, len(widths), widths=widths)
         if len(input_range) != 2 or not -1.0 <= input_range[0] < input_range[1] <= 1.0:
             raise UserError(
