@@ -1,10 +1,13 @@
 """`UserError`, raised for mistakes that the caller can fix, and the words of its messages."""
 
+import math
 import re
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module, metadata
+from numbers import Real
+from operator import index
 from typing import Any
 
 _MOST_OF_VALUE = 120  # letters of a value in a message
@@ -93,6 +96,61 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 56, 80
 
 def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+) -> None:
+    """Refuse what is not a finite number, or not a whole one, or lies outside a range.
+
+    Example:
+        >>> check_number("eta", 1.5, 0, 1)
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: eta = 1.5 must lie in [0, 1]
+    """
+    if not (_is_whole(value) if whole else _is_finite(value)):
+        kind = "whole" if whole else "finite"
+        raise UserError(f"{name} = {shown(value)} must be a {kind} number")
+    low, high = least if above is None else above, most if below is None else below
+    is_low = low is not None and (value < low or value == above)
+    is_high = high is not None and (value > high or value == below)
+    if not (is_low or is_high):
+        return
+    if whole and low is not None and high is not None:
+        words = f"lie between {low} and {high}"
+    elif low is not None and high is not None:
+        opening, closing = "[" if above is None else "(", "]" if below is None else ")"
+        words = f"lie in {opening}{low}, {high}{closing}"
+    elif is_low:
+        positive = "not be negative" if above is None else "be positive"
+        words = f"be {'at least' if above is None else 'above'} {low}" if low else positive
+    else:
+        words = f"be {'at most' if below is None else 'below'} {high}"
+    raise UserError(f"{name} = {shown(value)} must {words}")
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of more than 1,024 bits
+        return False
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and index(value) == value
+    except TypeError:
+        return False
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

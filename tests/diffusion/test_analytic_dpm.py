@@ -375,7 +375,7 @@ WRONG = {
     "0 to 999": {"second_moment": [1.0], "second_moment_timesteps": [1000]},
     "tolist": {"second_moment": torch.ones(1000)},
     "finite": {"second_moment": [float("nan")] * 1000},
-    "of finite numbers": {"second_moment": ["0.5"] * 1000},
+    "must be a finite number": {"second_moment": ["0.5"] * 1000},
     "clip_last_noise = -1": {"second_moment": NOTHING_OPEN, "clip_last_noise": -1},
     "zero_snr": {"second_moment": NOTHING_OPEN, "rescale_betas_zero_snr": True},
 }

@@ -233,7 +233,7 @@ def test_settings_of_analytic_dpm_that_make_no_steps_are_named(tmp_path, change)
 def test_settings_of_tokens_that_draw_nothing_are_one_line(tmp_path, change):
     make("tokens").save_pretrained(tmp_path)
     damage(tmp_path / "scheduler" / "scheduler_config.json", change)
-    with pytest.raises(UserError, match=r"unmasking|temperature"):
+    with pytest.raises(UserError, match=r"unmasking|temperature|top_p"):
         load_pipeline(tmp_path)
 
 

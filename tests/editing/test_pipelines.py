@@ -11,6 +11,7 @@ from spikediff import (
     VQSpikingImg2ImgPipeline,
     VQSpikingInpaintPipeline,
     inpaint,
+    interpolate_seeds,
     invert,
     vary,
 )
@@ -58,3 +59,10 @@ def test_what_has_no_diffusion_is_refused(pixels, mask):
     for name in ("vae", "tokens"):
         with pytest.raises(UserError, match="has no diffusion"):
             invert(make(name), pixels)
+
+
+@pytest.mark.parametrize("edit", [inpaint, vary, invert, interpolate_seeds])
+def test_a_name_is_not_a_pipeline(edit, pixels):
+    arguments = {inpaint: (pixels, pixels), interpolate_seeds: ([0, 1], 2)}.get(edit, (pixels,))
+    with pytest.raises(UserError, match="'mnist' is not a pipeline"):
+        edit("mnist", *arguments)

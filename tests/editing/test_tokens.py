@@ -29,6 +29,7 @@ def test_token_mask(mask):
     assert torch.equal(got, want)
     assert got.int().tolist() == [[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
     wider = token_mask(mask[None, None], (4, 4), margin=1)[0]
+    assert token_mask(mask[None, None], (4, 4), margin=10**12).all()
     assert wider.int().tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]]
 
 
@@ -105,6 +106,7 @@ def test_variations(token_parts, quiet, pixels):
     ("options", "word"),
     [
         ({"token_margin": -1}, "token_margin"),
+        ({"token_margin": 0.5}, "token_margin = 0.5 must be a whole number"),
         ({"image": Image.new("RGB", (8, 8))}, "convert\\('L'\\)"),
         ({"image": Image.new("L", (9, 8))}, "9x8"),
         ({"num_inference_steps": 17}, "between 1 and 16"),

@@ -135,7 +135,7 @@ def test_a_network_of_one_batch_size_says_so(name):
     model = DENOISERS[name]().eval()
     with pytest.raises(UserError, match=f"{type(model).__name__}: .* --batch-size 1"):
         export_program(model)
-    with pytest.raises(UserError, match="batch size 0"):
+    with pytest.raises(UserError, match="batch_size = 0"):
         export_program(model, batch_size=0)
 
 

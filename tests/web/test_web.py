@@ -92,11 +92,11 @@ def test_whoever_leaves_holds_up_nobody(studio):
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
-        (Wish(-1), "the seed, -1, must lie between 0"),
+        (Wish(-1), "the seed = -1 must lie between 0"),
         (Wish(0.5), "the seed = 0.5 must be a whole number"),
-        (Wish(0, 10), "the class, 10"),
-        (Wish(0, steps=51), "the number of steps, 51, must lie between 1 and 50"),
-        (Wish(0, count=9), "the number of images, 9"),
+        (Wish(0, 10), "the class = 10"),
+        (Wish(0, steps=51), "the number of steps = 51 must lie between 1 and 50"),
+        (Wish(0, count=9), "the number of images = 9"),
         (Wish(0, sampler="euler"), "does not support this sampler"),
     ],
 )

@@ -178,7 +178,7 @@ def _names(sources: Sequence[_Source]) -> list[str]:
 
 
 def _measured(source: _Source, name: str, options: CompareOptions) -> ComparedModel:
-    from spikediff.hub.load import networks_of
+    from spikediff.diffusion.loop import networks_of
 
     networks = networks_of(source.pipeline).values()
     tensors = [t for n in networks for t in (*n.parameters(), *n.buffers())]
@@ -262,7 +262,7 @@ def _energy(source: _Source, options: CompareOptions) -> dict[str, Any]:
 
 def _spiking_steps(pipe: Any, report: Any) -> int | None:
     """Return T of the configurations; the meter only sees that of the first neurons."""
-    from spikediff.hub.load import networks_of
+    from spikediff.diffusion.loop import networks_of
 
     if report.spiking_steps is None:
         return None

@@ -87,7 +87,7 @@ def _origin(options: ImportOptions) -> dict[str, Any]:
 
 
 def _facts(pipe: Any) -> dict[str, dict[str, Any]]:
-    from spikediff.hub.load import networks_of
+    from spikediff.diffusion.loop import networks_of
 
     return {
         name: {

@@ -82,7 +82,8 @@ def _installed() -> dict[str, dict[str, Any]]:
 
 def _model(source: Path) -> dict[str, dict[str, Any]]:
     from spikediff.diffusion.classes import class_names
-    from spikediff.hub.load import load_pipeline, networks_of
+    from spikediff.diffusion.loop import networks_of
+    from spikediff.hub.load import load_pipeline
     from spikediff.neurons import SpikeEmitter
 
     pipe = load_pipeline(source)

@@ -71,7 +71,7 @@ def title_of(source: Path) -> str:
 
 def _settings(pipe: Any, options: InspectOptions) -> dict[str, Any]:
     """Return the settings that the page and the report show."""
-    from spikediff.hub.load import networks_of
+    from spikediff.diffusion.loop import networks_of
 
     networks = networks_of(pipe)
     windows = [str(network.config.get("spiking_steps", "")) for network in networks.values()]

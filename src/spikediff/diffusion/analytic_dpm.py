@@ -18,7 +18,6 @@ variance in diffusion probabilistic models", ICLR 2022.
 
 from itertools import pairwise
 from math import pi, sqrt
-from sys import float_info
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from torch import Tensor
 
 from spikediff.diffusion.scheduler_config import image_and_noise
 from spikediff.diffusion.schedules import OnNoiseSchedule, noise_schedule_of
-from spikediff.errors import UserError, shown
+from spikediff.errors import UserError, check_number, shown
 
 _GREY_LEVEL = 2.0 / 255.0  # one level of 8 bits, in images that reach from -1 to 1
 
@@ -143,8 +142,7 @@ class AnalyticDPMScheduler(OnNoiseSchedule):
                 "AnalyticDPMScheduler: rescale_betas_zero_snr leaves no signal at the last "
                 "timestep, where the variance is then undefined; sample with ddim"
             )
-        if not 0.0 <= eta <= 1.0:
-            raise UserError(f"AnalyticDPMScheduler: eta = {eta} must lie in [0, 1]")
+        check_number("AnalyticDPMScheduler: eta", eta, 0, 1)
         self._noise_schedule = noise_schedule_of(self.config)
         self.betas: Tensor = self._noise_schedule.betas
         self.alphas_cumprod: Tensor = self._noise_schedule.alphas_cumprod
@@ -264,10 +262,12 @@ def check_measured(
 ) -> None:
     """Refuse settings of `AnalyticDPMScheduler` that no calibration measures."""
     name, moments, grid = "AnalyticDPMScheduler: ", second_moment, second_moment_timesteps
-    if not isinstance(moments, list | tuple) or not all(map(_is_number, moments)):
+    if not isinstance(moments, list | tuple):
         raise UserError(
             f"{name}second_moment must be a list of finite numbers; a tensor has `.tolist()`"
         )
+    for moment in moments:
+        check_number(f"{name}second_moment", moment)
     if len(moments) != len(grid):
         raise UserError(f"{name}second_moment has {len(moments)} numbers for {len(grid)} timesteps")
     inside = all(isinstance(t, int | np.integer) and 0 <= t <= last_timestep for t in grid)
@@ -277,10 +277,5 @@ def check_measured(
             f"{shown(last_timestep)}"
         )
     clip = clip_last_noise
-    if clip is not None and not (_is_number(clip) and clip >= 0):
-        raise UserError(f"{name}clip_last_noise = {shown(clip)} must be None or a number from 0")
-
-
-def _is_number(value: Any) -> bool:
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and bool(abs(value) <= float_info.max)
+    if clip is not None:
+        check_number(f"{name}clip_last_noise", clip, 0)

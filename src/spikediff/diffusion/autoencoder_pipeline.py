@@ -13,8 +13,8 @@ from spikediff.diffusion.loop import inference
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
 from spikediff.diffusion.pipeline import OwnPipeline
 from spikediff.diffusion.return_dict import answering
-from spikediff.diffusion.seeds import generators_of, whole
-from spikediff.errors import UserError
+from spikediff.diffusion.seeds import generators_of
+from spikediff.errors import UserError, check_number
 from spikediff.files.tensors import check_values
 
 
@@ -57,8 +57,7 @@ class VAEPipeline(OwnPipeline):
         """
         generator, batch_size = generators_of(batch_size, seeds, generator)
         check_output_type(output_type)
-        if whole(num_inference_steps, "num_inference_steps") < 1:
-            raise UserError(f"num_inference_steps = {num_inference_steps} must be at least 1")
+        check_number("num_inference_steps", num_inference_steps, 1, whole=True)
         if not hasattr(self.vae, "generate"):
             raise UserError(
                 f"{type(self.vae).__name__}: reconstructs images and has no prior to draw new ones "

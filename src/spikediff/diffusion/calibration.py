@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikediff.diffusion.analytic_dpm import check_measured
 from spikediff.diffusion.scheduler_config import image_and_noise
-from spikediff.errors import UserError, cut
+from spikediff.errors import UserError, check_number, cut
 from spikediff.files.reading import file_sha256, read_json
 from spikediff.files.writing import write_whole
 from spikediff.pretrained import name_of
@@ -82,8 +82,7 @@ def estimate_second_moment(
     """
     if images.ndim < 2 or not len(images) or not images.is_floating_point():
         raise UserError("calibration: give floating-point images [N, C, H, W], at least one")
-    if batch_size < 1:
-        raise UserError(f"calibration: batch_size = {batch_size} must be at least 1")
+    check_number("calibration: batch_size", batch_size, 1, whole=True)
     for t in timesteps:
         if not 0 <= t < len(alphas_cumprod):
             raise UserError(f"calibration: timestep {t} is not in 0 to {len(alphas_cumprod) - 1}")

@@ -1,6 +1,5 @@
 """Classes: labels, classifier-free guidance, classifier guidance. Each wraps a denoiser."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from spikediff.diffusion.loop import Denoiser, networks_of
-from spikediff.errors import UserError, shown, suggestion
+from spikediff.errors import UserError, check_number, shown, suggestion
 
 Network = Callable[..., Tensor]
 Classifier = Callable[[Tensor, Tensor], Tensor]
@@ -162,7 +161,7 @@ def classifier_guided(
     """
     if class_labels is None:
         raise UserError("classifier: guidance needs class_labels")
-    _check_finite("classifier_scale", scale)
+    check_number("classifier_scale", scale)
     labels = _labels(class_labels, torch.zeros(batch_size))
 
     def guided(sample: Tensor, timestep: Tensor) -> Tensor:
@@ -192,20 +191,9 @@ def _check(name: str, classes: int, labels: ClassLabels, guidance_scale: float |
         )
     if guidance_scale is None:
         return
-    _check_finite("guidance_scale", guidance_scale)
+    check_number("guidance_scale", guidance_scale, 0)
     if labels is None:
         raise UserError(f"guidance_scale = {guidance_scale}: guidance needs class_labels")
-    if guidance_scale < 0:
-        raise UserError(f"guidance_scale = {guidance_scale} must not be negative")
-
-
-def _check_finite(name: str, scale: Any) -> None:
-    try:
-        finite = math.isfinite(scale)
-    except (TypeError, ValueError, RuntimeError, OverflowError):  # of a text, an array, a tensor
-        finite = False
-    if not finite:
-        raise UserError(f"{name} = {shown(scale)} must be a finite number")
 
 
 def _labels(class_labels: ClassLabels, like: Tensor) -> Tensor:

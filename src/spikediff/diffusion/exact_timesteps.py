@@ -24,8 +24,7 @@ from diffusers.schedulers import (
 from torch import Tensor
 
 from spikediff.diffusion.scheduler_config import KeepsSchedule
-from spikediff.diffusion.seeds import whole
-from spikediff.errors import UserError, shown
+from spikediff.errors import UserError, check_number, shown
 
 # With one of these, sigmas are chosen first, and timesteps may be fractional.
 _BY_SIGMAS = (
@@ -222,10 +221,7 @@ def _in_training(timesteps: Sequence[float], longest: int) -> bool:
 
 def check_steps(num_inference_steps: int, longest: int) -> None:
     """Raise a `UserError` for a number of steps outside 1 to `longest`."""
-    if not 1 <= whole(num_inference_steps, "num_inference_steps") <= longest:
-        raise UserError(
-            f"num_inference_steps = {num_inference_steps} must lie between 1 and {longest}"
-        )
+    check_number("num_inference_steps", num_inference_steps, 1, longest, whole=True)
 
 
 def check_timesteps(scheduler: Any, num_inference_steps: int) -> None:

@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from spikediff.diffusion.exact_timesteps import visiting
 from spikediff.diffusion.scheduler_config import KeepsSchedule
 from spikediff.diffusion.seeds import Generators
-from spikediff.errors import UserError, kind_of, one_line, shown, suggestion
+from spikediff.errors import UserError, check_number, kind_of, one_line, shown, suggestion
 from spikediff.files.tensors import check_values
 from spikediff.layers import batch_invariant, running_statistics
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
-def networks_of(pipe: Any) -> dict[str, nn.Module]:
-    """Return the networks of a pipeline by name."""
+def networks_of(pipe: Any) -> dict[str, Any]:
+    """Return the networks of a pipeline by name; refuse what is no pipeline."""
+    if not hasattr(pipe, "components"):
+        raise UserError(f"{shown(pipe)} is not a pipeline; spikediff.load makes one")
     return {name: x for name, x in pipe.components.items() if isinstance(x, nn.Module)}
 
 
@@ -143,6 +145,12 @@ def telling(
     pipe._guidance_scale, pipe._interrupt = guidance_scale, False
     if callback is None and inputs is None:
         return lambda _i, _timestep, sample: sample
+    if callback is not None and not callable(callback):
+        raise UserError(f"callback_on_step_end = {shown(callback)} must be a function")
+    if not isinstance(inputs, list | tuple | None):
+        raise UserError(
+            f"callback_on_step_end_tensor_inputs = {shown(inputs)} must be a list of names"
+        )
     if inputs is None and isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
         inputs = callback.tensor_inputs
 
@@ -153,7 +161,7 @@ def telling(
         names = list(known if inputs is None else inputs)
         for name in names:
             if name not in known:
-                hint = suggestion(name, known)
+                hint = suggestion(str(name), known)
                 raise UserError(f"callback_on_step_end_tensor_inputs: unknown {name!r}; {hint}")
         if callback is None:
             return sample
@@ -265,8 +273,7 @@ def estimates_of(unet: Any) -> Callable[..., Tensor]:
 def step_options(scheduler: Any, generator: Generators = None, eta: float = 0.0) -> dict[str, Any]:
     """Return the options that this scheduler's `step` takes, which diffusers does not declare."""
     known = inspect.signature(scheduler.step).parameters
-    if not 0.0 <= eta <= 1.0:
-        raise UserError(f"eta = {eta} must lie in [0, 1]")
+    check_number("eta", eta, 0, 1)
     if eta and "eta" not in known:
         raise UserError(f"eta = {eta}: {type(scheduler).__name__} has no eta; leave it at 0")
     return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}

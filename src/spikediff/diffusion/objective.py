@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from spikediff.errors import UserError
+from spikediff.errors import check_number
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,7 @@ class DenoisingObjective:
 def check_not_negative(**values: float) -> None:
     """Raise a `UserError` for a negative weight of a recipe's `loss:` section."""
     for name, value in values.items():
-        if not 0 <= value <= torch.finfo(torch.float32).max:
-            raise UserError(f"loss.{name} = {value} must not be negative, nor beyond float32")
+        check_number(f"loss.{name}", value, 0, torch.finfo(torch.float32).max)
 
 
 def target_of(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:

@@ -27,9 +27,10 @@ from spikediff.diffusion.seeds import Generators
 from spikediff.editing.images import Picture, composite, one_per_seed, read_images, read_mask
 from spikediff.editing.loop import Asked, Denoising, edits_tokens, refuse_options
 from spikediff.editing.vary import timesteps_of_strength
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 
 BLACK = -1.0  # what the encoder of tokens sees behind a mask
+MOST_RESAMPLES = 1_000
 
 
 @inference
@@ -146,10 +147,9 @@ def token_mask(mask: Tensor, latent_size: tuple[int, int], margin: int = 0) -> T
         >>> token_mask(pixels, (2, 2)).flatten().tolist()
         [True, False, False, False]
     """
-    if margin < 0:
-        raise UserError(f"token_margin = {margin} must not be negative")
+    check_number("token_margin", margin, 0, whole=True)
     touched = adaptive_max_pool2d(mask.float(), latent_size)
-    if margin:
+    if margin := min(margin, max(latent_size)):
         touched = max_pool2d(touched, 2 * margin + 1, 1, margin)
     return touched[:, 0] > 0
 
@@ -214,10 +214,8 @@ def resampling_walk(num_steps: int, num_resamples: int, jump_length: int) -> lis
 
     Reference: Lugmayr et al., 2022, algorithm 1 and appendix.
     """
-    if num_resamples < 1 or jump_length < 1:
-        raise UserError(
-            f"num_resamples = {num_resamples} and jump_length = {jump_length} must be at least 1"
-        )
+    check_number("num_resamples", num_resamples, 1, MOST_RESAMPLES, whole=True)
+    check_number("jump_length", jump_length, 1, whole=True)
     if num_resamples > 1 and jump_length >= num_steps:
         raise UserError(
             f"num_resamples = {num_resamples} has no effect: jump_length = {jump_length} must be "

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikediff.diffusion.loop import draws_noise, first_noise
+from spikediff.diffusion.loop import draws_noise, first_noise, networks_of
 from spikediff.diffusion.seeds import generators_of
-from spikediff.errors import UserError, kind_of
+from spikediff.errors import UserError, check_number, kind_of
 
 _PARALLEL = 1e-6  # sine of the angle below which a straight line is as good as the arc
 
@@ -41,13 +41,12 @@ def interpolate_seeds(
         >>> len(interpolate_seeds(pipe, seeds=[3, 7], num_images=5, num_inference_steps=2))
         5
     """
-    if "unet" not in pipe.components:
+    if "unet" not in networks_of(pipe):
         raise UserError(
             f"interpolation: {kind_of(pipe)} does not start from noise; use a "
             "pipeline with an image denoiser"
         )
-    if batch_size < 1:
-        raise UserError(f"interpolation: batch_size = {batch_size} must be at least 1")
+    check_number("batch_size", batch_size, 1, whole=True)
     if draws_noise(pipe.scheduler, call.get("eta", 0.0)):
         raise UserError(
             f"interpolation: {type(pipe.scheduler).__name__} draws fresh noise in its steps, so an "

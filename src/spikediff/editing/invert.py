@@ -23,10 +23,9 @@ from spikediff.diffusion.loop import (
 from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
 from spikediff.diffusion.scheduler_config import image_and_noise
 from spikediff.diffusion.schedulers import make_scheduler
-from spikediff.diffusion.seeds import whole
 from spikediff.editing.images import Picture, read_images
 from spikediff.editing.loop import Asked, Denoising, check_denoises
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 
 
 @dataclass
@@ -171,8 +170,7 @@ def ddim_inversion(
     Reference: the fixed point: Pan et al., "Effective real image editing with accelerated iterative
     diffusion inversion", ICCV 2023.
     """
-    if whole(num_iterations, "num_iterations") < 1:
-        raise UserError(f"num_iterations = {num_iterations} must be at least 1")
+    check_number("num_iterations", num_iterations, 1, whole=True)
     alpha_bar_s = 1.0
     for i, timestep in enumerate(timesteps):
         if interrupted():

@@ -21,7 +21,7 @@ from spikediff.diffusion.outputs import OUTPUT_TYPES, check_output_type
 from spikediff.diffusion.seeds import Generators
 from spikediff.editing.images import Picture, one_per_seed, read_images
 from spikediff.editing.loop import Asked, Denoising, edits_tokens, refuse_options
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 
 
 @inference
@@ -130,8 +130,8 @@ def steps_of_strength(strength: float, num_inference_steps: int) -> int:
         >>> steps_of_strength(0.3, 50)
         15
     """
-    if not 0.0 < strength <= 1.0:
-        raise UserError(f"strength = {strength} must lie in (0, 1]; 1 discards the image")
+    check_number("strength", strength, above=0, most=1)
+    check_number("num_inference_steps", num_inference_steps, 1, whole=True)
     count = int(round(num_inference_steps * strength, 6))  # 0.29 of 100 is 29 and not 28.99...
     if count == 0:
         raise UserError(

@@ -25,7 +25,7 @@ from spikediff.energy.ledger import REAL, Cell, Ledger
 from spikediff.energy.provenance import Provenance, first, tensors_of
 from spikediff.energy.report import EnergyReport
 from spikediff.energy.synapses import SYNAPSES, one_to_one
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 from spikediff.neurons import SpikeEmitter
 from spikediff.targets import arguments_of, as_timestep, modules_of
 
@@ -75,8 +75,8 @@ class EnergyMeter:
         changes: bool = False,
         activations: QuantisedActivations | None = None,
     ) -> None:
-        if images is not None and images < 1:
-            raise UserError(f"EnergyMeter: images = {images} must be at least 1")
+        if images is not None:
+            check_number("EnergyMeter: images", images, 1, whole=True)
         self.ledger = Ledger(spiking_steps, images)
         self._roots = modules_of(target, "EnergyMeter")
         configs = (getattr(root, "config", None) for root in self._roots.values())

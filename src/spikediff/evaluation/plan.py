@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import PartialState
 
 from spikediff.data import DATASETS, ImageDataset, load_images
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, check_number, suggestion
 from spikediff.evaluation.features import ANY, FEATURES, find_features, load_features
 from spikediff.evaluation.features.network import FeatureNetwork, preparation_notes, prepare
 from spikediff.evaluation.metrics import METRICS
@@ -218,8 +218,7 @@ def _check_count(
     if count < fewest:
         name = settings.protocol.name
         raise UserError(f"{count} samples are too few; protocol {name} needs {fewest}")
-    if settings.repeats < 1:
-        raise UserError(f"repeats = {settings.repeats} must be at least 1")
+    check_number("repeats", settings.repeats, 1, whole=True)
     available = source.available
     if available is not None and available < count * settings.repeats:
         times = f" x {settings.repeats} repeats" if settings.repeats > 1 else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spikediff.data import RESIZE_FILTERS
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, check_number, suggestion
 from spikediff.evaluation.features.network import MODES
 from spikediff.evaluation.features.pretrained import PREFIX
 from spikediff.evaluation.metrics import METRICS
@@ -100,9 +100,8 @@ def protocol_from(content: Any, where: str) -> EvaluationProtocol:
     counts = ("num_samples", "reference_images", "inception_splits", "kernel_subsets")
     for key in (*counts, "kernel_subset_size", "neighbours"):
         value = getattr(protocol, key)
-        least = 2 if key == "kernel_subset_size" else 1
-        if value is not None and value < least:
-            raise UserError(f"{where}: {key} = {value} must be at least {least}")
+        if value is not None:
+            check_number(f"{where}: {key}", value, 2 if key == "kernel_subset_size" else 1)
     if protocol.resize_filter is not None:
         _check_known(protocol.resize_filter, RESIZE_FILTERS, f"{where}: resize_filter")
     if not protocol.measurements:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 
 WINDOW, SIGMA = 11, 1.5  # pixels
 K1, K2 = 0.01, 0.03
@@ -56,8 +56,7 @@ def ssim(a: Tensor, b: Tensor, data_range: float, overhang: bool = False) -> flo
     if min(a.shape[-2:]) < WINDOW:
         size = f"{a.shape[-2]}x{a.shape[-1]}"
         raise UserError(f"ssim: images of {size} are smaller than its window of {WINDOW} pixels")
-    if not data_range > 0:
-        raise UserError(f"ssim: data_range = {data_range} must be positive; 255 for uint8")
+    check_number("ssim: data_range", data_range, above=0)
     parts = zip(torch.split(a, IMAGES_AT_ONCE), torch.split(b, IMAGES_AT_ONCE), strict=True)
     edge = WINDOW // 2 if overhang else 0
     total = sum(float(_ssim_map(x.double(), y.double(), data_range, edge).sum()) for x, y in parts)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from spikediff.diffusion.classes import number_of_classes
+from spikediff.diffusion.loop import networks_of
 from spikediff.errors import UserError
 from spikediff.evaluation.sources import public_name
 from spikediff.files.reading import read_json
-from spikediff.hub.load import networks_of
 from spikediff.hub.results import Results
 from spikediff.neurons import SpikeEmitter
 from spikediff.training.checkpoint import load_latest

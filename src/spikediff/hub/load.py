@@ -113,13 +113,6 @@ def denoiser_of(pipe: Any, source: Path) -> Any:
     return pipe.unet
 
 
-def networks_of(pipe: Any) -> dict[str, Any]:
-    """Return the networks of a pipeline by name."""
-    from torch import nn
-
-    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
-
-
 def steps_of(pipe: Any, given: int | None) -> int:
     """Return the network calls per image: as given, otherwise 50 or the model's maximum."""
     scheduler = pipe.components.get("scheduler")

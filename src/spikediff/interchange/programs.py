@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikediff.errors import UserError, import_extra
+from spikediff.errors import UserError, check_number, import_extra
 from spikediff.neurons import as_operations
 from spikediff.neurons.kernels import using
 
@@ -138,8 +138,8 @@ def _check_batch(model: nn.Module, batch_size: int | None) -> None:
         raise UserError(
             f"{name}: torch exports it for one batch size only; give that size: --batch-size 1"
         )
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"{name}: the batch size {batch_size} must be at least 1")
+    if batch_size is not None:
+        check_number(f"{name}: batch_size", batch_size, 1, whole=True)
 
 
 def class_among(module: nn.Module, names: Collection[str]) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spikediff.errors import UserError
+from spikediff.errors import check_number
 
 
 def direct(x: Tensor, spiking_steps: int) -> Tensor:
@@ -26,8 +26,7 @@ def postsynaptic_potential(spikes: Tensor, tau_syn: float = 2.0) -> Tensor:
     Reference: Kamata et al., "Fully spiking variational autoencoder", AAAI 2022 (the kernel of its
     MMD); Liu et al., "Spiking-Diffusion", arXiv 2308.10187, equation 5.
     """
-    if not tau_syn >= 1.0:
-        raise UserError(f"postsynaptic potential: tau_syn = {tau_syn} must be at least 1 step")
+    check_number("postsynaptic potential: tau_syn", tau_syn, 1)
     potential, potentials = torch.zeros_like(spikes[0]), []
     for spike in spikes:
         potential = potential + (spike - potential) / tau_syn

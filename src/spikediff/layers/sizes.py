@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spikediff.errors import UserError, shown, suggestion
+from spikediff.errors import UserError, check_number, shown, suggestion
 from spikediff.neurons import NEURONS, NeuronLayer
 
 _MOST = 2**20  # of any size
@@ -44,8 +44,7 @@ channel_mult=(1, 2, 2) has 3 levels
     check_halvings(network, sample_size, halvings, patch_size, channel_mult=channel_mult)
     if base_channels % 2:
         raise UserError(f"{network}: base_channels={base_channels} must be even")
-    if not 0.0 <= dropout < 1.0:
-        raise UserError(f"{network}: dropout={dropout} must lie in [0, 1)")
+    check_number(f"{network}: dropout", dropout, 0, below=1)
 
 
 def check_halvings(

@@ -14,16 +14,14 @@ A membrane that is NaN or infinite emits NaN, so that a broken network is notice
 `gain` is `1/tau` with `decay_input` and 1 without.
 """
 
-import math
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spikediff.errors import UserError, shown
+from spikediff.errors import UserError, check_number, shown
 from spikediff.neurons.surrogate import ATan, Surrogate
 
 
@@ -65,8 +63,10 @@ class Dynamics:
         """Refuse constants of a wrong type, and those that allow no rest."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type in (float, float | None) and not is_number(value, field.type):
-                raise UserError(f"neuron: {field.name} = {shown(value)} must be a finite number")
+            symbolic = isinstance(value, torch.SymFloat)  # a weight of an exported program
+            given = field.type is float or (field.type == float | None and value is not None)
+            if given and not symbolic:
+                check_number(f"neuron: {field.name}", value)
             if field.type is bool and not isinstance(value, bool):
                 raise UserError(f"neuron: {field.name} = {shown(value)} must be true or false")
         if not callable(getattr(self.surrogate, "derivative", None)):
@@ -92,16 +92,6 @@ class Dynamics:
         rest = self.v_rest if self.v_init is None else self.v_init
         v = torch.full_like(like, rest, dtype=dtype)
         return NeuronState(v, None if self.v_negative is None else torch.zeros_like(v))
-
-
-def is_number(value: Any, kind: Any = float) -> bool:
-    """Return whether a constant is a finite number, or None where its type allows it."""
-    if value is None:
-        return kind is not float
-    if isinstance(value, torch.SymFloat):
-        return True  # a weight's value, which an exported program does not fix
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
 
 
 Decay = float | Tensor

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikediff.errors import UserError
+from spikediff.errors import check_number
 from spikediff.native import check_tensor, library_of, native, pointer
 from spikediff.neurons.dynamics import carry_nan
 from spikediff.neurons.kernels import choice
@@ -82,8 +82,7 @@ class IntegerNeuron(CountNeuron):
 
     def __init__(self, channels: int, levels: int, per_channel: bool = True) -> None:
         super().__init__()
-        if levels < 1:
-            raise UserError(f"IntegerNeuron: levels = {levels} must be at least 1 spike per window")
+        check_number("IntegerNeuron: levels", levels, 1, whole=True)
         self.levels = levels
         size = channels if per_channel else 1
         self.log_theta = nn.Parameter(torch.full((size,), math.log(2.0 / levels)))

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikediff.errors import UserError, shown
-from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState, is_number
+from spikediff.errors import UserError, check_number
+from spikediff.neurons.dynamics import Decay, Dynamics, NeuronState
 from spikediff.neurons.layer import NeuronLayer
 from spikediff.neurons.scan import membranes, scan, window
 from spikediff.neurons.surrogate import Surrogate, make_surrogate
@@ -137,12 +137,10 @@ def _decay_of(tau: float | None, decay: float | None) -> float:
     if decay is not None and tau is not None:
         raise UserError(f"LIF: give tau = {tau} or decay = {decay}, not both")
     if decay is not None:
-        if not (is_number(decay) and 0.0 <= decay <= 1.0):
-            raise UserError(f"LIF: decay = {shown(decay)} must lie in [0, 1]")
+        check_number("LIF: decay", decay, 0, 1)
         return float(decay)
     tau = 2.0 if tau is None else tau
-    if not (is_number(tau) and tau >= 1.0):
-        raise UserError(f"LIF: tau = {shown(tau)} must be at least 1 spiking step")
+    check_number("LIF: tau", tau, 1)
     return 1.0 - 1.0 / tau
 
 
@@ -173,10 +171,7 @@ class ParametricLIF(IntegrateAndFire):
         decay_input: bool = True,
         v_init: float | None = None,
     ) -> None:
-        if not (is_number(init_tau) and init_tau > 1.0):
-            raise UserError(
-                f"ParametricLIF: init_tau = {shown(init_tau)} must be above 1 spiking step"
-            )
+        check_number("ParametricLIF: init_tau", init_tau, above=1)
         surrogate = make_surrogate(surrogate)
         super().__init__(
             Dynamics(v_threshold, v_reset, v_init, surrogate, detach_reset, decay_input)
@@ -219,8 +214,8 @@ class SignedIF(IntegrateAndFire):
         detach_reset: bool = False,
         v_init: float | None = None,
     ) -> None:
-        if not (is_number(v_negative) and v_negative >= 0):
-            raise UserError(f"SignedIF: v_negative = {shown(v_negative)} must not be negative")
+        check_number("SignedIF: v_threshold", v_threshold, above=0)
+        check_number("SignedIF: v_negative", v_negative, 0)
         super().__init__(
             Dynamics(
                 v_threshold=v_threshold,

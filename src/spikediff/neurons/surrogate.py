@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from spikediff.errors import UserError, shown, suggestion
+from spikediff.errors import UserError, check_number, suggestion
 
 
 class Surrogate(Protocol):
@@ -143,12 +143,5 @@ def make_surrogate(spec: "str | Mapping[str, Any] | Surrogate") -> Surrogate:
     for key, value in options.items():
         if key not in known:
             raise UserError(f"surrogate {name!r}: unknown option {key!r}; it has {known}")
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise UserError(f"surrogate {name!r}: {key} = {shown(value)} must be a finite number")
-        if key != "center" and not value > 0:
-            raise UserError(f"surrogate {name!r}: {key} = {value} must be positive")
+        check_number(f"surrogate {name!r}: {key}", value, above=None if key == "center" else 0)
     return SURROGATES[name](**options)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from spikediff.data import ImageDataset, SignalDataset, load_images, load_signals
 from spikediff.diffusion.seeds import derived_generator
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 from spikediff.training.recipe import DataRecipe, Recipe
 
 _OF_IMAGES = ("channels", "resize_filter", "horizontal_flip", "hold_out")
@@ -51,8 +51,7 @@ def signal_dataset(data: DataRecipe) -> SignalDataset:
 
 def classes_of(recipe: Recipe, dataset: Any) -> int:
     """Return the number of classes that condition a network; 0 for none."""
-    if not 0 <= (dropout := recipe.loss.label_dropout) <= 1:
-        raise UserError(f"loss.label_dropout = {dropout} must lie in [0, 1]")
+    check_number("loss.label_dropout", recipe.loss.label_dropout, 0, 1)
     wanted: int = getattr(recipe.model, "num_classes", 0)
     if wanted and wanted != dataset.num_classes:
         raise UserError(

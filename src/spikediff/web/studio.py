@@ -14,15 +14,14 @@ from typing import Any, NamedTuple, TypeVar
 from PIL import Image
 
 from spikediff.diffusion.classes import number_of_classes
-from spikediff.diffusion.loop import space_of
+from spikediff.diffusion.loop import networks_of, space_of
 from spikediff.diffusion.outputs import to_pil, visible_sample
 from spikediff.diffusion.schedulers import SCHEDULERS, make_scheduler
-from spikediff.diffusion.seeds import whole
 from spikediff.editing.inpaint import inpaint
 from spikediff.energy import Comparison
-from spikediff.errors import UserError, kind_of
+from spikediff.errors import UserError, check_number, kind_of
 from spikediff.hub.describe import can_generate
-from spikediff.hub.load import compile_exactly, load_pipeline, networks_of
+from spikediff.hub.load import compile_exactly, load_pipeline
 from spikediff.hub.results import compare_with_ordinary
 from spikediff.hub.run_data import network_shape
 from spikediff.inspection import SpikeRecord, SpikeRecorder
@@ -191,20 +190,15 @@ class Studio:
 
     def _check(self, wish: Wish) -> None:
         """Refuse invalid requests: a browser can send anything."""
-        _within("the seed", wish.seed, 0, MOST_SEED)
-        _within("the number of images", wish.count, 1, MOST_IMAGES)
-        _within("the number of steps", wish.steps, 1, max(1, self.most_steps))
+        check_number("the seed", wish.seed, 0, MOST_SEED, whole=True)
+        check_number("the number of images", wish.count, 1, MOST_IMAGES, whole=True)
+        check_number("the number of steps", wish.steps, 1, max(1, self.most_steps), whole=True)
         if self.classes:
-            _within("the class", wish.label, 0, self.classes - 1)
+            check_number("the class", wish.label, 0, self.classes - 1, whole=True)
         if wish.sampler not in self.samplers:
             raise UserError(
                 f"{self.name} does not support this sampler; choose from {self.samplers}"
             )
-
-
-def _within(name: str, value: Any, least: int, most: int) -> None:
-    if not least <= whole(value, name) <= most:
-        raise UserError(f"{name}, {value}, must lie between {least} and {most}")
 
 
 def draw_rasters(record: SpikeRecord | None, steps: int, names: list[str]) -> list[Raster]:

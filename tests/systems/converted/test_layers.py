@@ -106,7 +106,7 @@ def test_the_clip_of_a_silent_layer_and_of_real_values():
 
 
 def test_wrong_constants_are_refused():
-    with pytest.raises(UserError, match="positive"):
+    with pytest.raises(UserError, match="bits = 0 must be at least 1"):
         QuantisedReLU(bits=0)
     with pytest.raises(UserError, match="positive"):
         ConvertedIF(clip=0.0)

@@ -266,7 +266,7 @@ def test_energy_of_an_image(model):
         ({"neuron_options": {"v_threshold": None}}, "v_threshold"),
         ({"sample_size": (16, 16)}, r"sample_size=\(16, 16\) must be a whole number"),
         ({"sample_size": 16.0}, r"sample_size=16\.0 must be a whole number"),
-        ({"divergence_weight": -1.0}, r"divergence_weight=-1\.0 must not be negative"),
+        ({"divergence_weight": -1.0}, r"divergence_weight = -1\.0 must not be negative"),
         ({"training_draws": "prefix"}, "did you mean 'prefixes'"),
         ({"divergence": "mdm"}, "did you mean 'mmd'"),
     ],

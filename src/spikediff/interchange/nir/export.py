@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spikediff import __version__
 from spikediff.diffusion.exact_timesteps import visiting
-from spikediff.errors import UserError, import_extra
+from spikediff.errors import UserError, check_number, import_extra
 from spikediff.files.writing import write_whole
 from spikediff.interchange.nir.graph import GraphBuilder, default_dt
 from spikediff.interchange.nir.networks import LOWERINGS, Shape
@@ -165,8 +165,7 @@ def export_nir(
 def _step_length(model: nn.Module, given: float | None) -> float:
     if given is None:
         return default_dt(next(m for m in model.modules() if isinstance(m, NeuronLayer)))
-    if not given > 0:
-        raise UserError(f"dt = {given} must be positive")
+    check_number("dt", given, above=0)
     return given
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikediff.errors import UserError
+from spikediff.errors import check_number
 from spikediff.layers import fold_time, unfold_time
 from spikediff.neurons import Dynamics, IntegrateAndFire, NeuronState, carry_nan, membranes, scan
 
@@ -61,8 +61,9 @@ class QuantisedReLU(nn.Module):
 
     def __init__(self, bits: int | None, clip: float = AUTHORS_CLIP) -> None:
         super().__init__()
-        if (bits is not None and bits < 1) or not clip > 0:
-            raise UserError(f"QuantisedReLU: bits = {bits} and clip = {clip} must be positive")
+        if bits is not None:
+            check_number("QuantisedReLU: bits", bits, 1, whole=True)
+        check_number("QuantisedReLU: clip", clip, above=0)
         self.levels = None if bits is None else 2**bits - 1
         self.clip = nn.Parameter(torch.tensor(float(clip)))
 
@@ -106,8 +107,7 @@ class ConvertedIF(IntegrateAndFire):
                 v_threshold=1.0, v_reset=None, v_init=0.5, v_negative=V_NEGATIVE if signed else None
             )
         )
-        if not clip > 0:
-            raise UserError(f"ConvertedIF: clip = {clip} must be positive")
+        check_number("ConvertedIF: clip", clip, above=0)
         self.clip = nn.Parameter(torch.tensor(float(clip)))
 
     def window(self, current: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ which is the default here.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.return_dict import Answering
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 from spikediff.layers import (
     class_embedding,
     embed_classes,
@@ -142,8 +141,7 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
             spiking_steps=spiking_steps,
             num_train_timesteps=num_train_timesteps,
         )
-        if not 0.0 < residual_alpha < inf:
-            raise UserError(f"{network}: residual_alpha={residual_alpha} must be positive")
+        check_number(f"{network}: residual_alpha", residual_alpha, above=0)
         published = PUBLISHED_NEURON if neuron == "lif" else {}
         make_neuron = make_neuron_maker(network, neuron, neuron_options or published)
         make_block = partial(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.seeds import Generators, draw_each
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 from spikediff.layers import running_statistics
 from spikediff.layers.sizes import check_halvings, check_positive, check_widths
 
@@ -46,8 +45,8 @@ class Autoencoder(SpikingModel):
         check_widths(name, channels=channels)
         check_halvings(name, sample_size, len(channels), channels=channels)
         weight = self.config.divergence_weight
-        if weight is not None and not 0.0 <= weight < inf:
-            raise UserError(f"{name}: divergence_weight={weight} must not be negative")
+        if weight is not None:
+            check_number(f"{name}: divergence_weight", weight, 0)
         self.side = sample_size // 2 ** len(channels)
 
     def _check_images(self, images: Tensor) -> None:
@@ -80,8 +79,7 @@ class Autoencoder(SpikingModel):
             generator: One for all images; or one per image, and then images are made one by one,
                 because the rounding of a matrix product depends on the batch size.
         """
-        if batch_size < 1:
-            raise UserError(f"{type(self).__name__}: batch_size = {batch_size} must be at least 1")
+        check_number(f"{type(self).__name__}: batch_size", batch_size, 1, whole=True)
         with running_statistics(self):
             return draw_each(self._generate, batch_size, generator)
 

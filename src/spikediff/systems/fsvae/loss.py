@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from spikediff.diffusion.objective import Losses, RunParts
-from spikediff.errors import UserError
+from spikediff.errors import check_number
 from spikediff.layers.coding import psp_mmd
 
 _SMOOTHING = 1e-2
@@ -79,8 +79,8 @@ class FSVAEObjective(AutoencoderObjective):
     def __init__(
         self, run: RunParts, *, scheduled_sampling: tuple[float, float] = (0.1, 0.3)
     ) -> None:
-        if not all(0 <= probability <= 1 for probability in scheduled_sampling):
-            raise UserError(f"loss.scheduled_sampling = {scheduled_sampling} must lie in [0, 1]")
+        for probability in scheduled_sampling:
+            check_number("loss.scheduled_sampling", probability, 0, 1)
         super().__init__(run)
         self.scheduled_sampling = scheduled_sampling
 

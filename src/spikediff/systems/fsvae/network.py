@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.return_dict import Answering
 from spikediff.diffusion.seeds import Generators
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 from spikediff.layers import SpikingLayer, over_time, threshold_layer
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.coding import decayed_sum
@@ -192,8 +192,7 @@ class FSVAE(Autoencoder):
             return_dict: False returns a tuple.
         """
         self._check_images(images)
-        if not 0.0 <= scheduled_sampling <= 1.0:
-            raise UserError(f"FSVAE: scheduled_sampling={scheduled_sampling} must lie in [0, 1]")
+        check_number("FSVAE: scheduled_sampling", scheduled_sampling, 0, 1)
         probability = scheduled_sampling if self.training else 0.0
         draws = draws or self.draw(len(images), generator, probability)
         z, posterior = self._infer(self.encode(images), draws.choice.to(images.device))

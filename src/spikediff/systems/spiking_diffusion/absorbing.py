@@ -13,7 +13,6 @@ confidence: Chang et al., "MaskGIT", CVPR 2022.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from spikediff.diffusion.exact_timesteps import check_steps
 from spikediff.diffusion.seeds import Generators, draw_each
-from spikediff.errors import UserError, shown
+from spikediff.errors import UserError, check_number
 from spikediff.layers.sizes import choose
 
 # w(t, T_d). The bound (paper's equation 14) makes the loss of a nearly clean grid loud; Bond-Taylor
@@ -152,12 +151,10 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
         top_p: float = 1.0,
         unmasking: str = "ancestral",
     ) -> None:
-        if num_train_timesteps < 1 or mask_token < 1 or not confidence_noise >= 0.0:
-            raise UserError(
-                f"AbsorbingStateScheduler: num_train_timesteps={num_train_timesteps} and "
-                f"mask_token={mask_token} must be at least 1, confidence_noise={confidence_noise} "
-                f"not negative"
-            )
+        name = "AbsorbingStateScheduler: "
+        check_number(f"{name}num_train_timesteps", num_train_timesteps, 1, whole=True)
+        check_number(f"{name}mask_token", mask_token, 1, whole=True)
+        check_number(f"{name}confidence_noise", confidence_noise, 0)
         _check_draw(temperature, top_p, unmasking)
         self.num_inference_steps: int | None = None
         self.timesteps: Tensor = torch.arange(num_train_timesteps, 0, -1)
@@ -271,12 +268,8 @@ class AbsorbingStateScheduler(SchedulerMixin, ConfigMixin):
 
 def _check_draw(temperature: Any, top_p: Any, unmasking: str) -> None:
     choose("AbsorbingStateScheduler", UNMASKING, "unmasking", unmasking)
-    numbers = isinstance(temperature, Real) and isinstance(top_p, Real)
-    if not numbers or not temperature >= 0.0 or not 0.0 < top_p <= 1.0:
-        raise UserError(
-            f"temperature = {shown(temperature)} must not be negative, and top_p = {shown(top_p)} "
-            f"must lie in (0, 1]"
-        )
+    check_number("temperature", temperature, 0)
+    check_number("top_p", top_p, above=0, most=1)
 
 
 def _surest(

@@ -7,7 +7,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, distributed, nn
 from torch.nn.functional import mse_loss
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 from spikediff.files.tensors import check_values
 from spikediff.layers.norm import follows_batches
 from spikediff.layers.sizes import choose
@@ -141,11 +141,8 @@ class VectorQuantiser(nn.Module):
     ) -> None:
         super().__init__()
         choose("VQSVAE", CODEBOOKS, "codebook", codebook)
-        if not 0.0 <= decay < 1.0 or not 0.0 <= restart_share < 1.0:
-            raise UserError(
-                f"VQSVAE: codebook_decay={decay} and restart_share={restart_share} must lie in "
-                "[0, 1)"
-            )
+        check_number("VQSVAE: codebook_decay", decay, 0, below=1)
+        check_number("VQSVAE: restart_share", restart_share, 0, below=1)
         self.decay = decay
         self.restart_share = restart_share
         self.averages = codebook == "ema"

@@ -11,7 +11,6 @@ called "released", come from the authors' code.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +22,7 @@ from torch.nn.functional import mse_loss
 
 from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.return_dict import Answering
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_number
 from spikediff.layers import Neuron, SpikingLayer, over_time
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.coding import (
@@ -195,8 +194,7 @@ def vq_svae_terms(
 
     Reference: Liu et al., arXiv 2308.10187, equation 9, and the released code.
     """
-    if not data_variance > 0.0:
-        raise UserError(f"VQSVAE: data_variance = {float(data_variance)} must be positive")
+    check_number("VQSVAE: data_variance", float(data_variance), above=0)
     return {
         "reconstruction": output.reconstruction_loss / data_variance,
         "codebook": output.codebook_loss,
@@ -277,11 +275,8 @@ class VQSVAE(SpikingModel):
                 f"VQSVAE: input_range={tuple(input_range)} must be two numbers that rise within "
                 f"[-1, 1]"
             )
-        if not 1.0 <= tau_syn < inf or not 0.0 <= readout_decay <= 1.0:
-            raise UserError(
-                f"VQSVAE: tau_syn = {tau_syn} must be at least 1 spiking step, and readout_decay = "
-                f"{readout_decay} lie in [0, 1]"
-            )
+        check_number("VQSVAE: tau_syn", tau_syn, 1)
+        check_number("VQSVAE: readout_decay", readout_decay, 0, 1)
         choose("VQSVAE", FEATURES, "feature", feature)
         choose("VQSVAE", STRAIGHT_THROUGH, "straight_through", straight_through)
         make_neuron = make_neuron_maker("VQSVAE", neuron, neuron_options)
