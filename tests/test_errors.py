@@ -1,4 +1,4 @@
-"""The checks of numbers and the words of their messages."""
+"""The checks of numbers and names, and the words of their messages."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikediff.errors import UserError, check_number
+from spikediff.errors import UserError, check_known, check_number
 
 ONE = np.float32(1.0)
 
@@ -53,3 +53,10 @@ def test_others_are_refused_in_words(value, within, words):
     with pytest.raises(UserError) as refused:
         check_number("x", value, **within)
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["c", None, 3, ["a"], torch.ones(2)])
+def test_names_that_are_not_known_are_refused(name):
+    check_known("letter", "a", ("a", "b"))
+    with pytest.raises(UserError, match="letters: unknown letter"):
+        check_known("letter", name, ("a", "b"), "letters: ")

@@ -167,6 +167,20 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
 
 
+def check_known(what: str, name: Any, known: Iterable[str], where: str = "") -> None:
+    """Refuse a name that is not known, with the nearest one.
+
+    Example:
+        >>> check_known("sampler", "dimm", ["ddpm", "ddim"])
+        Traceback (most recent call last):
+        ...
+        spikediff.errors.UserError: unknown sampler 'dimm'; did you mean 'ddim'?
+    """
+    known = list(known)
+    if not isinstance(name, str) or name not in known:
+        raise UserError(f"{where}unknown {what} {shown(name)}; {suggestion(str(name), known)}")
+
+
 def brief(error: BaseException) -> str:
     r"""Return the first line of an exception's message, or its type's name.
 

@@ -51,7 +51,7 @@ def test_an_unknown_split_lists_the_splits(name, refused):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_options_are_refused_before_files_are_looked_for(name, refused):
-    assert "image_size is 0" in refused(load_images, name, image_size=0)
+    assert "image_size = 0" in refused(load_images, name, image_size=0)
     assert "channels is 4" in refused(load_images, name, channels=4)
     assert "'sinc'" in refused(load_images, name, resize_filter="sinc")
 

@@ -81,7 +81,7 @@ def test_a_picture_smaller_than_the_crop_is_refused(refused):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"size": 0, "channels": 1}, "image_size is 0"),
+        ({"size": 0, "channels": 1}, "image_size = 0"),
         ({"size": 8, "channels": 2}, "channels is 2"),
         ({"size": 8, "channels": 1, "resize_filter": "cubic"}, "bicubic"),
     ],

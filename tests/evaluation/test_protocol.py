@@ -69,7 +69,7 @@ def test_the_fewest_samples_follow_from_the_metrics():
         ({"measurements": ["fad"]}, "must hold keys and values"),
         ({"measurements": [{"network": "fad"}]}, "missing: measurements[0].metrics"),
         ({"measurements": [{"network": "fad", "metrics": []}]}, "fad: metrics is empty"),
-        ({"measurements": [{"network": "fad", "metrics": ["fid"]}]}, "metric 'fid' is unknown"),
+        ({"measurements": [{"network": "fad", "metrics": ["fid"]}]}, "unknown metric 'fid'"),
         (
             {"measurements": [{"network": "fad", "metrics": ["frechet"], "mode": "clear"}]},
             "did you mean 'clean'",

@@ -190,7 +190,7 @@ def test_a_network(unet, precision):
 
 @needs_native
 def test_refusals(unet, monkeypatch):
-    with pytest.raises(UserError, match=r"weights='int4': unknown.*int8"):
+    with pytest.raises(UserError, match=r"unknown weights 'int4'.*int8"):
         compile_for_inference(unet, weights="int4")
     compiled = compile_for_inference(unet, weights="int8")
     with pytest.raises(UserError, match="compiled already, with weights='int8'"):

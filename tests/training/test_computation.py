@@ -270,8 +270,8 @@ def test_runs_of_one_process_may_differ_in_precision(small, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("nonsense", "unknown 'nonsense'; choose from aim"),
-        ("all", "unknown 'all'; choose from aim"),
+        ("nonsense", "unknown tracker 'nonsense'; choose from aim"),
+        ("all", "unknown tracker 'all'; choose from aim"),
         ("comet_ml", "comet_ml is not installed"),
     ],
 )

@@ -25,7 +25,7 @@ from spikediff.data.pixels import (
 )
 from spikediff.data.resize import RESIZE_FILTERS, Resize
 from spikediff.data.signals import SIGNALS, SignalDataset, SignalSpec, load_signals
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_known
 from spikediff.progress import at_work
 
 __all__ = [
@@ -117,8 +117,7 @@ def find_row(name: str, split: str = "train") -> DatasetSpec:
             f"{name}: is a signal, not images; only spiking_unet_1d trains on it (model.network)"
         )
     row = DATASETS.get(name) or find_data(name, split, known=DATASETS)
-    if split not in row.splits:
-        raise UserError(f"{name}: unknown split {split!r}; choose from {', '.join(row.splits)}")
+    check_known("split", split, row.splits, f"{name}: ")
     return row
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_known, check_number
 
 # When Pillow shrinks a picture, it widens the filter (it antialiases), like torchvision's Resize
 # for Pillow images. The DDPM family expects this.
@@ -31,13 +31,10 @@ class Resize:
     resize_filter: str = "bilinear"  # a key of `RESIZE_FILTERS`
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise UserError(f"image_size is {self.size}; give a side of at least 1 pixel")
+        check_number("image_size", self.size, 1, whole=True)
         if self.channels not in (1, 3):
             raise UserError(f"channels is {self.channels}; give 1 (grey) or 3 (RGB)")
-        if self.resize_filter not in RESIZE_FILTERS:
-            known = ", ".join(RESIZE_FILTERS)
-            raise UserError(f"unknown resize filter {self.resize_filter!r}; choose from {known}")
+        check_known("resize filter", self.resize_filter, RESIZE_FILTERS)
 
 
 def resize_picture(picture: Image.Image, resize: Resize, where: str = "picture") -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikediff.data.dataset import NO_LABEL
-from spikediff.errors import UserError, brief, suggestion
+from spikediff.errors import UserError, brief, check_known, suggestion
 from spikediff.files.reading import GIB, open_regular
 
 SPLITS = ("train", "test")
@@ -189,8 +189,7 @@ def load_signals(
         >>> len(windows), windows[0][0].shape
         (1746, torch.Size([1, 128]))
     """
-    if split not in SPLITS:
-        raise UserError(f"{name}: unknown split {split!r}; choose from {', '.join(SPLITS)}")
+    check_known("split", split, SPLITS, f"{name}: ")
     row = SIGNALS.get(name)
     recording, origin = read_recording(_find(name, data_dir)) if row is None else row.read()
     own = DEFAULT_LENGTH if row is None else row.length

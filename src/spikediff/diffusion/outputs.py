@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from spikediff.data import change_range, from_unit_range, to_uint8, to_unit_range
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_known
 from spikediff.files.tensors import check_values
 
 _READABLE = 640  # pixels: a grid is magnified by a whole number until it is about this wide
@@ -50,8 +50,7 @@ OUTPUT_TYPES: dict[str, Callable[[Tensor], Any]] = {
 
 def check_output_type(output_type: str, known: Collection[str] = tuple(OUTPUT_TYPES)) -> None:
     """Raise a `UserError` for an output type that a pipeline does not have."""
-    if output_type not in known:
-        raise UserError(f"unknown output_type {output_type!r}; choose from {list(known)}")
+    check_known("output_type", output_type, known)
 
 
 def image_grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

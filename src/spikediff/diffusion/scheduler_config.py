@@ -18,7 +18,7 @@ from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
 
 import spikediff
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, check_known
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
@@ -33,17 +33,13 @@ def image_and_noise(
     Reference: Salimans and Ho, "Progressive distillation for fast sampling of diffusion models",
     ICLR 2022, appendix D.
     """
+    check_known("prediction_type", prediction_type, PREDICTION_TYPES)
     a, sigma = sqrt(alpha_bar), sqrt(1.0 - alpha_bar)
     if prediction_type == "epsilon":
         return (x_t - sigma * output) / a, output
     if prediction_type == "sample":
         return output, (x_t - a * output) / sigma
-    if prediction_type == "v_prediction":
-        return a * x_t - sigma * output, a * output + sigma * x_t
-    raise UserError(
-        f"unknown prediction_type {prediction_type!r}; "
-        f"{suggestion(prediction_type, PREDICTION_TYPES)}"
-    )
+    return a * x_t - sigma * output, a * output + sigma * x_t
 
 
 _DEFAULTS = "_use_default_values"  # diffusers' list of the values that were defaults
@@ -85,8 +81,7 @@ def kept_schedule(
                 f"schedule; take a scheduler that does, such as ddim"
             )
     kind = kept.get("prediction_type", PREDICTION_TYPES[0])
-    if kind not in PREDICTION_TYPES:
-        raise UserError(f"prediction_type = {kind!r}: choose from {list(PREDICTION_TYPES)}")
+    check_known("prediction_type", kind, PREDICTION_TYPES)
     return kept
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import spikediff
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import check_known
 
 MOST_TIMESTEPS = 100_000  # of training
 
@@ -54,8 +54,7 @@ def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
         >>> make_scheduler("unipc", ddpm.config).config.prediction_type
         'v_prediction'
     """
-    if name not in SCHEDULERS:
-        raise UserError(f"unknown scheduler {name!r}; {suggestion(name, SCHEDULERS)}")
+    check_known("scheduler", name, SCHEDULERS)
     class_name, settings = SCHEDULERS[name]
     stray = _only_ours() - _settings_of(class_name)
     known = {key: value for key, value in (config or {}).items() if key not in stray}

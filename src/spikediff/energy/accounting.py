@@ -17,7 +17,7 @@ from operator import add
 from spikediff.energy.costs import CostTable, load_costs
 from spikediff.energy.ledger import REAL, Cell, Ledger
 from spikediff.energy.report import EnergyReport
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, check_known
 
 Accounting = Callable[[Cell, int, bool], tuple[int, float]]
 """Called with `(cell, T, padding)`."""
@@ -62,10 +62,8 @@ def make_report(
     changes: bool | None = None,
 ) -> EnergyReport:
     """Price a ledger; see `spikediff.energy.EnergyMeter.report` for the arguments."""
-    if accounting not in ACCOUNTINGS:
-        raise UserError(f"unknown accounting {accounting!r}; {suggestion(accounting, ACCOUNTINGS)}")
-    if batch_norm not in ("folded", "billed"):
-        raise UserError(f"batch_norm = {batch_norm!r}; choose from folded, billed")
+    check_known("accounting", accounting, ACCOUNTINGS)
+    check_known("batch_norm", batch_norm, ("folded", "billed"))
     if changes and accounting != "strict":
         raise UserError("changes are counted only in the strict accounting")
     if not ledger.rows:

@@ -11,7 +11,7 @@ from typing import Any
 
 from spikediff.energy.costs import CostTable
 from spikediff.energy.ledger import SHOWN, Cell, summed
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_known
 from spikediff.tables import html_table, text_table
 
 # T x rate below which a spiking network uses less energy than its bit-matched counterpart,
@@ -266,8 +266,7 @@ class EnergyReport:
         return html_table(self._table("part"), self.summary)
 
     def _table(self, by: str) -> list[list[str]]:
-        if by not in _TABLES:
-            raise UserError(f"table by {by!r}; choose from {', '.join(_TABLES)}")
+        check_known("table", by, _TABLES)
         rows = [self._cells(name, cell.signal, cell) for name, cell in _TABLES[by](self)]
         # A step shows the rate of its neurons, a layer that of its inputs, which have no total.
         of_neurons = by == "step"

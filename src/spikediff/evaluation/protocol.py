@@ -4,13 +4,13 @@ A protocol is a YAML file. Those of the papers are in `protocols/` beside this m
 by its path. The `caveat` of a protocol states its weaknesses.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spikediff.data import RESIZE_FILTERS
-from spikediff.errors import UserError, check_number, suggestion
+from spikediff.errors import UserError, check_known, check_number, suggestion
 from spikediff.evaluation.features.network import MODES
 from spikediff.evaluation.features.pretrained import PREFIX
 from spikediff.evaluation.metrics import METRICS
@@ -103,18 +103,13 @@ def protocol_from(content: Any, where: str) -> EvaluationProtocol:
         if value is not None:
             check_number(f"{where}: {key}", value, 2 if key == "kernel_subset_size" else 1)
     if protocol.resize_filter is not None:
-        _check_known(protocol.resize_filter, RESIZE_FILTERS, f"{where}: resize_filter")
+        check_known("resize_filter", protocol.resize_filter, RESIZE_FILTERS, f"{where}: ")
     if not protocol.measurements:
         raise UserError(f"{where}: measurements is empty; name a feature network")
     for part in protocol.measurements:
         if not part.metrics:
             raise UserError(f"{where}: {part.network}: metrics is empty; name a metric")
-        _check_known(part.mode, MODES, f"{where}: {part.network}: mode")
+        check_known("mode", part.mode, MODES, f"{where}: {part.network}: ")
         for metric in part.metrics:
-            _check_known(metric, METRICS, f"{where}: {part.network}: metric")
+            check_known("metric", metric, METRICS, f"{where}: {part.network}: ")
     return protocol
-
-
-def _check_known(name: str, known: Collection[str], where: str) -> None:
-    if name not in known:
-        raise UserError(f"{where} {name!r} is unknown; {suggestion(name, known)}")

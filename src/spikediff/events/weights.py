@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, check_known
 from spikediff.events.kernel_offsets import Sums
 from spikediff.events.packed import slots_of
 from spikediff.files.tensors import check_finite
@@ -22,8 +22,7 @@ MOST_ROWS = 65_536  # 16-bit rows whose sum always fits an int32
 
 def check_precision(weights: str) -> None:
     """Refuse an unknown precision."""
-    if weights not in BITS:
-        raise UserError(f"weights={weights!r}: unknown; {suggestion(weights, list(BITS))}")
+    check_known("weights", weights, BITS)
 
 
 def quantise(weight: Tensor, bits: int, axis: int = 0) -> tuple[Tensor, Tensor]:

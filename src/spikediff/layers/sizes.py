@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spikediff.errors import UserError, check_number, shown, suggestion
+from spikediff.errors import UserError, check_known, check_number, shown
 from spikediff.neurons import NEURONS, NeuronLayer
 
 _MOST = 2**20  # of any size
@@ -189,8 +189,7 @@ def check_dimensions(network: str, dimensions: int, patch_size: int = 1) -> None
 
 def choose(network: str, table: Mapping[str, Any], what: str, name: str) -> Any:
     """Return a row of a table; `what` says what its rows are."""
-    if not isinstance(name, str) or name not in table:
-        raise UserError(f"{network}: unknown {what} {name!r}; {suggestion(str(name), table)}")
+    check_known(what, name, table, f"{network}: ")
     return table[name]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from spikediff.errors import UserError, check_number, suggestion
+from spikediff.errors import UserError, check_known, check_number
 
 
 class Surrogate(Protocol):
@@ -136,9 +136,8 @@ def make_surrogate(spec: "str | Mapping[str, Any] | Surrogate") -> Surrogate:
     if not isinstance(spec, Mapping):
         return spec
     options = dict(spec)
-    name = str(options.pop("name", None))
-    if name not in SURROGATES:
-        raise UserError(f"surrogate: unknown name {name!r}; {suggestion(name, SURROGATES)}")
+    name = options.pop("name", None)
+    check_known("surrogate", name, SURROGATES)
     known = [field.name for field in fields(SURROGATES[name])]  # type: ignore[arg-type]
     for key, value in options.items():
         if key not in known:

@@ -7,7 +7,7 @@ from typing import Any
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from spikediff.errors import UserError, brief, suggestion
+from spikediff.errors import UserError, brief, check_known
 from spikediff.files.weights import find_state_dict, read_foreign_weights
 from spikediff.systems import SYSTEMS, Released, load_system
 
@@ -93,8 +93,7 @@ def load_authors_checkpoint(
 
 def _find(system: str) -> Released:
     kinds = released_checkpoints()
-    if system not in kinds:
-        raise UserError(f"unknown system {system!r}; {suggestion(system, kinds)}")
+    check_known("system", system, kinds)
     return kinds[system]
 
 

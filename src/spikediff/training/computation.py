@@ -18,7 +18,7 @@ from accelerate.utils import LoggerType
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, check_known
 from spikediff.events import train_event_driven
 from spikediff.native import WORD, native, pointer
 from spikediff.training.recipe import Recipe, TrainingRecipe
@@ -44,8 +44,7 @@ def make_accelerator(recipe: Recipe, root: Path) -> Accelerator:
     wanted = recipe.training.trackers
     known = [kind.value for kind in LoggerType if kind != LoggerType.ALL]
     for name in wanted:
-        if name not in known:
-            raise UserError(f"training.trackers: unknown {name!r}; {suggestion(name, known)}")
+        check_known("tracker", name, known, "training.trackers: ")
     AcceleratorState._reset_state()  # an earlier run of this process may have another precision
     try:
         with warnings.catch_warnings(action="ignore"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikediff.data import ImageDataset
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, check_known
 from spikediff.evaluation.features.autoencoder import load_autoencoder
 from spikediff.evaluation.features.classifier import load_classifier
 from spikediff.evaluation.features.network import MODES, FeatureNetwork
@@ -85,8 +85,7 @@ def find_features(name: str) -> FeatureSpec:
             files={ANY: f"{name.removeprefix(PREFIX)}.safetensors"},
             fetches=True,
         )
-    if name not in FEATURES:
-        raise UserError(f"unknown feature network {name!r}; {suggestion(name, FEATURES)}")
+    check_known("feature network", name, FEATURES)
     return FEATURES[name]
 
 
@@ -120,8 +119,7 @@ def load_features(
         spikediff.errors.UserError: unknown feature network 'clasifier'; did you mean 'classifier'?
     """
     row = find_features(name)
-    if mode not in row.modes:
-        raise UserError(f"{name}: unknown mode {mode!r}; {suggestion(mode, row.modes)}")
+    check_known("mode", mode, row.modes, f"{name}: ")
     if row.files and weights is None and not row.fetches:
         raise UserError(f"{name}: give the file of its weights")
     return row.load(weights=weights, dataset=dataset, mode=mode, cache_dir=cache_dir, device=device)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from spikediff.errors import UserError, suggestion
+from spikediff.errors import UserError, check_known
 from spikediff.neurons.dynamics import Decay, Dynamics
 from spikediff.neurons.kernels import native, triton_kernel
 
@@ -61,8 +61,7 @@ def using(kernel: str) -> Iterator[None]:
 
     A neuron whose window the kernel does not compute raises a `UserError`.
     """
-    if kernel not in KERNELS:
-        raise UserError(f"kernel {kernel!r}: unknown; {suggestion(kernel, KERNELS)}")
+    check_known("kernel", kernel, KERNELS)
     with as_before(kernel):
         yield
 

@@ -15,7 +15,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, check_known
 from spikediff.layers.norm import BatchNorm2d, norm_affine, scale_outputs
 
 
@@ -97,8 +97,7 @@ def bare_unet(config: Mapping[str, Any], batch_norm: bool, attention: str) -> UN
     keep attention blocks unchanged.
     """
     unet = unet_of(config)
-    if attention not in ATTENTION:
-        raise UserError(f"conversion: attention = {attention!r}; choose from {ATTENTION}")
+    check_known("attention", attention, ATTENTION, "conversion: ")
     blocks = [name for name, m in unet.named_modules() if isinstance(m, Attention)]
     if blocks and attention == "refuse":
         raise UserError(
