@@ -171,3 +171,12 @@ def test_the_timesteps_themselves():
     scheduler = make_scheduler("ddpm")
     scheduler.set_timesteps(timesteps=[900, 5, 0])
     assert scheduler.timesteps.tolist() == [900, 5, 0]
+
+
+def test_what_makes_no_scheduler_is_refused():
+    with pytest.raises(UserError, match="unknown scheduler 'dimm'; did you mean 'ddim'"):
+        make_scheduler("dimm")
+    with pytest.raises(UserError, match="unknown scheduler None"):
+        make_scheduler(None)
+    with pytest.raises(UserError, match="config = 3 must be a mapping"):
+        make_scheduler("ddim", 3)

@@ -89,6 +89,9 @@ def test_latents_are_told_when_they_do_not_fit(unet, quiet):
         pipe(latents=torch.zeros(1, 1, 8, 8).numpy())
     with pytest.raises(UserError, match="omit return_dict=False"):
         interpolate_seeds(pipe, [0, 1], return_dict=False)
+    for number in (1.5, 10**12, "3"):
+        with pytest.raises(UserError, match="num_images = "):
+            interpolate_seeds(pipe, [0, 1], number)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "analytic-dpm", "ddim"])

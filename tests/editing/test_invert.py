@@ -125,6 +125,8 @@ def test_callbacks(pipe, pixels):
 def test_bad_calls_are_told(pipe, parts, pixels):
     with pytest.raises(UserError, match="num_iterations"):
         pipe.invert(pixels, num_iterations=0)
+    with pytest.raises(UserError, match="num_iterations = 1000000000 must lie between 1 and 1000"):
+        pipe.invert(pixels, num_iterations=10**9)
     with pytest.raises(UserError, match=r"num_iterations = 1\.5 must be a whole number"):
         pipe.invert(pixels, num_iterations=1.5)
     with pytest.raises(UserError, match=r"num_inference_steps = 2\.5 must be a whole number"):

@@ -423,6 +423,8 @@ def test_nothing_observed_nothing_reported():
         pass
     with pytest.raises(UserError, match="nothing was observed"):
         meter.report()
+    with pytest.raises(UserError, match="spiking_steps = 'abc' must be a whole number"):
+        EnergyMeter(nn.Linear(2, 2), spiking_steps="abc")
     with pytest.raises(UserError, match="images = 0 must be at least 1"):
         EnergyMeter(small_unet(), images=0)
     with pytest.raises(UserError, match="contains no model"):

@@ -305,6 +305,8 @@ def test_without_the_library_only_the_norms_are_folded(name, monkeypatch):
 
 
 def test_refusals(tmp_path):
+    with pytest.raises(UserError, match="a str is not a network"):
+        compile_for_inference("mnist")
     model = make("pre-spike")
     with pytest.raises(UserError, match=r"float32 on the CPU, the model is torch\.float64"):
         compile_for_inference(make("pre-spike").double())

@@ -10,9 +10,11 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import torch
 import torch._dynamo.config
+from diffusers import UNet2DModel
 from torch import nn
 
 from spikediff import VQSVAE, EnergyMeter, IntegerSpikingUNet, UserError, compile_for_inference
+from spikediff.diffusion.loop import image_shape
 from spikediff.systems import SYSTEMS, find_trainable, load_system
 from spikediff.training import recipe_from
 from spikediff.training.build import (
@@ -145,6 +147,19 @@ def test_training_steps_lower_the_loss_on_their_batch(parts):
         loss().backward()
         optimizer.step()
     assert loss().item() < before
+
+
+def test_the_denoiser_refuses_timesteps_that_do_not_fit_the_batch(pipe):
+    denoiser = pipe.components.get("unet")
+    if denoiser is None or isinstance(denoiser, UNet2DModel):  # that of diffusers is not ours
+        pytest.skip("no denoiser of ours")
+    shape = image_shape(denoiser)
+    for timestep in ([1, 2, 3], [], None, "1"):
+        with pytest.raises(UserError, match="timestep"):
+            denoiser(torch.zeros(2, *shape), timestep)
+    for sample in (None, torch.zeros(2, 7, *shape[1:]).numpy()):
+        with pytest.raises(UserError, match="expects"):
+            denoiser(sample, 1)
 
 
 def losses(parts, **options):

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import spikediff
-from spikediff.errors import check_known
+from spikediff.errors import UserError, check_known, shown
 
 MOST_TIMESTEPS = 100_000  # of training
 
@@ -55,6 +55,8 @@ def make_scheduler(name: str, config: Mapping[str, Any] | None = None) -> Any:
         'v_prediction'
     """
     check_known("scheduler", name, SCHEDULERS)
+    if not isinstance(config, Mapping | None):
+        raise UserError(f"make_scheduler: config = {shown(config)} must be a mapping")
     class_name, settings = SCHEDULERS[name]
     stray = _only_ours() - _settings_of(class_name)
     known = {key: value for key, value in (config or {}).items() if key not in stray}

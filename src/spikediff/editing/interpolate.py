@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spikediff.diffusion.loop import draws_noise, first_noise, networks_of
-from spikediff.diffusion.seeds import generators_of
+from spikediff.diffusion.seeds import MOST_IMAGES, generators_of
 from spikediff.errors import UserError, check_number, kind_of
 
 _PARALLEL = 1e-6  # sine of the angle below which a straight line is as good as the arc
@@ -68,6 +68,7 @@ def interpolate_noise(noise: Tensor, num_images: int) -> Tensor:
 
     `noise` is that of two or more images, visited in turn by `slerp`, in legs of equal length.
     """
+    check_number("num_images", num_images, 2, MOST_IMAGES, whole=True)
     legs = len(noise) - 1
     if legs < 1 or num_images <= legs:
         raise UserError(

@@ -27,6 +27,8 @@ from spikediff.editing.images import Picture, read_images
 from spikediff.editing.loop import Asked, Denoising, check_denoises
 from spikediff.errors import UserError, check_number
 
+MOST_ITERATIONS = 1_000  # per step
+
 
 @dataclass
 class InversionOutput(BaseOutput):
@@ -170,7 +172,7 @@ def ddim_inversion(
     Reference: the fixed point: Pan et al., "Effective real image editing with accelerated iterative
     diffusion inversion", ICCV 2023.
     """
-    check_number("num_iterations", num_iterations, 1, whole=True)
+    check_number("num_iterations", num_iterations, 1, MOST_ITERATIONS, whole=True)
     alpha_bar_s = 1.0
     for i, timestep in enumerate(timesteps):
         if interrupted():

@@ -77,6 +77,8 @@ class EnergyMeter:
     ) -> None:
         if images is not None:
             check_number("EnergyMeter: images", images, 1, whole=True)
+        if spiking_steps is not None:
+            check_number("EnergyMeter: spiking_steps", spiking_steps, 1, whole=True)
         self.ledger = Ledger(spiking_steps, images)
         self._roots = modules_of(target, "EnergyMeter")
         configs = (getattr(root, "config", None) for root in self._roots.values())

@@ -91,6 +91,10 @@ def _compiled_by_itself(model: Any, weights: str) -> Any:
 
 def _check(model: nn.Module, weights: str) -> None:
     check_precision(weights)
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"compile_for_inference: {kind_of(model)} is not a network; give one, such as pipe.unet"
+        )
     first = next(model.parameters(), torch.zeros(()))
     if first.device.type != "cpu" or first.dtype != torch.float32:
         raise UserError(

@@ -11,6 +11,7 @@ from spikediff.layers.embeddings import ClassEmbedding as ClassEmbedding
 from spikediff.layers.embeddings import TimestepEmbedding as TimestepEmbedding
 from spikediff.layers.embeddings import class_embedding as class_embedding
 from spikediff.layers.embeddings import embed_classes as embed_classes
+from spikediff.layers.embeddings import one_or_each as one_or_each
 from spikediff.layers.norm import ThresholdNorm as ThresholdNorm
 from spikediff.layers.norm import running_statistics as running_statistics
 from spikediff.layers.temporal_scaling import TemporalScaling as TemporalScaling

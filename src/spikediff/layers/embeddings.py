@@ -1,11 +1,12 @@
 """Diffusion timestep and class as vectors, which blocks add to their currents at every step."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikediff.errors import UserError
+from spikediff.errors import UserError, shown
 from spikediff.layers.batch_invariant import elementwise
 from spikediff.layers.sizes import check_classes
 
@@ -92,7 +93,6 @@ class ClassEmbedding(nn.Module):
             return self.table.weight[-1:]
         if labels is None:  # an offloaded table is loaded during the lookup
             labels = torch.tensor([self.no_class])
-        labels = labels.reshape(-1)
         if not torch.compiler.is_compiling():
             self._check(labels)
         vectors: Tensor = self.table(labels)
@@ -114,7 +114,9 @@ def class_embedding(num_classes: int, embedding_channels: int) -> ClassEmbedding
     return ClassEmbedding(num_classes, embedding_channels) if num_classes else None
 
 
-def embed_classes(embedding: ClassEmbedding | None, labels: Tensor | None) -> Tensor | float:
+def embed_classes(
+    embedding: ClassEmbedding | None, labels: Any, images: int, device: torch.device
+) -> Tensor | float:
     """Return the addend of the timestep embedding: [B or 1, E], or 0 without classes."""
     if embedding is None:
         if labels is not None:
@@ -123,5 +125,18 @@ def embed_classes(embedding: ClassEmbedding | None, labels: Tensor | None) -> Te
                 "with model.num_classes"
             )
         return 0.0
+    if labels is not None:
+        labels = one_or_each("class_labels", labels, images, device)
     classes: Tensor = embedding(labels)
     return classes
+
+
+def one_or_each(what: str, values: Any, images: int, device: torch.device) -> Tensor:
+    """Return timesteps or classes as a tensor [B or 1]; refuse another number of them."""
+    try:
+        given = torch.as_tensor(values, device=device).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{what} = {shown(values)} must be a number, or one per image") from None
+    if len(given) not in (1, images):
+        raise UserError(f"{what}: {len(given)} for {images} images; give one for each or for all")
+    return given

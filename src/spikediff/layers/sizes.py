@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spikediff.errors import UserError, check_known, check_number, shown
+from spikediff.errors import UserError, check_known, check_number, kind_of, shown
 from spikediff.neurons import NEURONS, NeuronLayer
 
 _MOST = 2**20  # of any size
@@ -150,6 +150,8 @@ def check_sample(
     The sample is [B, C, H, W], or [B, C, L] for signals.
     """
     what, axes, size = _WORDS[dimensions]
+    if not isinstance(sample, Tensor):
+        raise UserError(f"{network}: expects a tensor of {what}, got {kind_of(sample)}")
     if sample.dim() != 2 + dimensions or sample.shape[1] != channels:
         raise UserError(
             f"{network}: expects {what} [B, {channels}, {axes}], got {tuple(sample.shape)}; "

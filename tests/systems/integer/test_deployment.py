@@ -185,6 +185,7 @@ def _with_attention():
         (lambda: network(weight_bits=3), "weight_bits=3"),
         (lambda: to_integer(network(levels=200)), "levels=200"),
         (lambda: to_integer(network(activation="silu")), "'silu' emits no counts"),
+        (lambda: to_integer(None), "a NoneType has no integer form"),
         (lambda: to_integer(_overflowing()), "head might reach a current of"),
         (lambda: to_integer(_of_many_pixels()), "the stem's sums .* a smaller patch_size"),
         (lambda: to_integer(_with_group_norm()), "middle_block.synapse1.norm is a GroupNorm"),

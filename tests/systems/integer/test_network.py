@@ -115,7 +115,7 @@ def test_the_class_and_the_timestep_are_separate_biases():
     """So that the deployment form needs a row of each table, and no table of all pairs."""
     unet = network().eval()
     t, labels = torch.tensor([3, 700]), torch.tensor([0, 2])
-    both = [[unet.embed(a[None], b[None]) for b in labels] for a in t]
+    both = [[unet.embed(a, b, 1, unet.device) for b in labels] for a in t]
     torch.testing.assert_close(both[0][0] - both[0][1], both[1][0] - both[1][1])
 
 

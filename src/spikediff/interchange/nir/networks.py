@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from spikediff.interchange.nir.graph import GraphBuilder, Parts, fold
-from spikediff.layers import ConvNorm, SpikingLayer, embed_classes
+from spikediff.layers import ConvNorm, SpikingLayer, embed_classes, one_or_each
 from spikediff.systems.sddpm.blocks import PlainBlock, PreSpikeBlock
 from spikediff.systems.sddpm.network import SpikingUNet
 
@@ -32,7 +31,7 @@ def _walk_decoder(
     label: Tensor | None,
 ) -> Parts:
     """Add `last(cat(layers(x), layers[0](x)))`; the host embeds tokens and class as vectors."""
-    classes = embed_classes(model.class_embedding, label)  # [1, C], or 0
+    classes = embed_classes(model.class_embedding, label, 1, model.device)  # [1, C], or 0
     layers: Sequence[SpikingLayer] = list(model.layers)
     spikes: Parts = []
     early: Parts = []
@@ -55,8 +54,8 @@ def _walk_unet(
     graph: GraphBuilder, model: SpikingUNet, size: Shape, timestep: Any, label: Tensor | None
 ) -> Parts:
     """Add a U-Net of one resolution; timestep and class are a bias in every block."""
-    embedding = model.time_embedding(torch.as_tensor(timestep, device=model.device).reshape(-1))
-    embedding = embedding + embed_classes(model.class_embedding, label)
+    embedding = model.time_embedding(one_or_each("timestep", timestep, 1, model.device))
+    embedding = embedding + embed_classes(model.class_embedding, label, 1, model.device)
     channels = model.stem.encode.conv.in_channels  # those of a patch
     h = _stem(graph, model.stem, (channels, *(side // model.config.patch_size for side in size)))
     skips = [h]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel, with_all_weights
 from spikediff.diffusion.return_dict import Answering
-from spikediff.layers import fold_time, unfold_time
+from spikediff.layers import fold_time, one_or_each, unfold_time
 from spikediff.layers.coding import direct
 from spikediff.layers.sizes import check_positive, check_sample, choose
 from spikediff.systems.converted.layers import (
@@ -197,7 +197,7 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
     def _estimate(self, sample: Tensor, timestep: Any, labels: Tensor | None) -> Tensor:
         steps = self.config.spiking_steps
         window = fold_time(direct(sample, steps))  # [T*B, C, H, W]
-        timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+        timestep = one_or_each("timestep", timestep, len(sample), sample.device)
         timestep = timestep.expand(len(sample)).repeat(steps)  # [T*B]
         labels = None if labels is None else labels.expand(len(sample)).repeat(steps)
         currents = self.unet(window, timestep, labels, return_dict=False)[0]

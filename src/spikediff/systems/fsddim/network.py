@@ -10,7 +10,6 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -24,6 +23,7 @@ from spikediff.layers import (
     embed_classes,
     join_channels,
     nearest_upsample,
+    one_or_each,
     over_time,
     pointwise_conv,
 )
@@ -185,7 +185,7 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
             An output whose `.sample` has the form of the input: currents
             [T, B, C_out, H, W], or their mean over T for images.
         """
-        is_window = sample.dim() == 5
+        is_window = isinstance(sample, Tensor) and sample.dim() == 5
         self._check(sample[0] if is_window and len(sample) else sample)
         currents = sample if is_window else self.first_currents(sample)
         estimate = self._run(currents, timestep, class_labels, None)
@@ -253,8 +253,9 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         self, currents: Tensor, timestep: Any, class_labels: Tensor | None, memory: Memory | None
     ) -> Tensor:
         """Return the output currents [T, B, C_out, H, W] for currents [T, B, C, H, W]."""
-        timestep = torch.as_tensor(timestep, device=currents.device).reshape(-1)  # [B or 1]
-        classes = embed_classes(self.class_embedding, class_labels)
+        batch = currents.shape[1], currents.device
+        timestep = one_or_each("timestep", timestep, *batch)  # [B or 1]
+        classes = embed_classes(self.class_embedding, class_labels, *batch)
         embedding = self.time_embedding(timestep, len(currents), memory, classes)  # [T, B or 1, E]
         h = self.stem(currents, memory)
         skips = [h]

@@ -35,6 +35,7 @@ from spikediff.diffusion.model import SpikingModel, with_all_weights
 from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError, kind_of
 from spikediff.events.compile import CompilesItself
+from spikediff.layers import one_or_each
 from spikediff.layers.sizes import check_sample, choose
 from spikediff.systems.integer.convolution import (
     MOST_COUNT,
@@ -297,9 +298,7 @@ class _IntegerParts:
 
 def _rows(given: Any, rows: int, what: str, device: torch.device, images: int) -> Tensor:
     """Return timesteps or classes as rows of a table [B or 1]; refuse those without a row."""
-    values = torch.as_tensor(given, device=device).reshape(-1)
-    if len(values) not in (1, images):
-        raise UserError(f"{what}: {len(values)} for {images} images; give one for each or for all")
+    values = one_or_each(what, given, images, device)
     whole = values.long()
     if torch.compiler.is_compiling():
         return whole

@@ -41,6 +41,8 @@ def to_integer(unet: IntegerSpikingUNet, weight_bits: int = 8) -> DeployedIntege
             the number of bits is unsupported; currents might overflow 32 bits; or a weight is not
             finite.
     """
+    if not isinstance(unet, IntegerSpikingUNet):
+        raise UserError(f"to_integer: {kind_of(unet)} has no integer form; only IntegerSpikingUNet")
     config = unet.config
     if config.activation != "integer":
         raise UserError(

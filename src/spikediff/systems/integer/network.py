@@ -15,7 +15,13 @@ from spikediff.diffusion.model import SpikingModel, with_all_weights
 from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError
 from spikediff.events.compile import CompilesItself
-from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, never_alone
+from spikediff.layers import (
+    TimestepEmbedding,
+    class_embedding,
+    embed_classes,
+    never_alone,
+    one_or_each,
+)
 from spikediff.layers.batch_invariant import elementwise, linear_by_image
 from spikediff.layers.norm import BatchNorm2d
 from spikediff.layers.recomputation import ComputesBlocksAgain
@@ -236,7 +242,7 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
             len(self.config.block_out_channels),
             self.config.patch_size,
         )
-        embedding = self.embed(torch.as_tensor(timestep, device=sample.device), class_labels)
+        embedding = self.embed(timestep, class_labels, len(sample), sample.device)
         traffic: Traffic = []
         call = Call(embedding, traffic if self.training or paired else None)
         current = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))
@@ -251,14 +257,17 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
     if TYPE_CHECKING:
         __call__: Answering[..., IntegerUNetOutput]
 
-    def embed(self, timestep: Tensor, class_labels: Tensor | None) -> Tensor:
+    def embed(
+        self, timestep: Any, class_labels: Tensor | None, images: int, device: torch.device
+    ) -> Tensor:
         """Return the embedding [B or 1, E] that gives the biases of all blocks.
 
         Timestep and class are added after the last non-linearity, so a bias is the sum of a row
         of one table and a row of another.
         """
-        of_time = elementwise(F.silu, self.time_embedding(timestep.reshape(-1)))
-        return of_time + embed_classes(self.class_embedding, class_labels)
+        timestep = one_or_each("timestep", timestep, images, device)
+        of_time = elementwise(F.silu, self.time_embedding(timestep))
+        return of_time + embed_classes(self.class_embedding, class_labels, images, device)
 
     def compiled(self) -> nn.Module:
         """Raise a `UserError`: only the deployment form compiles."""

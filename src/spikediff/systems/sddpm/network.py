@@ -10,14 +10,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.return_dict import Answering
-from spikediff.layers import TimestepEmbedding, class_embedding, embed_classes, join_channels
+from spikediff.layers import (
+    TimestepEmbedding,
+    class_embedding,
+    embed_classes,
+    join_channels,
+    one_or_each,
+)
 from spikediff.layers.coding import DECODERS
 from spikediff.layers.conv import Convolution
 from spikediff.layers.recomputation import ComputesBlocksAgain, computed
@@ -200,9 +205,9 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         check_sample("SpikingUNet", sample, config.in_channels, levels, patch, config.dimensions)
         if config.position_embedding:
             check_places("SpikingUNet", sample, config.sample_size)
-        timestep = torch.as_tensor(timestep, device=sample.device)
-        embedding = self.time_embedding(timestep.reshape(-1))  # [B or 1, E]
-        embedding = embedding + embed_classes(self.class_embedding, class_labels)
+        batch = len(sample), sample.device
+        embedding = self.time_embedding(one_or_each("timestep", timestep, *batch))  # [B or 1, E]
+        embedding = embedding + embed_classes(self.class_embedding, class_labels, *batch)
         h = self.stem(nn.functional.pixel_unshuffle(sample, patch))  # [T, B, C, H, W]
         skips = [h]
         for block in self.down_blocks:

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from spikediff.diffusion.model import SpikingModel
 from spikediff.diffusion.return_dict import Answering
 from spikediff.errors import UserError
-from spikediff.layers import SpikingLayer, class_embedding, embed_classes, join_channels, over_time
+from spikediff.layers import (
+    SpikingLayer,
+    class_embedding,
+    embed_classes,
+    join_channels,
+    one_or_each,
+    over_time,
+)
 from spikediff.layers.coding import mean
 from spikediff.layers.norm import BatchNorm2d
 from spikediff.layers.sizes import check_positive, check_widths, choose, make_neuron_maker
@@ -114,7 +121,7 @@ class SpikingImageDecoder(SpikingModel):
             return_dict: False returns a tuple.
         """
         x = self._encode(tokens, timestep)  # [B, C, h, w]
-        classes = embed_classes(self.class_embedding, class_labels)
+        classes = embed_classes(self.class_embedding, class_labels, len(tokens), tokens.device)
         if isinstance(classes, Tensor):
             x = x + classes[:, :, None, None]
         first: SpikingLayer = self.layers[0]  # type: ignore[assignment]
@@ -147,5 +154,6 @@ class SpikingImageDecoder(SpikingModel):
             return vectors.movedim(-1, 1)
         if timestep is None:
             raise UserError('SpikingImageDecoder: input="raw" needs a timestep')
-        t = torch.as_tensor(timestep, device=tokens.device).reshape(-1, 1, 1).expand_as(tokens)
+        t = one_or_each("timestep", timestep, len(tokens), tokens.device)
+        t = t.reshape(-1, 1, 1).expand_as(tokens)
         return torch.stack([tokens, t], dim=1).to(self.dtype)

@@ -8,6 +8,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
 from spikediff.errors import UserError
+from spikediff.layers import one_or_each
 from spikediff.layers.coding import direct, mean
 from spikediff.layers.time import over_time
 from spikediff.neurons import Memory, NeuronState
@@ -196,7 +197,7 @@ class MergedSynapticUNet(nn.Module):
                 f"{list(window.shape)}; synapses are merged for one image size, that of the "
                 "model's sample_size"
             )
-        rows = torch.as_tensor(timestep, device=window.device).reshape(-1)  # [B or 1]
+        rows = one_or_each("timestep", timestep, window.shape[1], window.device)  # [B or 1]
         embedding = self.timestep(rows, len(window), memory)  # [T, B or 1, E]
         sources = dict(zip(self._channels, torch.split(window, channels, dim=2), strict=True))
         for name, layer in self.layers.items():
