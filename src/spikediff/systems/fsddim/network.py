@@ -104,6 +104,7 @@ class SynapticCurrentUNet(ComputesBlocksAgain, SpikingModel):
         num_classes: K classes; 0 for a network without classes.
 
     Example:
+        >>> import torch
         >>> model = SynapticCurrentUNet(8, 1, base_channels=8, channel_mult=(1, 2), spiking_steps=4)
         >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
         torch.Size([2, 1, 8, 8])

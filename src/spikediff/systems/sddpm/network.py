@@ -84,6 +84,7 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
             positions. `sample_size` is then the only size.
 
     Example:
+        >>> import torch
         >>> model = SpikingUNet(sample_size=8, in_channels=1, base_channels=8, channel_mult=(1, 2))
         >>> model(torch.randn(2, 1, 8, 8), timestep=10).sample.shape
         torch.Size([2, 1, 8, 8])
