@@ -155,6 +155,8 @@ BOX = (*DIGIT, "--mask-box", 0, 0, 4, 4)
         ("vary", "images", (*DIGIT, "--strength", 0), "strength"),
         ("vary", "images", ("--data-index", 5000, "--dataset", "digits"), "images 0 to 354"),
         ("vary", "images", ("--image", "no.png"), "no such file"),
+        ("vary", "images", ("--image", "a.png", "--dataset", "x"), "--dataset: goes with --data-i"),
+        ("invert", "images", ("--image", "a.png", "--split", "x"), "--split: goes with --data-ind"),
         ("vary", "images", ("--image", __file__), "cannot be decoded as an image"),
         ("interpolate", "tokens", (), "does not start from noise"),
         ("interpolate", "images", ("--scheduler", "ddpm"), "draws fresh noise"),

@@ -72,7 +72,9 @@ DataDir = Annotated[
         metavar="FOLDER", help="The folder of the data sets; that of the run's recipe by default."
     ),
 ]
-Split = Annotated[str, tyro.conf.arg(help="The split of the data set.")]
+Split = Annotated[
+    str | None, tyro.conf.arg(help="The split of the data set; the test split by default.")
+]
 NumImages = Annotated[int, COUNT, tyro.conf.arg(help="The number of images.")]
 Seed = Annotated[
     int,

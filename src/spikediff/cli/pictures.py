@@ -35,12 +35,16 @@ class Picture:
     """Instead of a file: the image of the data set with this index."""
     dataset: Dataset = None
     data_dir: DataDir = None
-    split: Split = "test"
+    split: Split = None
 
     def check(self) -> None:
         """Refuse a wrong choice."""
         if (self.image is None) == (self.data_index is None):
             raise UserError("give either --image FILE or --data-index N")
+        of_data = {"--dataset": self.dataset, "--data-dir": self.data_dir, "--split": self.split}
+        for option in (option for option, given in of_data.items() if given is not None):
+            if self.image is not None:
+                raise UserError(f"{option}: goes with --data-index, not with --image")
         if self.image is not None and not self.image.exists():
             raise UserError(f"--image {self.image}: no such file")
 
@@ -54,9 +58,10 @@ class Picture:
         from spikediff.hub.run_data import find_dataset, network_shape
 
         dataset, data_dir = find_dataset(source, self.dataset, self.data_dir)
+        split = self.split or "test"
         size, channels = network_shape(pipe)
-        resize = Resize(size, channels, find_row(dataset, self.split).crop)
-        pictures = read_pictures(dataset, self.split, data_dir)
+        resize = Resize(size, channels, find_row(dataset, split).crop)
+        pictures = read_pictures(dataset, split, data_dir)
         index = self.data_index or 0
         if index >= len(pictures):
             raise UserError(f"--data-index {index}: {dataset} has images 0 to {len(pictures) - 1}")

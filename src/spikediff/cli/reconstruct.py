@@ -31,7 +31,7 @@ class ReconstructOptions:
     report: Flat[FolderReport] = FolderReport(output=OUTPUTS / "reconstruct")
     dataset: Dataset = None
     data_dir: DataDir = None
-    split: Split = "test"
+    split: Split = None
     num_images: Annotated[int | None, COUNT] = None
     """The number of images, starting with the first; by default all."""
     batch_size: BatchSize = 100
@@ -52,11 +52,12 @@ def run(options: ReconstructOptions) -> None:
     pipe = model.load()
     if not hasattr(pipe, "reconstruct"):
         raise UserError(f"{name_of(model.source)}: {kind_of(pipe)} has no autoencoder")
-    images = images_for(pipe, dataset, options.split, data_dir)
+    split = options.split or "test"
+    images = images_for(pipe, dataset, split, data_dir)
     count = min(options.num_images or len(images), len(images))
     real = to_model_range(torch.stack([images[i][0] for i in range(count)]))
     made = _reconstructed(pipe, real, options.batch_size)
-    figures: dict[str, Any] = {"dataset": dataset, "split": options.split, "images": len(real)}
+    figures: dict[str, Any] = {"dataset": dataset, "split": split, "images": len(real)}
     if model.event_driven:
         figures["event_driven"] = True
     if model.event_driven_weights != "float32":
