@@ -160,6 +160,7 @@ def test_pipelines_of_other_kinds(tmp_path):
         (["{run}", "--costs", "45mm"], "did you mean '45nm'"),
         (["{run}", "--quality", "--protocol", "fairer"], "did you mean 'fair'"),
         (["{whole}", "--quality"], "--no-quality skips quality"),
+        (["{run}", "--repeats", "3"], "--no-quality: options of quality have no effect"),
     ],
 )
 def test_mistakes_are_one_line(models, arguments, told, capsys):

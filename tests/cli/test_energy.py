@@ -125,6 +125,7 @@ def test_an_ordinary_network(network, tmp_path, capsys):
         (["--audit", "--accounting", "paper"], "--audit needs --accounting strict"),
         (["--by", "colour"], "--by"),
         (["--differences"], "need --compare"),
+        (["--plot-format", "svg"], "--plot-format needs --plots"),
         (["--compare", "--differences", "--accounting", "paper"], "needs --accounting strict"),
         (["--execution", "delta"], "--execution delta"),
         (["--json", "-"], "--json -: standard output is not supported"),

@@ -193,6 +193,8 @@ def test_stages_that_do_not_fit_are_refused(first_recipe, second_recipe, small, 
         check_both_stages(vae, replace(second_recipe, first_stage="vae"))
     with pytest.raises(UserError, match="first_stage = first: spiking_unet needs none"):
         check_both_stages(first_recipe, replace(small, first_stage="first"))
+    with pytest.raises(UserError, match="first_stage = first: spiking_unet needs none"):
+        Trainer(replace(small, first_stage="first"), second_root.with_name("other"))
     mirrored = replace(second_recipe, data=replace(second_recipe.data, horizontal_flip=True))
     for use in (
         lambda: check_both_stages(first_recipe, mirrored),

@@ -83,6 +83,8 @@ def measure(options: CompareOptions) -> ModelComparison:
         from spikediff.evaluation.protocol import load_protocol
 
         load_protocol(options.how.protocol)
+    elif options.how != Quality():
+        raise UserError("--no-quality: options of quality have no effect; omit either")
     for source in sources:  # errors before minutes of work
         source.check()
     models = [_measured(s, name, options) for s, name in zip(sources, names, strict=True)]

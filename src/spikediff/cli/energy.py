@@ -53,8 +53,8 @@ class EnergyOptions:
     """With --compare: also run the quantised network by differences (Ditto) and measure it."""
     plots: Path | None = None
     """A folder for plots; it keeps its other files."""
-    plot_format: Literal["png", "svg", "pdf"] = "png"
-    """The format of the plots."""
+    plot_format: Literal["png", "svg", "pdf"] | None = None
+    """With --plots: the format of the plots; png by default."""
     csv: Annotated[Path | None, OutputFile()] = None
     """Also write a CSV table with a line per denoising step, layer and operation."""
     report: Flat[Report] = Report()
@@ -63,6 +63,8 @@ class EnergyOptions:
 def run(options: EnergyOptions) -> None:
     if options.plots is not None:
         check_new_folder(options.plots, True, "plots")  # its pictures have fixed names
+    elif options.plot_format is not None:
+        raise UserError("--plot-format needs --plots")
     if options.audit and options.accounting != "strict":
         raise UserError("--audit needs --accounting strict")
     if (options.counterpart or options.differences) and not options.compare:
@@ -272,7 +274,8 @@ def _draw(meter: Any, report: Any, ordinary: Any, options: EnergyOptions) -> Non
 
     assert options.plots is not None
     names = ("energy_by_part", "firing_rate", "comparison")
-    by_part, rates, comparison = (options.plots / f"{name}.{options.plot_format}" for name in names)
+    kind = options.plot_format or "png"
+    by_part, rates, comparison = (options.plots / f"{name}.{kind}" for name in names)
     plot_parts(report, by_part)
     pictures = [by_part.name]
     if report.neuron_updates:

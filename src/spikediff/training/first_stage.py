@@ -44,6 +44,8 @@ def check_second_stage(recipe: Recipe) -> None:
 
 def like_first_stage(recipe: Recipe, root: Path) -> Recipe:
     """Return a second stage with the size and channels of the first stage's images."""
+    if recipe.first_stage:
+        check_second_stage(recipe)
     if find_trainable(recipe.model.network).items != "tokens":
         return recipe
     folder = first_stage_folder(recipe, root)
