@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from ast import literal_eval
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import reduce
@@ -30,7 +31,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from spikediff.cli.outputs import check_file
-from spikediff.errors import UserError, shown, suggestion, visible
+from spikediff.errors import UserError, cut, shown, suggestion, visible
 from spikediff.pretrained import check_source, find_source
 from spikediff.progress import Heard
 from spikediff.tables import wrapped
@@ -188,7 +189,8 @@ def parse(
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
-        raise UserError(f"{usage}: {_gist(said.getvalue())}") from None
+        gist = _gist(said.getvalue())
+        raise UserError(_wrong_value(options, gist) or f"{usage}: {gist}") from None
     typed = {argument.replace("_", "-") for argument in arguments}
     for option in options_of(options):
         empty = option.path[0] != "recipe" and reduce(getattr, option.path, read) == ()
@@ -269,9 +271,7 @@ def check_options(options: Any) -> None:
     for option in known:
         value = reduce(getattr, option.path, options)
         if not _is_a(value, option.type):
-            names = choices_of(option.type)
-            wanted = suggestion(str(value), names) if names else f"give {_told(option.type)}"
-            raise UserError(f"--{option.flag} {shown(value)}: {wanted}")
+            raise UserError(f"--{option.flag} {shown(value)}: {_wanted(option, str(value))}")
         file = next((mark for mark in option.marks if isinstance(mark, OutputFile)), None)
         if file is not None and value is not None:
             check_file(value, f"--{option.flag}", file.suffixes)
@@ -300,15 +300,22 @@ def _is_a(value: Any, hint: Any) -> bool:
     return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
 
 
+def _wanted(option: Option, value: str) -> str:
+    """Return the advice after a wrong value of an option."""
+    names = choices_of(option.type)
+    return suggestion(value, names) if names else f"give {_told(option.type)}"
+
+
 def _told(hint: Any) -> str:
     """Return what an option takes, in words."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_told(kind) for kind in get_args(hint) if kind is not type(None))
+    if get_origin(hint) is tuple:
+        kind, *others = get_args(hint)
+        several = {int: "whole numbers", float: "numbers", Path: "paths"}.get(kind, "texts")
+        return several if Ellipsis in others else f"{1 + len(others)} {several}"
     words = {int: "a whole number", float: "a number", bool: "True or False", Path: "a path"}
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return " or ".join(
-        words.get(kind, "several values" if get_origin(kind) is tuple else "a text")
-        for kind in kinds
-        if kind is not type(None)
-    )
+    return words.get(hint, "a text")
 
 
 _FRAME = re.compile(r"\x1b\[[0-9;]*m|^[│╭╰|+]|[│╮╯|+]$|[─-]{3,}")
@@ -322,3 +329,25 @@ def _gist(said: str) -> str:
     near = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", rest)
     hint = f"did you mean {near[1]}?" if near else "--help lists the options"
     return f"{' '.join(gist.split())}; {hint}"
+
+
+_WRONG_VALUE = re.compile(
+    r"Error parsing (?P<flag>--[\w.-]+): [^'\"]*?(?P<values>\[?['\"].*?)\.?; [^;]*$"
+    r"|invalid choice (?P<choice>.*) for argument '(?P<of>--[\w.-]+)"
+)
+
+
+def _wrong_value(options: type[Any], gist: str) -> str | None:
+    """Return tyro's message about a wrong value in our words; None for other mistakes."""
+    found = _WRONG_VALUE.match(gist)
+    flag = found and (found["flag"] or found["of"])
+    known = {f"--{option.flag}": option for option in options_of(options)}
+    if not found or flag not in known:
+        return None
+    values = found["values"] or found["choice"]
+    try:
+        values = literal_eval(values)
+    except SyntaxError:  # a long one, which tyro has cut
+        values = values[1:]
+    typed = " ".join(values) if isinstance(values, list) else values
+    return f"{flag} {cut(typed) or repr(typed)}: {_wanted(known[flag], typed)}"
