@@ -132,6 +132,7 @@ BAD = [
     (["data:digits/train", "--dataset", "digits", "--scheduler", "ddim"], "--scheduler: only for"),
     (["data:digits/train", "--dataset", "digits", *STEPS], "--num-inference-steps: only for"),
     (["MODEL", "--image-size", "0"], "--image-size 0 must be at least 1"),
+    (["MODEL", "--channels", "1"], "--channels: digits is compared in its own size; omit it"),
     (["TOKENS", "--dataset", "digits", "--threshold", "0.9"], "no image denoiser to guide"),
     (["MODEL", "--event-driven", "--device", "cuda"], "only on the CPU"),
     (["MODEL", "--event-driven-weights", "int8"], "needs --event-driven"),

@@ -126,12 +126,16 @@ def measure(options: EvaluateOptions) -> dict[str, Any] | None:
 
 def _settings(options: EvaluateOptions) -> Any:
     """Return the settings, completed from the run's recipe and the environment."""
+    from spikediff.data import DATASETS
     from spikediff.evaluation.plan import EvaluationSettings
     from spikediff.evaluation.protocol import load_protocol
     from spikediff.hub.run_data import cache_folder, find_dataset, recipe_data
 
     quality, folder = options.quality, options.model.source
     dataset, data_dir = find_dataset(folder, quality.dataset, quality.data_dir)
+    for option, given in {"image-size": options.image_size, "channels": options.channels}.items():
+        if given is not None and dataset in DATASETS:
+            raise UserError(f"--{option}: {dataset} is compared in its own size; omit it")
     shape = recipe_data(folder)
     cache_dir = cache_folder(quality.cache_dir)
     return EvaluationSettings(
