@@ -328,11 +328,11 @@ def _gist(said: str) -> str:
     gist = re.sub(r"^(Missing from [^:]*): *\n(\S+) *\n(.*)", r"\1: \2, \3", gist)
     near = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", rest)
     hint = f"did you mean {near[1]}?" if near else "--help lists the options"
-    return f"{' '.join(gist.split())}; {hint}"
+    return f"{' '.join(gist.split()).removesuffix('.')}; {hint}"
 
 
 _WRONG_VALUE = re.compile(
-    r"Error parsing (?P<flag>--[\w.-]+): [^'\"]*?(?P<values>\[?['\"].*?)\.?; [^;]*$"
+    r"Error parsing (?P<flag>--[\w.-]+): [^'\"]*?(?P<values>\[?['\"].*?); [^;]*$"
     r"|invalid choice (?P<choice>.*) for argument '(?P<of>--[\w.-]+)"
 )
 
