@@ -325,15 +325,19 @@ def _gist(said: str) -> str:
     """Return the message in tyro's frame, and the option that it suggests."""
     lines = [_FRAME.sub("", line.strip()).strip() for line in said.strip().splitlines()]
     gist, _, rest = "\n".join(lines[1:]).partition("\n\n")  # the first is the frame's title
-    gist = re.sub(r"^(Missing from [^:]*): *\n(\S+) *\n(.*)", r"\1: \2, \3", gist)
+    gist = " ".join(gist.split()).removesuffix(".")
+    if missing := re.match(r"Missing from [^:]*: (.*)", gist):
+        parts = re.findall(r"(--\S+ \S+|\S+) (.*?)\.? \(required\)", missing[1])
+        names = ", ".join(name for name, _help in parts)
+        gist = f"give {names}" + (f": {parts[0][1]}" if len(parts) == 1 else "")
     near = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", rest)
     hint = f"did you mean {near[1]}?" if near else "--help lists the options"
-    return f"{' '.join(gist.split()).removesuffix('.')}; {hint}"
+    return f"{gist}; {hint}"
 
 
 _WRONG_VALUE = re.compile(
     r"Error parsing (?P<flag>--[\w.-]+): [^'\"]*?(?P<values>\[?['\"].*?); [^;]*$"
-    r"|invalid choice (?P<choice>.*) for argument '(?P<of>--[\w.-]+)"
+    r"|invalid choice (?P<choice>.*) for argument '(?P<of>[\w.-]+)"
 )
 
 
@@ -341,8 +345,8 @@ def _wrong_value(options: type[Any], gist: str) -> str | None:
     """Return tyro's message about a wrong value in our words; None for other mistakes."""
     found = _WRONG_VALUE.match(gist)
     flag = found and (found["flag"] or found["of"])
-    known = {f"--{option.flag}": option for option in options_of(options)}
-    if not found or flag not in known:
+    known = {option.flag: option for option in options_of(options)}
+    if not flag or not found or (option := known.get(flag.removeprefix("--"))) is None:
         return None
     values = found["values"] or found["choice"]
     try:
@@ -350,4 +354,4 @@ def _wrong_value(options: type[Any], gist: str) -> str | None:
     except SyntaxError:  # a long one, which tyro has cut
         values = values[1:]
     typed = " ".join(values) if isinstance(values, list) else values
-    return f"{flag} {cut(typed) or repr(typed)}: {_wanted(known[flag], typed)}"
+    return f"{flag} {cut(typed) or repr(typed)}: {_wanted(option, typed)}"
