@@ -19,7 +19,7 @@ ONE = np.float32(1.0)
         (ONE, {"above": 0, "most": 1}),
         (-3.5, {"below": 0}),
         (np.int64(7), {"least": 1, "whole": True}),
-        (torch.tensor(7), {"least": 1, "whole": True}),
+        (torch.tensor(7), {"least": 1, "most": 2**64 - 1, "whole": True}),
     ],
 )
 def test_numbers_within_a_range_pass(value, within):

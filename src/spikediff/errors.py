@@ -119,6 +119,7 @@ def check_number(
     if not (_is_whole(value) if whole else _is_finite(value)):
         kind = "whole" if whole else "finite"
         raise UserError(f"{name} = {shown(value)} must be a {kind} number")
+    value = index(value) if whole else value  # a tensor of one number compares in 64 bits
     low, high = least if above is None else above, most if below is None else below
     is_low = low is not None and (value < low or value == above)
     is_high = high is not None and (value > high or value == below)

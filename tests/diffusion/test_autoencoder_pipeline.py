@@ -87,7 +87,7 @@ def test_generator_instead_of_seeds(pipe):
     [
         ({"seeds": [1, 2], "batch_size": 3}, "one per image"),
         ({"seeds": []}, "one per image"),
-        ({"batch_size": 0}, "between 1 and 65,536"),
+        ({"batch_size": 0}, "between 1 and 65536"),
         ({"seeds": [1], "generator": torch.Generator()}, "not both"),
         ({"seeds": [1], "output_type": "jpeg"}, "output_type"),
         ({"seeds": [1], "num_inference_steps": 0}, "num_inference_steps"),

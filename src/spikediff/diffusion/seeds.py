@@ -8,12 +8,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from operator import index
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from spikediff.errors import UserError, shown
+from spikediff.errors import UserError, check_number, shown
 
 
 def derived_seed(seed: int, *path: str | int) -> int:
@@ -30,14 +29,6 @@ def derived_generator(seed: int, *path: str | int) -> torch.Generator:
 MOST_IMAGES = 65_536  # of one call
 
 Generators = torch.Generator | list[torch.Generator] | None
-
-
-def whole(value: Any, name: str) -> int:
-    """Return a whole number of any type; raise a `UserError` for anything else."""
-    try:
-        return index(value)
-    except TypeError:
-        raise UserError(f"{name} = {shown(value)} must be a whole number") from None
 
 
 def generators_of(
@@ -68,15 +59,13 @@ def generators_of(
                 )
     if batch_size is None:
         batch_size = 1 if sources is None else len(sources)
-    batch_size = whole(batch_size, "batch_size")
-    if not 1 <= batch_size <= MOST_IMAGES:
-        raise UserError(f"batch_size = {batch_size} must lie between 1 and {MOST_IMAGES:,}")
+    check_number("batch_size", batch_size, 1, MOST_IMAGES, whole=True)
     if sources is not None and len(sources) != batch_size:
         raise UserError(
             f"{len(sources)} generators for batch_size = {batch_size}; give one for all images, or "
             f"a list of one per image"
         )
-    return generator if sources is None else sources, batch_size
+    return generator if sources is None else sources, index(batch_size)
 
 
 def _numbers(seeds: Iterable[int]) -> list[int]:
@@ -87,11 +76,9 @@ def _numbers(seeds: Iterable[int]) -> list[int]:
         raise UserError(f"seeds = {shown(seeds)} must be a list, one seed per image") from None
     if not 1 <= len(some) <= MOST_IMAGES:
         raise UserError(f"seeds: give 1 to {MOST_IMAGES:,} for one call, one per image")
-    numbers = [whole(seed, "seed") for seed in some]
-    for number in numbers:
-        if not 0 <= number < 2**64:
-            raise UserError(f"seed {shown(number)} must lie between 0 and 2^64 - 1")
-    return numbers
+    for seed in some:
+        check_number("seed", seed, 0, 2**64 - 1, whole=True)
+    return list(map(index, some))
 
 
 def draw_each(
