@@ -149,9 +149,10 @@ def _is_finite(value: Any) -> bool:
 
 def _is_whole(value: Any) -> bool:
     try:
-        return not isinstance(value, bool) and index(value) == value
+        index(value)
     except TypeError:
         return False
+    return not isinstance(value, bool)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

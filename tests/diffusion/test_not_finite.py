@@ -90,6 +90,14 @@ def test_one_spoilt_pixel_of_the_noise(scheduler, bad):
         pipe(latents=latents, num_inference_steps=2)
 
 
+@pytest.mark.parametrize("settings", [{"solver_type": "bh1"}, {"lower_order_final": False}])
+def test_a_scheduler_whose_settings_give_nan_is_named(settings):
+    pipe = SpikingDiffusionPipeline(made("denoiser").unet, make_scheduler("unipc", settings))
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.raises(UserError, match="UniPCMultistepScheduler: its step at timestep"):
+        pipe(seeds=[0], num_inference_steps=3)
+
+
 @pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
 def test_a_callback_cannot_smuggle_it_in(output_type):
     def spoil(_pipe, i, _t, tensors):
