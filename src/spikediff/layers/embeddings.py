@@ -137,6 +137,7 @@ def one_or_each(what: str, values: Any, images: int, device: torch.device) -> Te
         given = torch.as_tensor(values, device=device).reshape(-1)
     except (TypeError, ValueError, RuntimeError):
         raise UserError(f"{what} = {shown(values)} must be a number, or one per image") from None
-    if len(given) not in (1, images):
+    # A comparison would fix the batch size of an exported program.
+    if not torch.compiler.is_compiling() and len(given) not in (1, images):
         raise UserError(f"{what}: {len(given)} for {images} images; give one for each or for all")
     return given

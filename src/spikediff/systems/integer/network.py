@@ -242,7 +242,7 @@ class IntegerSpikingUNet(ComputesBlocksAgain, CompilesItself, SpikingModel):
             len(self.config.block_out_channels),
             self.config.patch_size,
         )
-        embedding = self.embed(timestep, class_labels, len(sample), sample.device)
+        embedding = self.embed(timestep, class_labels, sample.shape[0], sample.device)
         traffic: Traffic = []
         call = Call(embedding, traffic if self.training or paired else None)
         current = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))

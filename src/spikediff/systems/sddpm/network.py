@@ -206,7 +206,7 @@ class SpikingUNet(ComputesBlocksAgain, SpikingModel):
         check_sample("SpikingUNet", sample, config.in_channels, levels, patch, config.dimensions)
         if config.position_embedding:
             check_places("SpikingUNet", sample, config.sample_size)
-        batch = len(sample), sample.device
+        batch = sample.shape[0], sample.device
         embedding = self.time_embedding(one_or_each("timestep", timestep, *batch))  # [B or 1, E]
         embedding = embedding + embed_classes(self.class_embedding, class_labels, *batch)
         h = self.stem(nn.functional.pixel_unshuffle(sample, patch))  # [T, B, C, H, W]

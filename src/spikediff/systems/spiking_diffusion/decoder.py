@@ -121,7 +121,7 @@ class SpikingImageDecoder(SpikingModel):
             return_dict: False returns a tuple.
         """
         x = self._encode(tokens, timestep)  # [B, C, h, w]
-        classes = embed_classes(self.class_embedding, class_labels, len(tokens), tokens.device)
+        classes = embed_classes(self.class_embedding, class_labels, tokens.shape[0], tokens.device)
         if isinstance(classes, Tensor):
             x = x + classes[:, :, None, None]
         first: SpikingLayer = self.layers[0]  # type: ignore[assignment]
@@ -154,6 +154,6 @@ class SpikingImageDecoder(SpikingModel):
             return vectors.movedim(-1, 1)
         if timestep is None:
             raise UserError('SpikingImageDecoder: input="raw" needs a timestep')
-        t = one_or_each("timestep", timestep, len(tokens), tokens.device)
+        t = one_or_each("timestep", timestep, tokens.shape[0], tokens.device)
         t = t.reshape(-1, 1, 1).expand_as(tokens)
         return torch.stack([tokens, t], dim=1).to(self.dtype)
