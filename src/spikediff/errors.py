@@ -110,6 +110,8 @@ def check_number(
 ) -> None:
     """Refuse what is not a finite number, or not a whole one, or lies outside a range.
 
+    `least` and `most` belong to the range, `above` and `below` do not.
+
     Example:
         >>> check_number("eta", 1.5, 0, 1)
         Traceback (most recent call last):

@@ -344,9 +344,12 @@ _WRONG_VALUE = re.compile(
 def _wrong_value(options: type[Any], gist: str) -> str | None:
     """Return tyro's message about a wrong value in our words; None for other mistakes."""
     found = _WRONG_VALUE.match(gist)
-    flag = found and (found["flag"] or found["of"])
+    if found is None:
+        return None
+    flag = found["flag"] or found["of"]
     known = {option.flag: option for option in options_of(options)}
-    if not flag or not found or (option := known.get(flag.removeprefix("--"))) is None:
+    option = known.get(flag.removeprefix("--"))
+    if option is None:
         return None
     values = found["values"] or found["choice"]
     try:

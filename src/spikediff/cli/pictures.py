@@ -41,11 +41,12 @@ class Picture:
         """Refuse a wrong choice."""
         if (self.image is None) == (self.data_index is None):
             raise UserError("give either --image FILE or --data-index N")
+        if self.image is None:
+            return
         of_data = {"--dataset": self.dataset, "--data-dir": self.data_dir, "--split": self.split}
         for option in (option for option, given in of_data.items() if given is not None):
-            if self.image is not None:
-                raise UserError(f"{option}: goes with --data-index, not with --image")
-        if self.image is not None and not self.image.exists():
+            raise UserError(f"{option}: goes with --data-index, not with --image")
+        if not self.image.exists():
             raise UserError(f"--image {self.image}: no such file")
 
     def open(self, source: Path, pipe: Any) -> "Image.Image":

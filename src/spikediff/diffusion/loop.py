@@ -210,12 +210,11 @@ def denoise(
             continue
         scaled = scheduler.scale_model_input(sample, timestep)
         estimate = finite(denoiser(scaled, timestep), timestep)
-        sample = scheduler.step(estimate, timestep, sample, **options).prev_sample
-        if not bool(sample.isfinite().all()):
-            raise UserError(
-                f"{type(scheduler).__name__}: its step at timestep {int(timestep)} gives NaN or "
-                f"infinity; its settings do not work together, or the network's output is huge"
-            )
+        sample = check_values(
+            scheduler.step(estimate, timestep, sample, **options).prev_sample,
+            f"{type(scheduler).__name__}: its step at timestep {int(timestep)}",
+            "its settings do not work together, or the network's output is huge",
+        )
         if after_step is not None:
             sample = after_step(i, timestep, sample)
     return sample

@@ -20,14 +20,14 @@ _log = logging.getLogger("spikediff")
 _SHOWN = 3  # names that an error lists
 
 
-def check_values(tensor: Tensor, where: str) -> Tensor:
-    """Return the output of a network if it is finite; `where` describes it in the message."""
+_DAMAGED = "the weights of the network, or what it was given, are damaged"
+
+
+def check_values(tensor: Tensor, where: str, cause: str = _DAMAGED) -> Tensor:
+    """Return an output if it is finite; `where` and the likely `cause` are in the message."""
     bad = int((~tensor.isfinite()).sum())
     if bad:
-        raise UserError(
-            f"{where}: {bad} of {tensor.numel()} values are NaN or infinite; the weights of the "
-            f"network, or what it was given, are damaged"
-        )
+        raise UserError(f"{where}: {bad} of {tensor.numel()} values are NaN or infinite; {cause}")
     return tensor
 
 

@@ -82,6 +82,10 @@ def test_classes_are_those_of_the_network(make_unet, noised):
         want = quantised.unet(*drawn, torch.tensor([3]) if labels is None else labels).sample
         assert torch.equal(quantised(*drawn, labels).sample, want)
         assert relative_error(converted(*drawn, labels).sample, want) < 1e-5
+    sample = drawn[0]
+    for wrong, word in (((5, [0, 1, 2]), "class_labels: 3 for 2"), (([1, 2, 3],), "timestep: 3")):
+        with pytest.raises(UserError, match=word):
+            converted(sample, *wrong)
 
 
 def test_images_that_cannot_be_halved_are_refused(quantised_once):

@@ -197,9 +197,12 @@ class ConvertedUNet(_AroundUNet, SpikingModel):
     def _estimate(self, sample: Tensor, timestep: Any, labels: Tensor | None) -> Tensor:
         steps = self.config.spiking_steps
         window = fold_time(direct(sample, steps))  # [T*B, C, H, W]
-        timestep = one_or_each("timestep", timestep, sample.shape[0], sample.device)
+        batch = sample.shape[0], sample.device
+        timestep = one_or_each("timestep", timestep, *batch)
         timestep = timestep.expand(len(sample)).repeat(steps)  # [T*B]
-        labels = None if labels is None else labels.expand(len(sample)).repeat(steps)
+        if labels is not None:
+            labels = one_or_each("class_labels", labels, *batch)
+            labels = labels.expand(len(sample)).repeat(steps)
         currents = self.unet(window, timestep, labels, return_dict=False)[0]
         return unfold_time(currents, steps).mean(0)  # [T, B, C, H, W] -> [B, C, H, W]
 
