@@ -50,8 +50,8 @@ class GuideOptions:
     dataset: Dataset = None
     data_dir: DataDir = None
     num_samples: NumImages = 256
-    seeds: int = 3
-    """Ranges of seeds for every scale; as many fresh ranges confirm a gain."""
+    seeds: Annotated[int, Range(2, 1_000)] = 3
+    """Ranges of seeds for every scale, two or more; as many fresh ranges confirm a gain."""
     seed: Seed = 0
     budget_seconds: Annotated[float | None, Range(0, 1e12)] = None
     """Start no measurement later than this many seconds after the start."""
@@ -67,8 +67,6 @@ class GuideOptions:
 
 
 def run(options: GuideOptions) -> None:
-    if options.seeds < 2:
-        raise UserError("--seeds must be at least 2: a single range has no error bar")
     _metric(options)
 
     from spikediff.hub.run_data import recipe_data
