@@ -60,7 +60,7 @@ def measure(row: dict[str, Any], dataset: str, args: Any) -> None:
             seed=row.get("seed", 0),
         )
         models = [essential(model) for model in compared.to_dict()["models"]]
-        trained = training_of({"run": run, "after": row.get("after", [])})
+        trained = training_of({**row, "run": run})
         found["seeds"].append({"source": source, "trained": trained, "models": models})
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")
