@@ -86,6 +86,7 @@ def run(options: ConvertOptions) -> None:
     from spikediff.systems.converted.network import QuantisedUNet
     from spikediff.systems.converted.training import NoisedImages, distil
 
+    _check_used(options)
     started = time.monotonic()
     pipe = load_pipeline(options.source, device=options.device)
     unet = denoiser_of(pipe, options.source)
@@ -135,6 +136,21 @@ def run(options: ConvertOptions) -> None:
     )
 
 
+def _check_used(options: ConvertOptions) -> None:
+    """Refuse choices for a training that does not happen."""
+    for training, name in (
+        ("quantise_steps", "quantise_lr"),
+        ("fine_tune_steps", "fine_tune_lr"),
+        ("fine_tune_steps", "train_thresholds"),
+        ("train_steps", "train_lr"),
+    ):
+        if not getattr(options, training) and getattr(options, name) != getattr(
+            ConvertOptions, name
+        ):
+            option, needed = (f"--{key.replace('_', '-')}" for key in (name, training))
+            raise UserError(f"{option} needs {needed}")
+
+
 def _quantised(pipe: Any, noised: "NoisedImages", options: ConvertOptions) -> "QuantisedUNet":
     """Return the source if it is a quantised network, else one distilled from it."""
     from spikediff.systems.converted.convert import quantise
@@ -143,6 +159,10 @@ def _quantised(pipe: Any, noised: "NoisedImages", options: ConvertOptions) -> "Q
 
     if isinstance(pipe.unet, QuantisedUNet):
         given: QuantisedUNet = pipe.unet
+        if options.bits not in (ConvertOptions.bits, given.config.bits):
+            raise UserError(
+                f"--bits {options.bits}: {name_of(options.source)} has {given.config.bits}"
+            )
         return given
     quantised = quantise(pipe.unet, options.bits, noised, attention=options.attention)
     how: dict[str, Any] = {"lr": options.quantise_lr, "batch_size": options.batch_size}

@@ -55,7 +55,7 @@ def test_the_whole_spiking_network_can_be_trained(source, tmp_path):
     assert any((trained[key] != tensor).any() for key, tensor in given.items())
 
 
-def test_a_quantised_network_need_not_be_trained_again(source, tmp_path):
+def test_a_quantised_network_need_not_be_trained_again(source, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     start = ["--dataset", "digits"]
     assert main(["convert", str(source), *QUICK, *start, "--output", str(first)]) == 0
@@ -67,6 +67,9 @@ def test_a_quantised_network_need_not_be_trained_again(source, tmp_path):
     kept = SpikingDiffusionPipeline.from_pretrained(second / "quantised").unet.state_dict()
     given = SpikingDiffusionPipeline.from_pretrained(first / "quantised").unet.state_dict()
     assert all((kept[key] == tensor).all() for key, tensor in given.items())
+    assert main(["convert", *again, "--bits", "3", "--output", str(tmp_path / "third")]) == 2
+    assert "--bits 3: " in (told := capsys.readouterr().err.splitlines()[-1])
+    assert told.endswith("quantised has 2")
 
 
 def test_what_cannot_work_is_told_in_a_line(source, tmp_path, capsys):
@@ -79,6 +82,9 @@ def test_what_cannot_work_is_told_in_a_line(source, tmp_path, capsys):
         ([str(source), *new], "give --dataset"),
         ([str(source), *new, "--bits", "0"], "--bits 0 must be at least 2"),
         ([str(source), "--dataset", "digits", "--output", str(source)], "another --output"),
+        ([str(source), *new, "--train-lr", "1e-3"], "--train-lr needs --train-steps"),
+        ([str(source), *new, "--fine-tune-lr", "1e-3"], "--fine-tune-lr needs --fine-tune-steps"),
+        ([str(source), *new, "--train-thresholds"], "--train-thresholds needs --fine-tune-steps"),
         ([str(spiking), *new, *QUICK, "--dataset", "absent"], "convert takes a UNet2DModel"),
         ([str(tokens), *new, *QUICK, "--dataset", "absent"], "has no denoiser"),
         ([str(source), *new, "--dataset", "digits", "--probe", "x.pdf"], "ends in none of .png"),
